@@ -1,0 +1,1 @@
+"""Detached weights and masks on the policy terms, one file each."""

@@ -1,0 +1,132 @@
+"""Clipped surrogates on the token ratio.
+
+PPO (arXiv:1707.06347), GRPO (arXiv:2402.03300) and Dr. GRPO (arXiv:2503.20783). They share the
+surrogate and differ in how its tokens are aggregated, and in the advantage they are composed with.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.ops import Aggregation
+from rlkit.registry import register
+
+
+def clipped_surrogate(
+    ratio: Tensor,
+    advantage: Tensor,
+    low: float | Tensor,
+    high: float | Tensor,
+    *,
+    dual_clip: float | None = None,
+    delta: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The pessimistic surrogate and where it has no gradient, both [B, T].
+
+        L = -min(r A, clip(r, low, high) A)                      (arXiv:1707.06347, Eq. 7)
+        r is min(r, delta) in the unclipped branch               (TRL's two-sided clipping)
+        L = min(L, -dual_clip A) where A < 0                     (arXiv:1912.09729, Eq. 5)
+
+    `low` and `high` bound the ratio itself. The second result is 1 where the clip cut the gradient.
+    """
+    low, high = (torch.as_tensor(b, dtype=ratio.dtype, device=ratio.device) for b in (low, high))
+    free = ratio if delta is None else ratio.clamp(max=delta)
+    value = -torch.min(free * advantage, ratio.clamp(low, high) * advantage)
+    cap = min(delta or torch.inf, dual_clip or torch.inf)
+    cut_negative = (ratio < low) | (ratio > cap)
+    if dual_clip is not None:
+        value = torch.where(advantage < 0, torch.min(value, -dual_clip * advantage), value)
+    clipped = torch.where(advantage > 0, ratio > high, (advantage < 0) & cut_negative)
+    return value, clipped.to(ratio.dtype)
+
+
+def surrogate_output(value: Tensor, clipped: Tensor, ratio: Tensor, mask: Tensor) -> LossOutput:
+    """One per-token term [B, T] and the metrics every surrogate has."""
+    return LossOutput(
+        terms=[Term(name="policy", value=value, mask=mask)],
+        metrics={"clip_fraction": clipped, "ratio_mean": ratio, "ratio_max": ratio},
+    )
+
+
+class PPOConfig(LossConfig):
+    """Settings of the clipped surrogate."""
+
+    ratio_to: Literal["prox", "behavior"] = "prox"
+    """Denominator of the ratio: the policy at the start of the step, or the one that sampled the
+    response."""
+    clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Lower clip: ratios below 1 - clip_low give no gradient where the advantage is negative."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    """Upper clip: ratios above 1 + clip_high give no gradient where the advantage is positive."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """Bounds the loss of negative advantages by dual_clip * |A| (arXiv:1912.09729); null = off."""
+    delta: Annotated[float, Field(gt=1)] | None = None
+    """Caps the unclipped ratio, which bounds the loss of negative advantages (TRL's `delta`); null
+    = off."""
+
+    @model_validator(mode="after")
+    def _delta_beyond_clip(self) -> Self:
+        if self.delta is not None and self.delta <= 1 + self.clip_high:
+            raise ValueError(
+                f"delta={self.delta} must be above 1 + clip_high; raise delta or set it to null"
+            )
+        return self
+
+
+@register("loss", "ppo")
+class PPO(PolicyLoss[PPOConfig]):
+    """L = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), averaged over tokens."""
+
+    Config = PPOConfig
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The log-probs under the ratio."""
+        return frozenset({self.config.ratio_to})
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Per-token terms; the framework aggregates them."""
+        c = self.config
+        other = batch.prox_logp if c.ratio_to == "prox" else batch.behavior_logp
+        ratio = self.ratio(policy.logp, other, batch.mask)
+        value, clipped = clipped_surrogate(
+            ratio,
+            batch.advantage,
+            1 - c.clip_low,
+            1 + c.clip_high,
+            dual_clip=c.dual_clip,
+            delta=c.delta,
+        )
+        return surrogate_output(value, clipped, ratio, batch.mask)
+
+
+class GRPOConfig(PPOConfig):
+    """Settings of GRPO: each response is averaged first (arXiv:2402.03300, Eq. 3)."""
+
+    aggregation: Aggregation = "seq-mean-token-mean"
+
+
+@register("loss", "grpo")
+class GRPO(PPO):
+    """GRPO's surrogate: PPO's, averaged over the tokens of a response and then over responses."""
+
+    Config = GRPOConfig
+
+
+class DrGRPOConfig(PPOConfig):
+    """Settings of Dr. GRPO: token sums over a constant length (arXiv:2503.20783)."""
+
+    aggregation: Aggregation = "seq-mean-token-sum-norm"
+
+
+@register("loss", "dr_grpo")
+class DrGRPO(PPO):
+    """Dr. GRPO's surrogate: PPO's, summed over tokens and divided by a constant length."""
+
+    Config = DrGRPOConfig

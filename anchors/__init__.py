@@ -1,0 +1,1 @@
+"""Anchors: the frozen policies a run is held to, one file each."""

@@ -1,0 +1,42 @@
+"""Held to one frozen policy: where the run, or the life since the last rebirth, began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rlkit.interfaces import AC, AnchorConfig, AnchorPolicy, FreezablePolicy, Reference, State
+from rlkit.registry import register
+
+BASE = "base"
+
+
+@register("anchor", "base")
+class BaseAnchor(AnchorPolicy[AC]):
+    """beta KL(pi || pi_base), with pi_base the policy of the last rebase."""
+
+    Config = AnchorConfig
+
+    def __init__(self, config: AC | None = None) -> None:
+        super().__init__(config)
+        self.frozen: dict[str, Reference] = {}
+        """Reference name -> frozen policy."""
+
+    def weights(self, step: int) -> Mapping[str, float]:
+        """All on the base."""
+        return {BASE: 1.0}
+
+    def reference(self, name: str) -> Reference | None:
+        """The frozen policy of that name."""
+        return self.frozen[name]
+
+    def rebase(self, policy: FreezablePolicy) -> None:
+        """Make the current policy the base."""
+        self.frozen[BASE] = policy.freeze()
+
+    def state_dict(self) -> State:
+        """The weights of each frozen policy."""
+        return {name: reference.state_dict() for name, reference in self.frozen.items()}
+
+    def restore(self, policy: FreezablePolicy, state: State) -> None:
+        """Take back `state_dict()`; the policy rebuilds the frozen ones."""
+        self.frozen = {name: policy.restore(weights) for name, weights in state.items()}

@@ -1,0 +1,73 @@
+"""KL-Convex: held to the base and, more and more, to the policy of one step ago.
+
+From ReMix (arXiv:2507.06892), which prints lambda(t) but neither beta nor the KL estimator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anchors.base import BASE, BaseAnchor
+from rlkit.interfaces import AnchorConfig, FreezablePolicy, Reference
+from rlkit.registry import register
+
+PRECEDENT = "precedent"
+DIGITS = 12
+"""Weights are rounded, so that 1 - 3 * 0.1 is 0.7 and a weight of zero is zero."""
+
+
+def base_share(step: int, start: int, interval: int, decrement: float, floor: float) -> float:
+    """The lambda(t) = max(1 - decrement ceil(max(t - start, 0) / interval), floor) of a step t."""
+    falls = math.ceil(max(step - start, 0) / interval)
+    return round(max(1 - decrement * falls, floor), DIGITS)
+
+
+class KLConvexConfig(AnchorConfig):
+    """Settings of the mixture."""
+
+    start: Annotated[int, Field(ge=0)] = 50
+    """Last step at which the whole weight is on the base."""
+    interval: Annotated[int, Field(ge=1)] = 10
+    """Steps between two falls of the base's share."""
+    decrement: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """How much of the weight moves to the precedent policy at each fall."""
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Lowest share of the base."""
+    precedent: Literal["previous", "step_start"] = "previous"
+    """Which policy the precedent is: the weights at the start of the previous step (pi_{k-1}, as
+    the paper's formula has it) or of this one (pi_k, one reading of the paper's words)."""
+
+
+@register("anchor", "kl_convex")
+class KLConvex(BaseAnchor[KLConvexConfig]):
+    """beta (lambda KL(pi || pi_base) + (1 - lambda) KL(pi || pi_{k-1})), a combination of two KLs.
+
+    pi_{k-1} is the base in the first step, and wherever the step before kept no copy.
+    """
+
+    Config = KLConvexConfig
+
+    def weights(self, step: int) -> Mapping[str, float]:
+        """lambda(step) on the base, the rest on the precedent policy."""
+        c = self.config
+        share = base_share(step, c.start, c.interval, c.decrement, c.floor)
+        return {BASE: share, PRECEDENT: round(1 - share, DIGITS)}
+
+    def reference(self, name: str) -> Reference | None:
+        """The frozen policy of that name; None for a precedent that is the step's own start."""
+        if name == PRECEDENT and self.config.precedent == "step_start":
+            return None
+        if name == PRECEDENT:
+            return self.frozen.get(PRECEDENT, self.frozen[BASE])
+        return super().reference(name)
+
+    def before_step(self, policy: FreezablePolicy, step: int) -> None:
+        """Keep the weights the step starts from, if the next step is held to them."""
+        self.frozen.pop(PRECEDENT, None)
+        wanted = self.weights(step + 1)[PRECEDENT] != 0
+        if wanted and self.config.precedent == "previous":
+            self.frozen[PRECEDENT] = policy.freeze()

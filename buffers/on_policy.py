@@ -1,0 +1,31 @@
+"""No replay: every step trains on the responses it generated."""
+
+from __future__ import annotations
+
+from rlkit.batch import Group
+from rlkit.interfaces import PartConfig, ReplayBuffer
+from rlkit.registry import register
+
+
+class OnPolicyConfig(PartConfig):
+    """Nothing to set."""
+
+
+@register("buffer", "on_policy")
+class OnPolicy(ReplayBuffer[OnPolicyConfig]):
+    """Trains the fresh groups and stores nothing."""
+
+    Config = OnPolicyConfig
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        """The fresh groups."""
+        return fresh
+
+    def add(self, fresh: list[Group], step: int) -> None:
+        """Store nothing."""
+
+    def clear(self) -> None:
+        """Nothing to forget."""
+
+    def __len__(self) -> int:
+        return 0

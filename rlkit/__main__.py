@@ -1,0 +1,152 @@
+"""The small commands: `python -m rlkit list|show|check|eval|report`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from rlkit.compose import compose, open_session
+from rlkit.errors import UserError, suggest
+from rlkit.hydra_groups import configs_folder, import_before_compose
+from rlkit.registry import KINDS, check_kind, entry, from_import_path, import_plugin, names
+from rlkit.report import compare_report, write_report
+from rlkit.run import guarded
+
+
+def list_parts(kind: str | None) -> None:
+    """Print the registered names, of one kind or of all."""
+    for each in [kind] if kind else KINDS:
+        found = names(each)
+        if kind:
+            print("\n".join(found))
+        else:
+            print(f"{each + ':':<12}{', '.join(found)}")
+
+
+def show(kind: str, name: str) -> None:
+    """Print a part's documentation and its settings with defaults and bounds."""
+    found = entry(kind, name)
+    schema = found.config.model_json_schema()
+    console = Console()
+    console.print(
+        f"[bold]{kind}={found.name}[/]  {found.import_path}  ({found.source})\n", highlight=False
+    )
+    console.print(
+        (sys.modules[found.cls.__module__].__doc__ or "").strip(), markup=False, highlight=False
+    )
+    console.print("\n" + (found.cls.__doc__ or "").strip() + "\n", markup=False, highlight=False)
+    table = Table("setting", "default", "values", "meaning", show_lines=False)
+    for key, field in schema.get("properties", {}).items():
+        meaning = " ".join(str(field.get("description", "")).split())
+        table.add_row(f"{kind}.{key}", json.dumps(field.get("default")), _values(field), meaning)
+    console.print(table)
+
+
+def _values(field: dict[str, Any]) -> str:
+    """A field's type and bounds in a few characters."""
+    if "anyOf" in field:
+        return " or ".join(_values(option) for option in field["anyOf"])
+    if "enum" in field:
+        return " | ".join(map(str, field["enum"]))
+    if "const" in field:
+        return str(field["const"])
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = ", ".join(f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field)
+    return str(field.get("type", "any")) + (f" {bounds}" if bounds else "")
+
+
+def check(path: str, kind: str | None) -> None:
+    """Run the contract kit on a user's part, given as pkg.mod:Class or ./file.py:Class."""
+    from rlkit.testing import check_part
+
+    module = import_plugin(path.rpartition(":")[0])
+    cls = getattr(module, path.rpartition(":")[2], None)
+    if cls is None:
+        known = [n for n in vars(module) if not n.startswith("_")]
+        raise UserError(f"{path} does not exist.{suggest(path.rpartition(':')[2], known)}")
+    guessed = kind or next(
+        (k for k in KINDS if any(entry(k, n).cls is cls for n in names(k))), None
+    )
+    if guessed is None:
+        raise UserError(
+            f"{path} is not registered; say what it is with --kind (one of {', '.join(KINDS)})"
+        )
+    check_kind(guessed)
+    for passed in check_part(guessed, from_import_path(guessed, path).cls()):
+        print(f"ok  {passed}")
+
+
+def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
+    """Evaluate a checkpoint or a model and print the figures as JSON."""
+    arguments = import_before_compose([f"model.name={checkpoint}", "output_dir=.", *overrides])
+    with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
+        raw: Any = OmegaConf.to_container(
+            hydra_compose("config", overrides=arguments), resolve=True
+        )
+    c = compose(raw)
+    session = open_session(c, None)
+    try:
+        print(json.dumps(session.evaluator.run(0), indent=1))
+    finally:
+        session.engine.close()
+        for reward in c.rewards.values():
+            reward.close()
+
+
+def report(folders: Sequence[str], out: str | None) -> None:
+    """Write the report of one run, or one that compares several."""
+    paths = [Path(folder) for folder in folders]
+    if len(paths) == 1:
+        print(write_report(paths[0]))
+    else:
+        print(compare_report(paths, Path(out or "comparison.html")))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="rlkit", description="Parts and runs of rlkit. Training is `python -m rlkit.run`."
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("list", help="registered parts")
+    one.add_argument("kind", nargs="?")
+    one = commands.add_parser("show", help="a part's settings, bounds, documentation and source")
+    one.add_argument("kind")
+    one.add_argument("name")
+    one = commands.add_parser("check", help="the contract kit on your own part")
+    one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")
+    one.add_argument("--kind")
+    one = commands.add_parser("eval", help="evaluate a checkpoint folder or a model")
+    one.add_argument("checkpoint")
+    one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
+    one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
+    one.add_argument("folders", nargs="+")
+    one.add_argument("--out", help="where the comparison goes (default comparison.html)")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the small commands; a user's mistake is one line and status 2."""
+    a = parser().parse_args(arguments)
+    calls = {
+        "list": lambda: list_parts(a.kind),
+        "show": lambda: show(a.kind, a.name),
+        "check": lambda: check(a.path, a.kind),
+        "eval": lambda: evaluate(a.checkpoint, a.overrides),
+        "report": lambda: report(a.folders, a.out),
+    }
+    return guarded(calls[a.command])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The data that crosses borders between parts.
+
+Shapes: B responses, T response tokens (right-padded), P prompt tokens. Log-probs are natural
+logarithms at `rollout.temperature`, float32. One word per idea: `behavior_` is the policy that
+sampled a token, `prox_` the policy at the start of the training step, `anchor_` a reference the
+policy is held to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One problem to answer, with its token ids and the data set's columns (answer, metadata)."""
+
+    prompt_id: str
+    text_or_messages: str | Messages
+    ids: Tensor
+    """[P] int64, chat template applied where the tokenizer has one."""
+    columns: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One response, on the CPU, as a buffer keeps it."""
+
+    sample_id: int
+    prompt_id: str
+    response_ids: Tensor
+    """[T] int64"""
+    loss_mask: Tensor
+    """[T] bool; False marks a token that is not the policy's own."""
+    behavior_logp: Tensor
+    """[T] float32, log-prob under the policy that sampled it, before any top_p/top_k truncation."""
+    policy_version: Tensor
+    """[T] int32, the training step k whose start weights (pi_k) sampled the token."""
+    reward: float
+    rewards: Mapping[str, float]
+    finish_reason: str
+    """"stop" (end of sequence or a stop string) or "length"."""
+    source: str = "policy"
+    """"policy", "expert" or "draft"."""
+    step: int
+    """The training step that generated it."""
+    extras: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Responses to one prompt: the unit of group statistics. It may mix responses of several
+    steps."""
+
+    prompt: Prompt
+    samples: list[Sample]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a buffer asks the engine to generate: n responses to a prompt."""
+
+    prompt: Prompt
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What the current policy says of a stored or trained sample."""
+
+    logp: Tensor
+    """[T] float32"""
+    entropy: float
+    """Mean token entropy in nats."""
+    advantage: float
+    """Mean advantage over the response; 0 for samples that were only scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyTerms:
+    """What the current policy gives a loss for each response token."""
+
+    logp: Tensor
+    """[B, T], differentiable."""
+    entropy: Tensor
+    """[B, T], nats; differentiable where the loss needs "entropy", zeros where nothing asked for
+    it."""
+
+    def detach(self) -> PolicyTerms:
+        """The same numbers outside the graph."""
+        return PolicyTerms(logp=self.logp.detach(), entropy=self.entropy.detach())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossBatch:
+    """What a loss reads about the responses of a (micro-)batch. Nothing in it carries a
+    gradient."""
+
+    mask: Tensor
+    """[B, T] bool"""
+    advantage: Tensor
+    """[B, T]; a sequence-level advantage is broadcast over its tokens."""
+    behavior_logp: Tensor
+    """[B, T], the policy that sampled the response (pi_{k-i})."""
+    prox_logp: Tensor
+    """[B, T], the policy at the start of this step (pi_k); equals behavior_logp where no part needs
+    it."""
+    anchor_logp: Mapping[str, Tensor]
+    """Reference name -> [B, T]."""
+    reward: Tensor
+    """[B]"""
+    group: Tensor
+    """[B] int64, numbers the Group objects."""
+    age: Tensor
+    """[B] int64, step - min(policy_version); 0 = made by pi_k."""
+    expert: Tensor
+    """[B] bool, a demonstration whose behavior_logp is unknown (zeros)."""
+
+    def rows(self, index: Tensor) -> LossBatch:
+        """The responses at `index` ([b] int64), in that order."""
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device) -> LossBatch:
+        """The same batch on a device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> LossBatch:
+        new: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            new[f.name] = (
+                change(value)
+                if isinstance(value, Tensor)
+                else {k: change(v) for k, v in value.items()}
+            )
+        return LossBatch(**new)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvantageBatch:
+    """What an advantage estimator reads: the whole batch of a step."""
+
+    reward: Tensor
+    """[B], the outcome; an in-reward KL penalty is already subtracted (summed over the
+    response)."""
+    rewards: Mapping[str, Tensor]
+    """Each reward component, [B]."""
+    token_reward: Tensor
+    """[B, T], the outcome on the last valid token, in-reward KL already subtracted."""
+    greedy_reward: Tensor
+    """[B], the reward of the prompt's greedy response; zeros unless the estimator needs it."""
+    mask: Tensor
+    """[B, T] bool"""
+    group: Tensor
+    """[B] int64"""
+    age: Tensor
+    """[B] int64"""
+    expert: Tensor
+    """[B] bool"""
+    values: Tensor
+    """[B, T], the critic's values before each token; zeros unless the estimator needs a critic."""
+    behavior_logp: Tensor
+    prox_logp: Tensor
+    anchor_logp: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvantageOutput:
+    """The advantage a loss reads and the returns a critic is fitted to."""
+
+    advantage: Tensor
+    """[B, T]"""
+    returns: Tensor
+    """[B, T]"""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One summand of the loss. The framework aggregates it over the minibatch and all processes."""
+
+    name: str
+    value: Tensor
+    """[B, T] per token, or [B] per sequence (then averaged over sequences)."""
+    mask: Tensor
+    """[B, T] bool; under scope "token" it may depend on the batch but not on the policy's
+    log-probs."""
+    weight: float = 1.0
+    aggregation: str | None = None
+    """None = the loss's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOutput:
+    """A loss's terms, and metrics still unreduced ([B, T] or [B])."""
+
+    terms: Sequence[Term]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrected:
+    """A correction's answer: the batch (its mask may be smaller) and a detached weight for the
+    policy terms."""
+
+    batch: LossBatch
+    weight: Tensor
+    """[B, T]"""
+
+
+def pad(rows: Sequence[Tensor], length: int, value: float = 0.0) -> Tensor:
+    """Stack [T_i] rows into a right-padded [B, length] tensor."""
+    out = torch.full((len(rows), length), value, dtype=rows[0].dtype if rows else torch.float32)
+    for i, row in enumerate(rows):
+        out[i, : row.shape[0]] = row
+    return out

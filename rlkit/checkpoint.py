@@ -1,0 +1,185 @@
+"""Checkpoints without pickle: trees of tensors and plain values, and a manifest that is written
+last.
+
+A checkpoint is a `save_pretrained` folder of the policy, a `state/` folder with everything else the
+next step reads, and `manifest.json` with the sha256 of every file. It is written under a temporary
+name and renamed; a folder without a manifest is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlkit.errors import UserError
+from rlkit.interfaces import State
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_TENSOR = "$tensor"
+_NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def save_tree(path: Path, tree: State) -> None:
+    """Write a tree as `<path>.safetensors` (its tensors) and `<path>.json` (everything else).
+
+    Raises TypeError for a value that is no tensor, number, string, boolean, None, list, tuple or
+    dict with text keys.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any, where: str) -> Any:
+        if isinstance(value, Tensor):
+            name = str(len(tensors))
+            tensors[name] = value.detach().cpu().contiguous().clone()
+            return {_TENSOR: name}
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) and key != _TENSOR for key in value):
+                raise TypeError(f"state {where}: keys must be text")
+            return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(
+            f"state {where} holds a {type(value).__name__}, which a checkpoint cannot keep"
+        )
+
+    text = json.dumps(plain(tree, path.name))
+    save_file(tensors, path.with_suffix(".safetensors"))
+    path.with_suffix(".json").write_text(text)
+
+
+def load_tree(path: Path) -> State:
+    """Read what `save_tree` wrote."""
+    tensors = load_file(path.with_suffix(".safetensors"))
+
+    def rich(value: Any) -> Any:
+        if isinstance(value, dict):
+            if set(value) == {_TENSOR}:
+                return tensors[value[_TENSOR]]
+            return {key: rich(item) for key, item in value.items()}
+        return [rich(item) for item in value] if isinstance(value, list) else value
+
+    tree: State = rich(json.loads(path.with_suffix(".json").read_text()))
+    return tree
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
+    """An optimiser's state with text keys."""
+    state = optimizer.state_dict()
+    return {**state, "state": {str(key): value for key, value in state["state"].items()}}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Take back what `optimizer_state` gave."""
+    optimizer.load_state_dict(
+        {**state, "state": {int(key): v for key, v in state["state"].items()}}
+    )
+
+
+def rng_state() -> State:
+    """The global generators, for user code that draws from them; rlkit's own draws are
+    stateless."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [
+            name,
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+    }
+
+
+def load_rng_state(state: State) -> None:
+    """Take back what `rng_state` gave."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
+    """Make `checkpoint-<step>`: `write` fills a temporary folder, which then gets its manifest and
+    its name."""
+    final = folder / f"checkpoint-{step}"
+    temporary = folder / f".checkpoint-{step}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write(temporary)
+    files = sorted(p for p in temporary.rglob("*") if p.is_file())
+    digests = {str(p.relative_to(temporary)): _sha256(p) for p in files}
+    for path in files:
+        _sync(path)
+    manifest = temporary / MANIFEST
+    manifest.write_text(json.dumps({"format": FORMAT, "step": step, "files": digests}, indent=1))
+    _sync(manifest)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(folder)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = [(int(m[1]), p) for p in folder.glob("checkpoint-*") if (m := _NAME.search(p.name))]
+    return [path for _, path in sorted(found) if (path / MANIFEST).is_file()]
+
+
+def checkpoint_step(path: Path) -> int:
+    """The training step after which it was written. Raises UserError when its files are not what it
+    lists."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a complete checkpoint: its {MANIFEST} cannot be read"
+        ) from error
+    for name, digest in manifest["files"].items():
+        if not (path / name).is_file() or _sha256(path / name) != digest:
+            raise UserError(
+                f"{path} is damaged: {name} is missing or changed; remove that checkpoint folder"
+            )
+    step: int = manifest["step"]
+    return step
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
+    for path in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

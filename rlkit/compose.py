@@ -1,0 +1,252 @@
+"""From a composed configuration to a running session: build every part, check that they fit, open
+the run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+import rlkit
+from rlkit.collect import Collector
+from rlkit.config import EMBEDDED, RunConfig
+from rlkit.data import Prompts, PromptStream
+from rlkit.errors import UserError
+from rlkit.evaluate import Evaluator
+from rlkit.folder import RunFolder
+from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, Reward, Task, Tracker
+from rlkit.policy import Policy, load_policy, resolve_device
+from rlkit.prepare import Parts
+from rlkit.registry import build, build_section, import_plugin, validation_message
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.task import TaskReward
+from rlkit.rollout.base import RolloutEngine
+from rlkit.trainer import Session
+
+SINGLE = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
+LISTS = ("correction", "reward", "tracker")
+CONSOLE = "console"
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Every part of a run, built and validated; nothing loaded yet."""
+
+    raw: Raw
+    config: RunConfig
+    parts: Parts
+    buffer: ReplayBuffer
+    schedule: ReincarnationSchedule
+    task: Task
+    eval_task: Task
+    engine: RolloutEngine
+    rewards: Mapping[str, Reward]
+    trackers: Mapping[str, Tracker]
+
+    @property
+    def sections(self) -> dict[str, Part[Any]]:
+        """The parts by config section, for schedules that set fields."""
+        parts = self.parts
+        named: dict[str, Part[Any]] = {
+            "loss": parts.loss,
+            "advantage": parts.advantage,
+            "buffer": self.buffer,
+            "anchor": parts.anchor,
+        }
+        return named | {f"correction.{name}": part for name, part in parts.corrections}
+
+
+def compose(raw: Raw) -> Composition:
+    """Build and validate every part of a composed configuration. Raises UserError for whatever does
+    not fit."""
+    for plugin in raw.get("plugins") or ():
+        import_plugin(plugin)
+    built = {kind: _build(kind, kind, raw.get(kind)) for kind in SINGLE}
+    lists = {
+        kind: {
+            label: _build(kind, f"{kind}.{label}", node)
+            for label, node in (raw.get(kind) or {}).items()
+        }
+        for kind in LISTS
+    }
+    rest = {key: value for key, value in raw.items() if key not in (*SINGLE, *LISTS)}
+    try:
+        config = RunConfig(**rest)
+    except ValidationError as error:
+        raise UserError(validation_message(error, RunConfig)) from None
+    trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
+    composition = Composition(
+        raw=raw,
+        config=config,
+        parts=Parts(
+            loss=built["loss"],
+            corrections=tuple(lists["correction"].items()),
+            advantage=built["advantage"],
+            anchor=built["anchor"],
+        ),
+        buffer=built["buffer"],
+        schedule=built["schedule"],
+        task=built["task"],
+        eval_task=build("task", config.eval.task) if config.eval.task else built["task"],
+        engine=built["rollout"],
+        rewards=lists["reward"] or _default_rewards(built["task"], raw["task"]["name"]),
+        trackers=trackers,
+    )
+    check(composition)
+    return composition
+
+
+def _build(kind: str, section: str, node: Any) -> Any:
+    if not isinstance(node, Mapping) or "name" not in node:
+        raise UserError(
+            f"{section} must be chosen by name: {kind}=<name>; `python -m rlkit list {kind}` lists them"
+        )
+    fields = {key: value for key, value in node.items() if key != "name"}
+    return build_section(kind, node["name"], fields, section)
+
+
+def _default_rewards(task: Task, name: str) -> dict[str, Reward]:
+    if task.scores:
+        return {name: TaskReward(task)}
+    if not task.default_rewards:
+        raise UserError(f"task={name} has no scorer of its own; choose one with reward=[<name>]")
+    return {reward: build("reward", reward) for reward in task.default_rewards}
+
+
+def check(c: Composition) -> None:
+    """Whether the parts fit each other. Raises UserError with what to change."""
+    smallest, n = c.parts.advantage.min_group, c.engine.config.num_generations
+    if n < smallest:
+        raise UserError(
+            f"rollout.num_generations={n}, but this advantage compares {smallest} or more responses a prompt; "
+            f"set rollout.num_generations to {smallest} or more"
+        )
+    offered = set(c.parts.anchor.weights(1))
+    for need in c.parts.loss.needs:
+        name = need.removeprefix("anchor:")
+        if need.startswith("anchor:") and name not in offered:
+            raise UserError(
+                f"the loss needs the reference '{name}', which this anchor does not hold "
+                f"(it holds: {', '.join(sorted(offered)) or 'none'}); choose another anchor"
+            )
+    if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
+        raise UserError(
+            "the embedded model only knows task=arithmetic; set model.name to a Hugging Face name or folder"
+        )
+    resolve_device(c.config.model.device)
+
+
+def describe(c: Composition) -> list[str]:
+    """The run in words: its parts and its batch arithmetic."""
+    train, rollout = c.config.train, c.engine.config
+    n, groups = rollout.num_generations, train.prompts_per_step
+    fresh = c.buffer.fresh_share(groups)
+    names = {kind: c.raw[kind]["name"] for kind in SINGLE}
+    names |= {kind: "+".join(c.raw[kind]) for kind in LISTS if c.raw.get(kind)}
+    lines = [
+        "  ".join(f"{kind}={name}" for kind, name in names.items()),
+        f"A step trains {groups} groups of {n} = {groups * n} responses, {fresh} of them fresh "
+        f"({fresh * n} generated)"
+        + (f" and up to {groups - fresh} replayed." if fresh < groups else "."),
+        f"It makes {train.updates_per_batch} x {train.minibatches} = "
+        f"{train.updates_per_batch * train.minibatches} optimiser steps on {groups // train.minibatches} groups each; "
+        f"{train.steps} steps in all.",
+    ]
+    if rollout.truncates:
+        lines.append(
+            f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated policy, but log-probs and "
+            "ratios are the whole policy's; the kept mass is stored with each token, untreated bias remains."
+        )
+    return lines
+
+
+def components(c: Composition) -> dict[str, Any]:
+    """Where each part comes from: import path, version of its distribution, hash of its source,
+    settings."""
+    rows: list[tuple[str, Part[Any]]] = [
+        *((kind, part) for kind, part in c.sections.items()),
+        ("schedule", c.schedule),
+        ("task", c.task),
+        ("rollout", c.engine),
+        *((f"reward.{name}", part) for name, part in c.rewards.items()),
+        *((f"tracker.{name}", part) for name, part in c.trackers.items()),
+    ]
+    out = {}
+    for section, part in rows:
+        cls = type(part)
+        source = Path(inspect.getsourcefile(cls) or "")
+        out[section] = {
+            "import_path": f"{cls.__module__}:{cls.__qualname__}",
+            "version": _version(cls.__module__),
+            "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "config": part.config.model_dump(mode="json"),
+        }
+    return out
+
+
+def _version(module: str) -> str | None:
+    top = module.partition(".")[0]
+    owners = importlib.metadata.packages_distributions().get(top)
+    if owners:
+        return f"{owners[0]} {importlib.metadata.version(owners[0])}"
+    home = Path(rlkit.__file__).parent.parent
+    return f"rlkit-rft {rlkit.__version__}" if (home / top).is_dir() else None
+
+
+def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
+    """Training and evaluation prompts, checked against max_prompt_length unless the task is the
+    embedded model's."""
+    limit = c.engine.config.max_prompt_length
+    out = []
+    for name, task, part in (("train", c.task, "train"), ("eval", c.eval_task, "eval")):
+        data = task.load(c.config.seed)
+        rows = data.train if part == "train" else data.eval[: c.config.eval.problems]
+        if not len(rows):
+            raise UserError(f"the task has no {name} problems")
+        prompts = Prompts(name, rows, policy.tokenizer)
+        out.append(prompts if task.embedded else prompts.within(limit, task.config.overlong))
+    return out[0], out[1]
+
+
+def model_folder(c: Composition) -> str:
+    """The name or folder of the model; the embedded one is made on first use."""
+    if c.config.model.name != EMBEDDED:
+        return c.config.model.name
+    from rlkit.embedded import embedded_model_dir
+
+    return str(embedded_model_dir(c.config.model.base_seed))
+
+
+def open_session(c: Composition, checkpoint: Path | None) -> Session:
+    """Load the model (from a checkpoint where there is one) and the data, and hand everything to
+    the loop."""
+    config = c.config
+    torch.manual_seed(config.seed)
+    policy = load_policy(config.model, checkpoint or model_folder(c), c.engine.config.temperature)
+    train, held_out = load_prompts(c, policy)
+    rewards = RewardSet(c.rewards)
+    c.buffer.seed = config.seed
+    c.engine.start(policy, config.seed)
+    return Session(
+        config=config,
+        policy=policy,
+        parts=c.parts,
+        buffer=c.buffer,
+        schedule=c.schedule,
+        engine=c.engine,
+        collector=Collector(c.engine, rewards, c.parts.advantage, policy.tokenizer),
+        prompts=PromptStream(train, config.seed, c.engine.config.num_generations),
+        evaluator=Evaluator(held_out, rewards, c.engine, policy.tokenizer, config.eval),
+        folder=RunFolder(Path(config.output_dir)),
+        trackers=c.trackers,
+        sections=c.sections,
+    )

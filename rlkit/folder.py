@@ -1,0 +1,93 @@
+"""A run's folder: what is written where, and what a resumed run finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlkit.checkpoint import checkpoint_step, list_checkpoints
+from rlkit.errors import UserError
+
+
+class RunFolder:
+    """`<output_dir>`: config.yaml, overrides, components.json, metrics.jsonl, completions/,
+    checkpoint-N/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.metrics.exists() or bool(list_checkpoints(self.path))
+
+    def find_checkpoint(self, resume: str) -> Path | None:
+        """The checkpoint to continue from, if any. Raises UserError where `resume` forbids or finds
+        none."""
+        if resume == "never":
+            if self.holds_run():
+                raise UserError(
+                    f"{self.path} already holds a run; continue it with resume=auto or choose another output_dir"
+                )
+            return None
+        if resume == "auto":
+            found = list_checkpoints(self.path)
+            return found[-1] if found else None
+        path = Path(resume)
+        if not path.is_dir():
+            raise UserError(
+                f"resume={resume}: there is no such folder; use never, auto or a checkpoint folder"
+            )
+        inside = list_checkpoints(path)
+        checkpoint = inside[-1] if inside else path
+        checkpoint_step(checkpoint)
+        return checkpoint
+
+    def open(
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        components: Mapping[str, Any],
+        step: int,
+    ) -> None:
+        """Create the folder, describe the run in it, and cut the metrics back to the checkpoint's
+        step."""
+        (self.path / "completions").mkdir(parents=True, exist_ok=True)
+        (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
+        (self.path / "components.json").write_text(json.dumps(components, indent=1))
+        kept: list[str] = []
+        if step > 0 and self.metrics.exists():
+            for line in self.metrics.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    break
+                if record["step"] <= step:
+                    kept.append(line)
+        self.metrics.write_text("".join(f"{line}\n" for line in kept))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one object to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the responses a step trained on."""
+        lines = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        (self.path / "completions" / f"step-{step}.jsonl").write_text(lines)
+
+    def tracker_ids(self) -> dict[str, str]:
+        """The ids under which trackers continue this run."""
+        path = self.path / "trackers.json"
+        ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        return ids
+
+    def save_tracker_ids(self, ids: Mapping[str, str]) -> None:
+        """Remember them."""
+        if ids:
+            (self.path / "trackers.json").write_text(json.dumps(ids))

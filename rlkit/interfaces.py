@@ -1,0 +1,490 @@
+"""The abstract parts a method is composed of.
+
+A part is a frozen pydantic config (`Part.Config`) and a class that reads `self.config.x` at each
+call, never a copy made in `__init__`: schedules replace the config of a running part. The maths
+stands above both as a pure function.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from typing_extensions import TypeVar
+
+from rlkit.batch import (
+    AdvantageBatch,
+    AdvantageOutput,
+    Corrected,
+    Group,
+    LossBatch,
+    LossOutput,
+    PolicyTerms,
+    Prompt,
+    Request,
+    Sample,
+    Score,
+)
+from rlkit.ops import Aggregation, KLEstimator, kl_penalty, kl_value, masked_ratio, stream_rng
+
+State = dict[str, Any]
+"""Nested dicts and lists of tensors, numbers, strings, booleans and None: what a checkpoint can
+hold without pickle."""
+
+
+class PartConfig(BaseModel):
+    """Settings of a part: frozen, unknown keys refused, every field with a default, a bound and a
+    docstring."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a subclass that restates only a default keep the field's docstring."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for base in cls.__mro__[1:]:
+            for name, parent in getattr(base, "__pydantic_fields__", {}).items():
+                own = cls.__pydantic_fields__[name]
+                own.description = own.description or parent.description
+
+
+C = TypeVar("C", bound=PartConfig, default=PartConfig)
+
+
+class Part(ABC, Generic[C]):
+    """Anything the registry can build: it holds its config and, if it has memory, gives and takes
+    its state."""
+
+    Config: ClassVar[type[PartConfig]] = PartConfig
+    config: C
+
+    def __init__(self, config: C | None = None) -> None:
+        self.config = self.Config() if config is None else config  # type: ignore[assignment]
+
+    def state_dict(self) -> State:
+        """Everything the next step reads and the config does not hold. Stateless parts return
+        {}."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+
+
+# --------------------------------------------------------------------------------------------------
+# ------- losses
+
+
+class LossConfig(PartConfig):
+    """Fields every policy loss has."""
+
+    aggregation: Aggregation = "token-mean"
+    """How per-token terms become one number (verl's names), normalised over the minibatch and all
+    processes."""
+    norm_length: Annotated[int, Field(ge=1)] | None = None
+    """Constant length of seq-mean-token-sum-norm; null = rollout.max_completion_length."""
+    log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
+    """Log-ratios are clamped to [-c, c] before exp, with zero gradient outside; null = no clamp."""
+    count_empty_rows: bool = False
+    """Whether responses without a valid token count in the denominators of sequence means."""
+
+
+LC = TypeVar("LC", bound=LossConfig, default=LossConfig)
+
+
+class PolicyLoss(Part[LC]):
+    """Maps the policy's log-probs and a batch to the terms a step minimises.
+
+    `needs` names what is read besides the log-probs: "behavior", "prox", "entropy",
+    "anchor:<name>". Only the forwards named there are computed. `scope` says which rows must be
+    seen together: "token" (each row alone), "group" or "minibatch" (batch-wide statistics of the
+    policy's log-probs).
+    """
+
+    Config: ClassVar[type[PartConfig]] = LossConfig
+    scope: ClassVar[Literal["token", "group", "minibatch"]] = "token"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    accepts_expert: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """The loss's terms and unreduced metrics for these rows."""
+
+    def ratio(self, logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+        """exp(logp - other) [B, T], clamped by `log_ratio_clamp`, 1 at masked positions."""
+        return masked_ratio(logp, other, mask, self.config.log_ratio_clamp)
+
+
+class Correction(Part[C]):
+    """A detached weight or mask on the policy terms (truncated importance sampling, filters),
+    applied in list order."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        """The batch, possibly with a smaller mask, and the weight of each token. `policy` is
+        detached."""
+
+
+# --------------------------------------------------------------------------------------------------
+# --- advantages
+
+
+class AdvantageEstimator(Part[C]):
+    """Turns the rewards of a whole step's batch into advantages."""
+
+    needs_critic: ClassVar[bool] = False
+    needs_greedy: ClassVar[bool] = False
+    min_group: ClassVar[int] = 1
+
+    @abstractmethod
+    def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
+        """Advantages and returns, [B, T]."""
+
+    def value_loss(
+        self, values: Tensor, old_values: Tensor, returns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Per-token critic loss [B, T] and a 0/1 clip indicator [B, T]: squared error, never
+        clipped."""
+        return 0.5 * (values - returns) ** 2, values.new_zeros(values.shape)
+
+
+# --------------------------------------------------------------------------------------------------
+# ------ buffers
+
+
+class PromptSource(Protocol):
+    """Where a buffer's plan takes prompts from."""
+
+    num_generations: int
+
+    def take(self, n: int) -> list[Prompt]:
+        """The next n prompts of the data order."""
+
+    def get(self, prompt_id: str) -> Prompt:
+        """A prompt by its id."""
+
+
+class ReplayBuffer(Part[C]):
+    """Decides what is generated, what is trained on, and what is kept.
+
+    `batch` is always `train.prompts_per_step`, the number of groups a step trains on.
+    """
+
+    seed: int = 0
+    """The run's seed, set by the run; `rng(step)` derives from it."""
+
+    def fresh_share(self, batch: int) -> int:
+        """How many groups to generate this step; the rest of the batch is replayed."""
+        return batch
+
+    def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
+        """What to generate: by default the fresh share, on new prompts. Asked again while groups
+        are missing."""
+        return [
+            Request(prompt=prompt, n=prompts.num_generations)
+            for prompt in prompts.take(self.fresh_share(batch))
+        ]
+
+    def scores_wanted(self, step: int) -> list[Sample]:
+        """Stored samples the current policy should score before `build`, without gradient."""
+        return []
+
+    @abstractmethod
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        """What is trained this step: may merge, replace or add groups; fewer than `batch` is
+        legal."""
+
+    def observe(self, scores: Mapping[int, Score]) -> None:
+        """Take the scores of wanted and of trained samples, by sample_id."""
+
+    @abstractmethod
+    def add(self, fresh: list[Group], step: int) -> None:
+        """Keep this step's fresh groups for later steps."""
+
+    def stats(self) -> dict[str, float]:
+        """Further figures, logged as buffer/<name>."""
+        return {}
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget everything."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Stored responses."""
+
+    def rng(self, step: int) -> np.random.Generator:
+        """The buffer's generator of a step: stateless, so that a resumed run draws the same."""
+        return stream_rng(self.seed, "buffer", step)
+
+
+# --------------------------------------------------------------------------------------------------
+# ------ anchors
+
+
+class Reference(Protocol):
+    """A frozen policy an anchor owns."""
+
+    def state_dict(self) -> State:
+        """Its weights (for a checkpoint)."""
+
+
+class FreezablePolicy(Protocol):
+    """What an anchor sees of the policy."""
+
+    def freeze(self) -> Reference:
+        """A frozen copy of the policy as it is now."""
+
+    def restore(self, state: State) -> Reference:
+        """A frozen policy with the weights of a `Reference.state_dict()`."""
+
+
+class AnchorConfig(PartConfig):
+    """Fields every anchor with a KL penalty has."""
+
+    beta: Annotated[float, Field(ge=0)] = 1e-3
+    """Coefficient of the penalty; 0 = no penalty and no reference forwards."""
+    value_estimator: KLEstimator = "k3"
+    """What the penalty's value is: k1 = log r, k2 = (log r)^2/2, k3 = 1/r - 1 + log r, with r =
+    pi/reference. On samples of pi, k1 and k3 estimate KL(pi||ref) without bias, k2 with bias."""
+    gradient_estimator: KLEstimator = "k2"
+    """Whose derivative the gradient is. On samples of pi: k2 gives the gradient of KL(pi||ref), k3
+    that of the forward KL(ref||pi), k1 only zero-mean noise (arXiv:2510.01555). On replayed samples
+    none of them is exact unless `importance_weight` is set."""
+    importance_weight: bool = False
+    """Multiply the gradient by the detached ratio pi/behavior, which makes k2 the gradient of
+    KL(pi||ref) on replayed samples too. ReMix (arXiv:2507.06892) does not say whether it does;
+    false keeps the weight at 1."""
+    skip_zero_advantage: bool = True
+    """Leave groups whose advantages are all zero out of the penalty, as arXiv:2505.22257 (Eq. 8)
+    does: without a reward signal the penalty would be their only push. false = TRL's and
+    DeepSeekMath's behaviour."""
+    placement: Literal["loss", "reward"] = "loss"
+    """"loss" adds the penalty to the loss; "reward" subtracts beta * k1 from the token rewards
+    (PPO's classic form)."""
+
+
+AC = TypeVar("AC", bound=AnchorConfig, default=AnchorConfig)
+
+
+class AnchorPolicy(Part[AC]):
+    """Holds the policy to one or several frozen references, which it owns."""
+
+    Config: ClassVar[type[PartConfig]] = AnchorConfig
+    proximal: str | None = None
+    """The reference that replaces pi_k in `prox_logp`, if any."""
+
+    @property
+    def placement(self) -> Literal["loss", "reward"]:
+        """Where the penalty enters."""
+        return self.config.placement
+
+    @abstractmethod
+    def weights(self, step: int) -> Mapping[str, float]:
+        """Reference name -> its share of the penalty at this step."""
+
+    def references(self, step: int) -> tuple[str, ...]:
+        """The names whose log-probs this step needs: those with a weight, if there is a penalty at
+        all."""
+        if self.config.beta == 0:
+            return ()
+        return tuple(name for name, weight in self.weights(step).items() if weight != 0)
+
+    @abstractmethod
+    def reference(self, name: str) -> Reference | None:
+        """The frozen policy of that name; None stands for pi_k itself (the policy at the start of
+        the step)."""
+
+    def penalty(self, logp: Tensor, batch: LossBatch, step: int) -> Tensor:
+        """beta * sum_name weight_name * KL_name, [B, T]: value and gradient by the two estimators.
+
+        In the reward the value is k1 whatever the estimator, since k2 and k3 give a wrong gradient
+        there.
+        """
+        weights = self.weights(step)
+        in_reward = self.config.placement == "reward"
+        total = logp.new_zeros(logp.shape)
+        for name in self.references(step):
+            total = total + weights[name] * kl_penalty(
+                logp,
+                batch.anchor_logp[name],
+                batch.mask,
+                value="k1" if in_reward else self.config.value_estimator,
+                gradient=self.config.gradient_estimator,
+                behavior_logp=batch.behavior_logp if self.config.importance_weight else None,
+            )
+        return self.config.beta * total
+
+    def metrics(self, logp: Tensor, batch: LossBatch, step: int) -> dict[str, Tensor]:
+        """Unreduced KL values [B, T] for the log: `kl` (the weighted sum) and `kl_<name>`."""
+        weights, out = self.weights(step), {"kl": logp.new_zeros(logp.shape)}
+        for name in self.references(step):
+            value = kl_value(logp, batch.anchor_logp[name], batch.mask, self.config.value_estimator)
+            out[f"kl_{name}"] = value
+            out["kl"] = out["kl"] + weights[name] * value
+        return out
+
+    def before_step(self, policy: FreezablePolicy, step: int) -> None:
+        """Called after the step's log-probs are taken and before its update."""
+
+    def after_step(self, policy: FreezablePolicy, step: int, metrics: Mapping[str, float]) -> None:
+        """Called after the step's update."""
+
+    @abstractmethod
+    def rebase(self, policy: FreezablePolicy) -> None:
+        """Make the current policy the base. Called once before the first step, and at each
+        rebirth."""
+
+    def restore(self, policy: FreezablePolicy, state: State) -> None:
+        """Take back `state_dict()`; the policy rebuilds the frozen references."""
+
+
+# --------------------------------------------------------------------------------------------------
+# ---- schedules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the run is, before step `step` begins."""
+
+    step: int
+    steps: int
+    rollouts: int
+    metrics: Mapping[str, float]
+    """The previous step's metrics."""
+    eval: Mapping[str, float]
+    """The latest evaluation."""
+
+
+Event = Literal["rebase", "clear_buffer", "reset_optimizer"]
+EVENTS: frozenset[str] = frozenset(get_args(Event))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """How a step is run: with replay or without, with how many passes, and what happens before
+    it."""
+
+    name: str
+    replay: bool = True
+    updates_per_batch: int | None = None
+    """None = train.updates_per_batch."""
+    events: frozenset[Event] = frozenset()
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Config fields to set from now on, by dotted name ("anchor.beta")."""
+
+
+class ReincarnationSchedule(Part[C]):
+    """Decides each step's phase."""
+
+    @abstractmethod
+    def phase(self, progress: Progress) -> Phase:
+        """The phase of step `progress.step`. Events fire in the step whose phase names them."""
+
+
+# ------------------------------------------------------------------------------------------------
+# around the loop
+
+
+class RewardConfig(PartConfig):
+    """Fields every reward has."""
+
+    weight: float = 1.0
+    """Its share of the total: reward = sum of weight * value over the rewards that apply."""
+
+
+RC = TypeVar("RC", bound=RewardConfig, default=RewardConfig)
+
+
+class Reward(Part[RC]):
+    """Scores completions, with TRL's signature."""
+
+    Config: ClassVar[type[PartConfig]] = RewardConfig
+
+    @abstractmethod
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
+    ) -> list[float | None]:
+        """One value a completion; None = does not apply. Chat prompts and completions are message
+        lists.
+
+        `columns` holds `completion_ids` and every column of the task, one entry a completion.
+        """
+
+    def counts(self) -> dict[str, int]:
+        """What happened since the last call ("errors", "timeouts", "lost"), then forgotten."""
+        return {}
+
+    def close(self) -> None:
+        """Release workers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskData:
+    """A task's problems: rows with a `prompt` (text or messages) and further columns for the
+    rewards."""
+
+    train: Sequence[Mapping[str, Any]]
+    eval: Sequence[Mapping[str, Any]]
+
+
+class TaskConfig(PartConfig):
+    """Fields every task has."""
+
+    overlong: Literal["error", "drop"] = "error"
+    """What happens to a problem whose prompt is longer than rollout.max_prompt_length."""
+
+
+TC = TypeVar("TC", bound=TaskConfig, default=TaskConfig)
+
+
+class Task(Part[TC]):
+    """A source of problems, with held-out ones for evaluation."""
+
+    Config: ClassVar[type[PartConfig]] = TaskConfig
+    default_rewards: ClassVar[tuple[str, ...]] = ()
+    """Registered rewards used when the configuration names none and the task has no scorer of its
+    own."""
+    embedded: ClassVar[bool] = False
+    """Whether the embedded model can answer it."""
+
+    @abstractmethod
+    def load(self, seed: int) -> TaskData:
+        """Read or make the rows. Deterministic in the config and the seed."""
+
+    def score(self, completion: str, row: Mapping[str, Any]) -> float:
+        """The task's own reward of a completion; only where `scores` is true."""
+        raise TypeError(f"{type(self).__name__} has no scorer of its own")
+
+    scores: ClassVar[bool] = False
+
+
+class Tracker(Part[C]):
+    """Receives metrics."""
+
+    @abstractmethod
+    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
+        """Begin, or continue the run `run_id`; return the id to continue with later, if there is
+        one."""
+
+    @abstractmethod
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One training step or one evaluation."""
+
+    def message(self, text: str) -> None:
+        """A line for the reader."""
+
+    def close(self, *, failed: bool) -> None:
+        """End the run."""

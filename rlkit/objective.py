@@ -1,0 +1,254 @@
+"""What a step minimises: terms, their aggregation over the whole minibatch, and micro-batches that
+cannot change it.
+
+The loss of a minibatch is `sum_terms weight * sum_{i,t} w_it value_it`, where the aggregation
+weights w come from counts over the whole minibatch. Any split of its rows therefore gives the same
+gradient. A loss of scope "group" or "minibatch" first sees the whole minibatch's log-probs as a
+leaf; each micro-batch then back-propagates its slice of dL/dlogp, so such losses need no code for
+micro-batching either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
+from rlkit.ops import aggregate_weights, masked_log_ratio
+
+DEFAULT_MAX_COMPLETION_LENGTH = 512
+POLICY = "policy"
+ANCHOR = "anchor"
+
+Forward = Callable[[Tensor], PolicyTerms]
+"""Rows of the minibatch ([b] int64) -> the policy's terms for them, [b, T]."""
+Counts = Mapping[str, tuple[Tensor, Tensor]]
+"""Term name -> valid tokens and counted rows of the whole minibatch."""
+
+
+class MetricSums:
+    """Running masked means (and maxima, for keys ending in `_max`) of unreduced metrics."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
+
+    def add(self, metrics: Mapping[str, Tensor], mask: Tensor) -> None:
+        """Add values [B, T] over the mask, or [B] over its non-empty rows."""
+        for name, value in metrics.items():
+            chosen = value[mask if value.dim() == mask.dim() else mask.any(-1)]
+            if chosen.numel() == 0:
+                continue
+            if name.endswith("_max"):
+                self.sums[name] = max(self.sums.get(name, float("-inf")), float(chosen.max()))
+                self.counts[name] = 1.0
+            else:
+                self.sums[name] = self.sums.get(name, 0.0) + float(chosen.double().sum())
+                self.counts[name] = self.counts.get(name, 0.0) + chosen.numel()
+
+    def means(self) -> dict[str, float]:
+        """The reduced metrics."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+
+@dataclass
+class Objective:
+    """A loss, its corrections and an anchor, as one scalar to minimise."""
+
+    loss: PolicyLoss
+    corrections: Sequence[tuple[str, Correction]] = ()
+    anchor: AnchorPolicy | None = None
+    max_completion_length: int = DEFAULT_MAX_COMPLETION_LENGTH
+    step: int = 1
+    metrics: MetricSums = field(default_factory=MetricSums)
+
+    def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
+        """The terms of these rows: the corrected loss and the anchor's penalty on the `anchored`
+        rows ([B] bool)."""
+        full_mask = batch.mask
+        weight: Tensor | None = None
+        metrics: dict[str, Tensor] = {}
+        for name, correction in self.corrections:
+            corrected = correction(policy.detach(), batch)
+            batch = corrected.batch
+            weight = corrected.weight if weight is None else weight * corrected.weight
+            metrics[f"correction/{name}_weight"] = corrected.weight
+            metrics[f"correction/{name}_dropped"] = (~batch.mask | (corrected.weight == 0)).to(
+                weight.dtype
+            )
+        out = self.loss(policy, batch)
+        terms = [_weighted(term, weight) if weight is not None else term for term in out.terms]
+        metrics.update({f"{POLICY}/{k}": v for k, v in out.metrics.items()})
+        if (
+            self.anchor is not None
+            and self.anchor.placement == "loss"
+            and self.anchor.references(self.step)
+        ):
+            value = self.anchor.penalty(policy.logp, batch, self.step)
+            per_token = all(term.value.dim() > 1 for term in out.terms)
+            terms.append(
+                Term(
+                    name=ANCHOR,
+                    value=torch.where(anchored[:, None], value, 0.0),
+                    mask=full_mask,
+                    aggregation=None if per_token else "seq-mean-token-mean",
+                )
+            )
+        return LossOutput(terms=terms, metrics=metrics)
+
+    def counts(self, terms: Sequence[Term]) -> Counts:
+        """Valid tokens and rows of each term."""
+        every = self.loss.config.count_empty_rows
+        return {
+            t.name: (
+                t.mask.sum(),
+                t.mask.new_ones(len(t.mask)).sum() if every else t.mask.any(-1).sum(),
+            )
+            for t in terms
+        }
+
+    def reduce(self, terms: Sequence[Term], counts: Counts) -> Tensor:
+        """The part of the minibatch's loss that these rows contribute."""
+        config = self.loss.config
+        total: Tensor | None = None
+        for term in terms:
+            tokens, rows = (count.to(term.value.dtype) for count in counts[term.name])
+            if term.value.dim() == 1:
+                keep = term.mask.any(-1)
+                share = torch.where(keep, term.value, 0.0).sum() / rows.clamp(min=1)
+            else:
+                weights = aggregate_weights(
+                    term.mask,
+                    term.aggregation or config.aggregation,  # type: ignore[arg-type]
+                    tokens=tokens,
+                    rows=rows,
+                    norm_length=config.norm_length or self.max_completion_length,
+                )
+                share = (weights * torch.where(term.mask, term.value, 0.0)).sum()
+            total = term.weight * share if total is None else total + term.weight * share
+        assert total is not None, "a loss must return at least one term"
+        return total
+
+    def backward(self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor]) -> float:
+        """Accumulate the gradient of the minibatch's loss, one micro-batch at a time; return its
+        value.
+
+        `splits` partitions the minibatch's rows.
+        """
+        anchored = self.anchored_rows(batch)
+        if self.loss.scope == "token" or len(splits) == 1:
+            return self._backward_rows(forward, batch, splits, anchored)
+        return self._backward_whole(forward, batch, splits, anchored)
+
+    def _backward_rows(
+        self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor], anchored: Tensor
+    ) -> float:
+        counts: Counts | None = None
+        if len(splits) > 1:
+            # Under scope "token" the masks depend on the batch alone, so any log-probs give the
+            # right counts.
+            with torch.no_grad():
+                stand_in = PolicyTerms(
+                    logp=batch.prox_logp, entropy=torch.zeros_like(batch.prox_logp)
+                )
+                counts = self.counts(self.output(stand_in, batch, anchored).terms)
+        total = 0.0
+        for rows in splits:
+            policy, part = forward(rows), batch.rows(rows)
+            out = self.output(policy, part, anchored[rows])
+            value = self.reduce(out.terms, counts or self.counts(out.terms))
+            value.backward()  # type: ignore[no-untyped-call]
+            total += value.item()
+            self._record(out, policy, part)
+        return total
+
+    def _backward_whole(
+        self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor], anchored: Tensor
+    ) -> float:
+        with torch.no_grad():
+            parts = [forward(rows) for rows in splits]
+        order = torch.argsort(torch.cat(list(splits)))
+        logp = torch.cat([p.logp for p in parts])[order].requires_grad_()
+        entropy = torch.cat([p.entropy for p in parts])[order].requires_grad_()
+        policy = PolicyTerms(logp=logp, entropy=entropy)
+        out = self.output(policy, batch, anchored)
+        value = self.reduce(out.terms, self.counts(out.terms))
+        d_logp, d_entropy = torch.autograd.grad(value, (logp, entropy), allow_unused=True)
+        for rows in splits:
+            again = forward(rows)
+            carrier = again.logp.new_zeros(())
+            for terms, gradient in ((again.logp, d_logp), (again.entropy, d_entropy)):
+                if gradient is not None and terms.requires_grad:
+                    carrier = carrier + (terms * gradient[rows]).sum()
+            carrier.backward()  # type: ignore[no-untyped-call]
+        self._record(out, policy, batch)
+        return value.item()
+
+    def anchored_rows(self, batch: LossBatch) -> Tensor:
+        """[B] bool: the rows the penalty pushes; groups whose advantages are all zero may be left
+        out."""
+        if self.anchor is None or not self.anchor.config.skip_zero_advantage:
+            return torch.ones_like(batch.expert)
+        live = ((batch.advantage != 0) & batch.mask).any(-1)
+        return torch.isin(batch.group, batch.group[live])
+
+    def _record(self, out: LossOutput, policy: PolicyTerms, batch: LossBatch) -> None:
+        with torch.no_grad():
+            found = {k: v.detach() for k, v in out.metrics.items()}
+            if f"{POLICY}/ratio_mean" not in found:
+                ratio = masked_log_ratio(policy.logp, batch.behavior_logp, batch.mask, 20.0).exp()
+                found[f"{POLICY}/ratio_mean"] = found[f"{POLICY}/ratio_max"] = ratio.detach()
+            if self.anchor is not None and self.anchor.references(self.step):
+                values = self.anchor.metrics(policy.logp.detach(), batch, self.step)
+                found.update({f"{ANCHOR}/{k}": v for k, v in values.items()})
+            self.metrics.add(found, batch.mask)
+            for name in ("clip_fraction", "ratio_mean"):
+                value = found.get(f"{POLICY}/{name}")
+                for age in sorted(set(batch.age.tolist())) if value is not None else ():
+                    rows = batch.age == age
+                    assert value is not None
+                    self.metrics.add({f"{POLICY}/{name}_age_{age}": value[rows]}, batch.mask[rows])
+
+
+def _weighted(term: Term, weight: Tensor) -> Term:
+    """The policy's own term times a correction's weight; a sequence term takes the geometric mean
+    of its tokens'."""
+    if term.name != POLICY:
+        return term
+    if term.value.dim() == 1:
+        log_weight = torch.where(term.mask, weight, 1.0).log()
+        weight = (log_weight.sum(-1) / term.mask.sum(-1).clamp(min=1)).exp()
+    return Term(
+        name=term.name,
+        value=term.value * weight,
+        mask=term.mask,
+        weight=term.weight,
+        aggregation=term.aggregation,
+    )
+
+
+def loss_value(
+    loss: PolicyLoss,
+    logp: Tensor,
+    batch: LossBatch,
+    *,
+    entropy: Tensor | None = None,
+    max_completion_length: int = DEFAULT_MAX_COMPLETION_LENGTH,
+) -> tuple[Tensor, dict[str, float]]:
+    """The scalar that training minimises for this batch, differentiable in `logp` [B, T], and the
+    reduced metrics.
+
+    `entropy` [B, T] is the policy's token entropy (zeros when left out); `max_completion_length` is
+    the length seq-mean-token-sum-norm divides by when the loss's `norm_length` is null.
+    """
+    objective = Objective(loss, max_completion_length=max_completion_length)
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp) if entropy is None else entropy)
+    out = loss(policy, batch)
+    value = objective.reduce(out.terms, objective.counts(out.terms))
+    with torch.no_grad():
+        objective.metrics.add({k: v.detach() for k, v in out.metrics.items()}, batch.mask)
+    return value, {"loss": value.item(), **objective.metrics.means()}

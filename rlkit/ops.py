@@ -1,0 +1,178 @@
+"""Pure functions of tensors: masked reductions, ratios, KL estimators, aggregation, seeded streams.
+
+Shapes: B responses, T response tokens. Every function masks the log-ratio BEFORE exp, so that
+garbage at a masked position can give neither a value nor a NaN gradient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Aggregation = Literal[
+    "token-mean",
+    "token-sum",
+    "seq-mean-token-mean",
+    "seq-mean-token-sum",
+    "seq-mean-token-sum-norm",
+]
+KLEstimator = Literal["k1", "k2", "k3"]
+RatioLevel = Literal["token", "geometric", "product"]
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of x over mask ([B, T] or [B]); 0 where the mask is empty."""
+    return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def masked_log_ratio(
+    logp: Tensor, other: Tensor, mask: Tensor, clamp: float | None = None
+) -> Tensor:
+    """logp - other [B, T], exactly 0 (value and gradient) where masked, clamped to [-clamp,
+    clamp]."""
+    delta = torch.where(mask, logp, 0.0) - torch.where(mask, other, 0.0)
+    return delta if clamp is None else delta.clamp(-clamp, clamp)
+
+
+def masked_ratio(logp: Tensor, other: Tensor, mask: Tensor, clamp: float | None = None) -> Tensor:
+    """exp(logp - other) [B, T], 1 at masked positions."""
+    return masked_log_ratio(logp, other, mask, clamp).exp()
+
+
+def sequence_log_ratio(log_ratio: Tensor, mask: Tensor, level: RatioLevel) -> Tensor:
+    """A masked token log-ratio [B, T] at another level: its sum ("product"), its mean
+    ("geometric"), or itself.
+
+    Sequence levels are [B, 1], ready to broadcast. A row without valid tokens gives 0.
+    """
+    if level == "token":
+        return log_ratio
+    total = log_ratio.sum(-1, keepdim=True)
+    return total if level == "product" else total / mask.sum(-1, keepdim=True).clamp(min=1)
+
+
+def aggregate_weights(
+    mask: Tensor, aggregation: Aggregation, *, tokens: Tensor, rows: Tensor, norm_length: int
+) -> Tensor:
+    """The weight of each token in the aggregated loss, [B, T]: loss = sum(weight * value).
+
+    `tokens` and `rows` are the counts over the whole minibatch and all processes, so that the sum
+    over any split of the rows is the same loss. T_i = valid tokens of row i:
+
+        token-mean               1 / tokens
+        token-sum                1
+        seq-mean-token-mean      1 / (rows T_i)
+        seq-mean-token-sum       1 / rows
+        seq-mean-token-sum-norm  1 / (rows norm_length)
+    """
+    m = mask.to(tokens.dtype)
+    if aggregation == "token-mean":
+        return m / tokens.clamp(min=1)
+    if aggregation == "token-sum":
+        return m
+    m = m / rows.clamp(min=1)
+    if aggregation == "seq-mean-token-mean":
+        return m / mask.sum(-1, keepdim=True).clamp(min=1)
+    return m if aggregation == "seq-mean-token-sum" else m / norm_length
+
+
+def kl_value(logp: Tensor, ref_logp: Tensor, mask: Tensor, estimator: KLEstimator) -> Tensor:
+    """Per-token estimator of KL(pi || ref) [B, T], with d = logp - ref_logp, 0 where masked.
+
+    k1 = d, k2 = d^2/2, k3 = e^{-d} - 1 + d (Schulman). Values: k1 and k3 are unbiased on samples of
+    pi. Gradients, on samples of pi: k1 zero-mean, k2 that of KL(pi||ref), k3 that of KL(ref||pi).
+    """
+    d = masked_log_ratio(logp, ref_logp, mask)
+    if estimator == "k1":
+        return d
+    if estimator == "k2":
+        return 0.5 * d * d
+    return torch.expm1(-d) + d
+
+
+def kl_penalty(
+    logp: Tensor,
+    ref_logp: Tensor,
+    mask: Tensor,
+    *,
+    value: KLEstimator,
+    gradient: KLEstimator,
+    behavior_logp: Tensor | None = None,
+) -> Tensor:
+    """A KL term [B, T] whose value is one estimator and whose gradient is another's
+    (straight-through).
+
+    With `behavior_logp` the gradient is multiplied by the detached ratio pi/behavior.
+    """
+    carrier = kl_value(logp, ref_logp, mask, gradient)
+    if behavior_logp is not None:
+        carrier = masked_ratio(logp.detach(), behavior_logp, mask, clamp=20.0) * carrier
+    elif value == gradient:
+        return carrier
+    return kl_value(logp.detach(), ref_logp, mask, value) + (carrier - carrier.detach())
+
+
+def group_mean(x: Tensor, group: Tensor) -> Tensor:
+    """Mean of x [B] over the rows of the same group, given back to each row [B]."""
+    index, inverse = torch.unique(group, return_inverse=True)
+    total = x.new_zeros(len(index)).index_add_(0, inverse, x)
+    return (total / group_size(group, x.dtype, inverse))[inverse]
+
+
+def group_size(group: Tensor, dtype: torch.dtype, inverse: Tensor | None = None) -> Tensor:
+    """Rows of each row's group [B], or of each group when its inverse index is given."""
+    if inverse is not None:
+        return torch.bincount(inverse).to(dtype)
+    inverse = torch.unique(group, return_inverse=True)[1]
+    return torch.bincount(inverse).to(dtype)[inverse]
+
+
+def group_centred(x: Tensor, group: Tensor) -> Tensor:
+    """The difference of x [B] to its group's mean, exactly 0 where all of a group are equal.
+
+    Rounding in a plain mean would leave 1e-9 there, which a division by the group's spread makes
+    large.
+    """
+    index, inverse = torch.unique(group, return_inverse=True)
+    member = x.new_zeros(len(index)).index_put((inverse,), x)[inverse]
+    shifted = x - member
+    return shifted - group_mean(shifted, group)
+
+
+def over_tokens(x: Tensor, mask: Tensor) -> Tensor:
+    """One value a response [B] on each of its valid tokens, 0 where masked: [B, T]."""
+    return torch.where(mask, x[:, None], 0.0)
+
+
+def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """(x - mean) / sqrt(var + eps) over the mask, var unbiased (n - 1); 0 where masked."""
+    count = mask.sum()
+    mean = masked_mean(x, mask)
+    centred = torch.where(mask, x - mean, 0.0)
+    var = (centred**2).sum() / (count - 1).clamp(min=1)
+    return centred * torch.rsqrt(var + eps)
+
+
+def effective_sample_size(log_ratio: Tensor, mask: Tensor) -> Tensor:
+    """(sum w)^2 / (n sum w^2) in (0, 1], w = exp(log_ratio) over the mask; computed without
+    overflow."""
+    flat = log_ratio[mask].double()
+    if flat.numel() == 0:
+        return torch.ones((), dtype=torch.float64)
+    log_ess: Tensor = 2 * flat.logsumexp(0) - (2 * flat).logsumexp(0) - float(np.log(flat.numel()))
+    return log_ess.exp()
+
+
+def stream_seed(seed: int, stream: str, *index: int) -> int:
+    """A 63-bit seed for a named stream at a position: every random draw of a run starts here."""
+    text = f"{seed}/{stream}/" + "/".join(map(str, index))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def stream_rng(seed: int, stream: str, *index: int) -> np.random.Generator:
+    """A numpy generator for a named stream at a position."""
+    return np.random.default_rng(stream_seed(seed, stream, *index))

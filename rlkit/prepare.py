@@ -1,0 +1,216 @@
+"""From the groups of a step to the batch its updates read: log-probs where parts need them, values,
+advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rlkit.batch import AdvantageBatch, Group, LossBatch, Sample, pad
+from rlkit.critic import Critic
+from rlkit.errors import UserError
+from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Correction, PolicyLoss
+from rlkit.ops import masked_mean
+from rlkit.policy import FrozenPolicy, Policy, Tokens
+
+GREEDY = "greedy_reward"
+"""The key of `Sample.extras` that holds the reward of the prompt's greedy response."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainBatch:
+    """A step's batch, ready for updates."""
+
+    samples: Sequence[Sample]
+    groups: int
+    tokens: Tokens
+    loss: LossBatch
+    values: Tensor
+    """[B, T], the critic's at the start of the step."""
+    returns: Tensor
+    """[B, T], what the critic is fitted to."""
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts that decide which forwards a step needs."""
+
+    loss: PolicyLoss
+    corrections: Sequence[tuple[str, Correction]]
+    advantage: AdvantageEstimator
+    anchor: AnchorPolicy
+
+    def needs(self, what: str) -> bool:
+        """Whether the loss or a correction reads it."""
+        return what in self.loss.needs or any(what in c.needs for _, c in self.corrections)
+
+
+def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
+    """Partition rows into micro-batches: sorted by length, rows * longest <= budget (one row always
+    fits).
+
+    lengths [B] in tokens; returns [b] int64 row indices.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True)
+    splits: list[Tensor] = []
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        size = max(1, budget // longest)
+        splits.append(order[start : start + size])
+        start += size
+    return splits
+
+
+def by_rows(
+    forward: Callable[[Tokens], Tensor], tokens: Tokens, rows: Tensor, budget: int
+) -> Tensor:
+    """`forward` on the given rows in micro-batches, without gradient: [len(rows), T] on the CPU."""
+    out = torch.zeros(len(rows), tokens.response_ids.shape[1])
+    with torch.no_grad():
+        for part in split_rows(tokens.lengths[rows], budget):
+            value = forward(tokens.rows(rows[part])).float().cpu()
+            out[part, : value.shape[1]] = value
+    return out
+
+
+def collate(groups: Sequence[Group], step: int) -> tuple[list[Sample], Tokens, LossBatch]:
+    """Samples, padded tokens and a loss batch without advantages; prox_logp starts as
+    behavior_logp."""
+    pairs = [
+        (group.prompt, sample, g) for g, group in enumerate(groups) for sample in group.samples
+    ]
+    samples = [sample for _, sample, _ in pairs]
+    tokens = Tokens.of([prompt.ids for prompt, _, _ in pairs], [s.response_ids for s in samples])
+    length = tokens.response_ids.shape[1]
+    mask = pad([s.loss_mask for s in samples], length).bool()
+    behavior = pad([s.behavior_logp for s in samples], length)
+    oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
+    batch = LossBatch(
+        mask=mask,
+        advantage=torch.zeros_like(behavior),
+        behavior_logp=behavior,
+        prox_logp=behavior,
+        anchor_logp={},
+        reward=torch.tensor([s.reward for s in samples], dtype=torch.float32),
+        group=torch.tensor([g for _, _, g in pairs]),
+        age=torch.tensor([step - version for version in oldest]),
+        expert=torch.tensor([s.source == "expert" for s in samples]),
+    )
+    return samples, tokens, batch
+
+
+def prepare(
+    groups: Sequence[Group],
+    step: int,
+    parts: Parts,
+    policy: Policy,
+    critic: Critic | None,
+    *,
+    budget: int,
+    exact: bool,
+) -> TrainBatch:
+    """The batch of a step. Only the forwards that a part reads are computed.
+
+    `exact` says that the engine's log-probs of fresh samples are the trainer's own.
+    """
+    samples, tokens, batch = collate(groups, step)
+    if batch.expert.any() and not parts.loss.accepts_expert:
+        raise UserError(
+            f"the batch holds expert demonstrations, which {type(parts.loss).__name__} cannot use: their behaviour "
+            "log-probs are unknown; use a loss that accepts them"
+        )
+    batch = add_references(batch, tokens, step, parts, policy, budget=budget, exact=exact)
+    values = torch.zeros_like(batch.behavior_logp)
+    if critic is not None:
+        values = by_rows(critic, tokens, torch.arange(len(samples)), budget)
+    estimate = parts.advantage(advantage_batch(samples, batch, values, parts.anchor, step))
+    batch = replace(batch, advantage=torch.where(batch.mask, estimate.advantage, 0.0))
+    return TrainBatch(
+        samples=samples,
+        groups=len(groups),
+        tokens=tokens,
+        loss=batch,
+        values=values,
+        returns=estimate.returns,
+        metrics=estimate.metrics,
+    )
+
+
+def add_references(
+    batch: LossBatch,
+    tokens: Tokens,
+    step: int,
+    parts: Parts,
+    policy: Policy,
+    *,
+    budget: int,
+    exact: bool,
+) -> LossBatch:
+    """Fill prox_logp and anchor_logp as far as the parts read them."""
+    anchor = parts.anchor
+    wanted = set(anchor.references(step)) | ({anchor.proximal} if anchor.proximal else set())
+    wanted |= {
+        need.removeprefix("anchor:") for need in parts.loss.needs if need.startswith("anchor:")
+    }
+    frozen = {name: anchor.reference(name) for name in sorted(wanted)}
+    every = torch.arange(len(batch.group))
+    if parts.needs("prox") or anchor.placement == "reward" or None in frozen.values():
+        stale = every[(batch.age > 0) | batch.expert] if exact else every
+        prox = batch.behavior_logp.clone()
+        prox[stale] = by_rows(policy.logp, tokens, stale, budget)
+        batch = replace(batch, prox_logp=prox)
+    logps: dict[str, Tensor] = {}
+    for name, reference in frozen.items():
+        if reference is None:
+            logps[name] = batch.prox_logp
+        else:
+            assert isinstance(reference, FrozenPolicy)
+            logps[name] = by_rows(reference.logp, tokens, every, budget)
+    if anchor.proximal:
+        batch = replace(batch, prox_logp=logps[anchor.proximal])
+    return replace(batch, anchor_logp=logps)
+
+
+def advantage_batch(
+    samples: Sequence[Sample], batch: LossBatch, values: Tensor, anchor: AnchorPolicy, step: int
+) -> AdvantageBatch:
+    """What the advantage estimator reads: the outcome on the last valid token, less the in-reward
+    KL penalty."""
+    mask, reward = batch.mask, batch.reward
+    token_reward = torch.zeros_like(batch.behavior_logp)
+    positions = torch.arange(mask.shape[1]).expand_as(mask)
+    last = torch.where(mask, positions, 0).max(-1).values
+    rows = torch.arange(len(reward))
+    token_reward[rows, last] = torch.where(mask.any(-1), reward, 0.0)
+    if anchor.placement == "reward":
+        penalty = anchor.penalty(batch.prox_logp, batch, step)
+        token_reward = token_reward - penalty
+        reward = reward - penalty.sum(-1)
+    names = sorted({name for sample in samples for name in sample.rewards})
+    return AdvantageBatch(
+        reward=reward,
+        rewards={n: torch.tensor([float(s.rewards.get(n, 0.0)) for s in samples]) for n in names},
+        token_reward=token_reward,
+        greedy_reward=torch.tensor([float(s.extras.get(GREEDY, 0.0)) for s in samples]),
+        mask=mask,
+        group=batch.group,
+        age=batch.age,
+        expert=batch.expert,
+        values=values,
+        behavior_logp=batch.behavior_logp,
+        prox_logp=batch.prox_logp,
+        anchor_logp=batch.anchor_logp,
+    )
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns) over the mask; 0 where the returns do not vary."""
+    spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
+    error = returns - values
+    left = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
+    return float(1 - left / spread) if spread > 0 else 0.0

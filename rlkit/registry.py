@@ -1,0 +1,236 @@
+"""One table a kind: names to classes, filled by a decorator.
+
+Built-in parts are found by importing the four part packages beside `rlkit`; user parts come in
+through `plugins=`, an entry point in the group `rlkit.plugins`, or an import path in place of a
+name. Configurations can import code: run only those you trust.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rlkit.errors import UserError, suggest
+
+KINDS = (
+    "loss",
+    "correction",
+    "advantage",
+    "buffer",
+    "anchor",
+    "schedule",
+    "reward",
+    "task",
+    "rollout",
+    "tracker",
+)
+PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")
+CORE_PACKAGES = ("rlkit.rewards", "rlkit.tasks", "rlkit.rollout", "rlkit.trackers")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered part."""
+
+    kind: str
+    name: str
+    cls: type[Any]
+
+    @property
+    def config(self) -> type[BaseModel]:
+        """Its pydantic config."""
+        config: type[BaseModel] = self.cls.Config
+        return config
+
+    @property
+    def import_path(self) -> str:
+        """module:Class"""
+        return f"{self.cls.__module__}:{self.cls.__qualname__}"
+
+    @property
+    def source(self) -> Path:
+        """The file that defines it."""
+        return Path(inspect.getsourcefile(self.cls) or "")
+
+
+_table: dict[tuple[str, str], Entry] = {}
+
+
+def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
+    """Register a class under a kind and a name: `@register("loss", "remix")`.
+
+    Raises UserError for an unknown kind and for a name that another class holds.
+    """
+    check_kind(kind)
+
+    def add(cls: type[T]) -> type[T]:
+        entry = Entry(kind, name, cls)
+        held = _table.get((kind, name))
+        if held is not None and held.import_path != entry.import_path:
+            raise UserError(
+                f"two parts are called {kind} '{name}': {held.import_path} and {entry.import_path}; rename one"
+            )
+        _table[kind, name] = entry
+        return cls
+
+    return add
+
+
+def check_kind(kind: str) -> None:
+    """Raise UserError when there is no such kind of part."""
+    if kind not in KINDS:
+        raise UserError(
+            f"there is no kind of part called '{kind}'.{suggest(kind, KINDS)} Kinds: {', '.join(KINDS)}"
+        )
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of a kind, sorted."""
+    check_kind(kind)
+    load_parts()
+    return sorted(n for k, n in _table if k == kind)
+
+
+def entry(kind: str, name: str) -> Entry:
+    """The entry of a name, or of an import path `module:Class`. Raises UserError with the nearest
+    name."""
+    known = names(kind)
+    if ":" in name:
+        return from_import_path(kind, name)
+    if name not in known:
+        raise UserError(
+            f"there is no {kind} called '{name}'.{suggest(name, known)} Known: {', '.join(known)}"
+        )
+    return _table[kind, name]
+
+
+def build(kind: str, name: str, **fields: Any) -> Any:
+    """Build a part from its name and the fields that differ from its defaults: `build("loss",
+    "remix", epsilon=0.1)`.
+
+    Raises UserError for unknown names and fields and for values out of range.
+    """
+    return build_section(kind, name, fields, section=kind)
+
+
+def build_section(kind: str, name: str, fields: Mapping[str, Any], section: str) -> Any:
+    """`build` for a part whose settings stand in another section of the configuration
+    ("reward.math")."""
+    found = entry(kind, name)
+    try:
+        return found.cls(found.config(**fields))
+    except ValidationError as error:
+        raise UserError(validation_message(error, found.config, prefix=f"{section}.")) from None
+
+
+def validation_message(error: ValidationError, config: type[BaseModel], prefix: str = "") -> str:
+    """One line for the first problem pydantic found: the key, what is wrong, and the nearest known
+    key."""
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = _fields_beside(config, first["loc"])
+        word = str(first["loc"][-1])
+        return f"unknown key {key}.{suggest(word, known)} Known: {', '.join(known) or 'none'}"
+    if first["type"] == "value_error":
+        return f"{key}: {message}" if first["loc"] else message
+    return f"{key}={first['input']!r} is not valid: {message[0].lower()}{message[1:]}"
+
+
+def _fields_beside(config: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The fields of the model in which the last key of `location` stands."""
+    for part in location[:-1]:
+        inner = config.model_fields[str(part)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        config = inner
+    return list(config.model_fields)
+
+
+def from_import_path(kind: str, path: str) -> Entry:
+    """Import `module:Class` (or `./file.py:Class`) and return its entry, registering it when it is
+    not yet."""
+    module_name, _, attribute = path.rpartition(":")
+    module = import_plugin(module_name)
+    if not hasattr(module, attribute):
+        known = [n for n in vars(module) if not n.startswith("_")]
+        raise UserError(f"{module_name} has no '{attribute}'.{suggest(attribute, known)}")
+    cls = getattr(module, attribute)
+    if kind == "reward" and inspect.isroutine(cls):
+        from rlkit.rewards.function import reward_class
+
+        cls = reward_class(cls)
+    for found in _table.values():
+        if found.kind == kind and found.cls is cls:
+            return found
+    if not (isinstance(cls, type) and hasattr(cls, "Config")):
+        raise UserError(f"{path} is not a part: a {kind} is a class with a Config")
+    register(kind, attribute)(cls)
+    return _table[kind, attribute]
+
+
+def import_plugin(name: str) -> ModuleType:
+    """Import a user's module by dotted name or by file path. Raises UserError when it is not
+    there."""
+    if not name.endswith(".py"):
+        sys.path.insert(0, "") if "" not in sys.path else None
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and (name == error.name or name.startswith(error.name + ".")):
+                raise UserError(
+                    f"plugin '{name}' cannot be imported: no module named '{error.name}' here or in the environment"
+                ) from None
+            raise
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise UserError(f"plugin file {name} does not exist")
+    module_name = f"rlkit_plugin_{path.stem}"
+    loaded = sys.modules.get(module_name)
+    if loaded is not None and loaded.__file__ == str(path):
+        return loaded
+    if loaded is not None:
+        raise UserError(
+            f"two plugin files are called {path.name}: {loaded.__file__} and {path}; rename one"
+        )
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+@cache
+def load_parts() -> None:
+    """Import every built-in part and every installed plug-in, once."""
+    home = Path(__file__).resolve().parent.parent
+    for package_name in (*PART_PACKAGES, *CORE_PACKAGES):
+        package = importlib.import_module(package_name)
+        found = Path(package.__file__ or "").resolve().parent
+        if package_name in PART_PACKAGES and found.parent != home:
+            raise ImportError(
+                f"rlkit's own package '{package_name}' is shadowed: found {found}, expected {home / package_name}"
+            )
+        for module in pkgutil.walk_packages(package.__path__, package_name + "."):
+            importlib.import_module(module.name)
+    for point in importlib.metadata.entry_points(group="rlkit.plugins"):
+        point.load()

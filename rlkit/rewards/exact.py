@@ -1,0 +1,76 @@
+"""Whether the completion gives the answer, compared as text or as an exact number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rlkit.errors import UserError
+from rlkit.interfaces import Reward, RewardConfig
+from rlkit.registry import register
+from rlkit.rewards.inputs import answer_texts, completion_text
+
+# A minus after a digit, a letter or a bracket is a subtraction, not a sign.
+NUMBER = re.compile(
+    r"(?:(?<![\w)\]}.])[-\u2212])?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+    r"|(?:(?<![\w)\]}.])[-\u2212])?(?<![0-9.])\.[0-9]+"
+)
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last decimal number in a text, exactly; `1,234.0` is 1234. None where there is no number.
+
+    Fractions, exponents and percent signs are not read: `3/4` ends in 4.
+    """
+    found = NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
+
+
+def text_after(text: str, marker: str) -> str | None:
+    """What stands after the one occurrence of a marker, stripped; None unless there is one."""
+    _before, found, after = text.partition(marker)
+    return after.strip() if found and marker not in after else None
+
+
+class ExactConfig(RewardConfig):
+    """Settings of `exact`."""
+
+    extract: Literal["all", "last_number", "after"] = "all"
+    """What is compared with the answer: the whole text, the last number in it (compared exactly:
+    1,234.0 equals 1234), or the text after the one occurrence of `marker`."""
+    marker: Annotated[str, Field(min_length=1)] = "####"
+    """Where the answer begins under extract=after; a text that holds it not exactly once gets 0."""
+
+
+@register("reward", "exact")
+class Exact(Reward[ExactConfig]):
+    """1 where the completion equals the `answer` column, else 0; None in a row without one."""
+
+    Config = ExactConfig
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
+    ) -> list[float | None]:
+        """One mark a completion. Raises UserError when last_number meets an answer without one."""
+        answers = answer_texts(columns, "exact")
+        return [
+            None if answer is None else float(self._equal(completion_text(completion), answer))
+            for completion, answer in zip(completions, answers, strict=True)
+        ]
+
+    def _equal(self, text: str, answer: str) -> bool:
+        if self.config.extract == "all":
+            return text.strip() == answer
+        if self.config.extract == "after":
+            return text_after(text, self.config.marker) == answer
+        wanted = last_number(answer)
+        if wanted is None:
+            raise UserError(
+                f"reward 'exact' with extract=last_number: the answer {answer!r} holds no number; "
+                "use reward.exact.extract=all or another reward"
+            )
+        return last_number(text) == wanted

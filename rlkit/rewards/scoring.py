@@ -1,0 +1,156 @@
+"""All rewards of a run on one batch: called once each, checked, weighted and summed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import sysconfig
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from rlkit.errors import UserError
+from rlkit.interfaces import Reward
+
+RESERVED = ("prompts", "completions", "completion_ids")
+NOT_USER_CODE = (
+    "<",
+    f"{Path(__file__).resolve().parent.parent}{os.sep}",
+    *(f"{sysconfig.get_path(key)}{os.sep}" for key in ("stdlib", "purelib", "platlib")),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardResult:
+    """The scores of B completions."""
+
+    total: list[float | None]
+    """[B], sum of weight * value over the rewards that apply; None where none applies."""
+    components: dict[str, list[float | None]]
+    """Reward name -> [B], unweighted."""
+    counts: dict[str, int]
+    """What happened during the call ("errors", "timeouts", "lost"), over all rewards."""
+
+
+class RewardSet:
+    """Scores completions with every reward of a run."""
+
+    def __init__(self, rewards: Mapping[str, Reward]) -> None:
+        if not rewards:
+            raise UserError("no reward is chosen; set reward=[<name>]")
+        self.rewards = dict(rewards)
+
+    def score(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        columns: Mapping[str, Sequence[Any]],
+    ) -> RewardResult:
+        """Score B completions; every argument and every column has B entries.
+
+        Raises UserError for a column with a reserved name, and when a reward raises or returns
+        anything but one finite number or None a completion.
+        """
+        for name in RESERVED:
+            if name in columns:
+                raise UserError(
+                    f"the task has a column called '{name}', a name the run uses itself; rename it"
+                )
+        given = {"completion_ids": completion_ids, **columns}
+        components: dict[str, list[float | None]] = {}
+        counts: dict[str, int] = {}
+        for name, reward in self.rewards.items():
+            components[name] = numbers_of(
+                name, _call(name, reward, prompts, completions, given), len(completions)
+            )
+            for event, count in reward.counts().items():
+                counts[event] = counts.get(event, 0) + count
+        weights = [reward.config.weight for reward in self.rewards.values()]
+        total = [weighted_sum(weights, row) for row in zip(*components.values(), strict=True)]
+        return RewardResult(total=total, components=components, counts=counts)
+
+
+def weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> float | None:
+    """Sum of weight * value over the values that are not None; None when all are."""
+    parts = [w * v for w, v in zip(weights, values, strict=True) if v is not None]
+    return math.fsum(parts) if parts else None
+
+
+def numbers_of(name: str, values: Any, expected: int) -> list[float | None]:
+    """A reward's return value as plain floats.
+
+    Raises UserError unless it is a list, array or tensor of `expected` finite numbers or None.
+    """
+    if not isinstance(values, (list, tuple, np.ndarray, Tensor)):
+        raise UserError(
+            f"reward '{name}' returned {_short(values)}; it must return a list with one number or "
+            "None a completion"
+        )
+    rows = list(values)
+    if len(rows) != expected:
+        raise UserError(
+            f"reward '{name}' returned {len(rows)} values for {expected} completions; "
+            "it must return one number or None a completion"
+        )
+    return [_number(name, value, index) for index, value in enumerate(rows)]
+
+
+def _number(name: str, value: Any, index: int) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise UserError(
+            f"reward '{name}' returned {_short(value)} for completion {index}; "
+            "it must be a number or None"
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise UserError(
+            f"reward '{name}' returned {number} for completion {index}; it must be finite, "
+            "or None where the reward does not apply"
+        )
+    return number
+
+
+def _call(
+    name: str,
+    reward: Reward,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    given: Mapping[str, Sequence[Any]],
+) -> Any:
+    try:
+        return reward(prompts, completions, **given)
+    except UserError:
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())
+        raise UserError(
+            f"reward '{name}' raised {type(error).__name__}: {message[:300]} ({user_line(error)}); "
+            "correct it, or return None where it does not apply"
+        ) from error
+
+
+def user_line(error: BaseException) -> str:
+    """file:line of the innermost frame in the user's own code, else of the innermost frame."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(NOT_USER_CODE)]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return f"{text[:60]} ({type(value).__name__})"

@@ -1,0 +1,89 @@
+"""What every rollout engine has: its settings, and a generation with the behaviour policy's
+log-probs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import TypeVar
+
+from rlkit.batch import Request
+from rlkit.interfaces import Part, PartConfig
+from rlkit.policy import Policy
+
+
+class RolloutConfig(PartConfig):
+    """Settings every engine has."""
+
+    num_generations: Annotated[int, Field(ge=1)] = 8
+    """Responses a prompt (the group size)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature; every log-prob of the run is at this temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus mass kept; 1 = off. The untreated bias of a truncated sampler was about 0.1 nat a
+    token at 0.9."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Most probable tokens kept; 0 = all."""
+    max_prompt_length: Annotated[int, Field(ge=1)] = 512
+    """Tokens of a prompt; see task.overlong."""
+    max_completion_length: Annotated[int, Field(ge=1)] = 512
+    """Tokens of a response."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a response when they appear in it."""
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the sampler differs from the policy."""
+        return self.top_p < 1 or self.top_k > 0
+
+
+RolloutC = TypeVar("RolloutC", bound=RolloutConfig, default=RolloutConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One response as an engine returns it, on the CPU."""
+
+    response_ids: Tensor
+    """[T] int64, with the end-of-sequence token where there was one."""
+    logp: Tensor
+    """[T] float32, under the policy that sampled it, before any truncation."""
+    policy_version: Tensor
+    """[T] int32"""
+    finish_reason: str
+    extras: Mapping[str, Tensor | float]
+    """`kept_logmass` [T] under top_p/top_k: log of the probability mass that was kept."""
+
+
+class RolloutEngine(Part[RolloutC]):
+    """Generates responses with the policy's weights."""
+
+    Config: ClassVar[type[PartConfig]] = RolloutConfig
+    exact: ClassVar[bool] = False
+    """Whether its log-probs of fresh samples are the trainer's own, so that no second forward is
+    needed."""
+
+    @abstractmethod
+    def start(self, policy: Policy, seed: int) -> None:
+        """Take the policy before the first generation."""
+
+    @abstractmethod
+    def sync(self, step: int) -> None:
+        """Generate with the policy's weights of the start of training step `step` from now on."""
+
+    @abstractmethod
+    def generate(
+        self, requests: Sequence[Request], stream: tuple[str, int, int], *, greedy: bool = False
+    ) -> list[list[Generation]]:
+        """Responses to each request, in order.
+
+        `stream` names the random draws (name, step, call): the same stream gives the same draws.
+        """
+
+    def close(self) -> None:
+        """Release what the engine holds."""

@@ -1,0 +1,230 @@
+"""Sampling with transformers on the policy's own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlkit.batch import Request
+from rlkit.interfaces import PartConfig
+from rlkit.ops import stream_rng
+from rlkit.policy import Policy, Tokens
+from rlkit.registry import register
+from rlkit.rollout.base import Generation, RolloutConfig, RolloutEngine
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+KEPT = "kept_logmass"
+
+
+class HFConfig(RolloutConfig):
+    """Settings of the transformers engine."""
+
+    generation_batch_size: Annotated[int, Field(ge=1)] = 256
+    """Responses generated at once; the samples do not depend on it."""
+
+
+def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:
+    """Log-probs [b, V] with the tokens outside top-k and outside the nucleus set to -inf.
+
+    The nucleus is the shortest prefix of the tokens, by falling probability, whose mass reaches
+    top_p; it is taken after top-k, and always holds the most probable token.
+    """
+    if top_k:
+        kept = logp.topk(min(top_k, logp.shape[-1])).values[:, -1:]
+        logp = logp.masked_fill(logp < kept, -torch.inf)
+    if top_p < 1:
+        ordered, order = torch.sort(logp, dim=-1, descending=True, stable=True)
+        mass = (ordered - ordered.logsumexp(-1, keepdim=True)).exp()
+        outside = mass.cumsum(-1) - mass >= top_p
+        logp = logp.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), -torch.inf)
+    return logp
+
+
+def pick(logp: Tensor, uniform: Tensor) -> Tensor:
+    """Invert the CDF of each row of log-probs [b, V] (unnormalised, -inf = never) at `uniform` [b]
+    in [0, 1)."""
+    cdf = logp.exp().double().cumsum(-1)
+    target = uniform.to(cdf.device, torch.float64)[:, None] * cdf[:, -1:]
+    return torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp(max=logp.shape[-1] - 1)
+
+
+@register("rollout", "hf")
+class HFRollout(RolloutEngine[HFConfig]):
+    """Batched sampling with a key-value cache; behaviour log-probs are taken while sampling.
+
+    Each (response, position) has one uniform number of its own and the token is the inverse CDF at
+    it, so that the samples do not depend on batching or on rows that finish early.
+    """
+
+    Config: ClassVar[type[PartConfig]] = HFConfig
+    exact: ClassVar[bool] = True
+
+    def start(self, policy: Policy, seed: int) -> None:
+        """Share the policy's weights."""
+        self.policy = policy
+        self.seed = seed
+        self.version = 1
+        ends = {policy.tokenizer.eos_token_id}
+        configured = (
+            policy.model.generation_config.eos_token_id if policy.model.generation_config else None
+        )
+        ends.update([configured] if isinstance(configured, int) else configured or [])
+        self.ends = torch.tensor(sorted(ends))
+
+    def sync(self, step: int) -> None:
+        """The weights are shared: only the version changes."""
+        self.version = step
+
+    @torch.no_grad()
+    def generate(
+        self, requests: Sequence[Request], stream: tuple[str, int, int], *, greedy: bool = False
+    ) -> list[list[Generation]]:
+        """Responses to each request, in order."""
+        total = sum(r.n for r in requests)
+        name, *index = stream
+        uniform = torch.from_numpy(
+            stream_rng(self.seed, name, *index).random((total, self.config.max_completion_length))
+        )
+        out: list[list[Generation]] = []
+        first = 0
+        training = self.policy.model.training
+        self.policy.model.train(False)
+        try:
+            for chunk in self._chunks(requests):
+                rows = sum(r.n for r in chunk)
+                flat = _Batch(self, chunk, uniform[first : first + rows], greedy).run()
+                first += rows
+                for request in chunk:
+                    out.append(flat[: request.n])
+                    flat = flat[request.n :]
+        finally:
+            self.policy.model.train(training)
+        return out
+
+    def _chunks(self, requests: Sequence[Request]) -> list[list[Request]]:
+        chunks: list[list[Request]] = []
+        rows = self.config.generation_batch_size
+        for request in requests:
+            if rows + request.n > self.config.generation_batch_size:
+                chunks.append([])
+                rows = 0
+            chunks[-1].append(request)
+            rows += request.n
+        return chunks
+
+
+class _Batch:
+    """One batch being generated. Rows leave it once half of it is finished."""
+
+    def __init__(
+        self, engine: HFRollout, requests: Sequence[Request], uniform: Tensor, greedy: bool
+    ) -> None:
+        self.engine, self.config, self.greedy = engine, engine.config, greedy
+        self.model, self.device = engine.policy.model, engine.policy.device
+        self.uniform = uniform.to(self.device)
+        self.requests = requests
+        count, length = uniform.shape
+        self.ids = torch.zeros(count, length, dtype=torch.int64, device=self.device)
+        self.logp = torch.zeros(count, length, device=self.device)
+        self.kept = torch.zeros(count, length, device=self.device)
+        self.lengths = torch.full((count,), length, device=self.device)
+        self.stopped = torch.zeros(count, dtype=torch.bool, device=self.device)
+        self.ends = engine.ends.to(self.device)
+
+    def run(self) -> list[Generation]:
+        """Generate until every row has stopped or is full."""
+        logits, cache, mask = self._prefill()
+        rows = torch.arange(len(self.ids), device=self.device)
+        for position in range(self.ids.shape[1]):
+            token = self._step(logits, rows, position)
+            live = ~self.stopped[rows]
+            if position + 1 == self.ids.shape[1] or not live.any():
+                break
+            if 2 * int(live.sum()) <= len(rows):
+                keep = live.nonzero().squeeze(-1)
+                cache.batch_select_indices(keep)
+                rows, token, mask = rows[keep], token[keep], mask[keep]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            logits = self.model(
+                input_ids=token[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+        return self._collect()
+
+    def _prefill(self) -> tuple[Tensor, DynamicCache, Tensor]:
+        """Each prompt once; its cache and its last logits are then repeated for its responses."""
+        from transformers import DynamicCache
+
+        empty = [torch.zeros(0, dtype=torch.int64)] * len(self.requests)
+        prompts = Tokens.of([r.prompt.ids for r in self.requests], empty)
+        width = prompts.prompt_ids.shape[1]
+        inputs = {k: v[:, :width] for k, v in prompts.model_inputs(self.device).items()}
+        cache = DynamicCache(config=self.model.config)
+        logits = self.model(
+            **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits[:, -1]
+        counts = torch.tensor([r.n for r in self.requests], device=self.device)
+        index = torch.arange(len(self.requests), device=self.device).repeat_interleave(counts)
+        cache.batch_select_indices(index)
+        return logits[index], cache, inputs["attention_mask"][index]
+
+    def _step(self, logits: Tensor, rows: Tensor, position: int) -> Tensor:
+        """Choose and record one token for the rows still in the batch, [b]."""
+        logp = (logits.float() / self.config.temperature).log_softmax(-1)
+        if self.greedy:
+            token = logp.argmax(-1)
+        else:
+            allowed = (
+                truncate(logp, self.config.top_p, self.config.top_k)
+                if self.config.truncates
+                else logp
+            )
+            token = pick(allowed, self.uniform[rows, position])
+            if self.config.truncates:
+                self.kept[rows, position] = allowed.logsumexp(-1)
+        self.ids[rows, position] = token
+        self.logp[rows, position] = logp.gather(-1, token[:, None]).squeeze(-1)
+        ended = torch.isin(token, self.ends)
+        if self.config.stop:
+            ended |= self._hit_stop(rows, position)
+        now = rows[ended & ~self.stopped[rows]]
+        self.lengths[now] = position + 1
+        self.stopped[now] = True
+        return token
+
+    def _hit_stop(self, rows: Tensor, position: int) -> Tensor:
+        """Whether a stop text appears in each row's response so far."""
+        texts = self.engine.policy.tokenizer.batch_decode(
+            self.ids[rows, : position + 1], skip_special_tokens=True
+        )
+        return torch.tensor([any(stop in text for stop in self.config.stop) for text in texts]).to(
+            rows.device
+        )
+
+    def _collect(self) -> list[Generation]:
+        ids, logp, kept = self.ids.cpu(), self.logp.cpu(), self.kept.cpu()
+        out = []
+        for row, (length, stopped) in enumerate(
+            zip(self.lengths.tolist(), self.stopped.tolist(), strict=True)
+        ):
+            out.append(
+                Generation(
+                    response_ids=ids[row, :length].clone(),
+                    logp=logp[row, :length].clone(),
+                    policy_version=torch.full((length,), self.engine.version, dtype=torch.int32),
+                    finish_reason="stop" if stopped else "length",
+                    extras={KEPT: kept[row, :length].clone()}
+                    if self.config.truncates and not self.greedy
+                    else {},
+                )
+            )
+        return out

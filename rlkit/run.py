@@ -1,0 +1,120 @@
+"""`python -m rlkit.run algorithm=remix buffer=fifo anchor=kl_convex`: compose, validate, train."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from rlkit.compose import SINGLE, Composition, components, compose, describe, open_session
+from rlkit.errors import UserError
+from rlkit.folder import RunFolder
+from rlkit.hydra_groups import configs_folder, import_before_compose
+from rlkit.messages import MAPPED, one_line
+from rlkit.report import write_report
+from rlkit.trainer import Session, Trainer
+
+USER_ERROR = 2
+
+
+def train(raw: dict[str, Any], overrides: Sequence[str]) -> Path:
+    """Run a composed configuration to its end and return the run's folder."""
+    c = compose(raw)
+    folder = RunFolder(Path(c.config.output_dir))
+    console = c.trackers["console"]
+    for line in describe(c):
+        console.message(line)
+    if c.config.dry_run:
+        return folder.path
+    checkpoint = folder.find_checkpoint(c.config.resume)
+    session = open_session(c, checkpoint)
+    try:
+        _train_session(c, session, overrides, checkpoint)
+    finally:
+        c.engine.close()
+        for reward in c.rewards.values():
+            reward.close()
+    return folder.path
+
+
+def _train_session(
+    c: Composition, session: Session, overrides: Sequence[str], checkpoint: Path | None
+) -> None:
+    folder, console = session.folder, session.trackers["console"]
+    trainer = Trainer(session)
+    if checkpoint is not None:
+        trainer.load(checkpoint)
+    if trainer.count.step >= c.config.train.steps:
+        console.message(f"{folder.path} is finished: {trainer.count.step} steps are done.")
+        return
+    ids, failed = folder.tracker_ids(), True
+    started = {
+        name: tracker.start(str(folder.path), c.raw, ids.get(name))
+        for name, tracker in c.trackers.items()
+    }
+    try:
+        folder.open(c.raw, overrides, components(c), trainer.count.step)
+        folder.save_tracker_ids({name: id_ for name, id_ in started.items() if id_ is not None})
+        trainer.run()
+        failed = False
+    finally:
+        for tracker in c.trackers.values():
+            tracker.close(failed=failed)
+    report = write_report(folder.path)
+    print(f"Done: {trainer.count.step} steps, {trainer.count.rollouts} responses. Report: {report}")
+
+
+def job(config: DictConfig) -> None:
+    """One Hydra job. A user's mistake leaves here, before Hydra can add lines of its own to it."""
+    status = guarded(lambda: _job(config))
+    if status:
+        sys.exit(status)
+
+
+def _job(config: DictConfig) -> None:
+    state = HydraConfig.get()
+    raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    for kind in SINGLE:
+        chosen = [o.partition("=")[2] for o in state.overrides.task if o.startswith(f"{kind}=")]
+        if not isinstance(state.runtime.choices.get(kind), str):
+            raise UserError(f"{kind}={chosen[-1]} is not valid: choose exactly one {kind}")
+    if state.mode == RunMode.MULTIRUN:
+        raw["output_dir"] = str(Path(raw["output_dir"]) / str(state.job.num))
+    train(raw, list(state.overrides.task))
+
+
+def guarded(call: Callable[[], None]) -> int:
+    """Run `call`; a user's mistake becomes one line and status 2."""
+    if os.environ.get("RLKIT_DEBUG"):
+        call()
+        return 0
+    try:
+        call()
+    except MAPPED as error:
+        print(f"rlkit: {one_line(error)}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def main() -> int:
+    """The command line."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+
+    def call() -> None:
+        sys.argv[1:] = import_before_compose(sys.argv[1:])
+        hydra.main(version_base=None, config_path=str(configs_folder()), config_name="config")(
+            job
+        )()
+
+    return guarded(call)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

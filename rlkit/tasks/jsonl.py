@@ -1,0 +1,204 @@
+"""Problems from a file or a Hugging Face data set, with a column of answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rlkit.errors import UserError, suggest
+from rlkit.interfaces import Task, TaskConfig, TaskData
+from rlkit.registry import register
+from rlkit.tasks.read import Table, read_table
+from rlkit.tasks.split import unit_hash
+
+ANSWER_COLUMNS = ("answer", "solution", "ground_truth", "label", "reward_model.ground_truth")
+
+Row = Mapping[str, Any]
+
+
+class JsonlConfig(TaskConfig):
+    """Settings of a data file."""
+
+    path: str = ""
+    """A .jsonl, .json, .jsonl.gz or .parquet file, or the name of a Hugging Face data set."""
+    subset: str | None = None
+    """Configuration of a Hugging Face data set ("main" of openai/gsm8k); files ignore it."""
+    split: str = "train"
+    """Split of a Hugging Face data set to train on; files ignore it."""
+    prompt_column: str = "prompt"
+    """Column with the prompts: text, or chat messages with a role and a content."""
+    answer_column: str | None = None
+    """Column with the answers, "outer.inner" for a nested one; null = the first that is there of
+    answer, solution, ground_truth, label, reward_model.ground_truth."""
+    eval_path: str | None = None
+    """Held-out problems, a file or name like `path`; null = hold out some of `path`."""
+    eval_split: str = "test"
+    """Split of a Hugging Face data set in `eval_path`; files ignore it."""
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the problems held out where there is no `eval_path`, by a hash of the prompt: copies
+    of a prompt always fall on the same side."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only so many rows at the beginning of `path`, before some are held out; null = all."""
+    suffix: str = ""
+    r"""Text appended to every prompt, such as " Put the final answer in \\boxed{}."."""
+
+
+@register("task", "jsonl")
+class Jsonl(Task[JsonlConfig]):
+    """Rows of a data set: `prompt`, `answer` as text, and all other columns as they are.
+
+    Reads TRL's and verl's data unchanged. A text prompt stays text; the run makes it a chat message
+    where the tokenizer has a template. Held-out problems come in the order of a hash of the prompt,
+    so the first n are a fair sample.
+    """
+
+    Config = JsonlConfig
+    default_rewards = ("math",)
+
+    def load(self, seed: int) -> TaskData:
+        """Read the rows, whatever the seed. Raises UserError for what is wrong with the data."""
+        c = self.config
+        if not c.path:
+            raise UserError("task.path is not set; give a file or data set: task.path=train.jsonl")
+        rows = self._rows(read_table(c.path, c.subset, c.split).head(c.limit))
+        if c.eval_path is None:
+            train, held_out = hold_out(rows, c.eval_fraction)
+        else:
+            train = rows
+            held_out = by_hash(self._rows(read_table(c.eval_path, c.subset, c.eval_split)))
+        if not train:
+            raise UserError(
+                f"{c.path} has a single prompt, which is held out; add some or set task.eval_path"
+            )
+        return TaskData(train=self._with_suffix(train), eval=self._with_suffix(held_out))
+
+    def _rows(self, table: Table) -> list[Row]:
+        answers = answer_column(table, self.config.answer_column)
+        prompts = self.config.prompt_column
+        check_column(table, prompts, "task.prompt_column")
+        return [
+            {
+                **row,
+                "prompt": prompt_of(lookup(row, prompts), table.place(i)),
+                "answer": answer_text(lookup(row, answers), answers, table.place(i)),
+            }
+            for i, row in enumerate(table.rows)
+        ]
+
+    def _with_suffix(self, rows: Sequence[Row]) -> Sequence[Row]:
+        suffix = self.config.suffix
+        return [{**r, "prompt": append(r["prompt"], suffix)} for r in rows] if suffix else rows
+
+
+def lookup(row: Row, column: str) -> Any:
+    """A column, or a nested one by "outer.inner"; None where it is not there."""
+    if column in row:
+        return row[column]
+    outer, _, inner = column.partition(".")
+    nested = row.get(outer)
+    return lookup(nested, inner) if inner and isinstance(nested, Mapping) else None
+
+
+def has(table: Table, column: str) -> bool:
+    """Whether any row has a value in the column."""
+    return any(lookup(row, column) is not None for row in table.rows)
+
+
+def answer_column(table: Table, chosen: str | None) -> str:
+    """The chosen column, or the first of the usual ones. Raises UserError when it is not there."""
+    if chosen is not None:
+        check_column(table, chosen, "task.answer_column")
+        return chosen
+    for column in ANSWER_COLUMNS:
+        if has(table, column):
+            return column
+    raise UserError(
+        f"{table.name} has no answer column ({', '.join(ANSWER_COLUMNS)}); "
+        f"set task.answer_column. Columns: {', '.join(columns(table))}"
+    )
+
+
+def check_column(table: Table, column: str, key: str) -> None:
+    """Raise UserError with the nearest and all known columns where no row has it."""
+    if not has(table, column):
+        known = columns(table)
+        raise UserError(
+            f"{table.name} has no column '{column}' ({key}).{suggest(column, known)} "
+            f"Columns: {', '.join(known)}"
+        )
+
+
+def columns(table: Table) -> list[str]:
+    """All columns of all rows, nested ones too."""
+    found: dict[str, None] = {}
+    for row in table.rows:
+        for name, value in row.items():
+            found[name] = None
+            if isinstance(value, Mapping):
+                found |= dict.fromkeys(f"{name}.{inner}" for inner in value)
+    return list(found)
+
+
+def prompt_of(value: Any, place: str) -> str | list[dict[str, str]]:
+    """A prompt as text or messages. Raises UserError where there is none."""
+    if value is None or not value:
+        raise UserError(f"{place} has no prompt")
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, list) and all(is_message(m) for m in value):
+        return [{"role": m["role"], "content": m["content"]} for m in value]
+    raise UserError(f"{place}: the prompt must be text or a list of messages with role and content")
+
+
+def is_message(value: Any) -> bool:
+    """Whether a value is a chat message with text in it."""
+    return isinstance(value, Mapping) and all(
+        isinstance(value.get(key), str) for key in ("role", "content")
+    )
+
+
+def answer_text(value: Any, column: str, place: str) -> str:
+    """An answer as text, numbers and truth values as JSON writes them.
+
+    Raises UserError where there is none.
+    """
+    if value is None:
+        raise UserError(f"{place} has no answer (column '{column}')")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, Mapping)):
+        raise UserError(
+            f"{place}: the answer (column '{column}') must be text or a number, not a list or an "
+            "object; set task.answer_column"
+        )
+    return json.dumps(value, default=str).strip('"')
+
+
+def append(prompt: str | list[dict[str, str]], suffix: str) -> str | list[dict[str, str]]:
+    """The prompt with text appended, to its last message where it is a chat."""
+    if isinstance(prompt, str):
+        return prompt + suffix
+    *before, last = prompt
+    return [*before, {**last, "content": last["content"] + suffix}]
+
+
+def prompt_hash(row: Row) -> float:
+    """`unit_hash` of a row's prompt."""
+    prompt = row["prompt"]
+    return unit_hash(prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True))
+
+
+def by_hash(rows: Sequence[Row]) -> list[Row]:
+    """The rows in the order of their prompts' hashes."""
+    return sorted(rows, key=prompt_hash)
+
+
+def hold_out(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
+    """(training, held out): hashes below the fraction are held out, the smallest in any case."""
+    hashes = [prompt_hash(row) for row in rows]
+    limit = max(fraction, min(hashes) + 2.0**-48)
+    train = [row for row, h in zip(rows, hashes, strict=True) if h >= limit]
+    return train, by_hash([row for row, h in zip(rows, hashes, strict=True) if h < limit])

@@ -1,0 +1,138 @@
+"""Rows of a data file or a Hugging Face data set, all of them or a UserError."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlkit.errors import UserError, suggest
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows and where they stand, for messages."""
+
+    name: str
+    """The file or data set."""
+    rows: Sequence[Mapping[str, Any]]
+    numbers: Sequence[int]
+    """Each row's line or place, from 1."""
+    unit: str
+    """What the numbers count: "line" or "row"."""
+
+    def place(self, index: int) -> str:
+        """Where row `index` stands: "data.jsonl line 3"."""
+        return f"{self.name} {self.unit} {self.numbers[index]}"
+
+    def head(self, count: int | None) -> Table:
+        """The first `count` rows; None = all."""
+        return Table(
+            name=self.name, rows=self.rows[:count], numbers=self.numbers[:count], unit=self.unit
+        )
+
+
+def read_table(path: str, subset: str | None, split: str) -> Table:
+    """Read a file by its ending, or else a Hugging Face data set.
+
+    Raises UserError for what cannot be read, and for no rows.
+    """
+    file = Path(path).expanduser()
+    if file.name.lower().endswith(ENDINGS):
+        table = _read_file(file, path)
+    elif file.is_file():
+        raise UserError(f"{path} is of a kind that cannot be read; known: {', '.join(ENDINGS)}")
+    else:
+        table = _load_dataset(path, subset, split)
+    if not table.rows:
+        raise UserError(f"{path} is empty: it has no rows")
+    return table
+
+
+def _read_file(file: Path, name: str) -> Table:
+    if not file.is_file():
+        raise UserError(_missing(file, name))
+    if file.suffix.lower() == ".parquet":
+        return _read_parquet(file, name)
+    try:
+        data = file.read_bytes()
+        text = (gzip.decompress(data) if file.suffix.lower() == ".gz" else data).decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"{name} is not a complete gzip file: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}") from None
+    if ".jsonl" not in file.name.lower() and text.lstrip().startswith("["):
+        return _read_array(text, name)
+    return _read_lines(text, name)
+
+
+def _missing(file: Path, name: str) -> str:
+    folder = file.parent
+    if not folder.is_dir():
+        return f"{name} does not exist, nor does the folder {folder}"
+    there = sorted(f.name for f in folder.iterdir() if f.name.lower().endswith(ENDINGS))
+    return f"{name} does not exist.{suggest(file.name, there)}"
+
+
+def _read_lines(text: str, name: str) -> Table:
+    rows, numbers = [], []
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{name} line {number} is not valid JSON: {error.msg}") from None
+        rows.append(_mapping(row, f"{name} line {number}"))
+        numbers.append(number)
+    return Table(name=name, rows=rows, numbers=numbers, unit="line")
+
+
+def _read_array(text: str, name: str) -> Table:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name} line {error.lineno} is not valid JSON: {error.msg}") from None
+    rows = [_mapping(row, f"{name} row {i}") for i, row in enumerate(values, start=1)]
+    return Table(name=name, rows=rows, numbers=range(1, len(rows) + 1), unit="row")
+
+
+def _mapping(row: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f"{place} is not an object with named columns")
+    return row
+
+
+def _read_parquet(file: Path, name: str) -> Table:
+    arrow = importlib.import_module("pyarrow")
+    try:
+        rows = importlib.import_module("pyarrow.parquet").read_table(file).to_pylist()
+    except (arrow.ArrowException, OSError) as error:
+        raise UserError(f"{name} is not a parquet file that can be read: {_first(error)}") from None
+    return Table(name=name, rows=rows, numbers=range(1, len(rows) + 1), unit="row")
+
+
+def _load_dataset(name: str, subset: str | None, split: str) -> Table:
+    datasets = importlib.import_module("datasets")
+    try:
+        loaded = datasets.load_dataset(name, subset, split=split)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise UserError(
+            f"{name} is neither a file ending in {', '.join(ENDINGS)} nor a data set that can be "
+            f"loaded: {_first(error)}"
+        ) from None
+    return Table(name=name, rows=loaded.to_list(), numbers=range(1, len(loaded) + 1), unit="row")
+
+
+def _first(error: Exception) -> str:
+    """The first line of a message."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,195 @@
+"""What a replay buffer must do."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from rlkit.batch import Group, Prompt, Request, Sample, Score
+from rlkit.interfaces import ReplayBuffer
+from rlkit.testing.base import require, stored
+
+BATCH = 5
+STEPS = 6
+FEW_SAMPLES = 4
+
+
+@dataclass
+class FakePrompts:
+    """An endless source of numbered prompts."""
+
+    num_generations: int = FEW_SAMPLES
+    taken: int = 0
+    known: dict[str, Prompt] = field(default_factory=dict)
+
+    def take(self, n: int) -> list[Prompt]:
+        """The next n prompts."""
+        return [self._make() for _ in range(n)]
+
+    def get(self, prompt_id: str) -> Prompt:
+        """A prompt by its id."""
+        return self.known[prompt_id]
+
+    def _make(self) -> Prompt:
+        name = f"prompt-{self.taken}"
+        self.taken += 1
+        self.known[name] = Prompt(
+            prompt_id=name,
+            text_or_messages=name,
+            ids=torch.tensor([self.taken, 1]),
+            columns={"answer": str(self.taken), "levels": [1, {"easy": True}]},
+        )
+        return self.known[name]
+
+
+class FakeRollouts:
+    """Answers requests with numbered responses whose rewards differ inside a group."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def group(self, prompt: Prompt, n: int, step: int) -> Group:
+        """n responses to a prompt, sampled at a step."""
+        return Group(prompt=prompt, samples=[self._sample(prompt, step) for _ in range(n)])
+
+    def groups(self, requests: list[Request], step: int) -> list[Group]:
+        """One group a request."""
+        return [self.group(request.prompt, request.n, step) for request in requests]
+
+    def _sample(self, prompt: Prompt, step: int) -> Sample:
+        self.made += 1
+        length = 1 + self.made % 3
+        reward = float(self.made % 2)
+        return Sample(
+            sample_id=self.made,
+            prompt_id=prompt.prompt_id,
+            response_ids=torch.arange(length) + self.made,
+            loss_mask=torch.ones(length, dtype=torch.bool),
+            behavior_logp=-torch.arange(1.0, length + 1) / (self.made + 1),
+            policy_version=torch.full((length,), step, dtype=torch.int32),
+            reward=reward,
+            rewards={"task": reward},
+            finish_reason="stop",
+            step=step,
+            extras={"seed": float(self.made), "kept": torch.zeros(length)},
+        )
+
+
+def ids(groups: list[Group]) -> list[list[int]]:
+    """The sample ids of groups."""
+    return [[sample.sample_id for sample in group.samples] for group in groups]
+
+
+class Cycle:
+    """A buffer in the training loop's order, with made-up responses."""
+
+    def __init__(self, buffer: ReplayBuffer[Any]) -> None:
+        self.buffer = buffer
+        self.prompts, self.rollouts = FakePrompts(), FakeRollouts()
+        self.made: dict[int, Sample] = {}
+
+    def fresh(self, step: int) -> list[Group]:
+        """What the buffer plans, generated."""
+        requests = self.buffer.plan(BATCH, step, self.prompts)
+        require(requests, "plan asks for nothing; a step needs at least one fresh group")
+        groups = self.rollouts.groups(requests, step)
+        self.made |= {s.sample_id: copy.deepcopy(s) for g in groups for s in g.samples}
+        return groups
+
+    def build(self, fresh: list[Group], step: int) -> list[Group]:
+        """What the buffer trains on, after the scores it wants."""
+        self.buffer.observe(
+            scores([Group(prompt=fresh[0].prompt, samples=self.buffer.scores_wanted(step))])
+        )
+        return self.buffer.build(fresh, BATCH, step)
+
+    def step(self, step: int) -> list[Group]:
+        """One step: what was trained."""
+        fresh = self.fresh(step)
+        trained = self.build(fresh, step)
+        self.buffer.add(fresh, step)
+        self.buffer.observe(scores(trained))
+        return trained
+
+
+def scores(groups: list[Group]) -> dict[int, Score]:
+    """Made-up scores of every sample."""
+    return {
+        s.sample_id: Score(logp=s.behavior_logp - 0.1, entropy=1.0, advantage=s.reward - 0.5)
+        for group in groups
+        for s in group.samples
+    }
+
+
+def batches_are_whole_and_samples_untouched(buffer: ReplayBuffer[Any]) -> None:
+    """At most the batch's groups, none empty, no sample twice, every sample as it was generated."""
+    cycle = Cycle(fresh_copy(buffer))
+    for step in range(1, STEPS + 1):
+        trained = cycle.step(step)
+        require(
+            0 < len(trained) <= BATCH, f"build gives {len(trained)} groups for a batch of {BATCH}"
+        )
+        require(all(group.samples for group in trained), "build gives a group without samples")
+        flat = [sample for group in trained for sample in group.samples]
+        require(
+            len({s.sample_id for s in flat}) == len(flat), "build gives a sample twice in a step"
+        )
+        for sample in flat:
+            require(
+                unchanged(sample, cycle.made.get(sample.sample_id, sample)),
+                "build changes a sample",
+            )
+
+
+def unchanged(sample: Sample, made: Sample) -> bool:
+    """Whether what a loss reads of a sample is what was generated."""
+    return (
+        torch.equal(sample.behavior_logp, made.behavior_logp)
+        and torch.equal(sample.response_ids, made.response_ids)
+        and sample.reward == made.reward
+    )
+
+
+def fresh_copy(buffer: ReplayBuffer[Any]) -> ReplayBuffer[Any]:
+    """An empty buffer with the same settings."""
+    empty = type(buffer)(buffer.config)
+    empty.seed = 7
+    return empty
+
+
+def a_resumed_buffer_draws_the_same(buffer: ReplayBuffer[Any]) -> None:
+    """A buffer with the saved state builds the same next batches."""
+    cycle = Cycle(fresh_copy(buffer))
+    for step in range(1, STEPS):
+        cycle.step(step)
+    again = copy.copy(cycle)
+    again.buffer = fresh_copy(buffer)
+    again.buffer.load_state_dict(stored(cycle.buffer.state_dict()))
+    again.prompts, again.rollouts = copy.deepcopy((cycle.prompts, cycle.rollouts))
+    require(len(again.buffer) == len(cycle.buffer), "a checkpoint changes how much is stored")
+    for step in range(STEPS, 2 * STEPS):
+        require(
+            ids(cycle.step(step)) == ids(again.step(step)),
+            "the batch after a checkpoint is another; state_dict leaves something out, or a draw "
+            "does not come from self.rng(step)",
+        )
+
+
+def a_cleared_buffer_is_empty(buffer: ReplayBuffer[Any]) -> None:
+    """clear() forgets everything; the next step still trains."""
+    cycle = Cycle(fresh_copy(buffer))
+    for step in range(1, STEPS):
+        cycle.step(step)
+    cycle.buffer.clear()
+    require(len(cycle.buffer) == 0, "clear() leaves something stored")
+    require(cycle.step(STEPS), "after clear() nothing is trained")
+
+
+BUFFER = (
+    batches_are_whole_and_samples_untouched,
+    a_resumed_buffer_draws_the_same,
+    a_cleared_buffer_is_empty,
+)

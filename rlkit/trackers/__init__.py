@@ -1,0 +1,1 @@
+"""Where metrics go besides metrics.jsonl. Each tracker imports its library when it starts."""

@@ -1,0 +1,308 @@
+"""The training loop, written once. Nothing in it knows an algorithm's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlkit.batch import Group, Request, Score
+from rlkit.checkpoint import (
+    load_rng_state,
+    load_tree,
+    prune,
+    rng_state,
+    save_tree,
+    write_checkpoint,
+)
+from rlkit.collect import Collected, Collector
+from rlkit.config import RunConfig
+from rlkit.data import PromptStream
+from rlkit.errors import UserError
+from rlkit.evaluate import Evaluator
+from rlkit.figures import completion_rows, data_metrics, peak_memory_mb
+from rlkit.folder import RunFolder
+from rlkit.interfaces import Part, Phase, Progress, ReincarnationSchedule, ReplayBuffer, Tracker
+from rlkit.policy import Policy
+from rlkit.prepare import Parts, TrainBatch, by_rows, collate, prepare
+from rlkit.rollout.base import RolloutEngine
+from rlkit.update import Updater
+
+TIMERS = ("rollout", "reward", "forward", "update", "sync")
+
+
+@dataclass
+class Session:
+    """Everything a run is composed of."""
+
+    config: RunConfig
+    policy: Policy
+    parts: Parts
+    buffer: ReplayBuffer
+    schedule: ReincarnationSchedule
+    engine: RolloutEngine
+    collector: Collector
+    prompts: PromptStream
+    evaluator: Evaluator
+    folder: RunFolder
+    trackers: Mapping[str, Tracker]
+    sections: Mapping[str, Part[Any]]
+    """Parts by their config section, for schedules that set fields."""
+
+
+@dataclass
+class Counters:
+    """What a run has done so far."""
+
+    step: int = 0
+    rollouts: int = 0
+    tokens: int = 0
+    trained: int = 0
+    rebirths: int = 0
+    phases: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    eval: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Runs the loop of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self.s = session
+        self.train = session.config.train
+        self.parts = session.parts
+        self.count = Counters()
+        self.updater = Updater(
+            session.config,
+            session.policy,
+            session.parts,
+            session.engine.config.max_completion_length,
+        )
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Train from where the counters stand to the last step."""
+        evaluation, checkpoint = self.s.config.eval.every, self.s.config.checkpoint.every
+        if self.count.step == 0:
+            self.parts.anchor.rebase(self.s.policy)
+            self._evaluate(0)
+        for step in range(self.count.step + 1, self.train.steps + 1):
+            metrics = self._train_step(step)
+            self.count.step, self.count.metrics = step, metrics
+            self._log(step, metrics)
+            last = step == self.train.steps
+            if last or (evaluation and step % evaluation == 0):
+                self._evaluate(step)
+            if last or (checkpoint and step % checkpoint == 0):
+                self.save(step)
+
+    def _train_step(self, step: int) -> dict[str, float]:
+        started, self.seconds = time.perf_counter(), dict.fromkeys(TIMERS, 0.0)
+        policy, anchor, buffer = self.s.policy, self.parts.anchor, self.s.buffer
+        phase = self.s.schedule.phase(self._progress(step))
+        self._apply(phase)
+        fresh = self._collect(phase, step)
+        groups = self._build(fresh.groups, phase, step)
+        batch = self._prepare(groups, step)
+        anchor.before_step(policy, step)
+        metrics, scores = self._update(batch, phase, step)
+        anchor.after_step(policy, step, metrics)
+        buffer.add(fresh.groups, step)
+        buffer.observe(scores)
+        self._sync(step + 1)
+        self.s.folder.write_completions(step, completion_rows(groups, step, policy.tokenizer))
+        self._tally(fresh, batch)
+        metrics |= fresh.metrics() | self._figures(batch, phase, step)
+        return metrics | self._times(time.perf_counter() - started, batch)
+
+    def _apply(self, phase: Phase) -> None:
+        """Carry out the phase's events and remember where the run is."""
+        if "rebase" in phase.events:
+            self.parts.anchor.rebase(self.s.policy)
+            self.count.rebirths += 1
+        if "clear_buffer" in phase.events:
+            self.s.buffer.clear()
+        if "reset_optimizer" in phase.events:
+            self.updater.reset()
+        if phase.name not in self.count.phases:
+            self.count.phases.append(phase.name)
+        for name, value in phase.values.items():
+            self._set_field(name, value)
+
+    def _set_field(self, name: str, value: float) -> None:
+        """Rebuild a part's config through its constructor with another value of "section.field"."""
+        section, _, key = name.partition(".")
+        part = self.s.sections[section]
+        part.config = type(part.config)(**{**part.config.model_dump(), key: value})
+        self.count.values[name] = value
+
+    def _collect(self, phase: Phase, step: int) -> Collected:
+        """This step's fresh groups: what the buffer plans, or new prompts alone where replay is
+        off."""
+        size, prompts = self.train.prompts_per_step, self.s.prompts
+
+        def plan() -> Sequence[Request]:
+            if phase.replay:
+                return self.s.buffer.plan(size, step, prompts)
+            return [Request(prompt=p, n=prompts.num_generations) for p in prompts.take(size)]
+
+        fresh = self.s.collector.collect(plan, step, first_id=self.count.rollouts)
+        self.seconds |= fresh.seconds
+        return fresh
+
+    def _build(self, fresh: list[Group], phase: Phase, step: int) -> list[Group]:
+        """What is trained: the buffer's choice, or the fresh groups alone where replay is off."""
+        if not phase.replay:
+            return fresh
+        self._score_stored(step)
+        groups = self.s.buffer.build(fresh, self.train.prompts_per_step, step)
+        if not groups:
+            raise UserError(f"step {step}: the buffer built an empty batch")
+        return groups
+
+    def _score_stored(self, step: int) -> None:
+        """Score the stored samples the buffer asks for under the current policy."""
+        wanted = self.s.buffer.scores_wanted(step)
+        if not wanted:
+            return
+        with self._timed("forward"):
+            groups = [Group(prompt=self.s.prompts.get(s.prompt_id), samples=[s]) for s in wanted]
+            tokens, rows = collate(groups, step)[1], torch.arange(len(wanted))
+            budget, policy = self.train.micro_batch_tokens, self.s.policy
+            logp = by_rows(policy.logp, tokens, rows, budget)
+            entropy = by_rows(lambda t: policy.terms(t, "value").entropy, tokens, rows, budget)
+        scores = {}
+        for i, sample in enumerate(wanted):
+            length = len(sample.response_ids)
+            scores[sample.sample_id] = Score(
+                logp=logp[i, :length], entropy=float(entropy[i, :length].mean()), advantage=0.0
+            )
+        self.s.buffer.observe(scores)
+
+    def _prepare(self, groups: Sequence[Group], step: int) -> TrainBatch:
+        with self._timed("forward"):
+            return prepare(
+                groups,
+                step,
+                self.parts,
+                self.s.policy,
+                self.updater.critic,
+                budget=self.train.micro_batch_tokens,
+                exact=self.s.engine.exact,
+            )
+
+    def _update(
+        self, batch: TrainBatch, phase: Phase, step: int
+    ) -> tuple[dict[str, float], dict[int, Score]]:
+        with self._timed("update"):
+            return self.updater.run(
+                batch, phase.updates_per_batch or self.train.updates_per_batch, step
+            )
+
+    def _sync(self, step: int) -> None:
+        with self._timed("sync"):
+            self.s.engine.sync(step)
+
+    def _tally(self, fresh: Collected, batch: TrainBatch) -> None:
+        self.count.rollouts += fresh.rollouts
+        self.count.tokens += fresh.tokens
+        self.count.trained += len(batch.samples)
+
+    def _evaluate(self, step: int) -> None:
+        started = time.perf_counter()
+        metrics = self.s.evaluator.run(step)
+        metrics["rollouts/total"] = self.count.rollouts
+        metrics["time/eval"] = time.perf_counter() - started
+        self.count.eval = metrics
+        self._log(step, metrics)
+
+    def _progress(self, step: int) -> Progress:
+        count = self.count
+        return Progress(
+            step=step,
+            steps=self.train.steps,
+            rollouts=count.rollouts,
+            metrics=count.metrics,
+            eval=count.eval,
+        )
+
+    def _figures(self, batch: TrainBatch, phase: Phase, step: int) -> dict[str, float]:
+        count, anchor = self.count, self.parts.anchor
+        out = data_metrics(batch, step) | dict(batch.metrics)
+        out |= {
+            "rollouts/total": count.rollouts,
+            "rollouts/tokens": count.tokens,
+            "buffer/size": len(self.s.buffer),
+            "buffer/reuse_mean": count.trained / max(1, count.rollouts),
+            "schedule/phase": count.phases.index(phase.name),
+            "schedule/rebirths": count.rebirths,
+        }
+        out |= {f"buffer/{name}": value for name, value in self.s.buffer.stats().items()}
+        out |= {f"schedule/{name}": value for name, value in count.values.items()}
+        weights = anchor.weights(step)
+        return out | {f"anchor/weight_{name}": weights[name] for name in anchor.references(step)}
+
+    def _times(self, total: float, batch: TrainBatch) -> dict[str, float]:
+        out = {f"time/{name}": self.seconds[name] for name in TIMERS} | {"time/step": total}
+        out["throughput/tokens_per_s"] = int(batch.tokens.lengths.sum()) / total
+        out["memory/peak_mb"] = peak_memory_mb(self.s.policy.device)
+        return out | {"run/processes": 1}
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - started
+
+    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.s.folder.log(step, metrics)
+        for tracker in self.s.trackers.values():
+            tracker.log(step, metrics)
+
+    def save(self, step: int) -> Path:
+        """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep."""
+
+        def write(folder: Path) -> None:
+            self.s.policy.model.save_pretrained(folder)
+            self.s.policy.tokenizer.save_pretrained(folder)
+            state = folder / "state"
+            state.mkdir()
+            for name, tree in self._state().items():
+                save_tree(state / name, tree)
+
+        path = write_checkpoint(self.s.folder.path, step, write)
+        prune(self.s.folder.path, self.s.config.checkpoint.keep)
+        return path
+
+    def load(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint; the policy's weights have been loaded from it already."""
+        state = {name: load_tree(checkpoint / "state" / name) for name in self._state()}
+        self.count = Counters(**state["counters"])
+        self.updater.load_state_dict(state["updater"])
+        self.s.prompts.load_state_dict(state["prompts"])
+        self.s.buffer.load_state_dict(state["buffer"])
+        self.s.schedule.load_state_dict(state["schedule"])
+        self.parts.advantage.load_state_dict(state["advantage"])
+        self.parts.anchor.restore(self.s.policy, state["anchor"])
+        for name, value in self.count.values.items():
+            self._set_field(name, value)
+        load_rng_state(state["rng"])
+        self.s.engine.sync(self.count.step + 1)
+
+    def _state(self) -> dict[str, dict[str, Any]]:
+        return {
+            "counters": asdict(self.count),
+            "updater": self.updater.state_dict(),
+            "prompts": self.s.prompts.state_dict(),
+            "buffer": self.s.buffer.state_dict(),
+            "schedule": self.s.schedule.state_dict(),
+            "advantage": self.parts.advantage.state_dict(),
+            "anchor": self.parts.anchor.state_dict(),
+            "rng": rng_state(),
+        }

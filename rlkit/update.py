@@ -1,0 +1,204 @@
+"""The updates of a step: passes, minibatches, micro-batches, optimiser steps of the policy and the
+critic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlkit.batch import PolicyTerms, Score
+from rlkit.checkpoint import load_optimizer_state, optimizer_state
+from rlkit.config import RunConfig, TrainConfig
+from rlkit.critic import Critic
+from rlkit.errors import UserError
+from rlkit.interfaces import State
+from rlkit.objective import MetricSums, Objective
+from rlkit.ops import effective_sample_size, kl_value, masked_mean, stream_rng
+from rlkit.policy import EntropyMode, Policy
+from rlkit.prepare import Parts, TrainBatch, explained_variance, split_rows
+
+
+def learning_rate_factor(step: int, train: TrainConfig) -> float:
+    """The share of the peak learning rate at a training step (1-based).
+
+    step / warmup_steps up to warmup_steps; then constant, or falling along a line or half a cosine
+    from 1 in the first step after the warm-up towards 0, which the step after the last one would
+    reach.
+    """
+    if step <= train.warmup_steps:
+        return step / train.warmup_steps
+    progress = (step - train.warmup_steps - 1) / max(1, train.steps - train.warmup_steps)
+    if train.lr_scheduler_type == "linear":
+        return 1 - progress
+    return 0.5 * (1 + math.cos(math.pi * progress)) if train.lr_scheduler_type == "cosine" else 1.0
+
+
+class Updater:
+    """Owns the optimisers and takes a prepared batch to a better policy."""
+
+    def __init__(
+        self, config: RunConfig, policy: Policy, parts: Parts, max_completion_length: int
+    ) -> None:
+        self.config = config
+        self.train = config.train
+        self.policy = policy
+        self.parts = parts
+        self.critic = Critic(policy.model) if parts.advantage.needs_critic else None
+        self.objective = Objective(
+            parts.loss, parts.corrections, parts.anchor, max_completion_length=max_completion_length
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Fresh optimisers: no moments."""
+        self.optimizer = self._adamw(self.policy.model, self.train.learning_rate)
+        self.critic_optimizer = (
+            self._adamw(self.critic, self.train.critic_learning_rate)
+            if self.critic is not None
+            else None
+        )
+
+    def run(
+        self, batch: TrainBatch, passes: int, step: int
+    ) -> tuple[dict[str, float], dict[int, Score]]:
+        """All passes over the batch: metrics, and what the policy said of each sample in the first
+        pass."""
+        self._set_learning_rate(step)
+        self.objective.step, self.objective.metrics = step, MetricSums()
+        seen = (torch.zeros_like(batch.values), torch.zeros_like(batch.values))
+        steps: list[tuple[float, float]] = []
+        critic = MetricSums()
+        for number in range(passes):
+            for rows in self._minibatches(batch, step, number):
+                steps.append(self._policy_step(batch, rows, seen if number == 0 else None))
+                if self.critic is not None:
+                    self._critic_step(batch, rows, critic)
+        mask, behavior = batch.loss.mask, batch.loss.behavior_logp
+        metrics = {
+            **self.objective.metrics.means(),
+            "policy/loss": sum(loss for loss, _ in steps) / len(steps),
+            "policy/grad_norm": sum(norm for _, norm in steps) / len(steps),
+            "policy/lr": self.optimizer.param_groups[0]["lr"],
+            "policy/entropy": float(masked_mean(seen[1], mask)),
+            "off_policy/ess": float(
+                effective_sample_size((seen[0] - behavior).clamp(-20, 20), mask)
+            ),
+            "off_policy/kl": float(masked_mean(kl_value(behavior, seen[0], mask, "k3"), mask)),
+        }
+        if self.critic is not None:
+            metrics |= {f"critic/{k}": v for k, v in critic.means().items()}
+            metrics["critic/explained_variance"] = explained_variance(
+                batch.values, batch.returns, mask
+            )
+        return metrics, scores_of(batch, *seen)
+
+    def state_dict(self) -> State:
+        """Optimisers and critic."""
+        state: State = {"optimizer": optimizer_state(self.optimizer)}
+        if self.critic is not None and self.critic_optimizer is not None:
+            state["critic"] = dict(self.critic.state_dict())
+            state["critic_optimizer"] = optimizer_state(self.critic_optimizer)
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        if self.critic is not None and self.critic_optimizer is not None:
+            self.critic.load_state_dict(state["critic"])
+            load_optimizer_state(self.critic_optimizer, state["critic_optimizer"])
+
+    def _adamw(self, module: torch.nn.Module, learning_rate: float) -> torch.optim.AdamW:
+        train = self.train
+        return torch.optim.AdamW(
+            module.parameters(),
+            lr=learning_rate,
+            betas=(train.adam_beta1, train.adam_beta2),
+            weight_decay=train.weight_decay,
+        )
+
+    def _set_learning_rate(self, step: int) -> None:
+        factor = learning_rate_factor(step, self.train)
+        for optimizer, peak in (
+            (self.optimizer, self.train.learning_rate),
+            (self.critic_optimizer, self.train.critic_learning_rate),
+        ):
+            for group in optimizer.param_groups if optimizer is not None else ():
+                group["lr"] = peak * factor
+
+    def _minibatches(self, batch: TrainBatch, step: int, number: int) -> Iterator[Tensor]:
+        """Rows of whole groups, shuffled; the minibatches differ by at most one group."""
+        shuffle = stream_rng(self.config.seed, "minibatch", step, number).permutation(batch.groups)
+        for groups in torch.tensor_split(
+            torch.from_numpy(shuffle), min(self.train.minibatches, batch.groups)
+        ):
+            yield torch.isin(batch.loss.group, groups).nonzero().squeeze(-1)
+
+    def _policy_step(
+        self, batch: TrainBatch, rows: Tensor, seen: Sequence[Tensor] | None
+    ) -> tuple[float, float]:
+        """One optimiser step on a minibatch: its loss and gradient norm."""
+        mode: EntropyMode = "value" if seen is not None else "none"
+        mode = "gradient" if self.parts.needs("entropy") else mode
+        length = batch.values.shape[1]
+
+        def forward(part: Tensor) -> PolicyTerms:
+            chosen = rows[part]
+            terms = self.policy.terms(batch.tokens.rows(chosen), mode)
+            width = terms.logp.shape[1]
+            if seen is not None:
+                seen[0][chosen, :width] = terms.logp.detach().cpu()
+                seen[1][chosen, :width] = terms.entropy.detach().cpu()
+            wider = (0, length - width)
+            return PolicyTerms(
+                logp=torch.nn.functional.pad(terms.logp, wider),
+                entropy=torch.nn.functional.pad(terms.entropy, wider),
+            )
+
+        self.optimizer.zero_grad(set_to_none=True)
+        splits = split_rows(batch.tokens.lengths[rows], self.train.micro_batch_tokens)
+        minibatch = batch.loss.rows(rows).to(self.policy.device)
+        value = self.objective.backward(forward, minibatch, splits)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.policy.model.parameters(), self.train.max_grad_norm
+        )
+        if not (math.isfinite(value) and math.isfinite(norm.item())):
+            raise UserError(
+                f"the loss ({value}) or the gradient's norm ({norm.item()}) is not finite; "
+                "lower train.learning_rate or look at the last step's completions"
+            )
+        self.optimizer.step()
+        return value, norm.item()
+
+    def _critic_step(self, batch: TrainBatch, rows: Tensor, sums: MetricSums) -> None:
+        """One optimiser step of the critic on a minibatch: the mean of its loss over the
+        minibatch's tokens."""
+        assert self.critic is not None and self.critic_optimizer is not None
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        tokens = batch.loss.mask[rows].sum()
+        for part in split_rows(batch.tokens.lengths[rows], self.train.micro_batch_tokens):
+            chosen = rows[part]
+            values = self.critic(batch.tokens.rows(chosen))
+            old, returns, mask = (
+                x[chosen, : values.shape[1]].to(values.device)
+                for x in (batch.values, batch.returns, batch.loss.mask)
+            )
+            loss, clipped = self.parts.advantage.value_loss(values, old, returns)
+            (torch.where(mask, loss, 0.0).sum() / tokens.to(values.device)).backward()  # type: ignore[no-untyped-call]
+            sums.add({"loss": loss.detach(), "clip_fraction": clipped.detach()}, mask)
+        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.train.max_grad_norm)
+        self.critic_optimizer.step()
+
+
+def scores_of(batch: TrainBatch, logp: Tensor, entropy: Tensor) -> dict[int, Score]:
+    """What a buffer learns of each trained sample, from [B, T] log-probs and entropies."""
+    return {
+        sample.sample_id: Score(
+            logp=logp[i, : len(sample.response_ids)],
+            entropy=float(masked_mean(entropy[i], batch.loss.mask[i])),
+            advantage=float(masked_mean(batch.loss.advantage[i], batch.loss.mask[i])),
+        )
+        for i, sample in enumerate(batch.samples)
+    }

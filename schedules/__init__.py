@@ -1,0 +1,1 @@
+"""Reincarnation schedules, one file each."""

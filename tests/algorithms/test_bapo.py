@@ -1,0 +1,109 @@
+"""BAPO's search: its path, its sums, and that it sees the whole minibatch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from algorithms.bapo import BapoConfig, Bounds, balanced_bounds, bound_values, capped_sums
+from rlkit.errors import UserError
+from rlkit.objective import loss_value
+from rlkit.registry import build
+from rlkit.testing.losses import examples
+
+
+def search(ratios: list[float], advantages: list[float], **fields: Any) -> Bounds:
+    r, a = (torch.tensor(x, dtype=torch.float64) for x in (ratios, advantages))
+    return balanced_bounds(r, a, torch.ones_like(r), BapoConfig(**fields))
+
+
+def test_decimal_steps_reach_the_maximum_that_repeated_addition_misses() -> None:
+    lows = bound_values(0.6, 0.9, 0.02, partial=False)
+    assert len(lows) == 16 and float(lows[-1]) == pytest.approx(0.9, abs=1e-12)
+    assert bound_values(1.2, 3.0, 0.05, partial=False).shape == (37,)
+
+
+def test_a_last_shorter_step_only_where_it_is_asked_for() -> None:
+    assert bound_values(0.6, 0.7, 0.04, partial=False).tolist() == pytest.approx([0.6, 0.64, 0.68])
+    assert bound_values(0.6, 0.7, 0.04, partial=True).tolist() == pytest.approx(
+        [0.6, 0.64, 0.68, 0.7]
+    )
+    assert bound_values(1.2, 1.2, 0.05, partial=True).tolist() == [1.2]
+
+
+def test_the_paper_raises_the_upper_bound_first_and_stops_at_the_target() -> None:
+    """P = min(4, high), Q = max(1, low) = 1: the fraction reaches 0.6 at high = 1.5."""
+    found = search([4.0, 1.0], [1.0, -1.0], prob_weight=False, target=0.6)
+    assert (found.low, found.high) == pytest.approx((0.6, 1.5))
+    assert found.balance == pytest.approx(0.6)
+
+
+def test_the_authors_code_raises_the_lower_bound_first_which_cannot_help() -> None:
+    """P / Q at the start is 1.2 / 1; the lower bound runs to its end before the upper one moves."""
+    fields = dict(metric="pos_neg", order="low_first", prob_weight=False, target=1.49)
+    found = search([4.0, 1.0], [1.0, -1.0], **fields)
+    assert (found.low, found.high) == pytest.approx((0.9, 1.5))
+
+
+def test_a_target_out_of_reach_ends_at_both_maxima_and_one_that_holds_moves_nothing() -> None:
+    lost = search([0.5, 0.5], [1.0, -9.0], target=0.9)
+    assert (lost.low, lost.high) == pytest.approx((0.9, 3.0))
+    held = search([1.0, 1.0], [9.0, -1.0], target=0.9)
+    assert (held.low, held.high, held.balance) == pytest.approx((0.6, 1.2, 0.9))
+
+
+def test_tokens_count_by_the_probability_they_were_sampled_with() -> None:
+    """Eq. 8: behaviour probabilities 0.1 and 0.4 on equal magnitudes give the balance 0.1 / 0.5."""
+    _, batch = examples(frozenset())
+    logp = torch.tensor([[0.1, 0.4]]).double().log()
+    row = batch.rows(torch.tensor([0]))
+    fields = {f: getattr(row, f) for f in row.__dataclass_fields__}
+    fields |= {"mask": torch.ones(1, 2, dtype=torch.bool), "behavior_logp": logp, "prox_logp": logp}
+    fields |= {"advantage": torch.tensor([[1.0, -1.0]]).double()}
+    for weighted, balance in ((True, 0.2), (False, 0.5)):
+        loss = build("loss", "bapo", prob_weight=weighted, target=0.01)
+        assert loss_value(loss, logp, type(row)(**fields))[1]["balance"] == pytest.approx(balance)
+
+
+@given(
+    xs=st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 10)), min_size=1, max_size=20),
+    caps=st.lists(st.floats(0, 5), min_size=1, max_size=6, unique=True),
+)
+def test_capped_sums_are_the_sums_of_minima(
+    xs: list[tuple[float, float]], caps: list[float]
+) -> None:
+    x, weight = torch.tensor(xs, dtype=torch.float64).T.contiguous()
+    bounds = torch.tensor(sorted(caps), dtype=torch.float64)
+    expected = (weight * torch.minimum(x, bounds[:, None])).sum(-1)
+    torch.testing.assert_close(capped_sums(x, weight, bounds), expected)
+
+
+def test_the_bounds_come_from_the_whole_minibatch() -> None:
+    """Three wrong answers alone would search to the end, which is why the scope is the minibatch."""
+    loss = build("loss", "bapo", target=0.3)
+    logp, batch = examples(loss.needs)
+    wrong = torch.tensor([1, 4, 7])
+    assert loss_value(loss, logp, batch)[1]["c_high"] == pytest.approx(1.2)
+    assert loss_value(loss, logp[wrong], batch.rows(wrong))[1]["c_high"] == pytest.approx(3.0)
+    assert loss.scope == "minibatch"
+
+
+def test_a_million_tokens_and_a_thousand_steps_take_a_moment() -> None:
+    n = 1_000_000
+    g = torch.Generator().manual_seed(0)
+    r, a = torch.rand(n, generator=g) + 0.5, torch.randn(n, generator=g)
+    config = BapoConfig(low_step=1e-3, high_step=1e-3, target=0.99)
+    started = time.perf_counter()
+    found = balanced_bounds(r, a, torch.ones(n), config)
+    assert (found.low, found.high) == pytest.approx((0.9, 3.0))
+    assert time.perf_counter() - started < 5
+
+
+def test_a_range_the_wrong_way_round_is_refused() -> None:
+    with pytest.raises(UserError, match=r"c_low_start=0\.9 must not exceed c_low_max=0\.8"):
+        build("loss", "bapo", c_low_start=0.9, c_low_max=0.8)

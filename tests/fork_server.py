@@ -1,0 +1,55 @@
+"""Runs command lines in forked copies of a process that has the imports done: one JSON request a
+line.
+
+A request is {"module", "args", "cwd", "env", "out", "err"}; the answer is the exit status. The
+process itself computes nothing, so that its children may use threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from importlib import import_module
+
+
+def child(request: dict[str, object]) -> int:
+    for name, number in (("out", 1), ("err", 2)):
+        target = os.open(str(request[name]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, number)
+    os.chdir(str(request["cwd"]))
+    os.environ.update(request["env"])  # type: ignore[arg-type]
+    sys.argv = [str(request["module"]), *request["args"]]  # type: ignore[misc]
+    try:
+        return int(import_module(str(request["module"])).main() or 0)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+def serve() -> None:
+    for module in (
+        "rlkit.run",
+        "rlkit.__main__",
+        "transformers.models.llama.modeling_llama",
+        "plotly.graph_objects",
+    ):
+        import_module(module)
+    import_module("rlkit.registry").load_parts()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            status = child(json.loads(line))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

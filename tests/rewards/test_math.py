@@ -1,0 +1,199 @@
+"""The reward `math`: what math-verify accepts and refuses, through real worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from rlkit.errors import UserError
+from rlkit.rewards import math_worker
+from rlkit.rewards.math import Math, MathConfig
+from rlkit.rewards.math_worker import boxed, judge, last_boxed
+
+# answer, an equal form, a wrong answer
+GRADE_SCHOOL = [
+    ("18", "18.0", "81"),
+    ("3", "3", "-3"),
+    ("70000", "70,000", "7000"),
+    ("540", r"540", "54"),
+    ("20", r"\$20", "200"),
+    ("64", "8^2", "46"),
+    ("260", "260.00", "26"),
+    ("160", "160", "106"),
+    ("45", "45", "54"),
+    ("460", "460", "406"),
+    ("366", r"3 \cdot 122", "365"),
+    ("694", "694", "649"),
+    ("0.5", r"\frac{1}{2}", "5"),
+    ("1234567", "1,234,567", "1234568"),
+    ("-12", "-12", "12"),
+    ("2.75", r"2\frac{3}{4}", "2.7"),
+    ("100", "10^2", "1000"),
+    ("0", "0", "1"),
+    ("7", r"\text{7}", "8"),
+    ("15", r"15\text{ apples}", "16"),
+]
+COMPETITION = [
+    (r"\frac{3}{7}", r"\frac{6}{14}", r"\frac{7}{3}"),
+    (r"\dfrac12", "0.5", r"\frac{1}{3}"),
+    (r"\sqrt{12}", r"2\sqrt{3}", r"3\sqrt{2}"),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)", r"(\frac{\pi}{2}, 3)"),
+    ("p - q", "-q + p", "q - p"),
+    ("(x+1)(x-1)", "x^2-1", "x^2+1"),
+    (r"2\pi", r"\pi \cdot 2", r"\pi^2"),
+    ("[0,1)", "[0, 1)", "[0,1]"),
+    (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty,2)\cup(3,\infty)", r"(-\infty, 3)"),
+    (r"\{1, 2, 3\}", r"\{3,2,1\}", r"\{1,2,4\}"),
+    (r"x \le 4", r"x\leq4", r"x \ge 4"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", "(1, 3)"),
+    ("3+4i", "4i+3", "3-4i"),
+    (r"\frac{1+\sqrt{5}}{2}", r"\frac{\sqrt5+1}{2}", r"\frac{1-\sqrt{5}}{2}"),
+    (r"y = 2x + 1", "y=1+2x", "y=2x-1"),
+    (r"e^{2}", "e^2", "2^e"),
+    (r"\log_2 8", "3", "4"),
+    (r"\tan x", r"\frac{\sin x}{\cos x}", r"\cot x"),
+    (r"\text{Evelyn}", r"\text{Evelyn}", r"\text{Briana}"),
+    ("5!", "120", "24"),
+]
+ITEMS = GRADE_SCHOOL + COMPETITION
+
+
+@pytest.fixture(scope="module")
+def reward() -> Iterator[Math]:
+    made = Math(MathConfig(timeout=20.0))
+    yield made
+    made.close()
+
+
+def marks(reward: Math, pairs: Sequence[tuple[object, object]]) -> list[float | None]:
+    answers, texts = [answer for answer, _ in pairs], [text for _, text in pairs]
+    return reward([""] * len(pairs), texts, answer=answers, completion_ids=[[]] * len(pairs))
+
+
+def test_forty_answers_match_themselves_and_their_equals_and_nothing_else(reward: Math) -> None:
+    assert len(ITEMS) == 40
+    for form, wanted in ((0, 1.0), (1, 1.0), (2, 0.0)):
+        pairs = [(item[0], rf"So the answer is $\boxed{{{item[form]}}}$.") for item in ITEMS]
+        wrong = [p for p, mark in zip(pairs, marks(reward, pairs), strict=True) if mark != wanted]
+        assert wrong == []
+    assert reward.counts() == {}
+
+
+def test_an_answer_without_a_box_is_found_in_the_text(reward: Math) -> None:
+    pairs = [("18", text) for text in ("9 * 2 = 18\n#### 18", "The answer is 18.", "#### 19", "")]
+    assert marks(reward, pairs) == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_the_last_box_is_the_answer_and_is_not_passed_over_when_it_cannot_be_read(
+    reward: Math,
+) -> None:
+    texts = [
+        r"It is \boxed{1}. That was wrong. It is \boxed{18}.",
+        r"It is \boxed{18}. That was wrong. It is \boxed{1}.",
+        r"It is 18. \boxed{@\frac}",
+    ]
+    assert marks(reward, [("18", text) for text in texts]) == [1.0, 0.0, 0.0]
+
+
+def test_neighbouring_boxes_are_one_set(reward: Math) -> None:
+    text = r"\boxed{1} or \boxed{18}"
+    assert marks(reward, [("1, 18", text), (r"\{18, 1\}", text), ("18", text)]) == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("gold", [r"\frac{1}{2}", r"$\frac{1}{2}$", r"so \boxed{\frac{1}{2}}"])
+def test_a_gold_is_read_bare_in_dollars_or_in_a_box(reward: Math, gold: str) -> None:
+    assert marks(reward, [(gold, r"\boxed{0.5}"), (gold, r"\boxed{2}")]) == [1.0, 0.0]
+
+
+def test_a_row_without_an_answer_gets_no_mark_and_numbers_are_answers_too(reward: Math) -> None:
+    assert marks(reward, [(None, "1"), (" ", "1"), (18, r"\boxed{18}")]) == [None, None, 1.0]
+
+
+def test_a_gold_that_is_no_mathematics_is_compared_as_a_string(reward: Math) -> None:
+    gold = r"\frac{ @ # }"
+    texts = [rf"\boxed{{{gold}}}", r"\boxed{\frac{  @  #  }}", gold, r"\boxed{7}", "7", r"\boxed{}"]
+    assert marks(reward, [(gold, text) for text in texts]) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_chat_completion_is_judged_by_its_content(reward: Math) -> None:
+    assert marks(reward, [("4", [{"role": "assistant", "content": r"\boxed{4}"}])]) == [1.0]
+
+
+def test_only_the_end_of_a_long_completion_is_judged(reward: Math) -> None:
+    near = Math(MathConfig(max_chars=30))
+    near.__dict__["_pool"] = reward._pool
+    texts = [r"\boxed{4}" + " and on" * 10, "so" * 10**6 + r" \boxed{4}"]
+    assert marks(near, [("4", text) for text in texts]) == [0.0, 1.0]
+
+
+def test_text_with_line_breaks_and_lone_surrogates_arrives(reward: Math) -> None:
+    assert marks(reward, [("4", "a\n\u2028\ud800\x00\r\n" + r"\boxed{4}")]) == [1.0]
+
+
+def test_a_missing_answer_column_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="reward 'math' needs a column called 'answer'"):
+        Math()(["p"], ["c"], completion_ids=[[1]])
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrapped"),
+    [
+        ("5", r"\boxed{5}"),
+        ("$5$", r"\boxed{5}"),
+        ("$", r"\boxed{$}"),
+        ("$1$,$2$", r"\boxed{$1$,$2$}"),
+        (r"\$18.90", r"\boxed{\$18.90}"),
+        (r"$5\$", r"\boxed{$5\$}"),
+        (r"it is \boxed{5}", r"it is \boxed{5}"),
+    ],
+)
+def test_golds_are_wrapped_once(answer: str, wrapped: str) -> None:
+    assert boxed(answer) == wrapped
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("no box", None),
+        (r"\boxed{a}\boxed{b{c}d}", "b{c}d"),
+        (r"\boxed{a} \boxed{b", "a"),
+        (r"{ \boxed{a}", "a"),
+        (r"} \boxed{a}", "a"),
+        (r"\boxed{\boxed{a} b}", r"\boxed{a} b"),
+    ],
+)
+def test_the_last_closed_box(text: str, content: str | None) -> None:
+    assert last_boxed(text) == content
+
+
+class Raising:
+    """A verifier whose comparisons fail."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.library = math_worker.math_verify()
+
+    def __call__(self) -> Raising:
+        return self
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.library, name)
+
+    def verify(self, *arguments: object, **keywords: object) -> bool:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (TypeError("no order"), {"error": "TypeError: no order"}),
+        (MemoryError(), {"limit": "MemoryError"}),
+        (RecursionError(), {"limit": "RecursionError"}),
+    ],
+)
+def test_an_exception_in_a_comparison_is_never_a_zero(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, verdict: dict[str, str]
+) -> None:
+    monkeypatch.setattr(math_worker, "math_verify", Raising(error))
+    assert judge("4", r"\boxed{5}", None) == verdict | {"retire": False}

@@ -1,0 +1,53 @@
+"""A tiny random model with a character tokenizer, made in memory."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rlkit.batch import Prompt
+from rlkit.policy import Policy
+
+CHARACTERS = "0123456789+=,#"
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {"<pad>": 0, "<eos>": 1, **{c: i + 2 for i, c in enumerate(CHARACTERS)}}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    raw.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
+
+
+def make_policy(seed: int = 0, temperature: float = 1.0) -> Policy:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(CHARACTERS) + 2,
+                hidden_size=32,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                pad_token_id=0,
+                eos_token_id=1,
+                bos_token_id=None,
+                initializer_range=0.2,
+            )
+        )
+    model.train(False)
+    return Policy(model, make_tokenizer(), temperature)
+
+
+def make_prompts(policy: Policy, texts: list[str]) -> list[Prompt]:
+    return [
+        Prompt(
+            prompt_id=f"train-{i}",
+            text_or_messages=text,
+            ids=torch.tensor(policy.tokenizer(text)["input_ids"]),
+            columns={"answer": text},
+        )
+        for i, text in enumerate(texts)
+    ]

@@ -1,0 +1,124 @@
+"""The console: what is printed, when, and that the terminal is left in order."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from rlkit import build
+from rlkit.trackers.console import ConsoleConfig, ConsoleTracker, duration, figures, remaining
+
+CONFIG = {"train": {"steps": 10}}
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    return clock
+
+
+def tracker(terminal: bool, every_seconds: float = 5.0) -> tuple[ConsoleTracker, io.StringIO]:
+    out = io.StringIO()
+    made = ConsoleTracker(ConsoleConfig(every_seconds=every_seconds))
+    made._console = Console(file=out, force_terminal=terminal, width=80, color_system=None)
+    return made, out
+
+
+def test_figures_keep_their_order_and_leave_out_what_was_not_seen():
+    seen = {"eval/pass@1": 0.25, "reward/mean": 0.5312, "other": 9.0, "rollouts/total": 3072}
+    assert figures(seen) == "reward 0.531  pass@1 0.250  rollouts 3072"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3725, "1:02:05")]
+)
+def test_durations_read_as_a_clock(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_time_left_follows_the_pace_so_far():
+    assert remaining(done=4, left=6, elapsed=8.0) == 12.0
+    assert remaining(done=0, left=6, elapsed=8.0) is None
+
+
+def test_without_a_terminal_lines_come_at_intervals_and_at_evaluations(clock):
+    made, out = tracker(terminal=False)
+    made.start("runs/x", CONFIG, None)
+    for step, now in ((1, 102.0), (2, 104.0), (3, 106.0), (4, 108.0)):
+        clock.now = now
+        made.log(step, {"reward/mean": step / 10, "time/step": 2.0})
+    made.log(4, {"eval/pass@1": 0.5})
+    assert out.getvalue().splitlines() == [
+        "Run folder: runs/x",
+        "step 3/10  reward 0.300  s/step 2.0  left 0:14",
+        "step 4/10  reward 0.400  pass@1 0.500  s/step 2.0  left 0:12",
+    ]
+
+
+def test_the_latest_evaluation_stays_in_sight_on_later_lines(clock):
+    made, out = tracker(terminal=False, every_seconds=0)
+    made.start("runs/x", CONFIG, None)
+    made.log(0, {"eval/pass@1": 0.125})
+    made.log(1, {"reward/mean": 0.5, "time/step": 1.0})
+    assert "pass@1 0.125" in out.getvalue().splitlines()[-1]
+
+
+def test_a_resumed_run_estimates_from_its_own_steps_only(clock):
+    made, out = tracker(terminal=False, every_seconds=0)
+    made.start("runs/x", CONFIG, None)
+    clock.now = 130.0
+    made.log(8, {"time/step": 3.0})
+    assert out.getvalue().splitlines()[-1].endswith("left 0:06")
+
+
+def test_on_a_terminal_of_80_columns_a_bar_shows_the_step_and_every_figure(clock):
+    made, out = tracker(terminal=True)
+    made.start("runs/x", {"train": {"steps": 200}}, None)
+    metrics = {"reward/mean": 0.75, "rollouts/total": 30720, "time/step": 12.0}
+    made.log(150, {"eval/pass@1": 0.25, **metrics})
+    made.close(failed=False)
+    bar = out.getvalue()
+    assert "150/200" in bar
+    assert "reward 0.750  pass@1 0.250  rollouts 30720  s/step 12.0 left 10:00" in bar
+
+
+def test_messages_are_printed_as_they_are_also_before_the_start():
+    made, out = tracker(terminal=False)
+    made.message("reward=[math] [bold]x[/bold] " + "y" * 300)
+    assert out.getvalue() == "reward=[math] [bold]x[/bold] " + "y" * 300 + "\n"
+
+
+def test_close_gives_the_cursor_back_and_may_be_called_without_a_bar():
+    made, out = tracker(terminal=True)
+    made.start("runs/x", CONFIG, None)
+    made.close(failed=True)
+    made.log(1, {"time/step": 1.0})
+    assert "\x1b[?25l" in out.getvalue()
+    assert "\x1b[?25h" not in out.getvalue()
+    made.close(failed=True)
+    assert out.getvalue().count("\x1b[?25h") == 1
+
+
+def test_the_console_is_a_registered_part():
+    assert isinstance(build("tracker", "console", every_seconds=1), ConsoleTracker)
+
+
+def test_importing_the_trackers_imports_none_of_their_libraries():
+    code = (
+        "import sys, rlkit.trackers.console, rlkit.trackers.wandb, rlkit.trackers.tensorboard;"
+        "print([m for m in ('wandb', 'tensorboard', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
