@@ -18,7 +18,7 @@ help:
 	@echo 'make check                          static, then test'
 	@echo 'make format                         let ruff rewrite the sources'
 	@echo 'PYTHON=python3.12 chooses the interpreter; PIP_ARGS passes options to pip, for example'
-	@echo '  PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a CPU-only torch'
+	@echo '  PIP_ARGS="--extra-index-url URL" for an index with a CPU-only torch'
 
 run: $(VENV)/.installed
 	$(BIN)/python -m rlkit.run algorithm=remix buffer=fifo anchor=kl_convex $(ARGS)

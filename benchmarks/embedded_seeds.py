@@ -1,5 +1,4 @@
-"""Held-out sampled pass@1 of compositions on the embedded default, over seeds of the base and of
-the run.
+"""Held-out sampled pass@1 of compositions on the embedded default, over seeds of base and run.
 
     python benchmarks/embedded_seeds.py --algorithms remix grpo --seeds 10 --out seeds.json
 
@@ -23,8 +22,11 @@ from pathlib import Path
 def run(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
     """One run through the command line; its figures."""
     subprocess.run(
-        [sys.executable, "-m", "rlkit.run", *arguments, f"seed={seed}", f"model.base_seed={seed}"]
-        + ["eval.problems=1000", "eval.every=null", f"output_dir={folder}"],
+        [
+            *(sys.executable, "-m", "rlkit.run", *arguments),
+            *(f"seed={seed}", f"model.base_seed={seed}"),
+            *("eval.problems=1000", "eval.every=null", f"output_dir={folder}"),
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

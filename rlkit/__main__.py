@@ -82,8 +82,11 @@ def check(path: str, kind: str | None) -> None:
             f"{path} is not registered; say what it is with --kind (one of {', '.join(KINDS)})"
         )
     check_kind(guessed)
-    for passed in check_part(guessed, from_import_path(guessed, path).cls()):
-        print(f"ok  {passed}")
+    try:
+        for passed in check_part(guessed, from_import_path(guessed, path).cls()):
+            print(f"ok  {passed}")
+    except AssertionError as error:
+        raise UserError(f"{path} breaks the contract of a {guessed}: {error}") from error
 
 
 def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:

@@ -56,8 +56,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Responses to one prompt: the unit of group statistics. It may mix responses of several
-    steps."""
+    """Responses to one prompt: the unit of group statistics.
+
+    It may mix responses of several steps.
+    """
 
     prompt: Prompt
     samples: list[Sample]
@@ -100,8 +102,10 @@ class PolicyTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossBatch:
-    """What a loss reads about the responses of a (micro-)batch. Nothing in it carries a
-    gradient."""
+    """What a loss reads about the responses of a (micro-)batch.
+
+    Nothing in it carries a gradient.
+    """
 
     mask: Tensor
     """[B, T] bool"""
@@ -207,8 +211,10 @@ class LossOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrected:
-    """A correction's answer: the batch (its mask may be smaller) and a detached weight for the
-    policy terms."""
+    """A correction's answer: the batch and a detached weight for the policy terms.
+
+    The mask of the batch may be smaller than the one the correction was given.
+    """
 
     batch: LossBatch
     weight: Tensor

@@ -1,5 +1,4 @@
-"""Checkpoints without pickle: trees of tensors and plain values, and a manifest that is written
-last.
+"""Checkpoints without pickle: trees of tensors and plain values, and a manifest written last.
 
 A checkpoint is a `save_pretrained` folder of the policy, a `state/` folder with everything else the
 next step reads, and `manifest.json` with the sha256 of every file. It is written under a temporary
@@ -91,8 +90,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: State) -> None
 
 
 def rng_state() -> State:
-    """The global generators, for user code that draws from them; rlkit's own draws are
-    stateless."""
+    """The state of the global generators, for user code that draws from them.
+
+    rlkit's own draws are stateless.
+    """
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -121,8 +122,10 @@ def load_rng_state(state: State) -> None:
 
 
 def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
-    """Make `checkpoint-<step>`: `write` fills a temporary folder, which then gets its manifest and
-    its name."""
+    """Make `checkpoint-<step>`.
+
+    `write` fills a temporary folder, which then gets its manifest and its name.
+    """
     final = folder / f"checkpoint-{step}"
     temporary = folder / f".checkpoint-{step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -149,8 +152,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def checkpoint_step(path: Path) -> int:
-    """The training step after which it was written. Raises UserError when its files are not what it
-    lists."""
+    """The training step after which it was written.
+
+    Raises UserError when its files are not what it lists.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:

@@ -1,5 +1,7 @@
-"""From requests to scored groups: generate, score, drop what no reward applies to, ask again for
-what is missing."""
+"""From requests to scored groups.
+
+Generate, score, drop what no reward applies to, ask again for what is missing.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,10 @@ class Collected:
 def score(
     rewards: RewardSet, prompts: Sequence[Prompt], generations: Sequence[Generation], tokenizer: Any
 ) -> RewardResult:
-    """Score one completion a prompt. A chat prompt's completion is an assistant message, as in
-    TRL."""
+    """Score one completion a prompt.
+
+    A chat prompt's completion is an assistant message, as in TRL.
+    """
     names = sorted({name for prompt in prompts for name in prompt.columns})
     completions: list[Any] = []
     for prompt, generation in zip(prompts, generations, strict=True):
@@ -85,9 +89,9 @@ class Collector:
         self.tokenizer = tokenizer
 
     def collect(self, plan: Callable[[], Sequence[Request]], step: int, first_id: int) -> Collected:
-        """The groups of a plan. `plan` is asked again while groups are missing; samples are
-        numbered from first_id.
+        """The groups of a plan.
 
+        `plan` is asked again while groups are missing; samples are numbered from first_id.
         Raises UserError when too few responses get a reward.
         """
         out = Collected()
@@ -110,7 +114,8 @@ class Collector:
                 return out
         raise UserError(
             f"step {step}: after {MAX_TRIES} tries only {len(out.groups)} of {wanted} prompts had "
-            f"{self.advantage.min_group} or more responses with a reward; do the rewards apply to this task?"
+            f"{self.advantage.min_group} or more responses with a reward; "
+            "do the rewards apply to this task?"
         )
 
     def _score(
@@ -120,8 +125,7 @@ class Collector:
         return score(self.rewards, [p for p, _ in flat], [g for _, g in flat], self.tokenizer)
 
     def _greedy(self, requests: Sequence[Request], step: int, attempt: int) -> list[float] | None:
-        """The reward of each prompt's greedy response, where the advantage uses it as a
-        baseline."""
+        """The reward of each prompt's greedy response; None if the advantage does not use it."""
         if not self.advantage.needs_greedy:
             return None
         single = [Request(prompt=r.prompt, n=1) for r in requests]
@@ -138,8 +142,10 @@ class Collector:
         step: int,
         first_id: int,
     ) -> None:
-        """Count every response; keep those with a reward, in groups large enough for the
-        advantage."""
+        """Count every response; keep those with a reward in groups the advantage can use.
+
+        A group needs `advantage.min_group` responses.
+        """
         result, baseline = scored
         index = 0
         for number, (request, generations) in enumerate(zip(requests, answers, strict=True)):

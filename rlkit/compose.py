@@ -1,5 +1,7 @@
-"""From a composed configuration to a running session: build every part, check that they fit, open
-the run's folder."""
+"""From a composed configuration to a running session.
+
+Build every part, check that they fit, open the run's folder.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,10 @@ class Composition:
 
 
 def compose(raw: Raw) -> Composition:
-    """Build and validate every part of a composed configuration. Raises UserError for whatever does
-    not fit."""
+    """Build and validate every part of a composed configuration.
+
+    Raises UserError for whatever does not fit.
+    """
     for plugin in raw.get("plugins") or ():
         import_plugin(plugin)
     built = {kind: _build(kind, kind, raw.get(kind)) for kind in SINGLE}
@@ -108,7 +112,8 @@ def compose(raw: Raw) -> Composition:
 def _build(kind: str, section: str, node: Any) -> Any:
     if not isinstance(node, Mapping) or "name" not in node:
         raise UserError(
-            f"{section} must be chosen by name: {kind}=<name>; `python -m rlkit list {kind}` lists them"
+            f"{section} must be chosen by name: {kind}=<name>; "
+            f"`python -m rlkit list {kind}` lists them"
         )
     fields = {key: value for key, value in node.items() if key != "name"}
     return build_section(kind, node["name"], fields, section)
@@ -127,8 +132,8 @@ def check(c: Composition) -> None:
     smallest, n = c.parts.advantage.min_group, c.engine.config.num_generations
     if n < smallest:
         raise UserError(
-            f"rollout.num_generations={n}, but this advantage compares {smallest} or more responses a prompt; "
-            f"set rollout.num_generations to {smallest} or more"
+            f"rollout.num_generations={n}, but this advantage compares {smallest} or more "
+            f"responses a prompt; set rollout.num_generations to {smallest} or more"
         )
     offered = set(c.parts.anchor.weights(1))
     for need in c.parts.loss.needs:
@@ -140,7 +145,8 @@ def check(c: Composition) -> None:
             )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(
-            "the embedded model only knows task=arithmetic; set model.name to a Hugging Face name or folder"
+            "the embedded model only knows task=arithmetic; "
+            "set model.name to a Hugging Face name or folder"
         )
     resolve_device(c.config.model.device)
 
@@ -158,20 +164,23 @@ def describe(c: Composition) -> list[str]:
         f"({fresh * n} generated)"
         + (f" and up to {groups - fresh} replayed." if fresh < groups else "."),
         f"It makes {train.updates_per_batch} x {train.minibatches} = "
-        f"{train.updates_per_batch * train.minibatches} optimiser steps on {groups // train.minibatches} groups each; "
-        f"{train.steps} steps in all.",
+        f"{train.updates_per_batch * train.minibatches} optimiser steps "
+        f"on {groups // train.minibatches} groups each; {train.steps} steps in all.",
     ]
     if rollout.truncates:
         lines.append(
-            f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated policy, but log-probs and "
-            "ratios are the whole policy's; the kept mass is stored with each token, untreated bias remains."
+            f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated "
+            "policy, but log-probs and ratios are the whole policy's; "
+            "the kept mass is stored with each token, untreated bias remains."
         )
     return lines
 
 
 def components(c: Composition) -> dict[str, Any]:
-    """Where each part comes from: import path, version of its distribution, hash of its source,
-    settings."""
+    """Where each part comes from.
+
+    For each: import path, version of its distribution, hash of its source, settings.
+    """
     rows: list[tuple[str, Part[Any]]] = [
         *((kind, part) for kind, part in c.sections.items()),
         ("schedule", c.schedule),
@@ -203,8 +212,10 @@ def _version(module: str) -> str | None:
 
 
 def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
-    """Training and evaluation prompts, checked against max_prompt_length unless the task is the
-    embedded model's."""
+    """Training and evaluation prompts.
+
+    They are checked against max_prompt_length unless the task is the embedded model's.
+    """
     limit = c.engine.config.max_prompt_length
     out = []
     for name, task, part in (("train", c.task, "train"), ("eval", c.eval_task, "eval")):
@@ -227,8 +238,10 @@ def model_folder(c: Composition) -> str:
 
 
 def open_session(c: Composition, checkpoint: Path | None) -> Session:
-    """Load the model (from a checkpoint where there is one) and the data, and hand everything to
-    the loop."""
+    """Load the model and the data, and hand everything to the loop.
+
+    The model comes from the checkpoint where there is one.
+    """
     config = c.config
     torch.manual_seed(config.seed)
     policy = load_policy(config.model, checkpoint or model_folder(c), c.engine.config.temperature)

@@ -1,5 +1,7 @@
-"""The run's settings that belong to no part. Defaults are for real models and are written only
-here."""
+"""The run's settings that belong to no part.
+
+Defaults are for real models and are written only here.
+"""
 
 from __future__ import annotations
 

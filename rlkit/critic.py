@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 class Critic(nn.Module):
-    """V(s_t) of each response token: the value of the state before the token, from its last hidden
-    state.
+    """V(s_t) of each response token: the value of the state before it, from its last hidden state.
 
     The backbone starts as the policy's, the head at zero, so every value starts at 0.
     """

@@ -1,5 +1,4 @@
-"""Prompts in a stateless order: which problem comes when depends only on the seed and a
-position."""
+"""Prompts in a stateless order: what comes when depends only on the seed and a position."""
 
 from __future__ import annotations
 
@@ -66,8 +65,7 @@ class Prompts(Sequence[Prompt]):
         return found
 
     def within(self, limit: int, overlong: str) -> Prompts:
-        """These prompts without those of more than `limit` tokens, or a UserError for the first of
-        them."""
+        """These prompts without those of more than `limit` tokens, or a UserError for the first."""
         kept = []
         for index in range(len(self)):
             length = len(self[index].ids)
@@ -82,7 +80,8 @@ class Prompts(Sequence[Prompt]):
                 )
         if not kept:
             raise UserError(
-                f"every problem of the {self.name} set is longer than rollout.max_prompt_length={limit}"
+                f"every problem of the {self.name} set is longer than "
+                f"rollout.max_prompt_length={limit}"
             )
         if len(kept) == len(self):
             return self

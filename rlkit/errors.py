@@ -1,5 +1,4 @@
-"""The one exception meant for the user: a single line that says what is wrong and what to do
-instead."""
+"""The one exception meant for the user: one line with what is wrong and what to do instead."""
 
 from __future__ import annotations
 
@@ -15,7 +14,6 @@ class UserError(Exception):
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known word, or an empty string when none is
-    near."""
+    """Return " Did you mean 'x'?" for the nearest known word, or "" when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""

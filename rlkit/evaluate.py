@@ -16,14 +16,18 @@ FULL_MARKS = 1.0 - 1e-6
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased estimator 1 - C(n - c, k) / C(n, k) of the chance that one of k samples is right
-    (arXiv:2107.03374)."""
+    """Unbiased estimator of the chance that one of k samples is right.
+
+    It is 1 - C(n - c, k) / C(n, k) for c right ones among n samples (arXiv:2107.03374).
+    """
     return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
 
 class Evaluator:
-    """Answers a fixed set of held-out problems; a response is right when the first reward gives it
-    1 or more."""
+    """Answers a fixed set of held-out problems.
+
+    A response is right when the first reward gives it 1 or more.
+    """
 
     def __init__(
         self,

@@ -14,8 +14,10 @@ from rlkit.errors import UserError
 
 
 class RunFolder:
-    """`<output_dir>`: config.yaml, overrides, components.json, metrics.jsonl, completions/,
-    checkpoint-N/."""
+    """`<output_dir>` and what is in it.
+
+    config.yaml, overrides, components.json, metrics.jsonl, completions/ and checkpoint-N/.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,12 +28,15 @@ class RunFolder:
         return self.metrics.exists() or bool(list_checkpoints(self.path))
 
     def find_checkpoint(self, resume: str) -> Path | None:
-        """The checkpoint to continue from, if any. Raises UserError where `resume` forbids or finds
-        none."""
+        """The checkpoint to continue from, if any.
+
+        Raises UserError where `resume` forbids or finds none.
+        """
         if resume == "never":
             if self.holds_run():
                 raise UserError(
-                    f"{self.path} already holds a run; continue it with resume=auto or choose another output_dir"
+                    f"{self.path} already holds a run; "
+                    "continue it with resume=auto or choose another output_dir"
                 )
             return None
         if resume == "auto":
@@ -54,8 +59,7 @@ class RunFolder:
         components: Mapping[str, Any],
         step: int,
     ) -> None:
-        """Create the folder, describe the run in it, and cut the metrics back to the checkpoint's
-        step."""
+        """Create the folder, describe the run in it, cut the metrics to the checkpoint's step."""
         (self.path / "completions").mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))

@@ -91,8 +91,10 @@ def _quote(text: str) -> str:
 
 
 def import_before_compose(arguments: Sequence[str]) -> list[str]:
-    """Everything Hydra needs before it composes: the working directory on the path, user parts, the
-    groups."""
+    """Everything Hydra needs before it composes.
+
+    The working directory on the path, user parts, the groups.
+    """
     if "" not in sys.path:
         sys.path.insert(0, "")
     rewritten = register_user_parts(arguments)

@@ -7,13 +7,13 @@ stands above both as a pure function.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, get_args
+from typing import Annotated, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from typing_extensions import TypeVar
 
@@ -30,59 +30,46 @@ from rlkit.batch import (
     Sample,
     Score,
 )
+from rlkit.environment import (
+    Reward,
+    RewardConfig,
+    Task,
+    TaskConfig,
+    TaskData,
+    Tracker,
+)
 from rlkit.ops import Aggregation, KLEstimator, kl_penalty, kl_value, masked_ratio, stream_rng
+from rlkit.part import C, Part, PartConfig, State
 
-State = dict[str, Any]
-"""Nested dicts and lists of tensors, numbers, strings, booleans and None: what a checkpoint can
-hold without pickle."""
-
-
-class PartConfig(BaseModel):
-    """Settings of a part: frozen, unknown keys refused, every field with a default, a bound and a
-    docstring."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Let a subclass that restates only a default keep the field's docstring."""
-        super().__pydantic_init_subclass__(**kwargs)
-        for base in cls.__mro__[1:]:
-            for name, parent in getattr(base, "__pydantic_fields__", {}).items():
-                own = cls.__pydantic_fields__[name]
-                own.description = own.description or parent.description
-
-
-C = TypeVar("C", bound=PartConfig, default=PartConfig)
-
-
-class Part(ABC, Generic[C]):
-    """Anything the registry can build: it holds its config and, if it has memory, gives and takes
-    its state."""
-
-    Config: ClassVar[type[PartConfig]] = PartConfig
-    config: C
-
-    def __init__(self, config: C | None = None) -> None:
-        self.config = self.Config() if config is None else config  # type: ignore[assignment]
-
-    def state_dict(self) -> State:
-        """Everything the next step reads and the config does not hold. Stateless parts return
-        {}."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
-
-
-# --------------------------------------------------------------------------------------------------
-# ------- losses
+__all__ = [
+    "AC",
+    "EVENTS",
+    "LC",
+    "AdvantageEstimator",
+    "AnchorConfig",
+    "AnchorPolicy",
+    "C",
+    "Correction",
+    "Event",
+    "FreezablePolicy",
+    "LossConfig",
+    "Part",
+    "PartConfig",
+    "Phase",
+    "PolicyLoss",
+    "Progress",
+    "PromptSource",
+    "Reference",
+    "ReincarnationSchedule",
+    "ReplayBuffer",
+    "Reward",
+    "RewardConfig",
+    "State",
+    "Task",
+    "TaskConfig",
+    "TaskData",
+    "Tracker",
+]
 
 
 class LossConfig(PartConfig):
@@ -126,18 +113,21 @@ class PolicyLoss(Part[LC]):
 
 
 class Correction(Part[C]):
-    """A detached weight or mask on the policy terms (truncated importance sampling, filters),
-    applied in list order."""
+    """A detached weight or mask on the policy terms (truncated importance sampling, filters).
+
+    Corrections are applied in list order.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
-        """The batch, possibly with a smaller mask, and the weight of each token. `policy` is
-        detached."""
+        """The batch, possibly with a smaller mask, and the weight of each token.
+
+        `policy` is detached.
+        """
 
 
-# --------------------------------------------------------------------------------------------------
 # --- advantages
 
 
@@ -155,13 +145,11 @@ class AdvantageEstimator(Part[C]):
     def value_loss(
         self, values: Tensor, old_values: Tensor, returns: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Per-token critic loss [B, T] and a 0/1 clip indicator [B, T]: squared error, never
-        clipped."""
+        """Per-token critic loss [B, T] and a 0/1 clip indicator [B, T].
+
+        By default the squared error, never clipped.
+        """
         return 0.5 * (values - returns) ** 2, values.new_zeros(values.shape)
-
-
-# --------------------------------------------------------------------------------------------------
-# ------ buffers
 
 
 class PromptSource(Protocol):
@@ -171,9 +159,11 @@ class PromptSource(Protocol):
 
     def take(self, n: int) -> list[Prompt]:
         """The next n prompts of the data order."""
+        ...
 
     def get(self, prompt_id: str) -> Prompt:
         """A prompt by its id."""
+        ...
 
 
 class ReplayBuffer(Part[C]):
@@ -190,8 +180,10 @@ class ReplayBuffer(Part[C]):
         return batch
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
-        """What to generate: by default the fresh share, on new prompts. Asked again while groups
-        are missing."""
+        """What to generate: by default the fresh share, on new prompts.
+
+        Asked again while groups are missing.
+        """
         return [
             Request(prompt=prompt, n=prompts.num_generations)
             for prompt in prompts.take(self.fresh_share(batch))
@@ -203,8 +195,10 @@ class ReplayBuffer(Part[C]):
 
     @abstractmethod
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
-        """What is trained this step: may merge, replace or add groups; fewer than `batch` is
-        legal."""
+        """What is trained this step.
+
+        It may merge, replace or add groups; fewer than `batch` is legal.
+        """
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Take the scores of wanted and of trained samples, by sample_id."""
@@ -230,15 +224,12 @@ class ReplayBuffer(Part[C]):
         return stream_rng(self.seed, "buffer", step)
 
 
-# --------------------------------------------------------------------------------------------------
-# ------ anchors
-
-
 class Reference(Protocol):
     """A frozen policy an anchor owns."""
 
     def state_dict(self) -> State:
         """Its weights (for a checkpoint)."""
+        ...
 
 
 class FreezablePolicy(Protocol):
@@ -246,9 +237,11 @@ class FreezablePolicy(Protocol):
 
     def freeze(self) -> Reference:
         """A frozen copy of the policy as it is now."""
+        ...
 
     def restore(self, state: State) -> Reference:
         """A frozen policy with the weights of a `Reference.state_dict()`."""
+        ...
 
 
 class AnchorConfig(PartConfig):
@@ -296,16 +289,17 @@ class AnchorPolicy(Part[AC]):
         """Reference name -> its share of the penalty at this step."""
 
     def references(self, step: int) -> tuple[str, ...]:
-        """The names whose log-probs this step needs: those with a weight, if there is a penalty at
-        all."""
+        """The names whose log-probs this step needs: those with a weight, if there is a penalty."""
         if self.config.beta == 0:
             return ()
         return tuple(name for name, weight in self.weights(step).items() if weight != 0)
 
     @abstractmethod
     def reference(self, name: str) -> Reference | None:
-        """The frozen policy of that name; None stands for pi_k itself (the policy at the start of
-        the step)."""
+        """The frozen policy of that name.
+
+        None stands for pi_k itself (the policy at the start of the step).
+        """
 
     def penalty(self, logp: Tensor, batch: LossBatch, step: int) -> Tensor:
         """beta * sum_name weight_name * KL_name, [B, T]: value and gradient by the two estimators.
@@ -344,14 +338,15 @@ class AnchorPolicy(Part[AC]):
 
     @abstractmethod
     def rebase(self, policy: FreezablePolicy) -> None:
-        """Make the current policy the base. Called once before the first step, and at each
-        rebirth."""
+        """Make the current policy the base.
+
+        Called once before the first step, and at each rebirth.
+        """
 
     def restore(self, policy: FreezablePolicy, state: State) -> None:
         """Take back `state_dict()`; the policy rebuilds the frozen references."""
 
 
-# --------------------------------------------------------------------------------------------------
 # ---- schedules
 
 
@@ -374,8 +369,7 @@ EVENTS: frozenset[str] = frozenset(get_args(Event))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """How a step is run: with replay or without, with how many passes, and what happens before
-    it."""
+    """How a step is run: with replay or not, how many passes, and what happens before it."""
 
     name: str
     replay: bool = True
@@ -394,97 +388,4 @@ class ReincarnationSchedule(Part[C]):
         """The phase of step `progress.step`. Events fire in the step whose phase names them."""
 
 
-# ------------------------------------------------------------------------------------------------
 # around the loop
-
-
-class RewardConfig(PartConfig):
-    """Fields every reward has."""
-
-    weight: float = 1.0
-    """Its share of the total: reward = sum of weight * value over the rewards that apply."""
-
-
-RC = TypeVar("RC", bound=RewardConfig, default=RewardConfig)
-
-
-class Reward(Part[RC]):
-    """Scores completions, with TRL's signature."""
-
-    Config: ClassVar[type[PartConfig]] = RewardConfig
-
-    @abstractmethod
-    def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
-    ) -> list[float | None]:
-        """One value a completion; None = does not apply. Chat prompts and completions are message
-        lists.
-
-        `columns` holds `completion_ids` and every column of the task, one entry a completion.
-        """
-
-    def counts(self) -> dict[str, int]:
-        """What happened since the last call ("errors", "timeouts", "lost"), then forgotten."""
-        return {}
-
-    def close(self) -> None:
-        """Release workers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskData:
-    """A task's problems: rows with a `prompt` (text or messages) and further columns for the
-    rewards."""
-
-    train: Sequence[Mapping[str, Any]]
-    eval: Sequence[Mapping[str, Any]]
-
-
-class TaskConfig(PartConfig):
-    """Fields every task has."""
-
-    overlong: Literal["error", "drop"] = "error"
-    """What happens to a problem whose prompt is longer than rollout.max_prompt_length."""
-
-
-TC = TypeVar("TC", bound=TaskConfig, default=TaskConfig)
-
-
-class Task(Part[TC]):
-    """A source of problems, with held-out ones for evaluation."""
-
-    Config: ClassVar[type[PartConfig]] = TaskConfig
-    default_rewards: ClassVar[tuple[str, ...]] = ()
-    """Registered rewards used when the configuration names none and the task has no scorer of its
-    own."""
-    embedded: ClassVar[bool] = False
-    """Whether the embedded model can answer it."""
-
-    @abstractmethod
-    def load(self, seed: int) -> TaskData:
-        """Read or make the rows. Deterministic in the config and the seed."""
-
-    def score(self, completion: str, row: Mapping[str, Any]) -> float:
-        """The task's own reward of a completion; only where `scores` is true."""
-        raise TypeError(f"{type(self).__name__} has no scorer of its own")
-
-    scores: ClassVar[bool] = False
-
-
-class Tracker(Part[C]):
-    """Receives metrics."""
-
-    @abstractmethod
-    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
-        """Begin, or continue the run `run_id`; return the id to continue with later, if there is
-        one."""
-
-    @abstractmethod
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One training step or one evaluation."""
-
-    def message(self, text: str) -> None:
-        """A line for the reader."""
-
-    def close(self, *, failed: bool) -> None:
-        """End the run."""

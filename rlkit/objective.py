@@ -1,5 +1,4 @@
-"""What a step minimises: terms, their aggregation over the whole minibatch, and micro-batches that
-cannot change it.
+"""What a step minimises: terms, aggregated over the whole minibatch whatever the micro-batches.
 
 The loss of a minibatch is `sum_terms weight * sum_{i,t} w_it value_it`, where the aggregation
 weights w come from counts over the whole minibatch. Any split of its rows therefore gives the same
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,16 +59,18 @@ class MetricSums:
 class Objective:
     """A loss, its corrections and an anchor, as one scalar to minimise."""
 
-    loss: PolicyLoss
-    corrections: Sequence[tuple[str, Correction]] = ()
-    anchor: AnchorPolicy | None = None
+    loss: PolicyLoss[Any]
+    corrections: Sequence[tuple[str, Correction[Any]]] = ()
+    anchor: AnchorPolicy[Any] | None = None
     max_completion_length: int = DEFAULT_MAX_COMPLETION_LENGTH
     step: int = 1
     metrics: MetricSums = field(default_factory=MetricSums)
 
     def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
-        """The terms of these rows: the corrected loss and the anchor's penalty on the `anchored`
-        rows ([B] bool)."""
+        """The terms of these rows: the corrected loss and the anchor's penalty.
+
+        The penalty is on the `anchored` rows ([B] bool).
+        """
         full_mask = batch.mask
         weight: Tensor | None = None
         metrics: dict[str, Tensor] = {}
@@ -134,8 +136,7 @@ class Objective:
         return total
 
     def backward(self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor]) -> float:
-        """Accumulate the gradient of the minibatch's loss, one micro-batch at a time; return its
-        value.
+        """Accumulate the gradient of the minibatch's loss by micro-batches; return its value.
 
         `splits` partitions the minibatch's rows.
         """
@@ -177,20 +178,22 @@ class Objective:
         policy = PolicyTerms(logp=logp, entropy=entropy)
         out = self.output(policy, batch, anchored)
         value = self.reduce(out.terms, self.counts(out.terms))
-        d_logp, d_entropy = torch.autograd.grad(value, (logp, entropy), allow_unused=True)
+        d_logp, d_entropy = torch.autograd.grad(value, (logp, entropy), materialize_grads=True)
         for rows in splits:
             again = forward(rows)
             carrier = again.logp.new_zeros(())
             for terms, gradient in ((again.logp, d_logp), (again.entropy, d_entropy)):
-                if gradient is not None and terms.requires_grad:
+                if terms.requires_grad:
                     carrier = carrier + (terms * gradient[rows]).sum()
             carrier.backward()  # type: ignore[no-untyped-call]
         self._record(out, policy, batch)
         return value.item()
 
     def anchored_rows(self, batch: LossBatch) -> Tensor:
-        """[B] bool: the rows the penalty pushes; groups whose advantages are all zero may be left
-        out."""
+        """[B] bool: the rows the penalty pushes.
+
+        Groups whose advantages are all zero may be left out.
+        """
         if self.anchor is None or not self.anchor.config.skip_zero_advantage:
             return torch.ones_like(batch.expert)
         live = ((batch.advantage != 0) & batch.mask).any(-1)
@@ -206,17 +209,18 @@ class Objective:
                 values = self.anchor.metrics(policy.logp.detach(), batch, self.step)
                 found.update({f"{ANCHOR}/{k}": v for k, v in values.items()})
             self.metrics.add(found, batch.mask)
-            for name in ("clip_fraction", "ratio_mean"):
-                value = found.get(f"{POLICY}/{name}")
-                for age in sorted(set(batch.age.tolist())) if value is not None else ():
-                    rows = batch.age == age
-                    assert value is not None
-                    self.metrics.add({f"{POLICY}/{name}_age_{age}": value[rows]}, batch.mask[rows])
+            by_age = [f"{POLICY}/{name}" for name in ("clip_fraction", "ratio_mean")]
+            for age in sorted(set(batch.age.tolist())):
+                rows = batch.age == age
+                chosen = {f"{k}_age_{age}": found[k][rows] for k in by_age if k in found}
+                self.metrics.add(chosen, batch.mask[rows])
 
 
 def _weighted(term: Term, weight: Tensor) -> Term:
-    """The policy's own term times a correction's weight; a sequence term takes the geometric mean
-    of its tokens'."""
+    """The policy's own term times a correction's weight.
+
+    A sequence term takes the geometric mean of its tokens' weights.
+    """
     if term.name != POLICY:
         return term
     if term.value.dim() == 1:
@@ -232,15 +236,16 @@ def _weighted(term: Term, weight: Tensor) -> Term:
 
 
 def loss_value(
-    loss: PolicyLoss,
+    loss: PolicyLoss[Any],
     logp: Tensor,
     batch: LossBatch,
     *,
     entropy: Tensor | None = None,
     max_completion_length: int = DEFAULT_MAX_COMPLETION_LENGTH,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The scalar that training minimises for this batch, differentiable in `logp` [B, T], and the
-    reduced metrics.
+    """The scalar that training minimises for this batch, and the reduced metrics.
+
+    The scalar is differentiable in `logp` [B, T].
 
     `entropy` [B, T] is the policy's token entropy (zeros when left out); `max_completion_length` is
     the length seq-mean-token-sum-norm divides by when the loss's `norm_length` is null.

@@ -32,8 +32,10 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 def masked_log_ratio(
     logp: Tensor, other: Tensor, mask: Tensor, clamp: float | None = None
 ) -> Tensor:
-    """logp - other [B, T], exactly 0 (value and gradient) where masked, clamped to [-clamp,
-    clamp]."""
+    """logp - other [B, T], clamped to [-clamp, clamp].
+
+    Exactly 0 (value and gradient) where masked.
+    """
     delta = torch.where(mask, logp, 0.0) - torch.where(mask, other, 0.0)
     return delta if clamp is None else delta.clamp(-clamp, clamp)
 
@@ -44,9 +46,9 @@ def masked_ratio(logp: Tensor, other: Tensor, mask: Tensor, clamp: float | None 
 
 
 def sequence_log_ratio(log_ratio: Tensor, mask: Tensor, level: RatioLevel) -> Tensor:
-    """A masked token log-ratio [B, T] at another level: its sum ("product"), its mean
-    ("geometric"), or itself.
+    """A masked token log-ratio [B, T] at another level.
 
+    Its sum ("product"), its mean ("geometric"), or itself ("token").
     Sequence levels are [B, 1], ready to broadcast. A row without valid tokens gives 0.
     """
     if level == "token":
@@ -103,8 +105,7 @@ def kl_penalty(
     gradient: KLEstimator,
     behavior_logp: Tensor | None = None,
 ) -> Tensor:
-    """A KL term [B, T] whose value is one estimator and whose gradient is another's
-    (straight-through).
+    """A KL term [B, T]: one estimator's value, another's gradient (straight-through).
 
     With `behavior_logp` the gradient is multiplied by the detached ratio pi/behavior.
     """
@@ -120,14 +121,12 @@ def group_mean(x: Tensor, group: Tensor) -> Tensor:
     """Mean of x [B] over the rows of the same group, given back to each row [B]."""
     index, inverse = torch.unique(group, return_inverse=True)
     total = x.new_zeros(len(index)).index_add_(0, inverse, x)
-    return (total / group_size(group, x.dtype, inverse))[inverse]
+    return total[inverse] / group_size(group, x.dtype)
 
 
-def group_size(group: Tensor, dtype: torch.dtype, inverse: Tensor | None = None) -> Tensor:
-    """Rows of each row's group [B], or of each group when its inverse index is given."""
-    if inverse is not None:
-        return torch.bincount(inverse).to(dtype)
-    inverse = torch.unique(group, return_inverse=True)[1]
+def group_size(group: Tensor, dtype: torch.dtype) -> Tensor:
+    """How many rows are in each row's group [B]."""
+    inverse: Tensor = torch.unique(group, return_inverse=True)[1]
     return torch.bincount(inverse).to(dtype)[inverse]
 
 
@@ -158,8 +157,10 @@ def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def effective_sample_size(log_ratio: Tensor, mask: Tensor) -> Tensor:
-    """(sum w)^2 / (n sum w^2) in (0, 1], w = exp(log_ratio) over the mask; computed without
-    overflow."""
+    """(sum w)^2 / (n sum w^2) in (0, 1], with w = exp(log_ratio) over the mask.
+
+    Computed without overflow.
+    """
     flat = log_ratio[mask].double()
     if flat.numel() == 0:
         return torch.ones((), dtype=torch.float64)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
 from rlkit.batch import PolicyTerms, pad
 from rlkit.config import ModelConfig
 from rlkit.errors import UserError
@@ -38,8 +39,10 @@ class Tokens:
 
     @staticmethod
     def of(prompts: list[Tensor], responses: list[Tensor]) -> Tokens:
-        """Pad lists of [P_i] and [T_i] ids; pad positions hold id 0 and are masked wherever they
-        are read."""
+        """Pad lists of [P_i] and [T_i] ids.
+
+        Pad positions hold id 0 and are masked wherever they are read.
+        """
         longest = max(p.shape[0] for p in prompts)
         flipped = pad([p.flip(0) for p in prompts], longest, 0)
         return Tokens(
@@ -83,8 +86,10 @@ class Tokens:
 def token_terms(
     model: PreTrainedModel, tokens: Tokens, temperature: float, entropy: EntropyMode
 ) -> PolicyTerms:
-    """Log-prob and entropy (nats) of each response token [B, T] at a temperature, in float32; zeros
-    where padded."""
+    """Log-prob and entropy (nats) of each response token [B, T] at a temperature.
+
+    In float32; zeros where padded.
+    """
     inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(model.device).items()}
     length = tokens.response_ids.shape[1]
     logits = model(**inputs, use_cache=False, logits_to_keep=length).logits[:, -length:].float()
@@ -114,7 +119,7 @@ class FrozenPolicy:
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
-        """[B, T] float32"""
+        """Log-prob of each response token: [B, T] float32."""
         return token_terms(self.model, tokens, self.temperature, "none").logp
 
     def state_dict(self) -> State:
@@ -163,7 +168,8 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
-            f"model.device={name}, but this machine has no CUDA device; set model.device=cpu or auto"
+            f"model.device={name}, but this machine has no CUDA device; "
+            "set model.device=cpu or auto"
         )
     index = torch.device(name).index or 0
     if name.startswith("cuda") and index >= torch.cuda.device_count():
@@ -174,15 +180,15 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load_policy(config: ModelConfig, folder: str | Path, temperature: float) -> Policy:
-    """The model and tokenizer of a Hugging Face name, a folder, or a `.gguf` file (also
-    `pkg://package/file.gguf`).
+    """The model and tokenizer of a Hugging Face name, a folder, or a `.gguf` file.
 
+    A `.gguf` file may also be `pkg://package/file.gguf`.
     Raises UserError when it cannot be found.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils import logging
 
-    disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = _resolve_package(str(folder))
     arguments: dict[str, Any] = {}
     if source.endswith(".gguf"):

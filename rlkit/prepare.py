@@ -1,10 +1,13 @@
-"""From the groups of a step to the batch its updates read: log-probs where parts need them, values,
-advantages."""
+"""From the groups of a step to the batch its updates read.
+
+Log-probs where parts need them, values, advantages.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,20 +42,31 @@ class TrainBatch:
 class Parts:
     """The parts that decide which forwards a step needs."""
 
-    loss: PolicyLoss
-    corrections: Sequence[tuple[str, Correction]]
-    advantage: AdvantageEstimator
-    anchor: AnchorPolicy
+    loss: PolicyLoss[Any]
+    corrections: Sequence[tuple[str, Correction[Any]]]
+    advantage: AdvantageEstimator[Any]
+    anchor: AnchorPolicy[Any]
 
     def needs(self, what: str) -> bool:
         """Whether the loss or a correction reads it."""
         return what in self.loss.needs or any(what in c.needs for _, c in self.corrections)
 
 
-def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
-    """Partition rows into micro-batches: sorted by length, rows * longest <= budget (one row always
-    fits).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forwards:
+    """How a step's forwards are run."""
 
+    budget: int
+    """Tokens of a micro-batch, see `split_rows`."""
+
+    exact: bool
+    """Whether the engine's log-probs of fresh samples are the trainer's own."""
+
+
+def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
+    """Partition rows, sorted by length, into micro-batches with rows * longest <= budget.
+
+    One row always fits.
     lengths [B] in tokens; returns [b] int64 row indices.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
@@ -79,8 +93,10 @@ def by_rows(
 
 
 def collate(groups: Sequence[Group], step: int) -> tuple[list[Sample], Tokens, LossBatch]:
-    """Samples, padded tokens and a loss batch without advantages; prox_logp starts as
-    behavior_logp."""
+    """Samples, padded tokens and a loss batch without advantages.
+
+    prox_logp starts as behavior_logp.
+    """
     pairs = [
         (group.prompt, sample, g) for g, group in enumerate(groups) for sample in group.samples
     ]
@@ -110,24 +126,20 @@ def prepare(
     parts: Parts,
     policy: Policy,
     critic: Critic | None,
-    *,
-    budget: int,
-    exact: bool,
+    forwards: Forwards,
 ) -> TrainBatch:
-    """The batch of a step. Only the forwards that a part reads are computed.
-
-    `exact` says that the engine's log-probs of fresh samples are the trainer's own.
-    """
+    """The batch of a step. Only the forwards that a part reads are computed."""
     samples, tokens, batch = collate(groups, step)
     if batch.expert.any() and not parts.loss.accepts_expert:
         raise UserError(
-            f"the batch holds expert demonstrations, which {type(parts.loss).__name__} cannot use: their behaviour "
-            "log-probs are unknown; use a loss that accepts them"
+            "the batch holds expert demonstrations, "
+            f"which {type(parts.loss).__name__} cannot use: their behaviour log-probs are unknown; "
+            "use a loss that accepts them"
         )
-    batch = add_references(batch, tokens, step, parts, policy, budget=budget, exact=exact)
+    batch = add_references(batch, tokens, step, parts, policy, forwards)
     values = torch.zeros_like(batch.behavior_logp)
     if critic is not None:
-        values = by_rows(critic, tokens, torch.arange(len(samples)), budget)
+        values = by_rows(critic, tokens, torch.arange(len(samples)), forwards.budget)
     estimate = parts.advantage(advantage_batch(samples, batch, values, parts.anchor, step))
     batch = replace(batch, advantage=torch.where(batch.mask, estimate.advantage, 0.0))
     return TrainBatch(
@@ -147,9 +159,7 @@ def add_references(
     step: int,
     parts: Parts,
     policy: Policy,
-    *,
-    budget: int,
-    exact: bool,
+    forwards: Forwards,
 ) -> LossBatch:
     """Fill prox_logp and anchor_logp as far as the parts read them."""
     anchor = parts.anchor
@@ -160,9 +170,9 @@ def add_references(
     frozen = {name: anchor.reference(name) for name in sorted(wanted)}
     every = torch.arange(len(batch.group))
     if parts.needs("prox") or anchor.placement == "reward" or None in frozen.values():
-        stale = every[(batch.age > 0) | batch.expert] if exact else every
+        stale = every[(batch.age > 0) | batch.expert] if forwards.exact else every
         prox = batch.behavior_logp.clone()
-        prox[stale] = by_rows(policy.logp, tokens, stale, budget)
+        prox[stale] = by_rows(policy.logp, tokens, stale, forwards.budget)
         batch = replace(batch, prox_logp=prox)
     logps: dict[str, Tensor] = {}
     for name, reference in frozen.items():
@@ -170,7 +180,7 @@ def add_references(
             logps[name] = batch.prox_logp
         else:
             assert isinstance(reference, FrozenPolicy)
-            logps[name] = by_rows(reference.logp, tokens, every, budget)
+            logps[name] = by_rows(reference.logp, tokens, every, forwards.budget)
     if anchor.proximal:
         batch = replace(batch, prox_logp=logps[anchor.proximal])
     return replace(batch, anchor_logp=logps)
@@ -179,8 +189,10 @@ def add_references(
 def advantage_batch(
     samples: Sequence[Sample], batch: LossBatch, values: Tensor, anchor: AnchorPolicy, step: int
 ) -> AdvantageBatch:
-    """What the advantage estimator reads: the outcome on the last valid token, less the in-reward
-    KL penalty."""
+    """What the advantage estimator reads.
+
+    The outcome on the last valid token, less the in-reward KL penalty.
+    """
     mask, reward = batch.mask, batch.reward
     token_reward = torch.zeros_like(batch.behavior_logp)
     positions = torch.arange(mask.shape[1]).expand_as(mask)

@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def import_path(self) -> str:
-        """module:Class"""
+        """The path of its class, `module:Class`."""
         return f"{self.cls.__module__}:{self.cls.__qualname__}"
 
     @property
@@ -82,7 +82,8 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
         held = _table.get((kind, name))
         if held is not None and held.import_path != entry.import_path:
             raise UserError(
-                f"two parts are called {kind} '{name}': {held.import_path} and {entry.import_path}; rename one"
+                f"two parts are called {kind} '{name}': "
+                f"{held.import_path} and {entry.import_path}; rename one"
             )
         _table[kind, name] = entry
         return cls
@@ -94,7 +95,8 @@ def check_kind(kind: str) -> None:
     """Raise UserError when there is no such kind of part."""
     if kind not in KINDS:
         raise UserError(
-            f"there is no kind of part called '{kind}'.{suggest(kind, KINDS)} Kinds: {', '.join(KINDS)}"
+            f"there is no kind of part called '{kind}'.{suggest(kind, KINDS)} "
+            f"Kinds: {', '.join(KINDS)}"
         )
 
 
@@ -106,8 +108,10 @@ def names(kind: str) -> list[str]:
 
 
 def entry(kind: str, name: str) -> Entry:
-    """The entry of a name, or of an import path `module:Class`. Raises UserError with the nearest
-    name."""
+    """The entry of a name, or of an import path `module:Class`.
+
+    Raises UserError with the nearest name.
+    """
     known = names(kind)
     if ":" in name:
         return from_import_path(kind, name)
@@ -119,17 +123,16 @@ def entry(kind: str, name: str) -> Entry:
 
 
 def build(kind: str, name: str, **fields: Any) -> Any:
-    """Build a part from its name and the fields that differ from its defaults: `build("loss",
-    "remix", epsilon=0.1)`.
+    """Build a part from its name and the fields that differ from its defaults.
 
+    For example `build("loss", "remix", epsilon=0.1)`.
     Raises UserError for unknown names and fields and for values out of range.
     """
     return build_section(kind, name, fields, section=kind)
 
 
 def build_section(kind: str, name: str, fields: Mapping[str, Any], section: str) -> Any:
-    """`build` for a part whose settings stand in another section of the configuration
-    ("reward.math")."""
+    """`build` for a part whose settings stand in another section ("reward.math")."""
     found = entry(kind, name)
     try:
         return found.cls(found.config(**fields))
@@ -138,8 +141,10 @@ def build_section(kind: str, name: str, fields: Mapping[str, Any], section: str)
 
 
 def validation_message(error: ValidationError, config: type[BaseModel], prefix: str = "") -> str:
-    """One line for the first problem pydantic found: the key, what is wrong, and the nearest known
-    key."""
+    """One line for the first problem pydantic found.
+
+    It holds the key, what is wrong, and the nearest known key.
+    """
     first = error.errors()[0]
     key = prefix + ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
@@ -162,8 +167,7 @@ def _fields_beside(config: type[BaseModel], location: Sequence[int | str]) -> li
 
 
 def from_import_path(kind: str, path: str) -> Entry:
-    """Import `module:Class` (or `./file.py:Class`) and return its entry, registering it when it is
-    not yet."""
+    """Import `module:Class` (or `./file.py:Class`) and return its entry, registered if new."""
     module_name, _, attribute = path.rpartition(":")
     module = import_plugin(module_name)
     if not hasattr(module, attribute):
@@ -184,8 +188,10 @@ def from_import_path(kind: str, path: str) -> Entry:
 
 
 def import_plugin(name: str) -> ModuleType:
-    """Import a user's module by dotted name or by file path. Raises UserError when it is not
-    there."""
+    """Import a user's module by dotted name or by file path.
+
+    Raises UserError when it is not there.
+    """
     if not name.endswith(".py"):
         sys.path.insert(0, "") if "" not in sys.path else None
         try:
@@ -193,7 +199,8 @@ def import_plugin(name: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name and (name == error.name or name.startswith(error.name + ".")):
                 raise UserError(
-                    f"plugin '{name}' cannot be imported: no module named '{error.name}' here or in the environment"
+                    f"plugin '{name}' cannot be imported: "
+                    f"no module named '{error.name}' here or in the environment"
                 ) from None
             raise
     path = Path(name).resolve()
@@ -228,7 +235,8 @@ def load_parts() -> None:
         found = Path(package.__file__ or "").resolve().parent
         if package_name in PART_PACKAGES and found.parent != home:
             raise ImportError(
-                f"rlkit's own package '{package_name}' is shadowed: found {found}, expected {home / package_name}"
+                f"rlkit's own package '{package_name}' is shadowed: "
+                f"found {found}, expected {home / package_name}"
             )
         for module in pkgutil.walk_packages(package.__path__, package_name + "."):
             importlib.import_module(module.name)

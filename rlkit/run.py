@@ -54,14 +54,14 @@ def _train_session(
     if trainer.count.step >= c.config.train.steps:
         console.message(f"{folder.path} is finished: {trainer.count.step} steps are done.")
         return
-    ids, failed = folder.tracker_ids(), True
-    started = {
-        name: tracker.start(str(folder.path), c.raw, ids.get(name))
-        for name, tracker in c.trackers.items()
-    }
+    failed = True
     try:
         folder.open(c.raw, overrides, components(c), trainer.count.step)
-        folder.save_tracker_ids({name: id_ for name, id_ in started.items() if id_ is not None})
+        ids = folder.tracker_ids()
+        for name, tracker in c.trackers.items():
+            run_id = tracker.start(str(folder.path), c.raw, ids.get(name))
+            ids |= {name: run_id} if run_id is not None else {}
+        folder.save_tracker_ids(ids)
         trainer.run()
         failed = False
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from rlkit.figures import completion_rows, data_metrics, peak_memory_mb
 from rlkit.folder import RunFolder
 from rlkit.interfaces import Part, Phase, Progress, ReincarnationSchedule, ReplayBuffer, Tracker
 from rlkit.policy import Policy
-from rlkit.prepare import Parts, TrainBatch, by_rows, collate, prepare
+from rlkit.prepare import Forwards, Parts, TrainBatch, by_rows, collate, prepare
 from rlkit.rollout.base import RolloutEngine
 from rlkit.update import Updater
 
@@ -103,7 +103,8 @@ class Trainer:
                 self.save(step)
 
     def _train_step(self, step: int) -> dict[str, float]:
-        started, self.seconds = time.perf_counter(), dict.fromkeys(TIMERS, 0.0)
+        started = time.perf_counter()
+        self.seconds = dict.fromkeys(TIMERS, 0.0)
         policy, anchor, buffer = self.s.policy, self.parts.anchor, self.s.buffer
         phase = self.s.schedule.phase(self._progress(step))
         self._apply(phase)
@@ -143,8 +144,7 @@ class Trainer:
         self.count.values[name] = value
 
     def _collect(self, phase: Phase, step: int) -> Collected:
-        """This step's fresh groups: what the buffer plans, or new prompts alone where replay is
-        off."""
+        """This step's fresh groups: the buffer's plan, or only new prompts where replay is off."""
         size, prompts = self.train.prompts_per_step, self.s.prompts
 
         def plan() -> Sequence[Request]:
@@ -193,8 +193,7 @@ class Trainer:
                 self.parts,
                 self.s.policy,
                 self.updater.critic,
-                budget=self.train.micro_batch_tokens,
-                exact=self.s.engine.exact,
+                Forwards(budget=self.train.micro_batch_tokens, exact=self.s.engine.exact),
             )
 
     def _update(
@@ -255,7 +254,7 @@ class Trainer:
         return out | {"run/processes": 1}
 
     @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
+    def _timed(self, name: str) -> Generator[None]:
         started = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - started

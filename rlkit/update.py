@@ -1,5 +1,7 @@
-"""The updates of a step: passes, minibatches, micro-batches, optimiser steps of the policy and the
-critic."""
+"""The updates of a step.
+
+Passes, minibatches, micro-batches, optimiser steps of the policy and the critic.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,10 @@ class Updater:
     def run(
         self, batch: TrainBatch, passes: int, step: int
     ) -> tuple[dict[str, float], dict[int, Score]]:
-        """All passes over the batch: metrics, and what the policy said of each sample in the first
-        pass."""
+        """All passes over the batch.
+
+        Returns metrics, and what the policy said of each sample in the first pass.
+        """
         self._set_learning_rate(step)
         self.objective.step, self.objective.metrics = step, MetricSums()
         seen = (torch.zeros_like(batch.values), torch.zeros_like(batch.values))
@@ -173,8 +177,7 @@ class Updater:
         return value, norm.item()
 
     def _critic_step(self, batch: TrainBatch, rows: Tensor, sums: MetricSums) -> None:
-        """One optimiser step of the critic on a minibatch: the mean of its loss over the
-        minibatch's tokens."""
+        """One optimiser step of the critic on the mean of its loss over the minibatch's tokens."""
         assert self.critic is not None and self.critic_optimizer is not None
         self.critic_optimizer.zero_grad(set_to_none=True)
         tokens = batch.loss.mask[rows].sum()

@@ -12,15 +12,16 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from typing import Any
 
 
-def child(request: dict[str, object]) -> int:
+def child(request: dict[str, Any]) -> int:
     for name, number in (("out", 1), ("err", 2)):
         target = os.open(str(request[name]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(target, number)
     os.chdir(str(request["cwd"]))
-    os.environ.update(request["env"])  # type: ignore[arg-type]
-    sys.argv = [str(request["module"]), *request["args"]]  # type: ignore[misc]
+    os.environ.update(request["env"])
+    sys.argv = [str(request["module"]), *request["args"]]
     try:
         return int(import_module(str(request["module"])).main() or 0)
     except SystemExit as stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +25,13 @@ from rlkit.checkpoint import (
 from rlkit.errors import UserError
 
 
+def write_x(folder: Path) -> None:
+    (folder / "x").write_text("y")
+
+
 def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     shared = torch.arange(6)
-    tree = {
+    tree: dict[str, Any] = {
         "a": [1, 2.5, None, True, "text", {"b": shared.view(2, 3)}],
         "same memory": shared[2:],
         "empty": {},
@@ -52,7 +57,7 @@ def test_what_a_checkpoint_cannot_keep_is_an_error(tmp_path: Path, value: object
 
 def test_a_checkpoint_without_a_manifest_does_not_count(tmp_path: Path) -> None:
     for step in (2, 10, 9):
-        write_checkpoint(tmp_path, step, lambda p: (p / "x").write_text("y") and None)
+        write_checkpoint(tmp_path, step, write_x)
     (tmp_path / "checkpoint-11").mkdir()
     assert [p.name for p in list_checkpoints(tmp_path)] == [
         "checkpoint-2",
@@ -72,12 +77,12 @@ def test_a_writer_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_checkpoint(tmp_path, 1, fail)
     assert list_checkpoints(tmp_path) == []
-    write_checkpoint(tmp_path, 1, lambda p: (p / "x").write_text("y") and None)
+    write_checkpoint(tmp_path, 1, write_x)
     assert sorted(p.name for p in (tmp_path / "checkpoint-1").iterdir()) == ["manifest.json", "x"]
 
 
 def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
-    path = write_checkpoint(tmp_path, 1, lambda p: (p / "x").write_text("y") and None)
+    path = write_checkpoint(tmp_path, 1, write_x)
     (path / "x").write_text("z")
     with pytest.raises(UserError, match="damaged: x is missing or changed"):
         checkpoint_step(path)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.tiny import make_tokenizer
 
 from rlkit.data import Prompts, PromptStream
 from rlkit.errors import UserError
+from tests.tiny import make_tokenizer
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": str(2 * i)} for i in range(7)]
-TEMPLATE = "{% for m in messages %}#{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}={% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}#{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}={% endif %}"
+)
 
 
 def prompts(rows: list[dict[str, Any]] | None = None, template: str | None = None) -> Prompts:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import make_policy
 
 from rlkit.config import ModelConfig
 from rlkit.critic import Critic
 from rlkit.errors import UserError
 from rlkit.policy import Policy, Tokens, load_policy, resolve_device
 from rlkit.prepare import split_rows
+from tests.tiny import make_policy
 
 PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13]), torch.tensor([6, 7, 12, 8, 9, 13])]
 RESPONSES = [torch.tensor([4, 5, 1]), torch.tensor([9, 9, 9, 9, 1]), torch.tensor([2])]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tiny import make_policy, make_prompts
 
 from rlkit.batch import Request
 from rlkit.policy import Policy, Tokens
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout, pick, truncate
+from tests.tiny import make_policy, make_prompts
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
 
 
 def engine(policy: Policy, **fields: object) -> HFRollout:
-    made = HFRollout(HFConfig(**{"max_completion_length": 12, **fields}))  # type: ignore[arg-type]
+    made = HFRollout(HFConfig(**{"max_completion_length": 12, **fields}))
     made.start(policy, seed=3)
     return made
 
@@ -78,7 +78,7 @@ def test_a_stop_text_ends_the_response_that_contains_it(policy: Policy) -> None:
 def test_greedy_takes_the_most_probable_token(policy: Policy) -> None:
     answers = engine(policy).generate(requests(policy, 1), ("t", 1, 0), greedy=True)
     for request, (g,) in zip(requests(policy, 1), answers, strict=True):
-        out = policy.model.generate(
+        out = policy.model.generate(  # type: ignore[operator]
             request.prompt.ids[None], do_sample=False, max_new_tokens=12, pad_token_id=0
         )
         assert (

@@ -121,10 +121,9 @@ class WorkerPool:
 
     def _take(self, worker: Worker, reply: Mapping[str, Any], batch: Batch) -> None:
         assert worker.item is not None
-        ((kind, value),) = (
-            (key, reply[key]) for key in ("score", "limit", "error") if key in reply
-        )
-        batch.settle(worker.item, Verdict(kind, value if kind == "score" else None, str(value)))
+        kind = next(key for key in ("score", "limit", "error") if key in reply)
+        score = reply["score"] if kind == "score" else None
+        batch.settle(worker.item, Verdict(kind, score, str(reply[kind])))
         worker.item = None
         if reply["retire"]:
             self._end(worker)

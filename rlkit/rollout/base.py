@@ -1,5 +1,4 @@
-"""What every rollout engine has: its settings, and a generation with the behaviour policy's
-log-probs."""
+"""What every rollout engine has: settings, and generation with behaviour-policy log-probs."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -47,8 +47,10 @@ def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:
 
 
 def pick(logp: Tensor, uniform: Tensor) -> Tensor:
-    """Invert the CDF of each row of log-probs [b, V] (unnormalised, -inf = never) at `uniform` [b]
-    in [0, 1)."""
+    """Invert the CDF of each row of log-probs [b, V] at `uniform` [b] in [0, 1).
+
+    The log-probs may be unnormalised; -inf = never.
+    """
     cdf = logp.exp().double().cumsum(-1)
     target = uniform.to(cdf.device, torch.float64)[:, None] * cdf[:, -1:]
     return torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp(max=logp.shape[-1] - 1)
@@ -70,12 +72,10 @@ class HFRollout(RolloutEngine[HFConfig]):
         self.policy = policy
         self.seed = seed
         self.version = 1
-        ends = {policy.tokenizer.eos_token_id}
-        configured = (
-            policy.model.generation_config.eos_token_id if policy.model.generation_config else None
-        )
-        ends.update([configured] if isinstance(configured, int) else configured or [])
-        self.ends = torch.tensor(sorted(ends))
+        configured: Any = getattr(policy.model.generation_config, "eos_token_id", None)
+        ends: list[Any] = configured if isinstance(configured, list) else [configured]
+        ends = [policy.tokenizer.eos_token_id, *ends]
+        self.ends = torch.tensor([end for end in ends if end is not None], dtype=torch.int64)
 
     def sync(self, step: int) -> None:
         """The weights are shared: only the version changes."""

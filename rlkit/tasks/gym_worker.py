@@ -81,7 +81,7 @@ def main(name: str, params: Mapping[str, Any]) -> None:
         signal.setitimer(signal.ITIMER_REAL, item["alarm"])
         verdict = judge(dataset, unpack(item["entry"]), item["text"])
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(verdict), file=replies)
+        print(json.dumps(verdict | {"retire": "limit" in verdict}), file=replies)
 
 
 if __name__ == "__main__":

@@ -144,9 +144,9 @@ def columns(table: Table) -> list[str]:
 
 def prompt_of(value: Any, place: str) -> str | list[dict[str, str]]:
     """A prompt as text or messages. Raises UserError where there is none."""
-    if value is None or not value:
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         raise UserError(f"{place} has no prompt")
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str):
         return value
     if isinstance(value, list) and all(is_message(m) for m in value):
         return [{"role": m["role"], "content": m["content"]} for m in value]
@@ -188,7 +188,7 @@ def append(prompt: str | list[dict[str, str]], suffix: str) -> str | list[dict[s
 def prompt_hash(row: Row) -> float:
     """`unit_hash` of a row's prompt."""
     prompt = row["prompt"]
-    return unit_hash(prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True))
+    return unit_hash(prompt if isinstance(prompt, str) else json.dumps(prompt))
 
 
 def by_hash(rows: Sequence[Row]) -> list[Row]:

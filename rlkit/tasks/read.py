@@ -6,6 +6,7 @@ import gzip
 import importlib
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def _read_file(file: Path, name: str) -> Table:
     try:
         data = file.read_bytes()
         text = (gzip.decompress(data) if file.suffix.lower() == ".gz" else data).decode("utf-8-sig")
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"{name} is not a complete gzip file: {error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text: {error}") from None

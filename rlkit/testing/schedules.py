@@ -42,8 +42,9 @@ def every_phase_can_be_carried_out(schedule: ReincarnationSchedule[Any]) -> None
 
 def a_resumed_schedule_gives_the_same_phases(schedule: ReincarnationSchedule[Any]) -> None:
     """A schedule with the saved state gives the same phases from any step on."""
-    schedule, again = type(schedule)(schedule.config), type(schedule)(schedule.config)
+    schedule = type(schedule)(schedule.config)
     for step in range(1, STEPS + 1):
+        again = type(schedule)(schedule.config)
         again.load_state_dict(stored(schedule.state_dict()))
         require(
             again.phase(progress(step)) == schedule.phase(progress(step)),

@@ -36,6 +36,12 @@ def test_a_last_shorter_step_only_where_it_is_asked_for() -> None:
     assert bound_values(1.2, 1.2, 0.05, partial=True).tolist() == [1.2]
 
 
+def test_binary_rounding_neither_loses_nor_adds_a_step() -> None:
+    """(0.7 - 0.6) / 0.1 is just below 1 in binary, (0.8 - 0.6) / 0.05 just above 4."""
+    assert bound_values(0.6, 0.7, 0.1, partial=False).tolist() == pytest.approx([0.6, 0.7])
+    assert len(bound_values(0.6, 0.8, 0.05, partial=True)) == 5
+
+
 def test_the_paper_raises_the_upper_bound_first_and_stops_at_the_target() -> None:
     """P = min(4, high), Q = max(1, low) = 1: the fraction reaches 0.6 at high = 1.5."""
     found = search([4.0, 1.0], [1.0, -1.0], prob_weight=False, target=0.6)
@@ -44,8 +50,8 @@ def test_the_paper_raises_the_upper_bound_first_and_stops_at_the_target() -> Non
 
 
 def test_the_authors_code_raises_the_lower_bound_first_which_cannot_help() -> None:
-    """P / Q at the start is 1.2 / 1; the lower bound runs to its end before the upper one moves."""
-    fields = dict(metric="pos_neg", order="low_first", prob_weight=False, target=1.49)
+    """P / Q starts at 1.2 / 1; the lower bound runs to its end before the upper one moves."""
+    fields = {"metric": "pos_neg", "order": "low_first", "prob_weight": False, "target": 1.49}
     found = search([4.0, 1.0], [1.0, -1.0], **fields)
     assert (found.low, found.high) == pytest.approx((0.9, 1.5))
 
@@ -84,7 +90,7 @@ def test_capped_sums_are_the_sums_of_minima(
 
 
 def test_the_bounds_come_from_the_whole_minibatch() -> None:
-    """Three wrong answers alone would search to the end, which is why the scope is the minibatch."""
+    """Three wrong answers alone would search to the end: so the scope is the minibatch."""
     loss = build("loss", "bapo", target=0.3)
     logp, batch = examples(loss.needs)
     wrong = torch.tensor([1, 4, 7])

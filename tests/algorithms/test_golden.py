@@ -1,4 +1,4 @@
-"""Losses, KL terms and the critic's loss against numbers of other implementations: value, gradient, tokens."""
+"""Losses, KL terms and the critic's loss against the numbers of other implementations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from algorithms.advantages.gae import GAE, GAEConfig
-from algorithms.corrections.tis import TIS, TISConfig
-from algorithms.ppo import PPO, PPOConfig
 from rlkit.batch import LossOutput, PolicyTerms
 from rlkit.objective import Objective, loss_value
 from rlkit.ops import kl_penalty
@@ -80,7 +78,9 @@ def test_grpo_with_a_kl_term(case: Case) -> None:
 
 @pytest.mark.parametrize("case", cases("mix_ppg"))
 def test_remix(case: Case) -> None:
-    """Three different policies: the ratio is to the behaviour policy, the window around prox / behavior."""
+    """Three different policies: the ratio is to the behaviour policy, the window around prox /
+    behavior.
+    """
     agree_with_loss(case, build_for(case, "remix"))
 
 
@@ -117,10 +117,10 @@ def test_topr_with_every_taper_at_one_is_reinforce(case: Case) -> None:
 @pytest.mark.parametrize("case", cases("tis", "seq_tis", "icepop", "mis"))
 def test_importance_weights_on_the_clipped_surrogate(case: Case) -> None:
     config = case["config"]
-    loss = PPO(PPOConfig(**settings(case, list(PPOConfig.model_fields))))
+    loss = build_for(case, "ppo")
     fields = {"level": config["is_level"], "mode": config["is_mode"]}
     fields |= {"is_min": config["is_min"], "is_max": config["is_max"]}
-    objective = Objective(loss, corrections=[("tis", TIS(TISConfig(**fields)))])
+    objective = Objective(loss, corrections=[("tis", build("correction", "tis", **fields))])
     leaf, batch = leaf_of(case), batch_of(case)
     terms = PolicyTerms(logp=leaf, entropy=torch.zeros_like(leaf))
     out = objective.output(terms, batch, torch.ones_like(batch.expert))

@@ -1,4 +1,4 @@
-"""The gradient of every registered loss is the closed form its paper prints: dL/dlogp = -share * g."""
+"""Every registered loss has the closed-form gradient of its paper: dL/dlogp = -share * g."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def remix(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
 
 
 def bapo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
-    """The search, literally as Algorithm 1 and the authors' code loop, with bounds as whole steps."""
+    """The search as Algorithm 1 and the authors' code loop, with bounds as whole steps."""
     ratio = (logp - b.behavior_logp).exp()
     r, a = ratio[b.mask], b.advantage[b.mask]
     w = b.behavior_logp[b.mask].exp() if c.prob_weight else torch.ones_like(r)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.ppo import PPO, PPOConfig, clipped_surrogate
+from algorithms.ppo import clipped_surrogate
 from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build
@@ -46,7 +46,7 @@ def test_a_negative_advantage_stops_pushing_below_the_lower_bound_and_nowhere_el
 
 @pytest.mark.parametrize("option", ["dual_clip", "delta"])
 def test_both_caps_bound_the_loss_of_a_negative_advantage(option: str) -> None:
-    """At ratio 4 the loss stays at 3 |A| = 6 without gradient; positive advantages are untouched."""
+    """At ratio 4 the loss stays at 3 |A| = 6, without gradient; A > 0 is untouched."""
     value, clipped, gradient = surrogate(-2.0, **{option: 3.0})
     assert value == pytest.approx([1.6, 1.8, 2.0, 2.2, 3.0, 6.0])
     assert clipped == [1, 0, 0, 0, 0, 1]
@@ -79,7 +79,7 @@ def test_ratios_beyond_the_clamp_have_no_gradient() -> None:
     logp, batch = examples(frozenset())
     far = (batch.prox_logp + 21).requires_grad_()
     negative = replace(batch, advantage=-torch.ones_like(logp))
-    value, _ = loss_value(PPO(PPOConfig(log_ratio_clamp=20.0)), far, negative)
+    value, _ = loss_value(build("loss", "ppo", log_ratio_clamp=20.0), far, negative)
     torch.testing.assert_close(value.detach(), torch.tensor(20.0).double().exp())
     assert (torch.autograd.grad(value, far)[0] == 0).all()
 
@@ -103,9 +103,9 @@ class Accelerator:
 
 def trl_loss(kind: str, logp: Tensor, inputs: dict[str, Any], **options: Any) -> Tensor:
     """TRL's loss of the same tensors: its method, with a stub in the trainer's place."""
-    from trl import GRPOTrainer
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
-    stub = SimpleNamespace(
+    stub: Any = SimpleNamespace(
         loss_type=kind,
         args=SimpleNamespace(delta=options.pop("delta", None), use_bias_correction_kl=False),
         _get_per_token_logps_and_entropies=lambda *_, **__: (logp, torch.zeros_like(logp), None),

@@ -35,10 +35,10 @@ def test_on_fresh_data_the_gradient_is_ppos_bit_for_bit(epsilon: float, dtype: t
 
 
 def test_at_the_start_of_a_step_nothing_is_clipped_however_old_the_data() -> None:
-    """There the ratio is the window's centre, so each token's gradient is -r A, its PPO value the start of it."""
+    """There the ratio is the window's centre, and each token's gradient -r A."""
     _, batch = examples(frozenset())
     stale = replace(batch, behavior_logp=batch.prox_logp - 2 * (batch.prox_logp.sin() + 0.3))
-    remix = Remix(RemixConfig(aggregation="token-sum"))
+    remix = build("loss", "remix", aggregation="token-sum")
     value, gradient = value_and_grad(remix, stale.prox_logp, stale)
     centre = (stale.prox_logp - stale.behavior_logp).exp()
     expected = -torch.where(stale.mask, centre * stale.advantage, 0.0)
@@ -60,7 +60,9 @@ def test_at_the_start_of_a_step_nothing_is_clipped_however_old_the_data() -> Non
 def test_the_window_is_additive_around_prox_over_behavior(
     fields: dict[str, float], window: tuple[float, float]
 ) -> None:
-    """With prox = 2 behavior: positive tokens stop above the upper bound, negative ones below the lower."""
+    """With prox = 2 behavior: positive tokens stop above the upper bound, negative ones below the
+    lower.
+    """
     low, high = window
     ratios = torch.tensor([[low - 0.01, low + 0.01, high - 0.01, high + 0.01]]).double()
     ratios = ratios.clamp(min=1e-3)
@@ -73,6 +75,14 @@ def test_the_window_is_additive_around_prox_over_behavior(
         flags[advantage] = out.metrics["clip_fraction"][0].tolist()
     assert flags[1.0] == [0, 0, 0, 1]
     assert flags[-1.0] == [float(low > 0), 0, 0, 0]
+
+
+def test_a_negative_lower_bound_is_raised_to_zero_only_on_request() -> None:
+    centre = torch.tensor([0.1, 2.0])
+    kept, _ = mix_window(centre, 0.5, 0.5, lower_clamp_zero=False)
+    raised, _ = mix_window(centre, 0.5, 0.5, lower_clamp_zero=True)
+    assert kept.tolist() == pytest.approx([-0.4, 1.5])
+    assert raised.tolist() == pytest.approx([0, 1.5])
 
 
 def one_row(advantage: float, length: int) -> LossBatch:
@@ -98,7 +108,9 @@ def one_row(advantage: float, length: int) -> LossBatch:
 def test_the_window_in_the_ratio_to_the_steps_start(
     centre: float, share: float, epsilon: float, sign: bool
 ) -> None:
-    """clip(r, c - e, c + e) = c clip(r / c, 1 - e / c, 1 + e / c): wider for c < 1, narrower for c > 1."""
+    """clip(r, c - e, c + e) = c clip(r / c, 1 - e / c, 1 + e / c): wider for c < 1, narrower for c
+    > 1.
+    """
     c = torch.tensor(centre, dtype=torch.float64)
     low, high = mix_window(c, epsilon, epsilon, lower_clamp_zero=sign)
     direct = (c * share).clamp(low, high)

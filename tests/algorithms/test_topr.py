@@ -19,7 +19,7 @@ LOG_RATIO = torch.tensor([[0.5, -1.5, 0.0], [0.5, 0.5, 1.0]], dtype=torch.float6
 
 
 def two_rows(advantage: list[float]) -> tuple[Tensor, LossBatch]:
-    """Two responses of 2 and 3 tokens with the log-ratios above: sums -1 and 2, means -1/2 and 2/3."""
+    """Two responses of 2 and 3 tokens with these log-ratios: sums -1 and 2, means -1/2 and 2/3."""
     logp, batch = examples(frozenset())
     index = torch.tensor([0, 1])
     logp, batch = logp[index, :3], batch.rows(index)
@@ -51,6 +51,7 @@ E1, E2 = torch.tensor([-1.0, 2.0]).double().exp().tolist()
         ({"pos_min": 0.0, "pos_max": None, "neg_max": 0.2}, [E1, E2], [0.2, 0.2]),
         ({"pos_min": 0.5, "pos_max": 3.0}, [0.5, 3.0], [E1, 1]),
         ({"ratio_level": "geometric"}, [1, 1], [E1**0.5, 1]),
+        ({"neg_max": None, "log_ratio_clamp": 0.5}, [1, 1], [E1**0.5, E1**-0.5]),
     ],
 )
 def test_sequence_tapers(fields: dict[str, Any], good: list[float], bad: list[float]) -> None:
@@ -69,7 +70,7 @@ def test_token_tapers_weigh_each_token_by_its_own_ratio() -> None:
 
 
 def test_the_weight_is_not_differentiated() -> None:
-    """Were it, the gradient of a bad response would carry log pi; it is -w A / (B T) at any log pi."""
+    """Else the gradient of a bad response would carry log pi; it is -w A / (B T)."""
     logp, batch = two_rows([-1.0, -1.0])
     loss = build("loss", "topr")
     moved = replace(batch, behavior_logp=batch.behavior_logp - 3)
@@ -86,7 +87,7 @@ def test_a_zero_advantage_pushes_nothing_under_either_sign() -> None:
 
 
 def test_tapered_tokens_are_counted_as_clipped() -> None:
-    """Bad responses: the first's weight e^-1 is free, the second's e^2 is cut to 1 on its 3 tokens."""
+    """Bad responses: e^-1 is free, e^2 is cut to 1 on three of the five tokens."""
     logp, batch = two_rows([-1.0, -1.0])
     assert loss_value(build("loss", "topr"), logp, batch)[1]["clip_fraction"] == pytest.approx(
         3 / 5

@@ -22,7 +22,7 @@ def kl_convex(**fields: Any) -> KLConvex:
 
 
 class Run:
-    """The training loop's calls; the policy's number is the step that made it, so pi_k holds k - 1."""
+    """The calls of the training loop; pi_k, where step k starts, holds the number k - 1."""
 
     def __init__(self, anchor: Any) -> None:
         self.anchor, self.policy = anchor, FakePolicy(0)
@@ -44,6 +44,9 @@ def test_the_papers_weights_by_hand() -> None:
     expected = {1: 1.0, 50: 1.0, 51: 0.9, 60: 0.9, 61: 0.8, 71: 0.7, 81: 0.6, 91: 0.5, 500: 0.5}
     anchor = kl_convex()
     assert {step: anchor.weights(step)["base"] for step in expected} == expected
+    assert kl_convex(decrement=0.35, floor=0.0).weights(61)["base"] == 0.3, (
+        "not 0.30000000000000004"
+    )
     rest = {1: 0.0, 51: 0.1, 61: 0.2, 71: 0.3, 81: 0.4, 91: 0.5}
     assert {step: anchor.weights(step)["precedent"] for step in rest} == rest
 
@@ -57,7 +60,9 @@ def test_a_reference_without_weight_is_not_asked_for() -> None:
 
 
 def test_the_precedent_is_the_policy_one_step_before_the_steps_start() -> None:
-    """Step k starts from pi_k, which holds k - 1; its precedent pi_{k-1} holds k - 2; in step 1, the base."""
+    """Step k starts from pi_k, which holds k - 1; its precedent pi_{k-1} holds k - 2; in step 1,
+    the base.
+    """
     run = Run(kl_convex(start=0, interval=1))
     assert run.step(1) == {"base": 0, "precedent": 0}
     assert run.step(2) == {"base": 0, "precedent": 0}
@@ -71,6 +76,15 @@ def test_a_copy_is_made_only_for_a_step_that_is_held_to_it() -> None:
         run.step(step)
         assert run.anchor.frozen.keys() == held
     assert run.step(4) == {"base": 0, "precedent": 2}
+
+
+def test_a_copy_that_loses_its_weight_is_dropped() -> None:
+    """A schedule that takes the weight away leaves no old policy behind to be met later."""
+    run = Run(kl_convex(start=0, interval=1))
+    run.step(1)
+    run.anchor.config = KLConvexConfig(decrement=0.0)
+    run.step(2)
+    assert run.anchor.frozen.keys() == {"base"}
 
 
 def test_a_rebirth_moves_the_base_and_keeps_the_precedent() -> None:

@@ -1,4 +1,4 @@
-"""Reads the golden cases: numbers that other implementations of the same formulas gave in float64."""
+"""Reads the golden cases: numbers that other implementations gave in float64."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -28,9 +29,7 @@ def all_cases() -> list[Case]:
 
 
 def cases(*losses: str) -> list[Any]:
-    """The cases of these losses, each an argument of a parametrised test with its name as the id."""
-    import pytest
-
+    """The cases of these losses, as arguments of a parametrised test."""
     found = [case for case in all_cases() if case["loss"] in losses]
     assert {case["loss"] for case in found} == set(losses), "a loss has no golden case"
     return [pytest.param(case, id=case["case"]) for case in found]

@@ -74,7 +74,7 @@ def test_the_text_after_the_marker_counts_only_when_the_marker_stands_once() -> 
     config = ExactConfig(extract="after", marker="#")
     texts = ["11,25# 27 ", "27", "25#27#27", "#28", "27#"]
     assert marks(config, texts, ["27"] * 5) == [1.0, 0.0, 0.0, 0.0, 0.0]
-    assert text_after("ab", "#") is None
+    assert text_after("ab", "#") is text_after("a#b#c", "#") is None
     assert text_after("a####7", "####") == "7"
 
 

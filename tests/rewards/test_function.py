@@ -33,7 +33,7 @@ async def slow(completions, **kwargs):
     return [1.0 for _ in completions]
 
 
-COLUMNS = {"answer": ["a", "x"], "completion_ids": [[1, 2], [3]]}
+COLUMNS: dict[str, list] = {"answer": ["a", "x"], "completion_ids": [[1, 2], [3]]}
 
 
 def call(function) -> list:

@@ -96,6 +96,11 @@ def test_the_last_box_is_the_answer_and_is_not_passed_over_when_it_cannot_be_rea
     assert marks(reward, [("18", text) for text in texts]) == [1.0, 0.0, 0.0]
 
 
+def test_a_box_comes_before_any_other_answer(reward: Math) -> None:
+    text = r"So it is \boxed{4}. In other words: the final answer is $18$."
+    assert marks(reward, [("18", text), ("4", text)]) == [0.0, 1.0]
+
+
 def test_neighbouring_boxes_are_one_set(reward: Math) -> None:
     text = r"\boxed{1} or \boxed{18}"
     assert marks(reward, [("1, 18", text), (r"\{18, 1\}", text), ("18", text)]) == [1.0, 1.0, 0.0]
@@ -108,6 +113,7 @@ def test_a_gold_is_read_bare_in_dollars_or_in_a_box(reward: Math, gold: str) -> 
 
 def test_a_row_without_an_answer_gets_no_mark_and_numbers_are_answers_too(reward: Math) -> None:
     assert marks(reward, [(None, "1"), (" ", "1"), (18, r"\boxed{18}")]) == [None, None, 1.0]
+    assert reward.counts() == {}
 
 
 def test_a_gold_that_is_no_mathematics_is_compared_as_a_string(reward: Math) -> None:

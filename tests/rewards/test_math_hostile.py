@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +14,8 @@ import pytest
 
 from rlkit.rewards.math import Math, MathConfig
 from rlkit.rewards.pool import Verdict
+from tests.rewards.processes import is_alive, script, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 BOMB = "9**9**9**9"
 RIGHT = r"\boxed{7}"
 
@@ -34,14 +30,6 @@ def reward() -> Iterator[Math]:
 def marks(reward: Math, texts: list[str]) -> list[float | None]:
     n = len(texts)
     return reward([""] * n, texts, answer=["7"] * n, completion_ids=[[]] * n)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_hostile_text_gets_zero_and_the_others_their_mark(reward: Math) -> None:
@@ -69,82 +57,16 @@ def test_code_in_a_completion_is_not_run(
     assert not touched.exists()
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "os.system('touch touched')",
-        "open('touched', 'w')",
-        "os.open('touched', os.O_CREAT | os.O_WRONLY)",
-        "subprocess.run(['touch', 'touched'])",
-        "os.fork()",
-        "socket.create_connection(('127.0.0.1', 9))",
-        "os.kill(os.getppid(), 0)",
-        "os.remove('kept')",
-        "ctypes.CDLL(None)",
-    ],
-)
-def test_a_worker_may_not_write_start_or_connect(tmp_path: Path, code: str) -> None:
-    (tmp_path / "kept").touch()
-    program = (
-        "import ctypes, os, socket, subprocess\n"
-        "from rlkit.rewards.math_worker import refuse_side_effects\n"
-        "refuse_side_effects()\n"
-        "import colorsys; open('kept').read()\n"
-        f"try:\n    {code}\nexcept PermissionError as e:\n    print(e)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert "the math worker may not use" in done.stdout, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept"]
-
-
 def test_an_allocation_beyond_the_memory_limit_ends_the_item_and_the_next_one_is_judged() -> None:
-    reward = Math(MathConfig(timeout=60.0, memory_mb=256, workers=1))
+    reward = Math(MathConfig(memory_mb=256, workers=1))
+    texts = [r"\boxed{2^{2^{31}}}", RIGHT]
+    items = [{"gold": "7", "text": text, "alarm": 99.0} for text in texts]
     try:
-        assert marks(reward, [r"\boxed{2^{2^{31}}}", RIGHT]) == [0.0, 1.0]
-        assert reward.counts() == {"timeouts": 1}
-        items = [{"gold": "7", "text": r"\boxed{2^{2^{31}}}", "alarm": 99.0}]
-        assert reward._pool.judge(items, 60.0) == [Verdict("limit", None, "MemoryError")]
+        memory, score = reward._pool.judge(items, 60.0)
+        assert memory == Verdict("limit", None, "MemoryError")
+        assert score.score == 1.0
     finally:
         reward.close()
-
-
-def test_a_swallowed_memory_error_is_a_limit_unless_the_answer_is_right(tmp_path: Path) -> None:
-    running = script(
-        tmp_path,
-        """
-        from rlkit.rewards import math_worker
-
-        def hoard(gold, text):
-            kept = []
-            try:
-                while text == "large":
-                    kept.append(bytearray(1 << 20))
-            except MemoryError:
-                pass
-            return gold == "right"
-
-        math_worker.matches = hoard
-        suspect = math_worker.limit_memory(1024)
-        for gold, text in [("wrong", "small"), ("right", "small"), ("wrong", "large")]:
-            print(math_worker.judge(gold, text, suspect))
-        print(math_worker.judge("right", "small", suspect))
-        print(math_worker.judge("wrong", "small", None))
-        """,
-    )
-    out, err = running.communicate(timeout=60)
-    assert [ast.literal_eval(line) for line in out.splitlines()] == [
-        {"score": 0.0, "retire": False},
-        {"score": 1.0, "retire": False},
-        {"limit": "MemoryError", "retire": True},
-        {"score": 1.0, "retire": True},
-        {"score": 0.0, "retire": False},
-    ], err
 
 
 def test_a_worker_killed_at_work_is_replaced_and_lost_after_the_second_time() -> None:
@@ -169,20 +91,6 @@ def test_a_worker_killed_at_work_is_replaced_and_lost_after_the_second_time() ->
         assert reward.counts() == {"lost": 1}
     finally:
         reward.close()
-
-
-def script(tmp_path: Path, body: str) -> subprocess.Popen[str]:
-    """Start a script that has no main guard, in a folder of its own."""
-    file = tmp_path / "script.py"
-    file.write_text(textwrap.dedent(body))
-    return subprocess.Popen(
-        [sys.executable, str(file)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_script_without_a_main_guard_works_and_leaves_no_process(tmp_path: Path) -> None:
@@ -227,10 +135,7 @@ def test_workers_end_when_the_parent_is_killed_even_in_the_middle_of_an_item(
     running.kill()
     running.communicate()
     assert len(pids) == 2
-    end = time.monotonic() + 15
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < end, "a worker outlived its parent"
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), seconds=15)
 
 
 def test_it_works_in_a_thread(reward: Math) -> None:

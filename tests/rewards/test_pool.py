@@ -16,6 +16,7 @@ from rlkit.errors import UserError
 from rlkit.rewards.math import Math, MathConfig
 from rlkit.rewards.pool import Verdict, WorkerPool
 from rlkit.rewards.process import worker_environment
+from tests.rewards.processes import is_alive, wait_until
 
 SCRIPTED = """
 import json, os, sys, time
@@ -70,21 +71,6 @@ def judge(pool: WorkerPool, *texts: str, seconds: float = 20.0) -> list[Verdict]
 
 def pids(pool: WorkerPool) -> list[int]:
     return [worker.pid for worker in pool.workers]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_verdicts_come_in_the_order_of_the_items_from_workers_that_are_kept(pools) -> None:

@@ -71,7 +71,9 @@ def test_one_group(name: str, fields: dict[str, Any], expected: list[float]) -> 
 
 @pytest.mark.parametrize("name", ["group_norm", "group_mean", "rloo"])
 def test_each_group_has_its_own_baseline(name: str) -> None:
-    """Two groups mixed row by row give what they give alone; 100 more reward in one changes nothing."""
+    """Two groups mixed row by row give what they give alone; 100 more reward in one changes
+    nothing.
+    """
     mixed = one_a_row(estimate(name, [1, 105, 0, 101, 0, 100], [3, 9, 3, 9, 3, 9]))
     assert mixed[0::2] == pytest.approx(one_a_row(estimate(name, [1, 0, 0], [0, 0, 0])))
     assert mixed[1::2] == pytest.approx(one_a_row(estimate(name, [5, 1, 0], [0, 0, 0])))
@@ -109,7 +111,9 @@ def test_a_response_alone_in_its_group(name: str, singleton: str, expected: floa
 def test_a_group_of_equal_rewards_gets_exactly_nothing(
     name: str, reward: float, sizes: list[int], wide: bool
 ) -> None:
-    """Whatever rounding does to the mean of equal numbers: dividing it by a tiny std would be a push."""
+    """Whatever rounding does to the mean of equal numbers: dividing it by a tiny std would be a
+    push.
+    """
     group = [g for g, n in enumerate(sizes) for _ in range(n)]
     b = batch_of([reward] * min(8, len(group)), group[:8])
     if not wide:
@@ -164,7 +168,9 @@ def test_whitening_leaves_mean_zero_and_variance_one_and_the_returns_alone() -> 
 
 
 def test_the_critic_is_held_near_its_old_value() -> None:
-    """Return 10, old value 0, clip 1/2: at 2 the loss is that of 1/2 and the gradient gone; at 1/4 neither."""
+    """Return 10, old value 0, clip 1/2: at 2 the loss is that of 1/2 and the gradient gone; at 1/4
+    neither.
+    """
     values = row(2.0, 0.25, -1.0).requires_grad_()
     estimator = build("advantage", "gae", value_clip=0.5)
     loss, clipped = estimator.value_loss(values, row(0, 0, 0), row(10, 10, 10))

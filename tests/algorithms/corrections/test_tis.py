@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,7 @@ def weight(expert: bool = False, **fields: Any) -> Tensor:
     [
         ({}, [[0.25, 2, 0], [1.5, 1.5, 1.5]]),
         ({"is_max": None}, [[0.25, 4, 0], [1.5, 1.5, 1.5]]),
+        ({"is_max": None, "log_weight_clamp": math.log(3)}, [[1 / 3, 3, 0], [1.5, 1.5, 1.5]]),
         ({"is_min": 0.5}, [[0.5, 2, 0], [1.5, 1.5, 1.5]]),
         ({"mode": "mask"}, [[0.25, 0, 0], [1.5, 1.5, 1.5]]),
         ({"mode": "mask", "is_min": 0.5}, [[0, 0, 0], [1.5, 1.5, 1.5]]),

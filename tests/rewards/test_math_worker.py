@@ -1,0 +1,109 @@
+"""The math reward's worker: what it refuses to do, and how it tells a want of memory."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.rewards.processes import script
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.system('touch touched')",
+        "open('touched', 'w')",
+        "os.open('touched', os.O_CREAT | os.O_WRONLY)",
+        "subprocess.run(['touch', 'touched'])",
+        "os.fork()",
+        "socket.create_connection(('127.0.0.1', 9))",
+        "os.kill(os.getppid(), 0)",
+        "os.remove('kept')",
+        "ctypes.CDLL(None)",
+    ],
+)
+def test_a_worker_may_not_write_start_or_connect(tmp_path: Path, code: str) -> None:
+    (tmp_path / "kept").touch()
+    running = script(
+        tmp_path,
+        f"""
+        import ctypes, os, socket, subprocess
+        from rlkit.rewards.math_worker import refuse_side_effects
+
+        refuse_side_effects()
+        import colorsys
+        open("kept").read()
+        try:
+            {code}
+        except PermissionError as error:
+            print(error)
+        """,
+    )
+    out, err = running.communicate(timeout=60)
+    assert "the math worker may not use" in out, err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "script.py"]
+
+
+def test_a_running_worker_refuses_side_effects_and_prints_nothing_but_replies(
+    tmp_path: Path,
+) -> None:
+    running = script(
+        tmp_path,
+        """
+        from rlkit.rewards import math_worker
+
+        def matches(gold, text):
+            print("noise", flush=True)
+            return gold != "1" and bool(open(text, "w"))
+
+        math_worker.matches = matches
+        math_worker.main(None)
+        """,
+    )
+    out, err = running.communicate('{"gold": "2", "text": "touched", "alarm": 9}\n', timeout=60)
+    ready, reply = map(json.loads, out.splitlines())
+    assert ready == {"ready": True}
+    refused = "PermissionError: the math worker may not use open"
+    assert reply == {"error": refused, "retire": False}
+    assert not (tmp_path / "touched").exists()
+    assert err == "noise\n"
+
+
+def test_a_swallowed_memory_error_is_a_limit_unless_the_answer_is_right(tmp_path: Path) -> None:
+    running = script(
+        tmp_path,
+        """
+        from rlkit.rewards import math_worker
+
+        def hoard(gold, text):
+            kept = []
+            try:
+                while text == "large":
+                    kept.append(bytearray(1 << 20))
+            except MemoryError:
+                pass
+            if gold == "raises":
+                raise TypeError
+            return gold == "right"
+
+        math_worker.matches = hoard
+        suspect = math_worker.limit_memory(1024)
+        for gold, text in [("wrong", "small"), ("right", "small"), ("wrong", "large")]:
+            print(math_worker.judge(gold, text, suspect))
+        print(math_worker.judge("right", "small", suspect))
+        print(math_worker.judge("raises", "small", suspect))
+        print(math_worker.judge("wrong", "small", None))
+        """,
+    )
+    out, err = running.communicate(timeout=60)
+    assert [ast.literal_eval(line) for line in out.splitlines()] == [
+        {"score": 0.0, "retire": False},
+        {"score": 1.0, "retire": False},
+        {"limit": "MemoryError", "retire": True},
+        {"score": 1.0, "retire": True},
+        {"limit": "MemoryError", "retire": True},
+        {"score": 0.0, "retire": False},
+    ], err
