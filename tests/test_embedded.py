@@ -137,7 +137,7 @@ def test_a_short_warm_up_already_learns_the_format():
 
 def test_the_model_is_small_and_its_heads_are_32_wide():
     model = make_model(Recipe(), 0)
-    assert sum(weight.numel() for weight in model.parameters()) == 133_440
+    assert sum(weight.numel() for weight in model.parameters()) == 166_208
     assert model.config.head_dim == 32
     assert model.lm_head.weight is not model.get_input_embeddings().weight
     assert all(weight.dtype == torch.float32 for weight in model.parameters())

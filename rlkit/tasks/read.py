@@ -50,6 +50,8 @@ def read_table(path: str, subset: str | None, split: str) -> Table:
         table = _read_file(file, path)
     elif file.is_file():
         raise UserError(f"{path} is of a kind that cannot be read; known: {', '.join(ENDINGS)}")
+    elif path.startswith(("/", ".", "~")) and not file.is_dir():
+        raise UserError(_missing(file, path))
     else:
         table = _load_dataset(path, subset, split)
     if not table.rows:

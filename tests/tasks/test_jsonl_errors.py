@@ -37,6 +37,12 @@ def test_a_missing_file_is_named_with_the_nearest_one(tmp_path):
     assert "'train.jsonl'" in text
 
 
+def test_a_path_is_never_looked_up_on_the_hub(tmp_path):
+    write(tmp_path / "train.jsonl", ROWS)
+    assert "does not exist. Did you mean 'train.jsonl'?" in message(tmp_path / "train")
+    assert "./nothing does not exist" in message("./nothing")
+
+
 def test_a_missing_folder_is_said(tmp_path):
     assert "the folder" in message(tmp_path / "none" / "a.jsonl")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,9 +69,8 @@ def test_scores_are_the_data_sets_own(sums):
     row = sums.load(0).train[0]
     right = row["answer"]
     assert sums.score(f"First I add. The sum is {right}.", row) == 1.0
-    wrong = reasoning_gym.create_dataset("chain_sum", size=1, seed=0).score_answer(
-        str(int(right) + 1), row["entry"]
-    )
+    dataset = reasoning_gym.create_dataset("chain_sum", size=1, seed=0)
+    wrong = dataset.score_answer(str(int(right) + 1), row["entry"])
     assert sums.score(f"The sum is {int(right) + 1}.", row) == wrong < 1.0
     assert sums.score("I do not know.", row) == 0.0
 
@@ -178,7 +179,7 @@ def test_the_package_is_imported_by_load_alone():
 
 def test_packing_keeps_tuples_and_keys():
     value = {"a": (1, [2.5, ("x",)]), 3: {None: True}, (1, 2): float("inf"), "tuple": {"dict": []}}
-    assert unpack(pack(value)) == value
+    assert unpack(json.loads(json.dumps(pack(value)))) == value
 
 
 class Scorer:
@@ -206,7 +207,6 @@ def test_text_that_is_code_can_neither_write_nor_hang(tmp_path):
     """The scorer of string_insertion evaluates a text that is not the answer."""
     asked = task(dataset="string_insertion", timeout=2)
     row = entry("Q", "AB")
-    asked.score("AB", row)
     assert asked.score("['A', 'B']", row) == pytest.approx(0.1)
     target = tmp_path / "written"
     assert asked.score(f"[open({str(target)!r}, 'w').write('x') and 'A', 'B']", row) == 0.0
@@ -214,4 +214,37 @@ def test_text_that_is_code_can_neither_write_nor_hang(tmp_path):
     assert not target.exists()
     assert asked.score("9**9**9**9", row) == 0.0
     assert asked.score("AB", row) == 1.0
+    asked._pool.close()
+
+
+def test_the_worker_answers_each_line_and_is_quiet_within_its_limits():
+    command = [sys.executable, "-m", "rlkit.tasks.gym_worker", "string_insertion", "{}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as worker:
+        assert worker.stdin and worker.stdout and worker.stderr
+
+        replies = worker.stdout
+
+        def ask(text: str, alarm: float) -> Any:
+            item = {"entry": pack(entry("Q", "AB")["entry"]), "text": text, "alarm": alarm}
+            print(json.dumps(item), file=worker.stdin, flush=True)
+            return json.loads(replies.readline())
+
+        assert json.loads(replies.readline()) == {"ready": True}
+        assert ask("AB", 0.7) == {"score": 1.0, "retire": False}
+        time.sleep(0.8)
+        assert ask("print('x') or ['A', 'B']", 60)["score"] == pytest.approx(0.1)
+        assert ask("len(bytes(1 << 30)) and ['A', 'B']", 60)["score"] == pytest.approx(0.1)
+        assert ask("len(bytes(5 << 30)) and ['A', 'B']", 60)["score"] == 0.0
+        worker.stdin.close()
+        assert worker.wait(60) == 0
+        assert worker.stderr.read() == ""
+
+
+def test_params_reach_the_scorer_too():
+    params = {"min_num_decimal_places": 1, "max_num_decimal_places": 1, "precision": 5}
+    asked = task(dataset="decimal_arithmetic", params=params, timeout=20)
+    row = entry("1/1 = ?", "1.0")
+    assert asked.score("1.05", row) == 1.0
+    assert task(dataset="decimal_arithmetic", timeout=20).score("1.05", row) < 1.0
     asked._pool.close()
