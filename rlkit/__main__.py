@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from rlkit.compose import compose, open_session
+from rlkit.compose import close, compose, open_session
 from rlkit.errors import UserError, suggest
 from rlkit.hydra_groups import configs_folder, import_before_compose
 from rlkit.registry import KINDS, check_kind, entry, from_import_path, import_plugin, names
@@ -101,9 +101,7 @@ def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
     try:
         print(json.dumps(session.evaluator.run(0), indent=1))
     finally:
-        session.engine.close()
-        for reward in c.rewards.values():
-            reward.close()
+        close(c)
 
 
 def report(folders: Sequence[str], out: str | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Composition:
     eval_task: Task
     engine: RolloutEngine
     rewards: Mapping[str, Reward]
+    eval_rewards: Mapping[str, Reward]
     trackers: Mapping[str, Tracker]
 
     @property
@@ -88,6 +89,8 @@ def compose(raw: Raw) -> Composition:
     except ValidationError as error:
         raise UserError(validation_message(error, RunConfig)) from None
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
+    rewards = lists["reward"] or _default_rewards(built["task"], raw["task"]["name"])
+    eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
     composition = Composition(
         raw=raw,
         config=config,
@@ -100,9 +103,14 @@ def compose(raw: Raw) -> Composition:
         buffer=built["buffer"],
         schedule=built["schedule"],
         task=built["task"],
-        eval_task=build("task", config.eval.task) if config.eval.task else built["task"],
+        eval_task=eval_task,
         engine=built["rollout"],
-        rewards=lists["reward"] or _default_rewards(built["task"], raw["task"]["name"]),
+        rewards=rewards,
+        eval_rewards=(
+            _default_rewards(eval_task, config.eval.task)
+            if config.eval.task and not lists["reward"]
+            else rewards
+        ),
         trackers=trackers,
     )
     check(composition)
@@ -145,7 +153,7 @@ def check(c: Composition) -> None:
             )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(
-            "the embedded model only knows task=arithmetic; "
+            "the embedded model only knows task=arithmetic as it is by default; "
             "set model.name to a Hugging Face name or folder"
         )
     resolve_device(c.config.model.device)
@@ -216,16 +224,30 @@ def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
 
     They are checked against max_prompt_length unless the task is the embedded model's.
     """
-    limit = c.engine.config.max_prompt_length
-    out = []
-    for name, task, part in (("train", c.task, "train"), ("eval", c.eval_task, "eval")):
-        data = task.load(c.config.seed)
-        rows = data.train if part == "train" else data.eval[: c.config.eval.problems]
-        if not len(rows):
-            raise UserError(f"the task has no {name} problems")
-        prompts = Prompts(name, rows, policy.tokenizer)
-        out.append(prompts if task.embedded else prompts.within(limit, task.config.overlong))
-    return out[0], out[1]
+    data = c.task.load(c.config.seed)
+    other = data if c.eval_task is c.task else c.eval_task.load(c.config.seed)
+    held_out = other.eval[: c.config.eval.problems]
+    return _prompts(c, "train", c.task, data.train, policy), _prompts(
+        c, "eval", c.eval_task, held_out, policy
+    )
+
+
+def _prompts(
+    c: Composition, name: str, task: Task, rows: Sequence[Mapping[str, Any]], policy: Policy
+) -> Prompts:
+    if not len(rows):
+        raise UserError(f"the task has no {name} problems")
+    prompts = Prompts(name, rows, policy.tokenizer)
+    if task.embedded:
+        return prompts
+    return prompts.within(c.engine.config.max_prompt_length, task.config.overlong)
+
+
+def close(c: Composition) -> None:
+    """Release the engine and the rewards' workers."""
+    c.engine.close()
+    for reward in {id(r): r for r in (*c.rewards.values(), *c.eval_rewards.values())}.values():
+        reward.close()
 
 
 def model_folder(c: Composition) -> str:
@@ -258,7 +280,9 @@ def open_session(c: Composition, checkpoint: Path | None) -> Session:
         engine=c.engine,
         collector=Collector(c.engine, rewards, c.parts.advantage, policy.tokenizer),
         prompts=PromptStream(train, config.seed, c.engine.config.num_generations),
-        evaluator=Evaluator(held_out, rewards, c.engine, policy.tokenizer, config.eval),
+        evaluator=Evaluator(
+            held_out, RewardSet(c.eval_rewards), c.engine, policy.tokenizer, config.eval
+        ),
         folder=RunFolder(Path(config.output_dir)),
         trackers=c.trackers,
         sections=c.sections,

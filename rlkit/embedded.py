@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from rlkit.errors import UserError
 from rlkit.ops import stream_seed
-from rlkit.tasks.arithmetic import split
+from rlkit.tasks.arithmetic import EMBEDDED_OPERANDS, split
 
 if TYPE_CHECKING:
     # Slow to import; runs that find the model in the cache do without.
@@ -44,7 +44,7 @@ class Recipe:
     """
 
     version: int = 1
-    operands: int = 5
+    operands: int = EMBEDDED_OPERANDS
     forget_carry: float = 0.5
     hidden_size: int = 64
     layers: int = 2

@@ -73,8 +73,11 @@ class Task(Part[TC]):
     default_rewards: ClassVar[tuple[str, ...]] = ()
     """Registered rewards used when the configuration names none and the task has no scorer of its
     own."""
-    embedded: ClassVar[bool] = False
-    """Whether the embedded model can answer it."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded model can answer it."""
+        return False
 
     @abstractmethod
     def load(self, seed: int) -> TaskData:

@@ -174,7 +174,7 @@ def from_import_path(kind: str, path: str) -> Entry:
         known = [n for n in vars(module) if not n.startswith("_")]
         raise UserError(f"{module_name} has no '{attribute}'.{suggest(attribute, known)}")
     cls = getattr(module, attribute)
-    if kind == "reward" and inspect.isroutine(cls):
+    if kind == "reward" and callable(cls) and not isinstance(cls, type):
         from rlkit.rewards.function import reward_class
 
         cls = reward_class(cls)

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlkit.compose import SINGLE, Composition, components, compose, describe, open_session
+from rlkit.compose import SINGLE, Composition, close, components, compose, describe, open_session
 from rlkit.errors import UserError
 from rlkit.folder import RunFolder
 from rlkit.hydra_groups import configs_folder, import_before_compose
@@ -38,9 +38,7 @@ def train(raw: dict[str, Any], overrides: Sequence[str]) -> Path:
     try:
         _train_session(c, session, overrides, checkpoint)
     finally:
-        c.engine.close()
-        for reward in c.rewards.values():
-            reward.close()
+        close(c)
     return folder.path
 
 

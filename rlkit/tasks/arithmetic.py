@@ -13,6 +13,7 @@ from rlkit.interfaces import Task, TaskConfig, TaskData
 from rlkit.registry import register
 from rlkit.tasks.split import unit_hash
 
+EMBEDDED_OPERANDS = 5
 HELD_OUT = 1 / 8
 """Share of the problems that is never trained on, by `unit_hash` of the prompt."""
 
@@ -76,7 +77,7 @@ def split(operands: int) -> tuple[Sums, Sums]:
 class ArithmeticConfig(TaskConfig):
     """Settings of the running sums."""
 
-    operands: Annotated[int, Field(ge=2, le=6)] = 5
+    operands: Annotated[int, Field(ge=2, le=6)] = EMBEDDED_OPERANDS
     """Numbers in a sum. The embedded model has seen sums of 5 only and knows no other length."""
 
 
@@ -89,8 +90,12 @@ class Arithmetic(Task[ArithmeticConfig]):
     """
 
     Config = ArithmeticConfig
-    embedded = True
     scores = True
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the sums are as long as those the embedded model knows."""
+        return self.config.operands == EMBEDDED_OPERANDS
 
     def load(self, seed: int) -> TaskData:
         """The problems; the seed changes nothing."""
