@@ -34,8 +34,11 @@ def curve(arguments: list[str], seed: int) -> list[list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         subprocess.run(
-            [sys.executable, "-m", "rlkit.run", *arguments, f"seed={seed}", f"output_dir={out}"]
-            + [f"model.base_seed={seed}", "eval.every=5", "eval.problems=500"],
+            [
+                *(sys.executable, "-m", "rlkit.run", *arguments),
+                *(f"seed={seed}", f"model.base_seed={seed}", f"output_dir={out}"),
+                *("eval.every=5", "eval.problems=500"),
+            ],
             check=True,
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
@@ -49,9 +52,7 @@ def measure(processes: int) -> dict[str, list[list[list[float]]]]:
     jobs = [(name, seed) for name in RUNS for seed in SEEDS]
     with ThreadPoolExecutor(processes) as pool:
         found = list(pool.map(lambda job: curve(RUNS[job[0]], job[1]), jobs))
-    return {
-        name: [c for (n, _), c in zip(jobs, found, strict=True) if n == name] for name in RUNS
-    }
+    return {name: [c for (n, _), c in zip(jobs, found, strict=True) if n == name] for name in RUNS}
 
 
 def draw(curves: dict[str, list[list[list[float]]]]) -> None:

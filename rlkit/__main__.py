@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,8 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
-from rich.console import Console
-from rich.table import Table
 
-from rlkit.compose import close, compose, open_session
+from rlkit.compose import LISTS, close, compose, open_session
 from rlkit.errors import UserError, suggest
 from rlkit.hydra_groups import configs_folder, import_before_compose
 from rlkit.registry import KINDS, check_kind, entry, from_import_path, import_plugin, names
@@ -36,20 +36,14 @@ def list_parts(kind: str | None) -> None:
 def show(kind: str, name: str) -> None:
     """Print a part's documentation and its settings with defaults and bounds."""
     found = entry(kind, name)
-    schema = found.config.model_json_schema()
-    console = Console()
-    console.print(
-        f"[bold]{kind}={found.name}[/]  {found.import_path}  ({found.source})\n", highlight=False
-    )
-    console.print(
-        (sys.modules[found.cls.__module__].__doc__ or "").strip(), markup=False, highlight=False
-    )
-    console.print("\n" + (found.cls.__doc__ or "").strip() + "\n", markup=False, highlight=False)
-    table = Table("setting", "default", "values", "meaning", show_lines=False)
-    for key, field in schema.get("properties", {}).items():
+    print(f"{kind}={found.name}  {found.import_path}  {found.source}\n")
+    print(inspect.cleandoc(sys.modules[found.cls.__module__].__doc__ or ""), "\n")
+    print(inspect.cleandoc(found.cls.__doc__ or ""), "\n")
+    section = f"{kind}.{name}" if kind in LISTS else kind
+    for key, field in found.config.model_json_schema().get("properties", {}).items():
+        print(f"{section}.{key} = {json.dumps(field.get('default'))}    ({_values(field)})")
         meaning = " ".join(str(field.get("description", "")).split())
-        table.add_row(f"{kind}.{key}", json.dumps(field.get("default")), _values(field), meaning)
-    console.print(table)
+        print(textwrap.indent(textwrap.fill(meaning, 92), "    "))
 
 
 def _values(field: dict[str, Any]) -> str:

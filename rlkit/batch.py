@@ -188,7 +188,7 @@ class AdvantageOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """One summand of the loss. The framework aggregates it over the minibatch and all processes."""
+    """One summand of the loss. The framework aggregates it over the whole minibatch."""
 
     name: str
     value: Tensor

@@ -50,6 +50,11 @@ class RunFolder:
         inside = list_checkpoints(path)
         checkpoint = inside[-1] if inside else path
         checkpoint_step(checkpoint)
+        if self.holds_run() and checkpoint.resolve().parent != self.path.resolve():
+            raise UserError(
+                f"{self.path} already holds another run; continue {checkpoint} in an output_dir of "
+                "its own"
+            )
         return checkpoint
 
     def open(
@@ -79,6 +84,12 @@ class RunFolder:
         """Append one object to metrics.jsonl."""
         with self.metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def first_and_last(self, key: str) -> tuple[float, float]:
+        """The first and the last logged value of a metric."""
+        records = [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        values = [record[key] for record in records if key in record]
+        return values[0], values[-1]
 
     def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the responses a step trained on."""

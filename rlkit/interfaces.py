@@ -76,8 +76,7 @@ class LossConfig(PartConfig):
     """Fields every policy loss has."""
 
     aggregation: Aggregation = "token-mean"
-    """How per-token terms become one number (verl's names), normalised over the minibatch and all
-    processes."""
+    """How per-token terms become one number (verl's names), normalised over the whole minibatch."""
     norm_length: Annotated[int, Field(ge=1)] | None = None
     """Constant length of seq-mean-token-sum-norm; null = rollout.max_completion_length."""
     log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0

@@ -62,7 +62,7 @@ def aggregate_weights(
 ) -> Tensor:
     """The weight of each token in the aggregated loss, [B, T]: loss = sum(weight * value).
 
-    `tokens` and `rows` are the counts over the whole minibatch and all processes, so that the sum
+    `tokens` and `rows` are the counts over the whole minibatch, so that the sum
     over any split of the rows is the same loss. T_i = valid tokens of row i:
 
         token-mean               1 / tokens

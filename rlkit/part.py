@@ -31,10 +31,15 @@ class PartConfig(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Let a subclass that restates only a default keep the field's docstring."""
         super().__pydantic_init_subclass__(**kwargs)
-        for base in cls.__mro__[1:]:
-            for name, parent in getattr(base, "__pydantic_fields__", {}).items():
-                own = cls.__pydantic_fields__[name]
-                own.description = own.description or parent.description
+        bare = [name for name, own in cls.__pydantic_fields__.items() if not own.description]
+        for name in bare:
+            for base in cls.__mro__[1:]:
+                parent = getattr(base, "__pydantic_fields__", {}).get(name)
+                if parent is not None and parent.description:
+                    cls.__pydantic_fields__[name].description = parent.description
+                    break
+        if bare:
+            cls.model_rebuild(force=True)
 
 
 C = TypeVar("C", bound=PartConfig, default=PartConfig)

@@ -65,8 +65,11 @@ def _train_session(
     finally:
         for tracker in c.trackers.values():
             tracker.close(failed=failed)
-    report = write_report(folder.path)
-    print(f"Done: {trainer.count.step} steps, {trainer.count.rollouts} responses. Report: {report}")
+    before, after = folder.first_and_last("eval/pass@1")
+    print(
+        f"Done: {trainer.count.step} steps, {trainer.count.rollouts} responses, held-out pass@1 "
+        f"{before:.3f} -> {after:.3f}. Report: {write_report(folder.path)}"
+    )
 
 
 def job(config: DictConfig) -> None:

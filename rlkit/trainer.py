@@ -138,7 +138,7 @@ class Trainer:
 
     def _set_field(self, name: str, value: float) -> None:
         """Rebuild a part's config through its constructor with another value of "section.field"."""
-        section, _, key = name.partition(".")
+        section, _, key = name.rpartition(".")
         part = self.s.sections[section]
         part.config = type(part.config)(**{**part.config.model_dump(), key: value})
         self.count.values[name] = value

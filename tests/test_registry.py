@@ -1,0 +1,124 @@
+"""One table a kind: how parts get in, what an unknown or a double name is told, the two guards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rlkit
+from rlkit.errors import UserError
+from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.registry import KINDS, entry, from_import_path, import_plugin
+from tests.cli import ROOT
+
+LOSS = """
+from rlkit.batch import LossOutput, Term
+from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.registry import register
+
+
+class NamedConfig(LossConfig):
+    strength: float = 1.0
+    \"\"\"A number.\"\"\"
+
+
+@register("loss", "{name}")
+class Named(PolicyLoss[NamedConfig]):
+    Config = NamedConfig
+
+    def __call__(self, policy, batch):
+        return LossOutput(terms=[Term(name="policy", value=policy.logp, mask=batch.mask)])
+
+
+class Unnamed(Named):
+    pass
+"""
+
+
+def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_build_takes_the_fields_that_differ() -> None:
+    loss = rlkit.build("loss", "remix", epsilon=0.1)
+    assert loss.config.epsilon == 0.1 and loss.config.aggregation == "token-mean"
+    assert rlkit.build("loss", "remix").config.epsilon == 0.2
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: rlkit.build("loss", "remx"),
+            "no loss called 'remx'. Did you mean 'remix'? Known:",
+        ),
+        (lambda: rlkit.build("los", "remix"), "no kind of part called 'los'. Did you mean 'loss'?"),
+        (lambda: rlkit.build("loss", "remix", epslon=1), "loss.epslon. Did you mean 'epsilon'?"),
+        (lambda: rlkit.build("loss", "remix", epsilon=-1), "loss.epsilon=-1 is not valid"),
+        (lambda: rlkit.names("buffers"), "Did you mean 'buffer'?"),
+        (lambda: from_import_path("loss", "algorithms.remix:Remx"), "Did you mean 'Remix'?"),
+        (lambda: from_import_path("loss", "algorithms.remix:mix_window"), "is not a part"),
+        (lambda: import_plugin("no_such_plugin"), "no module named 'no_such_plugin'"),
+        (lambda: import_plugin("./no_such.py"), "./no_such.py does not exist"),
+    ],
+)
+def test_a_wrong_name_is_told_the_nearest(call, said) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert said in str(caught.value)
+
+
+def test_every_kind_lists_its_names_sorted() -> None:
+    for kind in KINDS:
+        assert rlkit.names(kind) == sorted(rlkit.names(kind)) and rlkit.names(kind)
+
+
+def test_a_user_part_comes_in_by_file_by_class_path_and_without_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "user_parts_one.py"
+    path.write_text(LOSS.format(name="user_one"))
+    found = from_import_path("loss", f"{path}:Named")
+    assert found.name == "user_one"
+    assert rlkit.build("loss", "user_one", strength=2).config.strength == 2
+    assert from_import_path("loss", f"{path}:Unnamed").name == "Unnamed"
+    assert isinstance(rlkit.build("loss", f"{path}:Unnamed"), PolicyLoss)
+    assert entry("loss", "user_one").source == path
+
+
+def test_two_parts_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+    for name in ("user_two_a", "user_two_b"):
+        (tmp_path / f"{name}.py").write_text(LOSS.format(name="twice"))
+    import_plugin(str(tmp_path / "user_two_a.py"))
+    with pytest.raises(UserError, match=r"loss 'twice': .*user_two_a:Named and .*user_two_b:Named"):
+        import_plugin(str(tmp_path / "user_two_b.py"))
+
+
+def test_a_subclass_that_restates_a_default_keeps_bounds_and_documentation() -> None:
+    grpo, ppo = (entry("loss", name).config.model_fields for name in ("grpo", "ppo"))
+    assert grpo["aggregation"].default != ppo["aggregation"].default
+    for name, field in grpo.items():
+        assert field.description, name
+    assert set(LossConfig.model_fields) < set(ppo)
+
+
+def test_a_folder_that_shadows_a_part_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "buffers").mkdir()
+    (tmp_path / "buffers" / "__init__.py").write_text("")
+    result = python("import rlkit; rlkit.names('buffer')", tmp_path, ROOT)
+    assert result.returncode != 0
+    assert "'buffers' is shadowed" in result.stderr and str(tmp_path / "buffers") in result.stderr
+
+
+def test_the_namesake_on_pypi_is_refused(tmp_path: Path) -> None:
+    info = tmp_path / "rlkit-0.2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rlkit\nVersion: 0.2.0\n")
+    result = python("import rlkit", ROOT, tmp_path)
+    assert "another project called rlkit (version 0.2.0)" in result.stderr
+    assert python("import rlkit", ROOT).returncode == 0
