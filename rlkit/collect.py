@@ -78,7 +78,7 @@ class Collector:
 
     def __init__(
         self,
-        engine: RolloutEngine,
+        engine: RolloutEngine[Any],
         rewards: RewardSet,
         advantage: AdvantageEstimator,
         tokenizer: Any,

@@ -50,7 +50,7 @@ class Composition:
     schedule: ReincarnationSchedule
     task: Task
     eval_task: Task
-    engine: RolloutEngine
+    engine: RolloutEngine[Any]
     rewards: Mapping[str, Reward]
     eval_rewards: Mapping[str, Reward]
     trackers: Mapping[str, Tracker]

@@ -33,7 +33,7 @@ class Evaluator:
         self,
         prompts: Sequence[Prompt],
         rewards: RewardSet,
-        engine: RolloutEngine,
+        engine: RolloutEngine[Any],
         tokenizer: Any,
         config: EvalConfig,
     ) -> None:

@@ -45,7 +45,7 @@ class Session:
     parts: Parts
     buffer: ReplayBuffer
     schedule: ReincarnationSchedule
-    engine: RolloutEngine
+    engine: RolloutEngine[Any]
     collector: Collector
     prompts: PromptStream
     evaluator: Evaluator

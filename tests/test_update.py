@@ -14,7 +14,7 @@ from rlkit.collect import Collector
 from rlkit.config import RunConfig, TrainConfig
 from rlkit.data import Prompts
 from rlkit.errors import UserError
-from rlkit.policy import Policy
+from rlkit.policy import Policy, Tokens
 from rlkit.prepare import Forwards, Parts, TrainBatch, prepare
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
@@ -64,7 +64,7 @@ def move(policy: Policy) -> None:
 
 def test_learning_rates_by_hand() -> None:
     def rates(kind: str) -> list[float]:
-        train = TrainConfig(steps=6, warmup_steps=2, lr_scheduler_type=kind)  # type: ignore[arg-type]
+        train = TrainConfig(steps=6, warmup_steps=2, lr_scheduler_type=kind)
         return [learning_rate_factor(step, train) for step in range(1, 7)]
 
     assert rates("constant") == [0.5, 1, 1, 1, 1, 1]
@@ -94,7 +94,12 @@ def test_only_the_forwards_a_part_reads_are_computed(monkeypatch: pytest.MonkeyP
     groups = rollout(policy, step=1)
     calls: list[int] = []
     real = policy.logp
-    monkeypatch.setattr(policy, "logp", lambda tokens: calls.append(1) or real(tokens))
+
+    def counted(tokens: Tokens) -> torch.Tensor:
+        calls.append(len(tokens.lengths))
+        return real(tokens)
+
+    monkeypatch.setattr(policy, "logp", counted)
     prepared(policy, groups, 3, parts(loss="topr"))
     assert not calls, "TOPR reads the behaviour policy alone"
     prepared(policy, groups, 1, parts(loss="remix"))
