@@ -24,7 +24,7 @@ PICTURE = ROOT / "docs" / "embedded.png"
 RUNS = {
     "ReMix": ["algorithm=remix", "buffer=fifo", "anchor=kl_convex"],
     "GRPO": ["algorithm=grpo"],
-    "control: ReMix's updates, no replay": ["+experiment=grpo_utd_control"],
+    "control: ReMix's fresh responses and passes, no replay": ["+experiment=grpo_utd_control"],
 }
 SEEDS = range(5)
 
