@@ -60,9 +60,11 @@ PANELS = (
 )
 """What a run's page shows, in this order; a panel without a matching metric is left out."""
 
-STYLE = """body{font:15px/1.45 system-ui,sans-serif;max-width:1280px;margin:2em auto;color:#222}
+STYLE = """body{font:15px/1.45 system-ui,sans-serif;max-width:1280px;
+margin:2em auto;padding:0 1.5em;color:#222}
 td,th{padding:.1em .9em .1em 0;text-align:left}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(460px,1fr));gap:.5em}"""
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(460px,1fr));gap:.5em}
+.plots>*{min-width:0;overflow:hidden}"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +229,10 @@ def _figure(title: str, x: str, y: str) -> Figure:
 
 
 def _plots(figures: Sequence[Figure]) -> str:
-    divs = (figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures)
+    divs = (
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
+        for figure in figures
+    )
     return f'<div class="plots">{"".join(f"<div>{div}</div>" for div in divs)}</div>'
 
 
