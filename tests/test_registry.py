@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import rlkit
+from rlkit import registry
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.registry import KINDS, entry, from_import_path, import_plugin
@@ -37,6 +39,16 @@ class Named(PolicyLoss[NamedConfig]):
 class Unnamed(Named):
     pass
 """
+
+
+@pytest.fixture(autouse=True)
+def _same_parts_afterwards() -> Iterator[None]:
+    """What a test registers is gone after it: other tests list every registered part."""
+    registry.load_parts()
+    before = dict(registry._table)
+    yield
+    registry._table.clear()
+    registry._table.update(before)
 
 
 def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
