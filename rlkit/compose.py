@@ -197,26 +197,27 @@ def components(c: Composition) -> dict[str, Any]:
         *((f"reward.{name}", part) for name, part in c.rewards.items()),
         *((f"tracker.{name}", part) for name, part in c.trackers.items()),
     ]
+    owners = importlib.metadata.packages_distributions()
     out = {}
     for section, part in rows:
         cls = type(part)
         source = Path(inspect.getsourcefile(cls) or "")
         out[section] = {
             "import_path": f"{cls.__module__}:{cls.__qualname__}",
-            "version": _version(cls.__module__),
+            "version": _version(cls.__module__.partition(".")[0], owners),
             "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             "config": part.config.model_dump(mode="json"),
         }
     return out
 
 
-def _version(module: str) -> str | None:
-    top = module.partition(".")[0]
-    owners = importlib.metadata.packages_distributions().get(top)
-    if owners:
-        return f"{owners[0]} {importlib.metadata.version(owners[0])}"
+def _version(package: str, owners: Mapping[str, Sequence[str]]) -> str | None:
+    """The distribution a top-level package belongs to, with its version."""
+    if package in owners:
+        name = owners[package][0]
+        return f"{name} {importlib.metadata.version(name)}"
     home = Path(rlkit.__file__).parent.parent
-    return f"rlkit-rft {rlkit.__version__}" if (home / top).is_dir() else None
+    return f"rlkit-rft {rlkit.__version__}" if (home / package).is_dir() else None
 
 
 def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:

@@ -71,7 +71,7 @@ class Objective:
 
         The penalty is on the `anchored` rows ([B] bool).
         """
-        full_mask = batch.mask
+        whole = batch
         weight: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         for name, correction in self.corrections:
@@ -90,13 +90,13 @@ class Objective:
             and self.anchor.placement == "loss"
             and self.anchor.references(self.step)
         ):
-            value = self.anchor.penalty(policy.logp, batch, self.step)
+            value = self.anchor.penalty(policy.logp, whole, self.step)
             per_token = all(term.value.dim() > 1 for term in out.terms)
             terms.append(
                 Term(
                     name=ANCHOR,
                     value=torch.where(anchored[:, None], value, 0.0),
-                    mask=full_mask,
+                    mask=whole.mask,
                     aggregation=None if per_token else "seq-mean-token-mean",
                 )
             )

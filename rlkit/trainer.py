@@ -281,7 +281,8 @@ class Trainer:
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint; the policy's weights have been loaded from it already."""
-        state = {name: load_tree(checkpoint / "state" / name) for name in self._state()}
+        files = (checkpoint / "state").glob("*.json")
+        state = {path.stem: load_tree(path.with_suffix("")) for path in files}
         self.count = Counters(**state["counters"])
         self.updater.load_state_dict(state["updater"])
         self.s.prompts.load_state_dict(state["prompts"])

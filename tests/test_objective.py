@@ -4,6 +4,7 @@ split."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,10 +71,20 @@ class ToBase(AnchorPolicy):
 
 
 class Halve(Correction):
-    """Weight one half, and row 0 leaves the mask."""
+    """Weight one half."""
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         return Corrected(batch=batch, weight=torch.full_like(batch.behavior_logp, 0.5))
+
+
+class DropFirst(Correction):
+    """Row 0 leaves the mask."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        mask = batch.mask.clone()
+        mask[0] = False
+        kept = replace(batch, mask=mask)
+        return Corrected(batch=kept, weight=torch.ones_like(batch.behavior_logp))
 
 
 def make_batch(rows: int = 7, length: int = 5, seed: int = 0) -> tuple[Tensor, LossBatch]:
@@ -228,6 +239,23 @@ def test_a_correction_weighs_the_policy_term_and_not_the_penalty() -> None:
     penalty = run([], True) - run([], False)
     halved = run([("halve", Halve())], True)
     assert halved == pytest.approx(0.5 * run([], False) + penalty)
+
+
+def test_what_a_correction_drops_from_the_policy_term_stays_held_to_the_anchor() -> None:
+    logp, batch = make_batch()
+    theta = logp.clone().requires_grad_()
+
+    def forward(part: Tensor) -> PolicyTerms:
+        return PolicyTerms(logp=theta[part], entropy=torch.zeros_like(theta[part]))
+
+    anchor = ToBase(AnchorConfig(beta=0.5, gradient_estimator="k2"))
+    Objective(Surrogate(), [("drop", DropFirst())], anchor).backward(
+        forward, batch, [torch.arange(7)]
+    )
+    assert theta.grad is not None
+    d = torch.where(batch.mask, logp - batch.anchor_logp["base"], 0.0)
+    expected = 0.5 * d[0] / batch.mask.sum()
+    torch.testing.assert_close(theta.grad[0], expected, atol=1e-12, rtol=0)
 
 
 def test_clip_and_ratio_metrics_are_split_by_age() -> None:
