@@ -14,7 +14,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from algorithms.ppo import clipped_surrogate, surrogate_output
+from algorithms.ppo import clipped_surrogate
+from algorithms.ratio import policy_output, rows_of
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.registry import register
@@ -33,11 +34,12 @@ Metric = Literal["fraction", "pos_neg"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The clip bounds the search ended at, and the balance they give."""
+    """The clip bounds the search ended at, the balance they give, and how many steps it took."""
 
     low: float
     high: float
     balance: float
+    steps: int
 
 
 def bound_values(start: float, stop: float, step: float, *, partial: bool) -> Tensor:
@@ -126,7 +128,10 @@ def balanced_bounds(ratio: Tensor, advantage: Tensor, weight: Tensor, c: BapoCon
     reached = (balance >= c.target).nonzero()
     end = int(reached[0]) if len(reached) else len(balance) - 1
     return Bounds(
-        low=lows[i_low[end]].item(), high=highs[i_high[end]].item(), balance=balance[end].item()
+        low=lows[i_low[end]].item(),
+        high=highs[i_high[end]].item(),
+        balance=balance[end].item(),
+        steps=end,
     )
 
 
@@ -152,10 +157,19 @@ class BAPO(PolicyLoss[BapoConfig]):
         value, clipped = clipped_surrogate(
             ratio, batch.advantage, bounds.low, bounds.high, dual_clip=c.dual_clip
         )
-        out = surrogate_output(value, clipped, ratio, mask)
-        found = {"c_low": bounds.low, "c_high": bounds.high, "balance": bounds.balance}
-        figures = {name: ratio.new_full((len(mask),), figure) for name, figure in found.items()}
-        return LossOutput(terms=out.terms, metrics={**out.metrics, **figures})
+        figures = {
+            "c_low": bounds.low,
+            "c_high": bounds.high,
+            "balance": bounds.balance,
+            "search_steps": bounds.steps,
+        }
+        return policy_output(
+            value,
+            mask,
+            ratio=ratio,
+            clip_fraction=clipped,
+            **{name: rows_of(figure, ratio) for name, figure in figures.items()},
+        )
 
 
 class BapoAuthorsRepoConfig(BapoConfig):

@@ -6,16 +6,19 @@ surrogate and differ in how its tokens are aggregated, and in the advantage they
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import TypeVar
 
-from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
-from rlkit.interfaces import LossConfig, PolicyLoss
+from algorithms.ratio import RatioConfig, RatioLoss, policy_output
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.ops import Aggregation
 from rlkit.registry import register
+
+ClipHigh = Annotated[float, Field(gt=0)]
 
 
 def clipped_surrogate(
@@ -46,23 +49,12 @@ def clipped_surrogate(
     return value, clipped.to(ratio.dtype)
 
 
-def surrogate_output(value: Tensor, clipped: Tensor, ratio: Tensor, mask: Tensor) -> LossOutput:
-    """One per-token term [B, T] and the metrics every surrogate has."""
-    return LossOutput(
-        terms=[Term(name="policy", value=value, mask=mask)],
-        metrics={"clip_fraction": clipped, "ratio_mean": ratio, "ratio_max": ratio},
-    )
-
-
-class PPOConfig(LossConfig):
+class PPOConfig(RatioConfig):
     """Settings of the clipped surrogate."""
 
-    ratio_to: Literal["prox", "behavior"] = "prox"
-    """Denominator of the ratio: the policy at the start of the step, or the one that sampled the
-    response."""
     clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Lower clip: ratios below 1 - clip_low give no gradient where the advantage is negative."""
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    clip_high: ClipHigh = 0.2
     """Upper clip: ratios above 1 + clip_high give no gradient where the advantage is positive."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     """Bounds the loss of negative advantages by dual_clip * |A| (arXiv:1912.09729); null = off."""
@@ -79,22 +71,19 @@ class PPOConfig(LossConfig):
         return self
 
 
+PC = TypeVar("PC", bound=PPOConfig, default=PPOConfig)
+
+
 @register("loss", "ppo")
-class PPO(PolicyLoss[PPOConfig]):
+class PPO(RatioLoss[PC]):
     """L = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), averaged over tokens."""
 
     Config = PPOConfig
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The log-probs under the ratio."""
-        return frozenset({self.config.ratio_to})
-
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
         c = self.config
-        other = batch.prox_logp if c.ratio_to == "prox" else batch.behavior_logp
-        ratio = self.ratio(policy.logp, other, batch.mask)
+        ratio = self.ratio(policy.logp, self.other(batch), batch.mask)
         value, clipped = clipped_surrogate(
             ratio,
             batch.advantage,
@@ -103,7 +92,7 @@ class PPO(PolicyLoss[PPOConfig]):
             dual_clip=c.dual_clip,
             delta=c.delta,
         )
-        return surrogate_output(value, clipped, ratio, batch.mask)
+        return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
 
 
 class GRPOConfig(PPOConfig):
@@ -113,7 +102,7 @@ class GRPOConfig(PPOConfig):
 
 
 @register("loss", "grpo")
-class GRPO(PPO):
+class GRPO(PPO[PPOConfig]):
     """GRPO's surrogate: PPO's, averaged over the tokens of a response and then over responses."""
 
     Config = GRPOConfig
@@ -126,7 +115,23 @@ class DrGRPOConfig(PPOConfig):
 
 
 @register("loss", "dr_grpo")
-class DrGRPO(PPO):
+class DrGRPO(PPO[PPOConfig]):
     """Dr. GRPO's surrogate: PPO's, summed over tokens and divided by a constant length."""
 
     Config = DrGRPOConfig
+
+
+class DapoConfig(PPOConfig):
+    """Settings of DAPO: a wider upper clip, token mean (arXiv:2503.14476, Eqs. 8-12)."""
+
+    clip_high: ClipHigh = 0.28
+
+
+@register("loss", "dapo")
+class DAPO(PPO[PPOConfig]):
+    """DAPO's surrogate: PPO's with clip-higher.
+
+    Its dynamic sampling is correction=zero_variance_filter, its soft punishment reward=overlong.
+    """
+
+    Config = DapoConfig

@@ -11,7 +11,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.ppo import clipped_surrogate, surrogate_output
+from algorithms.ppo import clipped_surrogate
+from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.registry import register
@@ -68,4 +69,4 @@ class Remix(PolicyLoss[RemixConfig]):
             lower_clamp_zero=c.lower_clamp_zero,
         )
         value, clipped = clipped_surrogate(ratio, batch.advantage, low, high)
-        return surrogate_output(value, clipped, ratio, batch.mask)
+        return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)

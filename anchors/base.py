@@ -34,9 +34,11 @@ class BaseAnchor(AnchorPolicy[AC]):
         self.frozen[BASE] = policy.freeze()
 
     def state_dict(self) -> State:
-        """The weights of each frozen policy."""
-        return {name: reference.state_dict() for name, reference in self.frozen.items()}
+        """The weights of each frozen policy, and the factor of the coefficient."""
+        frozen = {name: reference.state_dict() for name, reference in self.frozen.items()}
+        return {"factor": self.factor, "frozen": frozen}
 
     def restore(self, policy: FreezablePolicy, state: State) -> None:
         """Take back `state_dict()`; the policy rebuilds the frozen ones."""
-        self.frozen = {name: policy.restore(weights) for name, weights in state.items()}
+        self.factor = state["factor"]
+        self.frozen = {name: policy.restore(weights) for name, weights in state["frozen"].items()}

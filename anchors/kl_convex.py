@@ -5,7 +5,6 @@ From ReMix (arXiv:2507.06892), which prints lambda(t) but neither beta nor the K
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -13,17 +12,10 @@ from pydantic import Field
 
 from anchors.base import BASE, BaseAnchor
 from rlkit.interfaces import AnchorConfig, FreezablePolicy, Reference
+from rlkit.ops import DIGITS, staircase
 from rlkit.registry import register
 
 PRECEDENT = "precedent"
-DIGITS = 12
-"""Weights are rounded, so that 1 - 3 * 0.1 is 0.7 and a weight of zero is zero."""
-
-
-def base_share(step: int, start: int, interval: int, decrement: float, floor: float) -> float:
-    """The lambda(t) = max(1 - decrement ceil(max(t - start, 0) / interval), floor) of a step t."""
-    falls = math.ceil(max(step - start, 0) / interval)
-    return round(max(1 - decrement * falls, floor), DIGITS)
 
 
 class KLConvexConfig(AnchorConfig):
@@ -52,9 +44,12 @@ class KLConvex(BaseAnchor[KLConvexConfig]):
     Config = KLConvexConfig
 
     def weights(self, step: int) -> Mapping[str, float]:
-        """lambda(step) on the base, the rest on the precedent policy."""
+        """lambda(step) on the base, the rest on the precedent policy.
+
+        lambda(t) = max(1 - decrement ceil(max(t - start, 0) / interval), floor)
+        """
         c = self.config
-        share = base_share(step, c.start, c.interval, c.decrement, c.floor)
+        share = staircase(step, c.start, c.interval, c.decrement, c.floor)
         return {BASE: share, PRECEDENT: round(1 - share, DIGITS)}
 
     def reference(self, name: str) -> Reference | None:

@@ -192,7 +192,8 @@ class Term:
 
     name: str
     value: Tensor
-    """[B, T] per token, or [B] per sequence (then averaged over sequences)."""
+    """[B, T] per token, or [B] per sequence, which then weighs what its tokens do together: under
+    seq-mean-token-mean every sequence alike."""
     mask: Tensor
     """[B, T] bool; under scope "token" it may depend on the batch but not on the policy's
     log-probs."""

@@ -8,11 +8,12 @@ stands above both as a pure function.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import TypeVar
@@ -29,6 +30,7 @@ from rlkit.batch import (
     Request,
     Sample,
     Score,
+    Term,
 )
 from rlkit.environment import (
     Reward,
@@ -38,7 +40,17 @@ from rlkit.environment import (
     TaskData,
     Tracker,
 )
-from rlkit.ops import Aggregation, KLEstimator, kl_penalty, kl_value, masked_ratio, stream_rng
+from rlkit.ops import (
+    Aggregation,
+    Clamps,
+    KLEstimator,
+    adaptive_coefficient,
+    kl_penalty,
+    kl_value,
+    masked_ratio,
+    scaled_gradient,
+    stream_rng,
+)
 from rlkit.part import C, Part, PartConfig, State
 
 __all__ = [
@@ -118,13 +130,20 @@ class Correction(Part[C]):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Literal["token", "group", "minibatch"]] = "token"
+    """Which rows must be seen together, as for a loss. A mask that depends on the policy's
+    log-probs needs "minibatch", since it changes the counts of the aggregation."""
 
-    @abstractmethod
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch, possibly with a smaller mask, and the weight of each token.
 
-        `policy` is detached.
+        `policy` is detached. By default neither changes.
         """
+        return Corrected(batch=batch, weight=torch.ones_like(policy.logp))
+
+    def terms(self, policy: PolicyTerms, batch: LossBatch) -> Sequence[Term]:
+        """Terms to add to the loss; none by default. `policy` is differentiable here."""
+        return ()
 
 
 # --- advantages
@@ -263,6 +282,20 @@ class AnchorConfig(PartConfig):
     """Leave groups whose advantages are all zero out of the penalty, as arXiv:2505.22257 (Eq. 8)
     does: without a reward signal the penalty would be their only push. false = TRL's and
     DeepSeekMath's behaviour."""
+    bias_correction: bool = False
+    """Multiply the penalty by the ratio pi/prox, differentiated too: the unbiased estimate of
+    DeepSeek-V3.2 (arXiv:2512.02556), TRL's `use_bias_correction_kl`."""
+    log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
+    """The value's log-ratio is clamped to [-c, c]; null = no clamp. A gradient by another
+    estimator is not."""
+    value_clamp: Annotated[float, Field(gt=0)] | None = None
+    """A token's value is clamped to [-c, c] (verl's low_var_kl: 10); null = no clamp."""
+    target_kl: Annotated[float, Field(gt=0)] | None = None
+    """Moves the coefficient after each step so that `anchor/kl` comes near this value
+    (arXiv:1909.08593); null = a constant beta."""
+    horizon: Annotated[int, Field(ge=1)] = 40
+    """Steps over which an error of the KL is corrected, if target_kl is set. The source counts
+    10,000 responses, which is 40 steps of 256."""
     placement: Literal["loss", "reward"] = "loss"
     """"loss" adds the penalty to the loss; "reward" subtracts beta * k1 from the token rewards
     (PPO's classic form)."""
@@ -277,6 +310,8 @@ class AnchorPolicy(Part[AC]):
     Config: ClassVar[type[PartConfig]] = AnchorConfig
     proximal: str | None = None
     """The reference that replaces pi_k in `prox_logp`, if any."""
+    factor: float = 1.0
+    """What `target_kl` has multiplied beta with so far; part of the state."""
 
     @property
     def placement(self) -> Literal["loss", "reward"]:
@@ -306,34 +341,48 @@ class AnchorPolicy(Part[AC]):
         In the reward the value is k1 whatever the estimator, since k2 and k3 give a wrong gradient
         there.
         """
-        weights = self.weights(step)
-        in_reward = self.config.placement == "reward"
+        c, weights = self.config, self.weights(step)
         total = logp.new_zeros(logp.shape)
         for name in self.references(step):
             total = total + weights[name] * kl_penalty(
                 logp,
                 batch.anchor_logp[name],
                 batch.mask,
-                value="k1" if in_reward else self.config.value_estimator,
-                gradient=self.config.gradient_estimator,
-                behavior_logp=batch.behavior_logp if self.config.importance_weight else None,
+                value="k1" if c.placement == "reward" else c.value_estimator,
+                gradient=c.gradient_estimator,
+                clamps=Clamps(c.log_ratio_clamp, c.value_clamp),
             )
-        return self.config.beta * total
+        if c.importance_weight:
+            ratio = masked_ratio(logp.detach(), batch.behavior_logp, batch.mask, c.log_ratio_clamp)
+            total = scaled_gradient(total, ratio)
+        if c.bias_correction and c.placement == "loss":
+            total = total * masked_ratio(logp, batch.prox_logp, batch.mask, c.log_ratio_clamp)
+        return c.beta * self.factor * total
 
     def metrics(self, logp: Tensor, batch: LossBatch, step: int) -> dict[str, Tensor]:
         """Unreduced KL values [B, T] for the log: `kl` (the weighted sum) and `kl_<name>`."""
         weights, out = self.weights(step), {"kl": logp.new_zeros(logp.shape)}
         for name in self.references(step):
-            value = kl_value(logp, batch.anchor_logp[name], batch.mask, self.config.value_estimator)
-            out[f"kl_{name}"] = value
-            out["kl"] = out["kl"] + weights[name] * value
+            out[f"kl_{name}"] = kl_value(
+                logp,
+                batch.anchor_logp[name],
+                batch.mask,
+                self.config.value_estimator,
+                Clamps(self.config.log_ratio_clamp, self.config.value_clamp),
+            )
+            out["kl"] = out["kl"] + weights[name] * out[f"kl_{name}"]
         return out
 
     def before_step(self, policy: FreezablePolicy, step: int) -> None:
         """Called after the step's log-probs are taken and before its update."""
 
     def after_step(self, policy: FreezablePolicy, step: int, metrics: Mapping[str, float]) -> None:
-        """Called after the step's update."""
+        """Called after the step's update; moves the coefficient if there is a `target_kl`."""
+        c = self.config
+        if c.target_kl is not None and "anchor/kl" in metrics:
+            self.factor = adaptive_coefficient(
+                self.factor, metrics["anchor/kl"], 1, target=c.target_kl, horizon=c.horizon
+            )
 
     @abstractmethod
     def rebase(self, policy: FreezablePolicy) -> None:

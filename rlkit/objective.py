@@ -83,7 +83,9 @@ class Objective:
                 weight.dtype
             )
         out = self.loss(policy, batch)
+        extra = [t for _, c in self.corrections for t in c.terms(policy, batch)]
         terms = [_weighted(term, weight) if weight is not None else term for term in out.terms]
+        terms += extra
         metrics.update({f"{POLICY}/{k}": v for k, v in out.metrics.items()})
         if (
             self.anchor is not None
@@ -119,21 +121,39 @@ class Objective:
         total: Tensor | None = None
         for term in terms:
             tokens, rows = (count.to(term.value.dtype) for count in counts[term.name])
-            if term.value.dim() == 1:
-                keep = term.mask.any(-1)
-                share = torch.where(keep, term.value, 0.0).sum() / rows.clamp(min=1)
-            else:
-                weights = aggregate_weights(
-                    term.mask,
-                    term.aggregation or config.aggregation,  # type: ignore[arg-type]
-                    tokens=tokens,
-                    rows=rows,
-                    norm_length=config.norm_length or self.max_completion_length,
-                )
+            aggregation = term.aggregation or config.aggregation
+            weights = aggregate_weights(
+                term.mask,
+                aggregation,  # type: ignore[arg-type]
+                tokens=tokens,
+                rows=rows,
+                norm_length=config.norm_length or self.max_completion_length,
+            )
+            if term.value.dim() > 1:
                 share = (weights * torch.where(term.mask, term.value, 0.0)).sum()
+            else:
+                weights = self._row_weights(term, weights, rows)
+                share = (weights * torch.where(weights != 0, term.value, 0.0)).sum()
             total = term.weight * share if total is None else total + term.weight * share
         assert total is not None, "a loss must return at least one term"
         return total
+
+    def _row_weights(self, term: Term, weights: Tensor, rows: Tensor) -> Tensor:
+        """The weight [B] of a value a response: that of its tokens together.
+
+        Under seq-mean-token-mean an empty response that counts keeps its place in the mean.
+        """
+        total = weights.sum(-1)
+        aggregation = term.aggregation or self.loss.config.aggregation
+        if self.loss.config.count_empty_rows and aggregation == "seq-mean-token-mean":
+            total = torch.where(term.mask.any(-1), total, 1 / rows.clamp(min=1))
+        return total
+
+    @property
+    def scope(self) -> str:
+        """Which rows belong together: "token" if each stands alone in the loss and corrections."""
+        every = {self.loss.scope, *(c.scope for _, c in self.corrections)}
+        return "token" if every == {"token"} else "minibatch"
 
     def backward(self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor]) -> float:
         """Accumulate the gradient of the minibatch's loss by micro-batches; return its value.
@@ -141,7 +161,7 @@ class Objective:
         `splits` partitions the minibatch's rows.
         """
         anchored = self.anchored_rows(batch)
-        if self.loss.scope == "token" or len(splits) == 1:
+        if self.scope == "token" or len(splits) == 1:
             return self._backward_rows(forward, batch, splits, anchored)
         return self._backward_whole(forward, batch, splits, anchored)
 

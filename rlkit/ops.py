@@ -7,7 +7,8 @@ garbage at a masked position can give neither a value nor a NaN gradient.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+import math
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +21,10 @@ Aggregation = Literal[
     "seq-mean-token-sum",
     "seq-mean-token-sum-norm",
 ]
-KLEstimator = Literal["k1", "k2", "k3"]
+KLEstimator = Literal["k1", "abs", "k2", "k3"]
 RatioLevel = Literal["token", "geometric", "product"]
+DIGITS = 12
+"""Decimals kept where a share is computed, so that 1 - 3 * 0.1 is 0.7 and zero is zero."""
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -82,18 +85,43 @@ def aggregate_weights(
     return m if aggregation == "seq-mean-token-sum" else m / norm_length
 
 
-def kl_value(logp: Tensor, ref_logp: Tensor, mask: Tensor, estimator: KLEstimator) -> Tensor:
+class Clamps(NamedTuple):
+    """Bounds of a KL estimator's value, each with zero gradient beyond; None = none."""
+
+    log_ratio: float | None = None
+    """On d, to [-c, c] (verl's low_var_kl: 20)."""
+    value: float | None = None
+    """On the result, to [-c, c] (verl's low_var_kl: 10)."""
+
+
+UNCLAMPED = Clamps()
+
+
+def _signed_clamp(x: Tensor, bound: float | None) -> Tensor:
+    return x if bound is None else x.clamp(-bound, bound)
+
+
+def kl_value(
+    logp: Tensor,
+    ref_logp: Tensor,
+    mask: Tensor,
+    estimator: KLEstimator,
+    clamps: Clamps = UNCLAMPED,
+) -> Tensor:
     """Per-token estimator of KL(pi || ref) [B, T], with d = logp - ref_logp, 0 where masked.
 
-    k1 = d, k2 = d^2/2, k3 = e^{-d} - 1 + d (Schulman). Values: k1 and k3 are unbiased on samples of
-    pi. Gradients, on samples of pi: k1 zero-mean, k2 that of KL(pi||ref), k3 that of KL(ref||pi).
+    k1 = d, abs = |d|, k2 = d^2/2, k3 = e^{-d} - 1 + d (Schulman). Values: k1 and k3 are unbiased on
+    samples of pi. Gradients, on samples of pi: k1 zero-mean, k2 that of KL(pi||ref), k3 that of
+    KL(ref||pi).
     """
-    d = masked_log_ratio(logp, ref_logp, mask)
+    d = masked_log_ratio(logp, ref_logp, mask, clamps.log_ratio)
     if estimator == "k1":
-        return d
-    if estimator == "k2":
-        return 0.5 * d * d
-    return torch.expm1(-d) + d
+        value = d
+    elif estimator == "abs":
+        value = d.abs()
+    else:
+        value = 0.5 * d * d if estimator == "k2" else torch.expm1(-d) + d
+    return _signed_clamp(value, clamps.value)
 
 
 def kl_penalty(
@@ -103,31 +131,109 @@ def kl_penalty(
     *,
     value: KLEstimator,
     gradient: KLEstimator,
-    behavior_logp: Tensor | None = None,
+    clamps: Clamps = UNCLAMPED,
 ) -> Tensor:
     """A KL term [B, T]: one estimator's value, another's gradient (straight-through).
 
-    With `behavior_logp` the gradient is multiplied by the detached ratio pi/behavior.
+    The clamps are the value's; a gradient by another estimator is never clamped.
     """
+    shown = kl_value(logp, ref_logp, mask, value, clamps)
+    if value == gradient:
+        return shown
     carrier = kl_value(logp, ref_logp, mask, gradient)
-    if behavior_logp is not None:
-        carrier = masked_ratio(logp.detach(), behavior_logp, mask, clamp=20.0) * carrier
-    elif value == gradient:
-        return carrier
-    return kl_value(logp.detach(), ref_logp, mask, value) + (carrier - carrier.detach())
+    return shown.detach() + (carrier - carrier.detach())
+
+
+def scaled_gradient(value: Tensor, weight: Tensor) -> Tensor:
+    """The value as it is, with its gradient multiplied by a detached weight."""
+    carrier = weight.detach() * value
+    return value.detach() + (carrier - carrier.detach())
+
+
+def adaptive_coefficient(
+    coefficient: float, kl: float, responses: int, *, target: float, horizon: int
+) -> float:
+    """The coefficient after a step: c (1 + clip(kl / target - 1, -0.2, 0.2) responses / horizon).
+
+    Source: arXiv:1909.08593 (section 2.2), as in TRL and verl.
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + error * responses / horizon)
+
+
+def staircase(step: int, start: int, interval: int, decrement: float, floor: float) -> float:
+    """max(1 - decrement ceil(max(step - start, 0) / interval), floor), without rounding noise."""
+    falls = math.ceil(max(step - start, 0) / interval)
+    return round(max(1 - decrement * falls, floor), DIGITS)
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """0.5 max((V - R)^2, (clip(V, V_old -+ clip) - R)^2), and where the clip won, [B, T]."""
+    free = (values - returns).square()
+    if clip is None:
+        return 0.5 * free, torch.zeros_like(free)
+    near = values.clamp(old_values - clip, old_values + clip)
+    held = (near - returns).square()
+    return 0.5 * torch.max(free, held), (held > free).to(values.dtype)
+
+
+def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of x [B, T] over each row's valid tokens, [B]; 0 for a row without any."""
+    return torch.where(mask, x, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
+    """Sum of x [B, T] over each row's valid tokens, [B]."""
+    return torch.where(mask, x, 0.0).sum(-1)
+
+
+def hash_uniform(x: Tensor) -> Tensor:
+    """A number in [0, 1) for each entry of x, decided by its value alone.
+
+    A random choice by it does not depend on order, padding or micro-batches, and repeats on resume.
+    """
+    scaled = x.detach().double() * 12345.678901 + 0.6180339887
+    return torch.frac(torch.frac(scaled.abs()) * 97531.2468)
+
+
+def group_sum(x: Tensor, group: Tensor) -> Tensor:
+    """Sum of x [B] over the rows of the same group, given back to each row [B]."""
+    index, inverse = torch.unique(group, return_inverse=True)
+    return x.new_zeros(len(index)).index_add(0, inverse, x)[inverse]
 
 
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
     """Mean of x [B] over the rows of the same group, given back to each row [B]."""
+    return group_sum(x, group) / group_size(group, x.dtype)
+
+
+def group_max(x: Tensor, group: Tensor) -> Tensor:
+    """Maximum of x [B] over the rows of the same group, given back to each row [B]."""
     index, inverse = torch.unique(group, return_inverse=True)
-    total = x.new_zeros(len(index)).index_add_(0, inverse, x)
-    return total[inverse] / group_size(group, x.dtype)
+    lowest = x.new_full((len(index),), -torch.inf)
+    return lowest.scatter_reduce(0, inverse, x, "amax")[inverse]
+
+
+def group_log_mean_exp(x: Tensor, group: Tensor) -> Tensor:
+    """log mean exp(x) over the rows of the same group, without overflow, for each row [B]."""
+    top = group_max(x, group)
+    return top + group_mean((x - top).exp(), group).log()
 
 
 def group_size(group: Tensor, dtype: torch.dtype) -> Tensor:
     """How many rows are in each row's group [B]."""
     inverse: Tensor = torch.unique(group, return_inverse=True)[1]
     return torch.bincount(inverse).to(dtype)[inverse]
+
+
+def group_share(group: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight [B] that turns a mean over rows into a mean over groups of the groups' means.
+
+    It is B / (number of groups * size of the row's group): 1 where all groups are equally large.
+    """
+    return len(group) / (len(torch.unique(group)) * group_size(group, dtype))
 
 
 def group_centred(x: Tensor, group: Tensor) -> Tensor:

@@ -169,7 +169,8 @@ def add_references(
     }
     frozen = {name: anchor.reference(name) for name in sorted(wanted)}
     every = torch.arange(len(batch.group))
-    if parts.needs("prox") or anchor.placement == "reward" or None in frozen.values():
+    read = parts.needs("prox") or anchor.placement == "reward" or anchor.config.bias_correction
+    if read or None in frozen.values():
         stale = every[(batch.age > 0) | batch.expert] if forwards.exact else every
         prox = batch.behavior_logp.clone()
         prox[stale] = by_rows(policy.logp, tokens, stale, forwards.budget)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.interfaces import AdvantageEstimator, PartConfig
-from rlkit.ops import whiten
+from rlkit.ops import clipped_value_loss, whiten
 from rlkit.registry import register
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,18 +30,6 @@ def gae(token_reward: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: f
         next_value = torch.where(valid, values[:, t], next_value)
         advantage[:, t] = torch.where(valid, running, 0.0)
     return advantage
-
-
-def clipped_value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None
-) -> tuple[Tensor, Tensor]:
-    """0.5 max((V - R)^2, (clip(V, V_old -+ clip) - R)^2), and where the clip won, [B, T]."""
-    free = (values - returns).square()
-    if clip is None:
-        return 0.5 * free, torch.zeros_like(free)
-    near = values.clamp(old_values - clip, old_values + clip)
-    held = (near - returns).square()
-    return 0.5 * torch.max(free, held), (held > free).to(values.dtype)
 
 
 class GAEConfig(PartConfig):

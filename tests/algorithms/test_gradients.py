@@ -2,77 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
 from rlkit.batch import LossBatch
 from rlkit.objective import Objective, loss_value
 from rlkit.ops import aggregate_weights
 from rlkit.registry import build, names
 from rlkit.testing.losses import examples, value_and_grad
-
-Weights = Callable[[Tensor, LossBatch, Any], Tensor]
-
-
-def clipped(ratio: Tensor, a: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """r A, except 0 where A > 0 and r > high and where A < 0 and r < low."""
-    return ratio * a * ~((a > 0) & (ratio > high)) * ~((a < 0) & (ratio < low))
-
-
-def ppo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
-    return clipped((logp - b.prox_logp).exp(), b.advantage, 1 - c.clip_low, 1 + c.clip_high)
-
-
-def remix(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
-    centre = (b.prox_logp - b.behavior_logp).exp()
-    ratio = (logp - b.behavior_logp).exp()
-    return clipped(ratio, b.advantage, centre - c.epsilon, centre + c.epsilon)
-
-
-def bapo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
-    """The search as Algorithm 1 and the authors' code loop, with bounds as whole steps."""
-    ratio = (logp - b.behavior_logp).exp()
-    r, a = ratio[b.mask], b.advantage[b.mask]
-    w = b.behavior_logp[b.mask].exp() if c.prob_weight else torch.ones_like(r)
-    i_low = i_high = 0
-    n_low = round((c.c_low_max - c.c_low_start) / c.low_step)
-    n_high = round((c.c_high_max - c.c_high_start) / c.high_step)
-    while True:
-        low, high = c.c_low_start + i_low * c.low_step, c.c_high_start + i_high * c.high_step
-        p = (w * a * r.clamp(max=high))[a > 0].sum()
-        q = (w * -a * r.clamp(min=low))[a < 0].sum()
-        balance = p / (p + q) if c.metric == "fraction" else p / q
-        if balance >= c.target or (i_low == n_low and i_high == n_high):
-            break
-        if c.order == "high_first":
-            i_high, i_low = (i_high + 1, i_low) if i_high < n_high else (i_high, i_low + 1)
-        else:
-            i_high, i_low = (i_high, i_low + 1) if i_low < n_low else (i_high + 1, i_low)
-    g = clipped(ratio, b.advantage, low, high)
-    cap = torch.inf if c.dual_clip is None else c.dual_clip
-    return g * ~((b.advantage < 0) & (ratio > cap))
-
-
-def topr(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
-    """A where A > 0, min(1, product of the response's ratios) A where A < 0."""
-    delta = torch.where(b.mask, logp - b.behavior_logp, 0.0)
-    product = delta.sum(-1, keepdim=True).exp()
-    return torch.where(b.advantage > 0, 1.0, product.clamp(max=1.0)) * b.advantage
-
-
-CLOSED: dict[str, Weights] = {
-    "ppo": ppo,
-    "grpo": ppo,
-    "dr_grpo": ppo,
-    "remix": remix,
-    "bapo": bapo,
-    "bapo_authors_repo": bapo,
-    "topr": topr,
-}
+from tests.algorithms.closed import CLOSED, DENOMINATOR
 
 
 @pytest.mark.parametrize("name", names("loss"))
@@ -93,17 +31,6 @@ def test_the_gradient_is_the_closed_form(name: str, spread: float) -> None:
     )
     expected = -shares * CLOSED[name](logp, batch, loss.config)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-
-
-DENOMINATOR = {
-    "ppo": "prox_logp",
-    "grpo": "prox_logp",
-    "dr_grpo": "prox_logp",
-    "remix": "behavior_logp",
-    "bapo": "behavior_logp",
-    "bapo_authors_repo": "behavior_logp",
-    "topr": "behavior_logp",
-}
 
 
 @pytest.mark.parametrize("name", names("loss"))
