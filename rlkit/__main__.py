@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from rlkit.catalog import documentation, file_documentation, settings
 from rlkit.compose import LISTS, close, compose, open_session
 from rlkit.errors import UserError, suggest
 from rlkit.hydra_groups import configs_folder, import_before_compose
@@ -37,26 +37,12 @@ def show(kind: str, name: str) -> None:
     """Print a part's documentation and its settings with defaults and bounds."""
     found = entry(kind, name)
     print(f"{kind}={found.name}  {found.import_path}  {found.source}\n")
-    print(inspect.cleandoc(sys.modules[found.cls.__module__].__doc__ or ""), "\n")
-    print(inspect.cleandoc(found.cls.__doc__ or ""), "\n")
+    print(file_documentation(found), "\n")
+    print(documentation(found), "\n")
     section = f"{kind}.{name}" if kind in LISTS else kind
-    for key, field in found.config.model_json_schema().get("properties", {}).items():
-        print(f"{section}.{key} = {json.dumps(field.get('default'))}    ({_values(field)})")
-        meaning = " ".join(str(field.get("description", "")).split())
-        print(textwrap.indent(textwrap.fill(meaning, 92), "    "))
-
-
-def _values(field: dict[str, Any]) -> str:
-    """A field's type and bounds in a few characters."""
-    if "anyOf" in field:
-        return " or ".join(_values(option) for option in field["anyOf"])
-    if "enum" in field:
-        return " | ".join(map(str, field["enum"]))
-    if "const" in field:
-        return str(field["const"])
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = ", ".join(f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field)
-    return str(field.get("type", "any")) + (f" {bounds}" if bounds else "")
+    for each in settings(found):
+        print(f"{section}.{each.name} = {each.default}    ({each.values})")
+        print(textwrap.indent(textwrap.fill(each.meaning, 92), "    "))
 
 
 def check(path: str, kind: str | None) -> None:

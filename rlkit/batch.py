@@ -126,6 +126,12 @@ class LossBatch:
     """[B] int64, step - min(policy_version); 0 = made by pi_k."""
     expert: Tensor
     """[B] bool, a demonstration whose behavior_logp is unknown (zeros)."""
+    truncated: Tensor = None  # type: ignore[assignment]
+    """[B] bool, a response that was cut at the length limit; none of them where it is left out."""
+
+    def __post_init__(self) -> None:
+        if self.truncated is None:
+            object.__setattr__(self, "truncated", torch.zeros_like(self.expert))
 
     def rows(self, index: Tensor) -> LossBatch:
         """The responses at `index` ([b] int64), in that order."""

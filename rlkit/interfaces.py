@@ -47,7 +47,9 @@ from rlkit.ops import (
     adaptive_coefficient,
     kl_penalty,
     kl_value,
+    masked_log_ratio,
     masked_ratio,
+    ratio_weighted,
     scaled_gradient,
     stream_rng,
 )
@@ -150,8 +152,12 @@ class Correction(Part[C]):
 
 
 class AdvantageEstimator(Part[C]):
-    """Turns the rewards of a whole step's batch into advantages."""
+    """Turns the rewards of a whole step's batch into advantages.
 
+    `needs` names the log-probs that are read, as for a loss: "behavior", "prox".
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
     needs_critic: ClassVar[bool] = False
     needs_greedy: ClassVar[bool] = False
     min_group: ClassVar[int] = 1
@@ -285,6 +291,8 @@ class AnchorConfig(PartConfig):
     bias_correction: bool = False
     """Multiply the penalty by the ratio pi/prox, differentiated too: the unbiased estimate of
     DeepSeek-V3.2 (arXiv:2512.02556), TRL's `use_bias_correction_kl`."""
+    bias_correction_cap: Annotated[float, Field(gt=0)] | None = None
+    """Upper bound of that ratio (Trinity-RFT's corrected_k3: 2); null = none."""
     log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
     """The value's log-ratio is clamped to [-c, c]; null = no clamp. A gradient by another
     estimator is not."""
@@ -356,7 +364,8 @@ class AnchorPolicy(Part[AC]):
             ratio = masked_ratio(logp.detach(), batch.behavior_logp, batch.mask, c.log_ratio_clamp)
             total = scaled_gradient(total, ratio)
         if c.bias_correction and c.placement == "loss":
-            total = total * masked_ratio(logp, batch.prox_logp, batch.mask, c.log_ratio_clamp)
+            moved = masked_log_ratio(logp, batch.prox_logp, batch.mask)
+            total = ratio_weighted(total, moved, clamp=c.log_ratio_clamp, cap=c.bias_correction_cap)
         return c.beta * self.factor * total
 
     def metrics(self, logp: Tensor, batch: LossBatch, step: int) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ Aggregation = Literal[
     "seq-mean-token-mean",
     "seq-mean-token-sum",
     "seq-mean-token-sum-norm",
+    "token-sum-norm",
 ]
 KLEstimator = Literal["k1", "abs", "k2", "k3"]
 RatioLevel = Literal["token", "geometric", "product"]
@@ -73,12 +74,15 @@ def aggregate_weights(
         seq-mean-token-mean      1 / (rows T_i)
         seq-mean-token-sum       1 / rows
         seq-mean-token-sum-norm  1 / (rows norm_length)
+        token-sum-norm           1 / norm_length
     """
     m = mask.to(tokens.dtype)
     if aggregation == "token-mean":
         return m / tokens.clamp(min=1)
     if aggregation == "token-sum":
         return m
+    if aggregation == "token-sum-norm":
+        return m / norm_length
     m = m / rows.clamp(min=1)
     if aggregation == "seq-mean-token-mean":
         return m / mask.sum(-1, keepdim=True).clamp(min=1)
@@ -148,6 +152,18 @@ def scaled_gradient(value: Tensor, weight: Tensor) -> Tensor:
     """The value as it is, with its gradient multiplied by a detached weight."""
     carrier = weight.detach() * value
     return value.detach() + (carrier - carrier.detach())
+
+
+def ratio_weighted(
+    value: Tensor, log_ratio: Tensor, *, clamp: float | None = None, cap: float | None = None
+) -> Tensor:
+    """value * min(exp(log_ratio), cap), [B, T], both factors differentiated.
+
+    With log_ratio = log(pi / prox) it makes a KL estimator unbiased on samples of prox
+    (arXiv:2512.02556). `log_ratio` must be masked.
+    """
+    ratio = _signed_clamp(log_ratio, clamp).exp()
+    return value * (ratio if cap is None else ratio.clamp(max=cap))
 
 
 def adaptive_coefficient(

@@ -48,8 +48,12 @@ class Parts:
     anchor: AnchorPolicy[Any]
 
     def needs(self, what: str) -> bool:
-        """Whether the loss or a correction reads it."""
-        return what in self.loss.needs or any(what in c.needs for _, c in self.corrections)
+        """Whether the loss, a correction or the advantage reads it."""
+        return (
+            what in self.loss.needs
+            or any(what in c.needs for _, c in self.corrections)
+            or what in self.advantage.needs
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,7 @@ def collate(groups: Sequence[Group], step: int) -> tuple[list[Sample], Tokens, L
         group=torch.tensor([g for _, _, g in pairs]),
         age=torch.tensor([step - version for version in oldest]),
         expert=torch.tensor([s.source == "expert" for s in samples]),
+        truncated=torch.tensor([s.finish_reason == "length" for s in samples]),
     )
     return samples, tokens, batch
 

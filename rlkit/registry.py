@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from types import ModuleType, UnionType
+from typing import Any, TypeVar, Union, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -145,9 +145,13 @@ def validation_message(error: ValidationError, config: type[BaseModel], prefix: 
 
     It holds the key, what is wrong, and the nearest known key.
     """
-    first = error.errors()[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
+    first, *others = error.errors()
+    place = _without_union_label(config, first["loc"])
+    key = prefix + ".".join(str(part) for part in place)
     message = first["msg"].removeprefix("Value error, ")
+    for other in others:  # the other members of a union
+        if place != first["loc"] and _without_union_label(config, other["loc"]) == place:
+            message += " or " + other["msg"].removeprefix("Input should be ")
     if first["type"] == "extra_forbidden":
         known = _fields_beside(config, first["loc"])
         word = str(first["loc"][-1])
@@ -155,6 +159,15 @@ def validation_message(error: ValidationError, config: type[BaseModel], prefix: 
     if first["type"] == "value_error":
         return f"{key}: {message}" if first["loc"] else message
     return f"{key}={first['input']!r} is not valid: {message[0].lower()}{message[1:]}"
+
+
+def _without_union_label(
+    config: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[int | str, ...]:
+    """The place of an error without pydantic's name for the member of a union it tried."""
+    field = config.model_fields.get(str(location[0])) if location else None
+    origin = get_origin(field.annotation) if field else None
+    return location[:1] if origin in (Union, UnionType) else location
 
 
 def _fields_beside(config: type[BaseModel], location: Sequence[int | str]) -> list[str]:

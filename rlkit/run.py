@@ -98,9 +98,12 @@ def guarded(call: Callable[[], None]) -> int:
         return 0
     try:
         call()
+        sys.stdout.flush()
     except MAPPED as error:
         print(f"rlkit: {one_line(error)}", file=sys.stderr)
         return USER_ERROR
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

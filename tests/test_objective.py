@@ -105,6 +105,7 @@ def make_batch(rows: int = 7, length: int = 5, seed: int = 0) -> tuple[Tensor, L
         group=torch.arange(rows) // 2,
         age=torch.arange(rows) % 3,
         expert=torch.zeros(rows, dtype=torch.bool),
+        truncated=torch.zeros(rows, dtype=torch.bool),
     )
     return draw(rows, length) - 2, batch
 

@@ -69,24 +69,42 @@ def test_every_composition_trains_and_writes_its_folder(algorithm: str, tmp_path
     assert model(torch.tensor([tokenizer("1+2+3+4+5=")["input_ids"]])).logits.isfinite().all()
 
 
+def test_an_algorithm_file_holds_choices_and_no_field_of_a_part() -> None:
+    """A part's field there would stay behind when the part is swapped."""
+    for algorithm in ALGORITHMS:
+        file = yaml.safe_load((ROOT / "configs" / "algorithm" / f"{algorithm}.yaml").read_text())
+        assert file.keys() <= {"defaults", "train", "rollout", "eval"}, algorithm
+        chosen = {key for choice in file["defaults"] for key in choice}
+        assert chosen >= {f"override /{kind}" for kind in SWAPPED}, algorithm
+
+
 @pytest.mark.parametrize("kind", SWAPPED)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_part_swaps_under_every_composition(
-    algorithm: str, kind: str, tmp_path: Path
-) -> None:
-    """Each registered name of the kind composes and validates; a part's settings never stay
-    behind."""
+def test_every_part_swaps_into_the_main_composition(kind: str, tmp_path: Path) -> None:
+    """Each registered name of the kind composes and validates."""
     for name in names(kind):
-        result = run(
-            f"algorithm={algorithm}",
-            f"{kind}={name}",
-            "rollout.num_generations=4",
-            "dry_run=true",
-            cwd=tmp_path,
-        )
+        result = run(f"{kind}={name}", "dry_run=true", cwd=tmp_path)
         assert result.status == 0, f"{name}: {result.err}"
         assert f"{kind}={name}" in result.out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_kind_swaps_under_every_composition(algorithm: str, tmp_path: Path) -> None:
+    """All at once: whatever a composition leaves behind would be refused as an unknown key."""
+    file = yaml.safe_load((ROOT / "configs" / "algorithm" / f"{algorithm}.yaml").read_text())
+    chosen = {k.removeprefix("override /"): v for c in file["defaults"] for k, v in c.items()}
+    others = {kind: next(n for n in names(kind) if n != chosen[kind]) for kind in SWAPPED}
+    others |= {"loss": "ppo" if chosen["loss"] != "ppo" else "topr"}
+    swaps = [f"{kind}={name}" for kind, name in others.items()]
+    result = run(
+        f"algorithm={algorithm}",
+        *swaps,
+        "rollout.num_generations=4",
+        "dry_run=true",
+        cwd=tmp_path,
+    )
+    assert result.status == 0, result.err
+    assert all(swap in result.out for swap in swaps)
 
 
 @pytest.mark.parametrize(

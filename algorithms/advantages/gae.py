@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.interfaces import AdvantageEstimator, PartConfig
@@ -48,12 +49,18 @@ class GAEConfig(PartConfig):
     following it; null = no clip."""
 
 
+GC = TypeVar("GC", bound=GAEConfig, default=GAEConfig)
+
+
 @register("advantage", "gae")
-class GAE(AdvantageEstimator[GAEConfig]):
+class GAE(AdvantageEstimator[GC]):
     """PPO's advantages. The returns are A + V before whitening.
 
     Replayed responses keep their rewards and get values of the current critic. The ReMix sources
-    (arXiv:2507.06892) do not say how it estimates them; no off-policy correction is added here.
+    (arXiv:2507.06892) do not say how it estimates them; no off-policy correction is added here, but
+    in `gae_vtrace`.
+
+    Public code: agrees with verl's gae, masked tokens skipped and returns taken before whitening.
     """
 
     Config = GAEConfig

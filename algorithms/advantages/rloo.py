@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 from torch import Tensor
 
+from algorithms.advantages.outcome import SingletonConfig, lonely, outcome, standardised
 from rlkit.batch import AdvantageBatch, AdvantageOutput
-from rlkit.interfaces import AdvantageEstimator, PartConfig
-from rlkit.ops import group_centred, group_size, over_tokens
+from rlkit.interfaces import AdvantageEstimator
+from rlkit.ops import group_centred, group_size
 from rlkit.registry import register
+
+NORMALIZE_EPS = 1e-4
+"""TRL's, added to the standard deviation."""
 
 
 def leave_one_out(reward: Tensor, group: Tensor) -> Tensor:
@@ -19,26 +20,27 @@ def leave_one_out(reward: Tensor, group: Tensor) -> Tensor:
     return group_centred(reward, group) * size / (size - 1).clamp(min=1)
 
 
-class RlooConfig(PartConfig):
+class RlooConfig(SingletonConfig):
     """Settings of the leave-one-out baseline."""
 
-    singleton: Literal["raw_score", "zero"] = "raw_score"
-    """What a response alone in its group gets: its reward, or 0."""
+    normalize: bool = False
+    """Whether advantages are then brought to mean 0 and standard deviation 1 over the batch's
+    responses (TRL's normalize_advantages)."""
 
 
 @register("advantage", "rloo")
 class RLOO(AdvantageEstimator[RlooConfig]):
-    """A_i = R_i - mean of the other rewards of the group: an unbiased baseline without a critic."""
+    """A_i = R_i - mean of the other rewards of the group: an unbiased baseline without a critic.
+
+    Public code: agrees with verl's rloo (a lonely response keeps its reward), with verl's
+    rloo_vectorized (singleton=zero), and with TRL, whose KL stands in the reward.
+    """
 
     Config = RlooConfig
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
-        advantage = leave_one_out(b.reward, b.group)
-        if self.config.singleton == "raw_score":
-            alone = group_size(b.group, b.reward.dtype) == 1
-            advantage = torch.where(alone, b.reward, advantage)
-        return AdvantageOutput(
-            advantage=over_tokens(advantage, b.mask), returns=over_tokens(b.reward, b.mask)
-        )
+        c = self.config
+        advantage = lonely(leave_one_out(b.reward, b.group), b.reward, b.group, c.singleton)
+        return outcome(standardised(advantage, NORMALIZE_EPS) if c.normalize else advantage, b)

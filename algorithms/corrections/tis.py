@@ -1,54 +1,165 @@
-"""Truncated importance sampling (arXiv:1606.02647): weights for data of another policy."""
+"""Importance weights for data of another policy: truncated or masked."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
+from torch import Tensor
 
 from rlkit.batch import Corrected, LossBatch, PolicyTerms
 from rlkit.interfaces import Correction, PartConfig
-from rlkit.ops import masked_log_ratio, sequence_log_ratio
+from rlkit.ops import RatioLevel, masked_log_ratio, masked_mean, sequence_log_ratio
 from rlkit.registry import register
+
+Level = Literal["token", "sequence", "geometric"]
+Mode = Literal["none", "truncate", "mask"]
+Bound = Annotated[float, Field(gt=0)] | None
+TINY = 1e-8
+"""Mean weight below which weights are not divided by it (verl)."""
+
+
+def prox_over_behavior(batch: LossBatch) -> Tensor:
+    """log(prox / behavior) [B, T], 0 where masked.
+
+    Demonstrations have no behaviour log-probs and get 0 too.
+    """
+    known = batch.mask & ~batch.expert[:, None]
+    return masked_log_ratio(batch.prox_logp, batch.behavior_logp, known)
+
+
+def bounded_weight(log_weight: Tensor, mode: Mode, is_min: Bound, is_max: Bound) -> Tensor:
+    """exp(log_weight), cut to the bounds (truncate), 0 beyond them (mask), or as it is (none)."""
+    if mode == "none":
+        return log_weight.exp()
+    low = -math.inf if is_min is None else math.log(is_min)
+    high = math.inf if is_max is None else math.log(is_max)
+    weight = log_weight.clamp(low, high).exp()
+    if mode == "truncate":
+        return weight
+    return torch.where((log_weight < low) | (log_weight > high), 0.0, weight)
 
 
 class TISConfig(PartConfig):
     """Settings of the weight."""
 
-    level: Literal["token", "sequence"] = "token"
-    """One weight a token, or the product over the response."""
-    mode: Literal["truncate", "mask"] = "truncate"
-    """Beyond the bounds: the weight is cut to them, or 0 (IcePop, arXiv:2510.18855)."""
-    is_min: Annotated[float, Field(gt=0)] | None = None
+    level: Level = "token"
+    """One weight a token, the product over the response, or the product's T-th root."""
+    mode: Mode = "truncate"
+    """Beyond the bounds the weight is cut to them, or 0; none = the bounds are off."""
+    is_min: Bound = None
     """Lower bound of the weight; null = none."""
-    is_max: Annotated[float, Field(gt=0)] | None = 2.0
+    is_max: Bound = 2.0
     """Upper bound of the weight; null = none."""
-    log_weight_clamp: Annotated[float, Field(gt=0)] = 20.0
-    """The log of the weight is clamped to [-c, c] first, so that none overflows."""
+    is_log_clamp: Bound = 20.0
+    """The log of the weight is clamped to [-c, c] first, so that none overflows; null = no clamp.
+    """
+    is_batch_normalize: bool = False
+    """Whether weights are divided by their mean: over the minibatch's valid tokens, or over its
+    responses where a response has one weight."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.is_min is not None and self.is_max is not None and self.is_min > self.is_max:
+            raise ValueError(f"is_min={self.is_min} must not exceed is_max={self.is_max}")
+        return self
 
 
 @register("correction", "tis")
 class TIS(Correction[TISConfig]):
-    """Detached w = prox / behavior, truncated or masked; it multiplies the policy's terms.
+    """w = min(prox / behavior, 2) on the policy's terms: truncated importance sampling.
 
-    It completes a loss whose ratio is pi / prox. A loss whose ratio is pi / behavior needs none.
-    Demonstrations have no behaviour log-probs and get weight 1.
+    Detached; the source is arXiv:1606.02647. It completes a loss whose ratio is pi / prox. A loss
+    whose ratio is pi / behavior needs none. Demonstrations get weight 1.
+
+    Public code: agrees with verl's rollout_is=token (threshold 2, log clamp 20, normalisation
+    after the truncation), slime's vanilla_tis and TRL's token_truncate; OpenRLHF's tis has two
+    bounds and no log clamp.
     """
 
     Config = TISConfig
     needs = frozenset({"behavior", "prox"})
 
+    @property
+    def scope(self) -> Literal["token", "minibatch"]:  # type: ignore[override]
+        """A mean of weights is one of the whole minibatch."""
+        return "minibatch" if self.config.is_batch_normalize else "token"
+
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the weight [B, T]."""
         c = self.config
-        token = masked_log_ratio(batch.prox_logp, batch.behavior_logp, batch.mask)
-        level = sequence_log_ratio(token, batch.mask, "token" if c.level == "token" else "product")
-        log_weight = level.clamp(-c.log_weight_clamp, c.log_weight_clamp).expand_as(token)
-        low = -math.inf if c.is_min is None else math.log(c.is_min)
-        high = math.inf if c.is_max is None else math.log(c.is_max)
-        weight = log_weight.clamp(low, high).exp()
-        if c.mode == "mask":
-            weight = torch.where((log_weight < low) | (log_weight > high), 0.0, weight)
+        level: RatioLevel = "product" if c.level == "sequence" else c.level
+        log_weight = sequence_log_ratio(prox_over_behavior(batch), batch.mask, level)
+        if c.is_log_clamp is not None:
+            log_weight = log_weight.clamp(-c.is_log_clamp, c.is_log_clamp)
+        weight = bounded_weight(log_weight, c.mode, c.is_min, c.is_max)
+        if c.is_batch_normalize:
+            known = batch.mask & ~batch.expert[:, None]
+            mean = masked_mean(weight, known if c.level == "token" else known.any(-1, keepdim=True))
+            weight = torch.where(mean > TINY, weight / mean, weight)
+        weight = weight.expand_as(batch.prox_logp)
         return Corrected(batch=batch, weight=torch.where(batch.expert[:, None], 1.0, weight))
+
+
+class SeqTISConfig(TISConfig):
+    """Settings of the sequence weight."""
+
+    level: Level = "sequence"
+
+
+@register("correction", "seq_tis")
+class SeqTIS(TIS):
+    """w = min(prod_t prox_t / behavior_t, 2), the same on each token of a response.
+
+    Unbiased but for the truncation, at a variance that grows with the length.
+
+    Public code: agrees with verl's rollout_is=sequence and TRL's sequence_truncate.
+    """
+
+    Config = SeqTISConfig
+
+
+class IcePopConfig(TISConfig):
+    """Settings of IcePop: token weights outside [0.5, 5] are 0 (arXiv:2510.18855)."""
+
+    mode: Mode = "mask"
+    is_min: Bound = 0.5
+    is_max: Bound = 5.0
+
+
+@register("correction", "icepop")
+class IcePop(TIS):
+    """w = k where 0.5 <= k <= 5, else 0, with k = prox / behavior of the token.
+
+    Tokens on which training and sampling disagree give no gradient and stay in the denominators
+    (arXiv:2510.18855, Eqs. 1-3).
+
+    Public code: agrees with verl's rollout_is_threshold="0.5_5.0", slime's icepop_function and
+    OpenRLHF's icepop.
+    """
+
+    Config = IcePopConfig
+
+
+class MISConfig(TISConfig):
+    """Settings of masked importance sampling: TRL's defaults."""
+
+    level: Level = "sequence"
+    mode: Mode = "mask"
+    is_max: Bound = 3.0
+
+
+@register("correction", "mis")
+class MIS(TIS):
+    """w = k where is_min <= k <= is_max, else 0, with k = prod_t prox_t / behavior_t.
+
+    Masked importance sampling (Liu et al., "When Speed Kills Stability", 2025): a response too far
+    from the policy is left out rather than cut to the bound; the denominators keep it.
+
+    Public code: agrees with TRL's sequence_mask (its default, clip_max 3) and, with level=token,
+    token_mask.
+    """
+
+    Config = MISConfig

@@ -13,6 +13,7 @@ from rlkit.interfaces import AdvantageEstimator
 from rlkit.testing.base import close, require, stored
 
 GARBAGE = 1e4
+FAR = 50.0
 
 
 def examples(seed: int = 0) -> AdvantageBatch:
@@ -28,6 +29,7 @@ def examples(seed: int = 0) -> AdvantageBatch:
     token_reward = torch.zeros(8, 6, dtype=torch.float64)
     token_reward[torch.arange(8), torch.tensor([5, 3, 4, 0, 5, 2, 1, 5])] = reward
     logp = -noise().abs()
+    values = torch.where(mask, noise(), 0.0)
     return AdvantageBatch(
         reward=reward,
         rewards={"task": reward.clone()},
@@ -37,9 +39,9 @@ def examples(seed: int = 0) -> AdvantageBatch:
         group=torch.arange(8) // 4,
         age=torch.arange(8) % 3,
         expert=torch.zeros(8, dtype=torch.bool),
-        values=torch.where(mask, noise(), 0.0),
+        values=values,
         behavior_logp=logp,
-        prox_logp=logp.clone(),
+        prox_logp=logp + 0.3 * noise(),
         anchor_logp={},
     )
 
@@ -75,10 +77,34 @@ def equal_rewards_and_empty_responses_are_harmless(advantage: AdvantageEstimator
     mask = b.mask.clone()
     mask[1] = False
     equal = replace(b, reward=torch.full_like(b.reward, 0.1), rewards={})
-    for case in (equal, replace(b, mask=mask)):
+    for case in (equal, replace(b, mask=mask), replace(b, mask=torch.zeros_like(mask))):
         out = advantage(case)
         finite = out.advantage.isfinite().all() and out.returns.isfinite().all()
         require(finite, "equal rewards or an empty response give advantages that are not finite")
+
+
+def extreme_ratios_stay_finite(advantage: AdvantageEstimator[Any]) -> None:
+    """prox / behavior of e^+-50 gives finite advantages."""
+    b = examples()
+    sign = torch.where(torch.arange(48).view(8, 6) % 2 == 0, 1.0, -1.0)
+    out = advantage(replace(b, prox_logp=b.behavior_logp + FAR * sign))
+    finite = out.advantage.isfinite().all() and out.returns.isfinite().all()
+    require(finite, "log-ratios of +-50 give advantages that are not finite")
+
+
+def needs_names_everything_that_is_read(advantage: AdvantageEstimator[Any]) -> None:
+    """Log-probs that `needs` does not name may be anything."""
+    b = examples()
+    out = advantage(b)
+    for need in ("behavior", "prox"):
+        if need not in advantage.needs:
+            field = f"{need}_logp"
+            other: dict[str, Any] = {field: getattr(b, field) - torch.arange(6) / 10}
+            found = advantage(replace(b, **other))
+            require(
+                close((out.advantage, out.returns), (found.advantage, found.returns)),
+                f"the advantage reads {field}, but its `needs` does not name '{need}'",
+            )
 
 
 def the_order_of_rows_does_not_matter(advantage: AdvantageEstimator[Any]) -> None:
@@ -122,6 +148,8 @@ ADVANTAGE = (
     advantages_have_the_shape_of_the_mask,
     masked_positions_change_nothing,
     equal_rewards_and_empty_responses_are_harmless,
+    extreme_ratios_stay_finite,
+    needs_names_everything_that_is_read,
     the_order_of_rows_does_not_matter,
     the_value_loss_pulls_to_the_returns,
     its_memory_survives_a_checkpoint,

@@ -42,6 +42,7 @@ def examples(needs: Sequence[str] | frozenset[str], seed: int = 0) -> tuple[Tens
         group=torch.arange(8) // 4,
         age=torch.arange(8) % 3,
         expert=torch.zeros(8, dtype=torch.bool),
+        truncated=torch.arange(8) == 5,
     )
 
 

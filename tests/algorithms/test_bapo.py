@@ -113,3 +113,17 @@ def test_a_million_tokens_and_a_thousand_steps_take_a_moment() -> None:
 def test_a_range_the_wrong_way_round_is_refused() -> None:
     with pytest.raises(UserError, match=r"c_low_start=0\.9 must not exceed c_low_max=0\.8"):
         build("loss", "bapo", c_low_start=0.9, c_low_max=0.8)
+
+
+def test_the_defaults_are_the_papers_and_the_authors_codes() -> None:
+    """Algorithm 1's numbers, and those of the repository's yaml."""
+    paper, code = build("loss", "bapo").config, build("loss", "bapo_authors_repo").config
+    shared = {"c_low_start": 0.6, "c_high_start": 1.2, "high_step": 0.05}
+    assert (
+        paper.model_dump().items()
+        >= (shared | {"target": 0.4, "c_low_max": 0.9, "c_high_max": 3.0, "low_step": 0.02}).items()
+    )
+    assert (
+        code.model_dump().items()
+        >= (shared | {"target": 1.0, "c_low_max": 0.8, "c_high_max": 2.0, "dual_clip": 3.0}).items()
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,6 +33,34 @@ def test_the_gradient_is_the_closed_form(name: str, spread: float) -> None:
     )
     expected = -shares * CLOSED[name](logp, batch, loss.config)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+PUSHES_WITHOUT_ADVANTAGE = {
+    "opmd": "Kimi's squared log-ratio stays",
+    "opmd_kimi_token": "its squared log-ratio stays",
+    "opmd_pairwise": "log-ratios of a group are made equal",
+    "oapl": "the log-ratio is regressed on 0",
+    "gvpo": "log-ratios of a group are made equal",
+    "agro": "log-ratios of a group are made equal",
+    "dro": "its squared log-ratio stays",
+    "p3o": "the KL to the policy that sampled stays",
+    "rep_asymre": "its forward-KL regulariser stays",
+    "rep_opmd": "its squared log-ratio stays",
+    "kl_cov": "the penalty on the chosen tokens stays",
+    "dppo_ipo": "prime-rl's squared log-ratio stays",
+    "sft": "it imitates every response, whatever its reward",
+}
+"""Losses whose papers give them a gradient where every advantage is zero, and why."""
+
+
+@pytest.mark.parametrize("name", names("loss"))
+def test_without_an_advantage_nothing_is_pushed(name: str) -> None:
+    """Equal rewards and zero advantages: no gradient, except where the paper's loss has one."""
+    loss = build("loss", name)
+    logp, batch = examples(loss.needs)
+    flat = replace(batch, advantage=torch.zeros_like(logp), reward=torch.ones_like(batch.reward))
+    _, gradient = value_and_grad(loss, logp, flat)
+    assert bool((gradient == 0).all()) == (name not in PUSHES_WITHOUT_ADVANTAGE)
 
 
 @pytest.mark.parametrize("name", names("loss"))

@@ -1,15 +1,11 @@
-"""The clipped surrogate by hand, and against TRL's own loss."""
+"""The clipped surrogate by hand."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from algorithms.ppo import clipped_surrogate
 from rlkit.errors import UserError
@@ -87,69 +83,3 @@ def test_ratios_beyond_the_clamp_have_no_gradient() -> None:
 def test_a_cap_inside_the_clip_window_is_refused() -> None:
     with pytest.raises(UserError, match=r"delta=1\.1 must be above 1 \+ clip_high"):
         build("loss", "ppo", delta=1.1)
-
-
-class Accelerator:
-    """One process."""
-
-    num_processes = 1
-
-    def gather(self, x: Tensor) -> Tensor:
-        return x
-
-    def reduce(self, x: Tensor, reduction: str) -> Tensor:
-        return x
-
-
-def trl_loss(kind: str, logp: Tensor, inputs: dict[str, Any], **options: Any) -> Tensor:
-    """TRL's loss of the same tensors: its method, with a stub in the trainer's place."""
-    from trl.trainer.grpo_trainer import GRPOTrainer
-
-    stub: Any = SimpleNamespace(
-        loss_type=kind,
-        args=SimpleNamespace(delta=options.pop("delta", None), use_bias_correction_kl=False),
-        _get_per_token_logps_and_entropies=lambda *_, **__: (logp, torch.zeros_like(logp), None),
-        aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        importance_sampling_level="token",
-        beta=0.0,
-        epsilon_low=options["clip_low"],
-        epsilon_high=options["clip_high"],
-        use_vllm=False,
-        max_completion_length=100,
-        current_gradient_accumulation_steps=1,
-        _entropy_bonus_enabled=False,
-        model=SimpleNamespace(training=True),
-        accelerator=Accelerator(),
-        _metrics={"train": defaultdict(list)},
-    )
-    loss: Tensor = GRPOTrainer._compute_loss(stub, None, inputs)
-    return loss
-
-
-@pytest.mark.parametrize("delta", [None, 1.6])
-@pytest.mark.parametrize(
-    ("name", "kind"), [("ppo", "bnpo"), ("grpo", "grpo"), ("dr_grpo", "dr_grpo")]
-)
-def test_trl_computes_the_same_loss_and_gradient(name: str, kind: str, delta: float | None) -> None:
-    logp, batch = examples(frozenset(), seed=2)
-    logp = (logp + 0.6 * (logp - batch.behavior_logp)).requires_grad_()
-    options = {"clip_low": 0.2, "clip_high": 0.3, "delta": delta}
-    ours, metrics = loss_value(
-        build("loss", name, **options), logp, batch, max_completion_length=100
-    )
-    ids = torch.zeros(batch.mask.shape, dtype=torch.long)
-    inputs = {
-        "prompt_ids": ids[:, :1],
-        "prompt_mask": ids[:, :1],
-        "completion_ids": ids,
-        "completion_mask": batch.mask.long(),
-        "advantages": batch.advantage,
-        "old_per_token_logps": batch.prox_logp,
-    }
-    theirs = trl_loss(kind, logp, inputs, **options)
-    assert 0 < metrics["clip_fraction"] < 1, "the batch exercises the clip"
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
-    gradients = [torch.autograd.grad(loss, logp)[0] for loss in (ours, theirs)]
-    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)

@@ -170,3 +170,15 @@ def test_in_the_reward_the_penalty_is_k1_whatever_the_estimator() -> None:
 def test_references_are_asked_for_as_long_as_there_is_a_penalty(name: str) -> None:
     assert build("anchor", name, beta=0.0).references(1) == ()
     assert build("anchor", name).references(1) == ("base",)
+
+
+def test_the_papers_staircase_is_the_default() -> None:
+    assert (
+        build("anchor", "kl_convex").config.model_dump().items()
+        >= {
+            "start": 50,
+            "interval": 10,
+            "decrement": 0.1,
+            "floor": 0.5,
+        }.items()
+    )

@@ -12,41 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from algorithms.advantages.gae import gae
-from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.registry import build, names
 from rlkit.testing.advantages import examples
-
-REWARDS = [1.0, 0.0, 0.0, 3.0]
-
-
-def estimate(name: str, rewards: list[float], group: list[int], **fields: Any) -> AdvantageOutput:
-    """Two-token responses with these rewards."""
-    return build("advantage", name, **fields)(batch_of(rewards, group))
-
-
-def batch_of(rewards: list[float], group: list[int]) -> AdvantageBatch:
-    reward = torch.tensor(rewards, dtype=torch.float64)
-    n = len(rewards)
-    rows = {f: getattr(examples(), f)[:n, :2] for f in ("values", "behavior_logp", "prox_logp")}
-    return AdvantageBatch(
-        reward=reward,
-        rewards={},
-        token_reward=torch.stack([torch.zeros(n).double(), reward], -1),
-        greedy_reward=torch.zeros(n),
-        mask=torch.ones(n, 2, dtype=torch.bool),
-        group=torch.tensor(group),
-        age=torch.zeros(n, dtype=torch.long),
-        expert=torch.zeros(n, dtype=torch.bool),
-        **rows,
-        anchor_logp={},
-    )
-
-
-def one_a_row(out: AdvantageOutput) -> list[float]:
-    assert torch.equal(out.advantage[:, 0], out.advantage[:, 1]), "each token gets the response's"
-    values: list[float] = out.advantage[:, 0].tolist()
-    return values
-
+from tests.algorithms.advantages.hand import REWARDS, batch_of, estimate, one_a_row
 
 STD = 2.0**0.5  # of 0, 0, 3 and 1, by hand: mean 1, squares 1 + 1 + 4 + 0 = 6, over n - 1 = 3
 
@@ -124,9 +92,13 @@ def test_a_group_of_equal_rewards_gets_exactly_nothing(
 
 def test_only_comparisons_need_two_responses_a_prompt() -> None:
     smallest = {name: build("advantage", name).min_group for name in names("advantage")}
-    assert smallest == {"gae": 1, "group_mean": 2, "group_norm": 2, "reward": 1, "rloo": 2}
+    alone = {n for n, size in smallest.items() if size == 1}
+    assert alone == {
+        *("batch_norm", "gae", "gae_vtrace", "psr_nsr", "reinforce_pp", "remax", "reward")
+    }
+    assert {size for n, size in smallest.items() if n not in alone} == {2}
     critics = {name for name in names("advantage") if build("advantage", name).needs_critic}
-    assert critics == {"gae"}
+    assert critics == {"gae", "gae_vtrace"}
 
 
 def test_wrong_answers_are_pushed_down_by_the_reward_advantage() -> None:

@@ -1,0 +1,57 @@
+"""Several rewards, each normalised before they are added, GDPO (arXiv:2601.05242)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from algorithms.advantages.group_norm import GroupNormConfig, group_advantage
+from algorithms.advantages.outcome import outcome, standardised
+from rlkit.batch import AdvantageBatch, AdvantageOutput
+from rlkit.errors import UserError, suggest
+from rlkit.interfaces import AdvantageEstimator, PartConfig
+from rlkit.registry import register
+
+
+class GDPOConfig(PartConfig):
+    """Settings of the sum."""
+
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Reward name -> its weight in the sum; 1 for each reward not named. On the command line:
+    `+advantage.weights.math=2`."""
+    eps: Annotated[float, Field(gt=0)] = 1e-4
+    """Added to each standard deviation, of a reward in its group and of the sum in the batch."""
+
+
+@register("advantage", "gdpo")
+class GDPO(AdvantageEstimator[GDPOConfig]):
+    """A = standardise_batch(sum_k w_k (R_k - mean(R_k,group)) / (std(R_k,group) + eps)).
+
+    Rewards that are added first hide each other: (1, 0) and (0, 1) become the same number. Each is
+    normalised in its group instead, and the weighted sum over the batch's responses. An in-reward
+    KL penalty belongs to no single reward and is not seen here.
+
+    Public code: agrees with TRL's multi_objective_aggregation="normalize_then_sum" (std with n - 1,
+    eps 1e-4). verl's gdpo whitens the sum over tokens.
+    """
+
+    Config = GDPOConfig
+    min_group = 2
+
+    def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
+        """Advantages [B, T]; the returns are the rewards."""
+        c = self.config
+        rewards = b.rewards or {"reward": b.reward}
+        for name in c.weights:
+            if b.rewards and name not in rewards:
+                raise UserError(
+                    f"advantage.weights names the reward '{name}', which this run does not have."
+                    f"{suggest(name, list(rewards))} Rewards: {', '.join(rewards)}"
+                )
+        scale = GroupNormConfig(eps=c.eps, singleton="zero")
+        total = torch.zeros_like(b.reward)
+        for name, reward in rewards.items():
+            total = total + c.weights.get(name, 1.0) * group_advantage(reward, b.group, scale)
+        return outcome(standardised(total, c.eps), b)

@@ -1,0 +1,69 @@
+"""Supervised finetuning and RL in one objective, CHORD (arXiv:2508.11408).
+
+Demonstrations enter as an auxiliary objective with a weight of its own, which a schedule moves from
+imitation to exploration, and token weights keep them from breaking what the policy has learned.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from algorithms.ppo import PPOConfig, clipped_surrogate
+from algorithms.ratio import RatioLoss, policy_output
+from algorithms.sft import Weighting, imitation
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.registry import register
+
+
+class ChordConfig(PPOConfig):
+    """Settings of CHORD. The defaults are those of CHORD-phi."""
+
+    mu: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Weight of the demonstrations, 1 - mu that of the policy's own responses. CHORD-mu moves it
+    from 0.9 to 0.05 over 200 steps by a cosine schedule, without token weights."""
+    weighting: Weighting = "phi"
+    """The detached weight of a demonstration's token of probability p: phi = p (1 - p), none = 1,
+    probability = p."""
+
+
+@register("loss", "chord")
+class CHORD(RatioLoss[ChordConfig]):
+    """L = (1 - mu) L_GRPO(own responses) + mu L_SFT(demonstrations), L_SFT = -sg[phi(p)] log p.
+
+    L_GRPO is PPO's clipped surrogate. Each part is averaged over its own tokens, so that mu does
+    not depend on how many demonstrations there are.
+
+    Public code: Trinity-RFT's `mix_chord` divides each part by its expected number
+    of responses in the batch; the two agree where the numbers are the expected ones.
+    """
+
+    Config = ChordConfig
+    accepts_expert = True
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Two terms, each aggregated over its own rows."""
+        c = self.config
+        expert = batch.mask & batch.expert[:, None]
+        own = batch.mask & ~expert
+        ratio = self.ratio(policy.logp, self.other(batch), own)
+        value, clipped = clipped_surrogate(
+            ratio,
+            batch.advantage,
+            1 - c.clip_low,
+            1 + c.clip_high,
+            dual_clip=c.dual_clip,
+            delta=c.delta,
+        )
+        out = policy_output(value, own, ratio=ratio, clip_fraction=clipped)
+        terms = [
+            Term(name="policy", value=value, mask=own, weight=1 - c.mu),
+            Term(
+                name="expert",
+                value=imitation(policy.logp, expert, c.weighting),
+                mask=expert,
+                weight=c.mu,
+            ),
+        ]
+        return LossOutput(terms=terms, metrics=out.metrics)

@@ -1,0 +1,146 @@
+"""Clip-Cov and KL-Cov: hold back the few tokens that make the entropy collapse."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from algorithms.ppo import ClipHigh, PPOConfig, clipped_surrogate
+from algorithms.ratio import RatioConfig, RatioLoss, policy_output
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.ops import hash_uniform, masked_log_ratio, masked_mean
+from rlkit.registry import register
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def token_covariance(logp: Tensor, advantage: Tensor, mask: Tensor) -> Tensor:
+    """(A - mean A)(log pi - mean log pi), -inf where masked: [B, T] float64."""
+    a, p = (torch.where(mask, x.detach().double(), 0.0) for x in (advantage, logp))
+    return torch.where(mask, (a - masked_mean(a, mask)) * (p - masked_mean(p, mask)), -torch.inf)
+
+
+def drawn_order(logp: Tensor) -> Tensor:
+    """A random order of all tokens, decided by their log-probs alone."""
+    return hash_uniform(logp).flatten().argsort(stable=True)
+
+
+def first_of(order: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The `count` first of the candidates in an order of all entries, in the candidates' shape."""
+    ranked = order[candidates.flatten()[order]][:count]
+    chosen = torch.zeros_like(candidates).flatten()
+    chosen[ranked] = True
+    return chosen.view_as(candidates)
+
+
+def token_count(share: float, mask: Tensor) -> int:
+    """That share of the valid tokens, at least one."""
+    return max(1, int(share * int(mask.sum())))
+
+
+class ClipCovConfig(PPOConfig):
+    """Settings of Clip-Cov. The ratio's clip is as wide as in the authors' script."""
+
+    clip_low: Annotated[float, Field(gt=0, le=1)] = 1.0
+    clip_high: ClipHigh = 1.0
+    clip_cov_ratio: Share = 2e-4
+    """Share of the valid tokens that lose their gradient; at least one token."""
+    clip_cov_lb: float = 1.0
+    """They are drawn from the tokens with a covariance above this."""
+    clip_cov_ub: float = 5.0
+    """And below this."""
+
+    @model_validator(mode="after")
+    def _bounds_ordered(self) -> Self:
+        if self.clip_cov_lb >= self.clip_cov_ub:
+            raise ValueError(
+                f"clip_cov_lb={self.clip_cov_lb} must be below clip_cov_ub={self.clip_cov_ub}"
+            )
+        return self
+
+
+@register("loss", "clip_cov")
+class ClipCov(RatioLoss[ClipCovConfig]):
+    """PPO's surrogate without a random few of the tokens that push the entropy down most.
+
+        cov = (A - mean A)(log pi - mean log pi)
+        L = 0 on the drawn tokens with clip_cov_lb < cov < clip_cov_ub, PPO's loss elsewhere
+
+    Tokens that the ratio's clip cuts are not drawn; drawn ones still count in the mean. The draw is
+    by a hash of the log-prob, so that it repeats. Source: arXiv:2505.22617.
+
+    Public code: verl's and SkyRL's `clip_cov`, with a fresh random draw and means over the
+    micro-batch; here they are over the minibatch. The authors' script sets both clips to 1.
+    """
+
+    Config = ClipCovConfig
+    scope = "minibatch"
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Per-token terms; the framework aggregates them."""
+        c, mask = self.config, batch.mask
+        ratio = self.ratio(policy.logp, self.other(batch), mask)
+        value, clipped = clipped_surrogate(
+            ratio,
+            batch.advantage,
+            1 - c.clip_low,
+            1 + c.clip_high,
+            dual_clip=c.dual_clip,
+            delta=c.delta,
+        )
+        covariance = token_covariance(policy.logp, batch.advantage, mask)
+        eligible = (covariance > c.clip_cov_lb) & (covariance < c.clip_cov_ub) & (clipped == 0)
+        count = token_count(c.clip_cov_ratio, mask)
+        selected = first_of(drawn_order(policy.logp), eligible, count)
+        return policy_output(
+            torch.where(selected, 0.0, value),
+            mask,
+            ratio=ratio,
+            clip_fraction=clipped,
+            selected=selected.to(ratio.dtype),
+        )
+
+
+class KlCovConfig(RatioConfig):
+    """Settings of KL-Cov."""
+
+    kl_coef: Annotated[float, Field(ge=0)] = 0.1
+    """Coefficient of |log r| on the chosen tokens (verl's default; the authors' scripts set 1)."""
+    kl_cov_ratio: Share = 2e-4
+    """Share of the valid tokens that are chosen; at least one token."""
+
+
+@register("loss", "kl_cov")
+class KLCov(RatioLoss[KlCovConfig]):
+    """The plain surrogate, with a penalty on the tokens that push the entropy down most.
+
+        L = -r A + kl_coef |log r| on the kl_cov_ratio N tokens of largest cov
+        cov = (A - mean A)(log pi - mean log pi)
+
+    Source: arXiv:2505.22617.
+
+    Public code: verl's and SkyRL's `kl_cov`, which take the means and the largest over the
+    micro-batch; here they are over the minibatch. There is no clip in either.
+    """
+
+    Config = KlCovConfig
+    scope = "minibatch"
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Per-token terms; the framework aggregates them."""
+        c, mask = self.config, batch.mask
+        log_ratio = masked_log_ratio(policy.logp, self.other(batch), mask, c.log_ratio_clamp)
+        covariance = token_covariance(policy.logp, batch.advantage, mask)
+        draw = drawn_order(policy.logp)
+        largest = draw[covariance.flatten()[draw].argsort(descending=True, stable=True)]
+        selected = first_of(largest, mask, token_count(c.kl_cov_ratio, mask))
+        penalty = torch.where(selected, c.kl_coef * log_ratio.abs(), 0.0)
+        return policy_output(
+            -log_ratio.exp() * batch.advantage + penalty,
+            mask,
+            ratio=log_ratio.exp(),
+            selected=selected.to(log_ratio.dtype),
+        )

@@ -1,0 +1,71 @@
+"""Mixed-policy learning from an expert's traces, LUFFY (arXiv:2504.14945).
+
+Demonstrations join the group of the policy's own responses. Their unknown probability is taken as
+1, and their weight is shaped so that tokens the policy finds unlikely still teach it something.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from algorithms.ppo import clipped_surrogate
+from algorithms.ratio import RatioConfig, RatioLoss, policy_output
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.registry import register
+
+
+def shaped(logp: Tensor, gamma: float) -> Tensor:
+    """p / (p + gamma) with p = exp(logp), without overflow; steepest in log p at gamma."""
+    return torch.sigmoid(logp - torch.as_tensor(gamma, dtype=logp.dtype).log())
+
+
+class LuffyConfig(RatioConfig):
+    """Settings of LUFFY."""
+
+    clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Lower clip of the policy's own tokens; also the upper one, as 1 + clip_low."""
+    clip_upper_bound: Annotated[float, Field(gt=0)] = 1.0
+    """The upper clip is at least this ratio."""
+    on_policy_clip: bool = True
+    """Whether the policy's own tokens are clipped at all (the released script: no)."""
+    shaping_gamma: Annotated[float, Field(gt=0)] | None = 0.1
+    """gamma of an expert token's weight p / (p + gamma); null = p itself, without shaping."""
+
+
+@register("loss", "luffy")
+class LUFFY(RatioLoss[LuffyConfig]):
+    """Expert tokens: L = -A p / (p + gamma), p = pi. The policy's own: PPO's clipped surrogate.
+
+    Expert tokens are never clipped. All tokens are averaged together.
+
+    Public code: the authors' (ElliottYan/LUFFY) has this; its released script removes the clip
+    (`on_policy_clip=false`), divides the sum of all tokens by a constant length
+    (`aggregation=token-sum-norm`) and leaves the standard deviation out of the advantage. Its
+    upper clip is max(clip_upper_bound, 1 + clip_low).
+    """
+
+    Config = LuffyConfig
+    accepts_expert = True
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Per-token terms; the framework aggregates them."""
+        c, advantage = self.config, batch.advantage
+        expert = batch.mask & batch.expert[:, None]
+        ratio = self.ratio(policy.logp, self.other(batch), batch.mask & ~expert)
+        if c.on_policy_clip:
+            high = max(c.clip_upper_bound, 1 + c.clip_low)
+            own, clipped = clipped_surrogate(ratio, advantage, 1 - c.clip_low, high)
+        else:
+            own, clipped = -ratio * advantage, torch.zeros_like(ratio)
+        logp = torch.where(expert, policy.logp, 0.0)
+        weight = (
+            self.ratio(logp, torch.zeros_like(logp), expert)
+            if c.shaping_gamma is None
+            else shaped(logp, c.shaping_gamma)
+        )
+        value = torch.where(expert, -advantage * weight, own)
+        return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)

@@ -1,0 +1,131 @@
+"""Online policy mirror descent, OPMD: Kimi k1.5 (arXiv:2501.12599) and its relatives.
+
+The reward is fitted by tau log(pi / behavior), the form it has at the optimum of a step that is
+held to the policy that sampled the data. With S = sum_t log(pi / behavior) of a response:
+
+    kimi        L = -(A sum_t log pi - tau/2 S^2)                        (from Eq. 3)
+    simple      L = -A log pi / (1 + tau)                                per token
+    kimi_token  L = -A log pi + tau/2 (log pi / behavior)^2              per token
+    pairwise    L = 1/K^2 sum_{i<j} (a_i - a_j)^2,  a = A - tau S        per group
+
+The baseline is the advantage's: use advantage=opmd (the mean, or tau log mean exp(R / tau)). In
+`pairwise` it drops out.
+
+Public code: `simple` is Trinity-RFT's `opmd` and the first order of `pairwise` at pi = behavior;
+`kimi_token` is ROLL's kimi15; `pairwise` stands in Trinity-RFT's history, untested there
+(arXiv:2509.24203 describes it).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from algorithms.gvpo import group_variance
+from algorithms.ratio import policy_output
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.ops import Aggregation, group_share, masked_log_ratio, sequence_mean
+from rlkit.registry import register
+
+Variant = Literal["kimi", "simple", "kimi_token", "pairwise"]
+Tau = Annotated[float, Field(ge=0)]
+
+
+class OpmdConfig(LossConfig):
+    """Settings of OPMD. The defaults are Kimi's."""
+
+    aggregation: Aggregation = "seq-mean-token-mean"
+    variant: Variant = "kimi"
+    """Which of the four surrogates; `simple` and `kimi_token` are per token and go with
+    aggregation=token-mean."""
+    tau: Tau = 0.1
+    """Strength of the pull to the policy that sampled the data. Kimi's value is unconfirmed."""
+
+
+def kimi(logp: Tensor, moved: Tensor, advantage: Tensor, tau: float) -> Tensor:
+    """-(sum_t A log pi - tau/2 S^2) [B], of masked log-probs and log-ratios [B, T]."""
+    return 0.5 * tau * moved.sum(-1).square() - (advantage * logp).sum(-1)
+
+
+def kimi_token(logp: Tensor, moved: Tensor, advantage: Tensor, tau: float) -> Tensor:
+    """-A log pi + tau/2 (log r)^2, [B, T]."""
+    return 0.5 * tau * moved.square() - advantage * logp
+
+
+@register("loss", "opmd")
+class OPMD(PolicyLoss[OpmdConfig]):
+    """Mirror descent on the reward; by default Kimi's, one value a response."""
+
+    Config = OpmdConfig
+
+    @property
+    def scope(self) -> Literal["token", "group", "minibatch"]:  # type: ignore[override]
+        """`pairwise` compares the responses of a group."""
+        return "group" if self.config.variant == "pairwise" else "token"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """`simple` reads no other policy."""
+        return frozenset() if self.config.variant == "simple" else frozenset({"behavior"})
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """One value a response (kimi, pairwise) or a token."""
+        c, mask = self.config, batch.mask
+        logp = torch.where(mask, policy.logp, 0.0)
+        if c.variant == "simple":
+            return policy_output(-batch.advantage * logp / (1 + c.tau), mask)
+        moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
+        if c.variant == "pairwise":
+            gap = sequence_mean(batch.advantage, mask) - c.tau * moved.sum(-1)
+            share = group_share(batch.group, gap.dtype)
+            value = group_variance(gap, batch.group) * share
+        else:
+            surrogate = kimi if c.variant == "kimi" else kimi_token
+            value = surrogate(logp, moved, batch.advantage, c.tau)
+        return policy_output(value, mask, ratio=moved.exp())
+
+
+class OpmdSimpleConfig(OpmdConfig):
+    """Settings of Trinity-RFT's OPMD."""
+
+    aggregation: Aggregation = "token-mean"
+    variant: Variant = "simple"
+    tau: Tau = 1.0
+
+
+@register("loss", "opmd_simple")
+class OPMDSimple(OPMD):
+    """L = -A log pi / (1 + tau): REINFORCE whose step tau scales."""
+
+    Config = OpmdSimpleConfig
+
+
+class OpmdPairwiseConfig(OpmdConfig):
+    """Settings of pairwise OPMD."""
+
+    variant: Variant = "pairwise"
+
+
+@register("loss", "opmd_pairwise")
+class OPMDPairwise(OPMD):
+    """L = the group's variance of A - tau S, which is 1/K^2 sum_{i<j} (a_i - a_j)^2."""
+
+    Config = OpmdPairwiseConfig
+
+
+class OpmdKimiTokenConfig(OpmdConfig):
+    """Settings of ROLL's kimi15."""
+
+    aggregation: Aggregation = "token-mean"
+    variant: Variant = "kimi_token"
+
+
+@register("loss", "opmd_kimi_token")
+class OPMDKimiToken(OPMD):
+    """L = -A log pi + tau/2 (log r)^2 per token."""
+
+    Config = OpmdKimiTokenConfig

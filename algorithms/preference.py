@@ -1,0 +1,191 @@
+"""Preference losses on pairs of a group: online DPO (arXiv:2410.18252), VPO (arXiv:2410.22891).
+
+The best and the worst response of a group are a pair, and the policy learns to prefer the one to
+the other, relative to a reference. Such losses bear stale data well: no ratio to the policy that
+sampled it enters.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from typing_extensions import TypeVar
+
+from algorithms.ratio import policy_output
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.ops import (
+    Aggregation,
+    group_max,
+    group_sum,
+    hash_uniform,
+    masked_log_ratio,
+    sequence_mean,
+    sequence_sum,
+)
+from rlkit.registry import register
+
+REFERENCE = "base"
+
+
+def first_of(candidate: Tensor, key: Tensor, group: Tensor) -> Tensor:
+    """The candidate with the largest key of each group, [B] bool; of equal keys the first."""
+    top = group_max(torch.where(candidate, key, -torch.inf), group)
+    place = torch.where(candidate & (key == top), -torch.arange(len(key)).to(key), -torch.inf)
+    return candidate & (place == group_max(place, group))
+
+
+def best_and_worst(batch: LossBatch) -> tuple[Tensor, Tensor]:
+    """Which rows have the highest and which the lowest reward of their group, [B] bool each.
+
+    Responses without valid tokens stand apart. Groups of equal rewards have neither.
+    """
+    live = batch.mask.any(-1)
+    top = group_max(torch.where(live, batch.reward, -torch.inf), batch.group)
+    bottom = -group_max(torch.where(live, -batch.reward, -torch.inf), batch.group)
+    apart = live & (top > bottom)
+    return apart & (batch.reward == top), apart & (batch.reward == bottom)
+
+
+class PreferenceConfig(LossConfig):
+    """Settings of losses on pairs."""
+
+    aggregation: Aggregation = "seq-mean-token-mean"
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Strength of the reference: the reward a pair implies is beta times the log-ratio to it."""
+    length_normalize: bool = False
+    """Whether a response's log-ratio is the mean over its tokens instead of the sum."""
+
+
+PC = TypeVar("PC", bound=PreferenceConfig, default=PreferenceConfig)
+
+
+class PreferenceLoss(PolicyLoss[PC]):
+    """A loss on the margin between the best and the worst response of each group.
+
+    The margin is h = log(pi / reference)(chosen) - log(pi / reference)(rejected). Both responses of
+    a pair carry its loss, so that a mean over responses is the mean over pairs. Of several with the
+    same reward one is drawn, by their log-probs under the reference.
+    """
+
+    Config = PreferenceConfig
+    scope = "group"
+    needs = frozenset({f"anchor:{REFERENCE}"})
+
+    @abstractmethod
+    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
+        """The loss [B] of each row's pair.
+
+        `target` is how sure it is that the chosen response is the better one.
+        """
+
+    def target(self, best: Tensor, worst: Tensor, group: Tensor) -> Tensor:
+        """How sure it is that the best response is better, [B]: certain, unless votes count."""
+        return torch.ones_like(best)
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """One term a pair, on both its rows."""
+        mask, group, reference = batch.mask, batch.group, batch.anchor_logp[REFERENCE]
+        best, worst = best_and_worst(batch)
+        key = hash_uniform(sequence_sum(reference.double(), mask))
+        chosen, rejected = first_of(best, key, group), first_of(worst, key, group)
+        pair = chosen.to(policy.logp.dtype) - rejected.to(policy.logp.dtype)  # [B], +1, -1 or 0
+        log_ratio = masked_log_ratio(policy.logp, reference, mask)
+        reduce = sequence_mean if self.config.length_normalize else sequence_sum
+        margin = group_sum(pair * reduce(log_ratio, mask), group)
+        dtype = margin.dtype
+        value = self.pair_loss(margin, self.target(best.to(dtype), worst.to(dtype), group))
+        return policy_output(
+            value,
+            mask & (pair != 0)[:, None],
+            ratio=self.ratio(policy.logp.detach(), reference, mask),
+            pair=pair,
+            margin=margin,
+        )
+
+
+class OnlineDpoConfig(PreferenceConfig):
+    """Settings of online DPO."""
+
+    loss_type: Literal["sigmoid", "ipo"] = "sigmoid"
+    """sigmoid: -log sigmoid(beta h) (DPO, arXiv:2305.18290); ipo: (h - 1 / (2 beta))^2
+    (arXiv:2310.12036)."""
+
+
+@register("loss", "online_dpo")
+class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
+    """L = -log sigmoid(beta h), or (h - 1 / (2 beta))^2, over the best-worst pair of each group.
+
+    Rewards rank the responses; advantages are not read.
+
+    Public code: mnoukhov/async_rlhf takes the best and the worst of k, TRL's OnlineDPO and
+    OpenRLHF's DPO have the same losses on pairs, with sums in ipo too, where AReaL normalises by
+    length (`length_normalize`). TRL also trains on pairs of equal reward, which have no order here.
+    """
+
+    Config = OnlineDpoConfig
+
+    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
+        """The loss [B] of each row's pair."""
+        beta = self.config.beta
+        if self.config.loss_type == "sigmoid":
+            return -logsigmoid(beta * margin)
+        return (margin - 1 / (2 * beta)).square()
+
+
+class VoteConfig(PreferenceConfig):
+    """Settings of vote-based preference losses. The paper's values are unconfirmed."""
+
+    prior: Annotated[float, Field(ge=0)] = 1.0
+    """c of the Beta(c, c) prior on the share of votes: 0 = the share itself, large = 1/2. Our
+    choice; the paper's value is unconfirmed, as is its beta."""
+
+
+class VoteLoss(PreferenceLoss[VoteConfig]):
+    """A preference loss with a soft target: how the votes are split between the two answers."""
+
+    Config = VoteConfig
+
+    def target(self, best: Tensor, worst: Tensor, group: Tensor) -> Tensor:
+        """The posterior mean (v_w + c) / (v_w + v_l + 2c); 1/2 without votes."""
+        for_best, for_worst = group_sum(best, group), group_sum(worst, group)
+        total = for_best + for_worst + 2 * self.config.prior
+        share = (for_best + self.config.prior) / torch.where(total > 0, total, 1.0)
+        return torch.where(total > 0, share, 0.5)
+
+
+@register("loss", "vdpo")
+class VDPO(VoteLoss):
+    """L = -p log sigmoid(beta h) - (1 - p) log sigmoid(-beta h), p = (v_w + c) / (v_w + v_l + 2c).
+
+    Vote-based DPO: the target is the posterior mean of the share of votes for the chosen answer.
+    Our reading of votes with verifiable rewards: v_w responses of the group have the best reward,
+    v_l the worst. p falls below 1/2 where wrong answers are the majority, and the margin is then
+    pulled below zero; sources with real votes do not have that.
+
+    Public code: none is known; the formula is the standard algebra of what the abstract says.
+    """
+
+    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
+        """The loss [B] of each row's pair."""
+        scaled = self.config.beta * margin
+        return -target * logsigmoid(scaled) - (1 - target) * logsigmoid(-scaled)
+
+
+@register("loss", "vipo")
+class VIPO(VoteLoss):
+    """L = (h - (2p - 1) / (2 beta))^2, with p as in `vdpo`: vote-based IPO.
+
+    Not the VIPO of arXiv:2504.11944, which penalises value inconsistency offline.
+
+    Public code: none is known.
+    """
+
+    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
+        """The loss [B] of each row's pair."""
+        return (margin - (2 * target - 1) / (2 * self.config.beta)).square()

@@ -1,0 +1,238 @@
+"""Do the tests notice a wrong sign, bound, mask or detach? Mutants of ten losses.
+
+    python benchmarks/mutants.py --workers 2
+    python benchmarks/mutants.py --losses algorithms/gspo.py
+
+Each mutant changes one thing in a loss's file: a sign, an operator, the direction of a comparison,
+a constant, a clamp, a mask, a detach. The loss's tests then run in a process of their own against
+the changed source (nothing is written to disk). A mutant that no test notices is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TEN = ("ppo", "remix", "bapo", "topr", "gspo", "cispo", "rec", "minpro", "m2po", "gvpo")
+SWAPPED_OPERATORS: dict[type[Any], type[Any]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+SWAPPED_COMPARISONS: dict[type[Any], type[Any]] = {
+    ast.Gt: ast.Lt,
+    ast.Lt: ast.Gt,
+    ast.GtE: ast.LtE,
+    ast.LtE: ast.GtE,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+}
+SWAPPED_NAMES = {"min": "max", "max": "min", "prox_logp": "behavior_logp"}
+SWAPPED_NAMES |= {"behavior_logp": "prox_logp"}
+NOTICED, SURVIVED = 0, 3
+DROPPED_CALLS = {"clamp", "detach", "exp", "abs"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of a file."""
+
+    module: str
+    line: int
+    change: str
+    source: str
+
+
+def nodes(tree: ast.Module) -> list[ast.AST]:
+    """The nodes inside functions and methods: the maths, not the settings."""
+    found: dict[int, ast.AST] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            found |= {id(n): n for statement in node.body for n in ast.walk(statement)}
+    return list(found.values())
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """(what is changed, the node in its place) for a node."""
+    before = ast.unparse(node) if isinstance(node, ast.expr) else ""
+    new: Any = copy.deepcopy(node)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Invert):
+        yield f"{before} -> {ast.unparse(node.operand)}", node.operand
+    elif isinstance(node, ast.BinOp) and type(node.op) in SWAPPED_OPERATORS:
+        if isinstance(node.left, ast.Constant) and isinstance(node.left.value, str):
+            return
+        new.op = SWAPPED_OPERATORS[type(node.op)]()
+        yield f"{before} -> {ast.unparse(new)}", new
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPPED_COMPARISONS:
+        new.ops = [SWAPPED_COMPARISONS[type(node.ops[0])]()]
+        yield f"{before} -> {ast.unparse(new)}", new
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        new.value = node.value + 1
+        yield f"{before} -> {new.value}", new
+    elif isinstance(node, ast.Attribute) and node.attr in SWAPPED_NAMES:
+        new.attr = SWAPPED_NAMES[node.attr]
+        yield f"{before} -> {ast.unparse(new)}", new
+    elif isinstance(node, ast.Call):
+        yield from call_changes(node, before)
+
+
+def call_changes(node: ast.Call, before: str) -> Iterator[tuple[str, ast.AST]]:
+    """A clamp, detach, exp or mask taken away."""
+    name = node.func
+    if not isinstance(name, ast.Attribute):
+        return
+    if name.attr in DROPPED_CALLS:
+        yield f"{before} -> {ast.unparse(name.value)}", name.value
+    elif name.attr == "where" and "mask" in ast.unparse(node.args[0]):
+        yield f"{before} -> {ast.unparse(node.args[1])}", node.args[1]
+
+
+class Replace(ast.NodeTransformer):
+    """Puts one node in the place of another."""
+
+    def __init__(self, target: ast.AST, new: ast.AST) -> None:
+        self.target, self.new = target, new
+
+    def visit(self, node: ast.AST) -> Any:
+        """The new node, or the old one with its children visited."""
+        return self.new if node is self.target else self.generic_visit(node)
+
+
+def mutants(path: Path) -> Iterator[Mutant]:
+    """Every mutant of a file."""
+    text = path.read_text()
+    for index, node in enumerate(nodes(ast.parse(text))):
+        for number, _ in enumerate(changes(node)):
+            tree = ast.parse(text)
+            target = nodes(tree)[index]
+            change, new = list(changes(target))[number]
+            changed = ast.unparse(ast.fix_missing_locations(Replace(target, new).visit(tree)))
+            yield Mutant(f"algorithms.{path.stem}", getattr(node, "lineno", 0), change, changed)
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports a module from the mutant's source."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self.mutant = mutant
+        self.path = str(ROOT / (mutant.module.replace(".", "/") + ".py"))
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        """Itself, for the mutant's module."""
+        ours = fullname == self.mutant.module
+        return importlib.machinery.ModuleSpec(fullname, self, origin=self.path) if ours else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the changed source."""
+        module.__file__ = self.path
+        exec(compile(self.mutant.source, self.path, "exec"), module.__dict__)
+
+
+def noticed(mutant: Mutant, tests: Sequence[str], expression: str) -> bool:
+    """Whether a test fails on the mutant; runs in a process of its own."""
+    import pytest
+
+    sys.meta_path.insert(0, Finder(mutant))
+    sys.path.insert(0, str(ROOT))
+    os.chdir(ROOT)
+    quiet = [
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]
+    with open(os.devnull, "w") as void:
+        os.dup2(void.fileno(), 1)
+        os.dup2(void.fileno(), 2)
+        return pytest.main([*tests, *quiet, "-k", expression]) != pytest.ExitCode.OK
+
+
+def expression_of(path: Path) -> str:
+    """The pytest expression that selects the tests of a file's losses."""
+    names = [
+        node.args[1].value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "register"
+        and isinstance(node.args[1], ast.Constant)
+    ]
+    return " or ".join(sorted({str(name).partition("_")[0] for name in names} | {path.stem}))
+
+
+def main() -> None:
+    """Print each file's mutants, how many were noticed, and the survivors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--losses", nargs="*", type=Path)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    files = options.losses or [ROOT / "algorithms" / f"{name}.py" for name in TEN]
+    tests = ["tests/algorithms", "tests/golden"]
+    total = survived = 0
+    for heavy in ("torch", "transformers", "pytest"):
+        importlib.import_module(heavy)  # before the forks, which then import only the parts
+    for path in files:
+        every, expression = list(mutants(path)), expression_of(path)
+        unchanged = Mutant(f"algorithms.{path.stem}", 0, "", path.read_text())
+        alive, *killed = run_all([unchanged, *every], tests, expression, options.workers)
+        if alive:
+            raise SystemExit(f"the tests of {path.stem} fail on the unchanged file")
+        left = [mutant for mutant, dead in zip(every, killed, strict=True) if not dead]
+        total, survived = total + len(every), survived + len(left)
+        print(f"{path.stem:12} {len(every) - len(left)} of {len(every)} noticed", flush=True)
+        for mutant in left:
+            print(f"    line {mutant.line}: {mutant.change}")
+    print(f"{total - survived} of {total} noticed, {survived} survived")
+
+
+def run_all(
+    every: Sequence[Mutant], tests: Sequence[str], expression: str, workers: int
+) -> list[bool]:
+    """Whether each mutant was noticed, in as many processes at a time as asked."""
+    context = get_context("fork")
+    results = [False] * len(every)
+    running: list[tuple[int, Any]] = []
+
+    def job(index: int) -> None:
+        os._exit(NOTICED if noticed(every[index], tests, expression) else SURVIVED)
+
+    def collect(limit: int) -> None:
+        while len(running) > limit:
+            index, process = running.pop(0)
+            process.join(120)
+            if process.is_alive():
+                process.kill()  # a mutant may loop for ever; that is noticed
+                process.join()
+            elif process.exitcode not in (NOTICED, SURVIVED):
+                raise SystemExit(f"the tests of {every[index].module} did not run")
+            results[index] = process.exitcode != SURVIVED
+
+    for index in range(len(every)):
+        collect(workers - 1)
+        process = context.Process(target=job, args=(index,))
+        process.start()
+        running.append((index, process))
+    collect(0)
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Write the reference pages of docs/ from the registered parts: `python docs/generate.py`.
+
+Everything in them comes from the code: docstrings, config fields, defaults. A test compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlkit.catalog import Setting, documentation, file_documentation, settings
+from rlkit.interfaces import LossConfig, PartConfig
+from rlkit.registry import Entry, build, entry, names
+
+DOCS = Path(__file__).resolve().parent
+ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+COMMON = LossConfig()
+MADE = "Written by `python docs/generate.py` from the code."
+
+
+def cell(text: str) -> str:
+    """Text in a table's cell."""
+    return text.replace("|", "\\|")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table; the first row is its head."""
+    lines = ["| " + " | ".join(cell(c) for c in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def paragraphs(text: str) -> str:
+    """A docstring as markdown: indented lines are an equation."""
+    blocks = []
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        if lines and all(line.startswith("    ") for line in lines):
+            blocks.append("```\n" + "\n".join(line[4:] for line in lines) + "\n```")
+        else:
+            blocks.append(" ".join(line.strip() for line in lines))
+    return "\n\n".join(blocks)
+
+
+def own_settings(found: Entry) -> list[Setting]:
+    """The settings of a part that are its own, or whose default is not every loss's."""
+    common = {name: getattr(COMMON, name) for name in LossConfig.model_fields}
+    return [
+        setting
+        for setting in settings(found)
+        if setting.name not in common
+        or build(found.kind, found.name).config.model_dump()[setting.name] != common[setting.name]
+    ]
+
+
+def alias_of(found: Entry) -> Entry | None:
+    """The registered part whose config this one restates, if any."""
+    parents = found.config.__mro__[1:]
+    return next(
+        (
+            other
+            for parent in parents
+            for other in (entry(found.kind, name) for name in names(found.kind))
+            if other.config is parent and other.name != found.name
+        ),
+        None,
+    )
+
+
+def settings_table(found: Entry) -> str:
+    """The part's settings; of one that restates another, the defaults that differ."""
+    parent, chosen = alias_of(found), own_settings(found)
+    if parent is not None:
+        theirs = build(found.kind, parent.name).config.model_dump()
+        ours = build(found.kind, found.name).config.model_dump()
+        chosen = [s for s in chosen if s.name not in theirs or ours[s.name] != theirs[s.name]]
+        lead = f"Settings as `{parent.name}`" + (", except:" if chosen else ".")
+    else:
+        lead = "" if chosen else "No settings of its own."
+    if not chosen:
+        return lead
+    rows = [("setting", "default", "values", "meaning")]
+    rows += [(f"`{s.name}`", f"`{s.default}`", s.values, s.meaning) for s in chosen]
+    return (lead + "\n\n" if lead else "") + table(rows)
+
+
+def sources(found: Entry) -> str:
+    """Links to every paper that the part's documentation names."""
+    text = file_documentation(found) + documentation(found)
+    return ", ".join(
+        f"[{number}](https://arxiv.org/abs/{number})"
+        for number in dict.fromkeys(ARXIV.findall(documentation(found)) or ARXIV.findall(text))
+    )
+
+
+def part(found: Entry) -> str:
+    """The section of one part."""
+    return f"### `{found.name}`\n\n{paragraphs(documentation(found))}\n\n{settings_table(found)}\n"
+
+
+def by_file(kind: str) -> list[tuple[str, list[Entry]]]:
+    """The parts of a kind, with those of one file together under its documentation."""
+    files: dict[str, list[Entry]] = {}
+    for name in names(kind):
+        found = entry(kind, name)
+        files.setdefault(found.cls.__module__, []).append(found)
+    order = sorted(files.items())
+    return [
+        (file_documentation(parts[0]), sorted(parts, key=lambda p: line_of(p)))
+        for _, parts in order
+    ]
+
+
+def line_of(found: Entry) -> int:
+    """Where the part's class stands in its file."""
+    return inspect.getsourcelines(found.cls)[1]
+
+
+def sections(kind: str) -> str:
+    """Every part of a kind."""
+    out = []
+    for about, parts in by_file(kind):
+        title, _, rest = about.partition("\n\n")
+        out.append(f"## {paragraphs(title).rstrip('.')}\n")
+        if rest:
+            out.append(paragraphs(rest) + "\n")
+        out += [part(each) for each in parts]
+    return "\n".join(out)
+
+
+def ratio_to(config: PartConfig, needs: frozenset[str]) -> str:
+    """Which policy stands under a loss's ratio."""
+    if hasattr(config, "ratio_to"):
+        return f"{config.ratio_to} (`ratio_to`)"
+    return ", ".join(sorted(needs)) or "none"
+
+
+def losses_page() -> str:
+    """docs/losses.md."""
+    rows = [("loss", "reads", "aggregation", "rows seen together", "sources")]
+    for name in names("loss"):
+        loss = build("loss", name)
+        rows.append(
+            (
+                f"`{name}`",
+                ratio_to(loss.config, loss.needs),
+                loss.config.aggregation,
+                loss.scope if loss.scope != "token" else "",
+                sources(entry("loss", name)),
+            )
+        )
+    common = [("setting", "default", "values", "meaning")]
+    base = Entry("loss", "every loss", type("Every", (), {"Config": LossConfig}))
+    common += [(f"`{s.name}`", f"`{s.default}`", s.values, s.meaning) for s in settings(base)]
+    return "\n".join(
+        [
+            "# Policy losses\n",
+            f"{MADE} `reads` names the log-probs a loss takes besides the policy's own: `behavior` "
+            "is the policy that sampled a token, `prox` the one the step starts from, "
+            "`anchor:base` a frozen reference.\n",
+            table(rows) + "\n",
+            "Settings every loss has; the sections below list them only where a default differs.\n",
+            table(common) + "\n",
+            sections("loss"),
+        ]
+    )
+
+
+def kind_page(kind: str, title: str, about: str) -> str:
+    """A page with every part of a kind."""
+    rows = [(kind, "sources")]
+    rows += [(f"`{name}`", sources(entry(kind, name))) for name in names(kind)]
+    return "\n".join([f"# {title}\n", about + "\n", table(rows) + "\n", sections(kind)])
+
+
+def pages() -> dict[str, str]:
+    """File name -> content."""
+    return {
+        "losses.md": losses_page(),
+        "advantages.md": kind_page(
+            "advantage", "Advantage estimators", f"{MADE} Choose one with `advantage=<name>`."
+        ),
+        "corrections.md": kind_page(
+            "correction",
+            "Corrections",
+            f"{MADE} They weigh or mask the policy's terms of any loss, in list order: "
+            "`correction=[tis,overlong_filter]`.",
+        ),
+    }
+
+
+def main() -> int:
+    """Write every page."""
+    for name, text in pages().items():
+        (DOCS / name).write_text(text.rstrip() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Preference losses: which responses are paired, and the losses on a pair's margin."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlkit.batch import LossBatch, PolicyTerms
+from rlkit.errors import UserError
+from rlkit.objective import loss_value
+from rlkit.registry import build
+from rlkit.testing.losses import examples, value_and_grad
+
+NAMES = ("online_dpo", "vdpo", "vipo")
+
+
+def double(x: Any) -> Tensor:
+    return torch.as_tensor(x, dtype=torch.float64)
+
+
+def group_of(rewards: list[float], log_ratio: Any, **fields: Any) -> tuple[Tensor, LossBatch]:
+    """One group whose log-ratios to the reference are these, [B, T]; the rest may be anything."""
+    delta = double(log_ratio)
+    logp = -1 - torch.arange(delta.numel()).view_as(delta).double() / 7
+    anything = examples(frozenset({"anchor:base"}))[1].rows(
+        torch.zeros(len(delta), dtype=torch.long)
+    )
+    unknown = torch.full_like(delta, torch.nan)
+    batch = replace(
+        anything,
+        mask=torch.ones_like(delta, dtype=torch.bool),
+        advantage=unknown,
+        behavior_logp=unknown,
+        prox_logp=unknown,
+        anchor_logp={"base": logp - delta},
+        reward=double(rewards),
+    )
+    return logp, replace(batch, **fields)
+
+
+def pairs_of(logp: Tensor, batch: LossBatch) -> list[float]:
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    found: list[float] = build("loss", "online_dpo")(policy, batch).metrics["pair"].tolist()
+    return found
+
+
+def slope(name: str, logp: Tensor, batch: LossBatch, **fields: Any) -> tuple[float, float, Tensor]:
+    """The loss, and its derivatives with respect to the tokens of the chosen response (row 0)."""
+    value, gradient = value_and_grad(build("loss", name, **fields), logp, batch)
+    return value.item(), gradient[0, 0].item(), gradient
+
+
+# ---- pairs
+
+
+def test_the_best_and_the_worst_of_each_group_are_a_pair() -> None:
+    """Rows of several groups may come in any order; a group of equal rewards has no pair."""
+    logp, batch = group_of([0.5, 1.0, 0.2, 3.0, 0.1, 2.0, 3.0], torch.zeros(7, 1))
+    batch = replace(batch, group=torch.tensor([4, 9, 4, 2, 4, 9, 2]))
+    assert pairs_of(logp, batch) == [1, -1, 0, 0, -1, 1, 0]
+
+
+def test_a_response_without_valid_tokens_is_in_no_pair() -> None:
+    logp, batch = group_of([2.0, 1.0, 0.0, -1.0], torch.zeros(4, 2))
+    mask = batch.mask.clone()
+    mask[torch.tensor([0, 3])] = False
+    assert pairs_of(logp, replace(batch, mask=mask)) == [0, 1, -1, 0]
+    assert pairs_of(logp, replace(batch, mask=torch.zeros_like(mask))) == [0, 0, 0, 0]
+
+
+def test_equal_rewards_are_drawn_from_whatever_their_order() -> None:
+    """Two right and two wrong answers: over other references each of them comes to be drawn.
+
+    Permuted rows and padding keep the draw; two responses alike in everything are one of them.
+    """
+    order, drawn = torch.tensor([2, 0, 3, 1]), set()
+    for seed in range(20):
+        logp, batch = group_of([1.0, 1.0, 0.0, 0.0], torch.zeros(4, 3))
+        noise = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)).double()
+        batch = replace(batch, anchor_logp={"base": noise})
+        pair = pairs_of(logp, batch)
+        assert sorted(pair) == [-1, 0, 0, 1] and pair[0] + pair[1] == 1
+        assert pairs_of(logp[order], batch.rows(order)) == double(pair)[order].tolist()
+        drawn.add(tuple(pair))
+    assert len(drawn) == 4
+    logp, batch = group_of([1.0, 1.0, 0.0], torch.zeros(3, 1))
+    batch = replace(batch, anchor_logp={"base": torch.zeros(3, 1).double()})
+    assert pairs_of(logp, batch) == [1, 0, -1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_pair_there_is_no_loss(name: str) -> None:
+    logp, batch = group_of([1.0, 1.0], torch.ones(2, 2))
+    value, _, gradient = slope(name, logp, batch)
+    assert value == 0 and (gradient == 0).all()
+
+
+# ---- losses
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_mean_is_over_pairs_and_only_pairs_have_a_gradient(name: str) -> None:
+    """Two groups: the loss of both together is the mean of each alone, whatever the lengths."""
+    logp, batch = group_of([1.0, 0.0, 0.5, 0.0, 1.0, 0.2], torch.arange(18).view(6, 3) / 10)
+    mask = torch.arange(3) < torch.tensor([3, 1, 2, 2, 3, 1])[:, None]
+    batch = replace(batch, mask=mask, group=torch.tensor([0, 0, 0, 1, 1, 1]))
+    value, gradient = value_and_grad(build("loss", name), logp, batch)
+    alone = [
+        value_and_grad(build("loss", name), logp[i], batch.rows(i))
+        for i in (torch.tensor([0, 1]), torch.tensor([3, 4]))
+    ]
+    torch.testing.assert_close(value, (alone[0][0] + alone[1][0]) / 2)
+    torch.testing.assert_close(gradient[:2], alone[0][1] / 2)
+    torch.testing.assert_close(gradient[3:5], alone[1][1] / 2)
+    assert (gradient[torch.tensor([2, 5])] == 0).all()
+
+
+LOG_RATIO = [[1.0, 2.0, 1.0], [1.0, -1.0, 0.5]]
+"""Sums 4 and 0.5, so h = 3.5; means 4/3 and 1/6, so h = 7/6."""
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "push"),
+    [
+        ({}, -math.log(sigmoid(0.35)), -0.1 * sigmoid(-0.35)),
+        ({"beta": 2.0}, -math.log(sigmoid(7.0)), -2 * sigmoid(-7.0)),
+        (
+            {"length_normalize": True},
+            -math.log(sigmoid(0.7 / 6)),
+            -0.1 * sigmoid(-0.7 / 6) / 3,
+        ),
+        ({"loss_type": "ipo"}, 1.5**2, 2 * -1.5),
+        ({"loss_type": "ipo", "beta": 0.2}, 1.0, 2.0),
+        ({"loss_type": "ipo", "length_normalize": True}, (7 / 6 - 5) ** 2, 2 * (7 / 6 - 5) / 3),
+    ],
+)
+def test_online_dpo(fields: dict[str, Any], value: float, push: float) -> None:
+    """dL/dh on each token of the chosen response, its negative on the rejected one's."""
+    logp, batch = group_of([1.0, 0.0], LOG_RATIO)
+    found, _, gradient = slope("online_dpo", logp, batch, **fields)
+    assert found == pytest.approx(value)
+    torch.testing.assert_close(gradient, double([[push] * 3, [-push] * 3]))
+    swapped = slope("online_dpo", logp, replace(batch, reward=-batch.reward), **fields)
+    assert swapped[0] != pytest.approx(value), "the rewards rank"
+
+
+def test_the_margin_and_the_ratio_are_to_the_reference() -> None:
+    logp, batch = group_of([1.0, 0.0], LOG_RATIO)
+    _, metrics = loss_value(build("loss", "online_dpo"), logp, batch)
+    assert metrics["margin"] == pytest.approx(3.5) and metrics["pair"] == 0
+    assert metrics["ratio_mean"] == pytest.approx(double(LOG_RATIO).exp().mean().item())
+    clamped = loss_value(build("loss", "online_dpo", log_ratio_clamp=0.5), logp, batch)[1]
+    assert clamped["ratio_max"] == pytest.approx(math.exp(0.5))
+    assert clamped["margin"] == pytest.approx(3.5), "nothing overflows, so nothing is clamped"
+    assert build("loss", "online_dpo").needs == {"anchor:base"}
+
+
+def test_extreme_margins_saturate() -> None:
+    logp, batch = group_of([1.0, 0.0], [[1e4], [-1e4]])
+    assert slope("online_dpo", logp, batch)[:2] == (0, 0)
+    value, push, _ = slope("online_dpo", logp, replace(batch, reward=-batch.reward))
+    assert value == pytest.approx(2e3)
+    assert push == pytest.approx(0.1), "row 0 is now the rejected one"
+
+
+VOTES = [1.0, 0.0, 1.0, 0.5, 1.0]
+"""Three votes for the best, one for the worst; the response in between has none."""
+
+
+@pytest.mark.parametrize(("prior", "p"), [(1.0, 4 / 6), (0.0, 3 / 4), (3.0, 6 / 10), (1e9, 0.5)])
+def test_votes_set_how_sure_the_target_is(prior: float, p: float) -> None:
+    """VDPO is a cross-entropy with target p, and VIPO's margin aims at (2p - 1) / (2 beta).
+
+    A prior of 0 is the share of votes, a large one makes the two answers alike.
+    """
+    logp, batch = group_of(VOTES, [[2.0]] * 5)
+    base = {"base": batch.anchor_logp["base"] - double([[1.0], [0.0], [1.0], [9.0], [1.0]])}
+    batch = replace(batch, anchor_logp=base)  # h = 1, whichever of the best is drawn
+    for beta in (0.1, 0.7):
+        s = sigmoid(beta)
+        cross_entropy = -p * math.log(s) - (1 - p) * math.log(1 - s)
+        found = {n: slope(n, logp, batch, prior=prior, beta=beta)[0] for n in ("vdpo", "vipo")}
+        assert found["vdpo"] == pytest.approx(cross_entropy)
+        assert found["vipo"] == pytest.approx((1 - (2 * p - 1) / (2 * beta)) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"), [("vdpo", math.log(2) / 0.1), ("vipo", (2 * 2 / 3 - 1) / 0.2)]
+)
+def test_the_margin_rests_where_the_target_is_met(name: str, rest: float) -> None:
+    """Two against none but the one worst: p = 2/3 with prior 0, beta h = logit p for VDPO."""
+    logp, batch = group_of([1.0, 0.0, 1.0], [[rest], [0.0], [rest]])
+    gradient = slope(name, logp, batch, prior=0.0)[2]
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+    beyond = replace(
+        batch, anchor_logp={"base": batch.anchor_logp["base"] - double([[1], [0], [1]])}
+    )
+    assert slope(name, logp, beyond, prior=0.0)[2][:, 0].tolist() != [0, 0, 0]
+
+
+def test_certain_votes_are_dpo_and_ipo() -> None:
+    """With p near 1 (many votes for the best, no prior) the soft losses are the hard ones."""
+    many = 10_000
+    logp, batch = group_of([*[1.0] * many, 0.0], torch.ones(many + 1, 1))
+    batch = replace(batch, anchor_logp={"base": batch.anchor_logp["base"] - batch.reward[:, None]})
+    hard = {"vdpo": "sigmoid", "vipo": "ipo"}
+    for name, kind in hard.items():
+        soft = slope(name, logp, batch, prior=0.0)[0]
+        assert soft == pytest.approx(slope("online_dpo", logp, batch, loss_type=kind)[0], rel=1e-3)
+
+
+def test_votes_count_valid_responses_alone() -> None:
+    logp, batch = group_of([1.0, 0.0, 1.0], [[1.0], [0.0], [1.0]])
+    mask = double([[1], [1], [0]]).bool()
+    found = slope("vipo", logp, replace(batch, mask=mask), prior=0.0)[0]
+    assert found == pytest.approx(1.0), "one vote each: p = 1/2 and the margin of 1 aims at 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("online_dpo", {"beta": 0.0}),
+        ("online_dpo", {"loss_type": "hinge"}),
+        ("vdpo", {"prior": -1}),
+    ],
+)
+def test_settings_out_of_range_are_refused(name: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(fields))):
+        build("loss", name, **fields)
