@@ -139,8 +139,11 @@ def balanced_bounds(ratio: Tensor, advantage: Tensor, weight: Tensor, c: BapoCon
 class BAPO(PolicyLoss[BapoConfig]):
     """L = -min(r A, clip(r, c_low, c_high) A), r = pi / behavior, with searched bounds.
 
-    The bounds start anew each minibatch (Algorithm 1) and see the whole of it. The authors' code
-    (WooooDyy/BAPO) differs from the paper; `bapo_authors_repo` is that variant.
+    The bounds start anew each minibatch (arXiv:2510.18927, Eq. 8 and Algorithm 1) and see the whole
+    of it. Steps are counted as integers, so that decimal steps end where the paper's do.
+
+    Public code: the authors' (WooooDyy/BAPO) differs from the paper in the balance, its weights and
+    the order of the search; `bapo_authors_repo` is that variant. No other trainer ships BAPO.
     """
 
     Config = BapoConfig

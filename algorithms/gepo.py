@@ -16,7 +16,13 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import Aggregation, group_log_mean_exp, masked_log_ratio, sequence_mean
+from rlkit.ops import (
+    Aggregation,
+    group_log_mean_exp,
+    masked_log_ratio,
+    sequence_advantage,
+    sequence_mean,
+)
 from rlkit.registry import register
 
 ABSENT = -1e4
@@ -75,7 +81,7 @@ class GEPO(PolicyLoss[GepoConfig]):
         )
         expected = log_expectation(log_p, log_q, batch.group, c.denominator)
         weight = masked_log_ratio(log_p, expected, live, c.log_ratio_clamp).exp()  # [B]
-        advantage = sequence_mean(batch.advantage, mask)
+        advantage = sequence_advantage(batch.advantage, mask)
         value, clipped = clipped_surrogate(weight, advantage, 1 - c.clip_low, 1 + c.clip_high)
         ratio = self.ratio(policy.logp.detach(), batch.behavior_logp, mask)
         return policy_output(value, mask, ratio=ratio, weight=weight, clip_fraction=clipped)

@@ -31,7 +31,7 @@ from rlkit.ops import (
     group_share,
     group_size,
     masked_log_ratio,
-    sequence_mean,
+    sequence_advantage,
 )
 from rlkit.registry import register
 
@@ -76,7 +76,7 @@ class GVPO(PolicyLoss[GvpoConfig]):
         """One value a response."""
         c, mask, group = self.config, batch.mask, batch.group
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
-        advantage = sequence_mean(batch.advantage, mask)
+        advantage = sequence_advantage(batch.advantage, mask)
         value = centred_regression(c.beta * moved.sum(-1), advantage, group)
         if c.reduction == "prompt-mean":
             share = group_share(group, value.dtype)
@@ -110,6 +110,6 @@ class AGRO(PolicyLoss[AgroConfig]):
         """One value a response: its group's."""
         c, mask, group = self.config, batch.mask, batch.group
         moved = masked_log_ratio(policy.logp, batch.anchor_logp["base"], mask, c.log_ratio_clamp)
-        regularised = sequence_mean(batch.advantage, mask) - c.beta * moved.sum(-1)
+        regularised = sequence_advantage(batch.advantage, mask) - c.beta * moved.sum(-1)
         value = 0.5 * group_variance(regularised, group) * group_share(group, moved.dtype)
         return policy_output(value, mask, ratio=moved.exp())

@@ -23,7 +23,7 @@ from torch import Tensor
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import Aggregation, masked_log_ratio, sequence_mean
+from rlkit.ops import Aggregation, masked_log_ratio, sequence_advantage
 from rlkit.registry import register
 
 
@@ -51,5 +51,5 @@ class OAPL(PolicyLoss[OaplConfig]):
         """One value a response."""
         c, mask = self.config, batch.mask
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
-        value = regression(moved.sum(-1), sequence_mean(batch.advantage, mask), c.beta2)
+        value = regression(moved.sum(-1), sequence_advantage(batch.advantage, mask), c.beta2)
         return policy_output(value, mask, ratio=moved.exp())

@@ -28,7 +28,7 @@ from algorithms.gvpo import group_variance
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import Aggregation, group_share, masked_log_ratio, sequence_mean
+from rlkit.ops import Aggregation, group_share, masked_log_ratio, sequence_advantage
 from rlkit.registry import register
 
 Variant = Literal["kimi", "simple", "kimi_token", "pairwise"]
@@ -80,7 +80,7 @@ class OPMD(PolicyLoss[OpmdConfig]):
             return policy_output(-batch.advantage * logp / (1 + c.tau), mask)
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         if c.variant == "pairwise":
-            gap = sequence_mean(batch.advantage, mask) - c.tau * moved.sum(-1)
+            gap = sequence_advantage(batch.advantage, mask) - c.tau * moved.sum(-1)
             share = group_share(batch.group, gap.dtype)
             value = group_variance(gap, batch.group) * share
         else:

@@ -76,7 +76,13 @@ PC = TypeVar("PC", bound=PPOConfig, default=PPOConfig)
 
 @register("loss", "ppo")
 class PPO(RatioLoss[PC]):
-    """L = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), averaged over tokens."""
+    """L = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), averaged over tokens.
+
+    The source is arXiv:1707.06347, Eq. 7.
+
+    Public code: agrees with verl's vanilla loss (whose dual clip of 3 is off here), OpenRLHF's
+    PolicyLoss and TRL's loss_type="bnpo".
+    """
 
     Config = PPOConfig
 
@@ -103,7 +109,14 @@ class GRPOConfig(PPOConfig):
 
 @register("loss", "grpo")
 class GRPO(PPO[PPOConfig]):
-    """GRPO's surrogate: PPO's, averaged over the tokens of a response and then over responses."""
+    """GRPO's surrogate: PPO's, averaged over the tokens of a response and then over responses.
+
+    The source is arXiv:2402.03300, Eq. 3; its KL term is the anchor's (anchor=base, with beta 0.04
+    there, unconfirmed).
+
+    Public code: agrees with TRL's loss_type="grpo" and verl's seq-mean-token-mean. The defaults of
+    both are a token mean (aggregation=token-mean).
+    """
 
     Config = GRPOConfig
 
@@ -116,7 +129,14 @@ class DrGRPOConfig(PPOConfig):
 
 @register("loss", "dr_grpo")
 class DrGRPO(PPO[PPOConfig]):
-    """Dr. GRPO's surrogate: PPO's, summed over tokens and divided by a constant length."""
+    """Dr. GRPO's surrogate: PPO's, summed over tokens and divided by a constant length.
+
+    The source is arXiv:2503.20783.
+
+    Public code: agrees with the authors' and with TRL's loss_type="dr_grpo", whose constant is the
+    generation limit, the default here too. verl divides by the padded length of the batch unless
+    told otherwise (norm_length).
+    """
 
     Config = DrGRPOConfig
 
@@ -129,9 +149,12 @@ class DapoConfig(PPOConfig):
 
 @register("loss", "dapo")
 class DAPO(PPO[PPOConfig]):
-    """DAPO's surrogate: PPO's with clip-higher.
+    """DAPO's surrogate: PPO's with clip-higher (arXiv:2503.14476, Eqs. 8-12).
 
     Its dynamic sampling is correction=zero_variance_filter, its soft punishment reward=overlong.
+
+    Public code: agrees with TRL's loss_type="dapo" and with verl's recipe but for its dual clip of
+    10 (dual_clip=10).
     """
 
     Config = DapoConfig

@@ -1,15 +1,13 @@
 """Group-relative REINFORCE off policy, the REC, REP and RED family (arXiv:2509.24203).
 
-Group-relative REINFORCE needs no on-policy data if either its samples are reweighed or dropped, or
-the policy is held near the one that sampled them. Every member is one line:
+Group-relative REINFORCE works off policy if samples are reweighed or dropped, or the policy held:
 
     L = -A w M log pi + regulariser        (the ratio r = pi / behavior is detached everywhere)
 
-with a mask M (`clip_mode`), a weight w (`weight`) and a regulariser (`regularizer`). It wants
-advantage=group_mean.
+with a mask M, a weight w and a regulariser. It wants advantage=group_mean.
 
-Public code: follows Trinity-RFT's `rec` loss, where the clip widths of the ring have two different
-defaults (0.4/0.4 in the constructor, 0.6/2.0 in its default arguments); the latter are used here.
+Public code: Trinity-RFT's `rec`, whose ring has two sets of defaults (0.4/0.4 in the constructor,
+0.6/2.0 in its default arguments, as here).
 """
 
 from __future__ import annotations
@@ -37,12 +35,11 @@ class RecConfig(LossConfig):
     """Settings of the family. The defaults are the variant the paper recommends."""
 
     clip_mode: ClipMode = "one-side"
-    """Which tokens keep their push. one-side: A >= 0 and r <= 1 + clip_high, or A <= 0 and r >= 1 -
-    clip_low. two-side: r in [1 - clip_low, 1 + clip_high]. ring: two-side, and beyond the outer
-    bounds where the push leads back. gspo-one-side: one-side on the response's geometric mean."""
+    """Which tokens push. one-side: A >= 0 and r <= 1 + clip_high, or A <= 0 and r >= 1 - clip_low.
+    two-side: r within both. ring: two-side, and beyond the outer bounds where the push leads back.
+    gspo-one-side: one-side on the response's geometric mean."""
     weight: Weight = "none"
-    """Detached weight: 1, the token's ratio, the geometric mean of the response's, or exp(A /
-    temp)."""
+    """Detached weight: 1, the ratio, the response's geometric mean ratio, or exp(A / temp)."""
     regularizer: Regularizer = "none"
     """k2 adds coef (log r)^2, forward-kl adds -coef log pi, to each token."""
     regularizer_coef: Annotated[float, Field(ge=0)] = 0.1
@@ -98,13 +95,11 @@ class REC(PolicyLoss[RecConfig]):
 
     def _weight(self, ratio: Tensor, mean_ratio: Tensor, advantage: Tensor) -> Tensor:
         c = self.config
-        if c.weight == "importance_sampling":
-            return ratio
-        if c.weight == "gspo_importance_sampling":
-            return mean_ratio
         if c.weight == "none":
             return torch.ones_like(ratio)
-        bound = torch.inf if c.log_ratio_clamp is None else c.log_ratio_clamp
+        if c.weight != "advantage":
+            return ratio if c.weight == "importance_sampling" else mean_ratio
+        bound = c.log_ratio_clamp or torch.inf
         return (advantage / c.temp).clamp(-bound, bound).exp()
 
 

@@ -64,8 +64,11 @@ class Remix(PolicyLoss[RemixConfig]):
     """Mix-PPG: L = -min(r A, clip(r, c - epsilon, c + epsilon) A).
 
     Per token, r = pi / pi_{k-i} and c = pi_k / pi_{k-i}, with pi_{k-i} the policy that sampled the
-    response and pi_k the one the step starts from. The tokens are averaged over the minibatch; the
-    sources do not print the aggregation.
+    response and pi_k the one the step starts from (arXiv:2507.06892). The tokens are averaged over
+    the minibatch; the sources do not print the aggregation.
+
+    Public code: ReMix has none for training. The surrogate is that of GePPO's authors
+    (jqueeney/geppo, arXiv:2111.00072).
     """
 
     Config = RemixConfig

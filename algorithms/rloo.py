@@ -12,16 +12,8 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import RatioConfig, RatioLoss, policy_output
 from algorithms.reinforce import weighted_likelihood
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
-from rlkit.ops import Aggregation, masked_log_ratio, sequence_mean, sequence_sum
+from rlkit.ops import Aggregation, masked_log_ratio, sequence_advantage, sequence_sum
 from rlkit.registry import register
-
-
-def response_advantage(advantage: Tensor, mask: Tensor) -> Tensor:
-    """The advantage of each response [B]: its mean over the valid tokens.
-
-    A response without any has no token to weigh, so all its places count.
-    """
-    return sequence_mean(advantage, mask | ~mask.any(-1, keepdim=True))
 
 
 class RlooConfig(RatioConfig):
@@ -70,7 +62,7 @@ class RLOO(RatioLoss[RlooConfig]):
         moved = ratio
         if c.variant == "ppo_sequence":
             moved = self._product(policy.logp, batch)
-            advantage = response_advantage(advantage, mask)
+            advantage = sequence_advantage(advantage, mask)
         value, clipped = clipped_surrogate(
             moved,
             advantage,

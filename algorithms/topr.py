@@ -73,6 +73,10 @@ class TOPR(PolicyLoss[ToprConfig]):
 
     A response's loss is divided by its length, as in the paper. It wants rewards of +-1 without a
     baseline (advantage=reward). `log_ratio_clamp` bounds log w.
+
+    Public code: Trinity-RFT and ROLL taper each token's ratio (ratio_level=token) and average over
+    tokens; a proposed change to verl tapers the length-normalised ratio (ratio_level=geometric),
+    with A = 0 as positive. None ships the paper's product over the response.
     """
 
     Config = ToprConfig

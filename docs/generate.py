@@ -63,7 +63,7 @@ def alias_of(found: Entry) -> Entry | None:
             other
             for parent in parents
             for other in (entry(found.kind, name) for name in names(found.kind))
-            if other.config is parent and other.name != found.name
+            if other.config is parent and other.cls.__module__ == found.cls.__module__
         ),
         None,
     )

@@ -205,6 +205,15 @@ def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, 0.0).sum(-1)
 
 
+def sequence_advantage(advantage: Tensor, mask: Tensor) -> Tensor:
+    """The advantage of each response [B]: its mean over the valid tokens.
+
+    A response without any has no token to weigh, so all its places count; that matters only where
+    empty responses count.
+    """
+    return sequence_mean(advantage, mask | ~mask.any(-1, keepdim=True))
+
+
 def hash_uniform(x: Tensor) -> Tensor:
     """A number in [0, 1) for each entry of x, decided by its value alone.
 

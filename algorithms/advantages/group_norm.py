@@ -51,7 +51,10 @@ class GroupNorm(AdvantageEstimator[GroupNormConfig]):
     """GRPO: A = (R - mean(R_group)) / (std(R_group) + eps), the same for each token of a response.
 
     A replayed group brings the statistics of the responses it was sampled with; equal rewards give
-    exactly 0.
+    exactly 0 (arXiv:2402.03300).
+
+    Public code: agrees with verl's grpo (eps 1e-6). TRL's eps is 1e-4, its scale_rewards="batch"
+    is std=batch; Trinity-RFT's REC divides by the biased deviation (unbiased=false).
     """
 
     Config = GroupNormConfig
@@ -73,6 +76,9 @@ class GroupMeanConfig(GroupNormConfig):
 
 @register("advantage", "group_mean")
 class GroupMean(GroupNorm):
-    """Dr. GRPO: A = R - mean(R_group), without a division by the group's spread."""
+    """Dr. GRPO: A = R - mean(R_group), without a division by the group's spread (arXiv:2503.20783).
+
+    Public code: agrees with verl's norm_adv_by_std_in_grpo=False and TRL's scale_rewards="none".
+    """
 
     Config = GroupMeanConfig

@@ -57,8 +57,7 @@ class RedDropAdvantage(AdvantageEstimator[RedDropConfig]):
             return torch.ones_like(b.group, dtype=torch.bool)
         order = torch.arange(len(b.group), device=b.group.device).double()
         if self.config.drop_choice == "random":
-            tokens = hash_uniform(torch.where(b.mask, b.behavior_logp, 0.0))
-            order = torch.frac(sequence_sum(tokens, b.mask))
+            order = torch.frac(sequence_sum(hash_uniform(b.behavior_logp), b.mask))
         return balanced(group_centred(b.reward, b.group), b.group, order)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
