@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def token_covariance(logp: Tensor, advantage: Tensor, mask: Tensor) -> Tensor:
     """(A - mean A)(log pi - mean log pi), -inf where masked: [B, T] float64."""
-    a, p = (torch.where(mask, x.detach().double(), 0.0) for x in (advantage, logp))
+    a, p = advantage.double(), logp.detach().double()
     return torch.where(mask, (a - masked_mean(a, mask)) * (p - masked_mean(p, mask)), -torch.inf)
 
 

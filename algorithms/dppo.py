@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -42,12 +42,31 @@ class DppoConfig(LossConfig):
     """Coefficient of (log r)^2, added on every valid token, kept or not (prime-rl: 1e-3)."""
 
 
+class TrustRegion(Protocol):
+    """The settings that decide which tokens are kept."""
+
+    @property
+    def divergence(self) -> Divergence:
+        """What is bounded."""
+        ...
+
+    @property
+    def delta_low(self) -> float:
+        """The bound where the advantage is not positive."""
+        ...
+
+    @property
+    def delta_high(self) -> float:
+        """The bound where it is."""
+        ...
+
+
 def log_rest(log_prob: Tensor) -> Tensor:
     """log(1 - p) of log p."""
     return (-torch.expm1(log_prob)).log()
 
 
-def inside(logp: Tensor, other: Tensor, advantage: Tensor, c: DppoConfig) -> Tensor:
+def inside(logp: Tensor, other: Tensor, advantage: Tensor, c: TrustRegion) -> Tensor:
     """Which tokens keep their gradient, [B, T] bool; in float64, as bounds are on differences."""
     log_pi, log_mu = (x.detach().double().clamp(max=-REMAINDER) for x in (logp, other))
     moved = log_pi.exp() - log_mu.exp()

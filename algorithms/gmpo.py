@@ -50,7 +50,7 @@ class GMPO(RatioLoss[GmpoConfig]):
         """A term per response; the framework aggregates them."""
         c, mask = self.config, batch.mask
         log_ratio = masked_log_ratio(policy.logp, self.other(batch), mask, c.log_ratio_clamp)
-        sign = torch.where(mask, batch.advantage.sign(), 0.0)
+        sign = batch.advantage.sign()
         kept = pessimistic_log_ratio(log_ratio, sign, c.clip_low, c.clip_high)
         value = -sequence_mean(batch.advantage, mask) * sequence_mean(kept, mask).exp()
         cut = (sign != 0) & (kept != log_ratio)

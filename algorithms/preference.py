@@ -152,11 +152,10 @@ class VoteLoss(PreferenceLoss[VoteConfig]):
     Config = VoteConfig
 
     def target(self, best: Tensor, worst: Tensor, group: Tensor) -> Tensor:
-        """The posterior mean (v_w + c) / (v_w + v_l + 2c); 1/2 without votes."""
+        """The posterior mean (v_w + c) / (v_w + v_l + 2c)."""
         for_best, for_worst = group_sum(best, group), group_sum(worst, group)
         total = for_best + for_worst + 2 * self.config.prior
-        share = (for_best + self.config.prior) / torch.where(total > 0, total, 1.0)
-        return torch.where(total > 0, share, 0.5)
+        return (for_best + self.config.prior) / torch.where(total > 0, total, 1.0)
 
 
 @register("loss", "vdpo")

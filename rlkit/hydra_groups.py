@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 import rlkit
 from rlkit.compose import LISTS, SINGLE
@@ -19,7 +22,7 @@ from rlkit.config import RunConfig
 from rlkit.registry import KINDS, Entry, entry, from_import_path, import_plugin, names
 
 BASE = "run_defaults"
-OUTPUT_DIR = "runs/${hydra:runtime.choices.algorithm}-${now:%Y%m%d-%H%M%S-%f}"
+OUTPUT_DIR = "runs/${run_label:}-${now:%Y%m%d-%H%M%S-%f}"
 _OVERRIDE = re.compile(r"^\+{0,2}(\w+)=(.*)$", re.DOTALL)
 
 
@@ -30,6 +33,13 @@ def configs_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def run_label() -> str:
+    """What the run folder is called after: the composition, or "sweep" for several runs."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
+        return "sweep"
+    return str(HydraConfig.get().runtime.choices["algorithm"])
+
+
 def node(found: Entry) -> dict[str, object]:
     """A part's name and default settings as a config node."""
     return {"name": found.name, **found.config().model_dump(mode="json")}
@@ -37,6 +47,7 @@ def node(found: Entry) -> dict[str, object]:
 
 def store_groups() -> None:
     """Put every registered part and the run's own defaults into Hydra's ConfigStore."""
+    OmegaConf.register_new_resolver("run_label", run_label, replace=True)
     store = ConfigStore.instance()
     base = RunConfig(output_dir=OUTPUT_DIR).model_dump(mode="json")
     store.store(name=BASE, node=base)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlkit.registry import names
+from rlkit.compose import compose, describe
+from rlkit.hydra_groups import configs_folder, node, store_groups
+from rlkit.registry import entry, names
 from tests.cli import ROOT, SMALL, metrics, run, without_times
 
 ALGORITHMS = sorted(p.stem for p in (ROOT / "configs" / "algorithm").glob("*.yaml"))
@@ -79,13 +85,16 @@ def test_an_algorithm_file_holds_choices_and_no_field_of_a_part() -> None:
 
 
 @pytest.mark.parametrize("kind", SWAPPED)
-def test_every_part_swaps_into_the_main_composition(kind: str, tmp_path: Path) -> None:
-    """Each registered name of the kind composes and validates."""
+def test_every_part_swaps_into_the_main_composition(kind: str) -> None:
+    """Each registered name of the kind, with its defaults, builds and fits the others."""
+    store_groups()
+    with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
+        raw: Any = OmegaConf.to_container(
+            hydra_compose("config", overrides=["output_dir=out"]), resolve=True
+        )
     for name in names(kind):
-        result = run(f"{kind}={name}", "dry_run=true", cwd=tmp_path)
-        assert result.status == 0, f"{name}: {result.err}"
-        assert f"{kind}={name}" in result.out
-    assert list(tmp_path.iterdir()) == []
+        swapped = compose(raw | {kind: node(entry(kind, name))})
+        assert f"{kind}={name}" in describe(swapped)[0]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -278,6 +287,20 @@ def test_multirun_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
     assert [len(metrics(job)) for job in jobs] == [3, 3]
     configs = [yaml.safe_load((job / "config.yaml").read_text())["loss"]["name"] for job in jobs]
     assert configs == ["grpo", "topr"]
+
+
+def test_several_runs_without_a_folder_share_one_of_their_own(tmp_path: Path) -> None:
+    """The README's multirun, as it stands there."""
+    result = run("-m", *SMALL, "train.steps=1", "algorithm=grpo,topr", cwd=tmp_path)
+    assert result.status == 0, result.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("sweep-")
+    assert {p.name for p in folder.iterdir() if p.is_dir()} == {"0", "1"}
+    assert run(*SMALL, "train.steps=1", "algorithm=grpo", cwd=tmp_path).status == 0
+    assert sorted(p.name.partition("-")[0] for p in (tmp_path / "runs").iterdir()) == [
+        "grpo",
+        "sweep",
+    ]
 
 
 def test_truncated_sampling_warns_at_the_start(tmp_path: Path) -> None:

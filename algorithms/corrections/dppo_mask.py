@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
+from algorithms.dppo import Divergence, inside
 from rlkit.batch import Corrected, LossBatch, PolicyTerms
 from rlkit.interfaces import Correction, PartConfig
 from rlkit.registry import register
 
 Delta = Annotated[float, Field(gt=0)]
-EPS = 1e-8
-"""verl's, beside the probabilities in the binary KL."""
-
-
-def moved_too_far(logp: Tensor, behavior_logp: Tensor, c: DPPOMaskConfig) -> tuple[Tensor, Tensor]:
-    """Whether a token's probability p has risen, or fallen, too far from q: two bool tensors.
-
-    tv: p - q > delta_high, q - p > delta_low. kl: the KL from q to p of taking the token or not is
-    above the bound, and p is on that side of q.
-    """
-    p, q = logp.clamp(max=0).exp(), behavior_logp.clamp(max=0).exp()
-    if c.divergence == "tv":
-        return p - q > c.delta_high, q - p > c.delta_low
-    taken = q * (behavior_logp - logp)
-    kl = taken + (1 - q) * ((1 - q + EPS) / (1 - p + EPS)).log()
-    return (kl > c.delta_high) & (p > q), (kl > c.delta_low) & (p < q)
 
 
 class DPPOMaskConfig(PartConfig):
     """Settings of the trust region."""
 
-    divergence: Literal["tv", "kl"] = "tv"
-    """What is bounded: the difference of the probabilities, or the KL divergence of the choice
-    between this token and any other, which wants smaller deltas."""
+    divergence: Divergence = "tv"
+    """What is bounded: the difference of the probabilities, the KL divergence of the choice between
+    this token and any other (which wants smaller deltas), or the absolute difference whatever the
+    sign of the advantage ("ipo")."""
     delta_low: Delta = 0.2
     """Bound for tokens that are pushed down. 0.2 is prime-rl's for tv; the paper's numbers are
     unconfirmed."""
@@ -63,6 +48,5 @@ class DPPOMask(Correction[DPPOMaskConfig]):
         """The batch as it is, and the 0/1 weight [B, T]."""
         known = batch.mask & ~batch.expert[:, None]
         logp, other = (torch.where(known, x, 0.0) for x in (policy.logp, batch.behavior_logp))
-        risen, fallen = moved_too_far(logp, other, self.config)
-        out = torch.where(batch.advantage > 0, risen, fallen)
-        return Corrected(batch=batch, weight=(~out).to(logp.dtype))
+        kept = inside(logp, other, batch.advantage, self.config) | ~known
+        return Corrected(batch=batch, weight=kept.to(logp.dtype))

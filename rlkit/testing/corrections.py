@@ -16,11 +16,11 @@ from rlkit.testing.losses import ENTROPY, FAR, GARBAGE, examples, spoiled
 
 
 class Plain(PolicyLoss):
-    """-A log pi, the loss a correction is tried on."""
+    """-(A + 1/2) log pi, the loss a correction is tried on: tokens with A = 0 count too."""
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms."""
-        value = -torch.where(batch.mask, batch.advantage * policy.logp, 0.0)
+        value = -torch.where(batch.mask, (batch.advantage + 0.5) * policy.logp, 0.0)
         return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
 
 
@@ -36,8 +36,9 @@ def same(a: Corrected, b: Corrected, mask: Tensor) -> bool:
 
 
 def equal_group(batch: LossBatch) -> LossBatch:
-    """The batch with one group whose advantages are all 0."""
-    return replace(batch, advantage=torch.where(batch.group[:, None] == 0, 0.0, batch.advantage))
+    """The batch with one group whose advantages are all 0, and one such response in the other."""
+    none = (batch.group == 0) | (torch.arange(8) == 6)
+    return replace(batch, advantage=torch.where(none[:, None], 0.0, batch.advantage))
 
 
 def the_weight_is_detached_and_blind_to_masked_positions(correction: Correction[Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlkit.batch import LossBatch
+from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build
@@ -235,6 +235,17 @@ def test_the_binary_kl_of_certain_tokens_is_a_number() -> None:
         )
         g = pushes("dppo_kl", logp.to(dtype), batch, log_ratio_clamp=None)
         assert g.tolist() == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    logp, batch = moved(-1.0, [(1.0, 0.99), (1.0, 0.5)])
+    assert pushes("dppo_kl", logp, batch).tolist() == pytest.approx([-0.99, 0.0])
+
+
+def test_dppo_keeps_valid_tokens_alone_and_clamps_their_ratio() -> None:
+    logp, batch = moved(2.0)
+    batch = replace(batch, mask=torch.arange(6)[None] < 5)
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    assert build("loss", "dppo")(policy, batch).metrics["kept"].tolist() == [[0, 1, 1, 1, 1, 0]]
+    found = pushes("dppo", logp, batch, log_ratio_clamp=0.3)
+    assert found.tolist() == pytest.approx([0, 2.4, 2, 1.6, 0, 0])
 
 
 # ---- Clip-Cov and KL-Cov
@@ -304,18 +315,28 @@ def test_clip_cov_draws_at_least_one_and_never_a_token_the_ratio_clip_cut() -> N
     assert metric("clip_cov", logp, batch, "clip_fraction", **narrow) == pytest.approx(2 / 5)
 
 
-def test_clip_covs_draw_follows_the_log_probs_not_the_places() -> None:
-    """A reversed response loses the same tokens."""
+@pytest.mark.parametrize(
+    ("name", "advantage", "fields"),
+    [
+        ("clip_cov", [1.0, -1.0] * 100, {"clip_cov_ratio": 0.1, "clip_cov_lb": 0.0}),
+        ("kl_cov", [1.0] * 200, {"kl_cov_ratio": 0.1}),
+    ],
+)
+def test_a_draw_follows_the_log_probs_not_the_places(
+    name: str, advantage: list[float], fields: dict[str, float]
+) -> None:
+    """Whom Clip-Cov draws, and which of equal covariances KL-Cov takes: reversed tokens agree."""
     generator = torch.Generator().manual_seed(0)
     logp = -3 * torch.rand(1, 200, generator=generator).double()
-    _, batch = tokens([0.0] * 200, [1.0, -1.0] * 100)
-    fields = {"clip_cov_ratio": 0.1, "clip_cov_lb": 0.0}
-    batch = replace(batch, prox_logp=logp)
-    found = pushes("clip_cov", logp, batch, **fields)
-    turned = replace(batch, prox_logp=logp.flip(1), advantage=batch.advantage.flip(1))
-    assert (found == 0).sum() == 20
-    assert torch.equal(pushes("clip_cov", logp.flip(1), turned, **fields).flip(0), found)
-    assert (found[:100] == 0).sum() not in (0, 20)
+    _, batch = tokens([0.0] * 200, advantage)
+    batch = replace(batch, prox_logp=logp - 0.1)
+    turned = replace(batch, prox_logp=logp.flip(1) - 0.1, advantage=batch.advantage.flip(1))
+    found, other = (
+        build("loss", name, **fields)(PolicyTerms(logp=x, entropy=x), b).metrics["selected"][0]
+        for x, b in ((logp, batch), (logp.flip(1), turned))
+    )
+    assert torch.equal(other.flip(0), found)
+    assert found.sum() == 20 and 0 < found[:100].sum() < 20
 
 
 def test_clip_cov_keeps_ppos_other_caps() -> None:

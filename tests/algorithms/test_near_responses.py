@@ -231,10 +231,14 @@ def test_gmpo_clips_log_ratios_before_their_mean(
 
 def test_gmpo_takes_each_tokens_sign_and_the_mean_advantage() -> None:
     """Row 1: signs + and -, mean 0.5, 0.5 cut to 0.4. Row 2: a zero advantage drops its token."""
-    found = pushes("gmpo", [[2.0, -1.0, 0.0], [3.0, 0.0, 3.0]])
+    advantage = [[2.0, -1.0, 0.0], [3.0, 0.0, 3.0]]
+    found = pushes("gmpo", advantage)
     first, second = 0.5 * math.exp(0.1), 2 * math.exp(-0.4 / 3)
     assert found[0, :2].tolist() == pytest.approx([0, first / 2])
     assert found[1].tolist() == pytest.approx([second / 3, 0, second / 3])
+    logp, batch = two_rows(advantage)
+    metrics = loss_value(build("loss", "gmpo"), logp, batch)[1]
+    assert metrics["clip_fraction"] == pytest.approx(1 / 5)
 
 
 # ---- VESPO
@@ -284,7 +288,6 @@ LOG_TINY = math.log(1e-8)
         ([-30.0, 19.0, 0.5], -0.5),
         ([30.0, -19.0, -1.5], -0.5),
         ([-9.0, -9.0, -9.0], LOG_TINY),
-        ([9.0, 9.0, 9.0], 20.0),
     ],
 )
 def test_vespo_clamps_tokens_to_20_and_the_product_to_1e8(
@@ -296,6 +299,12 @@ def test_vespo_clamps_tokens_to_20_and_the_product_to_1e8(
     assert vespo_weight(deltas, 0.0, **small) == pytest.approx(expected, rel=1e-9)
     negative = {"k_neg": 0.1, "lambda_neg": 1e-9}
     assert vespo_weight(deltas, -1.0, **negative) == pytest.approx(expected, rel=1e-9)
+
+
+def test_vespo_clamps_the_log_product_at_20() -> None:
+    """Only a huge power shows it: at e^20 even the least lambda gives e^-48516."""
+    found = vespo_weight([9.0, 9.0, 9.0], 1.0, k_pos=2426.0, lambda_pos=0.0)
+    assert found == pytest.approx(phi(20.0, 2426.0, 1e-4), rel=1e-6)
 
 
 @pytest.mark.parametrize(

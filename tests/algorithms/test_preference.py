@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.preference import best_and_worst
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
 from rlkit.objective import loss_value
@@ -98,6 +99,7 @@ def test_without_a_pair_there_is_no_loss(name: str) -> None:
     logp, batch = group_of([1.0, 1.0], torch.ones(2, 2))
     value, _, gradient = slope(name, logp, batch)
     assert value == 0 and (gradient == 0).all()
+    assert not torch.stack(best_and_worst(batch)).any()
 
 
 # ---- losses
