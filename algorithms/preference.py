@@ -84,9 +84,9 @@ class PreferenceLoss(PolicyLoss[PC]):
         `target` is how sure it is that the chosen response is the better one.
         """
 
-    def target(self, best: Tensor, worst: Tensor, group: Tensor) -> Tensor:
+    def target(self, batch: LossBatch, best: Tensor, worst: Tensor) -> Tensor:
         """How sure it is that the best response is better, [B]: certain, unless votes count."""
-        return torch.ones_like(best)
+        return torch.ones_like(batch.reward)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """One term a pair, on both its rows."""
@@ -98,8 +98,7 @@ class PreferenceLoss(PolicyLoss[PC]):
         log_ratio = masked_log_ratio(policy.logp, reference, mask)
         reduce = sequence_mean if self.config.length_normalize else sequence_sum
         margin = group_sum(pair * reduce(log_ratio, mask), group)
-        dtype = margin.dtype
-        value = self.pair_loss(margin, self.target(best.to(dtype), worst.to(dtype), group))
+        value = self.pair_loss(margin, self.target(batch, best, worst))
         return policy_output(
             value,
             mask & (pair != 0)[:, None],
@@ -144,6 +143,10 @@ class VoteConfig(PreferenceConfig):
     prior: Annotated[float, Field(ge=0)] = 1.0
     """c of the Beta(c, c) prior on the share of votes: 0 = the share itself, large = 1/2. Our
     choice; the paper's value is unconfirmed, as is its beta."""
+    votes: Literal["reward", "group"] = "reward"
+    """What a response's votes are: its reward, where a reward counts votes (a verifier's 1 is one
+    vote, below 0 is none), or how many responses of the group have that reward. With "group" the
+    majority wins even where a verifier knows it to be wrong."""
 
 
 class VoteLoss(PreferenceLoss[VoteConfig]):
@@ -151,11 +154,19 @@ class VoteLoss(PreferenceLoss[VoteConfig]):
 
     Config = VoteConfig
 
-    def target(self, best: Tensor, worst: Tensor, group: Tensor) -> Tensor:
+    def target(self, batch: LossBatch, best: Tensor, worst: Tensor) -> Tensor:
         """The posterior mean (v_w + c) / (v_w + v_l + 2c)."""
-        for_best, for_worst = group_sum(best, group), group_sum(worst, group)
-        total = for_best + for_worst + 2 * self.config.prior
-        return (for_best + self.config.prior) / torch.where(total > 0, total, 1.0)
+        c = self.config
+        for_best, for_worst = (
+            group_max(torch.where(side, batch.reward, 0.0).clamp(min=0), batch.group)
+            if c.votes == "reward"
+            else group_sum(side.to(batch.reward.dtype), batch.group)
+            for side in (best, worst)
+        )
+        total = for_best + for_worst + 2 * c.prior
+        return torch.where(
+            total > 0, (for_best + c.prior) / torch.where(total > 0, total, 1.0), 0.5
+        )
 
 
 @register("loss", "vdpo")
@@ -163,9 +174,7 @@ class VDPO(VoteLoss):
     """L = -p log sigmoid(beta h) - (1 - p) log sigmoid(-beta h), p = (v_w + c) / (v_w + v_l + 2c).
 
     Vote-based DPO: the target is the posterior mean of the share of votes for the chosen answer.
-    Our reading of votes with verifiable rewards: v_w responses of the group have the best reward,
-    v_l the worst. p falls below 1/2 where wrong answers are the majority, and the margin is then
-    pulled below zero; sources with real votes do not have that.
+    The votes are rewards that count them; with a verifier's 0 and 1, p = (1 + c) / (1 + 2c).
 
     Public code: none is known; the formula is the standard algebra of what the abstract says.
     """

@@ -63,6 +63,11 @@ def test_without_an_advantage_nothing_is_pushed(name: str) -> None:
     assert bool((gradient == 0).all()) == (name not in PUSHES_WITHOUT_ADVANTAGE)
 
 
+def references_of(batch: LossBatch) -> dict[str, torch.Tensor]:
+    own = {"prox_logp": batch.prox_logp, "behavior_logp": batch.behavior_logp}
+    return {**own, **batch.anchor_logp}
+
+
 @pytest.mark.parametrize("name", names("loss"))
 def test_the_logged_ratio_is_to_the_policy_the_design_names(name: str) -> None:
     """With prox and behavior apart: the mean of exp(logp - denominator)."""
@@ -74,7 +79,7 @@ def test_the_logged_ratio_is_to_the_policy_the_design_names(name: str) -> None:
         assert DENOMINATOR[name] == "behavior_logp", "the framework logs pi / behavior for it"
         return
     reference = DENOMINATOR[name].removeprefix("anchor:")
-    other = batch.anchor_logp.get(reference, getattr(batch, reference, None))
+    other = references_of(batch)[reference]
     ratio = (logp - other).exp()[batch.mask]
     assert metrics["ratio_mean"] == pytest.approx(float(ratio.mean()), rel=1e-12)
     assert metrics["ratio_max"] == pytest.approx(float(ratio.max()), rel=1e-12)

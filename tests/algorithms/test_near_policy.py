@@ -251,11 +251,11 @@ def test_dppo_keeps_valid_tokens_alone_and_clamps_their_ratio() -> None:
 # ---- Clip-Cov and KL-Cov
 
 ADVANTAGE = [1.0, 1.0, -1.0, -1.0, 0.0, 9.0]
-LIKELIHOOD = [-0.5, -3.0, -0.5, -3.0, -2.0, 7.0]
+LIKELIHOOD = [-3.0, -0.5, -3.0, -0.5, -2.0, 7.0]
 
 
 def six_tokens(log_ratio: float = 0.1) -> tuple[Tensor, LossBatch]:
-    """Five valid tokens: mean A 0, mean log pi -1.8, so cov = 1.3, -1.2, -1.3, 1.2, 0."""
+    """Five valid tokens: mean A 0, mean log pi -1.8, so cov = -1.2, 1.3, 1.2, -1.3, 0."""
     logp, batch = tokens([log_ratio] * 6, 1.0)
     logp = torch.tensor([LIKELIHOOD]).double()
     mask = torch.tensor([[True] * 5 + [False]])
@@ -267,9 +267,9 @@ def six_tokens(log_ratio: float = 0.1) -> tuple[Tensor, LossBatch]:
 @pytest.mark.parametrize(
     ("fields", "chosen"),
     [
-        ({}, [1, 0, 0, 0, 0]),
-        ({"kl_cov_ratio": 0.5}, [1, 0, 0, 1, 0]),
-        ({"kl_cov_ratio": 0.6}, [1, 0, 0, 1, 1]),
+        ({}, [0, 1, 0, 0, 0]),
+        ({"kl_cov_ratio": 0.5}, [0, 1, 1, 0, 0]),
+        ({"kl_cov_ratio": 0.6}, [0, 1, 1, 0, 1]),
         ({"kl_cov_ratio": 1.0, "kl_coef": 3.0}, [1] * 5),
     ],
 )
@@ -297,10 +297,10 @@ def cut(**fields: Any) -> list[bool]:
 
 def test_clip_cov_takes_the_gradient_from_tokens_between_the_bounds() -> None:
     every = {"clip_cov_ratio": 1.0}
-    assert cut(**every) == [True, False, False, True]
-    assert cut(**every, clip_cov_lb=1.25) == [True, False, False, False]
-    assert cut(**every, clip_cov_ub=1.25) == [False, False, False, True]
-    assert cut(**every, clip_cov_lb=-5.0, clip_cov_ub=-1.25) == [False, False, True, False]
+    assert cut(**every) == [False, True, True, False]
+    assert cut(**every, clip_cov_lb=1.25) == [False, True, False, False]
+    assert cut(**every, clip_cov_ub=1.25) == [False, False, True, False]
+    assert cut(**every, clip_cov_lb=-5.0, clip_cov_ub=-1.25) == [False, False, False, True]
 
 
 def test_clip_cov_draws_at_least_one_and_never_a_token_the_ratio_clip_cut() -> None:
@@ -310,7 +310,7 @@ def test_clip_cov_draws_at_least_one_and_never_a_token_the_ratio_clip_cut() -> N
     assert sum(cut(clip_cov_ratio=0.4)) == 2
     logp, batch = six_tokens()
     narrow = {"clip_high": 0.05}
-    assert cut(**narrow) == [True, True, False, True]
+    assert cut(**narrow) == [True, True, True, False]
     assert metric("clip_cov", logp, batch, "selected", **narrow) == pytest.approx(1 / 5)
     assert metric("clip_cov", logp, batch, "clip_fraction", **narrow) == pytest.approx(2 / 5)
 

@@ -190,7 +190,10 @@ def test_votes_set_how_sure_the_target_is(prior: float, p: float) -> None:
     for beta in (0.1, 0.7):
         s = sigmoid(beta)
         cross_entropy = -p * math.log(s) - (1 - p) * math.log(1 - s)
-        found = {n: slope(n, logp, batch, prior=prior, beta=beta)[0] for n in ("vdpo", "vipo")}
+        found = {
+            n: slope(n, logp, batch, votes="group", prior=prior, beta=beta)[0]
+            for n in ("vdpo", "vipo")
+        }
         assert found["vdpo"] == pytest.approx(cross_entropy)
         assert found["vipo"] == pytest.approx((1 - (2 * p - 1) / (2 * beta)) ** 2)
 
@@ -201,29 +204,43 @@ def test_votes_set_how_sure_the_target_is(prior: float, p: float) -> None:
 def test_the_margin_rests_where_the_target_is_met(name: str, rest: float) -> None:
     """Two against none but the one worst: p = 2/3 with prior 0, beta h = logit p for VDPO."""
     logp, batch = group_of([1.0, 0.0, 1.0], [[rest], [0.0], [rest]])
-    gradient = slope(name, logp, batch, prior=0.0)[2]
+    gradient = slope(name, logp, batch, votes="group", prior=0.0)[2]
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
     beyond = replace(
         batch, anchor_logp={"base": batch.anchor_logp["base"] - double([[1], [0], [1]])}
     )
-    assert slope(name, logp, beyond, prior=0.0)[2][:, 0].tolist() != [0, 0, 0]
+    assert slope(name, logp, beyond, votes="group", prior=0.0)[2][:, 0].tolist() != [0, 0, 0]
 
 
-def test_certain_votes_are_dpo_and_ipo() -> None:
-    """With p near 1 (many votes for the best, no prior) the soft losses are the hard ones."""
-    many = 10_000
-    logp, batch = group_of([*[1.0] * many, 0.0], torch.ones(many + 1, 1))
-    batch = replace(batch, anchor_logp={"base": batch.anchor_logp["base"] - batch.reward[:, None]})
-    hard = {"vdpo": "sigmoid", "vipo": "ipo"}
-    for name, kind in hard.items():
-        soft = slope(name, logp, batch, prior=0.0)[0]
-        assert soft == pytest.approx(slope("online_dpo", logp, batch, loss_type=kind)[0], rel=1e-3)
+@pytest.mark.parametrize(("prior", "p"), [(0.0, 1.0), (1.0, 2 / 3), (0.5, 0.75)])
+def test_a_verifiers_reward_is_one_vote(prior: float, p: float) -> None:
+    """p = (1 + c) / (1 + 2c), however many responses are wrong; without a prior it is certain, and
+    the soft losses are DPO and IPO.
+    """
+    logp, batch = group_of([1.0, 0.0, 0.0, 0.0], [[2.0]] * 4)
+    base = {"base": batch.anchor_logp["base"] - double([[1.0], [0.0], [0.0], [0.0]])}
+    batch = replace(batch, anchor_logp=base)
+    s = sigmoid(0.1)
+    found = {n: slope(n, logp, batch, prior=prior)[0] for n in ("vdpo", "vipo")}
+    assert found["vdpo"] == pytest.approx(-p * math.log(s) - (1 - p) * math.log(1 - s))
+    assert found["vipo"] == pytest.approx((1 - (2 * p - 1) / 0.2) ** 2)
+    if prior == 0:
+        for name, kind in {"vdpo": "sigmoid", "vipo": "ipo"}.items():
+            assert found[name] == slope("online_dpo", logp, batch, loss_type=kind)[0]
+
+
+def test_rewards_that_count_votes_set_the_target_and_negative_ones_are_none() -> None:
+    """Three votes against one: p = 3/4 without a prior. -1 is no vote: certain."""
+    for rewards, p in (([3.0, 1.0], 0.75), ([3.0, -1.0], 1.0)):
+        logp, batch = group_of(rewards, [[1.0], [0.0]])
+        found = slope("vipo", logp, batch, prior=0.0)[0]
+        assert found == pytest.approx((1 - (2 * p - 1) / 0.2) ** 2)
 
 
 def test_votes_count_valid_responses_alone() -> None:
     logp, batch = group_of([1.0, 0.0, 1.0], [[1.0], [0.0], [1.0]])
     mask = double([[1], [1], [0]]).bool()
-    found = slope("vipo", logp, replace(batch, mask=mask), prior=0.0)[0]
+    found = slope("vipo", logp, replace(batch, mask=mask), votes="group", prior=0.0)[0]
     assert found == pytest.approx(1.0), "one vote each: p = 1/2 and the margin of 1 aims at 0"
 
 

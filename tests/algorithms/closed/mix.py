@@ -113,7 +113,7 @@ def pairs(logp: Tensor, b: LossBatch, c: Any) -> list[tuple[int, int, float, flo
         ends = []
         for end in (max(rewards), min(rewards)):
             tied = [i for i, reward in zip(rows, rewards, strict=True) if reward == end]
-            ends.append((max(tied, key=lambda i: float(hash_uniform(ref[i]))), len(tied)))
+            ends.append((max(tied, key=lambda i: float(hash_uniform(ref[i]))), end))
         (w, v_w), (l, v_l) = ends  # noqa: E741
         prior = getattr(c, "prior", 0.0)
         share = (v_w + prior) / (v_w + v_l + 2 * prior)
