@@ -126,11 +126,11 @@ class LossBatch:
     """[B] int64, step - min(policy_version); 0 = made by pi_k."""
     expert: Tensor
     """[B] bool, a demonstration whose behavior_logp is unknown (zeros)."""
-    truncated: Tensor = None  # type: ignore[assignment]
+    truncated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     """[B] bool, a response that was cut at the length limit; none of them where it is left out."""
 
     def __post_init__(self) -> None:
-        if self.truncated is None:
+        if self.truncated.shape != self.expert.shape:
             object.__setattr__(self, "truncated", torch.zeros_like(self.expert))
 
     def rows(self, index: Tensor) -> LossBatch:

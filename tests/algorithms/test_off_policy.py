@@ -127,17 +127,17 @@ def test_groups_count_alike_and_a_group_of_one_contributes_nothing(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("opmd_pairwise", 6.25 / 3 - 0.5**2 / 9), ("agro", (6.25 / 3 - 0.5**2 / 9) / 2)],
+    [("opmd_pairwise", 22.25 / 3 - 3.5**2 / 9), ("agro", (22.25 / 3 - 3.5**2 / 9) / 2)],
 )
 @pytest.mark.parametrize("counted", [True, False])
-def test_an_empty_response_stands_in_its_groups_variance_with_zeros(
+def test_an_empty_response_stands_in_its_groups_variance_with_its_advantage_alone(
     name: str, value: float, counted: bool
 ) -> None:
-    """a = 1.5, -2 and 0: their mean square less the square of their mean."""
+    """a = 1.5, -2 and 4: their mean square less the square of their mean."""
     loss = build(
         "loss", name, count_empty_rows=counted, **{"tau" if "opmd" in name else "beta": 0.5}
     )
-    logp, batch = responses([*TWO, [math.nan] * 3], [1.0, -1.0, 1e4], to=loss.needs)
+    logp, batch = responses([*TWO, [math.nan] * 3], [1.0, -1.0, 4.0], to=loss.needs)
     assert float(loss_value(loss, logp, batch)[0]) == pytest.approx(value)
 
 
