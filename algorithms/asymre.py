@@ -34,6 +34,7 @@ class AsymRE(PolicyLoss[AsymreConfig]):
     """L = -A log pi, summed over a response."""
 
     Config = AsymreConfig
+    advantages = ("asymre",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

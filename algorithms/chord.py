@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from algorithms.ppo import PPOConfig, clipped_surrogate
+from algorithms.ppo import PPOConfig
 from algorithms.ratio import RatioLoss, policy_output
 from algorithms.sft import Weighting, imitation
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
@@ -48,14 +48,7 @@ class CHORD(RatioLoss[ChordConfig]):
         expert = batch.mask & batch.expert[:, None]
         own = batch.mask & ~expert
         ratio = self.ratio(policy.logp, self.other(batch), own)
-        value, clipped = clipped_surrogate(
-            ratio,
-            batch.advantage,
-            1 - c.clip_low,
-            1 + c.clip_high,
-            dual_clip=c.dual_clip,
-            delta=c.delta,
-        )
+        value, clipped = c.surrogate(ratio, batch.advantage)
         out = policy_output(value, own, ratio=ratio, clip_fraction=clipped)
         terms = [
             Term(name="policy", value=value, mask=own, weight=1 - c.mu),

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from algorithms.ppo import ClipHigh, PPOConfig, clipped_surrogate
+from algorithms.ppo import ClipHigh, PPOConfig
 from algorithms.ratio import RatioConfig, RatioLoss, policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.ops import hash_uniform, masked_log_ratio, masked_mean
@@ -83,14 +83,7 @@ class ClipCov(RatioLoss[ClipCovConfig]):
         """Per-token terms; the framework aggregates them."""
         c, mask = self.config, batch.mask
         ratio = self.ratio(policy.logp, self.other(batch), mask)
-        value, clipped = clipped_surrogate(
-            ratio,
-            batch.advantage,
-            1 - c.clip_low,
-            1 + c.clip_high,
-            dual_clip=c.dual_clip,
-            delta=c.delta,
-        )
+        value, clipped = c.surrogate(ratio, batch.advantage)
         covariance = token_covariance(policy.logp, batch.advantage, mask)
         eligible = (covariance > c.clip_cov_lb) & (covariance < c.clip_cov_ub) & (clipped == 0)
         count = token_count(c.clip_cov_ratio, mask)

@@ -45,6 +45,7 @@ class OAPL(PolicyLoss[OaplConfig]):
     """L = (beta2 S - A)^2, averaged over responses, with S the sum of log(pi / behavior)."""
 
     Config = OaplConfig
+    advantages = ("oapl",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

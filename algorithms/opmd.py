@@ -61,6 +61,7 @@ class OPMD(PolicyLoss[OpmdConfig]):
     """Mirror descent on the reward; by default Kimi's, one value a response."""
 
     Config = OpmdConfig
+    advantages = ("opmd",)
 
     @property
     def scope(self) -> Literal["token", "group", "minibatch"]:  # type: ignore[override]

@@ -70,6 +70,17 @@ class PPOConfig(RatioConfig):
             )
         return self
 
+    def surrogate(self, ratio: Tensor, advantage: Tensor) -> tuple[Tensor, Tensor]:
+        """The surrogate with these settings and where the clip cut its gradient, [B, T] each."""
+        return clipped_surrogate(
+            ratio,
+            advantage,
+            1 - self.clip_low,
+            1 + self.clip_high,
+            dual_clip=self.dual_clip,
+            delta=self.delta,
+        )
+
 
 PC = TypeVar("PC", bound=PPOConfig, default=PPOConfig)
 
@@ -90,14 +101,7 @@ class PPO(RatioLoss[PC]):
         """Per-token terms; the framework aggregates them."""
         c = self.config
         ratio = self.ratio(policy.logp, self.other(batch), batch.mask)
-        value, clipped = clipped_surrogate(
-            ratio,
-            batch.advantage,
-            1 - c.clip_low,
-            1 + c.clip_high,
-            dual_clip=c.dual_clip,
-            delta=c.delta,
-        )
+        value, clipped = c.surrogate(ratio, batch.advantage)
         return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
 
 

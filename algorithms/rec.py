@@ -209,6 +209,7 @@ class RedDrop(REC):
     """Plain REINFORCE; superfluous bad responses are dropped by advantage=red_drop."""
 
     Config = RedDropConfig
+    advantages = ("red_drop",)
 
 
 class RedWeightConfig(RedDropConfig):

@@ -90,6 +90,17 @@ def row_of(name: str, runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
+def merged(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The new rows, with the page's own for the compositions that were not run."""
+    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
+    earlier = {
+        cells[0]: cells for line in lines if (cells := line[2:-2].split(" | "))[0][:1] == "`"
+    }
+    known = {f"`{p.stem}`" for p in (ROOT / "configs" / "algorithm").glob("*.yaml")}
+    every = earlier | {row[0]: list(row) for row in rows}
+    return [every[name] for name in sorted(every, key=lambda n: n.strip("`")) if name in known]
+
+
 def page(rows: Sequence[Sequence[str]], seeds: int) -> str:
     """docs/compositions.md."""
     head = [
@@ -129,8 +140,7 @@ def main() -> None:
         for name in chosen:
             rows.append(row_of(name, [each.result() for each in runs[name]]))
             print("  ".join(rows[-1]), flush=True)
-    if not options.algorithms:
-        PAGE.write_text(page(rows, options.seeds))
+    PAGE.write_text(page(merged(rows), options.seeds))
 
 
 if __name__ == "__main__":

@@ -175,6 +175,12 @@ def describe(c: Composition) -> list[str]:
         f"{train.updates_per_batch * train.minibatches} optimiser steps "
         f"on {groups // train.minibatches} groups each; {train.steps} steps in all.",
     ]
+    wanted = c.parts.loss.advantages
+    if wanted and names["advantage"] not in wanted:
+        lines.append(
+            f"Warning: loss={names['loss']} has a baseline of its own and is defined with "
+            f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
+        )
     if rollout.truncates:
         lines.append(
             f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated "

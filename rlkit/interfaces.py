@@ -115,6 +115,9 @@ class PolicyLoss(Part[LC]):
     scope: ClassVar[Literal["token", "group", "minibatch"]] = "token"
     needs: ClassVar[frozenset[str]] = frozenset()
     accepts_expert: ClassVar[bool] = False
+    advantages: ClassVar[tuple[str, ...]] = ()
+    """Advantage parts the method is defined with, where its baseline is its own; another one is
+    warned of at the start of a run. Empty = any."""
 
     @abstractmethod
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
