@@ -30,11 +30,15 @@ from rlkit.registry import build, build_section, import_plugin, validation_messa
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rewards.task import TaskReward
 from rlkit.rollout.base import RolloutEngine
+from rlkit.scalars import Scalar, is_scalar, scalar_of
 from rlkit.trainer import Session
 
 SINGLE = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
 LISTS = ("correction", "reward", "tracker")
 CONSOLE = "console"
+SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
+"""The kinds of parts whose numbers may be scalar schedules."""
+RATES = ("learning_rate", "critic_learning_rate")
 
 Raw = Mapping[str, Any]
 
@@ -54,6 +58,8 @@ class Composition:
     rewards: Mapping[str, Reward]
     eval_rewards: Mapping[str, Reward]
     trackers: Mapping[str, Tracker]
+    scalars: Mapping[str, Scalar]
+    """Scalar schedules by the place they are written at ("anchor.beta")."""
 
     @property
     def sections(self) -> dict[str, Part[Any]]:
@@ -75,19 +81,16 @@ def compose(raw: Raw) -> Composition:
     """
     for plugin in raw.get("plugins") or ():
         import_plugin(plugin)
-    built = {kind: _build(kind, kind, raw.get(kind)) for kind in SINGLE}
+    scalars: dict[str, Scalar] = {}
+    built = {kind: _build(kind, kind, raw.get(kind), scalars) for kind in SINGLE}
     lists = {
         kind: {
-            label: _build(kind, f"{kind}.{label}", node)
+            label: _build(kind, f"{kind}.{label}", node, scalars)
             for label, node in (raw.get(kind) or {}).items()
         }
         for kind in LISTS
     }
-    rest = {key: value for key, value in raw.items() if key not in (*SINGLE, *LISTS)}
-    try:
-        config = RunConfig(**rest)
-    except ValidationError as error:
-        raise UserError(validation_message(error, RunConfig)) from None
+    config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     rewards = lists["reward"] or _default_rewards(built["task"], raw["task"]["name"])
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
@@ -112,19 +115,52 @@ def compose(raw: Raw) -> Composition:
             else rewards
         ),
         trackers=trackers,
+        scalars=scalars,
     )
     check(composition)
     return composition
 
 
-def _build(kind: str, section: str, node: Any) -> Any:
+def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> Any:
+    """A part from its section; scalar schedules in it are noted, and legal at their extremes."""
     if not isinstance(node, Mapping) or "name" not in node:
         raise UserError(
             f"{section} must be chosen by name: {kind}=<name>; "
             f"`python -m rlkit list {kind}` lists them"
         )
     fields = {key: value for key, value in node.items() if key != "name"}
-    return build_section(kind, node["name"], fields, section)
+    found = {key: scalar_of(f"{section}.{key}", fields[key]) for key in _scheduled(kind, fields)}
+    for key, scalar in found.items():
+        for extreme in scalar.extremes():
+            build_section(kind, node["name"], fields | _first(found) | {key: extreme}, section)
+        scalars[f"{section}.{key}"] = scalar
+    return build_section(kind, node["name"], fields | _first(found), section)
+
+
+def _scheduled(kind: str, fields: Raw) -> list[str]:
+    """The fields of a section that are scalar schedules."""
+    return [key for key, value in fields.items() if kind in SCHEDULED and is_scalar(value)]
+
+
+def _first(scalars: Mapping[str, Scalar]) -> dict[str, float]:
+    return {key: scalar.extremes()[0] for key, scalar in scalars.items()}
+
+
+def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
+    """The run's own settings; its learning rates may be scalar schedules too."""
+    rest = {key: value for key, value in raw.items() if key not in (*SINGLE, *LISTS)}
+    train = dict(rest.get("train") or {})
+    found = {
+        key: scalar_of(f"train.{key}", train[key]) for key in RATES if is_scalar(train.get(key))
+    }
+    try:
+        for key, scalar in found.items():
+            for extreme in scalar.extremes():
+                RunConfig.model_validate(rest | {"train": train | _first(found) | {key: extreme}})
+            scalars[f"train.{key}"] = scalar
+        return RunConfig.model_validate(rest | {"train": train | _first(found)})
+    except ValidationError as error:
+        raise UserError(validation_message(error, RunConfig)) from None
 
 
 def _default_rewards(task: Task, name: str) -> dict[str, Reward]:
@@ -181,6 +217,11 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has a baseline of its own and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
+    for place, scalar in c.scalars.items():
+        settings = scalar.model_dump()
+        shape = settings.pop("kind")
+        words = ", ".join(f"{key}={value}" for key, value in settings.items())
+        lines.append(f"{place} follows a schedule: {shape} ({words}).")
     if rollout.truncates:
         lines.append(
             f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated "
@@ -293,4 +334,5 @@ def open_session(c: Composition, checkpoint: Path | None) -> Session:
         folder=RunFolder(Path(config.output_dir)),
         trackers=c.trackers,
         sections=c.sections,
+        scalars=c.scalars,
     )

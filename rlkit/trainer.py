@@ -31,6 +31,7 @@ from rlkit.interfaces import Part, Phase, Progress, ReincarnationSchedule, Repla
 from rlkit.policy import Policy
 from rlkit.prepare import Forwards, Parts, TrainBatch, by_rows, collate, prepare
 from rlkit.rollout.base import RolloutEngine
+from rlkit.scalars import Scalar
 from rlkit.update import Updater
 
 TIMERS = ("rollout", "reward", "forward", "update", "sync")
@@ -53,6 +54,8 @@ class Session:
     trackers: Mapping[str, Tracker]
     sections: Mapping[str, Part[Any]]
     """Parts by their config section, for schedules that set fields."""
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    """Scalar schedules by the field they set ("anchor.beta")."""
 
 
 @dataclass
@@ -106,6 +109,7 @@ class Trainer:
         started = time.perf_counter()
         self.seconds = dict.fromkeys(TIMERS, 0.0)
         policy, anchor, buffer = self.s.policy, self.parts.anchor, self.s.buffer
+        self._follow_scalars(step)
         phase = self.s.schedule.phase(self._progress(step))
         self._apply(phase)
         fresh = self._collect(phase, step)
@@ -136,12 +140,20 @@ class Trainer:
         for name, value in phase.values.items():
             self._set_field(name, value)
 
+    def _follow_scalars(self, step: int) -> None:
+        """Set every field that follows a scalar schedule to its value of this step."""
+        seen = {**self.count.metrics, **self.count.eval}
+        for name, scalar in self.s.scalars.items():
+            self._set_field(name, scalar.value(step, seen))
+
     def _set_field(self, name: str, value: float) -> None:
-        """Rebuild a part's config through its constructor with another value of "section.field"."""
+        """Rebuild a config through its constructor with another value of "section.field"."""
         section, _, key = name.rpartition(".")
-        part = self.s.sections[section]
-        part.config = type(part.config)(**{**part.config.model_dump(), key: value})
-        self.count.values[name] = value
+        owner = self.updater if section == "train" else self.s.sections[section]
+        number = round(value) if type(getattr(owner.config, key)) is int else value
+        settings = {**owner.config.model_dump(), key: number}
+        owner.config = type(owner.config).model_validate(settings)
+        self.count.values[name] = number
 
     def _collect(self, phase: Phase, step: int) -> Collected:
         """This step's fresh groups: the buffer's plan, or only new prompts where replay is off."""

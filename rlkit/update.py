@@ -44,8 +44,8 @@ class Updater:
     def __init__(
         self, config: RunConfig, policy: Policy, parts: Parts, max_completion_length: int
     ) -> None:
-        self.config = config
-        self.train = config.train
+        self.seed = config.seed
+        self.config = config.train
         self.policy = policy
         self.parts = parts
         self.critic = Critic(policy.model) if parts.advantage.needs_critic else None
@@ -56,9 +56,9 @@ class Updater:
 
     def reset(self) -> None:
         """Fresh optimisers: no moments."""
-        self.optimizer = self._adamw(self.policy.model, self.train.learning_rate)
+        self.optimizer = self._adamw(self.policy.model, self.config.learning_rate)
         self.critic_optimizer = (
-            self._adamw(self.critic, self.train.critic_learning_rate)
+            self._adamw(self.critic, self.config.critic_learning_rate)
             if self.critic is not None
             else None
         )
@@ -115,7 +115,7 @@ class Updater:
             load_optimizer_state(self.critic_optimizer, state["critic_optimizer"])
 
     def _adamw(self, module: torch.nn.Module, learning_rate: float) -> torch.optim.AdamW:
-        train = self.train
+        train = self.config
         return torch.optim.AdamW(
             module.parameters(),
             lr=learning_rate,
@@ -124,19 +124,19 @@ class Updater:
         )
 
     def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(step, self.train)
+        factor = learning_rate_factor(step, self.config)
         for optimizer, peak in (
-            (self.optimizer, self.train.learning_rate),
-            (self.critic_optimizer, self.train.critic_learning_rate),
+            (self.optimizer, self.config.learning_rate),
+            (self.critic_optimizer, self.config.critic_learning_rate),
         ):
             for group in optimizer.param_groups if optimizer is not None else ():
                 group["lr"] = peak * factor
 
     def _minibatches(self, batch: TrainBatch, step: int, number: int) -> Iterator[Tensor]:
         """Rows of whole groups, shuffled; the minibatches differ by at most one group."""
-        shuffle = stream_rng(self.config.seed, "minibatch", step, number).permutation(batch.groups)
+        shuffle = stream_rng(self.seed, "minibatch", step, number).permutation(batch.groups)
         for groups in torch.tensor_split(
-            torch.from_numpy(shuffle), min(self.train.minibatches, batch.groups)
+            torch.from_numpy(shuffle), min(self.config.minibatches, batch.groups)
         ):
             yield torch.isin(batch.loss.group, groups).nonzero().squeeze(-1)
 
@@ -162,11 +162,11 @@ class Updater:
             )
 
         self.optimizer.zero_grad(set_to_none=True)
-        splits = split_rows(batch.tokens.lengths[rows], self.train.micro_batch_tokens)
+        splits = split_rows(batch.tokens.lengths[rows], self.config.micro_batch_tokens)
         minibatch = batch.loss.rows(rows).to(self.policy.device)
         value = self.objective.backward(forward, minibatch, splits)
         norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.model.parameters(), self.train.max_grad_norm
+            self.policy.model.parameters(), self.config.max_grad_norm
         )
         if not (math.isfinite(value) and math.isfinite(norm.item())):
             raise UserError(
@@ -181,7 +181,7 @@ class Updater:
         assert self.critic is not None and self.critic_optimizer is not None
         self.critic_optimizer.zero_grad(set_to_none=True)
         tokens = batch.loss.mask[rows].sum()
-        for part in split_rows(batch.tokens.lengths[rows], self.train.micro_batch_tokens):
+        for part in split_rows(batch.tokens.lengths[rows], self.config.micro_batch_tokens):
             chosen = rows[part]
             values = self.critic(batch.tokens.rows(chosen))
             old, returns, mask = (
@@ -191,7 +191,7 @@ class Updater:
             loss, clipped = self.parts.advantage.value_loss(values, old, returns)
             (torch.where(mask, loss, 0.0).sum() / tokens.to(values.device)).backward()  # type: ignore[no-untyped-call]
             sums.add({"loss": loss.detach(), "clip_fraction": clipped.detach()}, mask)
-        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.train.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.max_grad_norm)
         self.critic_optimizer.step()
 
 
