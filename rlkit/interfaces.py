@@ -421,6 +421,8 @@ class Progress:
     """The previous step's metrics."""
     eval: Mapping[str, float]
     """The latest evaluation."""
+    eval_step: int = 0
+    """The step after which it was made; 0 = before training."""
 
 
 Event = Literal["rebase", "clear_buffer", "reset_optimizer"]

@@ -70,6 +70,7 @@ class Counters:
     phases: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     eval: dict[str, float] = field(default_factory=dict)
+    eval_step: int = 0
     values: dict[str, float] = field(default_factory=dict)
 
 
@@ -230,7 +231,7 @@ class Trainer:
         metrics = self.s.evaluator.run(step)
         metrics["rollouts/total"] = self.count.rollouts
         metrics["time/eval"] = time.perf_counter() - started
-        self.count.eval = metrics
+        self.count.eval, self.count.eval_step = metrics, step
         self._log(step, metrics)
 
     def _progress(self, step: int) -> Progress:
@@ -241,6 +242,7 @@ class Trainer:
             rollouts=count.rollouts,
             metrics=count.metrics,
             eval=count.eval,
+            eval_step=count.eval_step,
         )
 
     def _figures(self, batch: TrainBatch, phase: Phase, step: int) -> dict[str, float]:
