@@ -29,6 +29,10 @@ class BaseAnchor(AnchorPolicy[AC]):
         """The frozen policy of that name."""
         return self.frozen[name]
 
+    def is_read(self, name: str) -> bool:
+        """Whether the penalty or the loss reads the reference, so that a copy is worth making."""
+        return self.config.beta != 0 or self.read_by_loss is None or name in self.read_by_loss
+
     def rebase(self, policy: FreezablePolicy) -> None:
         """Make the current policy the base."""
         self.frozen[BASE] = policy.freeze()

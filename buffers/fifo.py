@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from buffers.replay import draw_buckets, fresh_groups, staleness
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group
 from rlkit.interfaces import PartConfig, ReplayBuffer, State
@@ -22,8 +22,18 @@ class FifoConfig(PartConfig):
     replay_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """Share of a batch that is replayed; the rest is generated. ReMix sweeps 0.1 to 0.5."""
     age_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
-    """Relative weight of each age in steps, 1 to window; null = uniform. ReMix draws the age from a
-    distribution nu that it does not print."""
+    """Relative weight of each age in steps, 1 to window; null = by `age_law`. ReMix draws the age
+    from a distribution nu that it does not print."""
+    age_law: Literal["uniform", "geometric", "linear"] = "uniform"
+    """How the weight falls with the age i: not, as (1 - age_decay)^(i - 1), or as
+    max(0, 1 - age_decay (i - 1)), the shape of GePPO's optimal shares (arXiv:2111.00072)."""
+    age_decay: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the weight that is lost from age 1 to age 2; 0 = uniform."""
+    max_age: Annotated[int, Field(ge=1)] | None = None
+    """A group is over age when weights of more than this many steps back sampled a token of it;
+    null = never. It differs from the window where the engine's weights lag."""
+    over_age: Literal["drop", "keep"] = "drop"
+    """drop = never replay groups over age; keep = replay them when no younger one is left."""
 
     @model_validator(mode="after")
     def _one_weight_an_age(self) -> Self:
@@ -33,7 +43,24 @@ class FifoConfig(PartConfig):
                 f"age_weights={list(weights)} needs one weight for each of the {self.window} ages "
                 "of the window, not all zero"
             )
+        if weights is not None and self.age_law != "uniform":
+            raise ValueError(
+                f"age_weights={list(weights)} and age_law={self.age_law} both weigh the ages; "
+                "set one of them"
+            )
         return self
+
+
+def age_shares(config: FifoConfig) -> tuple[float, ...]:
+    """The relative weight of each age, 1 to window."""
+    ages, decay = range(config.window), config.age_decay
+    if config.age_weights is not None:
+        return config.age_weights
+    if config.age_law == "geometric":
+        return tuple((1 - decay) ** i for i in ages)
+    if config.age_law == "linear":
+        return tuple(max(0.0, 1 - decay * i) for i in ages)
+    return (1.0,) * config.window
 
 
 def step_of(group: Group) -> int:
@@ -59,8 +86,8 @@ class Fifo(ReplayBuffer[FifoConfig]):
         """Step -> its groups."""
 
     def fresh_share(self, batch: int) -> int:
-        """max(1, B - ceil(p B)), also while the buffer is empty; 1e-9 is for decimal rounding."""
-        return max(1, batch - math.ceil(self.config.replay_fraction * batch - 1e-9))
+        """max(1, B - ceil(p B)), also while the buffer is empty."""
+        return fresh_groups(batch, self.config.replay_fraction)
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
@@ -102,20 +129,21 @@ class Fifo(ReplayBuffer[FifoConfig]):
             self.stored.setdefault(step_of(group), []).append(group)
 
     def _draw(self, count: int, step: int) -> list[Group]:
-        """At most `count` groups of ages 1 to window."""
-        weights = self.config.age_weights or (1.0,) * self.config.window
-        left = {
-            age: list(self.stored[step - age])
-            for age, weight in enumerate(weights, start=1)
-            if weight > 0 and self.stored.get(step - age)
+        """At most `count` groups of ages 1 to window, those over age last or not at all."""
+        weights = dict(enumerate(age_shares(self.config), start=1))
+        groups = {age: self.stored.get(step - age, []) for age in weights}
+        rng, limit = self.rng(step), self.config.max_age
+        if limit is None:
+            return draw_buckets(rng, groups, weights, count)
+        young = {
+            age: [group for group in made if staleness(group, step) <= limit]
+            for age, made in groups.items()
         }
-        rng = self.rng(step)
-        drawn: list[Group] = []
-        while left and len(drawn) < count:
-            ages = list(left)
-            total = sum(weights[age - 1] for age in ages)
-            age = ages[rng.choice(len(ages), p=[weights[age - 1] / total for age in ages])]
-            drawn.append(left[age].pop(rng.integers(len(left[age]))))
-            if not left[age]:
-                del left[age]
+        drawn = draw_buckets(rng, young, weights, count)
+        if self.config.over_age == "keep":
+            old = {
+                age: [group for group in made if staleness(group, step) > limit]
+                for age, made in groups.items()
+            }
+            drawn += draw_buckets(rng, old, weights, count - len(drawn))
         return drawn

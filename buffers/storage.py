@@ -28,18 +28,26 @@ def group_state(group: Group) -> State:
             "ids": prompt.ids,
             "columns": plain(prompt.columns, ""),
         },
-        "samples": [_sample_state(sample) for sample in group.samples],
+        "samples": [sample_state(sample) for sample in group.samples],
     }
 
 
 def group_from_state(state: State) -> Group:
     """The group `group_state` was given."""
-    return Group(prompt=Prompt(**state["prompt"]), samples=[Sample(**s) for s in state["samples"]])
+    return Group(
+        prompt=Prompt(**state["prompt"]), samples=[sample_from_state(s) for s in state["samples"]]
+    )
 
 
-def _sample_state(sample: Sample) -> State:
+def sample_state(sample: Sample) -> State:
+    """A response as dicts, tensors, numbers and text."""
     fields = {name: getattr(sample, name) for name in PLAIN_FIELDS + TENSOR_FIELDS}
     return {**fields, "rewards": dict(sample.rewards), "extras": dict(sample.extras)}
+
+
+def sample_from_state(state: State) -> Sample:
+    """The response `sample_state` was given."""
+    return Sample(**state)
 
 
 def plain(value: Any, where: str) -> Any:

@@ -188,6 +188,19 @@ def pages() -> dict[str, str]:
             f"{MADE} They weigh or mask the policy's terms of any loss, in list order: "
             "`correction=[tis,overlong_filter]`.",
         ),
+        "buffers.md": kind_page(
+            "buffer", "Replay buffers", f"{MADE} Which groups a step trains: `buffer=<name>`."
+        ),
+        "anchors.md": kind_page(
+            "anchor",
+            "Anchors",
+            f"{MADE} The frozen policies that training is held to: `anchor=<name>`.",
+        ),
+        "schedules.md": kind_page(
+            "schedule",
+            "Schedules",
+            f"{MADE} When the base, the buffer and the optimiser are reset: `schedule=<name>`.",
+        ),
     }
 
 

@@ -91,6 +91,9 @@ def compose(raw: Raw) -> Composition:
         for kind in LISTS
     }
     config = _run_config(raw, scalars)
+    if "anchor.beta" not in scalars:
+        needs = (need for need in built["loss"].needs if need.startswith("anchor:"))
+        built["anchor"].read_by_loss = frozenset(n.removeprefix("anchor:") for n in needs)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     rewards = lists["reward"] or _default_rewards(built["task"], raw["task"]["name"])
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]

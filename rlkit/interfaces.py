@@ -321,6 +321,8 @@ class AnchorPolicy(Part[AC]):
     Config: ClassVar[type[PartConfig]] = AnchorConfig
     proximal: str | None = None
     """The reference that replaces pi_k in `prox_logp`, if any."""
+    read_by_loss: frozenset[str] | None = None
+    """References that the loss reads, set by the run; None = not known, which counts as read."""
     factor: float = 1.0
     """What `target_kl` has multiplied beta with so far; part of the state."""
 

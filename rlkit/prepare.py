@@ -168,13 +168,15 @@ def add_references(
 ) -> LossBatch:
     """Fill prox_logp and anchor_logp as far as the parts read them."""
     anchor = parts.anchor
-    wanted = set(anchor.references(step)) | ({anchor.proximal} if anchor.proximal else set())
+    proximal = anchor.proximal if parts.needs("prox") else None
+    wanted = set(anchor.references(step)) | ({proximal} if proximal else set())
     wanted |= {
         need.removeprefix("anchor:") for need in parts.loss.needs if need.startswith("anchor:")
     }
     frozen = {name: anchor.reference(name) for name in sorted(wanted)}
     every = torch.arange(len(batch.group))
-    read = parts.needs("prox") or anchor.placement == "reward" or anchor.config.bias_correction
+    own = parts.needs("prox") and proximal is None
+    read = own or anchor.placement == "reward" or anchor.config.bias_correction
     if read or None in frozen.values():
         stale = every[(batch.age > 0) | batch.expert] if forwards.exact else every
         prox = batch.behavior_logp.clone()
@@ -187,8 +189,8 @@ def add_references(
         else:
             assert isinstance(reference, FrozenPolicy)
             logps[name] = by_rows(reference.logp, tokens, every, forwards.budget)
-    if anchor.proximal:
-        batch = replace(batch, prox_logp=logps[anchor.proximal])
+    if proximal:
+        batch = replace(batch, prox_logp=logps[proximal])
     return replace(batch, anchor_logp=logps)
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buffers.fifo import Fifo, FifoConfig
+from buffers.fifo import Fifo, FifoConfig, age_shares
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group
 from rlkit.errors import UserError
@@ -232,3 +232,41 @@ def test_clear_forgets_and_the_next_batch_is_fresh_alone() -> None:
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build("buffer", "fifo", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shares"),
+    [
+        ({}, (1, 1, 1, 1)),
+        ({"age_law": "geometric"}, (1, 0.5, 0.25, 0.125)),
+        ({"age_law": "linear", "age_decay": 0.4}, (1, 0.6, 0.2, 0)),
+        ({"age_law": "linear", "age_decay": 0}, (1, 1, 1, 1)),
+        ({"age_weights": (4, 3, 2, 1)}, (4, 3, 2, 1)),
+    ],
+)
+def test_laws_of_the_ages(fields: dict[str, Any], shares: tuple[float, ...]) -> None:
+    assert age_shares(FifoConfig(window=4, **fields)) == pytest.approx(shares)
+
+
+def test_the_draw_follows_a_law() -> None:
+    drawn = ages_drawn(fifo(window=3, age_law="geometric"), 1000)
+    for at, share in enumerate((4 / 7, 2 / 7, 1 / 7), start=1):
+        assert drawn[at] / 1000 == pytest.approx(share, abs=0.063)
+
+
+def test_groups_over_age_are_dropped_or_replayed_last() -> None:
+    """Weights as old as the step that made the group; two groups a step, three places."""
+    found = {}
+    for over_age in ("drop", "keep"):
+        loop = Loop(fifo(window=3, replay_fraction=0.6, max_age=1, over_age=over_age), 5)
+        for step in range(1, 4):
+            loop.step(step)
+        fresh, trained = loop.step(4)
+        found[over_age] = [age(g, 4) for g in trained[len(fresh) :]]
+    assert found["drop"] == [1, 1]
+    assert found["keep"][:2] == [1, 1] and found["keep"][2] in (2, 3)
+
+
+def test_a_law_beside_weights_is_refused() -> None:
+    with pytest.raises(UserError, match="set one of them"):
+        build("buffer", "fifo", age_weights=[1.0, 1.0], age_law="linear")

@@ -1,0 +1,95 @@
+"""The base is an exponential moving average of the policy's weights.
+
+    base <- decay base + (1 - decay) theta                          after each `every`-th step
+
+WARP's anchor (arXiv:2406.16768; 1 - decay = 0.01 a step). Status: exact for the anchor; WARP's
+merging of several runs is no part of it.
+
+`bias_corrected` is BEMA (arXiv:2508.00180), which adds back what an average lags behind by:
+
+    E_t = (1 - b_t) E_{t-1} + b_t theta_t       b_t = (offset + growth t)^-ema_power
+    base = E_t + a_t (theta_t - theta_0)        a_t = (offset + growth t)^-bias_power
+
+with t the steps since the last rebase and E_0 = theta_0 the policy there. `decay` is not read then.
+Status: adapted; the source counts optimiser steps and updates every 400.
+
+Public code: BEMA is TRL's `BEMACallback` (ema_power 0.5, bias_power 0.2, lag 10, multiplier 1),
+which may write the average into the reference model every 400 steps.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from anchors.average import AveragingAnchor, mix
+from anchors.base import BASE
+from rlkit.interfaces import AnchorConfig, FreezablePolicy, State
+from rlkit.registry import register
+
+START = "start"
+"""Where theta_0 is kept among the averages."""
+AVERAGE = "average"
+"""Where E_t is kept among them."""
+
+
+class EmaConfig(AnchorConfig):
+    """Settings of the average."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Share of the average that stays at each update."""
+    every: Annotated[int, Field(ge=1)] = 1
+    """Steps between two updates, counted from the last rebase."""
+    bias_corrected: bool = False
+    """BEMA in place of the plain average; it keeps two more copies."""
+    ema_power: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """BEMA's power of the average's share: 0 = the average is the policy."""
+    bias_power: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """BEMA's power of the correction."""
+    offset: Annotated[float, Field(ge=1)] = 10.0
+    """BEMA's rho, TRL's `lag`."""
+    growth: Annotated[float, Field(ge=0)] = 1.0
+    """BEMA's factor of the steps, TRL's `multiplier`."""
+
+
+def power(t: int, exponent: float, offset: float, growth: float) -> float:
+    """(offset + growth t)^-exponent."""
+    return float((offset + growth * t) ** -exponent)
+
+
+def corrected(average: State, weights: State, start: State, share: float) -> State:
+    """average + share (weights - start), by name, in the average's type."""
+    return {
+        name: value + share * (weights[name].to(value) - start[name].to(value))
+        if torch.is_floating_point(value)
+        else value
+        for name, value in average.items()
+    }
+
+
+@register("anchor", "ema")
+class Ema(AveragingAnchor[EmaConfig]):
+    """beta KL(pi || base), where the base is the moving average of the weights."""
+
+    Config = EmaConfig
+
+    def move(self, policy: FreezablePolicy) -> None:
+        """Update the average where it is time."""
+        c = self.config
+        if self.steps % c.every != 0:
+            return
+        if c.bias_corrected:
+            self._bema(policy)
+        else:
+            self.follow(policy, BASE, 1 - c.decay)
+
+    def _bema(self, policy: FreezablePolicy) -> None:
+        c, weights = self.config, policy.freeze().state_dict()
+        start = self.means.setdefault(START, self.mean(BASE))
+        share = power(self.steps, c.ema_power, c.offset, c.growth)
+        average = mix(self.means.get(AVERAGE, start), weights, share)
+        correction = power(self.steps, c.bias_power, c.offset, c.growth)
+        self.means[AVERAGE] = average
+        self.frozen[BASE] = policy.restore(corrected(average, weights, start, correction))

@@ -1,0 +1,144 @@
+"""Replay of verified successes from a fixed pool (RLEP)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from buffers.storage import sample_from_state, sample_state
+from rlkit.batch import Group, Sample
+from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig, ReplayBuffer, State
+from rlkit.registry import register
+
+
+class RlepConfig(PartConfig):
+    """Settings of the pool and of the share each group gets from it."""
+
+    pool: str | None = None
+    """JSON Lines file of an earlier run's responses: prompt_id, response_ids, behavior_logp (one a
+    token) and reward. null = the run collects its own pool in its first steps."""
+    collect_steps: Annotated[int, Field(ge=0)] = 100
+    """Without a file: the steps whose successes become the pool. Replay starts after them."""
+    per_prompt: Annotated[int, Field(ge=1)] = 64
+    """Successes kept for a prompt, the first ones; RLEP samples 64 responses a prompt."""
+    replayed: Annotated[int, Field(ge=0)] = 2
+    """Successes added to each group of new responses, M."""
+    success_at: float = 1.0
+    """A response with at least this reward is a success."""
+
+
+def read_pool(path: Path) -> list[Sample]:
+    """The responses of a pool file, numbered -1, -2, ...
+
+    Raises UserError, with the line, for what is no such file.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise UserError(f"buffer.pool={path} cannot be read: {error.strerror}") from error
+    return [_pool_sample(line, number, path) for number, line in enumerate(lines, start=1) if line]
+
+
+def _pool_sample(line: str, number: int, path: Path) -> Sample:
+    try:
+        row: dict[str, Any] = json.loads(line)
+        ids = torch.tensor(row["response_ids"], dtype=torch.int64)
+        logp = torch.tensor(row["behavior_logp"], dtype=torch.float32)
+        name, reward = str(row["prompt_id"]), float(row["reward"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}:{number}: a line of buffer.pool needs prompt_id, response_ids, behavior_logp "
+            f"and reward ({type(error).__name__}: {error})"
+        ) from error
+    if ids.ndim != 1 or ids.shape != logp.shape or not len(ids):
+        raise UserError(f"{path}:{number}: response_ids and behavior_logp need one value a token")
+    return Sample(
+        sample_id=-number,
+        prompt_id=name,
+        response_ids=ids,
+        loss_mask=torch.ones(len(ids), dtype=torch.bool),
+        behavior_logp=logp,
+        policy_version=torch.zeros(len(ids), dtype=torch.int32),
+        reward=reward,
+        rewards={},
+        finish_reason="stop",
+        step=0,
+    )
+
+
+@register("buffer", "rlep")
+class Rlep(ReplayBuffer[RlepConfig]):
+    """Each group of G new responses gets M random successes of its prompt from a static pool.
+
+    Advantages are standardised over the G + M responses of the group. Failures are not stored:
+    RLEP found no gain in them. Source: RLEP (arXiv:2507.07451). Status: the draw is exact; the pool
+    the run collects itself when no file is given is our choice, since RLEP's comes from an earlier
+    run and training then restarts from the base model. Responses of the pool count as sampled at
+    step 0.
+
+    Public code: Kwai-Klear/RLEP, G = 16 and M = 2. Its ratio is against the policy at the start of
+    the step, also on replayed tokens: use a loss that divides by prox.
+    """
+
+    Config = RlepConfig
+
+    def __init__(self, config: RlepConfig | None = None) -> None:
+        super().__init__(config)
+        self.pool: dict[str, list[Sample]] = {}
+        """Prompt id -> its successes."""
+        if self.config.pool is not None:
+            self._store(read_pool(Path(self.config.pool)))
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        """The fresh groups, each with up to M successes of its prompt; no success twice."""
+        if self.config.pool is None and step <= self.config.collect_steps:
+            return fresh
+        rng = self.rng(step)
+        used: set[int] = set()
+        trained: list[Group] = []
+        for group in fresh:
+            left = [s for s in self.pool.get(group.prompt.prompt_id, []) if s.sample_id not in used]
+            count = min(self.config.replayed, len(left))
+            drawn = [left[i] for i in rng.choice(len(left), size=count, replace=False)]
+            used.update(sample.sample_id for sample in drawn)
+            trained.append(Group(prompt=group.prompt, samples=[*group.samples, *drawn]))
+        return trained
+
+    def add(self, fresh: list[Group], step: int) -> None:
+        """Store this step's successes while the run collects its pool."""
+        if self.config.pool is None and step <= self.config.collect_steps:
+            self._store(sample for group in fresh for sample in group.samples)
+
+    def stats(self) -> dict[str, float]:
+        """Prompts with successes."""
+        return {"prompts": float(len(self.pool))}
+
+    def clear(self) -> None:
+        """Forget the pool."""
+        self.pool = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pool.values()))
+
+    def state_dict(self) -> State:
+        """The pool."""
+        return {"samples": [sample_state(s) for stored in self.pool.values() for s in stored]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+        self.pool = {}
+        for sample in map(sample_from_state, state["samples"]):
+            self.pool.setdefault(sample.prompt_id, []).append(sample)
+
+    def _store(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            if sample.reward >= self.config.success_at:
+                stored = self.pool.setdefault(sample.prompt_id, [])
+                if len(stored) < self.config.per_prompt:
+                    stored.append(sample)

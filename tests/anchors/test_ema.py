@@ -1,0 +1,123 @@
+"""The moving average: by hand, in a coarse type, and BEMA's correction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from anchors.average import mix
+from anchors.ema import Ema, EmaConfig, corrected, power
+from anchors.tr_dpo import TrDpo, TrDpoConfig
+from rlkit.policy import Policy
+from tests.anchors.running import Run, resumed
+
+
+def ema(**fields: Any) -> Ema:
+    return Ema(EmaConfig(**fields))
+
+
+def test_the_average_by_hand() -> None:
+    """With half of each: 0; 0/2 + 1/2; 0.5/2 + 2/2; 1.25/2 + 3/2."""
+    assert Run(ema(decay=0.5)).one(4) == [0, 0.5, 1.25, 2.125]
+    assert Run(ema(decay=0.0)).one(4) == [0, 1, 2, 3]
+
+
+def test_it_moves_every_so_many_steps() -> None:
+    assert Run(ema(decay=0.5, every=2)).one(5) == [0, 0, 1, 1, 2.5]
+
+
+def test_it_is_the_soft_update_of_tr_dpo_each_step() -> None:
+    soft = TrDpo(TrDpoConfig(alpha=0.25, every=1))
+    assert Run(ema(decay=0.75)).one(9) == Run(soft).one(9)
+
+
+def test_a_rebirth_starts_the_average_at_the_policy() -> None:
+    run = Run(ema(decay=0.5, every=2))
+    run.steps(3)
+    run.rebirth()
+    assert run.one(4) == [3, 3, 4, 4]
+
+
+def test_no_average_is_kept_beside_a_reference_that_holds_it_exactly() -> None:
+    run = Run(ema())
+    run.steps(3)
+    state = run.anchor.state_dict()
+    assert state["frozen"].keys() == {"base"} and state["means"] == {}
+
+
+def test_small_shares_are_not_lost_in_a_coarse_type() -> None:
+    """Below 256 a bfloat16 holds whole numbers, which steps of 0.128 would never reach."""
+    run = Run(ema(decay=0.999), torch.bfloat16)
+    run.policy.number.fill_(256)
+    run.rebirth()
+    average = 256.0
+    for _ in range(20):
+        run.policy.number.fill_(128)
+        run.anchor.after_step(run.policy, 1, {})
+        average = 0.999 * average + 0.001 * 128
+    mean = run.anchor.state_dict()["means"]["base"]["number"]
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(float(mean), average, rtol=1e-5, atol=0)
+    reference = run.anchor.reference("base")
+    assert reference is not None
+    number = reference.state_dict()["number"]
+    assert number == torch.tensor(average).bfloat16() and number.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("fields", [{"decay": 0.9}, {"bias_corrected": True}, {"every": 3}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_restored_average_goes_on_the_same(fields: dict[str, Any], dtype: torch.dtype) -> None:
+    run = Run(ema(**fields), dtype)
+    run.steps(5)
+    assert resumed(run).one(40) == run.one(40)
+
+
+def test_bema_by_hand() -> None:
+    """theta_t = t, theta_0 = 0: E_1 = b_1, E_2 = (1 - b_2) b_1 + 2 b_2, and a_t t is added."""
+    run = Run(ema(bias_corrected=True, ema_power=0.5, bias_power=0.25, offset=2, growth=3))
+    b1, b2, a1, a2 = 5**-0.5, 8**-0.5, 5**-0.25, 8**-0.25
+    found = torch.tensor([x or 0.0 for x in run.one(3)])
+    expected = torch.tensor([0, b1 + a1, (1 - b2) * b1 + 2 * b2 + 2 * a2])
+    torch.testing.assert_close(found, expected)
+
+
+def test_bema_with_powers_of_zero_is_twice_the_way() -> None:
+    """b = a = 1: the average is the policy, and the whole move from theta_0 is added to it."""
+    run = Run(ema(bias_corrected=True, ema_power=0, bias_power=0, every=2))
+    assert run.one(5) == [0, 0, 4, 4, 8]
+    run.rebirth()
+    assert run.one(3) == [5, 5, 9], "theta_0 and t start again"
+
+
+def test_the_defaults_of_bema_are_the_sources() -> None:
+    c = EmaConfig()
+    assert power(90, c.ema_power, c.offset, c.growth) == pytest.approx(0.1)
+    assert power(90, c.bias_power, c.offset, c.growth) == pytest.approx(100**-0.2)
+
+
+def test_tensors_that_hold_no_floats_are_the_policys() -> None:
+    old, new = ({"w": torch.tensor([x]), "n": torch.tensor([int(x)])} for x in (1.0, 3.0))
+    assert mix(old, new, 0.5)["n"] == 3 and mix(old, new, 0.5)["w"] == 2
+    assert mix(old, new, 1.0)["w"] == 3 and mix(old, new, 0.0)["w"] == 1
+    assert corrected(new, new, old, 1.0)["n"] == 3 and corrected(new, new, old, 1.0)["w"] == 5
+    exact = mix({"w": torch.zeros(1, dtype=torch.float64)}, {"w": torch.ones(1).double()}, 0.1)
+    assert exact["w"].dtype == torch.float64
+
+
+def test_a_model_follows_its_policy(policy: Policy) -> None:
+    """Every tensor of the reference is the average of before and after."""
+    anchor = ema(decay=0.5)
+    anchor.rebase(policy)
+    before = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(1)
+    anchor.after_step(policy, 1, {})
+    reference = anchor.reference("base")
+    assert reference is not None
+    found = reference.state_dict()
+    assert found.keys() == before.keys()
+    for name, value in policy.model.state_dict().items():
+        torch.testing.assert_close(found[name], (before[name] + value) / 2)

@@ -1,0 +1,205 @@
+"""What replay buffers share, and the training loop's order for the tests of each."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from buffers.replay import draw_buckets, fresh_groups, staleness
+from rlkit.batch import Group, Prompt, Sample
+from rlkit.registry import build
+from rlkit.testing.base import stored
+from rlkit.testing.buffers import FakePrompts, FakeRollouts, ids, scores
+from tests.cli import SMALL, metrics, run
+
+CRITICAL = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52}
+"""Chi-square is exceeded with a chance of 0.001, by degrees of freedom."""
+REVISITS = (
+    *("task.operands=2", "train.prompts_per_step=34", "rollout.num_generations=4"),
+    *("rollout.max_completion_length=5", "eval.problems=2"),
+)
+"""Half of the 68 sums of two digits a step: the third step meets the first one's prompts again."""
+
+
+class FewPrompts(FakePrompts):
+    """Prompts that come round again."""
+
+    def __init__(self, different: int, num_generations: int = 4) -> None:
+        super().__init__(num_generations=num_generations)
+        self.made = super().take(different)
+        self.taken = 0
+
+    def take(self, n: int) -> list[Prompt]:
+        found = [self.made[(self.taken + i) % len(self.made)] for i in range(n)]
+        self.taken += n
+        return found
+
+
+class Cycle:
+    """A buffer in the training loop's order; `reward` may replace a response's."""
+
+    def __init__(
+        self,
+        buffer: Any,
+        batch: int,
+        prompts: FakePrompts | None = None,
+        reward: Callable[[Sample], float] | None = None,
+    ) -> None:
+        self.buffer, self.batch, self.reward = buffer, batch, reward
+        self.prompts, self.rollouts = prompts or FakePrompts(), FakeRollouts()
+
+    def step(self, step: int) -> tuple[list[Group], list[Group]]:
+        """The fresh groups and the trained ones."""
+        fresh = self.rollouts.groups(self.buffer.plan(self.batch, step, self.prompts), step)
+        if self.reward is not None:
+            fresh = [replace(g, samples=[self._paid(s) for s in g.samples]) for g in fresh]
+        wanted = self.buffer.scores_wanted(step)
+        self.buffer.observe(scores([Group(prompt=fresh[0].prompt, samples=wanted)]))
+        trained = self.buffer.build(fresh, self.batch, step)
+        self.buffer.add(fresh, step)
+        self.buffer.observe(scores(trained))
+        return fresh, trained
+
+    def _paid(self, sample: Sample) -> Sample:
+        assert self.reward is not None
+        return replace(sample, reward=self.reward(sample))
+
+
+def check_resumes(make: Callable[[], Any], cycle: Cycle, start: int = 8) -> None:
+    """From `start` on, a buffer with the saved state trains the same in 20 steps."""
+    for step in range(1, start):
+        cycle.step(step)
+    again = copy.copy(cycle)
+    again.prompts, again.rollouts = copy.deepcopy((cycle.prompts, cycle.rollouts))
+    again.buffer = make()
+    again.buffer.load_state_dict(stored(cycle.buffer.state_dict()))
+    replayed = 0
+    for step in range(start, start + 20):
+        fresh, trained = cycle.step(step)
+        assert ids(trained) == ids(again.step(step)[1])
+        assert cycle.buffer.stats() == again.buffer.stats()
+        replayed += sum(len(g.samples) for g in trained) - sum(len(g.samples) for g in fresh)
+    assert replayed > 0, "the comparison must see replay"
+    assert len(cycle.buffer) == len(again.buffer)
+
+
+def check_frequencies(found: Mapping[Hashable, int], shares: Mapping[Hashable, float]) -> None:
+    """Pearson's chi-square against the shares, which sum to 1."""
+    total = sum(found.values())
+    assert set(found) <= {key for key, share in shares.items() if share > 0}
+    assert sum(shares.values()) == pytest.approx(1)
+    expected = {key: total * share for key, share in shares.items() if share > 0}
+    value = sum((found.get(key, 0) - e) ** 2 / e for key, e in expected.items())
+    assert value < CRITICAL[len(expected) - 1], dict(found)
+
+
+def check_real_run(*args: str, cwd: Path) -> list[dict[str, float]]:
+    """Three steps through the command line; the metrics of training."""
+    out = run(*SMALL, "train.steps=3", *args, "output_dir=out", cwd=cwd)
+    assert out.status == 0, out.err
+    rows = [row for row in metrics(cwd / "out") if "buffer/size" in row]
+    assert len(rows) == 3
+    return rows
+
+
+def check_real_run_that_revisits(*args: str, cwd: Path) -> list[dict[str, float]]:
+    """The same on so few prompts that the third step meets the first one's.
+
+    The embedded model is for another task, so its copy in a checkpoint is trained.
+    """
+    out = run(*SMALL, "train.steps=1", "output_dir=first", cwd=cwd)
+    assert out.status == 0, out.err
+    return check_real_run(*REVISITS, "model.name=first/checkpoint-1", *args, cwd=cwd)
+
+
+def one(made: int, step: int = 1, n: int = 2) -> Group:
+    """A group of n responses of which the first has the number `made`."""
+    rollouts = FakeRollouts()
+    rollouts.made = made - 1
+    return rollouts.group(FakePrompts().take(1)[0], n, step)
+
+
+def test_buckets_are_drawn_by_weight_and_evenly_inside() -> None:
+    buckets = {"a": [1, 2], "b": [3], "c": [4], "empty": []}
+    weights = {"a": 3.0, "b": 1.0, "c": 0.0, "empty": 9.0}
+    rng, found = np.random.default_rng(0), Counter[Hashable]()
+    for _ in range(4000):
+        found[draw_buckets(rng, buckets, weights, 1)[0]] += 1
+    check_frequencies(found, {1: 0.375, 2: 0.375, 3: 0.25})
+
+
+def test_buckets_hand_on_their_share_and_give_each_item_once() -> None:
+    rng = np.random.default_rng(0)
+    assert sorted(draw_buckets(rng, {1: [1, 2], 2: [3]}, {1: 1e-9, 2: 1.0}, 9)) == [1, 2, 3]
+    assert draw_buckets(rng, {1: [1], 2: [2]}, {1: 0.0, 2: 1.0}, 9) == [2]
+    assert draw_buckets(rng, {}, {}, 3) == []
+    assert draw_buckets(rng, {1: [1]}, {1: 1.0}, 0) == []
+
+
+def test_the_fresh_share_is_rounded_down_but_never_zero() -> None:
+    """153 of 256 is ReMix's count; 0.55 * 100 is 55, not 56 by binary rounding."""
+    assert [fresh_groups(b, p) for b, p in [(256, 0.4), (100, 0.55), (3, 0.99)]] == [153, 45, 1]
+
+
+def test_staleness_is_that_of_the_oldest_token() -> None:
+    group = one(1, step=5)
+    old = replace(group.samples[1], policy_version=torch.tensor([5, 3], dtype=torch.int32))
+    assert staleness(group, 5) == 0
+    assert staleness(replace(group, samples=[group.samples[0], old]), 6) == 3
+
+
+@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
+def test_a_stock_counts_uses_and_gives_whole_groups_once(name: str) -> None:
+    buffer = build("buffer", name, replay_fraction=0.5)
+    cycle, uses = Cycle(buffer, 6), Counter[int]()
+    for step in range(1, 12):
+        fresh, trained = cycle.step(step)
+        assert trained[:3] == fresh and len(trained) == (3 if step == 1 else 6)
+        uses.update(g.samples[0].sample_id for g in trained)
+        assert all(len(g.samples) == 4 for g in trained)
+        assert len({g.samples[0].sample_id for g in trained}) == len(trained)
+        for entry in buffer.entries:
+            assert entry.uses == uses[entry.group.samples[0].sample_id]
+            assert entry.last_used >= entry.group.samples[0].step
+        assert buffer.stats()["groups"] == len(buffer) / 4
+        assert buffer.stats()["uses_max"] == max(e.uses for e in buffer.entries)
+
+
+@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
+def test_a_stock_forgets_what_is_too_old(name: str) -> None:
+    buffer = build("buffer", name, replay_fraction=0.8, max_age=2, **no_limit(name))
+    cycle = Cycle(buffer, 20)
+    for step in range(1, 8):
+        trained = cycle.step(step)[1]
+        ages = {step - g.samples[0].step for g in trained}
+        assert ages == set(range(min(step, 3)))
+        assert {e.group.samples[0].step for e in buffer.entries} == {step, step - 1} - {0}
+
+
+def no_limit(name: str) -> dict[str, Any]:
+    return {"use_limit": None} if name == "value_decay" else {}
+
+
+@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
+@pytest.mark.parametrize("fields", [{}, {"capacity": 7, "replay_fraction": 0.6}, {"max_age": 3}])
+def test_a_stock_resumes(name: str, fields: dict[str, Any]) -> None:
+    check_resumes(
+        lambda: build("buffer", name, **fields), Cycle(build("buffer", name, **fields), 6)
+    )
+
+
+@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
+def test_a_stock_trains(name: str, tmp_path: Path) -> None:
+    rows = check_real_run(f"buffer={name}", cwd=tmp_path)
+    assert rows[0]["buffer/fresh_fraction"] == 1
+    assert rows[1]["buffer/fresh_fraction"] == pytest.approx(0.5)
+    assert rows[1]["buffer/age_max"] == 1
+    assert rows[2]["buffer/uses_max"] >= 2
