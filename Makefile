@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 PACKAGES := rlkit algorithms buffers anchors schedules
-SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks)
+SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
 .PHONY: help run test static check format clean
 

@@ -13,7 +13,7 @@ AReaL's, where prox is the policy at the start of the step, as here. AReaL may a
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -40,6 +40,9 @@ class DecoupledPPOConfig(LossConfig):
     """Least weight prox / behavior; null = none."""
     is_max: Annotated[float, Field(gt=0)] | None = None
     """Largest weight prox / behavior; null = none."""
+    is_mode: Literal["truncate", "mask"] = "truncate"
+    """A weight beyond the bounds is cut to them, or 0 (AReaL's rejection of tokens, which stay in
+    the denominators)."""
     imp_samp_max: Annotated[float, Field(gt=0)] | None = None
     """Largest pi / behavior: where it is larger, behavior is taken as pi / imp_samp_max in the
     weight; null = none."""
@@ -74,7 +77,10 @@ class DecoupledPPO(PolicyLoss[DecoupledPPOConfig]):
         )
         behavior = least_behavior(batch.behavior_logp, policy.logp, c.imp_samp_max)
         highest = torch.inf if c.is_max is None else c.is_max
-        weights = self.ratio(batch.prox_logp, behavior, mask).clamp(c.is_min or 0.0, highest)
+        raw = self.ratio(batch.prox_logp, behavior, mask)
+        weights = raw.clamp(c.is_min or 0.0, highest)
+        if c.is_mode == "mask":
+            weights = torch.where(weights == raw, raw, 0.0)
         return policy_output(
             weights * value, mask, ratio=ratio, clip_fraction=clipped, weights=weights
         )

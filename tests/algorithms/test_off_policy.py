@@ -294,13 +294,15 @@ def three_policies() -> tuple[Tensor, LossBatch]:
         ({"dual_clip": 3.0}, [2, 0.5, 4, 1.5], [1.1, 1.3, 0, 0]),
         ({"is_max": 1.8}, [1.8, 0.5, 1.8, 1.5], [1.1, 1.3, 0, 5]),
         ({"is_min": 1.8}, [2, 1.8, 4, 1.8], [1.1, 1.3, 0, 5]),
+        ({"is_max": 1.8, "is_mode": "mask"}, [0, 0.5, 0, 1.5], [1.1, 1.3, 0, 5]),
+        ({"is_min": 1.8, "is_mode": "mask"}, [2, 0, 4, 0], [1.1, 1.3, 0, 5]),
         ({"imp_samp_max": 1.0}, [1 / 1.1, 0.5, 1 / 0.7, 0.2], [1.1, 1.3, 0, 5]),
         ({"imp_samp_max": 2.1}, [2.1 / 1.1, 0.5, 3, 0.42], [1.1, 1.3, 0, 5]),
         ({"log_ratio_clamp": math.log(1.5)}, [1.5, 1 / 1.5, 1.5, 1.5], [1.1, 1.3, 0, 0]),
     ],
 )
 def test_decoupled_ppo_weighs_the_clipped_surrogate_by_prox_over_behavior(
-    fields: dict[str, float], weights: list[float], surrogates: list[float]
+    fields: dict[str, Any], weights: list[float], surrogates: list[float]
 ) -> None:
     """The gradient of a token is its detached weight times u, or 0 where the clip has none."""
     logp, batch = three_policies()

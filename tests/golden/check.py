@@ -135,7 +135,7 @@ LOSSES: dict[str, Recipe] = {
     "dppo_kl": Recipe(loss="dppo_kl"),
     "ipo_tv": Recipe(loss="dppo_ipo", rename={"delta": ("delta_low", "delta_high")}),
     "online_dpo": Recipe(loss="online_dpo"),
-    "decoupled_ppo": Recipe(loss="decoupled_ppo", notes=("is_level", "is_mode")),
+    "decoupled_ppo": Recipe(loss="decoupled_ppo", words={"none": "truncate"}, notes=("is_level",)),
     "tis": weighted("tis"),
     "seq_tis": weighted("seq_tis"),
     "icepop": weighted("icepop"),
