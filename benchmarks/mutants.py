@@ -56,7 +56,8 @@ class Mutant:
     module: str
     line: int
     change: str
-    source: str
+    tree: ast.Module
+    """The changed source, with the lines of the file, where pydantic looks for docstrings."""
 
 
 def nodes(tree: ast.Module) -> list[ast.AST]:
@@ -122,12 +123,13 @@ def mutants(path: Path) -> Iterator[Mutant]:
             tree = ast.parse(text)
             target = nodes(tree)[index]
             change, new = list(changes(target))[number]
-            changed = ast.unparse(ast.fix_missing_locations(Replace(target, new).visit(tree)))
+            ast.copy_location(new, target)
+            changed = ast.fix_missing_locations(Replace(target, new).visit(tree))
             yield Mutant(f"algorithms.{path.stem}", getattr(node, "lineno", 0), change, changed)
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports a module from the mutant's source."""
+    """Imports a module from the mutant's tree."""
 
     def __init__(self, mutant: Mutant) -> None:
         self.mutant = mutant
@@ -141,7 +143,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run the changed source."""
         module.__file__ = self.path
-        exec(compile(self.mutant.source, self.path, "exec"), module.__dict__)
+        exec(compile(self.mutant.tree, self.path, "exec"), module.__dict__)
 
 
 def noticed(mutant: Mutant, tests: Sequence[str], expression: str) -> bool:
@@ -191,7 +193,7 @@ def main() -> None:
         importlib.import_module(heavy)  # before the forks, which then import only the parts
     for path in files:
         every, expression = list(mutants(path)), expression_of(path)
-        unchanged = Mutant(f"algorithms.{path.stem}", 0, "", path.read_text())
+        unchanged = Mutant(f"algorithms.{path.stem}", 0, "", ast.parse(path.read_text()))
         alive, *killed = run_all([unchanged, *every], tests, expression, options.workers)
         if alive:
             raise SystemExit(f"the tests of {path.stem} fail on the unchanged file")
