@@ -1,7 +1,9 @@
-"""Mixed-policy learning from an expert's traces, LUFFY (arXiv:2504.14945).
+"""Learning from better responses than the policy's next ones, with shaped weights.
 
-Demonstrations join the group of the policy's own responses. Their unknown probability is taken as
-1, and their weight is shaped so that tokens the policy finds unlikely still teach it something.
+LUFFY (arXiv:2504.14945) lets an expert's demonstrations join the group of the policy's own
+responses. Their unknown probability is taken as 1, and their weight is shaped so that tokens the
+policy finds unlikely still teach it something. ExGRPO (arXiv:2510.02245) shapes the ratio of the
+policy's own earlier successes in the same way.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.ppo import clipped_surrogate
+from algorithms.ppo import PPOConfig, clipped_surrogate
 from algorithms.ratio import RatioConfig, RatioLoss, policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.ops import masked_log_ratio
 from rlkit.registry import register
 
 
@@ -69,3 +72,44 @@ class LUFFY(RatioLoss[LuffyConfig]):
         )
         value = torch.where(expert, -advantage * weight, own)
         return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
+
+
+class ExgrpoConfig(PPOConfig):
+    """Settings of ExGRPO."""
+
+    shaping_beta: Annotated[float, Field(gt=0)] = 0.1
+    """beta of a replayed token's weight w / (w + beta)."""
+    on_policy_clip: bool = True
+    """Whether tokens of new responses are clipped (the released script: no, once it replays)."""
+
+
+@register("loss", "exgrpo")
+class ExGRPO(RatioLoss[ExgrpoConfig]):
+    """Replayed tokens: L = -A w / (w + beta), w = pi / behavior. New ones: PPO's surrogate.
+
+    Responses sampled by earlier weights (age > 0) are the replayed ones. In groups of K a batch of
+    which a share rho holds one replayed response each has the paper's two objectives with their
+    weights 1 - rho and rho, since all groups are averaged alike. The weight's gradient on log pi is
+    beta w / (w + beta)^2, at most 1/4 at w = beta. The logged ratio is pi / behavior on all tokens.
+
+    Public code: ElliottYan/LUFFY (ExGRPO) also drops steps whose gradient norm is above 500.
+    """
+
+    Config = ExgrpoConfig
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The stored log-probs, and those under the new tokens' ratio."""
+        return super().needs | {"behavior"}
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Per-token terms; the framework aggregates them."""
+        c, advantage = self.config, batch.advantage
+        replayed = batch.mask & (batch.age > 0)[:, None]
+        ratio = self.ratio(policy.logp, self.other(batch), batch.mask & ~replayed)
+        own, clipped = c.surrogate(ratio, advantage)
+        if not c.on_policy_clip:
+            own, clipped = -ratio * advantage, torch.zeros_like(ratio)
+        log_ratio = masked_log_ratio(policy.logp, batch.behavior_logp, replayed)
+        value = torch.where(replayed, -advantage * shaped(log_ratio, c.shaping_beta), own)
+        return policy_output(value, batch.mask, clip_fraction=clipped)

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from algorithms.mixture import mean_place, optimal_shares
 from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.mixture import mean_place, optimal_shares
 from rlkit.ops import Aggregation
 from rlkit.registry import register
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anchors.base import BASE, BaseAnchor
+from anchors.base import BaseAnchor
 from rlkit.interfaces import AC, FreezablePolicy, State
 
 
@@ -50,6 +50,10 @@ class AveragingAnchor(BaseAnchor[AC]):
         self.steps = 0
         """Steps since the last rebase."""
 
+    def number(self, name: str) -> int | None:
+        """None: the references move."""
+        return None
+
     def move(self, policy: FreezablePolicy) -> None:
         """Called after each step, with `steps` counted: what the references become."""
 
@@ -82,8 +86,8 @@ class AveragingAnchor(BaseAnchor[AC]):
 
     def rebase(self, policy: FreezablePolicy) -> None:
         """Make the current policy the base, and start the averages there."""
-        self.means, self.steps = {}, 0
-        self.frozen = {BASE: policy.freeze()}
+        self.means, self.steps, self.frozen = {}, 0, {}
+        super().rebase(policy)
 
     def state_dict(self) -> State:
         """The base's state, the averages, and the steps counted."""

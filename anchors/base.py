@@ -1,4 +1,8 @@
-"""Held to one frozen policy: where the run, or the life since the last rebirth, began."""
+"""Held to one frozen policy: where the run, or the life since the last rebirth, began.
+
+A penalty on the KL to the policy that training starts from (arXiv:1909.08593). Status: exact; value
+and gradient are by the estimators of the fields, and the rebirth is ReMix's (arXiv:2507.06892).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ class BaseAnchor(AnchorPolicy[AC]):
         super().__init__(config)
         self.frozen: dict[str, Reference] = {}
         """Reference name -> frozen policy."""
+        self.rebases = 0
+        """How often the base was set, which numbers it."""
 
     def weights(self, step: int) -> Mapping[str, float]:
         """All on the base."""
@@ -29,6 +35,10 @@ class BaseAnchor(AnchorPolicy[AC]):
         """The frozen policy of that name."""
         return self.frozen[name]
 
+    def number(self, name: str) -> int | None:
+        """The base's; other references move each step."""
+        return self.rebases if name == BASE else None
+
     def is_read(self, name: str) -> bool:
         """Whether the penalty or the loss reads the reference, so that a copy is worth making."""
         return self.config.beta != 0 or self.read_by_loss is None or name in self.read_by_loss
@@ -36,13 +46,14 @@ class BaseAnchor(AnchorPolicy[AC]):
     def rebase(self, policy: FreezablePolicy) -> None:
         """Make the current policy the base."""
         self.frozen[BASE] = policy.freeze()
+        self.rebases += 1
 
     def state_dict(self) -> State:
         """The weights of each frozen policy, and the factor of the coefficient."""
         frozen = {name: reference.state_dict() for name, reference in self.frozen.items()}
-        return {"factor": self.factor, "frozen": frozen}
+        return {"factor": self.factor, "frozen": frozen, "rebases": self.rebases}
 
     def restore(self, policy: FreezablePolicy, state: State) -> None:
         """Take back `state_dict()`; the policy rebuilds the frozen ones."""
-        self.factor = state["factor"]
+        self.factor, self.rebases = state["factor"], state["rebases"]
         self.frozen = {name: policy.restore(weights) for name, weights in state["frozen"].items()}

@@ -1,6 +1,7 @@
 """KL-Convex: held to the base and, more and more, to the policy of one step ago.
 
-From ReMix (arXiv:2507.06892), which prints lambda(t) but neither beta nor the KL estimator.
+From ReMix (arXiv:2507.06892), which prints lambda(t) but neither beta nor the KL estimator. Status:
+exact for the weights; beta and the estimators are our choice.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from anchors.base import BASE, BaseAnchor
+from anchors.previous import PREVIOUS
 from rlkit.interfaces import AnchorConfig, FreezablePolicy, Reference
 from rlkit.ops import DIGITS, staircase
 from rlkit.registry import register
-
-PRECEDENT = "precedent"
 
 
 class KLConvexConfig(AnchorConfig):
@@ -26,12 +26,12 @@ class KLConvexConfig(AnchorConfig):
     interval: Annotated[int, Field(ge=1)] = 10
     """Steps between two falls of the base's share."""
     decrement: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """How much of the weight moves to the precedent policy at each fall."""
+    """How much of the weight moves to the previous policy at each fall."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Lowest share of the base."""
-    precedent: Literal["previous", "step_start"] = "previous"
-    """Which policy the precedent is: the weights at the start of the previous step (pi_{k-1}, as
-    the paper's formula has it) or of this one (pi_k, one reading of the paper's words)."""
+    previous_at: Literal["previous_step", "this_step"] = "previous_step"
+    """Where the previous policy's weights are taken: at the start of the previous step (pi_{k-1},
+    as the paper's formula has it) or of this one (pi_k, one reading of the paper's words)."""
 
 
 @register("anchor", "kl_convex")
@@ -44,25 +44,25 @@ class KLConvex(BaseAnchor[KLConvexConfig]):
     Config = KLConvexConfig
 
     def weights(self, step: int) -> Mapping[str, float]:
-        """lambda(step) on the base, the rest on the precedent policy.
+        """lambda(step) on the base, the rest on the previous policy.
 
         lambda(t) = max(1 - decrement ceil(max(t - start, 0) / interval), floor)
         """
         c = self.config
         share = staircase(step, c.start, c.interval, c.decrement, c.floor)
-        return {BASE: share, PRECEDENT: round(1 - share, DIGITS)}
+        return {BASE: share, PREVIOUS: round(1 - share, DIGITS)}
 
     def reference(self, name: str) -> Reference | None:
-        """The frozen policy of that name; None for a precedent that is the step's own start."""
-        if name == PRECEDENT and self.config.precedent == "step_start":
+        """The frozen policy of that name; None for a previous one that is the step's own start."""
+        if name == PREVIOUS and self.config.previous_at == "this_step":
             return None
-        if name == PRECEDENT:
-            return self.frozen.get(PRECEDENT, self.frozen[BASE])
+        if name == PREVIOUS:
+            return self.frozen.get(PREVIOUS, self.frozen[BASE])
         return super().reference(name)
 
     def before_step(self, policy: FreezablePolicy, step: int) -> None:
         """Keep the weights the step starts from, if the next step is held to them."""
-        self.frozen.pop(PRECEDENT, None)
-        wanted = self.weights(step + 1)[PRECEDENT] != 0
-        if wanted and self.config.precedent == "previous":
-            self.frozen[PRECEDENT] = policy.freeze()
+        self.frozen.pop(PREVIOUS, None)
+        wanted = self.weights(step + 1)[PREVIOUS] != 0
+        if wanted and self.config.previous_at == "previous_step":
+            self.frozen[PREVIOUS] = policy.freeze()

@@ -50,6 +50,10 @@ class Lagged(BaseAnchor[LaggedConfig]):
         self.later: list[Reference] = []
         """The policies that become the base after it, oldest first."""
 
+    def number(self, name: str) -> int | None:
+        """None: the base moves."""
+        return None
+
     def before_step(self, policy: FreezablePolicy, step: int) -> None:
         """Keep the weights the step starts from; the base holds those of the first step."""
         if self.config.form == "refreshed" or self.steps == 0:

@@ -1,4 +1,7 @@
-"""No anchor: no reference policy in memory, no penalty."""
+"""No anchor: no reference policy in memory, no penalty.
+
+As DAPO (arXiv:2503.14476), which leaves the KL term out. Status: exact.
+"""
 
 from __future__ import annotations
 

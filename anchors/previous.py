@@ -24,8 +24,8 @@ PREVIOUS = "previous"
 class PreviousConfig(AnchorConfig):
     """Settings of the previous policy."""
 
-    precedent: Literal["previous", "step_start"] = "previous"
-    """Which policy it is: the weights at the start of the previous step (pi_{k-1}) or of this one
+    previous_at: Literal["previous_step", "this_step"] = "previous_step"
+    """Where its weights are taken: at the start of the previous step (pi_{k-1}) or of this one
     (pi_k, which needs no copy)."""
 
 
@@ -52,7 +52,7 @@ class Previous(BaseAnchor[PreviousConfig]):
     def before_step(self, policy: FreezablePolicy, step: int) -> None:
         """Keep the weights the step starts from, if something reads them in the next."""
         self.frozen.pop(PREVIOUS, None)
-        if self.config.precedent == "previous" and self.is_read(PREVIOUS):
+        if self.config.previous_at == "previous_step" and self.is_read(PREVIOUS):
             self.frozen[PREVIOUS] = policy.freeze()
 
     def rebase(self, policy: FreezablePolicy) -> None:

@@ -146,8 +146,11 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.mutant.tree, self.path, "exec"), module.__dict__)
 
 
-def noticed(mutant: Mutant, tests: Sequence[str], expression: str) -> bool:
-    """Whether a test fails on the mutant; runs in a process of its own."""
+def noticed(mutant: Mutant, tests: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a test fails on the mutant; runs in a process of its own.
+
+    First the tests that are called after the losses, then every test of the files that name them.
+    """
     import pytest
 
     sys.meta_path.insert(0, Finder(mutant))
@@ -164,12 +167,22 @@ def noticed(mutant: Mutant, tests: Sequence[str], expression: str) -> bool:
     with open(os.devnull, "w") as void:
         os.dup2(void.fileno(), 1)
         os.dup2(void.fileno(), 2)
-        return pytest.main([*tests, *quiet, "-k", expression]) != pytest.ExitCode.OK
+        called = [*tests, "-k", " or ".join(names)]
+        return any(
+            pytest.main([*chosen, *quiet]) != pytest.ExitCode.OK
+            for chosen in (called, files_that_name(names))
+        )
 
 
-def expression_of(path: Path) -> str:
-    """The pytest expression that selects the tests of a file's losses."""
-    names = [
+def files_that_name(names: Sequence[str]) -> list[str]:
+    """The files of tests in which a loss is spoken of by its name."""
+    files = sorted((ROOT / "tests" / "algorithms").glob("test_*.py"))
+    return [str(f) for f in files if any(f'"{name}' in f.read_text() for name in names)]
+
+
+def names_of(path: Path) -> list[str]:
+    """What a file's losses are called in the names of their tests."""
+    registered = [
         node.args[1].value
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
@@ -177,7 +190,7 @@ def expression_of(path: Path) -> str:
         and node.func.id == "register"
         and isinstance(node.args[1], ast.Constant)
     ]
-    return " or ".join(sorted({str(name).partition("_")[0] for name in names} | {path.stem}))
+    return sorted({str(name).partition("_")[0] for name in registered} | {path.stem})
 
 
 def main() -> None:
@@ -192,9 +205,9 @@ def main() -> None:
     for heavy in ("torch", "transformers", "pytest"):
         importlib.import_module(heavy)  # before the forks, which then import only the parts
     for path in files:
-        every, expression = list(mutants(path)), expression_of(path)
+        every, names = list(mutants(path)), names_of(path)
         unchanged = Mutant(f"algorithms.{path.stem}", 0, "", ast.parse(path.read_text()))
-        alive, *killed = run_all([unchanged, *every], tests, expression, options.workers)
+        alive, *killed = run_all([unchanged, *every], tests, names, options.workers)
         if alive:
             raise SystemExit(f"the tests of {path.stem} fail on the unchanged file")
         left = [mutant for mutant, dead in zip(every, killed, strict=True) if not dead]
@@ -206,7 +219,7 @@ def main() -> None:
 
 
 def run_all(
-    every: Sequence[Mutant], tests: Sequence[str], expression: str, workers: int
+    every: Sequence[Mutant], tests: Sequence[str], names: Sequence[str], workers: int
 ) -> list[bool]:
     """Whether each mutant was noticed, in as many processes at a time as asked."""
     context = get_context("fork")
@@ -214,7 +227,7 @@ def run_all(
     running: list[tuple[int, Any]] = []
 
     def job(index: int) -> None:
-        os._exit(NOTICED if noticed(every[index], tests, expression) else SURVIVED)
+        os._exit(NOTICED if noticed(every[index], tests, names) else SURVIVED)
 
     def collect(limit: int) -> None:
         while len(running) > limit:

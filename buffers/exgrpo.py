@@ -9,17 +9,17 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from buffers.replay import draw_buckets
+from buffers.replay import AgeConfig, by_age, draw_buckets, sample_staleness
 from buffers.storage import sample_from_state, sample_state
 from rlkit.batch import Group, Prompt, Request, Sample, Score
-from rlkit.interfaces import PartConfig, PromptSource, ReplayBuffer, State
+from rlkit.interfaces import PromptSource, ReplayBuffer, State
 from rlkit.registry import register
 
 TRIES = 10
 """How often a plan replaces new prompts that are retired or replayed already."""
 
 
-class ExgrpoConfig(PartConfig):
+class ExgrpoConfig(AgeConfig):
     """Settings of the share, of the buckets and of the start."""
 
     replay_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -175,13 +175,24 @@ class Exgrpo(ReplayBuffer[ExgrpoConfig]):
     def _choose(self, batch: int, step: int, responses: int) -> dict[str, list[Sample]]:
         if not self.started:
             return {}
-        buckets: dict[int, list[str]] = {}
-        for name in self.stored:
-            buckets.setdefault(self.successes[name], []).append(name)
-        weights = {k: bucket_weight(k, responses, self.config.bucket_law) for k in buckets}
         count = math.floor(self.config.replay_fraction * batch + 1e-9)
-        names = draw_buckets(self.rng(step), buckets, weights, count)
-        return {name: list(self.stored[name]) for name in names}
+        rng, names = self.rng(step), list[str]()
+        for tier in by_age(self.stored, lambda name: self._youngest(name, step), self.config):
+            buckets: dict[int, list[str]] = {}
+            for name in tier:
+                buckets.setdefault(self.successes[name], []).append(name)
+            weights = {k: bucket_weight(k, responses, self.config.bucket_law) for k in buckets}
+            names += draw_buckets(rng, buckets, weights, count - len(names))
+        return {name: self._youngest_tier(name, step) for name in names}
+
+    def _youngest(self, name: str, step: int) -> int:
+        return min(sample_staleness(sample, step) for sample in self.stored[name])
+
+    def _youngest_tier(self, name: str, step: int) -> list[Sample]:
+        """The successes of a prompt within `max_age`, those over age where none is."""
+        stored = self.stored[name]
+        tiers = by_age(stored, lambda sample: sample_staleness(sample, step), self.config)
+        return next(tier for tier in tiers if tier)
 
     def _new_prompts(self, prompts: PromptSource, count: int) -> list[Prompt]:
         """The next prompts of the data order that are neither drawn nor retired, if there are."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from buffers.replay import draw_buckets, fresh_groups, staleness
-from buffers.storage import group_from_state, group_state, plain
+from buffers.replay import StorageConfig, by_age, draw_buckets, fresh_groups
+from buffers.shards import open_storage
+from buffers.storage import MemoryStorage, Stored
 from rlkit.batch import Group
-from rlkit.interfaces import PartConfig, ReplayBuffer, State
+from rlkit.interfaces import ReplayBuffer, State
+from rlkit.mixture import optimal_shares
 from rlkit.registry import register
 
 
-class FifoConfig(PartConfig):
+class FifoConfig(StorageConfig):
     """Settings of the window and of the mixture."""
 
     window: Annotated[int, Field(ge=1)] = 2
@@ -24,16 +27,20 @@ class FifoConfig(PartConfig):
     age_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """Relative weight of each age in steps, 1 to window; null = by `age_law`. ReMix draws the age
     from a distribution nu that it does not print."""
-    age_law: Literal["uniform", "geometric", "linear"] = "uniform"
-    """How the weight falls with the age i: not, as (1 - age_decay)^(i - 1), or as
-    max(0, 1 - age_decay (i - 1)), the shape of GePPO's optimal shares (arXiv:2111.00072)."""
+    age_law: Literal["uniform", "geometric", "linear", "optimal"] = "uniform"
+    """How the weight falls with the age i: not, as (1 - age_decay)^(i - 1), as
+    max(0, 1 - age_decay (i - 1)), or as GePPO's optimal shares of window + 1 policies
+    (arXiv:2111.00072), of which the first, nu_0, is that of the fresh groups: replay_fraction =
+    1 - nu_0 belongs to it."""
     age_decay: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the weight that is lost from age 1 to age 2; 0 = uniform."""
-    max_age: Annotated[int, Field(ge=1)] | None = None
-    """A group is over age when weights of more than this many steps back sampled a token of it;
-    null = never. It differs from the window where the engine's weights lag."""
-    over_age: Literal["drop", "keep"] = "drop"
-    """drop = never replay groups over age; keep = replay them when no younger one is left."""
+    """Share of the weight that is lost from age 1 to age 2, if the law is geometric or linear; 0 =
+    uniform."""
+    batch_multiple: Annotated[float, Field(ge=1)] = 2.0
+    """B of age_law=optimal: the mixed batch counts as at least this many fresh ones, and its mean
+    place, fresh = 1, is at most this."""
+    kappa: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Trade-off of age_law=optimal: 1 seeks the largest effective sample size, 0 the largest
+    update."""
 
     @model_validator(mode="after")
     def _one_weight_an_age(self) -> Self:
@@ -50,6 +57,23 @@ class FifoConfig(PartConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _optimal_shares_exist(self) -> Self:
+        if self.age_law != "optimal":
+            return self
+        multiple, policies = self.batch_multiple, self.window + 1
+        if policies < multiple:
+            raise ValueError(
+                f"window={self.window} must be at least batch_multiple - 1 = {multiple - 1}: "
+                "fewer policies do not give that many batches"
+            )
+        if sum(age_shares(self)) == 0:
+            raise ValueError(
+                f"age_law=optimal with batch_multiple={multiple} leaves the stored ages no "
+                "weight; raise batch_multiple"
+            )
+        return self
+
 
 def age_shares(config: FifoConfig) -> tuple[float, ...]:
     """The relative weight of each age, 1 to window."""
@@ -60,12 +84,9 @@ def age_shares(config: FifoConfig) -> tuple[float, ...]:
         return tuple((1 - decay) ** i for i in ages)
     if config.age_law == "linear":
         return tuple(max(0.0, 1 - decay * i) for i in ages)
+    if config.age_law == "optimal":
+        return optimal_shares(config.window + 1, config.batch_multiple, config.kappa)[1:]
     return (1.0,) * config.window
-
-
-def step_of(group: Group) -> int:
-    """The training step a group belongs to: that of its newest response."""
-    return max(sample.step for sample in group.samples)
 
 
 @register("buffer", "fifo")
@@ -75,15 +96,23 @@ class Fifo(ReplayBuffer[FifoConfig]):
     Each replayed group draws an age i ~ nu among the ages that have groups left, then one of their
     groups uniformly, without replacement inside a step. Whole groups, because a group's statistics
     belong to the responses it was sampled with; ReMix does not say how it samples. Behaviour
-    log-probs are stored and never recomputed.
+    log-probs are stored and never recomputed. `max_age` differs from the window where the engine's
+    weights lag.
+
+    Status: adapted; ReMix prints neither nu nor what is drawn.
     """
 
     Config = FifoConfig
 
     def __init__(self, config: FifoConfig | None = None) -> None:
         super().__init__(config)
-        self.stored: dict[int, list[Group]] = {}
+        self.stored: dict[int, list[Stored]] = {}
         """Step -> its groups."""
+
+    @cached_property
+    def storage(self) -> MemoryStorage:
+        """Where the groups are; opened when it is first needed, when the run has set `folder`."""
+        return open_storage(self.config.storage, self.folder)
 
     def fresh_share(self, batch: int) -> int:
         """max(1, B - ceil(p B)), also while the buffer is empty."""
@@ -91,7 +120,8 @@ class Fifo(ReplayBuffer[FifoConfig]):
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
-        return fresh + self._draw(batch - self.fresh_share(batch), step)
+        drawn = self._draw(batch - self.fresh_share(batch), step)
+        return fresh + [item.group for item in drawn]
 
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's groups and forget what the next step cannot replay.
@@ -99,9 +129,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
         Raises UserError when a prompt's columns are no plain values, which no checkpoint could
         keep.
         """
-        for group in fresh:
-            plain(group.prompt.columns, "")
-        self._store(fresh)
+        self._store(self.storage.put(fresh, self._items()))
         self.stored = {k: v for k, v in self.stored.items() if k > step - self.config.window}
 
     def stats(self) -> dict[str, float]:
@@ -111,39 +139,39 @@ class Fifo(ReplayBuffer[FifoConfig]):
     def clear(self) -> None:
         """Forget every group."""
         self.stored = {}
+        self.storage.clear()
 
     def __len__(self) -> int:
-        return sum(len(group.samples) for groups in self.stored.values() for group in groups)
+        return sum(len(item.sample_ids) for item in self._items())
 
     def state_dict(self) -> State:
         """The stored groups."""
-        return {"groups": [group_state(g) for groups in self.stored.values() for g in groups]}
+        return self.storage.state_dict(self._items())
 
     def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave.
+
+        Raises UserError when a file it names is missing or changed.
+        """
         self.stored = {}
-        self._store(group_from_state(group) for group in state["groups"])
+        self._store(self.storage.load_state_dict(state))
 
-    def _store(self, groups: Iterable[Group]) -> None:
-        for group in groups:
-            self.stored.setdefault(step_of(group), []).append(group)
+    def _items(self) -> list[Stored]:
+        return [item for items in self.stored.values() for item in items]
 
-    def _draw(self, count: int, step: int) -> list[Group]:
+    def _store(self, items: Iterable[Stored]) -> None:
+        for item in items:
+            self.stored.setdefault(item.step, []).append(item)
+
+    def _draw(self, count: int, step: int) -> list[Stored]:
         """At most `count` groups of ages 1 to window, those over age last or not at all."""
         weights = dict(enumerate(age_shares(self.config), start=1))
-        groups = {age: self.stored.get(step - age, []) for age in weights}
-        rng, limit = self.rng(step), self.config.max_age
-        if limit is None:
-            return draw_buckets(rng, groups, weights, count)
-        young = {
-            age: [group for group in made if staleness(group, step) <= limit]
-            for age, made in groups.items()
-        }
-        drawn = draw_buckets(rng, young, weights, count)
-        if self.config.over_age == "keep":
-            old = {
-                age: [group for group in made if staleness(group, step) > limit]
-                for age, made in groups.items()
-            }
-            drawn += draw_buckets(rng, old, weights, count - len(drawn))
+        tiers = [
+            by_age(self.stored.get(step - age, []), lambda item: item.staleness(step), self.config)
+            for age in weights
+        ]
+        rng, drawn = self.rng(step), list[Stored]()
+        for tier in zip(*tiers, strict=True):
+            groups = dict(zip(weights, tier, strict=True))
+            drawn += draw_buckets(rng, groups, weights, count - len(drawn))
         return drawn

@@ -13,7 +13,10 @@ class OnPolicyConfig(PartConfig):
 
 @register("buffer", "on_policy")
 class OnPolicy(ReplayBuffer[OnPolicyConfig]):
-    """Trains the fresh groups and stores nothing."""
+    """Trains the fresh groups and stores nothing.
+
+    Status: exact.
+    """
 
     Config = OnPolicyConfig
 

@@ -40,13 +40,16 @@ def group_priorities(entries: Sequence[Entry], config: PrioritizedConfig) -> Flo
     """
     reduce = max if config.reduction == "max" else _mean
     if config.priority == "reward":
-        reward = np.array([reduce([s.reward for s in e.group.samples]) for e in entries])
+        reward = np.array([reduce(e.rewards) for e in entries])
         spread = np.ptp(reward)
         return (reward - reward.min()) / spread if spread > 0 else np.zeros(len(entries))
     size = abs if config.priority == "advantage" else _positive
-    seen = [reduce([size(a) for a in e.advantage]) if e.advantage else np.nan for e in entries]
-    known = [value for value in seen if not np.isnan(value)]
-    return np.nan_to_num(np.array(seen, dtype=np.float64), nan=max(known, default=1.0))
+    seen = np.array(
+        [reduce([size(a) for a in e.advantage]) if e.advantage else np.nan for e in entries]
+    )
+    known = seen[~np.isnan(seen)]
+    priorities: Floats = np.nan_to_num(seen, nan=known.max() if len(known) else 1.0)
+    return priorities
 
 
 def draw_probabilities(priority: Floats, config: PrioritizedConfig) -> Floats:
@@ -92,22 +95,26 @@ class Prioritized(Stock[PrioritizedConfig]):
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
-        usable = self.usable(step)
-        count = min(batch - self.fresh_share(batch), len(usable))
-        if count == 0:
-            return fresh
-        chance = draw_probabilities(group_priorities(usable, self.config), self.config)
-        drawn = self.rng(step).choice(len(usable), size=count, replace=False, p=chance)
-        return fresh + self.use([usable[i] for i in drawn], step)
+        rng, drawn = self.rng(step), list[Entry]()
+        for tier in self.tiers(self.entries, step):
+            drawn += self._draw(tier, batch - self.fresh_share(batch) - len(drawn), rng)
+        return fresh + self.use(drawn, step)
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Remember the advantages of the stored groups that were trained."""
         for entry in self.entries:
-            names = [sample.sample_id for sample in entry.group.samples]
-            if all(name in scores for name in names):
-                entry.advantage = [scores[name].advantage for name in names]
+            if all(name in scores for name in entry.sample_ids):
+                entry.advantage = [scores[name].advantage for name in entry.sample_ids]
 
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's groups; forget what the next step may not replay, then the oldest."""
         self.keep(fresh, step)
         self.entries = self.usable(step + 1)[-self.config.capacity :]
+
+    def _draw(self, entries: list[Entry], count: int, rng: np.random.Generator) -> list[Entry]:
+        count = min(count, len(entries))
+        if count == 0:
+            return []
+        chance = draw_probabilities(group_priorities(entries, self.config), self.config)
+        drawn = rng.choice(len(entries), size=count, replace=False, p=chance)
+        return [entries[i] for i in drawn]

@@ -8,21 +8,22 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from buffers.replay import AgeConfig, by_age, sample_staleness
 from buffers.storage import sample_from_state, sample_state
 from rlkit.batch import Group, Sample
-from rlkit.interfaces import PartConfig, ReplayBuffer, State
+from rlkit.interfaces import ReplayBuffer, State
 from rlkit.registry import register
 
 Selector = Literal["all", "recent", "random", "highest", "max_variance"]
 
 
-class RepoConfig(PartConfig):
+class RepoConfig(AgeConfig):
     """Settings of the stores, one a prompt, and of what is taken from them."""
 
     cache: Annotated[int, Field(ge=1)] = 16
     """Responses kept for a prompt; the oldest leave first."""
     min_cache: Annotated[int, Field(ge=1)] = 16
-    """A prompt is replayed once it holds this many."""
+    """A prompt is replayed once it holds this many that its ages allow."""
     replayed: Annotated[int, Field(ge=1)] = 8
     """Responses replayed for a prompt, k."""
     selector: Selector = "recent"
@@ -63,9 +64,11 @@ def select(
     stored: Sequence[Sample], k: int, selector: Selector, rng: np.random.Generator
 ) -> list[Sample]:
     """At most k of the stored responses, which stand oldest first; the order is kept."""
-    k = min(k, len(stored))
     if selector == "all":
         return list(stored)
+    k = min(k, len(stored))
+    if k == 0:
+        return []
     if selector == "recent":
         return list(stored[len(stored) - k :])
     if selector == "random":
@@ -112,12 +115,14 @@ class Repo(ReplayBuffer[RepoConfig]):
         done: set[str] = set()
         for group in fresh:
             name = group.prompt.prompt_id
-            stored = self.stored.get(name, [])
+            tiers = self._tiers(name, step)
             trained.append(group)
-            if len(done) >= room or name in done or len(stored) < config.min_cache:
+            if len(done) >= room or name in done or sum(map(len, tiers)) < config.min_cache:
                 continue
             done.add(name)
-            replayed = select(stored, config.replayed, config.selector, rng)
+            replayed: list[Sample] = []
+            for tier in tiers:
+                replayed += select(tier, config.replayed - len(replayed), config.selector, rng)
             if config.grouping == "split":
                 trained.append(Group(prompt=group.prompt, samples=replayed))
             else:
@@ -152,3 +157,7 @@ class Repo(ReplayBuffer[RepoConfig]):
         self.stored = {}
         for sample in map(sample_from_state, state["samples"]):
             self.stored.setdefault(sample.prompt_id, []).append(sample)
+
+    def _tiers(self, name: str, step: int) -> list[list[Sample]]:
+        stored = self.stored.get(name, [])
+        return by_age(stored, lambda sample: sample_staleness(sample, step), self.config)

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
+from buffers.replay import AgeConfig, by_age, sample_staleness
 from buffers.storage import sample_from_state, sample_state
 from rlkit.batch import Group, Sample
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig, ReplayBuffer, State
+from rlkit.interfaces import ReplayBuffer, State
 from rlkit.registry import register
 
 
-class RlepConfig(PartConfig):
+class RlepConfig(AgeConfig):
     """Settings of the pool and of the share each group gets from it."""
 
     pool: str | None = None
@@ -80,7 +81,8 @@ class Rlep(ReplayBuffer[RlepConfig]):
     RLEP found no gain in them. Source: RLEP (arXiv:2507.07451). Status: the draw is exact; the pool
     the run collects itself when no file is given is our choice, since RLEP's comes from an earlier
     run and training then restarts from the base model. Responses of the pool count as sampled at
-    step 0.
+    step 0,
+    and a pool ages with the run: `max_age` ends its use.
 
     Public code: Kwai-Klear/RLEP, G = 16 and M = 2. Its ratio is against the policy at the start of
     the step, also on replayed tokens: use a loss that divides by prox.
@@ -104,8 +106,10 @@ class Rlep(ReplayBuffer[RlepConfig]):
         trained: list[Group] = []
         for group in fresh:
             left = [s for s in self.pool.get(group.prompt.prompt_id, []) if s.sample_id not in used]
-            count = min(self.config.replayed, len(left))
-            drawn = [left[i] for i in rng.choice(len(left), size=count, replace=False)]
+            drawn: list[Sample] = []
+            for tier in by_age(left, lambda sample: sample_staleness(sample, step), self.config):
+                count = min(self.config.replayed - len(drawn), len(tier))
+                drawn += [tier[i] for i in rng.choice(len(tier), size=count, replace=False)]
             used.update(sample.sample_id for sample in drawn)
             trained.append(Group(prompt=group.prompt, samples=[*group.samples, *drawn]))
         return trained

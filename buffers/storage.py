@@ -1,9 +1,11 @@
-"""Groups as trees of plain values and tensors, for the state of buffers."""
+"""What buffers keep of groups: trees for a state, and the numbers that a selection reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from rlkit.interfaces import State
 
 PLAIN_FIELDS = ("sample_id", "prompt_id", "reward", "finish_reason", "source", "step")
 TENSOR_FIELDS = ("response_ids", "loss_mask", "behavior_logp", "policy_version")
+TENSOR = "$tensor"
+"""The key under which files keep the tensors of a tree; no column may have it."""
 
 
 def group_state(group: Group) -> State:
@@ -59,9 +63,87 @@ def plain(value: Any, where: str) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [plain(item, where) for item in value]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+    if isinstance(value, Mapping) and all(isinstance(k, str) and k != TENSOR for k in value):
         return {key: plain(item, where or key) for key, item in value.items()}
     raise UserError(
         f"column '{where}' of a prompt holds a {type(value).__name__}, which a checkpoint cannot "
         "keep; make it text, a number, a list, or a dict with text keys"
+    )
+
+
+def oldest_version(samples: Iterable[Sample]) -> int | None:
+    """The oldest weights that sampled a token; None where there is no token."""
+    versions = [int(s.policy_version.min()) for s in samples if len(s.policy_version)]
+    return min(versions, default=None)
+
+
+class Place(Protocol):
+    """Where a group lies outside the memory."""
+
+    def read(self) -> Group:
+        """The group, in memory of its own."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Stored:
+    """A stored group: where it is, and the numbers that a selection reads without loading it."""
+
+    place: Group | Place
+    sample_ids: array[int]
+    rewards: array[float]
+    step: int
+    """The training step it belongs to: that of its newest response."""
+    oldest_version: int | None
+    """The oldest weights that sampled a token of it; None = it has no token."""
+
+    @property
+    def group(self) -> Group:
+        """The group itself; loaded at each call where it is on disk."""
+        return self.place if isinstance(self.place, Group) else self.place.read()
+
+    def staleness(self, step: int) -> int:
+        """Steps since the oldest weights that sampled a token; 0 for a group without one."""
+        return 0 if self.oldest_version is None else step - self.oldest_version
+
+
+class MemoryStorage:
+    """Keeps groups as they are."""
+
+    def put(self, groups: Iterable[Group], kept: Iterable[Stored]) -> list[Stored]:
+        """Store groups; `kept` are the earlier ones that are still wanted.
+
+        Raises UserError when a prompt's columns are no plain values, which no checkpoint could
+        keep.
+        """
+        return [in_memory(group) for group in groups]
+
+    def clear(self) -> None:
+        """Forget every group."""
+
+    def state_dict(self, kept: Sequence[Stored]) -> State:
+        """What `load_state_dict` makes the same list of."""
+        return {"groups": [group_state(item.group) for item in kept]}
+
+    def load_state_dict(self, state: State) -> list[Stored]:
+        """The groups of a state, in its order.
+
+        Raises UserError for a state that lies in files.
+        """
+        if "groups" not in state:
+            raise UserError(
+                "the checkpoint's buffer is in files of its run; resume with buffer.storage=disk"
+            )
+        return self.put(map(group_from_state, state["groups"]), ())
+
+
+def in_memory(group: Group) -> Stored:
+    """A group that is stored as it is."""
+    plain(group.prompt.columns, "")
+    return Stored(
+        place=group,
+        sample_ids=array("q", [sample.sample_id for sample in group.samples]),
+        rewards=array("d", [sample.reward for sample in group.samples]),
+        step=max(sample.step for sample in group.samples),
+        oldest_version=oldest_version(group.samples),
     )

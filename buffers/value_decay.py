@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
-from buffers.replay import Entry, Stock, StockConfig, staleness
+from buffers.replay import Entry, Stock, StockConfig
 from rlkit.batch import Group
 from rlkit.ops import stream_rng
 from rlkit.registry import register
+
+Floats = npt.NDArray[np.float64]
 
 
 class ValueDecayConfig(StockConfig):
@@ -26,7 +30,7 @@ class ValueDecayConfig(StockConfig):
     """Standard deviation of a normal number added to the priority at each insertion, in steps."""
 
 
-def queue_priority(version: int, uses: int, decay: float, noise: float) -> float:
+def queue_priority(version: Floats, uses: Floats, decay: float, noise: Floats) -> Floats:
     """version - decay * uses + noise."""
     return version - decay * uses + noise
 
@@ -52,8 +56,9 @@ class ValueDecay(Stock[ValueDecayConfig]):
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
-        rested = [e for e in self.usable(step) if step - e.last_used >= self.config.cooldown]
-        best = self._by_priority(rested)[: batch - self.fresh_share(batch)]
+        rested = (e for e in self.entries if step - e.last_used >= self.config.cooldown)
+        ranked = [e for tier in self.tiers(rested, step) for e in self._by_priority(tier)]
+        best = ranked[: batch - self.fresh_share(batch)]
         trained = fresh + self.use(best, step)
         self._renew_noise(best, step, "drawn")
         return trained
@@ -70,14 +75,17 @@ class ValueDecay(Stock[ValueDecayConfig]):
 
     def _by_priority(self, entries: list[Entry]) -> list[Entry]:
         """Highest first; of equal ones the newest."""
-
-        def rank(place: int) -> tuple[float, int]:
-            entry = entries[place]
-            version = -staleness(entry.group, 0)
-            decay = self.config.decay
-            return queue_priority(version, entry.uses, decay, entry.noise), place
-
-        return [entries[i] for i in sorted(range(len(entries)), key=rank, reverse=True)]
+        version, uses, noise = (
+            np.array(column, dtype=np.float64)
+            for column in (
+                [-entry.staleness(0) for entry in entries],
+                [entry.uses for entry in entries],
+                [entry.noise for entry in entries],
+            )
+        )
+        priority = queue_priority(version, uses, self.config.decay, noise)
+        order = np.lexsort((-np.arange(len(entries)), -priority))
+        return [entries[i] for i in order]
 
     def _renew_noise(self, entries: list[Entry], step: int, event: str) -> None:
         rng = stream_rng(self.seed, f"buffer/{event}", step)

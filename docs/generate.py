@@ -17,6 +17,10 @@ from rlkit.registry import Entry, build, entry, names
 
 DOCS = Path(__file__).resolve().parent
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+STATUS = re.compile(r"Status:\s[^.;]*?\b(exact|adapted|our)\b")
+STATUSES = {"exact": "exact", "adapted": "adapted", "our": "choice"}
+"""The first of these words after "Status:" in a docstring -> what the tables say."""
+WITH_STATUS = ("buffer", "anchor", "schedule")
 COMMON = LossConfig()
 MADE = "Written by `python docs/generate.py` from the code."
 
@@ -95,6 +99,20 @@ def sources(found: Entry) -> str:
     )
 
 
+def status(found: Entry) -> str:
+    """How near the part is to its source: exact, adapted, or a choice of ours.
+
+    Its class says so, or else its file.
+    """
+    about = documentation(found), file_documentation(found)
+    said = [match[1] for match in map(STATUS.search, about) if match]
+    if not said:
+        raise ValueError(
+            f"{found.import_path} needs `Status: exact`, `adapted` or `our choice` in its docstring"
+        )
+    return STATUSES[said[0]]
+
+
 def part(found: Entry) -> str:
     """The section of one part."""
     return f"### `{found.name}`\n\n{paragraphs(documentation(found))}\n\n{settings_table(found)}\n"
@@ -170,8 +188,13 @@ def losses_page() -> str:
 
 def kind_page(kind: str, title: str, about: str) -> str:
     """A page with every part of a kind."""
-    rows = [(kind, "sources")]
-    rows += [(f"`{name}`", sources(entry(kind, name))) for name in names(kind)]
+    found = [entry(kind, name) for name in names(kind)]
+    rows = [[f"`{each.name}`", sources(each)] for each in found]
+    head = [kind, "sources"]
+    if kind in WITH_STATUS:
+        rows = [[*row, status(each)] for row, each in zip(rows, found, strict=True)]
+        head.append("status")
+    rows.insert(0, head)
     return "\n".join([f"# {title}\n", about + "\n", table(rows) + "\n", sections(kind)])
 
 

@@ -51,7 +51,8 @@ class Sample:
     """"policy", "expert" or "draft"."""
     step: int
     """The training step that generated it."""
-    extras: Mapping[str, Tensor | float] = field(default_factory=dict)
+    extras: dict[str, Tensor | float] = field(default_factory=dict)
+    """Further figures that travel with it; the run keeps log-probs of a frozen base here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +67,24 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """An expert's response to a prompt. Who wrote it with which probability is not known."""
+
+    number: int
+    """Counts from 1; the sample it becomes has the id -number."""
+    response_ids: Tensor
+    """[T] int64"""
+    reward: float | None = None
+    """None = scored by the run's rewards, as the policy's own responses are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a buffer asks the engine to generate: n responses to a prompt."""
+    """What a buffer asks for: n new responses to a prompt, and demonstrations to join them."""
 
     prompt: Prompt
     n: int
+    demonstrations: Sequence[Demonstration] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +211,7 @@ class Term:
     """One summand of the loss. The framework aggregates it over the whole minibatch."""
 
     name: str
+    """Corrections weigh the terms whose names begin with "policy"."""
     value: Tensor
     """[B, T] per token, or [B] per sequence, which then weighs what its tokens do together: under
     seq-mean-token-mean every sequence alike."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from rlkit.batch import Group, Prompt, Request, Sample
+from rlkit.batch import Demonstration, Group, Prompt, Request, Sample
 from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.prepare import GREEDY
@@ -21,6 +21,23 @@ from rlkit.rollout.base import Generation, RolloutEngine
 
 MAX_TRIES = 10
 """How often a step asks for more prompts when rewards apply to too few responses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A response on its way to become a sample."""
+
+    place: int
+    """Which request it answers."""
+    prompt: Prompt
+    generation: Generation
+    demonstration: Demonstration | None = None
+    """None for the policy's own."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the rewards score it."""
+        return self.demonstration is None or self.demonstration.reward is None
 
 
 @dataclass
@@ -36,15 +53,33 @@ class Collected:
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "reward": 0.0})
 
+    def count(
+        self, generation: Generation, total: float | None, components: dict[str, float]
+    ) -> None:
+        """Take one of the policy's responses into the figures."""
+        self.rollouts += 1
+        self.tokens += len(generation.response_ids)
+        self.truncated += generation.finish_reason == "length"
+        if total is None:
+            return
+        self.rewards.append(total)
+        for name, value in components.items():
+            self.components.setdefault(name, []).append(value)
+
     def metrics(self) -> dict[str, float]:
-        """reward/* and completions/* of the step, over every generated response."""
-        reward = torch.tensor(self.rewards or [0.0])
-        out = {
-            "reward/mean": float(reward.mean()),
-            "reward/std": float(reward.std(correction=0)),
-            "completions/mean_length": self.tokens / max(1, self.rollouts),
-            "completions/clipped_ratio": self.truncated / max(1, self.rollouts),
-        }
+        """reward/* and completions/* of the step, over every generated response.
+
+        A step that generates nothing has no mean reward.
+        """
+        out: dict[str, float] = {}
+        if self.rollouts:
+            reward = torch.tensor(self.rewards or [0.0])
+            out = {
+                "reward/mean": float(reward.mean()),
+                "reward/std": float(reward.std(correction=0)),
+                "completions/mean_length": self.tokens / self.rollouts,
+                "completions/clipped_ratio": self.truncated / self.rollouts,
+            }
         out |= {f"reward/{name}/mean": sum(v) / len(v) for name, v in self.components.items()}
         return out | {
             f"reward/{name}": float(self.counts.get(name, 0))
@@ -103,13 +138,14 @@ class Collector:
             if not requests:
                 return out
             started = time.perf_counter()
-            answers = self.engine.generate(requests, ("rollout", step, attempt))
+            candidates = self._generate(requests, ("rollout", step, attempt), step)
             generated = time.perf_counter()
-            result = self._score(requests, answers)
+            result = self._score([c for c in candidates if c.is_judged])
             baseline = self._greedy(requests, step, attempt)
             out.seconds["rollout"] += generated - started
             out.seconds["reward"] += time.perf_counter() - generated
-            self._add(out, requests, answers, (result, baseline), step=step, first_id=first_id)
+            samples = self._samples(out, candidates, result, step, first_id)
+            self._group(out, requests, samples, baseline)
             if len(out.groups) >= wanted:
                 return out
         raise UserError(
@@ -118,82 +154,127 @@ class Collector:
             "do the rewards apply to this task?"
         )
 
-    def _score(
-        self, requests: Sequence[Request], answers: Sequence[Sequence[Generation]]
-    ) -> RewardResult:
-        flat = [(r.prompt, g) for r, group in zip(requests, answers, strict=True) for g in group]
-        return score(self.rewards, [p for p, _ in flat], [g for _, g in flat], self.tokenizer)
+    def _generate(
+        self, requests: Sequence[Request], stream: tuple[str, int, int], step: int
+    ) -> list[Candidate]:
+        """The policy's responses and the demonstrations, request by request."""
+        asked = [request for request in requests if request.n > 0]
+        answers = iter(self.engine.generate(asked, stream) if asked else ())
+        candidates = []
+        for place, request in enumerate(requests):
+            own = next(answers) if request.n > 0 else ()
+            shown = request.demonstrations
+            candidates += [
+                *(Candidate(place=place, prompt=request.prompt, generation=g) for g in own),
+                *(
+                    Candidate(
+                        place=place,
+                        prompt=request.prompt,
+                        generation=written(demonstration, step),
+                        demonstration=demonstration,
+                    )
+                    for demonstration in shown
+                ),
+            ]
+        return candidates
 
-    def _greedy(self, requests: Sequence[Request], step: int, attempt: int) -> list[float] | None:
-        """The reward of each prompt's greedy response; None if the advantage does not use it."""
-        if not self.advantage.needs_greedy:
-            return None
-        single = [Request(prompt=r.prompt, n=1) for r in requests]
+    def _score(self, candidates: Sequence[Candidate]) -> RewardResult:
+        return score(
+            self.rewards,
+            [c.prompt for c in candidates],
+            [c.generation for c in candidates],
+            self.tokenizer,
+        )
+
+    def _greedy(self, requests: Sequence[Request], step: int, attempt: int) -> dict[int, float]:
+        """Request -> the reward of its greedy response; empty if the advantage does not use it."""
+        places = [place for place, request in enumerate(requests) if request.n > 0]
+        if not self.advantage.needs_greedy or not places:
+            return {}
+        single = [Request(prompt=requests[place].prompt, n=1) for place in places]
         answers = self.engine.generate(single, ("greedy", step, attempt), greedy=True)
-        return [value or 0.0 for value in self._score(single, answers).total]
+        result = self._score(
+            [
+                Candidate(place=place, prompt=request.prompt, generation=answer)
+                for place, request, (answer,) in zip(places, single, answers, strict=True)
+            ]
+        )
+        return {p: value or 0.0 for p, value in zip(places, result.total, strict=True)}
 
-    def _add(
+    def _samples(
+        self,
+        out: Collected,
+        candidates: Sequence[Candidate],
+        result: RewardResult,
+        step: int,
+        first_id: int,
+    ) -> list[tuple[int, Sample]]:
+        """(request, sample) of every candidate with a reward; counts the policy's own responses."""
+        samples = []
+        judged = 0
+        for candidate in candidates:
+            if candidate.is_judged:
+                total, components = result.total[judged], result.at(judged)
+                judged += 1
+            else:
+                assert candidate.demonstration is not None
+                total, components = candidate.demonstration.reward, {}
+            sample_id = first_id + out.rollouts
+            if candidate.demonstration is not None:
+                sample_id = -candidate.demonstration.number
+            else:
+                out.count(candidate.generation, total, components)
+            if total is not None:
+                samples.append(
+                    (candidate.place, _sample(candidate, total, components, step, sample_id))
+                )
+        for name, count in result.counts.items():
+            out.counts[name] = out.counts.get(name, 0) + count
+        return samples
+
+    def _group(
         self,
         out: Collected,
         requests: Sequence[Request],
-        answers: Sequence[Sequence[Generation]],
-        scored: tuple[RewardResult, list[float] | None],
-        *,
-        step: int,
-        first_id: int,
+        samples: Sequence[tuple[int, Sample]],
+        baseline: dict[int, float],
     ) -> None:
-        """Count every response; keep those with a reward in groups the advantage can use.
+        """Groups with `advantage.min_group` responses, and those of demonstrations alone."""
+        for place, request in enumerate(requests):
+            members = [sample for at, sample in samples if at == place]
+            for sample in members if place in baseline else ():
+                sample.extras[GREEDY] = baseline[place]
+            if members and (request.n == 0 or len(members) >= self.advantage.min_group):
+                out.groups.append(Group(prompt=request.prompt, samples=members))
 
-        A group needs `advantage.min_group` responses.
-        """
-        result, baseline = scored
-        index = 0
-        for number, (request, generations) in enumerate(zip(requests, answers, strict=True)):
-            samples = []
-            for generation in generations:
-                sample = _sample(
-                    request.prompt, generation, result, index, step, first_id + out.rollouts
-                )
-                index += 1
-                out.rollouts += 1
-                out.tokens += len(generation.response_ids)
-                out.truncated += generation.finish_reason == "length"
-                if sample is None:
-                    continue
-                for name, value in sample.rewards.items():
-                    out.components.setdefault(name, []).append(value)
-                out.rewards.append(sample.reward)
-                if baseline is not None:
-                    sample = replace(sample, extras={**sample.extras, GREEDY: baseline[number]})
-                samples.append(sample)
-            if len(samples) >= self.advantage.min_group:
-                out.groups.append(Group(prompt=request.prompt, samples=samples))
-        for name, count in result.counts.items():
-            out.counts[name] = out.counts.get(name, 0) + count
+
+def written(demonstration: Demonstration, step: int) -> Generation:
+    """A demonstration as an engine would return it: with log-probs of 0, which nothing may read."""
+    ids = demonstration.response_ids
+    return Generation(
+        response_ids=ids,
+        logp=torch.zeros(len(ids)),
+        policy_version=torch.full((len(ids),), step, dtype=torch.int32),
+        finish_reason="stop",
+        extras={},
+    )
 
 
 def _sample(
-    prompt: Prompt,
-    generation: Generation,
-    result: RewardResult,
-    index: int,
-    step: int,
-    sample_id: int,
-) -> Sample | None:
-    """The response with its reward; None where no reward applies."""
-    total = result.total[index]
-    if total is None:
-        return None
+    candidate: Candidate, total: float, components: dict[str, float], step: int, sample_id: int
+) -> Sample:
+    generation = candidate.generation
     return Sample(
         sample_id=sample_id,
-        prompt_id=prompt.prompt_id,
+        prompt_id=candidate.prompt.prompt_id,
         response_ids=generation.response_ids,
         loss_mask=torch.ones(len(generation.response_ids), dtype=torch.bool),
         behavior_logp=generation.logp,
         policy_version=generation.policy_version,
         reward=total,
-        rewards={n: value for n, v in result.components.items() if (value := v[index]) is not None},
+        rewards=components,
         finish_reason=generation.finish_reason,
+        source="policy" if candidate.demonstration is None else "expert",
         step=step,
-        extras=generation.extras,
+        extras=dict(generation.extras),
     )

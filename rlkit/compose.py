@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import rlkit
 from rlkit.collect import Collector
 from rlkit.config import EMBEDDED, RunConfig
 from rlkit.data import Prompts, PromptStream
-from rlkit.errors import UserError
+from rlkit.errors import UserError, suggest
 from rlkit.evaluate import Evaluator
 from rlkit.folder import RunFolder
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, Reward, Task, Tracker
@@ -91,7 +91,7 @@ def compose(raw: Raw) -> Composition:
         for kind in LISTS
     }
     config = _run_config(raw, scalars)
-    if "anchor.beta" not in scalars:
+    if "anchor.beta" not in {*scalars, *built["schedule"].fields()}:
         needs = (need for need in built["loss"].needs if need.startswith("anchor:"))
         built["anchor"].read_by_loss = frozenset(n.removeprefix("anchor:") for n in needs)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
@@ -190,12 +190,52 @@ def check(c: Composition) -> None:
                 f"the loss needs the reference '{name}', which this anchor does not hold "
                 f"(it holds: {', '.join(sorted(offered)) or 'none'}); choose another anchor"
             )
+    if c.buffer.gives_expert and not c.parts.loss.accepts_expert:
+        raise UserError(
+            f"buffer={c.raw['buffer']['name']} adds demonstrations, whose behaviour log-probs are "
+            f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can, "
+            "such as luffy, chord or sft"
+        )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(
             "the embedded model only knows task=arithmetic as it is by default; "
             "set model.name to a Hugging Face name or folder"
         )
+    check_fields(c)
     resolve_device(c.config.model.device)
+
+
+def check_fields(c: Composition) -> None:
+    """Whether the fields that the reincarnation schedule sets exist and may take its values."""
+    configs: dict[str, BaseModel] = {name: part.config for name, part in c.sections.items()}
+    known = [
+        f"{name}.{key}" for name, config in configs.items() for key in type(config).model_fields
+    ]
+    configs["train"] = c.config.train
+    known += [f"train.{key}" for key in RATES]
+    for place, extremes in c.schedule.fields().items():
+        if place not in known:
+            raise UserError(
+                f"the schedule sets {place}, but this run has no such field.{suggest(place, known)}"
+            )
+        if place in c.scalars:
+            raise UserError(
+                f"{place} follows a scalar schedule and is set by the reincarnation schedule too; "
+                "choose one of them"
+            )
+        section, _, key = place.rpartition(".")
+        for extreme in extremes:
+            check_value(configs[section], section, key, extreme)
+
+
+def check_value(config: BaseModel, section: str, key: str, value: float) -> None:
+    """Whether a config may have this value in a field; whole numbers are rounded, as in a run."""
+    number = round(value) if type(getattr(config, key)) is int else value
+    try:
+        type(config).model_validate({**config.model_dump(), key: number})
+    except ValidationError as error:
+        message = validation_message(error, type(config), f"{section}.")
+        raise UserError(f"the schedule sets {section}.{key}, but {message}") from None
 
 
 def describe(c: Composition) -> list[str]:
@@ -209,7 +249,10 @@ def describe(c: Composition) -> list[str]:
         "  ".join(f"{kind}={name}" for kind, name in names.items()),
         f"A step trains {groups} groups of {n} = {groups * n} responses, {fresh} of them fresh "
         f"({fresh * n} generated)"
-        + (f" and up to {groups - fresh} replayed." if fresh < groups else "."),
+        + (f" and up to {groups - fresh} replayed." if fresh < groups else ".")
+        if not c.buffer.gives_expert
+        else f"A step trains {groups} groups, {fresh} of them with new responses (at most {n} "
+        "generated for each), and demonstrations.",
         f"It makes {train.updates_per_batch} x {train.minibatches} = "
         f"{train.updates_per_batch * train.minibatches} optimiser steps "
         f"on {groups // train.minibatches} groups each; {train.steps} steps in all.",
@@ -252,7 +295,9 @@ def components(c: Composition) -> dict[str, Any]:
     for section, part in rows:
         cls = type(part)
         source = Path(inspect.getsourcefile(cls) or "")
+        kind, _, label = section.partition(".")
         out[section] = {
+            "name": label or c.raw[kind]["name"],
             "import_path": f"{cls.__module__}:{cls.__qualname__}",
             "version": _version(cls.__module__.partition(".")[0], owners),
             "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
@@ -310,17 +355,20 @@ def model_folder(c: Composition) -> str:
     return str(embedded_model_dir(c.config.model.base_seed))
 
 
-def open_session(c: Composition, checkpoint: Path | None) -> Session:
+def open_session(c: Composition, checkpoint: Path | None, policy: Policy | None = None) -> Session:
     """Load the model and the data, and hand everything to the loop.
 
-    The model comes from the checkpoint where there is one.
+    The model comes from the checkpoint where there is one; a later stage brings its policy.
     """
-    config = c.config
+    config, temperature = c.config, c.engine.config.temperature
     torch.manual_seed(config.seed)
-    policy = load_policy(config.model, checkpoint or model_folder(c), c.engine.config.temperature)
+    if policy is None:
+        policy = load_policy(config.model, checkpoint or model_folder(c), temperature)
+    policy.temperature = temperature
     train, held_out = load_prompts(c, policy)
     rewards = RewardSet(c.rewards)
     c.buffer.seed = config.seed
+    c.buffer.folder = Path(config.output_dir) / "buffer"
     c.engine.start(policy, config.seed)
     return Session(
         config=config,
@@ -330,7 +378,12 @@ def open_session(c: Composition, checkpoint: Path | None) -> Session:
         schedule=c.schedule,
         engine=c.engine,
         collector=Collector(c.engine, rewards, c.parts.advantage, policy.tokenizer),
-        prompts=PromptStream(train, config.seed, c.engine.config.num_generations),
+        prompts=PromptStream(
+            train,
+            config.seed,
+            c.engine.config.num_generations,
+            c.engine.config.max_completion_length,
+        ),
         evaluator=Evaluator(
             held_out, RewardSet(c.eval_rewards), c.engine, policy.tokenizer, config.eval
         ),

@@ -106,6 +106,15 @@ class CheckpointConfig(PartConfig):
     """How many of the newest checkpoints stay on disk."""
 
 
+class StageConfig(PartConfig):
+    """A stage of a run."""
+
+    steps: Positive
+    """Training steps of the stage."""
+    overrides: tuple[str, ...] = ()
+    """What differs from the run's own configuration, written as on the command line."""
+
+
 class RunConfig(PartConfig):
     """Everything that is not a part's."""
 
@@ -120,6 +129,9 @@ class RunConfig(PartConfig):
     """Compose, validate and print the plan, then stop without writing anything."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files with user parts."""
+    stages: tuple[StageConfig, ...] = ()
+    """Stages with parts and updates of their own, one after the other on the same policy; with
+    stages train.steps is their sum. Each begins with a new optimiser and is its own base."""
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

@@ -36,12 +36,15 @@ class Prompts(Sequence[Prompt]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        row = self.rows[index]
+        return self.encoded(f"{self.name}-{index}", self.rows[index])
+
+    def encoded(self, prompt_id: str, row: Mapping[str, Any]) -> Prompt:
+        """A row as a prompt."""
         prompt: str | Messages = row["prompt"]
         if isinstance(prompt, str) and self.chat:
             prompt = [{"role": "user", "content": prompt}]
         return Prompt(
-            prompt_id=f"{self.name}-{index}",
+            prompt_id=prompt_id,
             text_or_messages=prompt,
             ids=torch.tensor(self.encode(prompt), dtype=torch.int64),
             columns={k: v for k, v in row.items() if k != "prompt"},
@@ -91,10 +94,13 @@ class Prompts(Sequence[Prompt]):
 class PromptStream:
     """The training prompts, each epoch in an order of its own. A buffer's `plan` takes from it."""
 
-    def __init__(self, prompts: Prompts, seed: int, num_generations: int) -> None:
+    def __init__(
+        self, prompts: Prompts, seed: int, num_generations: int, max_completion_length: int
+    ) -> None:
         self.prompts = prompts
         self.seed = seed
         self.num_generations = num_generations
+        self.max_completion_length = max_completion_length
         self.position = 0
         self._epoch = -1
         self._order: list[int] = []
@@ -120,6 +126,16 @@ class PromptStream:
             raise KeyError(prompt_id)
         prompt: Prompt = self.prompts[int(index)]
         return prompt
+
+    def prompt(self, prompt_id: str, row: Mapping[str, Any]) -> Prompt:
+        """A row encoded as the task's own are."""
+        return self.prompts.encoded(prompt_id, row)
+
+    def response(self, text: str) -> torch.Tensor:
+        """The token ids of a text, with the end-of-sequence token."""
+        tokenizer = self.prompts.tokenizer
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return torch.tensor([*ids, tokenizer.eos_token_id], dtype=torch.int64)
 
     def state_dict(self) -> State:
         """Where the stream is."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
@@ -183,6 +184,7 @@ class PromptSource(Protocol):
     """Where a buffer's plan takes prompts from."""
 
     num_generations: int
+    max_completion_length: int
 
     def take(self, n: int) -> list[Prompt]:
         """The next n prompts of the data order."""
@@ -190,6 +192,14 @@ class PromptSource(Protocol):
 
     def get(self, prompt_id: str) -> Prompt:
         """A prompt by its id."""
+        ...
+
+    def prompt(self, prompt_id: str, row: Mapping[str, object]) -> Prompt:
+        """A row with a "prompt" and further columns, encoded as the task's own are."""
+        ...
+
+    def response(self, text: str) -> Tensor:
+        """The token ids of a response the policy could have written, with its end: [T] int64."""
         ...
 
 
@@ -201,6 +211,11 @@ class ReplayBuffer(Part[C]):
 
     seed: int = 0
     """The run's seed, set by the run; `rng(step)` derives from it."""
+    folder: Path | None = None
+    """A folder of the buffer's own for what it keeps on disk, set by the run; None = a temporary
+    one."""
+    gives_expert: bool = False
+    """Whether its batches hold demonstrations, which not every loss can use."""
 
     def fresh_share(self, batch: int) -> int:
         """How many groups to generate this step; the rest of the batch is replayed."""
@@ -348,6 +363,13 @@ class AnchorPolicy(Part[AC]):
         None stands for pi_k itself (the policy at the start of the step).
         """
 
+    def number(self, name: str) -> int | None:
+        """Which policy the name stands for now, counted; None = one that moves.
+
+        Log-probs under a numbered one are kept with the samples until the number changes.
+        """
+        return None
+
     def penalty(self, logp: Tensor, batch: LossBatch, step: int) -> Tensor:
         """beta * sum_name weight_name * KL_name, [B, T]: value and gradient by the two estimators.
 
@@ -450,6 +472,13 @@ class ReincarnationSchedule(Part[C]):
     @abstractmethod
     def phase(self, progress: Progress) -> Phase:
         """The phase of step `progress.step`. Events fire in the step whose phase names them."""
+
+    def fields(self) -> Mapping[str, Sequence[float]]:
+        """The config fields its phases set, by dotted name, each with its extreme values.
+
+        They are checked before the run starts; none by default.
+        """
+        return {}
 
 
 # around the loop

@@ -237,11 +237,11 @@ class Objective:
 
 
 def _weighted(term: Term, weight: Tensor) -> Term:
-    """The policy's own term times a correction's weight.
+    """A term of the policy's own responses ("policy", "policy_...") times a correction's weight.
 
     A sequence term takes the geometric mean of its tokens' weights.
     """
-    if term.name != POLICY:
+    if not term.name.startswith(POLICY):
         return term
     if term.value.dim() == 1:
         log_weight = torch.where(term.mask, weight, 1.0).log()

@@ -96,11 +96,18 @@ def by_rows(
     return out
 
 
-def collate(groups: Sequence[Group], step: int) -> tuple[list[Sample], Tokens, LossBatch]:
-    """Samples, padded tokens and a loss batch without advantages.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The responses of some groups as tensors."""
 
-    prox_logp starts as behavior_logp.
-    """
+    samples: Sequence[Sample]
+    tokens: Tokens
+    batch: LossBatch
+    """Without advantages; prox_logp is behavior_logp."""
+
+
+def collate(groups: Sequence[Group], step: int) -> Rows:
+    """The responses of the groups, one after the other."""
     pairs = [
         (group.prompt, sample, g) for g, group in enumerate(groups) for sample in group.samples
     ]
@@ -122,7 +129,7 @@ def collate(groups: Sequence[Group], step: int) -> tuple[list[Sample], Tokens, L
         expert=torch.tensor([s.source == "expert" for s in samples]),
         truncated=torch.tensor([s.finish_reason == "length" for s in samples]),
     )
-    return samples, tokens, batch
+    return Rows(samples=samples, tokens=tokens, batch=batch)
 
 
 def prepare(
@@ -134,14 +141,15 @@ def prepare(
     forwards: Forwards,
 ) -> TrainBatch:
     """The batch of a step. Only the forwards that a part reads are computed."""
-    samples, tokens, batch = collate(groups, step)
+    rows = collate(groups, step)
+    samples, tokens, batch = rows.samples, rows.tokens, rows.batch
     if batch.expert.any() and not parts.loss.accepts_expert:
         raise UserError(
             "the batch holds expert demonstrations, "
             f"which {type(parts.loss).__name__} cannot use: their behaviour log-probs are unknown; "
             "use a loss that accepts them"
         )
-    batch = add_references(batch, tokens, step, parts, policy, forwards)
+    batch = add_references(rows, step, parts, policy, forwards)
     values = torch.zeros_like(batch.behavior_logp)
     if critic is not None:
         values = by_rows(critic, tokens, torch.arange(len(samples)), forwards.budget)
@@ -158,16 +166,51 @@ def prepare(
     )
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Log-probs under a frozen reference, kept with the samples while it stays the same."""
+
+    name: str
+    number: int | None
+    """Which policy the name stands for; None = one that moves, so nothing is kept."""
+
+    @property
+    def key(self) -> str:
+        """Where a sample keeps them."""
+        return f"anchor_logp:{self.name}:{self.number}"
+
+    def logp(self, reference: FrozenPolicy, rows: Rows, budget: int) -> Tensor:
+        """[B, T]; only samples that do not have them yet cost a forward."""
+        keeps, samples = self.number is not None, rows.samples
+        missing = [i for i, s in enumerate(samples) if not keeps or self.key not in s.extras]
+        out = torch.zeros(rows.tokens.response_ids.shape)
+        if missing:
+            out[missing] = by_rows(reference.logp, rows.tokens, torch.tensor(missing), budget)
+        for i, sample in enumerate(samples) if keeps else ():
+            length = len(sample.response_ids)
+            if self.key in sample.extras:
+                out[i, :length] = torch.as_tensor(sample.extras[self.key])
+            else:
+                self._keep(sample, out[i, :length].clone())
+        return out
+
+    def _keep(self, sample: Sample, logp: Tensor) -> None:
+        """Put them in the place of those under an earlier policy of the name."""
+        stem = self.key.rpartition(":")[0] + ":"
+        for key in [key for key in sample.extras if key.startswith(stem)]:
+            del sample.extras[key]
+        sample.extras[self.key] = logp
+
+
 def add_references(
-    batch: LossBatch,
-    tokens: Tokens,
+    rows: Rows,
     step: int,
     parts: Parts,
     policy: Policy,
     forwards: Forwards,
 ) -> LossBatch:
     """Fill prox_logp and anchor_logp as far as the parts read them."""
-    anchor = parts.anchor
+    anchor, batch = parts.anchor, rows.batch
     proximal = anchor.proximal if parts.needs("prox") else None
     wanted = set(anchor.references(step)) | ({proximal} if proximal else set())
     wanted |= {
@@ -180,7 +223,7 @@ def add_references(
     if read or None in frozen.values():
         stale = every[(batch.age > 0) | batch.expert] if forwards.exact else every
         prox = batch.behavior_logp.clone()
-        prox[stale] = by_rows(policy.logp, tokens, stale, forwards.budget)
+        prox[stale] = by_rows(policy.logp, rows.tokens, stale, forwards.budget)
         batch = replace(batch, prox_logp=prox)
     logps: dict[str, Tensor] = {}
     for name, reference in frozen.items():
@@ -188,7 +231,8 @@ def add_references(
             logps[name] = batch.prox_logp
         else:
             assert isinstance(reference, FrozenPolicy)
-            logps[name] = by_rows(reference.logp, tokens, every, forwards.budget)
+            kept = Kept(name, anchor.number(name))
+            logps[name] = kept.logp(reference, rows, forwards.budget)
     if proximal:
         batch = replace(batch, prox_logp=logps[proximal])
     return replace(batch, anchor_logp=logps)

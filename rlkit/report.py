@@ -181,9 +181,8 @@ def _named(runs: Sequence[RunRecords]) -> dict[str, RunRecords]:
 
 
 def _composition(run: RunRecords) -> list[tuple[str, ...]]:
-    named = {k: v["name"] for k, v in run.config.items() if isinstance(v, dict) and "name" in v}
     return [
-        (section, str(named.get(section, "")), part["import_path"], part["version"] or "")
+        (section, part["name"], part["import_path"], part["version"] or "")
         for section, part in run.components.items()
     ]
 

@@ -13,61 +13,97 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from rlkit.account import account
 from rlkit.compose import SINGLE, Composition, close, components, compose, describe, open_session
 from rlkit.errors import UserError
 from rlkit.folder import RunFolder
 from rlkit.hydra_groups import configs_folder, import_before_compose
 from rlkit.messages import MAPPED, one_line
 from rlkit.report import write_report
-from rlkit.trainer import Session, Trainer
+from rlkit.stages import stage_configs
+from rlkit.trainer import Session, Trainer, load_counters
 
 USER_ERROR = 2
 
 
-def train(raw: dict[str, Any], overrides: Sequence[str]) -> Path:
-    """Run a composed configuration to its end and return the run's folder."""
-    c = compose(raw)
-    folder = RunFolder(Path(c.config.output_dir))
-    console = c.trackers["console"]
-    for line in describe(c):
-        console.message(line)
-    if c.config.dry_run:
+def train(
+    raw: dict[str, Any], overrides: Sequence[str], stages: Sequence[dict[str, Any]] = ()
+) -> Path:
+    """Run a composed configuration to its end and return the run's folder.
+
+    With `stages`, each composed too, they are run in its place, one after the other.
+    """
+    whole = compose(raw)
+    parts = [compose(stage) for stage in stages] or [whole]
+    folder = RunFolder(Path(whole.config.output_dir))
+    for number, part in enumerate(parts, start=1):
+        if stages:
+            whole.trackers["console"].message(f"Stage {number} of {len(parts)}")
+        for line in describe(part):
+            whole.trackers["console"].message(line)
+    if whole.config.dry_run:
+        for line in account(parts):
+            whole.trackers["console"].message(line)
         return folder.path
-    checkpoint = folder.find_checkpoint(c.config.resume)
-    session = open_session(c, checkpoint)
+    checkpoint = folder.find_checkpoint(whole.config.resume)
+    first = load_counters(checkpoint).stage if checkpoint is not None else 0
+    session = open_session(parts[first], checkpoint)
     try:
-        _train_session(c, session, overrides, checkpoint)
+        _train_stages(whole, parts, session, overrides, checkpoint)
     finally:
-        close(c)
+        for part in parts:
+            close(part)
     return folder.path
 
 
-def _train_session(
-    c: Composition, session: Session, overrides: Sequence[str], checkpoint: Path | None
+def components_of_stages(parts: Sequence[Composition]) -> dict[str, Any]:
+    """`components` of every stage, under names like "loss (stage 2)"."""
+    return {
+        f"{section} (stage {number})": found
+        for number, part in enumerate(parts, start=1)
+        for section, found in components(part).items()
+    }
+
+
+def _train_stages(
+    whole: Composition,
+    parts: Sequence[Composition],
+    session: Session,
+    overrides: Sequence[str],
+    checkpoint: Path | None,
 ) -> None:
-    folder, console = session.folder, session.trackers["console"]
+    folder, console = session.folder, whole.trackers["console"]
+    session.trackers = whole.trackers
     trainer = Trainer(session)
     if checkpoint is not None:
         trainer.load(checkpoint)
-    if trainer.count.step >= c.config.train.steps:
-        console.message(f"{folder.path} is finished: {trainer.count.step} steps are done.")
+    steps = sum(part.config.train.steps for part in parts)
+    if trainer.count.done >= steps:
+        console.message(f"{folder.path} is finished: {trainer.count.done} steps are done.")
         return
+    raw = {**whole.raw, "train": {**whole.raw["train"], "steps": steps}}
+    used = components(whole) if parts[0] is whole else components_of_stages(parts)
     failed = True
     try:
-        folder.open(c.raw, overrides, components(c), trainer.count.step)
+        folder.open(raw, overrides, used, trainer.count.done)
         ids = folder.tracker_ids()
-        for name, tracker in c.trackers.items():
-            run_id = tracker.start(str(folder.path), c.raw, ids.get(name))
+        for name, tracker in whole.trackers.items():
+            run_id = tracker.start(str(folder.path), raw, ids.get(name))
             ids |= {name: run_id} if run_id is not None else {}
         folder.save_tracker_ids(ids)
         trainer.run()
+        for part in parts[trainer.count.stage + 1 :]:
+            session = open_session(part, None, session.policy)
+            session.trackers = whole.trackers
+            trainer = Trainer(session, trainer.count.next_stage())
+            trainer.run()
         failed = False
     finally:
-        for tracker in c.trackers.values():
+        for tracker in whole.trackers.values():
             tracker.close(failed=failed)
     before, after = folder.first_and_last("eval/pass@1")
     print(
-        f"Done: {trainer.count.step} steps, {trainer.count.rollouts} responses, held-out pass@1 "
+        f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out pass@1 "
         f"{before:.3f} -> {after:.3f}. Report: {write_report(folder.path)}"
     )
 
@@ -88,7 +124,8 @@ def _job(config: DictConfig) -> None:
             raise UserError(f"{kind}={chosen[-1]} is not valid: choose exactly one {kind}")
     if state.mode == RunMode.MULTIRUN:
         raw["output_dir"] = str(Path(raw["output_dir"]) / str(state.job.num))
-    train(raw, list(state.overrides.task))
+    overrides = list(state.overrides.task)
+    train(raw, overrides, list(stage_configs(raw, overrides)))
 
 
 def guarded(call: Callable[[], None]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class Counters:
     """What a run has done so far."""
 
     step: int = 0
+    """Steps of the present stage."""
+    stage: int = 0
+    """Stages before it."""
+    offset: int = 0
+    """Steps before it."""
     rollouts: int = 0
     tokens: int = 0
     trained: int = 0
@@ -73,15 +78,29 @@ class Counters:
     eval_step: int = 0
     values: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def done(self) -> int:
+        """Steps of the whole run."""
+        return self.offset + self.step
+
+    def next_stage(self) -> Counters:
+        """What the stage after this one begins with."""
+        return replace(self, step=0, stage=self.stage + 1, offset=self.done, values={})
+
+
+def load_counters(checkpoint: Path) -> Counters:
+    """The counters a checkpoint holds."""
+    return Counters(**load_tree(checkpoint / "state" / "counters"))
+
 
 class Trainer:
-    """Runs the loop of a session."""
+    """Runs the loop of a session, which may be a stage of a run."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, count: Counters | None = None) -> None:
         self.s = session
         self.train = session.config.train
         self.parts = session.parts
-        self.count = Counters()
+        self.count = count or Counters()
         self.updater = Updater(
             session.config,
             session.policy,
@@ -91,20 +110,21 @@ class Trainer:
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
-        """Train from where the counters stand to the last step."""
+        """Train from where the counters stand to the last step of the stage."""
         evaluation, checkpoint = self.s.config.eval.every, self.s.config.checkpoint.every
         if self.count.step == 0:
             self.parts.anchor.rebase(self.s.policy)
-            self._evaluate(0)
+        if self.count.done == 0:
+            self._evaluate()
         for step in range(self.count.step + 1, self.train.steps + 1):
             metrics = self._train_step(step)
             self.count.step, self.count.metrics = step, metrics
-            self._log(step, metrics)
-            last = step == self.train.steps
-            if last or (evaluation and step % evaluation == 0):
-                self._evaluate(step)
-            if last or (checkpoint and step % checkpoint == 0):
-                self.save(step)
+            self._log(metrics)
+            last, done = step == self.train.steps, self.count.done
+            if last or (evaluation and done % evaluation == 0):
+                self._evaluate()
+            if last or (checkpoint and done % checkpoint == 0):
+                self.save()
 
     def _train_step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
@@ -122,7 +142,8 @@ class Trainer:
         buffer.add(fresh.groups, step)
         buffer.observe(scores)
         self._sync(step + 1)
-        self.s.folder.write_completions(step, completion_rows(groups, step, policy.tokenizer))
+        rows = completion_rows(groups, step, policy.tokenizer)
+        self.s.folder.write_completions(self.count.offset + step, rows)
         self._tally(fresh, batch)
         metrics |= fresh.metrics() | self._figures(batch, phase, step)
         return metrics | self._times(time.perf_counter() - started, batch)
@@ -186,7 +207,7 @@ class Trainer:
             return
         with self._timed("forward"):
             groups = [Group(prompt=self.s.prompts.get(s.prompt_id), samples=[s]) for s in wanted]
-            tokens, rows = collate(groups, step)[1], torch.arange(len(wanted))
+            tokens, rows = collate(groups, step).tokens, torch.arange(len(wanted))
             budget, policy = self.train.micro_batch_tokens, self.s.policy
             logp = by_rows(policy.logp, tokens, rows, budget)
             entropy = by_rows(lambda t: policy.terms(t, "value").entropy, tokens, rows, budget)
@@ -226,13 +247,13 @@ class Trainer:
         self.count.tokens += fresh.tokens
         self.count.trained += len(batch.samples)
 
-    def _evaluate(self, step: int) -> None:
-        started = time.perf_counter()
+    def _evaluate(self) -> None:
+        started, step = time.perf_counter(), self.count.done
         metrics = self.s.evaluator.run(step)
         metrics["rollouts/total"] = self.count.rollouts
         metrics["time/eval"] = time.perf_counter() - started
         self.count.eval, self.count.eval_step = metrics, step
-        self._log(step, metrics)
+        self._log(metrics)
 
     def _progress(self, step: int) -> Progress:
         count = self.count
@@ -255,6 +276,7 @@ class Trainer:
             "buffer/reuse_mean": count.trained / max(1, count.rollouts),
             "schedule/phase": count.phases.index(phase.name),
             "schedule/rebirths": count.rebirths,
+            "schedule/stage": count.stage,
         }
         out |= {f"buffer/{name}": value for name, value in self.s.buffer.stats().items()}
         out |= {f"schedule/{name}": value for name, value in count.values.items()}
@@ -273,12 +295,13 @@ class Trainer:
         yield
         self.seconds[name] += time.perf_counter() - started
 
-    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.s.folder.log(step, metrics)
+    def _log(self, metrics: Mapping[str, float]) -> None:
+        """Log what was done up to now."""
+        self.s.folder.log(self.count.done, metrics)
         for tracker in self.s.trackers.values():
-            tracker.log(step, metrics)
+            tracker.log(self.count.done, metrics)
 
-    def save(self, step: int) -> Path:
+    def save(self) -> Path:
         """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep."""
 
         def write(folder: Path) -> None:
@@ -289,7 +312,7 @@ class Trainer:
             for name, tree in self._state().items():
                 save_tree(state / name, tree)
 
-        path = write_checkpoint(self.s.folder.path, step, write)
+        path = write_checkpoint(self.s.folder.path, self.count.done, write)
         prune(self.s.folder.path, self.s.config.checkpoint.keep)
         return path
 
@@ -297,7 +320,7 @@ class Trainer:
         """Continue from a checkpoint; the policy's weights have been loaded from it already."""
         files = (checkpoint / "state").glob("*.json")
         state = {path.stem: load_tree(path.with_suffix("")) for path in files}
-        self.count = Counters(**state["counters"])
+        self.count = load_counters(checkpoint)
         self.updater.load_state_dict(state["updater"])
         self.s.prompts.load_state_dict(state["prompts"])
         self.s.buffer.load_state_dict(state["buffer"])

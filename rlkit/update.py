@@ -81,6 +81,7 @@ class Updater:
                 if self.critic is not None:
                     self._critic_step(batch, rows, critic)
         mask, behavior = batch.loss.mask, batch.loss.behavior_logp
+        known = mask & ~batch.loss.expert[:, None]
         metrics = {
             **self.objective.metrics.means(),
             "policy/loss": sum(loss for loss, _ in steps) / len(steps),
@@ -88,9 +89,9 @@ class Updater:
             "policy/lr": self.optimizer.param_groups[0]["lr"],
             "policy/entropy": float(masked_mean(seen[1], mask)),
             "off_policy/ess": float(
-                effective_sample_size((seen[0] - behavior).clamp(-20, 20), mask)
+                effective_sample_size((seen[0] - behavior).clamp(-20, 20), known)
             ),
-            "off_policy/kl": float(masked_mean(kl_value(behavior, seen[0], mask, "k3"), mask)),
+            "off_policy/kl": float(masked_mean(kl_value(behavior, seen[0], known, "k3"), known)),
         }
         if self.critic is not None:
             metrics |= {f"critic/{k}": v for k, v in critic.means().items()}

@@ -12,7 +12,10 @@ class NeverConfig(PartConfig):
 
 @register("schedule", "never")
 class Never(ReincarnationSchedule[NeverConfig]):
-    """The phase "train", with replay as the buffer has it."""
+    """The phase "train", with replay as the buffer has it.
+
+    Status: exact; nothing changes.
+    """
 
     Config = NeverConfig
 

@@ -40,8 +40,8 @@ class Plateau(ReincarnationSchedule[PlateauConfig]):
     It fires before the step that follows the `patience`-th evaluation in a row without a score
     above best + min_delta. A firing starts the search for the best anew.
 
-    Our proposal: ReMix (arXiv:2507.06892) names the fixed T as its limitation, and no source gives
-    a formula. Each firing is counted in `schedule/rebirths` if it rebases.
+    Status: our choice. ReMix (arXiv:2507.06892) names the fixed T as its limitation, and no source
+    gives a formula. Each firing is counted in `schedule/rebirths` if it rebases.
     """
 
     Config = PlateauConfig
@@ -116,7 +116,7 @@ class ProrlConfig(PlateauConfig):
 class ProRL(Plateau):
     """ProRL (arXiv:2505.24864): reference and optimiser are reset when the validation stagnates.
 
-    Adapted: its authors decided by hand, in eight runs; here `plateau` decides.
+    Status: adapted. Its authors decided by hand, in eight runs; here `plateau` decides.
     """
 
     Config = ProrlConfig

@@ -30,6 +30,9 @@ class Reincarnate(ReincarnationSchedule[ReincarnateConfig]):
     """Steps 1 to T mix fresh and replayed data; then the policy is its own base, without replay.
 
     With fresh data alone the mix-policy loss is PPO's, so the loss need not change.
+
+    Source: ReMix (arXiv:2507.06892). Status: exact for the switch; what is reset besides the base
+    and the passes after it are our reading.
     """
 
     Config = ReincarnateConfig

@@ -24,21 +24,21 @@ def prompts(rows: list[dict[str, Any]] | None = None, template: str | None = Non
 
 
 def test_each_epoch_is_another_permutation_and_the_position_is_all_there_is() -> None:
-    stream = PromptStream(prompts(), seed=5, num_generations=2)
+    stream = PromptStream(prompts(), seed=5, num_generations=2, max_completion_length=8)
     taken = [p.prompt_id for p in stream.take(21)]
     epochs = [taken[i : i + 7] for i in (0, 7, 14)]
     assert all(len(set(e)) == 7 for e in epochs)
     assert len({tuple(e) for e in epochs}) == 3
-    resumed = PromptStream(prompts(), seed=5, num_generations=2)
+    resumed = PromptStream(prompts(), seed=5, num_generations=2, max_completion_length=8)
     resumed.load_state_dict({"position": 10})
     assert [p.prompt_id for p in resumed.take(11)] == taken[10:]
     assert resumed.state_dict() == {"position": 21}
-    other = PromptStream(prompts(), seed=6, num_generations=2)
+    other = PromptStream(prompts(), seed=6, num_generations=2, max_completion_length=8)
     assert [p.prompt_id for p in other.take(21)] != taken
 
 
 def test_a_prompt_is_found_by_its_id_with_its_columns() -> None:
-    stream = PromptStream(prompts(), seed=0, num_generations=1)
+    stream = PromptStream(prompts(), seed=0, num_generations=1, max_completion_length=8)
     (prompt,) = stream.take(1)
     again = stream.get(prompt.prompt_id)
     assert again.text_or_messages == prompt.text_or_messages and again.columns == prompt.columns

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from rlkit.registry import entry, names
+from rlkit.registry import Entry, entry, names
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -40,3 +40,38 @@ def test_every_loss_and_correction_names_its_source_and_public_code(kind: str) -
         found = entry(kind, name)
         about = build.file_documentation(found) + build.documentation(found)
         assert "arXiv:" in about or "Public code" in about, name
+
+
+@pytest.mark.parametrize("kind", ["buffer", "anchor", "schedule"])
+def test_every_buffer_anchor_and_schedule_says_how_near_it_is_to_its_source(kind: str) -> None:
+    """In its class or its file, and in its line of the page's table."""
+    build = generator()
+    page = build.pages()[f"{kind}s.md"]
+    for name in names(kind):
+        said = build.status(entry(kind, name))
+        assert said in {"exact", "adapted", "choice"}, name
+        line = next(x for x in page.splitlines() if x.startswith(f"| `{name}` |"))
+        assert line.endswith(f" | {said} |"), line
+
+
+def test_what_a_class_says_of_itself_goes_before_what_its_file_says() -> None:
+    """`anchors/previous.py` and `anchors/lagged.py` say it in the file, the schedules in the class;
+    in one file `plateau` is ours and `prorl` adapted."""
+    build = generator()
+    expected = {
+        ("schedule", "plateau"): "choice",
+        ("schedule", "prorl"): "adapted",
+        ("anchor", "previous"): "choice",
+        ("anchor", "lagged"): "exact",
+    }
+    assert {key: build.status(entry(*key)) for key in expected} == expected
+
+
+def test_a_part_that_does_not_say_it_is_named() -> None:
+    class Silent:
+        """Says nothing of its source. Not exact."""
+
+        __module__ = "rlkit.part"
+
+    with pytest.raises(ValueError, match=r"rlkit\.part:.*Silent needs `Status: exact`"):
+        generator().status(Entry("buffer", "silent", Silent))

@@ -53,7 +53,8 @@ def write_run(folder: Path, records, **files: str) -> Path:
 @pytest.fixture
 def run_dir(tmp_path) -> Path:
     records = [evaluation(0, 0.1), *(training(s) for s in range(1, 5)), evaluation(4, 0.6)]
-    part = {"import_path": "algorithms.remix:ReMix", "version": "rlkit-rft 0.1.0", "config": {}}
+    path, version = "algorithms.remix:ReMix", "rlkit-rft 0.1.0"
+    part = {"name": "remix", "import_path": path, "version": version, "config": {}}
     return write_run(
         tmp_path / "remix-1",
         records,

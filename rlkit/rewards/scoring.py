@@ -37,6 +37,10 @@ class RewardResult:
     counts: dict[str, int]
     """What happened during the call ("errors", "timeouts", "lost"), over all rewards."""
 
+    def at(self, index: int) -> dict[str, float]:
+        """The rewards that apply to a completion."""
+        return {n: value for n, v in self.components.items() if (value := v[index]) is not None}
+
 
 class RewardSet:
     """Scores completions with every reward of a run."""

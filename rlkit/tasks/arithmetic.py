@@ -41,7 +41,7 @@ def score_sum(completion: str, answer: str) -> float:
 
 
 class Sums(Sequence[Mapping[str, Any]]):
-    """Rows {"prompt", "answer"} made when they are asked for."""
+    """Rows {"prompt", "answer", "solution"} made when they are asked for."""
 
     def __init__(self, problems: Sequence[tuple[int, ...]]) -> None:
         self.problems = problems
@@ -57,7 +57,11 @@ class Sums(Sequence[Mapping[str, Any]]):
         if isinstance(index, slice):
             return Sums(self.problems[index])
         operands = self.problems[index]
-        return {"prompt": question(operands), "answer": f"{sum(operands):02d}"}
+        return {
+            "prompt": question(operands),
+            "answer": f"{sum(operands):02d}",
+            "solution": response(running_sums(operands)),
+        }
 
 
 @cache

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlkit.batch import Group, Prompt, Request, Sample, Score
+from rlkit.batch import Demonstration, Group, Prompt, Request, Sample, Score
 from rlkit.interfaces import ReplayBuffer
 from rlkit.testing.base import require, stored
 
 BATCH = 5
 STEPS = 6
 FEW_SAMPLES = 4
+LONGEST = 16
 
 
 @dataclass
@@ -22,6 +25,7 @@ class FakePrompts:
     """An endless source of numbered prompts."""
 
     num_generations: int = FEW_SAMPLES
+    max_completion_length: int = LONGEST
     taken: int = 0
     known: dict[str, Prompt] = field(default_factory=dict)
 
@@ -33,15 +37,25 @@ class FakePrompts:
         """A prompt by its id."""
         return self.known[prompt_id]
 
+    def prompt(self, prompt_id: str, row: Mapping[str, object]) -> Prompt:
+        """A row as a prompt."""
+        return Prompt(
+            prompt_id=prompt_id,
+            text_or_messages=str(row["prompt"]),
+            ids=torch.tensor([self.taken, 1]),
+            columns={name: value for name, value in row.items() if name != "prompt"},
+        )
+
+    def response(self, text: str) -> Tensor:
+        """One token a character, and the end."""
+        return torch.tensor([*map(ord, text), 0])
+
     def _make(self) -> Prompt:
         name = f"prompt-{self.taken}"
         self.taken += 1
-        self.known[name] = Prompt(
-            prompt_id=name,
-            text_or_messages=name,
-            ids=torch.tensor([self.taken, 1]),
-            columns={"answer": str(self.taken), "levels": [1, {"easy": True}]},
-        )
+        answer = str(self.taken)
+        columns = {"answer": answer, "solution": answer, "levels": [1, {"easy": True}]}
+        self.known[name] = self.prompt(name, {"prompt": name, **columns})
         return self.known[name]
 
 
@@ -56,8 +70,11 @@ class FakeRollouts:
         return Group(prompt=prompt, samples=[self._sample(prompt, step) for _ in range(n)])
 
     def groups(self, requests: list[Request], step: int) -> list[Group]:
-        """One group a request."""
-        return [self.group(request.prompt, request.n, step) for request in requests]
+        """One group a request, with its demonstrations."""
+        groups = [self.group(request.prompt, request.n, step) for request in requests]
+        for group, request in zip(groups, requests, strict=True):
+            group.samples.extend(shown(group.prompt, d, step) for d in request.demonstrations)
+        return groups
 
     def _sample(self, prompt: Prompt, step: int) -> Sample:
         self.made += 1
@@ -76,6 +93,24 @@ class FakeRollouts:
             step=step,
             extras={"seed": float(self.made), "kept": torch.zeros(length)},
         )
+
+
+def shown(prompt: Prompt, demonstration: Demonstration, step: int) -> Sample:
+    """A demonstration as a sample."""
+    length = len(demonstration.response_ids)
+    return Sample(
+        sample_id=-demonstration.number,
+        prompt_id=prompt.prompt_id,
+        response_ids=demonstration.response_ids,
+        loss_mask=torch.ones(length, dtype=torch.bool),
+        behavior_logp=torch.zeros(length),
+        policy_version=torch.full((length,), step, dtype=torch.int32),
+        reward=1.0 if demonstration.reward is None else demonstration.reward,
+        rewards={},
+        finish_reason="stop",
+        source="expert",
+        step=step,
+    )
 
 
 def ids(groups: list[Group]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,36 @@ def test_tokens_count_by_the_probability_they_were_sampled_with() -> None:
     for weighted, balance in ((True, 0.2), (False, 0.5)):
         loss = build("loss", "bapo", prob_weight=weighted, target=0.01)
         assert loss_value(loss, logp, type(row)(**fields))[1]["balance"] == pytest.approx(balance)
+
+
+def test_the_weight_is_the_probability_under_the_policy_that_sampled_and_not_under_prox() -> None:
+    """prox sees the probabilities the other way round, which would give the balance 0.4 / 0.5."""
+    behavior = torch.tensor([[0.1, 0.4]]).double().log()
+    row = examples(frozenset())[1].rows(torch.tensor([0]))
+    batch = replace(
+        row,
+        mask=torch.ones(1, 2, dtype=torch.bool),
+        behavior_logp=behavior,
+        prox_logp=behavior.flip(-1),
+        advantage=torch.tensor([[1.0, -1.0]]).double(),
+    )
+    for name, balance in (("bapo", 0.1 / 0.5), ("bapo_authors_repo", 0.1 / 0.4)):
+        loss = build("loss", name, prob_weight=True, target=0.01)
+        assert loss_value(loss, behavior, batch)[1]["balance"] == pytest.approx(balance)
+
+
+def test_without_negatives_positive_over_negative_is_beyond_any_target() -> None:
+    """P / Q grows without bound as Q falls to 0: the search stops where it starts."""
+    found = search([1.0, 2.0], [1.0, 1.0], metric="pos_neg", target=1e6)
+    assert (found.low, found.high, found.steps) == (0.6, 1.2, 0)
+    assert 1e6 < found.balance < torch.inf
+
+
+@pytest.mark.parametrize("metric", ["fraction", "pos_neg"])
+def test_without_any_advantage_the_balance_is_zero_and_not_a_quotient_of_zeros(metric: str) -> None:
+    found = search([0.5, 2.0], [0.0, 0.0], metric=metric)
+    assert found.balance == 0
+    assert (found.low, found.high) == pytest.approx((0.9, 3.0))
 
 
 @given(

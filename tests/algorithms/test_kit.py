@@ -117,7 +117,7 @@ class Unseeded(Fifo):
     """Draws from the global generator."""
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
-        stored = [group for groups in self.stored.values() for group in groups]
+        stored = [item.group for items in self.stored.values() for item in items]
         return fresh + random.sample(stored, min(batch - len(fresh), len(stored)))
 
 

@@ -16,7 +16,7 @@ def test_contract(name: str) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"precedent": "step_start", "start": 0},
+        {"previous_at": "this_step", "start": 0},
         {"start": 0, "interval": 1, "decrement": 1.0, "floor": 0.0},
         {"beta": 0.0},
         {"placement": "reward"},

@@ -83,7 +83,7 @@ def test_constant_shares_are_those_of_kl_convex_from_its_second_step() -> None:
     half = Run(KLConvex(KLConvexConfig(start=0, interval=1, decrement=0.5, floor=0.5))).steps(5)
     found = Run(convex()).steps(5)
     assert [(f["base"], f["previous"]) for f in found][1:] == [
-        (f["base"], f["precedent"]) for f in half
+        (f["base"], f["previous"]) for f in half
     ][1:]
 
 

@@ -48,34 +48,34 @@ def test_the_papers_weights_by_hand() -> None:
         "not 0.30000000000000004"
     )
     rest = {1: 0.0, 51: 0.1, 61: 0.2, 71: 0.3, 81: 0.4, 91: 0.5}
-    assert {step: anchor.weights(step)["precedent"] for step in rest} == rest
+    assert {step: anchor.weights(step)["previous"] for step in rest} == rest
 
 
 def test_a_reference_without_weight_is_not_asked_for() -> None:
     assert kl_convex().references(50) == ("base",)
-    assert kl_convex().references(51) == ("base", "precedent")
+    assert kl_convex().references(51) == ("base", "previous")
     alone = kl_convex(start=0, interval=1, decrement=0.5, floor=0.0)
-    assert [alone.references(s) for s in (1, 2)] == [("base", "precedent"), ("precedent",)]
+    assert [alone.references(s) for s in (1, 2)] == [("base", "previous"), ("previous",)]
     assert kl_convex(beta=0.0).references(60) == ()
 
 
-def test_the_precedent_is_the_policy_one_step_before_the_steps_start() -> None:
-    """Step k starts from pi_k, which holds k - 1; its precedent pi_{k-1} holds k - 2; in step 1,
-    the base.
+def test_the_previous_policy_is_that_one_step_before_the_steps_start() -> None:
+    """Step k starts from pi_k, which holds k - 1; its previous one, pi_{k-1} holds k - 2; in step
+    1, the base.
     """
     run = Run(kl_convex(start=0, interval=1))
-    assert run.step(1) == {"base": 0, "precedent": 0}
-    assert run.step(2) == {"base": 0, "precedent": 0}
-    assert run.step(3) == {"base": 0, "precedent": 1}
-    assert run.step(4) == {"base": 0, "precedent": 2}
+    assert run.step(1) == {"base": 0, "previous": 0}
+    assert run.step(2) == {"base": 0, "previous": 0}
+    assert run.step(3) == {"base": 0, "previous": 1}
+    assert run.step(4) == {"base": 0, "previous": 2}
 
 
 def test_a_copy_is_made_only_for_a_step_that_is_held_to_it() -> None:
     run = Run(kl_convex(start=3, interval=1))
-    for step, held in ((1, {"base"}), (2, {"base"}), (3, {"base", "precedent"})):
+    for step, held in ((1, {"base"}), (2, {"base"}), (3, {"base", "previous"})):
         run.step(step)
         assert run.anchor.frozen.keys() == held
-    assert run.step(4) == {"base": 0, "precedent": 2}
+    assert run.step(4) == {"base": 0, "previous": 2}
 
 
 def test_a_copy_that_loses_its_weight_is_dropped() -> None:
@@ -87,18 +87,18 @@ def test_a_copy_that_loses_its_weight_is_dropped() -> None:
     assert run.anchor.frozen.keys() == {"base"}
 
 
-def test_a_rebirth_moves_the_base_and_keeps_the_precedent() -> None:
+def test_a_rebirth_moves_the_base_and_keeps_the_previous() -> None:
     run = Run(kl_convex(start=0, interval=1))
     for step in (1, 2, 3):
         run.step(step)
     run.anchor.rebase(run.policy)
-    assert run.step(4) == {"base": 3, "precedent": 2}
-    assert run.step(5) == {"base": 3, "precedent": 3}
+    assert run.step(4) == {"base": 3, "previous": 2}
+    assert run.step(5) == {"base": 3, "previous": 3}
 
 
 def test_the_step_start_reading_needs_no_copy() -> None:
-    run = Run(kl_convex(start=0, interval=1, precedent="step_start"))
-    assert run.anchor.reference("precedent") is None
+    run = Run(kl_convex(start=0, interval=1, previous_at="this_step"))
+    assert run.anchor.reference("previous") is None
     run.anchor.before_step(run.policy, 1)
     assert run.anchor.frozen.keys() == {"base"}
 
@@ -127,13 +127,13 @@ def test_no_anchor_has_no_references_and_keeps_nothing() -> None:
 
 
 def test_the_penalty_is_beta_times_the_convex_combination() -> None:
-    """At step 75: 0.7 to the base and 0.3 to the precedent, neither KL that of a mixture."""
-    logp, batch = examples(["anchor:base", "anchor:precedent"])
+    """At step 75: 0.7 to the base and 0.3 to the previous, neither KL that of a mixture."""
+    logp, batch = examples(["anchor:base", "anchor:previous"])
     anchor = kl_convex(beta=0.2, value_estimator="k3", gradient_estimator="k3")
-    base, precedent = (
-        kl_value(logp, batch.anchor_logp[n], batch.mask, "k3") for n in ("base", "precedent")
+    base, previous = (
+        kl_value(logp, batch.anchor_logp[n], batch.mask, "k3") for n in ("base", "previous")
     )
-    expected = 0.2 * (0.7 * base + 0.3 * precedent)
+    expected = 0.2 * (0.7 * base + 0.3 * previous)
     torch.testing.assert_close(anchor.penalty(logp, batch, 75), expected)
     torch.testing.assert_close(anchor.metrics(logp, batch, 75)["kl"], expected / 0.2)
 

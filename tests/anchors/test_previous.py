@@ -27,7 +27,7 @@ def test_one_copy_a_step_and_none_at_the_rebase() -> None:
 
 
 def test_the_step_start_reading_needs_no_copy() -> None:
-    run = Run(previous(precedent="step_start"))
+    run = Run(previous(previous_at="this_step"))
     assert run.one(3, "previous") == [None, None, None] and run.policy.copies == 0
 
 

@@ -21,6 +21,7 @@ from tests.buffers.test_replay import (
     check_frequencies,
     check_real_run,
     check_resumes,
+    one,
 )
 
 
@@ -140,6 +141,26 @@ def test_replay_waits_for_enough_successes_and_stays_on(start_at: float, starts:
     cycle.reward = lambda sample: 0.0
     cycle.step(3)
     assert cycle.buffer.started is starts
+
+
+def test_prompts_over_age_are_dropped_or_drawn_last_with_their_young_successes() -> None:
+    """Two successes each: prompt 0 of step 1, prompt 1 of steps 1 and 3, prompt 2 of step 3."""
+
+    def chosen(count: int, **fields: Any) -> dict[str, list[int]]:
+        buffer = Exgrpo(ExgrpoConfig(replay_fraction=count / 10, **fields))
+        buffer.started = True
+        for i, steps in enumerate([(1, 1), (1, 3), (3, 3)]):
+            made = [one(10 * i + 2 * j + 1, step).samples[0] for j, step in enumerate(steps)]
+            buffer.stored[f"prompt-{i}"] = made
+            buffer.successes[f"prompt-{i}"] = 2
+        buffer.plan(10, 4, FewPrompts(3))
+        return {name: [s.step for s in stored] for name, stored in sorted(buffer.chosen.items())}
+
+    young = {"prompt-1": [3], "prompt-2": [3, 3]}
+    assert chosen(3) == {"prompt-0": [1, 1], "prompt-1": [1, 3], "prompt-2": [3, 3]}
+    assert chosen(3, max_age=2) == young
+    assert chosen(2, max_age=2, over_age="keep") == young
+    assert chosen(3, max_age=2, over_age="keep") == {"prompt-0": [1, 1], **young}
 
 
 def test_it_resumes() -> None:

@@ -227,6 +227,8 @@ def test_clear_forgets_and_the_next_batch_is_fresh_alone() -> None:
         ({"age_weights": [1.0, -1.0]}, "greater than or equal to 0"),
         ({"replay_fraction": 1.0}, "less than 1"),
         ({"window": 0}, "greater than or equal to 1"),
+        ({"age_law": "optimal", "batch_multiple": 3.5}, "window=2 must be at least .* = 2.5"),
+        ({"age_law": "optimal", "batch_multiple": 1}, "leaves the stored ages no weight"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -242,9 +244,13 @@ def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], message
         ({"age_law": "linear", "age_decay": 0.4}, (1, 0.6, 0.2, 0)),
         ({"age_law": "linear", "age_decay": 0}, (1, 1, 1, 1)),
         ({"age_weights": (4, 3, 2, 1)}, (4, 3, 2, 1)),
+        ({"age_law": "optimal"}, (0.3, 0.2, 0.1, 0)),
+        ({"age_law": "optimal", "kappa": 0}, (1 / 3, 1 / 3 - (1 / 12) ** 0.5, 0, 0)),
+        ({"age_law": "optimal", "batch_multiple": 3}, (0.2, 0.2, 0.2, 0.2)),
     ],
 )
 def test_laws_of_the_ages(fields: dict[str, Any], shares: tuple[float, ...]) -> None:
+    """Optimal: of five policies the newest is the fresh one, with the share 0.4 for B = 2."""
     assert age_shares(FifoConfig(window=4, **fields)) == pytest.approx(shares)
 
 
@@ -265,6 +271,12 @@ def test_groups_over_age_are_dropped_or_replayed_last() -> None:
         found[over_age] = [age(g, 4) for g in trained[len(fresh) :]]
     assert found["drop"] == [1, 1]
     assert found["keep"][:2] == [1, 1] and found["keep"][2] in (2, 3)
+
+
+def test_the_most_that_geppo_can_mix_and_less_are_allowed() -> None:
+    """Three policies are three batches only if they weigh alike; other laws have no such limit."""
+    assert age_shares(FifoConfig(age_law="optimal", batch_multiple=3)) == pytest.approx([1 / 3] * 2)
+    assert FifoConfig(batch_multiple=9).batch_multiple == 9
 
 
 def test_a_law_beside_weights_is_refused() -> None:

@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from buffers.replay import draw_buckets, fresh_groups, staleness
+from buffers.replay import (
+    AgeConfig,
+    by_age,
+    draw_buckets,
+    fresh_groups,
+    sample_staleness,
+    staleness,
+)
 from rlkit.batch import Group, Prompt, Sample
 from rlkit.registry import build
 from rlkit.testing.base import stored
@@ -154,6 +161,25 @@ def test_staleness_is_that_of_the_oldest_token() -> None:
     old = replace(group.samples[1], policy_version=torch.tensor([5, 3], dtype=torch.int32))
     assert staleness(group, 5) == 0
     assert staleness(replace(group, samples=[group.samples[0], old]), 6) == 3
+    assert [sample_staleness(s, 6) for s in (group.samples[0], old)] == [1, 3]
+
+
+def test_a_response_without_a_token_is_never_stale() -> None:
+    group = one(1, step=5)
+    empty = replace(group.samples[0], policy_version=torch.zeros(0, dtype=torch.int32))
+    assert sample_staleness(empty, 9) == 0
+    assert staleness(replace(group, samples=[empty]), 9) == 0
+
+
+def test_items_over_age_are_dropped_or_a_tier_of_their_own() -> None:
+    ages = [3, 1, 2, 4, 2]
+
+    def tiers(**fields: Any) -> list[list[int]]:
+        return by_age(ages, lambda age: age, AgeConfig(**fields))
+
+    assert tiers() == tiers(over_age="keep") == [ages]
+    assert tiers(max_age=2) == [[1, 2, 2]]
+    assert tiers(max_age=2, over_age="keep") == [[1, 2, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("name", ["prioritized", "value_decay"])
@@ -182,6 +208,20 @@ def test_a_stock_forgets_what_is_too_old(name: str) -> None:
         ages = {step - g.samples[0].step for g in trained}
         assert ages == set(range(min(step, 3)))
         assert {e.group.samples[0].step for e in buffer.entries} == {step, step - 1} - {0}
+
+
+@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
+def test_a_stock_may_replay_what_is_too_old_where_nothing_younger_is_left(name: str) -> None:
+    """One group a step; from step 4 on two of them are young, whatever their priorities."""
+    for share, ages in ((0.5, {1, 2}), (0.8, {1, 2, 3, 4})):
+        fields: dict[str, Any] = {"replay_fraction": share, "max_age": 2, "over_age": "keep"}
+        buffer = build("buffer", name, **fields, **no_limit(name))
+        for step in (1, 2, 3, 4):
+            buffer.add([one(10 * step, step)], step)
+        batch = round(len(ages) / share)
+        assert {5 - g.samples[0].step for g in buffer.build([], batch, 5)} == ages
+        buffer.add([], 9)
+        assert len(buffer.entries) == len(buffer.usable(9)) == 4, "what is old is not forgotten"
 
 
 def no_limit(name: str) -> dict[str, Any]:

@@ -94,6 +94,39 @@ def test_mixed_makes_one_larger_group() -> None:
     assert {s.step for s in trained[0].samples} == {1, 2}
 
 
+@pytest.mark.parametrize("grouping", ["split", "mixed"])
+def test_responses_over_age_do_not_count(grouping: str) -> None:
+    """A prompt's 8 responses of steps 1 and 2, two of each two samples a step."""
+    fields: dict[str, Any] = {"cache": 8, "min_cache": 4, "replayed": 8, "grouping": grouping}
+
+    def replayed(step: int, **ages: Any) -> list[int]:
+        buffer = Repo(RepoConfig(**fields, **ages))
+        for made in (1, 2):
+            buffer.add([one(10 * made, made, n=4)], made)
+        fresh = [one(90, step)]
+        trained = buffer.build(fresh, 2, step)
+        return sorted(s.step for g in trained for s in g.samples if s.step < step)
+
+    assert replayed(3) == [1] * 4 + [2] * 4
+    assert replayed(3, max_age=1) == [2] * 4
+    assert replayed(4, max_age=1) == [], "fewer than min_cache are left"
+    assert replayed(4, max_age=1, over_age="keep") == [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("selector", ["all", "recent", "random", "highest", "max_variance"])
+@pytest.mark.parametrize(
+    ("replayed", "steps"), [(3, [2] * 3), (4, [2] * 4), (6, [1, 1, 2, 2, 2, 2])]
+)
+def test_young_responses_are_taken_first(selector: Any, replayed: int, steps: list[int]) -> None:
+    """Four responses are within max_age; "all" has room for every one."""
+    ages: dict[str, Any] = {"max_age": 1, "over_age": "keep"}
+    buffer = Repo(RepoConfig(cache=8, min_cache=4, replayed=replayed, selector=selector, **ages))
+    for made in (1, 2):
+        buffer.add([one(10 * made, made, n=4)], made)
+    found = sorted(s.step for s in buffer.build([one(90, 3)], 2, 3)[1].samples)
+    assert found == ([1] * 4 + [2] * 4 if selector == "all" else steps)
+
+
 def test_a_prompt_met_twice_is_replayed_once() -> None:
     cycle = Cycle(Repo(RepoConfig(**FIELDS, grouping="mixed")), 2, FewPrompts(1))
     cycle.step(1)

@@ -19,6 +19,7 @@ from tests.buffers.test_replay import (
     check_frequencies,
     check_real_run_that_revisits,
     check_resumes,
+    one,
 )
 
 ROW: dict[str, Any] = {
@@ -72,6 +73,22 @@ def test_the_first_steps_make_the_pool() -> None:
         replayed = [s for g in trained for s in g.samples if s.step < step]
         assert all(s.reward == 1 and s.step <= 2 for s in replayed)
     assert sizes == [4, 6, 6, 6], "2 of 4 responses succeed; at most 3 a prompt"
+
+
+def test_successes_over_age_are_dropped_or_drawn_last() -> None:
+    """A prompt's two successes of step 1 and two of step 2, drawn at step 4."""
+
+    def drawn(**fields: Any) -> list[int]:
+        buffer = Rlep(RlepConfig(collect_steps=2, **fields))
+        for step in (1, 2):
+            buffer.add([one(10 * step, step, n=4)], step)
+        (group,) = buffer.build([one(90, 4)], 1, 4)
+        return sorted(s.step for s in group.samples[2:])
+
+    assert drawn(replayed=9) == [1, 1, 2, 2]
+    assert drawn(replayed=9, max_age=2) == [2, 2]
+    assert drawn(replayed=2, max_age=2, over_age="keep") == [2, 2]
+    assert drawn(replayed=3, max_age=2, over_age="keep") == [1, 2, 2]
 
 
 def test_it_resumes() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
-from buffers.storage import group_from_state, group_state
+from buffers.storage import TENSOR, group_from_state, group_state, in_memory
 from rlkit.batch import Group
+from rlkit.errors import UserError
 from rlkit.testing.base import stored
 from rlkit.testing.buffers import FakePrompts, FakeRollouts
 
@@ -36,3 +38,32 @@ def test_a_group_survives_its_state() -> None:
     prompt = replace(prompt, text_or_messages=[{"role": "user", "content": "2+2?"}])
     group = rollouts.group(prompt, 2, step=4)
     assert same(group_from_state(stored(group_state(group))), group)
+
+
+def test_a_stored_group_gives_its_numbers() -> None:
+    """The step of its newest response, the weights of its oldest token."""
+    rollouts = FakeRollouts()
+    (prompt,) = FakePrompts().take(1)
+    first, second = rollouts.group(prompt, 2, step=4).samples
+    mixed = replace(
+        second, step=3, policy_version=torch.tensor([3, 2, 3], dtype=torch.int32), reward=0.25
+    )
+    item = in_memory(Group(prompt=prompt, samples=[first, mixed]))
+    assert list(item.sample_ids) == [1, 2] and list(item.rewards) == [1.0, 0.25]
+    assert (item.step, item.oldest_version, item.staleness(7)) == (4, 2, 5)
+
+
+def test_a_group_without_a_token_is_never_stale() -> None:
+    (sample,) = FakeRollouts().group(FakePrompts().take(1)[0], 1, step=4).samples
+    empty = replace(sample, policy_version=torch.zeros(0, dtype=torch.int32))
+    item = in_memory(Group(prompt=FakePrompts().take(1)[0], samples=[empty]))
+    assert item.oldest_version is None and item.staleness(7) == 0
+
+
+def test_a_column_with_the_key_of_tensors_is_refused() -> None:
+    """A file would read the dict as a tensor."""
+    prompts, rollouts = FakePrompts(), FakeRollouts()
+    (prompt,) = prompts.take(1)
+    odd = replace(prompt, columns={"meta": {TENSOR: ["int64", [1]]}})
+    with pytest.raises(UserError, match="column 'meta' of a prompt holds a dict"):
+        in_memory(rollouts.group(odd, 1, step=1))

@@ -21,7 +21,8 @@ def steps(groups: list[Group]) -> list[int]:
 
 
 def test_priority() -> None:
-    assert queue_priority(7, 2, 2.0, 0.25) == 3.25
+    version, uses, noise = np.array([7.0, 0.0]), np.array([2.0, 1.0]), np.array([0.25, 0.0])
+    assert list(queue_priority(version, uses, 2.0, noise)) == [3.25, -2.0]
 
 
 def test_each_use_costs_as_much_as_decay_steps() -> None:

@@ -210,7 +210,7 @@ class Inputs:
 
     def batch(self) -> LossBatch:
         mask, advantage = self.mask, self.rows("advantages")
-        references = {"base": "ref_logp", "precedent": "prev_logp"}
+        references = {"base": "ref_logp", "previous": "prev_logp"}
         expert = torch.tensor(self.case["inputs"].get("expert_mask", [[0]] * len(mask)))
         return LossBatch(
             mask=mask,

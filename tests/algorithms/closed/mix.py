@@ -1,4 +1,4 @@
-"""Closed-form gradient weights of losses on minibatch statistics, demonstrations and pairs.
+"""Closed-form gradient weights of losses on minibatch statistics, other data and pairs.
 
 g [B, T] with dL/dlogp = -share * g; the example batch has no demonstrations.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from rlkit.batch import LossBatch
 from rlkit.ops import hash_uniform
 from tests.algorithms.closed.base import Weights, clipped
+from tests.algorithms.closed.first import ppo
 
 
 def m2po(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
@@ -91,6 +92,28 @@ def chord(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
     return (1 - c.mu) * clipped(ratio, b.advantage, 1 - c.clip_low, 1 + c.clip_high)
 
 
+def exgrpo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
+    """PPO's weight where age is 0, elsewhere beta w / (w + beta)^2 A."""
+    w = (logp - b.behavior_logp).exp()
+    shaped = c.shaping_beta * w / (w + c.shaping_beta) ** 2 * b.advantage
+    return torch.where((b.age == 0)[:, None], ppo(logp, b, c), shaped)
+
+
+def repo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
+    """PPO's weight to behavior, times B / n: a row's mean is over the n rows of its part."""
+    ratio = (logp - b.behavior_logp).exp()
+    g = clipped(ratio, b.advantage, 1 - c.clip_low, 1 + c.clip_high)
+    ages = b.age.tolist()
+    rows = [sum((other == 0) == (age == 0) for other in ages) for age in ages]
+    factor = torch.tensor([len(rows) / n for n in rows], dtype=torch.float64)
+    return factor[:, None] * g
+
+
+def spear(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
+    beyond = (b.advantage < 0) & ((logp - b.behavior_logp).exp() > c.dual_clip)
+    return torch.where(beyond, 0.0, repo(logp, b, c))
+
+
 def sft(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
     return torch.ones_like(logp)
 
@@ -147,6 +170,9 @@ CLOSED: dict[str, Weights] = {
     "p3o": p3o,
     "luffy": ppo_within,
     "chord": chord,
+    "exgrpo": exgrpo,
+    "repo": repo,
+    "spear": spear,
     "sft": sft,
     "sil": sil,
     "online_dpo": dpo,
@@ -162,6 +188,9 @@ DENOMINATOR = {
     "p3o": "behavior_logp",
     "luffy": "prox_logp",
     "chord": "prox_logp",
+    "exgrpo": "behavior_logp",
+    "repo": "behavior_logp",
+    "spear": "behavior_logp",
     "sft": "behavior_logp",
     "sil": "behavior_logp",
     "online_dpo": "anchor:base",

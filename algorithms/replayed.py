@@ -1,0 +1,84 @@
+"""Fresh and replayed responses as two objectives, each averaged over its own tokens.
+
+    L = L_fresh + replay_weight L_replay
+
+RePO (arXiv:2506.09340) and SPEAR (arXiv:2509.22601) add the loss of replayed responses to that of
+the fresh ones, so that its weight does not depend on how many of each a batch holds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from algorithms.ppo import ClipHigh, PPOConfig
+from algorithms.ratio import RatioLoss, policy_output
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.ops import Aggregation
+from rlkit.registry import register
+
+
+class RepoConfig(PPOConfig):
+    """Settings of RePO."""
+
+    aggregation: Aggregation = "seq-mean-token-mean"
+    ratio_to: Literal["prox", "behavior"] = "behavior"
+    replay_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the replayed responses' objective: RePO's lambda_off, SPEAR's gamma, which grows
+    from 0 to 1 along a cosine."""
+
+
+@register("loss", "repo")
+class RePO(RatioLoss[RepoConfig]):
+    """L = L_PPO(responses of this step) + replay_weight L_PPO(replayed ones), r = pi / behavior.
+
+    Both are PPO's clipped surrogate with the same clip. Responses sampled by earlier weights
+    (age > 0) are the replayed ones. The source is arXiv:2506.09340.
+
+    Public code: SihengLi99/RePO has lambda_off = 1, clip 0.2 and the aggregations of TRL's grpo,
+    bnpo and dr_grpo.
+    """
+
+    Config = RepoConfig
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Two terms, each aggregated over its own rows."""
+        c = self.config
+        ratio = self.ratio(policy.logp, self.other(batch), batch.mask)
+        value, clipped = c.surrogate(ratio, batch.advantage)
+        replayed = (batch.age > 0)[:, None]
+        out = policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
+        terms = [
+            Term(name="policy", value=value, mask=batch.mask & ~replayed),
+            Term(
+                name="policy_replay",
+                value=value,
+                mask=batch.mask & replayed,
+                weight=c.replay_weight,
+            ),
+        ]
+        return LossOutput(terms=terms, metrics=out.metrics)
+
+
+class SpearConfig(RepoConfig):
+    """Settings of SPEAR: the surrogate of its base recipe, which bounds both sides widely."""
+
+    aggregation: Aggregation = "seq-mean-token-sum-norm"
+    clip_high: ClipHigh = 0.28
+    dual_clip: Annotated[float, Field(gt=1)] | None = 10.0
+
+
+@register("loss", "spear")
+class SPEAR(RePO):
+    """J = J_GRPO(responses of this step) + gamma J_SIL(replayed successes), gamma = replay_weight.
+
+    Self-imitation with PPO's clip on the ratio to the policy that sampled (arXiv:2509.22601). Its
+    gamma(t) is the variant spear_curriculum, its advantages advantage=spear, its covariance clip
+    the loss clip_cov, which is not combined with it here.
+
+    Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimiser steps,
+    without a KL penalty on the replayed ones.
+    """
+
+    Config = SpearConfig

@@ -1,0 +1,154 @@
+"""Two buffers share a batch: replay beside demonstrations, or any other pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rlkit.batch import Group, Request, Sample, Score
+from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig, PromptSource, ReplayBuffer, State
+from rlkit.ops import stream_seed
+from rlkit.registry import build_section, register
+
+FIRST, SECOND = "first", "second"
+
+
+class MixConfig(PartConfig):
+    """Settings of the two buffers and of how they share a batch."""
+
+    first: Mapping[str, Any] = Field(default_factory=lambda: {"name": "on_policy"})
+    """A buffer: its name, and its settings where they are not the defaults."""
+    second: Mapping[str, Any] = Field(default_factory=lambda: {"name": "expert"})
+    """Another buffer, in the same form."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of a batch's groups that the second buffer decides about. CHORD's is 0.2."""
+
+
+@register("buffer", "mix")
+class Mix(ReplayBuffer[MixConfig]):
+    """A batch of two parts, each planned, built and remembered by a buffer of its own.
+
+        places of the second = round(share B), the rest are the first's
+
+    A buffer sees its own groups alone. Scores go to both. Status: our choice; Trinity-RFT
+    (arXiv:2505.17826) mixes expert and own experience this way, by a share of the batch.
+
+    Public code: Trinity-RFT rounds the second's places up.
+    """
+
+    Config = MixConfig
+
+    def __init__(self, config: MixConfig | None = None) -> None:
+        super().__init__(config)
+        self.parts = {
+            FIRST: _part(FIRST, self.config.first),
+            SECOND: _part(SECOND, self.config.second),
+        }
+        self.asked: list[tuple[Request, str]] = []
+        """This step's requests and whose they are."""
+        self.planned = -1
+        """The last step that was planned."""
+
+    @property
+    def gives_expert(self) -> bool:  # type: ignore[override]
+        """Whether one of them gives demonstrations."""
+        return any(part.gives_expert for part in self.parts.values())
+
+    def places(self, batch: int) -> dict[str, int]:
+        """How many groups of a batch each decides about."""
+        second = round(self.config.share * batch)
+        return {FIRST: batch - second, SECOND: second}
+
+    def fresh_share(self, batch: int) -> int:
+        """What both generate."""
+        places = self.places(batch)
+        return sum(
+            self.parts[name].fresh_share(count) for name, count in places.items() if count > 0
+        )
+
+    def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
+        """The requests of both."""
+        if step != self.planned:
+            self.planned, self.asked = step, []
+        new: list[Request] = []
+        for name, part, count in self._at_work(batch):
+            self._hand_down(name, part)
+            requests = part.plan(count, step, prompts)
+            self.asked += [(request, name) for request in requests]
+            new += requests
+        return new
+
+    def scores_wanted(self, step: int) -> list[Sample]:
+        """What either wants."""
+        return [sample for part in self.parts.values() for sample in part.scores_wanted(step)]
+
+    def observe(self, scores: Mapping[int, Score]) -> None:
+        """Hand the scores to both."""
+        for part in self.parts.values():
+            part.observe(scores)
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        """What both build of the groups that they asked for."""
+        return [
+            group
+            for name, part, count in self._at_work(batch)
+            for group in part.build(self._own(fresh, name), count, step)
+        ]
+
+    def add(self, fresh: list[Group], step: int) -> None:
+        """Each keeps of its own groups what it wants."""
+        for name, part in self.parts.items():
+            part.add(self._own(fresh, name), step)
+        self.asked = []
+
+    def stats(self) -> dict[str, float]:
+        """The figures of both, each under its place."""
+        return {
+            f"{name}_{key}": value
+            for name, part in self.parts.items()
+            for key, value in part.stats().items()
+        }
+
+    def clear(self) -> None:
+        """Both forget everything."""
+        for part in self.parts.values():
+            part.clear()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+    def state_dict(self) -> State:
+        """The state of each."""
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+        for name, part in self.parts.items():
+            self._hand_down(name, part)
+            part.load_state_dict(state[name])
+
+    def _hand_down(self, name: str, part: ReplayBuffer[Any]) -> None:
+        """Give a buffer a seed and a folder of its own."""
+        part.seed = stream_seed(self.seed, name)
+        part.folder = self.folder / name if self.folder is not None else None
+
+    def _at_work(self, batch: int) -> list[tuple[str, ReplayBuffer[Any], int]]:
+        """Those that have places in the batch."""
+        return [(n, self.parts[n], count) for n, count in self.places(batch).items() if count > 0]
+
+    def _own(self, fresh: list[Group], name: str) -> list[Group]:
+        """The groups that a buffer asked for: a group holds the very prompt of its request."""
+        prompts = {id(request.prompt) for request, owner in self.asked if owner == name}
+        return [group for group in fresh if id(group.prompt) in prompts]
+
+
+def _part(place: str, settings: Mapping[str, Any]) -> ReplayBuffer[Any]:
+    """The buffer that stands at a place."""
+    if "name" not in settings:
+        raise UserError(f"buffer.{place} needs the name of a buffer: buffer.{place}.name=fifo")
+    rest = {key: value for key, value in settings.items() if key != "name"}
+    part: ReplayBuffer[Any] = build_section("buffer", settings["name"], rest, f"buffer.{place}")
+    return part

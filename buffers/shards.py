@@ -1,0 +1,285 @@
+"""Groups on disk: immutable shards of a fixed size, read through a memory map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from buffers.storage import TENSOR, MemoryStorage, Stored, group_from_state, group_state
+from rlkit.batch import Group
+from rlkit.errors import UserError
+from rlkit.interfaces import State
+
+SHARD_BYTES = 32 * 2**20
+"""Size of a full shard. What is younger than the last full shard is still in memory."""
+KEPT_STATES = 4
+"""How many of the last states keep their shards on disk. A run keeps its last 2 checkpoints, one
+more is being written, and one more may have been begun by a run that was then stopped."""
+DATA, BOUNDS = "data", "bounds"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """A group as bytes.
+
+    First its tensors, one run a dtype, the largest numbers first so that all are aligned; then a
+    line of JSON with the sizes of the tensors in each run, and one with the rest of the group.
+    """
+
+    data: Tensor
+    """[bytes] uint8"""
+    text: int
+    """Where the text begins, after the tensors."""
+
+    def read(self) -> Group:
+        """The group, in memory of its own."""
+        return unpacked(self.data.clone(), self.text)
+
+
+def unpacked(data: Tensor, text: int) -> Group:
+    """The group of these bytes; its tensors share their memory."""
+    sizes, tree = data[text:].numpy().tobytes().split(b"\n", 1)
+    parts: dict[str, Iterator[Tensor]] = {}
+    start = 0
+    for name, lengths in json.loads(sizes):
+        dtype: torch.dtype = getattr(torch, name)
+        end = start + sum(lengths) * dtype.itemsize
+        parts[name] = iter(torch.split_with_sizes(data[start:end].view(dtype), lengths))
+        start = end
+
+    def tensor(value: State) -> Any:
+        if TENSOR not in value:
+            return value
+        name, shape = value[TENSOR]
+        flat = next(parts[name])
+        return flat if len(shape) == 1 else flat.view(shape)
+
+    return group_from_state(json.loads(tree, object_hook=tensor))
+
+
+def packed(group: Group) -> Packed:
+    """The bytes of a group."""
+    runs: dict[torch.dtype, list[Tensor]] = {}
+    tree = json.dumps(split(group_state(group), runs))
+    order = sorted(runs, key=lambda dtype: -dtype.itemsize)
+    sizes = json.dumps([[_name(dtype), [len(part) for part in runs[dtype]]] for dtype in order])
+    text = f"{sizes}\n{tree}".encode()
+    numbers = [torch.cat(runs[dtype]).view(torch.uint8) for dtype in order]
+    letters = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    return Packed(torch.cat([*numbers, letters]), sum(map(len, numbers)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """A file of packed groups that is never written again.
+
+    Its tensors are `data` [bytes], the groups one after the other, and `bounds` [groups, 3], where
+    each one begins, where its text begins, and where that ends.
+    """
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group in a shard."""
+
+    shard: Shard
+    number: int
+
+    def read(self) -> Group:
+        """The group, copied out of the file, which is mapped only meanwhile.
+
+        So neither the pages of a shard nor the file itself are held by what was drawn.
+        """
+        with safe_open(self.shard.path, "numpy") as file:
+            ((start, text, stop),) = file.get_slice(BOUNDS)[self.number : self.number + 1].tolist()
+            data = torch.from_numpy(file.get_slice(DATA)[start:stop])
+        return unpacked(data, text - start)
+
+
+def split(value: Any, runs: dict[torch.dtype, list[Tensor]]) -> Any:
+    """The tree with dtype and shape in place of each tensor, which goes flat to `runs`."""
+    if isinstance(value, Tensor):
+        runs.setdefault(value.dtype, []).append(value.detach().cpu().reshape(-1))
+        return {TENSOR: [_name(value.dtype), list(value.shape)]}
+    if isinstance(value, dict):
+        return {key: split(item, runs) for key, item in value.items()}
+    return [split(item, runs) for item in value] if isinstance(value, list) else value
+
+
+def write_shard(path: Path, groups: Sequence[Packed]) -> Shard:
+    """Write groups to a new file, under another name until it is complete."""
+    places = pairwise(accumulate((len(group.data) for group in groups), initial=0))
+    bounds = [(a, a + group.text, b) for group, (a, b) in zip(groups, places, strict=True)]
+    temporary = path.with_suffix(".tmp")
+    data = torch.cat([group.data for group in groups])
+    save_file({DATA: data, BOUNDS: torch.tensor(bounds)}, temporary)
+    with temporary.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return Shard(path, digest)
+
+
+def checked_shard(path: Path, sha256: str) -> Shard:
+    """The shard that a state names.
+
+    Raises UserError when the file is missing or is another one.
+    """
+    advice = "resume from another checkpoint"
+    if not path.is_file():
+        raise UserError(f"{path} of the checkpoint's buffer is missing; {advice}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise UserError(f"{path} is not the file that the checkpoint's buffer names; {advice}")
+    return Shard(path, sha256)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+class DiskStorage(MemoryStorage):
+    """Keeps groups packed: in shards, those of the newest, unfinished one in memory.
+
+    A shard is deleted when neither a kept group nor one of the last states is in it. A storage
+    without a folder uses a temporary one, which nothing outlives: then a state holds the groups.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.temporary = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="rlkit-buffer-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.temporary:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.pending: list[tuple[Stored, Packed]] = []
+        """The groups of the unfinished shard."""
+        self.pending_bytes = 0
+        self.next = 0
+        """The number of the next shard."""
+        self.saved: list[list[str]] = []
+        """The shards of the last states, oldest first."""
+
+    def put(self, groups: Iterable[Group], kept: Iterable[Stored]) -> list[Stored]:
+        """Store groups and write the shards they fill; `kept` are the earlier ones still wanted.
+
+        Raises UserError when a prompt's columns are no plain values.
+        """
+        new = super().put(groups, kept)
+        kept = [*kept, *new]
+        for item in new:
+            item.place = group = packed(item.group)
+            self.pending.append((item, group))
+            self.pending_bytes += len(group.data)
+            if self.pending_bytes >= SHARD_BYTES:
+                self._write(kept)
+                self._sweep(kept)
+        return new
+
+    def clear(self) -> None:
+        """Forget every group; files that a state names stay."""
+        self._write(())
+        self._sweep(())
+
+    def state_dict(self, kept: Sequence[Stored]) -> State:
+        """The shards' names and hashes, and each group's place and numbers."""
+        if self.temporary:
+            return super().state_dict(kept)
+        self._write(kept)
+        shards = _shards(kept)
+        self.saved = [*self.saved, list(shards)][-KEPT_STATES:]
+        self._sweep(kept)
+        return {
+            "shards": {name: shard.sha256 for name, shard in shards.items()},
+            "saved": self.saved,
+            "next": self.next,
+            "rows": [_row_state(item) for item in kept],
+        }
+
+    def load_state_dict(self, state: State) -> list[Stored]:
+        """The groups of a state. Files that it does not know of are removed.
+
+        Raises UserError when a shard is missing or changed.
+        """
+        self.pending, self.pending_bytes = [], 0
+        if "groups" in state:
+            return super().load_state_dict(state)
+        shards = {
+            name: checked_shard(self.folder / name, sha256)
+            for name, sha256 in state["shards"].items()
+        }
+        self.next = state["next"]
+        self.saved = [list(names) for names in state["saved"]]
+        kept = [_stored_row(row, shards) for row in state["rows"]]
+        self._sweep(kept)
+        return kept
+
+    def _write(self, kept: Iterable[Stored]) -> None:
+        """Make a shard of the pending groups that are still kept."""
+        wanted = set(map(id, kept))
+        pending = [(item, group) for item, group in self.pending if id(item) in wanted]
+        self.pending, self.pending_bytes = [], 0
+        if not pending:
+            return
+        path = self.folder / f"shard-{self.next:06d}.safetensors"
+        shard = write_shard(path, [group for _, group in pending])
+        self.next += 1
+        for number, (item, _) in enumerate(pending):
+            item.place = Row(shard, number)
+
+    def _sweep(self, kept: Iterable[Stored]) -> None:
+        """Delete the shards that nothing refers to, and what an interrupted write left."""
+        wanted = {*_shards(kept), *(name for names in self.saved for name in names)}
+        for path in self.folder.glob("shard-*"):
+            if path.name not in wanted:
+                path.unlink()
+
+
+def open_storage(kind: Literal["memory", "disk"], folder: Path | None) -> MemoryStorage:
+    """A new storage of a buffer with this folder."""
+    return DiskStorage(folder) if kind == "disk" else MemoryStorage()
+
+
+def _shards(kept: Iterable[Stored]) -> dict[str, Shard]:
+    found = {item.place.shard for item in kept if isinstance(item.place, Row)}
+    return {shard.path.name: shard for shard in sorted(found, key=lambda shard: shard.path)}
+
+
+def _row_state(item: Stored) -> State:
+    assert isinstance(item.place, Row), "a state is made of what has been written"
+    return {
+        "shard": item.place.shard.path.name,
+        "number": item.place.number,
+        "sample_ids": list(item.sample_ids),
+        "rewards": list(item.rewards),
+        "step": item.step,
+        "oldest_version": item.oldest_version,
+    }
+
+
+def _stored_row(row: State, shards: Mapping[str, Shard]) -> Stored:
+    return Stored(
+        place=Row(shards[row["shard"]], row["number"]),
+        sample_ids=array("q", row["sample_ids"]),
+        rewards=array("d", row["rewards"]),
+        step=row["step"],
+        oldest_version=row["oldest_version"],
+    )

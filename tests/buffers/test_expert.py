@@ -1,0 +1,180 @@
+"""Demonstrations from the task's rows or a file, alone or beside new responses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buffers.expert import DemonstrationConfig, Expert, Luffy, LuffyConfig
+from rlkit.batch import Request
+from rlkit.errors import UserError
+from rlkit.testing.buffers import LONGEST, FakePrompts
+from tests.buffers.test_replay import FewPrompts, check_real_run
+from tests.cli import SMALL, metrics, run
+
+
+def file(folder: Path, *rows: dict[str, Any]) -> str:
+    path = folder / "demonstrations.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def texts(requests: list[Request]) -> list[list[str]]:
+    """What each request shows; the fake tokenizer writes a character a token and a 0."""
+    return [
+        ["".join(map(chr, d.response_ids.tolist()[:-1])) for d in r.demonstrations]
+        for r in requests
+    ]
+
+
+def test_the_rows_of_the_task_are_demonstrated_in_their_order() -> None:
+    buffer, prompts = Expert(), FakePrompts()
+    first, second = buffer.plan(3, 1, prompts), buffer.plan(2, 2, prompts)
+    assert texts(first + second) == [["1"], ["2"], ["3"], ["4"], ["5"]]
+    assert [r.prompt.prompt_id for r in first] == ["prompt-0", "prompt-1", "prompt-2"]
+    assert {r.n for r in first} == {0}
+    assert all(r.demonstrations[0].response_ids[-1] == 0 for r in first), "the end is learned too"
+    assert {r.demonstrations[0].reward for r in first} == {1.0}
+    assert buffer.fresh_share(8) == 0
+
+
+def test_a_prompt_that_comes_twice_in_a_step_is_shown_once() -> None:
+    assert len(Expert().plan(5, 1, FewPrompts(2))) == 2
+
+
+def test_a_file_is_gone_through_once_an_epoch_in_changing_order(tmp_path: Path) -> None:
+    path = file(
+        tmp_path, *[{"prompt": f"q{i}", "text": f"a{i}", "answer": str(i)} for i in range(6)]
+    )
+    buffer = Expert(DemonstrationConfig(path=path, column="text"))
+    epochs = [
+        [text for (text,) in texts(buffer.plan(6, step, FakePrompts()))] for step in range(1, 5)
+    ]
+    assert all(sorted(epoch) == [f"a{i}" for i in range(6)] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    request = buffer.plan(1, 5, FakePrompts())[0]
+    (name,) = texts([request])[0]
+    assert request.prompt.text_or_messages == "q" + name[1:]
+    assert request.prompt.columns == {"answer": name[1:]}, "the demonstration is no column"
+
+
+def test_the_order_depends_on_the_seed_and_goes_on_after_a_resume(tmp_path: Path) -> None:
+    path = file(tmp_path, *[{"prompt": f"q{i}", "solution": f"a{i}"} for i in range(20)])
+
+    def made(seed: int) -> Expert:
+        buffer = Expert(DemonstrationConfig(path=path))
+        buffer.seed = seed
+        return buffer
+
+    buffer, other, again = made(1), made(2), made(1)
+    assert texts(buffer.plan(20, 1, FakePrompts())) != texts(other.plan(20, 1, FakePrompts()))
+    buffer.plan(7, 2, FakePrompts())
+    again.load_state_dict(buffer.state_dict())
+    for step in range(3, 23):
+        assert texts(again.plan(4, step, FakePrompts())) == texts(
+            buffer.plan(4, step, FakePrompts())
+        )
+
+
+def test_a_demonstration_that_is_too_long_is_an_error_or_left_out(tmp_path: Path) -> None:
+    """The fake limit is 16 tokens, the end included."""
+    fits = {"prompt": "q", "solution": "x" * (LONGEST - 1)}
+    path = file(tmp_path, fits, {"prompt": "r", "solution": "x" * LONGEST})
+    with pytest.raises(UserError, match=r"17 tokens.*max_completion_length=16"):
+        Expert(DemonstrationConfig(path=path)).plan(2, 1, FakePrompts())
+    kept = Expert(DemonstrationConfig(path=path, overlong="drop")).plan(2, 1, FakePrompts())
+    assert [r.prompt.text_or_messages for r in kept] == ["q"]
+
+
+def test_nothing_but_overlong_demonstrations_is_an_error(tmp_path: Path) -> None:
+    path = file(tmp_path, {"prompt": "r", "solution": "x" * LONGEST})
+    with pytest.raises(UserError, match="each of 3 demonstrations"):
+        Expert(DemonstrationConfig(path=path, overlong="drop")).plan(3, 1, FakePrompts())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("", "holds no demonstration"),
+        ('{"prompt": "a", "solution": "b"}\n{"prompt"', ":2 is not JSON"),
+        ("[1]", ":1: a demonstration must be an object"),
+        ('{"prompt": "a", "solutions": "b"}', "has no 'solution'. Did you mean 'solutions'?"),
+        ('{"solution": "b"}', "has no 'prompt'"),
+        ('{"prompt": "a", "solution": ""}', "has no 'solution'"),
+    ],
+)
+def test_wrong_files(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError) as error:
+        Luffy(LuffyConfig(path=str(path)))
+    assert message in str(error.value) and "d.jsonl" in str(error.value)
+
+
+def test_a_task_without_demonstrations_is_an_error_for_supervised_training() -> None:
+    with pytest.raises(UserError, match="problem prompt-0 has no 'proof'"):
+        Expert(DemonstrationConfig(column="proof")).plan(1, 1, FakePrompts())
+
+
+def test_a_demonstration_takes_the_place_of_a_new_response() -> None:
+    """LUFFY's 7 + 1, here 3 + 1; the run's rewards score it."""
+    requests = Luffy().plan(2, 1, FakePrompts())
+    assert [(r.n, len(r.demonstrations)) for r in requests] == [(3, 1), (3, 1)]
+    assert texts(requests) == [["1"], ["2"]]
+    assert requests[0].demonstrations[0].reward is None
+    assert Luffy().fresh_share(8) == 8
+
+
+def test_groups_may_grow_instead_and_rewards_be_given() -> None:
+    (request,) = Luffy(LuffyConfig(keep_size=False, reward=0.5)).plan(1, 1, FakePrompts())
+    assert (request.n, request.demonstrations[0].reward) == (4, 0.5)
+
+
+def test_prompts_without_a_demonstration_get_ordinary_groups(tmp_path: Path) -> None:
+    """The file answers the second prompt three times; two may join."""
+    rows = [{"prompt": "prompt-1", "solution": text} for text in ("a", "b", "c")]
+    buffer = Luffy(LuffyConfig(path=file(tmp_path, *rows), demonstrations=2))
+    requests = buffer.plan(3, 1, FakePrompts())
+    assert texts(requests) == [[], ["a", "b"], []]
+    assert [r.n for r in requests] == [4, 2, 4]
+    assert texts(Luffy(LuffyConfig(column="proof")).plan(1, 1, FakePrompts())) == [[]]
+
+
+def test_a_group_needs_a_place_for_a_new_response() -> None:
+    with pytest.raises(UserError, match="leaves no place"):
+        Luffy().plan(1, 1, FakePrompts(num_generations=1))
+
+
+def test_numbers_tell_demonstrations_apart() -> None:
+    requests = Luffy().plan(50, 1, FakePrompts())
+    numbers = [r.demonstrations[0].number for r in requests]
+    assert len(set(numbers)) == 50 and min(numbers) >= 1
+    again = Luffy().plan(50, 1, FakePrompts())
+    assert [r.demonstrations[0].number for r in again] == numbers
+
+
+def test_supervised_training_generates_nothing_and_learns(tmp_path: Path) -> None:
+    args = ("algorithm=sft", "train.steps=20", "train.learning_rate=3e-4", "train.warmup_steps=0")
+    sizes = ("train.prompts_per_step=64", "eval.problems=128")
+    assert run(*SMALL, *args, *sizes, "output_dir=out", cwd=tmp_path).status == 0
+    rows = metrics(tmp_path / "out")
+    trained = [row for row in rows if "policy/loss" in row]
+    assert {row["rollouts/total"] for row in trained} == {0}
+    assert trained[-1]["policy/loss"] < trained[0]["policy/loss"] / 2
+    assert rows[-1]["eval/pass@1"] > rows[0]["eval/pass@1"] + 0.2
+
+
+def test_luffy_trains_on_groups_with_demonstrations(tmp_path: Path) -> None:
+    rows = check_real_run("algorithm=luffy", "rollout.num_generations=4", cwd=tmp_path)
+    assert rows[-1]["rollouts/total"] == 3 * 4 * 3, "three new responses in each group of four"
+
+
+def test_a_loss_that_cannot_use_demonstrations_is_refused_at_once(tmp_path: Path) -> None:
+    out = run("algorithm=grpo", "buffer=luffy", "dry_run=true", cwd=tmp_path)
+    assert out.status == 2
+    assert "buffer=luffy adds demonstrations" in out.err and len(out.err.splitlines()) == 1

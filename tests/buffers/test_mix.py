@@ -1,0 +1,151 @@
+"""Two buffers share a batch: places, requests, groups, scores and state of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buffers.fifo import Fifo
+from buffers.mix import Mix, MixConfig
+from buffers.on_policy import OnPolicy
+from rlkit.batch import Group, Sample, Score
+from rlkit.errors import UserError
+from rlkit.registry import build
+from rlkit.testing.buffers import ids
+from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
+from tests.cli import run
+
+FIFO = {"name": "fifo", "window": 3, "replay_fraction": 0.5}
+
+
+def mix(share: float, first: Any = FIFO, second: Any = None, seed: int = 0) -> Mix:
+    buffer = Mix(MixConfig(first=first, second=second or {"name": "expert"}, share=share))
+    buffer.seed = seed
+    return buffer
+
+
+@pytest.mark.parametrize(("share", "second"), [(0.0, 0), (0.2, 2), (0.24, 2), (0.26, 3), (1.0, 10)])
+def test_places(share: float, second: int) -> None:
+    assert mix(share).places(10) == {"first": 10 - second, "second": second}
+
+
+def test_each_builds_from_its_own_groups_alone() -> None:
+    """8 places: 6 of a FIFO that replays half of them, 2 of demonstrations."""
+    cycle = Cycle(mix(0.25), 8)
+    for step in range(1, 6):
+        fresh, trained = cycle.step(step)
+        shown = [g for g in trained if any(s.source == "expert" for s in g.samples)]
+        assert len(fresh) == 5 and len(shown) == 2
+        assert len(trained) == (5 if step == 1 else 8)
+        assert cycle.buffer.fresh_share(8) == 3
+    assert len(cycle.buffer) == 3 * 3 * 4
+    assert cycle.buffer.stats() == {"first_groups": 9.0}
+
+
+def test_a_share_of_nothing_or_all_is_one_buffer_alone() -> None:
+    """The seed of a part is derived from the run's, so the same derived seed draws the same."""
+    alone = Fifo(build("buffer", "fifo", window=3, replay_fraction=0.5).config)
+    for share, place in ((0.0, "first"), (1.0, "second")):
+        mixed = Cycle(mix(share, FIFO, FIFO), 6)
+        mixed.step(1)
+        alone.clear()
+        alone.seed = mixed.buffer.parts[place].seed
+        single = Cycle(alone, 6)
+        single.step(1)
+        for step in range(2, 8):
+            assert ids(mixed.step(step)[1]) == ids(single.step(step)[1])
+
+
+def test_the_two_draw_differently() -> None:
+    buffer = mix(0.5, FIFO, FIFO)
+    Cycle(buffer, 8).step(1)
+    first, second = (part.seed for part in buffer.parts.values())
+    assert len({first, second, buffer.seed}) == 3
+
+
+class Wanting(OnPolicy):
+    """Wants scores of all it has seen, and remembers what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Sample] = []
+        self.scored: set[int] = set()
+
+    def scores_wanted(self, step: int) -> list[Sample]:
+        """Everything."""
+        return self.kept
+
+    def observe(self, scores: Any) -> None:
+        """Remember."""
+        self.scored |= set(scores)
+
+    def add(self, fresh: list[Group], step: int) -> None:
+        """Keep."""
+        self.kept += [sample for group in fresh for sample in group.samples]
+
+
+def test_scores_wanted_by_either_are_asked_for_and_handed_to_both() -> None:
+    buffer = mix(0.5, FIFO, FIFO)
+    wanting = Wanting(), Wanting()
+    buffer.parts = dict(zip(("first", "second"), wanting, strict=True))
+    cycle = Cycle(buffer, 4)
+    fresh, _ = cycle.step(1)
+    wanted = {s.sample_id for s in buffer.scores_wanted(2)}
+    assert wanted == {s.sample_id for g in fresh for s in g.samples}
+    logp = fresh[0].samples[0].behavior_logp
+    buffer.observe({-3: Score(logp=logp, entropy=0.0, advantage=0.0)})
+    assert all(-3 in part.scored for part in wanting)
+
+
+def test_a_plan_asked_again_in_a_step_keeps_the_first_answers() -> None:
+    cycle = Cycle(mix(0.5, {"name": "on_policy"}, FIFO), 4)
+    requests = cycle.buffer.plan(4, 1, cycle.prompts)
+    more = cycle.buffer.plan(4, 1, cycle.prompts)
+    fresh = cycle.rollouts.groups([*requests[1:], more[0]], 1)
+    assert ids(cycle.buffer.build(fresh, 4, 1)) == ids([fresh[0], fresh[-1], *fresh[1:-1]])
+
+
+def test_it_resumes() -> None:
+    check_resumes(
+        lambda: mix(0.5, FIFO, {"name": "prioritized"}),
+        Cycle(mix(0.5, FIFO, {"name": "prioritized"}), 8),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "buffer.first needs the name"),
+        ({"name": "fifos"}, "Did you mean 'fifo'?"),
+        (
+            {"name": "fifo", "windows": 3},
+            "unknown key buffer.first.windows. Did you mean 'window'?",
+        ),
+        ({"name": "fifo", "window": 0}, "buffer.first.window=0 is not valid"),
+    ],
+)
+def test_wrong_parts(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        mix(0.5, settings)
+    assert message in str(error.value)
+
+
+def test_a_real_run_of_replay_beside_demonstrations(tmp_path: Path) -> None:
+    rows = check_real_run(
+        *("algorithm=chord", "buffer.first.name=fifo", "+buffer.first.replay_fraction=0.5"),
+        *("buffer.share=0.5", "rollout.num_generations=4"),
+        cwd=tmp_path,
+    )
+    assert [row["rollouts/total"] for row in rows] == [4, 8, 12], "one new group of four a step"
+    assert [row["buffer/fresh_fraction"] for row in rows] == [1, 6 / 10, 6 / 10]
+
+
+def test_demonstrations_in_it_are_refused_with_a_loss_that_cannot_use_them(tmp_path: Path) -> None:
+    out = run("algorithm=grpo", "buffer=mix", "dry_run=true", cwd=tmp_path)
+    assert out.status == 2 and "buffer=mix adds demonstrations" in out.err
+    fine = run(
+        "algorithm=grpo", "buffer=mix", "buffer.second.name=fifo", "dry_run=true", cwd=tmp_path
+    )
+    assert fine.status == 0, fine.err

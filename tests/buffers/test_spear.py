@@ -1,0 +1,84 @@
+"""Good responses are stored up, handed out once when there are enough, and forgotten when old."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from buffers.spear import Spear, SpearConfig
+from rlkit.registry import build
+from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
+
+# The contract cycle's rewards alternate and an advantage is the reward - 1/2: of four responses
+# of a group the two with the reward 1 are good.
+
+
+def test_only_responses_above_their_baseline_are_stored_with_their_group() -> None:
+    cycle = Cycle(Spear(SpearConfig(size=100)), 5)
+    fresh, trained = cycle.step(1)
+    assert len(fresh) == len(trained) == 3, "2 of 5 places are kept for replay"
+    stored = cycle.buffer.stored
+    assert [g.prompt for g in stored] == [g.prompt for g in fresh]
+    for group, source in zip(stored, fresh, strict=True):
+        assert group.samples == [s for s in source.samples if s.reward == 1]
+    assert len(cycle.buffer) == 6
+    assert cycle.buffer.stats() == {"stored": 6.0, "ready": 0.0}
+
+
+def test_replayed_responses_are_not_stored_again() -> None:
+    cycle = Cycle(Spear(SpearConfig(size=1)), 5)
+    for step in range(1, 6):
+        cycle.step(step)
+        names = [s.sample_id for g in cycle.buffer.stored for s in g.samples]
+        assert len(set(names)) == len(names)
+
+
+def test_all_are_handed_out_once_and_oldest_first_when_more_than_one_and_a_half_are_there() -> None:
+    """size 4 hands out at 7 or more: after the second step, six groups two a step, then anew."""
+    cycle = Cycle(Spear(SpearConfig(size=4)), 5)
+    replayed = []
+    for step in range(1, 6):
+        fresh, trained = cycle.step(step)
+        assert trained[:3] == fresh
+        replayed.append([g.prompt.prompt_id for g in trained[3:]])
+    assert replayed == [
+        [],
+        [],
+        ["prompt-0", "prompt-1"],
+        ["prompt-2", "prompt-3"],
+        ["prompt-4", "prompt-5"],
+    ]
+    assert [g.prompt.prompt_id for g in cycle.buffer.ready][:1] == ["prompt-6"], "filled anew"
+
+
+def test_exactly_one_and_a_half_is_not_enough() -> None:
+    cycle = Cycle(Spear(SpearConfig(size=4)), 5)
+    cycle.step(1)
+    assert len(cycle.buffer) == 6 and not cycle.buffer.ready
+
+
+def test_old_responses_are_forgotten_stored_or_ready() -> None:
+    cycle = Cycle(Spear(SpearConfig(size=4, max_age=1)), 5)
+    ages = []
+    for step in range(1, 8):
+        trained = cycle.step(step)[1]
+        ages += [step - s.step for g in trained[3:] for s in g.samples]
+        assert all(s.step == step for g in cycle.buffer.stored for s in g.samples)
+    assert set(ages) <= {1}
+
+
+def test_a_response_that_was_not_trained_is_not_stored() -> None:
+    cycle = Cycle(Spear(), 5)
+    fresh = cycle.rollouts.groups(cycle.buffer.plan(5, 1, cycle.prompts), 1)
+    cycle.buffer.add(fresh, 1)
+    cycle.buffer.observe({})
+    assert len(cycle.buffer) == 0
+
+
+def test_it_resumes() -> None:
+    check_resumes(lambda: Spear(SpearConfig(size=4)), Cycle(Spear(SpearConfig(size=4)), 5))
+
+
+def test_a_real_run_replays_its_successes(tmp_path: Path) -> None:
+    rows = check_real_run("algorithm=spear", "buffer.size=2", cwd=tmp_path)
+    assert any(row["buffer/fresh_fraction"] < 1 for row in rows)
+    assert build("advantage", "spear").min_group == 2
