@@ -1,4 +1,4 @@
-"""Mathematical equality with the answer, judged by math-verify in processes that can be killed."""
+"""Mathematical equality with the answer, judged in processes that can be killed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pydantic import Field
 from rlkit.interfaces import Reward, RewardConfig
 from rlkit.registry import register
 from rlkit.rewards.inputs import answer_texts, completion_text
+from rlkit.rewards.math_extract import spoken
+from rlkit.rewards.math_worker import RAISED
 from rlkit.rewards.pool import Verdict, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ class MathConfig(RewardConfig):
     reward/timeouts. null = no limit (macOS does not enforce one)."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Worker processes; null = one a processor, at most two."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Relative error that a real number may have. 0 = none: 0.3333333 is not 1/3."""
     max_chars: Annotated[int, Field(ge=1)] = 10_000
     """Only so many characters at the end of a completion are judged: the answer stands there."""
 
@@ -40,9 +44,10 @@ class MathConfig(RewardConfig):
 class Math(Reward[MathConfig]):
     r"""1 where the completion's answer equals the `answer` column mathematically, else 0.
 
-    The answer is the last \boxed{} (neighbouring boxes are one set), or else what math-verify finds
-    in the text. None in a row without an `answer`, and where no worker could judge: it raised or
-    was lost twice.
+    The answer is the last \boxed{}, or else what a sentence such as "The answer is 3." states; the
+    thinking part and copies of the prompt count for nothing. docs/math_reward.md says what equals
+    what. None in a row without an `answer`, and where no worker could judge: it could not read the
+    gold, or was lost twice. Status: our choice.
     """
 
     Config = MathConfig
@@ -57,9 +62,13 @@ class Math(Reward[MathConfig]):
         """One mark a completion. Workers start at the first call."""
         c = self.config
         golds = answer_texts(columns, "math")
-        texts = [completion_text(completion)[-c.max_chars :] for completion in completions]
+        texts = [
+            spoken(completion_text(completion), _prompt_text(prompt))[-c.max_chars :]
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        limits = {"tolerance": c.tolerance, "alarm": 2 * c.timeout + 1}
         items = {
-            i: {"gold": gold, "text": text, "alarm": 2 * c.timeout + 1}
+            i: {"gold": gold, "text": text, **limits}
             for i, (gold, text) in enumerate(zip(golds, texts, strict=True))
             if gold is not None
         }
@@ -69,7 +78,10 @@ class Math(Reward[MathConfig]):
         return [_mark(verdicts[i]) if i in verdicts else None for i in range(len(texts))]
 
     def counts(self) -> dict[str, int]:
-        """The "timeouts", "errors" and "lost" completions since the last call."""
+        """The "timeouts", "errors" and "lost" completions since the last call.
+
+        "errors" are completions over which the checker raised: 0 when their text caused it.
+        """
         counts, self._counts = dict(self._counts), Counter()
         return counts
 
@@ -84,7 +96,7 @@ class Math(Reward[MathConfig]):
         return WorkerPool("rlkit.rewards.math_worker", [memory], size)
 
     def _count(self, verdicts: Sequence[Verdict]) -> None:
-        self._counts.update(COUNTED[v.kind] for v in verdicts if v.kind != "score")
+        self._counts.update(_event(v) for v in verdicts if v.kind != "score")
         errors = [v.detail for v in verdicts if v.kind == "error"]
         if errors:
             log.warning(
@@ -93,6 +105,17 @@ class Math(Reward[MathConfig]):
                 len(verdicts),
                 errors[0],
             )
+
+
+def _prompt_text(prompt: Any) -> str:
+    """The text of a prompt: itself, or the content of the last message of a chat, if any."""
+    return completion_text(prompt) if prompt else ""
+
+
+def _event(verdict: Verdict) -> str:
+    """What a verdict without a score is counted as."""
+    raised = verdict.kind == "limit" and verdict.detail.startswith(RAISED)
+    return "errors" if raised else COUNTED[verdict.kind]
 
 
 def _mark(verdict: Verdict) -> float | None:

@@ -1,9 +1,9 @@
-"""The math reward's worker process: reads {"gold", "text", "alarm"} lines, writes a verdict a line.
+"""The math reward's worker process: reads items as JSON lines, writes a verdict a line.
 
-Text of a model reaches a symbolic algebra system here. So the process may be killed at any moment,
-has a memory limit, gets few environment variables, and refuses to write, start or connect to
-anything (PEP 578 audit hook: it stops Python code that slips through a parser, and is no sandbox
-against native code).
+An item is {"gold", "text", "tolerance", "alarm"}. What a model wrote is never evaluated as code,
+but a symbolic algebra system works on it, which may take long. So the process may be killed at any
+moment, has a memory limit, gets few environment variables, and refuses to write, start or connect
+to anything (PEP 578 audit hook: it stops Python code, and is no sandbox against native code).
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import signal
 import sys
-from functools import cache, lru_cache
-from itertools import product
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,100 +25,50 @@ SUSPECT_SHARE = 0.75
 """The share of the memory limit beyond which a failure is taken for a want of memory."""
 
 
+RAISED = "raised "
+"""Begins the reason of a limit that stands for an exception which the model's text caused."""
+
+
 @cache
-def math_verify() -> Any:
-    """The library, imported late: with sympy it costs half a second, which only workers pay."""
-    return importlib.import_module("math_verify")
+def checker() -> Any:
+    """The judging code, imported late: sympy costs half a second, which only workers pay."""
+    return importlib.import_module("rlkit.rewards.math_equal")
 
 
-def boxed(answer: str) -> str:
-    r"""A gold answer in \boxed{}: bare LaTeX is not read as mathematics otherwise.
-
-    One pair of $ around it is dropped; a gold that has a \boxed{} stays as it is.
-    """
-    if r"\boxed" in answer:
-        return answer
-    inner = answer[1:-1]
-    dollars = len(answer) > 2 and answer[0] == answer[-1] == "$"
-    if dollars and "$" not in inner and not inner.endswith("\\"):
-        answer = inner
-    return rf"\boxed{{{answer}}}"
+def matches(gold: str, text: str, tolerance: float) -> bool:
+    """Whether a text gives the gold answer."""
+    return bool(checker().matches(gold, text, tolerance))
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...} with balanced braces, or None."""
-    opened: list[int | None] = []
-    content = None
-    for brace in re.finditer(r"(\\boxed)?\{|\}", text):
-        if brace[0] != "}":
-            opened.append(brace.end() if brace[1] else None)
-        elif opened and (start := opened.pop()) is not None:
-            content = text[start : brace.start()]
-    return content
-
-
-def parse(text: str) -> list[Any]:
-    """math-verify's reading of a text: sympy objects, and the string it took for the answer.
-
-    A box comes before any other answer, and one that cannot be read is not passed over. Boxes next
-    to each other, or with a comma, "and" or "or" between them, are read as one set.
-    """
-    library = math_verify()
-    found: list[Any] = library.parse(
-        text,
-        [library.LatexExtractionConfig(boxed_match_priority=0), library.ExprExtractionConfig()],
-        extraction_mode="first_match" if r"\boxed" in text else "any_match",
-        parsing_timeout=None,
-        raise_on_error=True,
-    )
-    return found
-
-
-@lru_cache(maxsize=1024)
-def parse_gold(gold: str) -> tuple[Any, ...]:
-    """The reading of a gold answer, which the responses of a group share."""
-    return tuple(parse(boxed(gold)))
-
-
-def matches(gold: str, text: str) -> bool:
-    """Whether a text gives the gold answer; a gold that is no mathematics is compared as a string.
-
-    Raises what a comparison raised when no other reading of the text matches.
-    """
-    golds, answers = parse_gold(gold), parse(text)
-    if all(isinstance(g, str) for g in golds):
-        wanted, given = last_boxed(boxed(gold)) or gold, last_boxed(text) or text
-        strings = (a for a in answers if isinstance(a, str))
-        return wanted.split() == given.split() or any(a in golds for a in strings)
-    failure: Exception | None = None
-    for g, answer in product(golds, answers):
-        try:
-            if math_verify().verify(g, answer, timeout_seconds=None, raise_on_error=True):
-                return True
-        except Exception as error:
-            failure = error
-    if failure is not None:
-        raise failure
-    return False
-
-
-def judge(gold: str, text: str, suspect_bytes: int | None) -> dict[str, Any]:
+def judge(
+    gold: str, text: str, tolerance: float, suspect_bytes: int | None = None
+) -> dict[str, Any]:
     """The verdict on one text ("score", "limit" or "error") and whether to "retire" this worker.
 
-    math-verify swallows most MemoryErrors, so that no match after the address space grew beyond
-    `suspect_bytes` is taken for one.
+    An exception over the gold is an "error"; one over the text is the model's doing and a "limit".
+    So is no match after the address space grew beyond `suspect_bytes`: a MemoryError may have been
+    swallowed on the way.
     """
     verdict: dict[str, Any]
     try:
-        verdict = {"score": float(matches(gold, text))}
+        checker().gold_text(gold)
+    except Exception as error:
+        return {"error": described(error), "retire": False}
+    try:
+        verdict = {"score": float(matches(gold, text, tolerance))}
     except (MemoryError, RecursionError) as error:
         verdict = {"limit": type(error).__name__}
     except Exception as error:
-        verdict = {"error": f"{type(error).__name__}: {error}"[:300]}
+        verdict = {"limit": RAISED + described(error)}
     exhausted = suspect_bytes is not None and peak_bytes() >= suspect_bytes
     if exhausted and verdict != {"score": 1.0}:
         verdict = {"limit": "MemoryError"}
     return verdict | {"retire": exhausted}
+
+
+def described(error: Exception) -> str:
+    """The kind and the message of an exception, shortened."""
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def peak_bytes() -> int:
@@ -160,7 +108,8 @@ def main(memory_mb: int | None) -> None:
     """
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    matches("1", r"\boxed{1}")
+    checker()
+    matches("x", r"\boxed{x + 0}", 0.0)
     suspect_bytes = None if memory_mb is None else limit_memory(memory_mb)
     print(json.dumps({"ready": True}), file=replies)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -171,7 +120,7 @@ def main(memory_mb: int | None) -> None:
         item = json.loads(line)
         # The default action of SIGALRM ends the process in the kernel, also inside one long C call.
         signal.setitimer(signal.ITIMER_REAL, item["alarm"])
-        verdict = judge(item["gold"], item["text"], suspect_bytes)
+        verdict = judge(item["gold"], item["text"], item["tolerance"], suspect_bytes)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(verdict), file=replies)
 

@@ -1,4 +1,4 @@
-"""The reward `math`: what math-verify accepts and refuses, through real worker processes."""
+"""The reward `math`: what it accepts and refuses, through real worker processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.rewards import math_worker
+from rlkit.rewards import math_equal, math_worker
 from rlkit.rewards.math import Math, MathConfig
-from rlkit.rewards.math_worker import boxed, judge, last_boxed
+from rlkit.rewards.math_equal import equal, matches
+from rlkit.rewards.math_extract import last_boxed, spoken
+from rlkit.rewards.math_worker import judge
+from rlkit.rewards.pool import Verdict
+from tests.rewards.math_cases import COMPLETIONS, DIFFERENT, EQUAL, PROMPT
 
 # answer, an equal form, a wrong answer
 GRADE_SCHOOL = [
@@ -142,64 +146,117 @@ def test_a_missing_answer_column_is_the_users_mistake() -> None:
         Math()(["p"], ["c"], completion_ids=[[1]])
 
 
-@pytest.mark.parametrize(
-    ("answer", "wrapped"),
-    [
-        ("5", r"\boxed{5}"),
-        ("$5$", r"\boxed{5}"),
-        ("$", r"\boxed{$}"),
-        ("$1$,$2$", r"\boxed{$1$,$2$}"),
-        (r"\$18.90", r"\boxed{\$18.90}"),
-        (r"$5\$", r"\boxed{$5\$}"),
-        (r"it is \boxed{5}", r"it is \boxed{5}"),
-    ],
-)
-def test_golds_are_wrapped_once(answer: str, wrapped: str) -> None:
-    assert boxed(answer) == wrapped
+@pytest.mark.parametrize(("gold", "answer"), EQUAL)
+def test_equal_answers_are_equal_both_ways(gold: str, answer: str) -> None:
+    assert equal(gold, answer, 0.0)
+    assert equal(answer, gold, 0.0)
+
+
+@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
+def test_answers_that_only_look_equal_are_not(gold: str, answer: str) -> None:
+    assert not equal(gold, answer, 0.0)
+
+
+def test_there_are_many_cases_of_both_kinds_and_workers_judge_them_alike(reward: Math) -> None:
+    assert len(EQUAL) >= 60 and len(DIFFERENT) >= 60
+    for cases, mark in ((EQUAL, 1.0), (DIFFERENT, 0.0)):
+        found = marks(reward, [(gold, rf"It is \boxed{{{answer}}}.") for gold, answer in cases])
+        assert [case for case, m in zip(cases, found, strict=True) if m != mark] == []
+    assert reward.counts() == {}
+
+
+def test_a_text_too_long_to_be_read_equals_only_itself() -> None:
+    long = " + ".join(["x"] * 1500)
+    assert equal(long, f"${long}$", 0.0)
+    assert not equal(long, "1500x", 0.0)
+
+
+@pytest.mark.parametrize(("text", "mark"), COMPLETIONS)
+def test_only_what_the_completion_states_last_as_its_answer_counts(text: str, mark: float) -> None:
+    assert float(matches("42", spoken(text, PROMPT), 0.0)) == mark
+
+
+def test_the_prompt_reaches_the_reward_as_text_or_as_a_chat(reward: Math) -> None:
+    prompts = [PROMPT, [{"role": "user", "content": PROMPT}], "", []]
+    texts = [PROMPT + r" \boxed{41}", PROMPT, PROMPT, PROMPT]
+    answers = ["41", "42", "42", "42"]
+    assert reward(prompts, texts, answer=answers, completion_ids=[[]] * 4) == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_thinking_that_the_prompt_opened_and_nobody_closed_holds_no_answer(reward: Math) -> None:
+    prompts = ["p <think>\n"] * 2
+    texts = [r"so \boxed{42}", r"hm</think> \boxed{42}"]
+    assert reward(prompts, texts, answer=["42"] * 2, completion_ids=[[]] * 2) == [0.0, 1.0]
+
+
+def test_thinking_is_cut_before_a_long_text_is(reward: Math) -> None:
+    text = "<think>" + "so " * 10**5 + r"\boxed{42}"
+    assert marks(reward, [("42", text)]) == [0.0]
+
+
+def test_a_relative_tolerance_admits_rounded_real_numbers_and_no_more() -> None:
+    assert equal(r"\frac{1}{3}", "0.3333333", 1e-6)
+    assert equal(r"40\pi", "125.6637", 1e-6)
+    assert equal("(0.5, 1)", "(0.5000001, 1)", 1e-6)
+    assert not equal(r"\frac{1}{3}", "0.333", 1e-6)
+    assert not equal("0", "0.0000001", 1e-6)
+    assert not equal("x", "1.0000001x", 1e-6)
+    assert not equal("204_5", "205_5", 0.1)
 
 
 @pytest.mark.parametrize(
     ("text", "content"),
     [
         ("no box", None),
-        (r"\boxed{a}\boxed{b{c}d}", "b{c}d"),
+        (r"\boxed{a}\boxed{b{c}d}", "a, b{c}d"),
+        (r"\boxed{a}, $\boxed{b}$ and \boxed{c}", "a, b, c"),
+        (r"\boxed{a} \boxed{a}", "a"),
+        (r"\boxed{a}. \boxed{b}", "b"),
         (r"\boxed{a} \boxed{b", "a"),
         (r"{ \boxed{a}", "a"),
         (r"} \boxed{a}", "a"),
         (r"\boxed{\boxed{a} b}", r"\boxed{a} b"),
+        (r"\boxed{\{a\}}", r"\{a\}"),
+        (r"\boxed{5}\%", r"5\%"),
+        (r"\boxed{5} percent", r"5\%"),
+        (r"\boxed{}", ""),
+        (r"\fbox{5}", "5"),
     ],
 )
 def test_the_last_closed_box(text: str, content: str | None) -> None:
     assert last_boxed(text) == content
 
 
-class Raising:
-    """A verifier whose comparisons fail."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        self.library = math_worker.math_verify()
-
-    def __call__(self) -> Raising:
-        return self
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.library, name)
-
-    def verify(self, *arguments: object, **keywords: object) -> bool:
-        raise self.error
+def breaks(*arguments: object) -> bool:
+    """A comparison that meets a defect of the algebra system."""
+    raise TypeError("no order")
 
 
-@pytest.mark.parametrize(
-    ("error", "verdict"),
-    [
-        (TypeError("no order"), {"error": "TypeError: no order"}),
-        (MemoryError(), {"limit": "MemoryError"}),
-        (RecursionError(), {"limit": "RecursionError"}),
-    ],
-)
-def test_an_exception_in_a_comparison_is_never_a_zero(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, verdict: dict[str, str]
+def test_an_exception_over_the_models_text_is_a_zero_that_is_counted_as_an_error(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(math_worker, "math_verify", Raising(error))
-    assert judge("4", r"\boxed{5}", None) == verdict | {"retire": False}
+    monkeypatch.setattr(math_worker, "matches", breaks)
+    verdict = judge("4", r"\boxed{5}", 0.0)
+    assert verdict == {"limit": "raised TypeError: no order", "retire": False}
+    reward = Math()
+    judged = Verdict("limit", None, verdict["limit"])
+    reward._count([judged, Verdict("limit", None, "time"), Verdict("limit", None, "MemoryError")])
+    assert reward.counts() == {"errors": 1, "timeouts": 2}
+
+
+def test_an_exception_over_the_gold_is_an_error_and_never_a_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(math_equal, "gold_text", breaks)
+    assert judge("4", r"\boxed{4}", 0.0) == {"error": "TypeError: no order", "retire": False}
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_want_of_memory_or_stack_is_a_limit(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def exhausted(*arguments: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(math_worker, "matches", exhausted)
+    assert judge("4", r"\boxed{5}", 0.0) == {"limit": error.__name__, "retire": False}

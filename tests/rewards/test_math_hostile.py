@@ -16,7 +16,9 @@ from rlkit.rewards.math import Math, MathConfig
 from rlkit.rewards.pool import Verdict
 from tests.rewards.processes import is_alive, script, wait_until
 
-BOMB = "9**9**9**9"
+SUM = "(a+b+c+d+g)"
+BOMB = rf"\boxed{{{SUM}^{{70}} - {SUM}^{{69}}(a+b+c+d) - g{SUM}^{{69}} + 7}}"
+"""Equals 7, but the proof has a million terms."""
 RIGHT = r"\boxed{7}"
 
 
@@ -34,16 +36,18 @@ def marks(reward: Math, texts: list[str]) -> list[float | None]:
 
 def test_hostile_text_gets_zero_and_the_others_their_mark(reward: Math) -> None:
     start = time.monotonic()
+    tower = r"\boxed{9**9**9**9}"
     long_sum = r"\boxed{" + "1+" * 50_000 + "1}"
     braces = r"\boxed" + "{" * 5000 + "7" + "}" * 5000
     brackets = "the answer is " + "(" * 5000 + "7" + ")" * 5000
-    texts = [BOMB, RIGHT, long_sum, RIGHT, braces, RIGHT, brackets, RIGHT]
+    radicals = r"\boxed{" + r"\sqrt{2+" * 300 + "2" + "}" * 300 + "}"
+    factorial = r"\boxed{(10^9)! + \binom{10^9}{10^8}}"
+    hostile = [tower, long_sum, braces, brackets, radicals, factorial, r"\(" * 50_000]
+    texts = [text for bad in (*hostile, BOMB) for text in (bad, RIGHT)]
     found = marks(reward, texts)
-    assert found[1::2] == [1.0] * 4
-    assert found[0] == found[2] == found[4] == 0.0
-    counts = reward.counts()
-    assert counts.keys() == {"timeouts"}
-    assert counts["timeouts"] >= 2
+    assert found[1::2] == [1.0] * (len(hostile) + 1)
+    assert found[::2] == [0.0] * (len(hostile) + 1)
+    assert reward.counts() == {"timeouts": 1}
     assert time.monotonic() - start < 20
 
 
@@ -53,14 +57,14 @@ def test_code_in_a_completion_is_not_run(
     touched = tmp_path / "touched"
     call = f"__import__('os').system('touch {touched}')"
     wraps = ["%s", r"\boxed{%s}", "$%s$", "the answer is %s", r"\boxed{7+%s}", "1+%s", "(1).%s"]
-    assert set(marks(reward, [wrap % call for wrap in wraps])) <= {0.0, 1.0}
+    assert set(marks(reward, [wrap % call for wrap in wraps])) == {0.0}
     assert not touched.exists()
 
 
 def test_an_allocation_beyond_the_memory_limit_ends_the_item_and_the_next_one_is_judged() -> None:
     reward = Math(MathConfig(memory_mb=256, workers=1))
-    texts = [r"\boxed{2^{2^{31}}}", RIGHT]
-    items = [{"gold": "7", "text": text, "alarm": 99.0} for text in texts]
+    texts = [BOMB, RIGHT]
+    items = [{"gold": "7", "text": text, "tolerance": 0, "alarm": 99.0} for text in texts]
     try:
         memory, score = reward._pool.judge(items, 60.0)
         assert memory == Verdict("limit", None, "MemoryError")
@@ -122,7 +126,9 @@ def test_workers_end_when_the_parent_is_killed_even_in_the_middle_of_an_item(
         from rlkit.rewards.math import Math, MathConfig
         reward = Math(MathConfig(timeout=1.0, workers=2))
         reward(["p", "p"], [r"\boxed{7}"] * 2, answer=["7"] * 2)
-        texts = [f"9**9**9**9", "\\boxed{7}"]
+        total = "(a+b+c+d+g)"
+        bomb = f"{total}^{{70}} - {total}^{{69}}(a+b+c+d) - g{total}^{{69}} + 7"
+        texts = [f"\\boxed{{{bomb}}}", "\\boxed{7}"]
         threading.Thread(target=lambda: reward(["p", "p"], texts, answer=["7"] * 2)).start()
         while not any(w.item == 0 for w in reward._pool.workers):
             time.sleep(0.01)
@@ -144,3 +150,29 @@ def test_it_works_in_a_thread(reward: Math) -> None:
     thread.start()
     thread.join(60)
     assert results == [1.0, 0.0]
+
+
+@pytest.mark.slow
+def test_memory_of_the_workers_and_of_the_parent_stays_flat(reward: Math) -> None:
+    def resident_kb(pid: int | str) -> int:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+    def judge_batch(first: int) -> dict[int | str, int]:
+        golds = [str(n) for n in range(first, first + 2000)]
+        # A text of its own each, so that no cache answers; an odd one is wrong.
+        texts = [
+            rf"\boxed{{\frac{{{2 * n + n % 2}\sqrt{{3}}}}{{2\sqrt{{3}}}}}}" for n in map(int, golds)
+        ]
+        found = reward([""] * 2000, texts, answer=golds, completion_ids=[[]] * 2000)
+        assert found == [float(n % 2 == 0) for n in map(int, golds)]
+        pids: list[int | str] = ["self", *(worker.pid for worker in reward._pool.workers)]
+        return {pid: resident_kb(pid) for pid in pids}
+
+    judge_batch(10_000)
+    judge_batch(20_000)
+    before = judge_batch(30_000)
+    judge_batch(40_000)
+    after = judge_batch(50_000)
+    assert after.keys() == before.keys()
+    assert all(after[pid] - before[pid] < 4096 for pid in before)

@@ -55,19 +55,21 @@ def test_a_running_worker_refuses_side_effects_and_prints_nothing_but_replies(
         """
         from rlkit.rewards import math_worker
 
-        def matches(gold, text):
+        def matches(gold, text, tolerance):
             print("noise", flush=True)
-            return gold != "1" and bool(open(text, "w"))
+            return gold != "x" and bool(open(text, "w"))
 
         math_worker.matches = matches
         math_worker.main(None)
         """,
     )
-    out, err = running.communicate('{"gold": "2", "text": "touched", "alarm": 9}\n', timeout=60)
+    out, err = running.communicate(
+        '{"gold": "2", "text": "touched", "tolerance": 0, "alarm": 9}\n', timeout=60
+    )
     ready, reply = map(json.loads, out.splitlines())
     assert ready == {"ready": True}
-    refused = "PermissionError: the math worker may not use open"
-    assert reply == {"error": refused, "retire": False}
+    refused = "raised PermissionError: the math worker may not use open"
+    assert reply == {"limit": refused, "retire": False}
     assert not (tmp_path / "touched").exists()
     assert err == "noise\n"
 
@@ -78,7 +80,7 @@ def test_a_swallowed_memory_error_is_a_limit_unless_the_answer_is_right(tmp_path
         """
         from rlkit.rewards import math_worker
 
-        def hoard(gold, text):
+        def hoard(gold, text, tolerance):
             kept = []
             try:
                 while text == "large":
@@ -92,10 +94,10 @@ def test_a_swallowed_memory_error_is_a_limit_unless_the_answer_is_right(tmp_path
         math_worker.matches = hoard
         suspect = math_worker.limit_memory(1024)
         for gold, text in [("wrong", "small"), ("right", "small"), ("wrong", "large")]:
-            print(math_worker.judge(gold, text, suspect))
-        print(math_worker.judge("right", "small", suspect))
-        print(math_worker.judge("raises", "small", suspect))
-        print(math_worker.judge("wrong", "small", None))
+            print(math_worker.judge(gold, text, 0.0, suspect))
+        print(math_worker.judge("right", "small", 0.0, suspect))
+        print(math_worker.judge("raises", "small", 0.0, suspect))
+        print(math_worker.judge("wrong", "small", 0.0, None))
         """,
     )
     out, err = running.communicate(timeout=60)

@@ -1,0 +1,152 @@
+r"""Where a completion gives its answer: in its last box, else in a sentence that says so.
+
+Only what a reader would take for the final answer counts. Thinking, copies of the prompt, boxes
+before the last one, and numbers that merely occur in the text do not.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+
+CLOSED_THINKING = re.compile(r"</(?:think|thinking|thought|reasoning|scratchpad)>", re.I)
+OPEN_THINKING = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>", re.I)
+SPECIAL = re.compile(r"<\|[^|<>]{1,40}\|>|</s>")
+MIN_ECHO = 20
+"""A prompt of at least so many characters that a completion repeats is cut out of it."""
+BETWEEN_BOXES = re.compile(
+    r"(?:[\s,;$]|\\[()\[\],;:! ]|\\q?quad|\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\})*"
+)
+GLUED_BEFORE = re.compile(
+    r"(?:[=$(\[{,]\s*-|[+/^]|\\(?:cdot|times|pm|mp|sqrt|div|neq?|not)|!=|\bnot)\s*$|[-0-9]$"
+)
+GLUED_AFTER = re.compile(
+    r"\s*(?:[\^_!/+]|\*(?!\*)|-\s*[0-9\\]|\\(?:cdot|times|div|pi|sqrt|d?frac|pm|mp|circ)\b)"
+    r"|[a-zA-Z0-9(]|\s+(?:hundred|thousand|million|billion|trillion|dozen)\b"
+)
+PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
+MARKER = re.compile(
+    r"####|\banswer(?:\s+(?:is|are)\b\s*:?|\s*[:=])|\banswer\b(?=\s*(?:\$|\\\(|\\\[))", re.I
+)
+HEADING = re.compile(r"\bfinal answer(?:\*\*)?\s*:", re.I)
+SPAN = re.compile(
+    r"\$\$([^$]{1,2000})\$\$|\$((?:[^$\\]|\\.){1,2000})\$"
+    r"|\\\(((?:(?!\\\().){1,2000}?)\\\)|\\\[((?:(?!\\\[).){1,2000}?)\\\]",
+    re.S,
+)
+"""A formula between delimiters, of a length that keeps the search linear."""
+STATES = re.compile(r"(?:\bis|\bare|\bget|\bequals|[:=])\s*$", re.I)
+SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|。")
+DOUBTS = re.compile(
+    r"\b(?:not|or|nor|neither|either|maybe|perhaps|whether|if|asked?|unless|but|hundred|thousand"
+    r"|million|billion|trillion|dozen|percent|base|times|plus|minus|squared|cubed)\b|n't|[0-9$\\?%]",
+    re.I,
+)
+LEADING_NUMBER = re.compile(r"-?\$?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?=[\s,.]|$)")
+
+
+def spoken(text: str, prompt: str) -> str:
+    """The text without its thinking and without copies of the prompt.
+
+    A thinking part that never ends, also one that the prompt opened, holds no answer.
+    """
+    if OPEN_THINKING.search(prompt.rstrip()[-40:]) and not CLOSED_THINKING.search(text):
+        return ""
+    text = CLOSED_THINKING.split(text)[-1]
+    text = OPEN_THINKING.split(text)[0]
+    echo = prompt.strip()
+    return text.replace(echo, "\n") if len(echo) >= MIN_ECHO else text
+
+
+def boxes(text: str) -> list[tuple[int, int, str]]:
+    r"""Start, end and content of each outermost \boxed{...} with balanced braces, in order."""
+    opened: list[tuple[int, int] | None] = []
+    found: list[tuple[int, int, str]] = []
+    for brace in re.finditer(r"\\(?:boxed|fbox)\s*\{|\\?[{}]", text):
+        if "box" in brace[0]:
+            opened.append((brace.start(), brace.end()))
+        elif brace[0].endswith("{"):
+            opened.append(None)
+        elif opened and (start := opened.pop()) is not None:
+            del found[bisect_left(found, (start[0], 0, "")) :]
+            found.append((start[0], brace.end(), text[start[1] : brace.end() - 1]))
+    return found
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last \boxed{...}, or None; boxes next to each other are one list.
+
+    Boxes are next to each other when only blanks, commas, "and" or "or" stand between them. A box
+    that is part of a larger expression (2\boxed{3}, \boxed{3}^2) is no answer: "".
+    """
+    found = boxes(text)
+    if not found:
+        return None
+    first = len(found) - 1
+    while first and BETWEEN_BOXES.fullmatch(text, found[first - 1][1], found[first][0]):
+        first -= 1
+    start, end = found[first][0], found[-1][1]
+    before, after = text[max(0, start - 30) : start], text[end : end + 30]
+    if GLUED_BEFORE.search(before) or GLUED_AFTER.match(after):
+        return ""
+    contents = list(dict.fromkeys(content.strip() for _, _, content in found[first:]))
+    percent = r"\%" if PERCENT_AFTER.match(after) else ""
+    return ", ".join(contents) + percent
+
+
+def answer_of(text: str) -> str | None:
+    """The answer a text gives, None where it gives none.
+
+    In this order: its last box; what follows the last "answer is", "Answer:" or "####"; a formula
+    at the end of its last sentence behind "is", "=" or ":". A heading "Final Answer:" behind the
+    last box starts the text anew.
+    """
+    text = SPECIAL.split(text)[0]
+    headings = list(HEADING.finditer(text))
+    if headings and not boxes(text[headings[-1].start() :]):
+        return after_marker(MARKER.split(text[headings[-1].start() :])[-1])
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return boxed
+    markers = list(MARKER.finditer(text))
+    return after_marker(text[markers[-1].end() :]) if markers else at_the_end(text)
+
+
+def after_marker(text: str) -> str | None:
+    """The answer at the start of a text: a formula, a number, or the whole sentence."""
+    text = text.lstrip().replace("**", "")
+    span = SPAN.match(text)
+    if span is not None:
+        rest = SENTENCE_END.split(text[span.end() :])[0]
+        percent = PERCENT_AFTER.match(rest)
+        if percent is not None:
+            return inside(span) + r"\%"
+        return None if DOUBTS.search(rest) else inside(span)
+    end = SENTENCE_END.search(text)
+    sentence = text[: end.start()].strip() if end else text.strip()
+    if end and end[0] == "?":
+        return None
+    number = LEADING_NUMBER.match(sentence)
+    rest = sentence[number.end() :] if number else ""
+    if number and re.match(r"\s*[a-z]{3}|,", rest) and not DOUBTS.search(rest):
+        return number[0].rstrip(",")
+    return sentence or None
+
+
+def at_the_end(text: str) -> str | None:
+    """The formula that ends a text, if its last sentence says that this "is" the answer."""
+    text = text.rstrip().rstrip(".").rstrip()
+    spans = list(SPAN.finditer(text))
+    if not spans or spans[-1].end() != len(text):
+        return None
+    before = text[: spans[-1].start()]
+    sentence = re.split(r"[.!?]\s|\n\s*\n", SPAN.sub("it", before))[-1]
+    asserted = STATES.search(before) and not re.search(
+        r"\b(?:not|if|whether|asked?|maybe|perhaps|or)\b|n't", sentence, re.I
+    )
+    return inside(spans[-1]) if asserted else None
+
+
+def inside(span: re.Match[str]) -> str:
+    """The formula between its delimiters."""
+    return next(group for group in span.groups() if group is not None).strip()
