@@ -63,7 +63,7 @@ def run(algorithm: str, seed: int) -> dict[str, Any]:
         | {"correction": "+".join(config.get("correction") or {})},
         "before": before,
         "after": after,
-        "first": steps[0]["reward/mean"],
+        "first": steps[0].get("reward/mean", math.nan),
         "last": steps[-1]["reward/mean"],
         "responses": steps[-1]["rollouts/total"],
         "finite": len(steps) == STEPS and all(math.isfinite(v) for v in numbers),

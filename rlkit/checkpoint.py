@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _TENSOR = "$tensor"
 _NAME = re.compile(r"checkpoint-(\d+)$")
@@ -121,28 +122,58 @@ def load_rng_state(state: State) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+class CheckpointError(Exception):
+    """A checkpoint could not be written."""
+
+
 def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
     """Make `checkpoint-<step>`.
 
-    `write` fills a temporary folder, which then gets its manifest and its name.
+    `write` fills a temporary folder, which then gets its manifest and its name. Raises
+    CheckpointError when that fails, with nothing left behind and older checkpoints as they were.
     """
-    final = folder / f"checkpoint-{step}"
     temporary = folder / f".checkpoint-{step}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write(temporary)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        _seal(temporary, step)
+        return _put_in_place(temporary, folder / f"checkpoint-{step}")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CheckpointError(reason) from error
+
+
+def _seal(temporary: Path, step: int) -> None:
+    """Write the manifest, last, and everything through to the disk."""
     files = sorted(p for p in temporary.rglob("*") if p.is_file())
     digests = {str(p.relative_to(temporary)): _sha256(p) for p in files}
-    for path in files:
-        _sync(path)
     manifest = temporary / MANIFEST
     manifest.write_text(json.dumps({"format": FORMAT, "step": step, "files": digests}, indent=1))
-    _sync(manifest)
+    folders = [p for p in temporary.rglob("*") if p.is_dir()]
+    for path in (*files, *folders, manifest, temporary):
+        _sync(path)
+
+
+def _put_in_place(temporary: Path, final: Path) -> Path:
+    """Give the folder its name; one that has it already, from before a resume, gives way."""
     if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _sync(folder)
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+        temporary.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.rename(final)
+    _sync(final.parent)
     return final
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run had begun to write or remove."""
+    for path in (*folder.glob(".checkpoint-*.tmp"), *folder.glob(".checkpoint-*.old")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -162,19 +193,32 @@ def checkpoint_step(path: Path) -> int:
         raise UserError(
             f"{path} is not a complete checkpoint: its {MANIFEST} cannot be read"
         ) from error
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"{path} was written by another version of rlkit, which this one cannot read"
+        )
     for name, digest in manifest["files"].items():
         if not (path / name).is_file() or _sha256(path / name) != digest:
             raise UserError(
                 f"{path} is damaged: {name} is missing or changed; remove that checkpoint folder"
             )
     step: int = manifest["step"]
+    named = _NAME.search(path.name)
+    if named and int(named[1]) != step:
+        raise UserError(f"{path} is damaged: its {MANIFEST} speaks of step {step}")
     return step
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
+def prune(folder: Path, keep: int, best: int | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints and the one of step `best`.
+
+    A checkpoint is renamed before it is removed, so that none is ever half there.
+    """
     for path in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+        if path.name != f"checkpoint-{best}":
+            old = path.with_name(f".{path.name}.old")
+            path.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

@@ -46,7 +46,7 @@ class TrainConfig(PartConfig):
     """Passes over each step's batch (the update-to-data ratio)."""
     micro_batch_tokens: Positive = 16384
     """Padded prompt and response tokens of one forward and backward; the gradient does not depend
-    on it."""
+    on it. Halved where memory does not suffice."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate of AdamW."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -57,6 +57,9 @@ class TrainConfig(PartConfig):
     """AdamW's decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
+    max_skipped_steps: Positive = 5
+    """Optimiser steps in a row whose loss or gradient is not finite before the run stops; each is
+    skipped, and its responses are written to nonfinite/."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Training steps over which the learning rate rises linearly from 0."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
@@ -103,7 +106,10 @@ class CheckpointConfig(PartConfig):
     every: Positive | None = 50
     """Training steps between checkpoints; null = only at the end."""
     keep: Positive = 2
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk, besides the one of the best evaluation."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """What the run does when a checkpoint cannot be written (a full disk): say so and go on, or
+    stop. What was saved before stays in either case."""
 
 
 class StageConfig(PartConfig):
@@ -125,6 +131,9 @@ class RunConfig(PartConfig):
     resume: str = "never"
     """never = refuse a folder that holds a run; auto = continue it from its newest complete
     checkpoint, or start over when there is none; a path = continue from that checkpoint folder."""
+    resume_force: tuple[str, ...] = ()
+    """Keys of the configuration that may differ from the checkpoint's although they change what the
+    run computes."""
     dry_run: bool = False
     """Compose, validate and print the plan, then stop without writing anything."""
     plugins: tuple[str, ...] = ()

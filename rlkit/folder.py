@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rlkit.checkpoint import checkpoint_step, list_checkpoints
+from rlkit.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
 from rlkit.errors import UserError
 
 
@@ -22,16 +24,48 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
+        self.notes: list[str] = []
+        """What the user should know of how the folder was found."""
+        self._lock: int | None = None
 
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         return self.metrics.exists() or bool(list_checkpoints(self.path))
+
+    def lock(self) -> None:
+        """Hold the folder for this process until it ends. Raises UserError where another one does.
+
+        The system gives the lock back when the process dies, however it dies.
+        """
+        if self._lock is not None:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(f"output_dir={self.path} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise UserError(
+                f"another run is at work in {self.path}; wait for it or choose another output_dir"
+            ) from None
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Let others have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def find_checkpoint(self, resume: str) -> Path | None:
         """The checkpoint to continue from, if any.
 
         Raises UserError where `resume` forbids or finds none.
         """
+        if self.path.is_dir():
+            self.lock()
         if resume == "never":
             if self.holds_run():
                 raise UserError(
@@ -40,8 +74,7 @@ class RunFolder:
                 )
             return None
         if resume == "auto":
-            found = list_checkpoints(self.path)
-            return found[-1] if found else None
+            return self._newest_whole()
         path = Path(resume)
         if not path.is_dir():
             raise UserError(
@@ -57,6 +90,25 @@ class RunFolder:
             )
         return checkpoint
 
+    def _newest_whole(self) -> Path | None:
+        """The newest checkpoint whose files are what it lists; the damaged ones are noted."""
+        found = list_checkpoints(self.path)
+        for checkpoint in reversed(found):
+            try:
+                checkpoint_step(checkpoint)
+            except UserError as error:
+                self.notes.append(f"{error}.")
+                continue
+            if self.notes:
+                self.notes.append(f"Going on from {checkpoint}.")
+            return checkpoint
+        if found:
+            raise UserError(
+                f"no checkpoint in {self.path} is whole ({self.notes[0].rstrip('.')}); start again "
+                "in another output_dir"
+            )
+        return None
+
     def open(
         self,
         config: Mapping[str, Any],
@@ -65,6 +117,8 @@ class RunFolder:
         step: int,
     ) -> None:
         """Create the folder, describe the run in it, cut the metrics to the checkpoint's step."""
+        self.lock()
+        remove_leftovers(self.path)
         (self.path / "completions").mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
@@ -78,7 +132,9 @@ class RunFolder:
                     break
                 if record["step"] <= step:
                     kept.append(line)
-        self.metrics.write_text("".join(f"{line}\n" for line in kept))
+        cut = self.metrics.with_suffix(".tmp")
+        cut.write_text("".join(f"{line}\n" for line in kept))
+        cut.replace(self.metrics)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one object to metrics.jsonl."""
@@ -95,6 +151,15 @@ class RunFolder:
         """Write the responses a step trained on."""
         lines = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         (self.path / "completions" / f"step-{step}.jsonl").write_text(lines)
+
+    def write_nonfinite(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Write the responses of updates that were skipped."""
+        path = self.path / "nonfinite" / f"step-{step}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        )
+        return path
 
     def tracker_ids(self) -> dict[str, str]:
         """The ids under which trackers continue this run."""

@@ -20,10 +20,14 @@ from rlkit.folder import RunFolder
 from rlkit.hydra_groups import configs_folder, import_before_compose
 from rlkit.messages import MAPPED, one_line
 from rlkit.report import write_report
+from rlkit.resume import check_config, save_config
 from rlkit.stages import stage_configs
+from rlkit.stopping import StopRequest, resume_command, stop_on_signals
 from rlkit.trainer import Session, Trainer, load_counters
 
 USER_ERROR = 2
+INTERRUPTED = 130
+"""What a shell calls a command that Ctrl-C ended."""
 
 
 def train(
@@ -45,15 +49,31 @@ def train(
         for line in account(parts):
             whole.trackers["console"].message(line)
         return folder.path
-    checkpoint = folder.find_checkpoint(whole.config.resume)
-    first = load_counters(checkpoint).stage if checkpoint is not None else 0
-    session = open_session(parts[first], checkpoint)
     try:
-        _train_stages(whole, parts, session, overrides, checkpoint)
+        _continue_or_begin(whole, parts, folder, overrides)
     finally:
         for part in parts:
             close(part)
+        folder.unlock()
     return folder.path
+
+
+def _continue_or_begin(
+    whole: Composition, parts: Sequence[Composition], folder: RunFolder, overrides: Sequence[str]
+) -> None:
+    checkpoint = folder.find_checkpoint(whole.config.resume)
+    for note in folder.notes:
+        whole.trackers["console"].message(note)
+    if checkpoint is not None:
+        check_config(checkpoint, whole.raw)
+    first = load_counters(checkpoint).stage if checkpoint is not None else 0
+    session = open_session(parts[first], checkpoint)
+    session.folder = folder
+    request = StopRequest()
+    session.stop = request
+    session.describe = lambda path: save_config(path, whole.raw)
+    with stop_on_signals(request, whole.trackers["console"].message):
+        _train_stages(whole, parts, session, overrides, checkpoint)
 
 
 def components_of_stages(parts: Sequence[Composition]) -> dict[str, Any]:
@@ -91,26 +111,45 @@ def _train_stages(
             run_id = tracker.start(str(folder.path), raw, ids.get(name))
             ids |= {name: run_id} if run_id is not None else {}
         folder.save_tracker_ids(ids)
-        trainer.run()
-        for part in parts[trainer.count.stage + 1 :]:
-            session = open_session(part, None, session.policy)
-            session.trackers = whole.trackers
+        complete = trainer.run()
+        for part in parts[trainer.count.stage + 1 :] if complete else ():
+            session = next_session(session, part)
             trainer = Trainer(session, trainer.count.next_stage())
-            trainer.run()
+            complete = trainer.run()
+            if not complete:
+                break
         failed = False
     finally:
         for tracker in whole.trackers.values():
             tracker.close(failed=failed)
-    before, after = folder.first_and_last("eval/pass@1")
-    print(
-        f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out pass@1 "
-        f"{before:.3f} -> {after:.3f}. Report: {write_report(folder.path)}"
-    )
+    if complete:
+        before, after = folder.first_and_last("eval/pass@1")
+        print(
+            f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out "
+            f"pass@1 {before:.3f} -> {after:.3f}. Report: {write_report(folder.path)}"
+        )
+    else:
+        print(
+            f"Stopped after step {trainer.count.done} of {steps}, saved. To go on: "
+            + resume_command(overrides, whole.config.output_dir)
+        )
+        raise Stopped
+
+
+def next_session(session: Session, part: Composition) -> Session:
+    """The session of the next stage, on the policy of the one before and in the same run."""
+    following = open_session(part, None, session.policy)
+    for name in ("folder", "trackers", "stop", "describe"):
+        setattr(following, name, getattr(session, name))
+    return following
 
 
 def job(config: DictConfig) -> None:
     """One Hydra job. A user's mistake leaves here, before Hydra can add lines of its own to it."""
-    status = guarded(lambda: _job(config))
+    try:
+        status = guarded(lambda: _job(config))
+    except Stopped:
+        sys.exit(0)  # ends a sweep too
     if status:
         sys.exit(status)
 
@@ -128,6 +167,10 @@ def _job(config: DictConfig) -> None:
     train(raw, overrides, list(stage_configs(raw, overrides)))
 
 
+class Stopped(Exception):
+    """The run was asked to stop, and did."""
+
+
 def guarded(call: Callable[[], None]) -> int:
     """Run `call`; a user's mistake becomes one line and status 2."""
     if os.environ.get("RLKIT_DEBUG"):
@@ -139,6 +182,11 @@ def guarded(call: Callable[[], None]) -> int:
     except MAPPED as error:
         print(f"rlkit: {one_line(error)}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:
+        print(
+            "rlkit: stopped at once; go on from the last checkpoint: resume=auto", file=sys.stderr
+        )
+        return INTERRUPTED
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

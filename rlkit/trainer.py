@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from rlkit.batch import Group, Request, Score
 from rlkit.checkpoint import (
+    CheckpointError,
     load_rng_state,
     load_tree,
     prune,
@@ -53,9 +55,13 @@ class Session:
     folder: RunFolder
     trackers: Mapping[str, Tracker]
     sections: Mapping[str, Part[Any]]
-    """Parts by their config section, for schedules that set fields."""
+    """Parts by their config section: schedules set their fields, checkpoints keep their state."""
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     """Scalar schedules by the field they set ("anchor.beta")."""
+    stop: Callable[[], bool] = lambda: False
+    """Asked after each step: whether to end the run there, with a checkpoint."""
+    describe: Callable[[Path], None] = lambda checkpoint: None
+    """Writes what a checkpoint says of its run besides the state."""
 
 
 @dataclass
@@ -76,6 +82,10 @@ class Counters:
     metrics: dict[str, float] = field(default_factory=dict)
     eval: dict[str, float] = field(default_factory=dict)
     eval_step: int = 0
+    best: float | None = None
+    """The best evaluation (pass@1) that has a checkpoint."""
+    best_step: int | None = None
+    """The step of that checkpoint."""
     values: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -109,8 +119,12 @@ class Trainer:
         )
         self.seconds: dict[str, float] = {}
 
-    def run(self) -> None:
-        """Train from where the counters stand to the last step of the stage."""
+    def run(self) -> bool:
+        """Train from where the counters stand to the last step of the stage.
+
+        Returns whether it got there; otherwise the session was asked to stop, and a checkpoint
+        holds what was done.
+        """
         evaluation, checkpoint = self.s.config.eval.every, self.s.config.checkpoint.every
         if self.count.step == 0:
             self.parts.anchor.rebase(self.s.policy)
@@ -123,8 +137,12 @@ class Trainer:
             last, done = step == self.train.steps, self.count.done
             if last or (evaluation and done % evaluation == 0):
                 self._evaluate()
-            if last or (checkpoint and done % checkpoint == 0):
-                self.save()
+            stopping = self.s.stop() and not last
+            if last or stopping or (checkpoint and done % checkpoint == 0):
+                self.save(needed=last or stopping)
+            if stopping:
+                return False
+        return True
 
     def _train_step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
@@ -138,15 +156,17 @@ class Trainer:
         batch = self._prepare(groups, step)
         anchor.before_step(policy, step)
         metrics, scores = self._update(batch, phase, step)
+        rows = completion_rows(groups, step, policy.tokenizer)
+        self._report_skipped(rows)
         anchor.after_step(policy, step, metrics)
         buffer.add(fresh.groups, step)
         buffer.observe(scores)
         self._sync(step + 1)
-        rows = completion_rows(groups, step, policy.tokenizer)
         self.s.folder.write_completions(self.count.offset + step, rows)
         self._tally(fresh, batch)
         metrics |= fresh.metrics() | self._figures(batch, phase, step)
-        return metrics | self._times(time.perf_counter() - started, batch)
+        metrics |= self._times(time.perf_counter() - started, batch)
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def _apply(self, phase: Phase) -> None:
         """Carry out the phase's events and remember where the run is."""
@@ -208,9 +228,13 @@ class Trainer:
         with self._timed("forward"):
             groups = [Group(prompt=self.s.prompts.get(s.prompt_id), samples=[s]) for s in wanted]
             tokens, rows = collate(groups, step).tokens, torch.arange(len(wanted))
-            budget, policy = self.train.micro_batch_tokens, self.s.policy
-            logp = by_rows(policy.logp, tokens, rows, budget)
-            entropy = by_rows(lambda t: policy.terms(t, "value").entropy, tokens, rows, budget)
+            micro, policy = self.updater.micro, self.s.policy
+            logp = micro.run(lambda budget: by_rows(policy.logp, tokens, rows, budget))
+            entropy = micro.run(
+                lambda budget: by_rows(
+                    lambda t: policy.terms(t, "value").entropy, tokens, rows, budget
+                )
+            )
         scores = {}
         for i, sample in enumerate(wanted):
             length = len(sample.response_ids)
@@ -221,13 +245,15 @@ class Trainer:
 
     def _prepare(self, groups: Sequence[Group], step: int) -> TrainBatch:
         with self._timed("forward"):
-            return prepare(
-                groups,
-                step,
-                self.parts,
-                self.s.policy,
-                self.updater.critic,
-                Forwards(budget=self.train.micro_batch_tokens, exact=self.s.engine.exact),
+            return self.updater.micro.run(
+                lambda budget: prepare(
+                    groups,
+                    step,
+                    self.parts,
+                    self.s.policy,
+                    self.updater.critic,
+                    Forwards(budget=budget, exact=self.s.engine.exact),
+                )
             )
 
     def _update(
@@ -237,6 +263,21 @@ class Trainer:
             return self.updater.run(
                 batch, phase.updates_per_batch or self.train.updates_per_batch, step
             )
+
+    def _report_skipped(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write down the responses of skipped updates; end the run where it is stuck."""
+        updater, step = self.updater, self.count.done + 1
+        if not updater.offending:
+            return
+        path = self.s.folder.write_nonfinite(
+            step, [rows[i] for i in sorted(set(updater.offending))]
+        )
+        if updater.is_stuck:
+            raise UserError(
+                f"step {step}: {updater.skipped_in_a_row} updates in a row had a loss or gradient "
+                f"that is not finite; lower train.learning_rate, or see their responses in {path}"
+            )
+        self._say(f"Step {step}: an update was skipped, not finite; its responses are in {path}.")
 
     def _sync(self, step: int) -> None:
         with self._timed("sync"):
@@ -301,10 +342,35 @@ class Trainer:
         for tracker in self.s.trackers.values():
             tracker.log(self.count.done, metrics)
 
-    def save(self) -> Path:
-        """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep."""
+    def _say(self, line: str) -> None:
+        """Tell the user."""
+        for tracker in self.s.trackers.values():
+            tracker.message(line)
 
+    def save(self, *, needed: bool) -> None:
+        """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep.
+
+        One that cannot be written ends the run if checkpoint.on_error says so, or if it is needed:
+        the last one, without which the work since the one before would be lost.
+        """
+        config, count = self.s.config.checkpoint, self.count
+        before = count.best, count.best_step
+        if count.eval_step == count.done and count.eval["eval/pass@1"] >= (count.best or 0.0):
+            count.best, count.best_step = count.eval["eval/pass@1"], count.done
+        try:
+            self._write()
+        except CheckpointError as error:
+            count.best, count.best_step = before
+            line = f"checkpoint-{count.done} could not be written ({error}); those before it stay."
+            if needed or config.on_error == "stop":
+                raise UserError(line + " Make room and go on with resume=auto.") from error
+            self._say(line)
+            return
+        prune(self.s.folder.path, config.keep, count.best_step)
+
+    def _write(self) -> None:
         def write(folder: Path) -> None:
+            self.s.describe(folder)
             self.s.policy.model.save_pretrained(folder)
             self.s.policy.tokenizer.save_pretrained(folder)
             state = folder / "state"
@@ -312,9 +378,7 @@ class Trainer:
             for name, tree in self._state().items():
                 save_tree(state / name, tree)
 
-        path = write_checkpoint(self.s.folder.path, self.count.done, write)
-        prune(self.s.folder.path, self.s.config.checkpoint.keep)
-        return path
+        write_checkpoint(self.s.folder.path, self.count.done, write)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint; the policy's weights have been loaded from it already."""
@@ -325,12 +389,19 @@ class Trainer:
         self.s.prompts.load_state_dict(state["prompts"])
         self.s.buffer.load_state_dict(state["buffer"])
         self.s.schedule.load_state_dict(state["schedule"])
-        self.parts.advantage.load_state_dict(state["advantage"])
+        for name, part in self._others().items():
+            part.load_state_dict(state["parts"][name])
         self.parts.anchor.restore(self.s.policy, state["anchor"])
         for name, value in self.count.values.items():
             self._set_field(name, value)
         load_rng_state(state["rng"])
         self.s.engine.sync(self.count.step + 1)
+
+    def _others(self) -> dict[str, Part[Any]]:
+        """Parts that keep their state like any other: the loss, the advantage, the rewards."""
+        named = {n: p for n, p in self.s.sections.items() if n not in ("buffer", "anchor")}
+        rewards = self.s.collector.rewards.rewards
+        return named | {f"reward.{name}": reward for name, reward in rewards.items()}
 
     def _state(self) -> dict[str, dict[str, Any]]:
         return {
@@ -339,7 +410,7 @@ class Trainer:
             "prompts": self.s.prompts.state_dict(),
             "buffer": self.s.buffer.state_dict(),
             "schedule": self.s.schedule.state_dict(),
-            "advantage": self.parts.advantage.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self._others().items()},
             "anchor": self.parts.anchor.state_dict(),
             "rng": rng_state(),
         }

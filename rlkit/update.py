@@ -5,6 +5,7 @@ Passes, minibatches, micro-batches, optimiser steps of the policy and the critic
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 
@@ -15,8 +16,8 @@ from rlkit.batch import PolicyTerms, Score
 from rlkit.checkpoint import load_optimizer_state, optimizer_state
 from rlkit.config import RunConfig, TrainConfig
 from rlkit.critic import Critic
-from rlkit.errors import UserError
 from rlkit.interfaces import State
+from rlkit.memory import MicroBatches
 from rlkit.objective import MetricSums, Objective
 from rlkit.ops import effective_sample_size, kl_value, masked_mean, stream_rng
 from rlkit.policy import EntropyMode, Policy
@@ -49,6 +50,10 @@ class Updater:
         self.policy = policy
         self.parts = parts
         self.critic = Critic(policy.model) if parts.advantage.needs_critic else None
+        self.micro = MicroBatches(config.train.micro_batch_tokens)
+        self.skipped_in_a_row = 0
+        self.offending: list[int] = []
+        """Rows of this step's batch whose minibatch gave no finite loss or gradient."""
         self.objective = Objective(
             parts.loss, parts.corrections, parts.anchor, max_completion_length=max_completion_length
         )
@@ -72,20 +77,30 @@ class Updater:
         """
         self._set_learning_rate(step)
         self.objective.step, self.objective.metrics = step, MetricSums()
+        self.offending = []
         seen = (torch.zeros_like(batch.values), torch.zeros_like(batch.values))
         steps: list[tuple[float, float]] = []
         critic = MetricSums()
-        for number in range(passes):
-            for rows in self._minibatches(batch, step, number):
-                steps.append(self._policy_step(batch, rows, seen if number == 0 else None))
-                if self.critic is not None:
-                    self._critic_step(batch, rows, critic)
+        updates = ((n, rows) for n in range(passes) for rows in self._minibatches(batch, step, n))
+        skipped = 0
+        for number, rows in updates:
+            done = self._policy_step(batch, rows, seen if number == 0 else None)
+            if done is not None:
+                steps.append(done)
+            else:
+                skipped += 1
+                self.offending += rows.tolist()
+            if self.is_stuck:
+                break
+            if self.critic is not None:
+                self._critic_step(batch, rows, critic)
         mask, behavior = batch.loss.mask, batch.loss.behavior_logp
         known = mask & ~batch.loss.expert[:, None]
         metrics = {
             **self.objective.metrics.means(),
-            "policy/loss": sum(loss for loss, _ in steps) / len(steps),
-            "policy/grad_norm": sum(norm for _, norm in steps) / len(steps),
+            **means_of(steps),
+            "policy/skipped_steps": skipped,
+            "memory/micro_batch_tokens": self.micro.tokens,
             "policy/lr": self.optimizer.param_groups[0]["lr"],
             "policy/entropy": float(masked_mean(seen[1], mask)),
             "off_policy/ess": float(
@@ -98,11 +113,23 @@ class Updater:
             metrics["critic/explained_variance"] = explained_variance(
                 batch.values, batch.returns, mask
             )
-        return metrics, scores_of(batch, *seen)
+        scores = scores_of(batch, *seen)
+        for row in self.offending:
+            scores.pop(batch.samples[row].sample_id, None)
+        return metrics, scores
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether too many steps in a row were skipped."""
+        return self.skipped_in_a_row >= self.config.max_skipped_steps
 
     def state_dict(self) -> State:
-        """Optimisers and critic."""
-        state: State = {"optimizer": optimizer_state(self.optimizer)}
+        """Optimisers and critic, and what was learned of the memory."""
+        state: State = {
+            "optimizer": optimizer_state(self.optimizer),
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "halvings": self.micro.halvings,
+        }
         if self.critic is not None and self.critic_optimizer is not None:
             state["critic"] = dict(self.critic.state_dict())
             state["critic_optimizer"] = optimizer_state(self.critic_optimizer)
@@ -111,6 +138,8 @@ class Updater:
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         load_optimizer_state(self.optimizer, state["optimizer"])
+        self.skipped_in_a_row, self.micro.halvings = state["skipped_in_a_row"], state["halvings"]
+        self.micro.tokens = max(1, self.micro.tokens // 2**self.micro.halvings)
         if self.critic is not None and self.critic_optimizer is not None:
             self.critic.load_state_dict(state["critic"])
             load_optimizer_state(self.critic_optimizer, state["critic_optimizer"])
@@ -143,8 +172,8 @@ class Updater:
 
     def _policy_step(
         self, batch: TrainBatch, rows: Tensor, seen: Sequence[Tensor] | None
-    ) -> tuple[float, float]:
-        """One optimiser step on a minibatch: its loss and gradient norm."""
+    ) -> tuple[float, float] | None:
+        """One optimiser step on a minibatch: its loss and gradient norm; None if it was skipped."""
         mode: EntropyMode = "value" if seen is not None else "none"
         mode = "gradient" if self.parts.needs("entropy") else mode
         length = batch.values.shape[1]
@@ -162,38 +191,66 @@ class Updater:
                 entropy=torch.nn.functional.pad(terms.entropy, wider),
             )
 
-        self.optimizer.zero_grad(set_to_none=True)
-        splits = split_rows(batch.tokens.lengths[rows], self.config.micro_batch_tokens)
         minibatch = batch.loss.rows(rows).to(self.policy.device)
-        value = self.objective.backward(forward, minibatch, splits)
+        before = copy.deepcopy(self.objective.metrics)
+
+        def backward(tokens: int) -> float:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.objective.metrics = copy.deepcopy(before)
+            splits = split_rows(batch.tokens.lengths[rows], tokens)
+            return self.objective.backward(forward, minibatch, splits)
+
+        value = self.micro.run(backward)
         norm = torch.nn.utils.clip_grad_norm_(
             self.policy.model.parameters(), self.config.max_grad_norm
-        )
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
-            raise UserError(
-                f"the loss ({value}) or the gradient's norm ({norm.item()}) is not finite; "
-                "lower train.learning_rate or look at the last step's completions"
-            )
+        ).item()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            self.objective.metrics = before
+            self.skipped_in_a_row += 1
+            return None
+        self.skipped_in_a_row = 0
         self.optimizer.step()
-        return value, norm.item()
+        return value, norm
 
     def _critic_step(self, batch: TrainBatch, rows: Tensor, sums: MetricSums) -> None:
         """One optimiser step of the critic on the mean of its loss over the minibatch's tokens."""
         assert self.critic is not None and self.critic_optimizer is not None
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        tokens = batch.loss.mask[rows].sum()
-        for part in split_rows(batch.tokens.lengths[rows], self.config.micro_batch_tokens):
-            chosen = rows[part]
-            values = self.critic(batch.tokens.rows(chosen))
-            old, returns, mask = (
-                x[chosen, : values.shape[1]].to(values.device)
-                for x in (batch.values, batch.returns, batch.loss.mask)
-            )
-            loss, clipped = self.parts.advantage.value_loss(values, old, returns)
-            (torch.where(mask, loss, 0.0).sum() / tokens.to(values.device)).backward()  # type: ignore[no-untyped-call]
-            sums.add({"loss": loss.detach(), "clip_fraction": clipped.detach()}, mask)
-        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.max_grad_norm)
-        self.critic_optimizer.step()
+        critic, optimizer = self.critic, self.critic_optimizer
+        valid = batch.loss.mask[rows].sum()
+
+        def backward(tokens: int) -> MetricSums:
+            optimizer.zero_grad(set_to_none=True)
+            found = copy.deepcopy(sums)
+            for part in split_rows(batch.tokens.lengths[rows], tokens):
+                chosen = rows[part]
+                values = critic(batch.tokens.rows(chosen))
+                old, returns, mask = (
+                    x[chosen, : values.shape[1]].to(values.device)
+                    for x in (batch.values, batch.returns, batch.loss.mask)
+                )
+                loss, clipped = self.parts.advantage.value_loss(values, old, returns)
+                (torch.where(mask, loss, 0.0).sum() / valid.to(values.device)).backward()  # type: ignore[no-untyped-call]
+                found.add({"loss": loss.detach(), "clip_fraction": clipped.detach()}, mask)
+            return found
+
+        found = self.micro.run(backward)
+        norm = torch.nn.utils.clip_grad_norm_(critic.parameters(), self.config.max_grad_norm)
+        if not math.isfinite(norm.item()):
+            optimizer.zero_grad(set_to_none=True)
+            return
+        sums.sums, sums.counts = found.sums, found.counts
+        optimizer.step()
+
+
+def means_of(steps: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """The mean loss and gradient norm of the optimiser steps that were taken, if any."""
+    if not steps:
+        return {}
+    return {
+        "policy/loss": sum(loss for loss, _ in steps) / len(steps),
+        "policy/grad_norm": sum(norm for _, norm in steps) / len(steps),
+    }
 
 
 def scores_of(batch: TrainBatch, logp: Tensor, entropy: Tensor) -> dict[int, Score]:

@@ -241,7 +241,7 @@ def test_a_resumed_run_continues_exactly(algorithm: str, tmp_path: Path) -> None
     assert same(weights(whole), weights(part))
     again = run(*SMALL, *common, "train.steps=5", "resume=auto", "output_dir=part", cwd=tmp_path)
     assert again.status == 0 and "is finished" in again.out
-    assert sorted(p.name for p in part.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
+    assert {p.name for p in part.glob("checkpoint-*")} >= {"checkpoint-4", "checkpoint-5"}
 
 
 def test_a_run_killed_between_checkpoints_repeats_the_lost_steps_once(tmp_path: Path) -> None:

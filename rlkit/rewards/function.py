@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import queue
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import Field
 
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RewardConfig
 
 RewardFunction = Callable[..., Any]
+T = TypeVar("T")
 
 
-class FunctionReward(Reward[RewardConfig]):
+class FunctionConfig(RewardConfig):
+    """Settings of a function as a reward."""
+
+    time_limit: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds one call, a step's responses, may take before the run stops; null = no limit, and the
+    function is called in the main thread."""
+
+
+class FunctionReward(Reward[FunctionConfig]):
     """Calls the function with the keyword arguments it takes, and runs it when it is async."""
 
-    Config = RewardConfig
+    Config = FunctionConfig
     function: ClassVar[RewardFunction]
 
     def __call__(
@@ -27,11 +40,17 @@ class FunctionReward(Reward[RewardConfig]):
         """What the function returns. Raises UserError when it needs a column that is not there."""
         function = type(self).function
         offered = {"prompts": prompts, "completions": completions, **columns}
-        result = function(**accepted(function, offered))
-        if inspect.isawaitable(result):
-            result = run_awaitable(result)
-        values: list[float | None] = result
-        return values
+        arguments = accepted(function, offered)
+
+        def call() -> list[float | None]:
+            result = function(**arguments)
+            values: list[float | None] = (
+                run_awaitable(result) if inspect.isawaitable(result) else result
+            )
+            return values
+
+        limit = self.config.time_limit
+        return call() if limit is None else within(limit, type(self).__name__, call)
 
 
 @cache
@@ -73,6 +92,31 @@ def accepted(function: RewardFunction, offered: dict[str, Any]) -> dict[str, Any
             f"task nor passed by the run; there are: {', '.join(sorted(offered))}"
         )
     return taken
+
+
+def within(seconds: float, name: str, call: Callable[[], T]) -> T:
+    """What `call` returns or raises. Raises UserError when it takes longer.
+
+    It runs in a thread, which cannot be ended, but does not keep the process alive either.
+    """
+    answer: queue.Queue[Future[T]] = queue.Queue()
+
+    def work() -> None:
+        future: Future[T] = Future()
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+        answer.put(future)
+
+    threading.Thread(target=work, name=f"reward {name}", daemon=True).start()
+    try:
+        return answer.get(timeout=seconds).result()
+    except queue.Empty:
+        raise UserError(
+            f"reward '{name}' has not answered within {seconds:g} s; mend it, or raise "
+            f"reward.{name}.time_limit"
+        ) from None
 
 
 def run_awaitable(awaitable: Awaitable[Any]) -> Any:

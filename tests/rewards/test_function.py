@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.interfaces import Reward, RewardConfig
+from rlkit.interfaces import Reward
 from rlkit.registry import from_import_path
-from rlkit.rewards.function import reward_class
+from rlkit.rewards.function import FunctionConfig, reward_class
 
 
 def brevity(completions, **kwargs):
@@ -43,13 +43,13 @@ def call(function) -> list:
 def test_the_class_is_a_reward_named_after_the_function() -> None:
     cls = reward_class(brevity)
     assert issubclass(cls, Reward)
-    assert cls.Config is RewardConfig
+    assert cls.Config is FunctionConfig and cls().config.time_limit == 600
     assert (cls.__name__, cls.__module__, cls.__doc__) == (
         "brevity",
         brevity.__module__,
         "Shorter is better.",
     )
-    assert cls(RewardConfig(weight=0.5)).config.weight == 0.5
+    assert cls(FunctionConfig(weight=0.5)).config.weight == 0.5
 
 
 def test_the_same_function_gives_the_same_class() -> None:

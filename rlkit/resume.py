@@ -1,0 +1,91 @@
+"""Whether a checkpoint may be continued with a configuration: only if the maths stays the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlkit.errors import UserError
+
+CONFIG = "run_config.json"
+"""The configuration a checkpoint was made with, beside its weights."""
+FREE = (
+    *(
+        "output_dir",
+        "resume",
+        "resume_force",
+        "dry_run",
+        "plugins",
+        "tracker",
+        "eval",
+        "checkpoint",
+    ),
+    *("model.device", "train.micro_batch_tokens", "train.max_skipped_steps"),
+)
+"""What may change: where the run is, how it is watched, and how its arithmetic is cut up."""
+HARMLESS = ("workers", "timeout", "time_limit")
+"""Fields of rewards and tasks that change how fast they are, not what they say."""
+SHOWN = 4
+"""Changes named in the message."""
+
+
+def save_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
+    """Write the run's configuration into a checkpoint."""
+    (checkpoint / CONFIG).write_text(json.dumps(raw))
+
+
+def check_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
+    """Raise UserError, naming the keys, where `raw` would change the maths of a run.
+
+    Keys in `resume_force`, and those below them, may change.
+    """
+    path = checkpoint / CONFIG
+    if not path.is_file():
+        raise UserError(f"{checkpoint} was not written by a run: {CONFIG} is missing in it")
+    old, new = flat(json.loads(path.read_text())), flat(json.loads(json.dumps(raw)))
+    free = [*FREE, *raw.get("resume_force", ())]
+    if new.get("train.lr_scheduler_type") == "constant" and not raw.get("stages"):
+        free.append("train.steps")  # nothing looks ahead to the last step
+    changed = [
+        key
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not any(covers(name, key) for name in free)
+        if key.rpartition(".")[2] not in HARMLESS
+    ]
+    if changed:
+        raise UserError(
+            f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Go "
+            f"on with the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
+        )
+
+
+def flat(tree: Any, place: str = "") -> dict[str, Any]:
+    """Every leaf of nested dicts by its dotted key; a list is a leaf."""
+    return dict(_leaves(tree, place))
+
+
+def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{place}.{key}" if place else str(key))
+    else:
+        yield place, tree
+
+
+def covers(name: str, key: str) -> bool:
+    """Whether a key is the named one or stands below it."""
+    return key == name or key.startswith(name + ".")
+
+
+def changes(keys: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first changes in words."""
+    shown = [f"{key} {shortly(old, key)} -> {shortly(new, key)}" for key in keys[:SHOWN]]
+    rest = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(shown) + rest
+
+
+def shortly(values: Mapping[str, Any], key: str) -> str:
+    """A value, or "unset" where there is none."""
+    return json.dumps(values[key]) if key in values else "unset"

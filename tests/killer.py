@@ -1,0 +1,74 @@
+"""A plug-in that kills its own process at a chosen moment: KILL="forward:12" in the environment.
+
+    forward:n  in the n-th forward of the model (a rollout, an evaluation, an update)
+    reward:n   in the n-th call of the rewards
+    tree:n     with the n-th file of a checkpoint's state half-written
+    fsync:n    before the n-th file of a checkpoint reaches the disk
+    rename:n   before a finished checkpoint gets its name
+    log:n      with half of the n-th line of metrics.jsonl written
+    time:x     x seconds after the plug-in was imported
+
+SIGNAL names another signal than SIGKILL, which the process then receives and goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import transformers.models.llama.modeling_llama as llama
+
+import rlkit.checkpoint
+import rlkit.folder
+import rlkit.rewards.scoring
+import rlkit.trainer
+
+
+def strike() -> None:
+    os.kill(os.getpid(), getattr(signal, os.environ.get("SIGNAL", "SIGKILL")))
+
+
+def at_call(owner: Any, name: str, number: int, before: Callable[..., None]) -> None:
+    """Strike at the n-th call of a function, after `before` has had its arguments."""
+    real, count = getattr(owner, name), iter(range(1, 10**9))
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if next(count) == number:
+            before(*args, **kwargs)
+            strike()
+        return real(*args, **kwargs)
+
+    setattr(owner, name, counted)
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    """Strike right away."""
+
+
+def half_a_tree(path: Any, tree: Any) -> None:
+    path.with_suffix(".json").write_text('{"half')
+
+
+def half_a_line(self: Any, step: int, metrics: Any) -> None:
+    with self.metrics.open("a") as file:
+        file.write(f'{{"step": {step}, "half')
+
+
+MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
+    "forward": (llama.LlamaForCausalLM, "forward", nothing),
+    "reward": (rlkit.rewards.scoring.RewardSet, "score", nothing),
+    "tree": (rlkit.trainer, "save_tree", half_a_tree),
+    "fsync": (rlkit.checkpoint, "_sync", nothing),
+    "rename": (rlkit.checkpoint, "_put_in_place", nothing),
+    "log": (rlkit.folder.RunFolder, "log", half_a_line),
+}
+
+kind, _, when = os.environ.get("KILL", "").partition(":")
+if kind == "time":
+    threading.Timer(float(when), strike).start()
+elif kind:
+    owner, name, before = MOMENTS[kind]
+    at_call(owner, name, int(when), before)

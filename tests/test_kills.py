@@ -1,0 +1,119 @@
+"""A run killed at any moment and resumed is the uninterrupted run, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cli import SMALL, Result, metrics, run, without_times
+
+KILLER = Path(__file__).parent / "killer.py"
+STEPS = 6
+SIZES = tuple(
+    argument for argument in SMALL if not argument.startswith(("train.steps", "eval.every"))
+)
+COMMON = (
+    *(*SIZES, f"train.steps={STEPS}", "checkpoint.every=2", "eval.every=3"),
+    *("rollout.num_generations=4", f"plugins=[{KILLER}]"),
+)
+RUNS = {
+    "grpo": ("algorithm=grpo",),
+    "ppo": ("algorithm=ppo",),
+    "remix": ("algorithm=remix", "schedule.at=3"),
+    "prioritized": ("algorithm=ptr_ppo",),
+    "on_disk": ("algorithm=ptr_ppo", "buffer.storage=disk"),
+    "ema": ("algorithm=grpo", "anchor=ema"),
+    "wandb": ("algorithm=grpo", "tracker=[wandb]"),
+    "stages": ("stages=[{steps: 2, overrides: ['algorithm=sft']}, {steps: 4}]",),
+}
+MOMENTS = {
+    "forward": 120,
+    "reward": STEPS + 2,
+    "tree": 24,
+    "fsync": 45,
+    "rename": 3,
+    "log": STEPS + 3,
+}
+"""How often each moment comes in a whole run, about."""
+
+
+def start(name: str, folder: Path, kill: str = "", resume: str = "never") -> Result:
+    env = {"KILL": kill, "WANDB_MODE": "offline", "WANDB_DIR": str(folder.parent)}
+    arguments = (*COMMON, *RUNS[name], f"output_dir={folder}", f"resume={resume}")
+    return run(*arguments, cwd=folder.parent, env=env)
+
+
+@cache
+def uninterrupted(name: str) -> Path:
+    folder = Path(mkdtemp(prefix="rlkit-whole-")) / "out"
+    assert start(name, folder).status == 0
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"checkpoint-{STEPS}" / "model.safetensors")
+
+
+def check(name: str, kills: list[str], folder: Path) -> int:
+    """Kill one start after the other, then let the run end; how many kills struck."""
+    struck = 0
+    for kill in kills:
+        result = start(name, folder, kill, resume="auto")
+        assert result.status in (-signal.SIGKILL, 0), result.err
+        struck += result.status != 0
+    result = start(name, folder, resume="auto")
+    assert result.status == 0, result.err
+    whole = uninterrupted(name)
+    assert without_times(metrics(folder)) == without_times(metrics(whole))
+    expected, found = weights(whole), weights(folder)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert not list(folder.glob(".checkpoint-*")), "nothing half-written stays"
+    return struck
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [
+        ("grpo", ["forward:30", "reward:2", "tree:5", "log:4"]),
+        ("ppo", ["tree:9", "forward:40"]),
+        ("remix", ["forward:45", "fsync:8", "forward:30"]),
+        ("remix", ["reward:4", "rename:1", "reward:2", "log:2"]),
+        ("prioritized", ["reward:5", "tree:2"]),
+        ("on_disk", ["rename:2", "forward:25"]),
+        ("ema", ["fsync:20", "forward:20"]),
+        ("wandb", ["log:5"]),
+        ("stages", ["reward:3", "log:6"]),
+    ],
+)
+def test_a_killed_run_ends_like_an_uninterrupted_one(
+    name: str, kills: list[str], tmp_path: Path
+) -> None:
+    """Kills before the first checkpoint, inside a rollout, an update, a reward call, a checkpoint
+    and a line of the metrics; for ReMix before, at and after the rebirth; always two or more in a
+    row."""
+    assert check(name, kills, tmp_path / "out") == len(kills)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("seed", range(5))
+def test_kills_at_random_moments(name: str, seed: int, tmp_path: Path) -> None:
+    """Four kills in a row; those that come too late for a run that is nearly done do not strike."""
+    draw = random.Random(f"{name}/{seed}")
+    kinds = [*draw.sample(sorted(MOMENTS), 3), "time"]
+    kills = [
+        f"time:{draw.uniform(0.05, 2.0):.3f}"
+        if kind == "time"
+        else f"{kind}:{draw.randint(1, max(1, MOMENTS[kind] // 2))}"
+        for kind in kinds
+    ]
+    struck = check(name, kills, tmp_path / "out")
+    print(f"{name} {seed} {kills}: {struck} struck")
