@@ -64,7 +64,7 @@ def run(algorithm: str, seed: int) -> dict[str, Any]:
         "before": before,
         "after": after,
         "first": steps[0].get("reward/mean", math.nan),
-        "last": steps[-1]["reward/mean"],
+        "last": steps[-1].get("reward/mean", math.nan),
         "responses": steps[-1]["rollouts/total"],
         "finite": len(steps) == STEPS and all(math.isfinite(v) for v in numbers),
     }
@@ -85,7 +85,7 @@ def row_of(name: str, runs: Sequence[dict[str, Any]]) -> list[str]:
         f"{runs[0]['responses']:.0f}",
         median("before"),
         median("after"),
-        f"{median('first')} to {median('last')}",
+        f"{median('first')} to {median('last')}" if runs[0]["responses"] else "none generated",
         "yes" if all(r["finite"] for r in runs) else "NO",
     ]
 

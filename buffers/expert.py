@@ -233,14 +233,20 @@ class Luffy(Demonstrating[LuffyConfig]):
         """The file's demonstrations by what they answer; filled when the first prompts come."""
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
-        """The next prompts of the data order, with their demonstrations."""
-        return [self._request(prompt, prompts) for prompt in prompts.take(batch)]
+        """The next prompts of the data order, with their demonstrations, each shown once a step."""
+        taken = prompts.take(batch)
+        first = {prompt.prompt_id: place for place, prompt in reversed(list(enumerate(taken)))}
+        return [
+            self._request(prompt, prompts, shows=first[prompt.prompt_id] == place)
+            for place, prompt in enumerate(taken)
+        ]
 
-    def _request(self, prompt: Prompt, prompts: PromptSource) -> Request:
+    def _request(self, prompt: Prompt, prompts: PromptSource, *, shows: bool) -> Request:
         c, size = self.config, prompts.num_generations
+        lines = self._lines(prompt, prompts)[: c.demonstrations] if shows else []
         shown = [
             demonstration
-            for line in self._lines(prompt, prompts)[: c.demonstrations]
+            for line in lines
             if (
                 demonstration := self.demonstration(line.row, line.number, prompts, reward=c.reward)
             )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 
+from rlkit import registry
 from rlkit.policy import Policy
 from tests.tiny import make_policy
 
@@ -11,3 +15,14 @@ from tests.tiny import make_policy
 @pytest.fixture
 def policy() -> Policy:
     return make_policy()
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A registry and a module table that forget the plug-ins of the test."""
+    modules = set(sys.modules)
+    monkeypatch.setattr(registry, "_table", dict(registry._table))
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("rlkit_plugin_"):
+            del sys.modules[name]

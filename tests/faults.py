@@ -15,10 +15,10 @@ from typing import Any
 import torch
 import transformers.models.llama.modeling_llama as llama
 
-import rlkit.checkpoint
 import rlkit.trainer
 from algorithms.ppo import PPO, PPOConfig
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Request
+from rlkit.checkpoint import write_checkpoint
 from rlkit.registry import register
 from rlkit.rollout.base import Generation
 from rlkit.rollout.hf import HFConfig, HFRollout
@@ -106,7 +106,6 @@ def cut(g: Generation) -> Generation:
 
 def full_disk() -> None:
     """The second checkpoint cannot be written: the system refuses files of more than 20 kB."""
-    real = rlkit.trainer.write_checkpoint
 
     def limited(*args: Any) -> Any:
         CALLS["save"] += 1
@@ -114,11 +113,11 @@ def full_disk() -> None:
         if CALLS["save"] == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         try:
-            return real(*args)
+            return write_checkpoint(*args)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    rlkit.trainer.write_checkpoint = limited
+    setattr(rlkit.trainer, "write_checkpoint", limited)  # noqa: B010, what the loop calls
 
 
 def little_memory(tokens: int) -> Callable[[], None]:
@@ -133,7 +132,7 @@ def little_memory(tokens: int) -> Callable[[], None]:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
             return real(self, **kwargs)
 
-        llama.LlamaForCausalLM.forward = forward
+        setattr(llama.LlamaForCausalLM, "forward", forward)  # noqa: B010
 
     return patch
 

@@ -41,7 +41,7 @@ def test_the_rows_of_the_task_are_demonstrated_in_their_order() -> None:
     assert buffer.fresh_share(8) == 0
 
 
-def test_a_prompt_that_comes_twice_in_a_step_is_shown_once() -> None:
+def test_a_demonstration_that_comes_twice_in_a_step_is_trained_once() -> None:
     assert len(Expert().plan(5, 1, FewPrompts(2))) == 2
 
 
@@ -143,6 +143,12 @@ def test_prompts_without_a_demonstration_get_ordinary_groups(tmp_path: Path) -> 
     assert texts(requests) == [[], ["a", "b"], []]
     assert [r.n for r in requests] == [4, 2, 4]
     assert texts(Luffy(LuffyConfig(column="proof")).plan(1, 1, FakePrompts())) == [[]]
+
+
+def test_a_prompt_that_comes_twice_in_a_step_is_answered_twice_and_shown_once() -> None:
+    requests = Luffy().plan(4, 1, FewPrompts(2))
+    assert [len(r.demonstrations) for r in requests] == [1, 1, 0, 0]
+    assert [r.n for r in requests] == [3, 3, 4, 4]
 
 
 def test_a_group_needs_a_place_for_a_new_response() -> None:

@@ -43,7 +43,7 @@ def call(function) -> list:
 def test_the_class_is_a_reward_named_after_the_function() -> None:
     cls = reward_class(brevity)
     assert issubclass(cls, Reward)
-    assert cls.Config is FunctionConfig and cls().config.time_limit == 600
+    assert cls.Config is FunctionConfig and FunctionConfig().time_limit == 600
     assert (cls.__name__, cls.__module__, cls.__doc__) == (
         "brevity",
         brevity.__module__,
