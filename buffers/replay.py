@@ -168,7 +168,7 @@ class Stock(ReplayBuffer[S]):
     @cached_property
     def storage(self) -> MemoryStorage:
         """Where the groups are; opened when it is first needed, when the run has set `folder`."""
-        return open_storage(self.config.storage, self.folder)
+        return open_storage(self.config.storage, self)
 
     def fresh_share(self, batch: int) -> int:
         """max(1, B - ceil(p B)), also while the buffer is empty."""

@@ -23,13 +23,10 @@ from torch import Tensor
 from buffers.storage import TENSOR, MemoryStorage, Stored, group_from_state, group_state
 from rlkit.batch import Group
 from rlkit.errors import UserError
-from rlkit.interfaces import State
+from rlkit.interfaces import ReplayBuffer, State
 
 SHARD_BYTES = 32 * 2**20
 """Size of a full shard. What is younger than the last full shard is still in memory."""
-KEPT_STATES = 4
-"""How many of the last states keep their shards on disk. A run keeps its last 2 checkpoints, one
-more is being written, and one more may have been begun by a run that was then stopped."""
 DATA, BOUNDS = "data", "bounds"
 
 
@@ -164,7 +161,8 @@ class DiskStorage(MemoryStorage):
     without a folder uses a temporary one, which nothing outlives: then a state holds the groups.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, kept_states: int) -> None:
+        self.kept_states = kept_states
         self.temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rlkit-buffer-"))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +203,7 @@ class DiskStorage(MemoryStorage):
             return super().state_dict(kept)
         self._write(kept)
         shards = _shards(kept)
-        self.saved = [*self.saved, list(shards)][-KEPT_STATES:]
+        self.saved = [*self.saved, list(shards)][-self.kept_states :]
         self._sweep(kept)
         return {
             "shards": {name: shard.sha256 for name, shard in shards.items()},
@@ -253,9 +251,9 @@ class DiskStorage(MemoryStorage):
                 path.unlink()
 
 
-def open_storage(kind: Literal["memory", "disk"], folder: Path | None) -> MemoryStorage:
-    """A new storage of a buffer with this folder."""
-    return DiskStorage(folder) if kind == "disk" else MemoryStorage()
+def open_storage(kind: Literal["memory", "disk"], buffer: ReplayBuffer[Any]) -> MemoryStorage:
+    """A new storage of a buffer, in its folder."""
+    return DiskStorage(buffer.folder, buffer.kept_states) if kind == "disk" else MemoryStorage()
 
 
 def _shards(kept: Iterable[Stored]) -> dict[str, Shard]:

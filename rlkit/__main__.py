@@ -1,25 +1,29 @@
-"""The small commands: `python -m rlkit list|show|check|eval|report`."""
+"""The small commands: `python -m rlkit list|show|check|eval|merge|report`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from rlkit.adapter import save_merged
 from rlkit.catalog import documentation, file_documentation, settings
-from rlkit.compose import LISTS, close, compose, open_session
+from rlkit.compose import LISTS, close, compose, model_folder, open_session
 from rlkit.errors import UserError, suggest
 from rlkit.hydra_groups import configs_folder, import_before_compose
+from rlkit.policy import load_policy
 from rlkit.registry import KINDS, check_kind, entry, from_import_path, import_plugin, names
 from rlkit.report import compare_report, write_report
+from rlkit.resume import CONFIG
 from rlkit.run import guarded
 
 
@@ -84,6 +88,27 @@ def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
         close(c)
 
 
+def merge(checkpoint: str, out: str) -> None:
+    """Write a plain model folder with the adapters of a checkpoint added to its model."""
+    folder = Path(checkpoint)
+    try:
+        raw = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{checkpoint} is no checkpoint of a run: {CONFIG} is missing") from error
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{checkpoint} has no adapters to merge; it is a plain model folder already"
+        )
+    c = compose(raw)
+    try:
+        policy = load_policy(c.config.model, model_folder(c), 1.0, folder)
+    finally:
+        close(c)
+    save_merged(policy.model, Path(out))
+    policy.tokenizer.save_pretrained(out)
+    print(out)
+
+
 def report(folders: Sequence[str], out: str | None) -> None:
     """Write the report of one run, or one that compares several."""
     paths = [Path(folder) for folder in folders]
@@ -93,9 +118,17 @@ def report(folders: Sequence[str], out: str | None) -> None:
         print(compare_report(paths, Path(out or "comparison.html")))
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="rlkit", description="Parts and runs of rlkit. Training is `python -m rlkit.run`."
     )
     commands = top.add_subparsers(dest="command", required=True)
@@ -110,6 +143,10 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("eval", help="evaluate a checkpoint folder or a model")
     one.add_argument("checkpoint")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
+    one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
+    one.add_argument("checkpoint")
+    one.add_argument("out", help="the folder to write")
+    one = commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
     one.add_argument("--out", help="where the comparison goes (default comparison.html)")
@@ -118,15 +155,23 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the small commands; a user's mistake is one line and status 2."""
-    a = parser().parse_args(arguments)
-    calls = {
-        "list": lambda: list_parts(a.kind),
-        "show": lambda: show(a.kind, a.name),
-        "check": lambda: check(a.path, a.kind),
-        "eval": lambda: evaluate(a.checkpoint, a.overrides),
-        "report": lambda: report(a.folders, a.out),
-    }
-    return guarded(calls[a.command])
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["serve"]:  # takes vLLM's options as they are
+        return importlib.import_module("rlkit.serve").main(given[1:])  # type: ignore[no-any-return]
+
+    def call() -> None:
+        a = parser().parse_args(given)
+        calls = {
+            "list": lambda: list_parts(a.kind),
+            "show": lambda: show(a.kind, a.name),
+            "check": lambda: check(a.path, a.kind),
+            "eval": lambda: evaluate(a.checkpoint, a.overrides),
+            "merge": lambda: merge(a.checkpoint, a.out),
+            "report": lambda: report(a.folders, a.out),
+        }
+        calls[a.command]()
+
+    return guarded(call)
 
 
 if __name__ == "__main__":

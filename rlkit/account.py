@@ -21,18 +21,30 @@ class Entry:
     responses: int
 
 
+class Zeros(dict[str, float]):
+    """Every key's value is 0."""
+
+    def __missing__(self, key: str) -> float:
+        return 0.0
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
 def entries(parts: Sequence[Composition]) -> Iterator[Entry]:
     """After each step of the run's stages, the responses generated so far.
 
     A step generates `fresh_share` groups of num_generations, all of them where the phase does not
-    replay. Schedules see a run without evaluations and metrics; those that follow them stay in
-    their first phase. Demonstrations may take places of responses that are counted here.
+    replay. Schedules see a run whose every metric is 0; those that follow metrics stay in their
+    first phase. Demonstrations may take places of responses that are counted here.
     """
     done = responses = 0
     for part in parts:
         train, size = part.config.train, part.engine.config.num_generations
         for step in range(1, train.steps + 1):
-            seen = Progress(step=step, steps=train.steps, rollouts=responses, metrics={}, eval={})
+            seen = Progress(
+                step=step, steps=train.steps, rollouts=responses, metrics=Zeros(), eval=Zeros()
+            )
             phase = part.schedule.phase(seen)
             batch = train.prompts_per_step
             responses += size * (part.buffer.fresh_share(batch) if phase.replay else batch)

@@ -191,7 +191,7 @@ def checkpoint_step(path: Path) -> int:
         manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is not a complete checkpoint: its {MANIFEST} cannot be read"
+            f"{path} is no complete checkpoint: its {MANIFEST} cannot be read"
         ) from error
     if manifest.get("format") != FORMAT:
         raise UserError(

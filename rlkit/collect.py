@@ -18,6 +18,7 @@ from rlkit.interfaces import AdvantageEstimator
 from rlkit.prepare import GREEDY
 from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.rollout.supply import Answered, OnDemand, Supply
 
 MAX_TRIES = 10
 """How often a step asks for more prompts when rewards apply to too few responses."""
@@ -117,8 +118,9 @@ class Collector:
         rewards: RewardSet,
         advantage: AdvantageEstimator,
         tokenizer: Any,
+        supply: Supply | None = None,
     ) -> None:
-        self.engine = engine
+        self.supply = OnDemand(engine, greedy=advantage.needs_greedy) if supply is None else supply
         self.rewards = rewards
         self.advantage = advantage
         self.tokenizer = tokenizer
@@ -130,22 +132,22 @@ class Collector:
         Raises UserError when too few responses get a reward.
         """
         out = Collected()
-        wanted = 0
+        wanted: int | None = None
         for attempt in range(MAX_TRIES):
-            requests = list(plan())
-            wanted = wanted or len(requests)
-            requests = requests[: wanted - len(out.groups)]
-            if not requests:
-                return out
             started = time.perf_counter()
-            candidates = self._generate(requests, ("rollout", step, attempt), step)
+            missing = None if wanted is None else wanted - len(out.groups)
+            answers = self.supply.answers(plan, missing, step, attempt)
+            wanted = len(answers) if wanted is None else wanted
+            if not answers:
+                return out
             generated = time.perf_counter()
+            candidates = _candidates(answers, step)
             result = self._score([c for c in candidates if c.is_judged])
-            baseline = self._greedy(requests, step, attempt)
+            baseline = self._greedy(answers)
             out.seconds["rollout"] += generated - started
             out.seconds["reward"] += time.perf_counter() - generated
             samples = self._samples(out, candidates, result, step, first_id)
-            self._group(out, requests, samples, baseline)
+            self._group(out, [answer.request for answer in answers], samples, baseline)
             if len(out.groups) >= wanted:
                 return out
         raise UserError(
@@ -153,30 +155,6 @@ class Collector:
             f"{self.advantage.min_group} or more responses with a reward; "
             "do the rewards apply to this task?"
         )
-
-    def _generate(
-        self, requests: Sequence[Request], stream: tuple[str, int, int], step: int
-    ) -> list[Candidate]:
-        """The policy's responses and the demonstrations, request by request."""
-        asked = [request for request in requests if request.n > 0]
-        answers = iter(self.engine.generate(asked, stream) if asked else ())
-        candidates = []
-        for place, request in enumerate(requests):
-            own = next(answers) if request.n > 0 else ()
-            shown = request.demonstrations
-            candidates += [
-                *(Candidate(place=place, prompt=request.prompt, generation=g) for g in own),
-                *(
-                    Candidate(
-                        place=place,
-                        prompt=request.prompt,
-                        generation=written(demonstration, step),
-                        demonstration=demonstration,
-                    )
-                    for demonstration in shown
-                ),
-            ]
-        return candidates
 
     def _score(self, candidates: Sequence[Candidate]) -> RewardResult:
         return score(
@@ -186,20 +164,17 @@ class Collector:
             self.tokenizer,
         )
 
-    def _greedy(self, requests: Sequence[Request], step: int, attempt: int) -> dict[int, float]:
+    def _greedy(self, answers: Sequence[Answered]) -> dict[int, float]:
         """Request -> the reward of its greedy response; empty if the advantage does not use it."""
-        places = [place for place, request in enumerate(requests) if request.n > 0]
-        if not self.advantage.needs_greedy or not places:
+        greedy = {
+            place: Candidate(place=place, prompt=answer.request.prompt, generation=answer.greedy)
+            for place, answer in enumerate(answers)
+            if answer.greedy is not None
+        }
+        if not greedy:
             return {}
-        single = [Request(prompt=requests[place].prompt, n=1) for place in places]
-        answers = self.engine.generate(single, ("greedy", step, attempt), greedy=True)
-        result = self._score(
-            [
-                Candidate(place=place, prompt=request.prompt, generation=answer)
-                for place, request, (answer,) in zip(places, single, answers, strict=True)
-            ]
-        )
-        return {p: value or 0.0 for p, value in zip(places, result.total, strict=True)}
+        result = self._score(list(greedy.values()))
+        return {place: value or 0.0 for place, value in zip(greedy, result.total, strict=True)}
 
     def _samples(
         self,
@@ -246,6 +221,26 @@ class Collector:
                 sample.extras[GREEDY] = baseline[place]
             if members and (request.n == 0 or len(members) >= self.advantage.min_group):
                 out.groups.append(Group(prompt=request.prompt, samples=members))
+
+
+def _candidates(answers: Sequence[Answered], step: int) -> list[Candidate]:
+    """The policy's responses and the demonstrations, request by request."""
+    candidates = []
+    for place, answer in enumerate(answers):
+        prompt = answer.request.prompt
+        candidates += [
+            *(Candidate(place=place, prompt=prompt, generation=g) for g in answer.own),
+            *(
+                Candidate(
+                    place=place,
+                    prompt=prompt,
+                    generation=written(demonstration, step),
+                    demonstration=demonstration,
+                )
+                for demonstration in answer.request.demonstrations
+            ),
+        ]
+    return candidates
 
 
 def written(demonstration: Demonstration, step: int) -> Generation:

@@ -29,7 +29,10 @@ from rlkit.prepare import Parts
 from rlkit.registry import build, build_section, import_plugin, validation_message
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rewards.task import TaskReward
+from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.supply import OnDemand, Supply
 from rlkit.scalars import Scalar, is_scalar, scalar_of
 from rlkit.trainer import Session
 
@@ -55,6 +58,8 @@ class Composition:
     task: Task
     eval_task: Task
     engine: RolloutEngine[Any]
+    rollouts: RolloutEngine[Any]
+    """What generates: the engine, or the process it runs in."""
     rewards: Mapping[str, Reward]
     eval_rewards: Mapping[str, Reward]
     trackers: Mapping[str, Tracker]
@@ -111,6 +116,7 @@ def compose(raw: Raw) -> Composition:
         task=built["task"],
         eval_task=eval_task,
         engine=built["rollout"],
+        rollouts=_placed(built["rollout"], raw, config),
         rewards=rewards,
         eval_rewards=(
             _default_rewards(eval_task, config.eval.task)
@@ -166,6 +172,13 @@ def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
         raise UserError(validation_message(error, RunConfig)) from None
 
 
+def _placed(engine: RolloutEngine[Any], raw: Raw, config: RunConfig) -> RolloutEngine[Any]:
+    """The engine itself, or a process of its own for it where it generates while training runs."""
+    if engine.config.mode == "sync":
+        return engine
+    return RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
+
+
 def _default_rewards(task: Task, name: str) -> dict[str, Reward]:
     if task.scores:
         return {name: TaskReward(task)}
@@ -202,7 +215,26 @@ def check(c: Composition) -> None:
             "set model.name to a Hugging Face name or folder"
         )
     check_fields(c)
+    check_mode(c)
     resolve_device(c.config.model.device)
+
+
+def check_mode(c: Composition) -> None:
+    """Whether a step's responses may be generated before it begins, where they are to be."""
+    mode = c.engine.config.mode
+    if mode == "sync":
+        return
+    if type(c.buffer).plan is not ReplayBuffer.plan:
+        raise UserError(
+            f"buffer={c.raw['buffer']['name']} plans a step's prompts by what it knows when the "
+            f"step begins, and rollout.mode={mode} generates earlier; use rollout.mode=sync, or a "
+            "buffer that generates on new prompts"
+        )
+    if c.config.model.lora.r > 0:
+        raise UserError(
+            f"rollout.mode={mode} hands over all weights of the model, which model.lora does not "
+            "train; use rollout.mode=sync with model.lora"
+        )
 
 
 def check_fields(c: Composition) -> None:
@@ -339,9 +371,17 @@ def _prompts(
     return prompts.within(c.engine.config.max_prompt_length, task.config.overlong)
 
 
+def supply(c: Composition) -> Supply:
+    """Where a step's responses come from."""
+    greedy = c.parts.advantage.needs_greedy
+    if isinstance(c.rollouts, RemoteEngine):
+        return Ahead(c.rollouts, greedy=greedy)
+    return OnDemand(c.rollouts, greedy=greedy)
+
+
 def close(c: Composition) -> None:
     """Release the engine and the rewards' workers."""
-    c.engine.close()
+    c.rollouts.close()
     for reward in {id(r): r for r in (*c.rewards.values(), *c.eval_rewards.values())}.values():
         reward.close()
 
@@ -363,21 +403,24 @@ def open_session(c: Composition, checkpoint: Path | None, policy: Policy | None 
     config, temperature = c.config, c.engine.config.temperature
     torch.manual_seed(config.seed)
     if policy is None:
-        policy = load_policy(config.model, checkpoint or model_folder(c), temperature)
+        lora = config.model.lora.r > 0
+        folder = model_folder(c) if lora else checkpoint or model_folder(c)
+        policy = load_policy(config.model, folder, temperature, checkpoint if lora else None)
     policy.temperature = temperature
     train, held_out = load_prompts(c, policy)
     rewards = RewardSet(c.rewards)
     c.buffer.seed = config.seed
     c.buffer.folder = Path(config.output_dir) / "buffer"
-    c.engine.start(policy, config.seed)
+    c.buffer.kept_states = config.checkpoint.keep + 2
+    c.rollouts.start(policy, config.seed)
     return Session(
         config=config,
         policy=policy,
         parts=c.parts,
         buffer=c.buffer,
         schedule=c.schedule,
-        engine=c.engine,
-        collector=Collector(c.engine, rewards, c.parts.advantage, policy.tokenizer),
+        engine=c.rollouts,
+        collector=Collector(c.rollouts, rewards, c.parts.advantage, policy.tokenizer, supply(c)),
         prompts=PromptStream(
             train,
             config.seed,
@@ -385,7 +428,7 @@ def open_session(c: Composition, checkpoint: Path | None, policy: Policy | None 
             c.engine.config.max_completion_length,
         ),
         evaluator=Evaluator(
-            held_out, RewardSet(c.eval_rewards), c.engine, policy.tokenizer, config.eval
+            held_out, RewardSet(c.eval_rewards), c.rollouts, policy.tokenizer, config.eval
         ),
         folder=RunFolder(Path(config.output_dir)),
         trackers=c.trackers,

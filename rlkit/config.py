@@ -15,6 +15,19 @@ Positive = Annotated[int, Field(ge=1)]
 EMBEDDED = "embedded"
 
 
+class LoraConfig(PartConfig):
+    """Low-rank adapters (arXiv:2106.09685) in place of all weights, through the package peft."""
+
+    r: Annotated[int, Field(ge=0)] = 0
+    """Rank of the adapters; 0 = all weights are trained."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapters' output is scaled by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapters. Above 0 the log-probs of an update are not the policy's own."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Names of the layers that get adapters; all-linear = every one but the output layer."""
+
+
 class ModelConfig(PartConfig):
     """The policy's model."""
 
@@ -29,6 +42,7 @@ class ModelConfig(PartConfig):
     """eager, sdpa or flash_attention_2; null = what transformers chooses."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
+    lora: LoraConfig = LoraConfig()
     base_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the embedded model's warm-up; other models ignore it."""
 
@@ -126,7 +140,7 @@ class RunConfig(PartConfig):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random draw of the run derives from it."""
-    output_dir: str
+    output_dir: Annotated[str, Field(min_length=1)]
     """The run's folder."""
     resume: str = "never"
     """never = refuse a folder that holds a run; auto = continue it from its newest complete

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from rlkit.adapter import has_adapter
 from rlkit.policy import Tokens
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ class Critic(nn.Module):
 
     def __init__(self, policy_model: PreTrainedModel) -> None:
         super().__init__()
-        self.backbone = copy.deepcopy(policy_model.base_model)
+        model: Any = policy_model
+        whole = model.get_base_model() if has_adapter(model) else model
+        self.backbone = copy.deepcopy(whole.base_model)
         self.backbone.requires_grad_(True)
         self.head = nn.Linear(policy_model.config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.head.weight)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+LONGEST_LIST = 130
+"""Characters of a list of names that a message prints in full."""
+NEAREST = 5
+"""Names that a message prints of a longer list."""
 
 
 class UserError(Exception):
@@ -17,3 +22,15 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known word, or "" when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def known_names(word: str, known: Sequence[str], how_to_list: str) -> str:
+    """Return "Known: a, b": all known names, or of many the nearest ones and how to list the rest.
+
+    For example `known_names("remx", losses, "`python -m rlkit list loss`")`.
+    """
+    text = ", ".join(known)
+    if len(text) <= LONGEST_LIST:
+        return f"Known: {text or 'none'}"
+    near = difflib.get_close_matches(word, known, n=NEAREST, cutoff=0.0)
+    return f"Known: {', '.join(near)} and {len(known) - len(near)} more, see {how_to_list}"

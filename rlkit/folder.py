@@ -7,12 +7,28 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from rlkit.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
 from rlkit.errors import UserError
+
+
+def write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
+    """Write or append text. Raises UserError where the system refuses (a full disk)."""
+    try:
+        with path.open(mode) as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}; make room and go on with resume=auto"
+        ) from error
+
+
+def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
 
 class RunFolder:
@@ -138,8 +154,7 @@ class RunFolder:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one object to metrics.jsonl."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        write(self.metrics, json.dumps({"step": step, **metrics}) + "\n", "a")
 
     def first_and_last(self, key: str) -> tuple[float, float]:
         """The first and the last logged value of a metric."""
@@ -149,16 +164,13 @@ class RunFolder:
 
     def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the responses a step trained on."""
-        lines = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        (self.path / "completions" / f"step-{step}.jsonl").write_text(lines)
+        write(self.path / "completions" / f"step-{step}.jsonl", as_lines(rows))
 
     def write_nonfinite(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write the responses of updates that were skipped."""
         path = self.path / "nonfinite" / f"step-{step}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(
-            "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        )
+        write(path, as_lines(rows))
         return path
 
     def tracker_ids(self) -> dict[str, str]:

@@ -15,14 +15,30 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from pydantic import BaseModel
 
 import rlkit
 from rlkit.compose import LISTS, SINGLE
 from rlkit.config import RunConfig
+from rlkit.errors import UserError
 from rlkit.registry import KINDS, Entry, entry, from_import_path, import_plugin, names
 
 BASE = "run_defaults"
 OUTPUT_DIR = "runs/${run_label:}-${now:%Y%m%d-%H%M%S-%f}"
+SECTIONS = {
+    name: list(field.annotation.model_fields)
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
+"""The sections of the run's own settings and their keys."""
+_PLAIN = re.compile(r"null|true|false|[-+.\d]*")
+_NO_NAME = re.compile(r"\[.*|\{\s*name\s*:.*", re.DOTALL)
+FLAGS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run"),
+    *("--multirun", "--shell-completion", "--config-path", "--config-name", "--config-dir"),
+    *("--experimental-rerun", "--info"),
+)
+"""Hydra's own long options."""
 _OVERRIDE = re.compile(r"^\+{0,2}(\w+)=(.*)$", re.DOTALL)
 
 
@@ -62,11 +78,12 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
 
     `plugins=[a.b,./c.py]` imports modules; `kind=a.b:Class` (also in a list) becomes `kind=<name>`,
     and its module joins the plugins so that a remote worker finds it. Returns the arguments for
-    Hydra.
+    Hydra. Raises UserError for a plugin that cannot be imported and for `check_override`.
     """
     out: list[str] = []
     plugins: list[str] = []
     for argument in arguments:
+        check_override(argument)
         match = _OVERRIDE.match(argument)
         key, value = (match[1], match[2]) if match else ("", "")
         if key == "plugins":
@@ -82,6 +99,59 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         unique = list(dict.fromkeys(plugins))
         out.append("plugins=[" + ",".join(_quote(p) for p in unique) + "]")
     return out
+
+
+def check_override(argument: str) -> None:
+    """Refuse a value of a wrong form where Hydra's own error would name none of the user's keys."""
+    key, equals, value = argument.lstrip("+~").partition("=")
+    if argument.startswith("-"):
+        _check_flag(argument)
+    elif argument.startswith("~"):
+        _check_removal(key)
+    elif equals and not key.strip():
+        raise UserError(f"'{argument}' is no override: write key=value")
+    elif equals:
+        _check_form(key, value)
+        _check_choice(key, value)
+
+
+def _check_flag(argument: str) -> None:
+    if argument.startswith("--") and argument.partition("=")[0] not in FLAGS:
+        raise UserError(
+            f"there is no option {argument}: settings are written without dashes, such as "
+            "train.steps=3"
+        )
+
+
+def _check_removal(key: str) -> None:
+    if key in (*SINGLE, *SECTIONS, "algorithm"):
+        raise UserError(f"~{key} is not possible: no run is without {key}")
+
+
+def _check_form(key: str, value: str) -> None:
+    """Refuse a plain value in place of a section, of `stages`, and what is a sweep's file."""
+    if key in SECTIONS and not value.startswith(("{", "$")):
+        raise UserError(
+            f"{key}={value} is not valid: {key} is a section, set its keys, such as "
+            f"{key}.{SECTIONS[key][0]}=..."
+        )
+    if key == "stages" and not value.startswith(("[", "$")):
+        raise UserError(
+            f"stages={value} is not valid: write a list, such as stages=[{{steps: 20}}]"
+        )
+    if key == "sweep":
+        raise UserError("sweep is no setting of a run: start it with `wandb sweep <its file>`")
+
+
+def _check_choice(key: str, value: str) -> None:
+    """Refuse what is no name for the choice of a part."""
+    if key in LISTS and _PLAIN.fullmatch(value):
+        raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
+    kind, _, field = key.partition(".")
+    if kind not in (*SINGLE, "algorithm") or field not in ("", "name"):
+        return
+    if field or _PLAIN.fullmatch(value) or _NO_NAME.fullmatch(value):
+        raise UserError(f"{key}={value} is not valid: choose exactly one {kind}, as {kind}=<name>")
 
 
 def _register(kind: str, item: str, plugins: list[str]) -> str:

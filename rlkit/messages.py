@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from rlkit.compose import LISTS, SINGLE
 from rlkit.config import RunConfig
-from rlkit.errors import UserError, suggest
+from rlkit.errors import NEAREST, UserError, known_names, suggest
 from rlkit.hydra_groups import configs_folder
-from rlkit.registry import KINDS, entry, names
+from rlkit.registry import KINDS, entry, how_to_list, names
 
 MAPPED = (UserError, HydraException, OmegaConfBaseException)
 
@@ -44,26 +44,91 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
-        return f"the override '{error.override}' cannot be read: {_first_line(error)}"
+        return _unreadable(str(error.override))
     text = "\n".join(str(e) for e in _chain(error))
-    unknown = re.search(r"full_key: (\S+)", text) or re.search(
-        r"Could not override '([^']+)'", text
-    )
-    if "is not in struct" in text and unknown:
-        return unknown_key(unknown[1])
+    if "is not in struct" in text:
+        found = re.findall(r"full_key: (\S+)|Could not override '([^']+)'", text)
+        return unknown_key(max(("".join(groups) for groups in found), key=len))
+    for pattern, message in REWORDED.items():
+        match = re.search(pattern, text)
+        if match:
+            return match.expand(message)
     group = re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", text)
     if group:
         return unknown_key(group[1].partition("@")[0])
     return _first_line(error)
 
 
+REWORDED = {
+    r"Multiple values for (\w+)\. To override a value use 'override \w+: (\S+)'": (
+        r"\1 is chosen already: write \1=\2, without +"
+    ),
+    r"Ambiguous value for argument '([^'=]+)=([^']*)'": (
+        r"\1=\2 has several values: put brackets around a list, or -m first for a run with each"
+    ),
+    r"Error merging override (\S+)\n.*\n\s*full_key: (\S+)\n\s*object_type=list": (
+        r"\1 is not valid: \2 must be a list, such as \2=[a,b]"
+    ),
+    r"Error merging override (\S+)\n.*\n\s*full_key: (\S+)\n\s*object_type=dict": (
+        r"\1 is not valid: \2 must be keys and values, such as \2={a:1}"
+    ),
+}
+"""Patterns of Hydra's messages, and the line in their place."""
+
+
+def _unreadable(override: str) -> str:
+    """The message for an override that Hydra cannot read."""
+    if "=" not in override:
+        return f"'{override}' is no override: write {override}=<value>"
+    key, _, value = override.partition("=")
+    return (
+        f"{key}={value} cannot be read: close every bracket, and put quotes around text with "
+        "one of = @ : , [ ] { } in it, once more inside those of the shell"
+    )
+
+
 def unknown_key(key: str) -> str:
     """The message for a key that nothing reads."""
     known = known_keys()
-    section = key.rpartition(".")[0]
+    section, _, field = key.rpartition(".")
+    kind, _, name = section.partition(".")
+    if key == "experiment":
+        return "experiment needs a plus: +experiment=<name>"
+    if section in known and kind in SINGLE and name:
+        return f"{key} is not there yet: write +{key}=<value>"
+    if key in known and kind in LISTS:
+        return f"{key} needs its part: {kind}=[{name}]"
+    if key in known and kind in SINGLE:
+        owners = [n for n in names(kind) if field in entry(kind, n).config.model_fields]
+        return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
+    return _nearest_key(key, known)
+
+
+def _first_few(kind: str, owners: Sequence[str]) -> str:
+    """Parts by name, not more than a line holds: "loss=ppo, loss=grpo and 4 more"."""
+    shown = ", ".join(f"{kind}={name}" for name in owners[:NEAREST])
+    rest = len(owners) - NEAREST
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _nearest_key(key: str, known: Sequence[str]) -> str:
+    """Suggestions from the key's own section, or else by its last word from the run's sections."""
+    section, _, field = key.rpartition(".")
     beside = [k.rpartition(".")[2] for k in known if section and k.rpartition(".")[0] == section]
-    listed = f" Keys of {section}: {', '.join(sorted(set(beside)))}" if beside else ""
-    return f"unknown key {key}.{suggest(key, known)}{listed}"
+    if beside:
+        near = suggest(field, beside).replace("'", f"'{section}.", 1)
+        listed = known_names(field, sorted(set(beside)), how_to_list(section))
+        return f"unknown key {key}.{near} {listed}"
+    kind, _, name = section.partition(".")
+    if kind in LISTS and name in names(kind):
+        return f"unknown key {key}: {section} has no keys"
+    if name:
+        return _nearest_key(section, known)
+    elsewhere = [k for k in _model_keys(RunConfig, "") if k.endswith(f".{field}")]
+    if elsewhere:
+        return f"unknown key {key}. Did you mean '{elsewhere[0]}'?"
+    top = [k for k in known if "." not in k]
+    return f"unknown key {key}.{suggest(key, known) or ' Known: ' + ', '.join(top)}"
 
 
 def _missing_option(error: MissingConfigException) -> str:
@@ -73,8 +138,10 @@ def _missing_option(error: MissingConfigException) -> str:
         return _first_line(error)
     files = {path.stem for path in (configs_folder() / group).glob("*.yaml")}
     known = sorted(files | set(names(group) if group in KINDS else ()))
+    where = f"`python -m rlkit list {group}`" if group in KINDS else str(configs_folder() / group)
     return (
-        f"there is no {group} called '{option}'.{suggest(option, known)} Known: {', '.join(known)}"
+        f"there is no {group} called '{option}'.{suggest(option, known)} "
+        f"{known_names(option, known, where)}"
     )
 
 

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from rlkit.adapter import (
+    adapter_weights,
+    add_adapter,
+    has_adapter,
+    is_off,
+    load_adapter,
+    with_adapter,
+)
 from rlkit.batch import PolicyTerms, pad
 from rlkit.config import ModelConfig
 from rlkit.errors import UserError
@@ -127,6 +135,26 @@ class FrozenPolicy:
         return dict(self.model.state_dict())
 
 
+class FrozenAdapter(FrozenPolicy):
+    """The policy's model with adapters of its own: no second copy of the model.
+
+    Adapters that add nothing, as at the beginning of a run, are switched off.
+    """
+
+    def __init__(self, model: PreTrainedModel, temperature: float, weights: State) -> None:
+        self.model, self.temperature, self.weights = model, temperature, weights
+
+    @torch.no_grad()
+    def logp(self, tokens: Tokens) -> Tensor:
+        """Log-prob of each response token: [B, T] float32."""
+        with with_adapter(self.model, None if is_off(self.weights) else self.weights):
+            return token_terms(self.model, tokens, self.temperature, "none").logp
+
+    def state_dict(self) -> State:
+        """The adapters' weights by name."""
+        return dict(self.weights)
+
+
 class Policy:
     """The model that learns, with its tokenizer."""
 
@@ -152,11 +180,15 @@ class Policy:
         return self.terms(tokens).logp
 
     def freeze(self) -> FrozenPolicy:
-        """A frozen copy of the policy as it is now."""
+        """A frozen copy of the policy as it is now; of a policy with adapters, the adapters'."""
+        if has_adapter(self.model):
+            return FrozenAdapter(self.model, self.temperature, adapter_weights(self.model))
         return FrozenPolicy(copy.deepcopy(self.model), self.temperature)
 
     def restore(self, state: State) -> FrozenPolicy:
         """A frozen policy with the given weights."""
+        if has_adapter(self.model):
+            return FrozenAdapter(self.model, self.temperature, state)
         frozen = self.freeze()
         frozen.model.load_state_dict(state)
         return frozen
@@ -179,10 +211,13 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_policy(config: ModelConfig, folder: str | Path, temperature: float) -> Policy:
+def load_policy(
+    config: ModelConfig, folder: str | Path, temperature: float, adapter: Path | None = None
+) -> Policy:
     """The model and tokenizer of a Hugging Face name, a folder, or a `.gguf` file.
 
-    A `.gguf` file may also be `pkg://package/file.gguf`.
+    A `.gguf` file may also be `pkg://package/file.gguf`. With model.lora.r the model gets adapters,
+    those of the folder `adapter` if there is one.
     Raises UserError when it cannot be found.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -196,6 +231,8 @@ def load_policy(config: ModelConfig, folder: str | Path, temperature: float) -> 
             raise UserError(f"model.name={config.name}: the file {source} does not exist")
         arguments["gguf_file"] = Path(source).name
         source = str(Path(source).parent)
+    elif Path(source).is_dir() and not list(Path(source).glob("*config.json")):
+        raise UserError(f"model.name={config.name} is no model folder: it has no config.json")
     device = resolve_device(config.device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **arguments)
@@ -206,7 +243,7 @@ def load_policy(config: ModelConfig, folder: str | Path, temperature: float) -> 
             trust_remote_code=False,
             **arguments,
         )
-    except OSError as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
     if (
@@ -216,9 +253,12 @@ def load_policy(config: ModelConfig, folder: str | Path, temperature: float) -> 
         torch.nn.Module.to(plain, model.dtype)
         plain.load_state_dict(model.state_dict())
         plain.generation_config = model.generation_config
+        plain.config.__dict__.pop("quantization_config", None)
         model = plain
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-sequence token")
+    if config.lora.r > 0:
+        model = load_adapter(model, adapter) if adapter else add_adapter(model, config.lora)
     placed: PreTrainedModel = model
     torch.nn.Module.to(placed, device)
     placed.train(

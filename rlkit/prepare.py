@@ -16,7 +16,7 @@ from rlkit.batch import AdvantageBatch, Group, LossBatch, Sample, pad
 from rlkit.critic import Critic
 from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Correction, PolicyLoss
-from rlkit.ops import masked_mean
+from rlkit.ops import kl_value, masked_mean
 from rlkit.policy import FrozenPolicy, Policy, Tokens
 
 GREEDY = "greedy_reward"
@@ -150,6 +150,7 @@ def prepare(
             "use a loss that accepts them"
         )
     batch = add_references(rows, step, parts, policy, forwards)
+    mismatch = {} if forwards.exact else engine_mismatch(rows, parts, policy, forwards, batch)
     values = torch.zeros_like(batch.behavior_logp)
     if critic is not None:
         values = by_rows(critic, tokens, torch.arange(len(samples)), forwards.budget)
@@ -162,8 +163,32 @@ def prepare(
         loss=batch,
         values=values,
         returns=estimate.returns,
-        metrics=estimate.metrics,
+        metrics={**estimate.metrics, **mismatch},
     )
+
+
+def engine_mismatch(
+    rows: Rows, parts: Parts, policy: Policy, forwards: Forwards, batch: LossBatch
+) -> dict[str, float]:
+    """How far the engine's log-probs of this step's responses are from the trainer's own.
+
+    Their KL by k3 and the mean and largest |difference|, in nats a token. The trainer's are
+    prox_logp where a part reads them, otherwise a forward for this figure.
+    """
+    fresh = ((batch.age == 0) & ~batch.expert).nonzero().squeeze(-1)
+    if not len(fresh):
+        return {}
+    if parts.needs("prox") and parts.anchor.proximal is None:
+        own = batch.prox_logp[fresh]
+    else:
+        own = by_rows(policy.logp, rows.tokens, fresh, forwards.budget)
+    engine, mask = batch.behavior_logp[fresh], batch.mask[fresh]
+    difference = torch.where(mask, engine - own, 0.0).abs()
+    return {
+        "off_policy/engine_kl": float(masked_mean(kl_value(engine, own, mask, "k3"), mask)),
+        "off_policy/engine_difference_mean": float(masked_mean(difference, mask)),
+        "off_policy/engine_difference_max": float(difference.max()),
+    }
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,20 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType, UnionType
 from typing import Any, TypeVar, Union, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from rlkit.errors import UserError, suggest
+from rlkit.errors import UserError, known_names, suggest
 
 KINDS = (
     "loss",
@@ -117,7 +120,8 @@ def entry(kind: str, name: str) -> Entry:
         return from_import_path(kind, name)
     if name not in known:
         raise UserError(
-            f"there is no {kind} called '{name}'.{suggest(name, known)} Known: {', '.join(known)}"
+            f"there is no {kind} called '{name}'.{suggest(name, known)} "
+            f"{known_names(name, known, f'`python -m rlkit list {kind}`')}"
         )
     return _table[kind, name]
 
@@ -148,17 +152,86 @@ def validation_message(error: ValidationError, config: type[BaseModel], prefix: 
     first, *others = error.errors()
     place = _without_union_label(config, first["loc"])
     key = prefix + ".".join(str(part) for part in place)
-    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = list(_model_of(config, first["loc"]).model_fields)
+        word = str(first["loc"][-1])
+        listed = known_names(word, known, how_to_list(key.rpartition(".")[0]))
+        return f"unknown key {key}.{_deeper(config, word) or suggest(word, known)} {listed}"
+    if first["type"] == "value_error":
+        return _placed(first["msg"].removeprefix("Value error, "), key.rstrip("."), config)
+    if first["type"] == "missing" and isinstance(place[-1], int):
+        place_of_list = key.rpartition(".")[0]
+        return f"{place_of_list}={as_written(first['input'])} is not valid: it has too few values"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    wanted = _wanted(first, config)
     for other in others:  # the other members of a union
         if place != first["loc"] and _without_union_label(config, other["loc"]) == place:
-            message += " or " + other["msg"].removeprefix("Input should be ")
-    if first["type"] == "extra_forbidden":
-        known = _fields_beside(config, first["loc"])
-        word = str(first["loc"][-1])
-        return f"unknown key {key}.{suggest(word, known)} Known: {', '.join(known) or 'none'}"
-    if first["type"] == "value_error":
-        return f"{key}: {message}" if first["loc"] else message
-    return f"{key}={first['input']!r} is not valid: {message[0].lower()}{message[1:]}"
+            wanted += f" or {_wanted(other, config)}"
+    return f"{key}={as_written(first['input'])} is not valid: it must be {wanted}"
+
+
+def _deeper(config: type[BaseModel], word: str) -> str:
+    """Return " Did you mean 'x.word'?" where a section of a config has the key."""
+    for name, field in config.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and word in inner.model_fields:
+            return f" Did you mean '{name}.{word}'?"
+    return ""
+
+
+def how_to_list(section: str) -> str:
+    """Where a user finds every key of a section."""
+    kind = section.partition(".")[0]
+    if kind in KINDS:
+        return f"`python -m rlkit show {kind} <name>`"
+    return f"`python -m rlkit.run --cfg job{f' -p {section}' if section else ''}`"
+
+
+def as_written(value: object) -> str:
+    """A value as the command line writes it: null, true, [1,2], {a:1}."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_written(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(as_written, value))}]"
+    return str(value) or "''"
+
+
+WANTED = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list, such as [a,b]",
+    "dict": "keys and values, such as {a:1}",
+    "model": "keys and values, such as {a:1}",
+}
+"""pydantic's words before the first "_" of an error's type, in the user's."""
+TYPE_ERRORS = ("type", "parsing", "from_float")
+
+
+def _wanted(error: ErrorDetails, config: type[BaseModel]) -> str:
+    """What a value must be, after "it must be"."""
+    kind, _, what = error["type"].partition("_")
+    if kind in WANTED and what in TYPE_ERRORS:
+        schedule = isinstance(error["input"], Mapping) and "kind" in error["input"]
+        return WANTED[kind] + (", a schedule is not possible here" if schedule else "")
+    if error["type"] == "string_pattern_mismatch":
+        field = _model_of(config, error["loc"]).model_fields[str(error["loc"][-1])]
+        return str(field.description).partition(";")[0]
+    if error["type"] == "too_long":
+        return f"a list of {error.get('ctx', {})['max_length']} values"
+    return error["msg"].removeprefix("Input should be ")
+
+
+def _placed(message: str, place: str, config: type[BaseModel]) -> str:
+    """A part's own message, with the section it is about in front."""
+    word = re.split(r"\W", message, maxsplit=1)[0]
+    if not place or message.startswith(f"{place}."):
+        return message
+    return f"{place}.{message}" if word in config.model_fields else f"{place}: {message}"
 
 
 def _without_union_label(
@@ -170,13 +243,13 @@ def _without_union_label(
     return location[:1] if origin in (Union, UnionType) else location
 
 
-def _fields_beside(config: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The fields of the model in which the last key of `location` stands."""
+def _model_of(config: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+    """The model in which the last key of `location` stands."""
     for part in location[:-1]:
         inner = config.model_fields[str(part)].annotation
         assert isinstance(inner, type) and issubclass(inner, BaseModel)
         config = inner
-    return list(config.model_fields)
+    return config
 
 
 def from_import_path(kind: str, path: str) -> Entry:
@@ -185,7 +258,10 @@ def from_import_path(kind: str, path: str) -> Entry:
     module = import_plugin(module_name)
     if not hasattr(module, attribute):
         known = [n for n in vars(module) if not n.startswith("_")]
-        raise UserError(f"{module_name} has no '{attribute}'.{suggest(attribute, known)}")
+        raise UserError(
+            f"{module_name} has no '{attribute}'.{suggest(attribute, known)} "
+            f"{known_names(attribute, known, module_name)}"
+        )
     cls = getattr(module, attribute)
     if kind == "reward" and callable(cls) and not isinstance(cls, type):
         from rlkit.rewards.function import reward_class
@@ -203,19 +279,43 @@ def from_import_path(kind: str, path: str) -> Entry:
 def import_plugin(name: str) -> ModuleType:
     """Import a user's module by dotted name or by file path.
 
-    Raises UserError when it is not there.
+    Raises UserError when it is not there, or with the place and the error of a module that fails.
     """
-    if not name.endswith(".py"):
-        sys.path.insert(0, "") if "" not in sys.path else None
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name and (name == error.name or name.startswith(error.name + ".")):
-                raise UserError(
-                    f"plugin '{name}' cannot be imported: "
-                    f"no module named '{error.name}' here or in the environment"
-                ) from None
-            raise
+    try:
+        return _import_file(name) if name.endswith(".py") else _import_module(name)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"plugin {name} cannot be imported: {type(error).__name__}: {error}{_place(error)}; "
+            "RLKIT_DEBUG=1 shows the traceback"
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """The line of a module that raised, " (file.py, line 3)"; a SyntaxError says its own."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
+    if isinstance(error, SyntaxError) or not frames:
+        return ""
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def _import_module(name: str) -> ModuleType:
+    if not name:
+        raise UserError("a part of your own is given as ./file.py:Class or package.module:Class")
+    sys.path.insert(0, "") if "" not in sys.path else None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise UserError(
+                f"plugin '{name}' cannot be imported: "
+                f"no module named '{error.name}' here or in the environment"
+            ) from None
+        raise
+
+
+def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
         raise UserError(f"plugin file {name} does not exist")

@@ -33,6 +33,7 @@ from rlkit.interfaces import Part, Phase, Progress, ReincarnationSchedule, Repla
 from rlkit.policy import Policy
 from rlkit.prepare import Forwards, Parts, TrainBatch, by_rows, collate, prepare
 from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.lag import Lag, staleness
 from rlkit.scalars import Scalar
 from rlkit.update import Updater
 
@@ -111,6 +112,7 @@ class Trainer:
         self.train = session.config.train
         self.parts = session.parts
         self.count = count or Counters()
+        self.lag = Lag(session.engine, session.policy)
         self.updater = Updater(
             session.config,
             session.policy,
@@ -206,6 +208,8 @@ class Trainer:
                 return self.s.buffer.plan(size, step, prompts)
             return [Request(prompt=p, n=prompts.num_generations) for p in prompts.take(size)]
 
+        wanted = self.s.buffer.fresh_share(size) if phase.replay else size
+        self.s.collector.supply.begin(plan, wanted, step)
         fresh = self.s.collector.collect(plan, step, first_id=self.count.rollouts)
         self.seconds |= fresh.seconds
         return fresh
@@ -281,7 +285,7 @@ class Trainer:
 
     def _sync(self, step: int) -> None:
         with self._timed("sync"):
-            self.s.engine.sync(step)
+            self.lag.sync(step)
 
     def _tally(self, fresh: Collected, batch: TrainBatch) -> None:
         self.count.rollouts += fresh.rollouts
@@ -290,7 +294,8 @@ class Trainer:
 
     def _evaluate(self) -> None:
         started, step = time.perf_counter(), self.count.done
-        metrics = self.s.evaluator.run(step)
+        with self.lag.current(self.count.step + 1):
+            metrics = self.s.evaluator.run(step)
         metrics["rollouts/total"] = self.count.rollouts
         metrics["time/eval"] = time.perf_counter() - started
         self.count.eval, self.count.eval_step = metrics, step
@@ -309,7 +314,8 @@ class Trainer:
 
     def _figures(self, batch: TrainBatch, phase: Phase, step: int) -> dict[str, float]:
         count, anchor = self.count, self.parts.anchor
-        out = data_metrics(batch, step) | dict(batch.metrics)
+        out = data_metrics(batch, step) | staleness(batch, step) | dict(batch.metrics)
+        out |= self.s.collector.supply.metrics()
         out |= {
             "rollouts/total": count.rollouts,
             "rollouts/tokens": count.tokens,
@@ -387,6 +393,7 @@ class Trainer:
         self.count = load_counters(checkpoint)
         self.updater.load_state_dict(state["updater"])
         self.s.prompts.load_state_dict(state["prompts"])
+        self.s.collector.supply.load_state_dict(state["supply"], self.s.prompts)
         self.s.buffer.load_state_dict(state["buffer"])
         self.s.schedule.load_state_dict(state["schedule"])
         for name, part in self._others().items():
@@ -395,7 +402,7 @@ class Trainer:
         for name, value in self.count.values.items():
             self._set_field(name, value)
         load_rng_state(state["rng"])
-        self.s.engine.sync(self.count.step + 1)
+        self.lag.load_state_dict(state["lag"], self.count.step + 1)
 
     def _others(self) -> dict[str, Part[Any]]:
         """Parts that keep their state like any other: the loss, the advantage, the rewards."""
@@ -413,4 +420,6 @@ class Trainer:
             "parts": {name: part.state_dict() for name, part in self._others().items()},
             "anchor": self.parts.anchor.state_dict(),
             "rng": rng_state(),
+            "lag": self.lag.state_dict(),
+            "supply": self.s.collector.supply.state_dict(),
         }

@@ -120,6 +120,19 @@ def full_disk() -> None:
     setattr(rlkit.trainer, "write_checkpoint", limited)  # noqa: B010, what the loop calls
 
 
+def no_room() -> None:
+    """From the second step on the system refuses files of more than 1 kB."""
+    real = rlkit.trainer.Trainer._train_step
+
+    def limited(self: Any, step: int) -> Any:
+        if step == 2:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        return real(self, step)
+
+    setattr(rlkit.trainer.Trainer, "_train_step", limited)  # noqa: B010
+
+
 def little_memory(tokens: int) -> Callable[[], None]:
     """Forwards of more than so many tokens do not fit, as on a device that is too small."""
 
@@ -139,6 +152,7 @@ def little_memory(tokens: int) -> Callable[[], None]:
 
 FAULTS: dict[str, Callable[[], None]] = {
     "full_disk": full_disk,
+    "no_room": no_room,
     "little_memory": little_memory(120),
     "no_memory": little_memory(1),
 }

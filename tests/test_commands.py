@@ -80,6 +80,79 @@ def test_eval_of_a_checkpoint_and_reports_of_runs(tmp_path: Path) -> None:
     assert status == 2 and len(err.splitlines()) == 1
 
 
+# a command, what the line must say
+WRONG = [
+    ("list los", "no kind of part called 'los' | 'loss'"),
+    ("show los ppo", "no kind of part called 'los' | 'loss'"),
+    ("show loss pppo", "no loss called 'pppo' | 'ppo' | rlkit list loss"),
+    ("show algorithm remix", "no kind of part called 'algorithm' | loss"),
+    ("show loss ./nothing.py:Loss", "./nothing.py does not exist"),
+    ("check nothing", "./file.py:Class"),
+    ("check ./nothing.py:Loss", "./nothing.py does not exist"),
+    ("check ./parts.py:Loos", "./parts.py:Loos does not exist | 'Loose'"),
+    ("check ./parts.py:Loose", "not registered | --kind"),
+    ("check ./parts.py:Loose --kind los", "no kind of part called 'los' | 'loss'"),
+    ("check ./parts.py:Loose --kind loss", "./parts.py:Loose is not a part"),
+    ("eval nothing.gguf", "nothing.gguf does not exist"),
+    ("eval /no/such/model", "/no/such/model cannot be loaded"),
+    ("eval embedded eval.problem=3", "eval.problem | 'eval.problems'"),
+    ("eval embedded eval.k=4", "eval.k=4 | eval.samples"),
+    ("eval embedded task=arithmatic", "task called 'arithmatic' | 'arithmetic'"),
+    ("report nothing", "nothing holds no run"),
+    ("report empty", "empty/metrics.jsonl is empty"),
+    ("report broken", "broken/metrics.jsonl | not JSON"),
+    ("report bare bare", "nothing to compare"),
+    ("report bare nothing", "nothing holds no run"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG, ids=[case[0] for case in WRONG])
+def test_a_wrong_command_is_one_line_and_writes_nothing(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "parts.py").write_text("class Loose:\n    pass\n")
+    for folder, text in {"empty": "", "broken": "{broken\n", "bare": '{"step": 1}\n'}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "metrics.jsonl").write_text(text)
+    env = {"PYTHONDONTWRITEBYTECODE": "1"}
+    before = sorted(tmp_path.rglob("*"))
+    result = command("rlkit.__main__", *line.split(), cwd=tmp_path, env=env)
+    assert result.status == 2, result.out
+    assert len(result.err.splitlines()) == 1 and result.err.startswith("rlkit: "), result.err
+    assert len(result.err) < 250
+    for words in said.split(" | "):
+        assert words in result.err, result.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# a command that is not complete or not known, what its last line must say
+UNREADABLE = [
+    ("", "required: command"),
+    ("lst", "'lst' (choose from 'list', 'show'"),
+    ("list loss ppo", "unrecognized arguments: ppo"),
+    ("show loss", "required: name"),
+    ("check", "required: path"),
+    ("eval", "required: checkpoint"),
+    ("eval embedded --fast", "unrecognized arguments: --fast"),
+    ("report", "required: folders"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), UNREADABLE, ids=[case[0] for case in UNREADABLE])
+def test_a_command_that_is_not_complete_says_what_is_wanted(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    status, out, err = rlkit(*line.split(), cwd=tmp_path)
+    assert status == 2 and out == ""
+    assert said in err and len(err.splitlines()) == 1 and err.startswith("rlkit: ")
+
+
+@pytest.mark.parametrize("line", ["--help", "list --help", "eval --help", "report --help"])
+def test_help_is_no_error(line: str, tmp_path: Path) -> None:
+    status, out, err = rlkit(*line.split(), cwd=tmp_path)
+    assert (status, err) == (0, "") and out.startswith("usage: rlkit")
+
+
 def readme_commands() -> list[str]:
     lines = re.findall(r"^python -m rlkit\.run (.+)$", README, re.MULTILINE)
     return [re.sub(r"\s+#.*", "", line) for line in lines]

@@ -112,6 +112,16 @@ def test_a_full_disk_stops_the_run_if_asked_to(tmp_path: Path) -> None:
     told("The same with checkpoint.on_error=stop", "stops; resume=auto goes on", out.err)
 
 
+def test_a_disk_without_room_for_a_line_stops_the_run_in_one_line(tmp_path: Path) -> None:
+    out = start("out", cwd=tmp_path, fault="no_room")
+    assert out.status == 2 and "cannot be written: File too large" in out.err
+    assert len(out.err.splitlines()) == 1
+    assert start("out", "resume=auto", cwd=tmp_path).status == 0
+    assert same(weights(tmp_path / "out"), weights(whole()))
+    assert trained(tmp_path / "out") == trained(whole())
+    told("The disk is full for the run's other files", "stops; resume=auto goes on", out.err)
+
+
 def test_a_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     out = start("file/out", cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -189,3 +190,20 @@ def test_what_the_buffer_observes_is_the_first_pass() -> None:
             score = scores[sample.sample_id]
             torch.testing.assert_close(score.logp, sample.behavior_logp, atol=3e-5, rtol=0)
             assert score.entropy > 0
+
+
+def test_the_mismatch_of_an_engine_is_measured_on_this_steps_responses() -> None:
+    """log-probs that are 0.1 too high everywhere: k3 = e^-0.1 - 1 + 0.1; nothing for exact ones."""
+    policy = make_policy()
+    old, fresh = rollout(policy, step=1), rollout(policy, step=3)
+    for sample in (s for g in fresh for s in g.samples):
+        sample.behavior_logp.add_(0.1)
+    inexact = Forwards(budget=10_000, exact=False)
+    for loss in ("remix", "topr"):
+        metrics = prepare(fresh + old, 3, parts(loss), policy, None, inexact).metrics
+        assert metrics["off_policy/engine_difference_mean"] == pytest.approx(0.1, abs=1e-5)
+        assert metrics["off_policy/engine_difference_max"] == pytest.approx(0.1, abs=1e-4)
+        kl = math.exp(-0.1) - 1 + 0.1
+        assert metrics["off_policy/engine_kl"] == pytest.approx(kl, abs=1e-4)
+        assert not prepared(policy, fresh, 3, parts(loss)).metrics
+        assert not prepare(old, 3, parts(loss), policy, None, inexact).metrics

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import TypeVar
 
@@ -34,6 +34,33 @@ class RolloutConfig(PartConfig):
     """Tokens of a response."""
     stop: tuple[str, ...] = ()
     """Texts that end a response when they appear in it."""
+    sync_every: Annotated[int, Field(ge=1)] = 1
+    """Training steps between two weight syncs, in mode sync: the weights that generate are up to
+    sync_every - 1 steps old. OAPL (arXiv:2602.19362) syncs every 50 steps, at most every 400."""
+    mode: Literal["sync", "ahead", "async"] = "sync"
+    """sync = a step's responses are generated when it begins; ahead = in a process of their own
+    while the step before trains; async = there too, up to max_staleness steps before."""
+    max_staleness: Annotated[int, Field(ge=0)] = 4
+    """In mode async: by how many training steps the weights that generated a group may be behind
+    those it trains; older groups are dropped. The default is that of SkyRL."""
+    deterministic: bool = False
+    """In mode async: each response's weights depend on the plan alone, not on the clock, so that a
+    run can be repeated and resumed exactly; they are then as old as they may be. Mode ahead is
+    always so."""
+
+    @model_validator(mode="after")
+    def _one_lag(self) -> RolloutConfig:
+        if self.mode != "sync" and self.sync_every > 1:
+            raise ValueError(
+                f"rollout.sync_every={self.sync_every} is for rollout.mode=sync; in mode "
+                f"{self.mode} every step syncs the weights: leave it at 1"
+            )
+        return self
+
+    @property
+    def steps_ahead(self) -> int:
+        """How many training steps before its own a group may be generated."""
+        return {"sync": 0, "ahead": 1, "async": self.max_staleness}[self.mode]
 
     @property
     def truncates(self) -> bool:
@@ -63,7 +90,7 @@ class RolloutEngine(Part[RolloutC]):
     """Generates responses with the policy's weights."""
 
     Config: ClassVar[type[PartConfig]] = RolloutConfig
-    exact: ClassVar[bool] = False
+    exact: bool = False
     """Whether its log-probs of fresh samples are the trainer's own, so that no second forward is
     needed."""
 
@@ -73,7 +100,10 @@ class RolloutEngine(Part[RolloutC]):
 
     @abstractmethod
     def sync(self, step: int) -> None:
-        """Generate with the policy's weights of the start of training step `step` from now on."""
+        """Generate with the policy's weights of the start of training step `step` from now on.
+
+        Where `sync_every` is more than 1 they must be a copy, since the policy goes on to learn.
+        """
 
     @abstractmethod
     def generate(

@@ -1,7 +1,8 @@
-"""Sampling with transformers on the policy's own weights."""
+"""Sampling with transformers on the policy's own weights, or on a copy where it lags."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -65,12 +66,15 @@ class HFRollout(RolloutEngine[HFConfig]):
     """
 
     Config: ClassVar[type[PartConfig]] = HFConfig
-    exact: ClassVar[bool] = True
+    exact: bool = True
 
     def start(self, policy: Policy, seed: int) -> None:
-        """Share the policy's weights."""
+        """Share the policy's weights, or copy them where the engine is to lag."""
         self.policy = policy
         self.seed = seed
+        self.model = policy.model
+        if self.config.sync_every > 1:
+            self.model = copy.deepcopy(policy.model).requires_grad_(False).train(False)
         self.version = 1
         configured: Any = getattr(policy.model.generation_config, "eos_token_id", None)
         ends: list[Any] = configured if isinstance(configured, list) else [configured]
@@ -78,7 +82,9 @@ class HFRollout(RolloutEngine[HFConfig]):
         self.ends = torch.tensor([end for end in ends if end is not None], dtype=torch.int64)
 
     def sync(self, step: int) -> None:
-        """The weights are shared: only the version changes."""
+        """Take the weights where they are not shared, and the version."""
+        if self.model is not self.policy.model:
+            self.model.load_state_dict(self.policy.model.state_dict())
         self.version = step
 
     @torch.no_grad()
@@ -93,8 +99,8 @@ class HFRollout(RolloutEngine[HFConfig]):
         )
         out: list[list[Generation]] = []
         first = 0
-        training = self.policy.model.training
-        self.policy.model.train(False)
+        training = self.model.training
+        self.model.train(False)
         try:
             for chunk in self._chunks(requests):
                 rows = sum(r.n for r in chunk)
@@ -104,7 +110,7 @@ class HFRollout(RolloutEngine[HFConfig]):
                     out.append(flat[: request.n])
                     flat = flat[request.n :]
         finally:
-            self.policy.model.train(training)
+            self.model.train(training)
         return out
 
     def _chunks(self, requests: Sequence[Request]) -> list[list[Request]]:
@@ -126,7 +132,7 @@ class _Batch:
         self, engine: HFRollout, requests: Sequence[Request], uniform: Tensor, greedy: bool
     ) -> None:
         self.engine, self.config, self.greedy = engine, engine.config, greedy
-        self.model, self.device = engine.policy.model, engine.policy.device
+        self.model, self.device = engine.model, engine.policy.device
         self.uniform = uniform.to(self.device)
         self.requests = requests
         count, length = uniform.shape

@@ -155,6 +155,14 @@ def test_the_value_of_a_clipped_token_is_at_the_bound() -> None:
     assert value.item() == pytest.approx(-1.5)
 
 
+@pytest.mark.parametrize(("log_ratio", "advantage"), [(-2.0, 0.5), (2.0, -0.5)])
+def test_a_token_that_comes_back_is_not_clipped(log_ratio: float, advantage: float) -> None:
+    logp, batch = rows([[log_ratio]], advantage)
+    gradient, metrics = outcome("m2po_authors_repo", logp, batch)
+    assert metrics["clip_fraction"] == 0
+    assert gradient == near([[-math.exp(log_ratio) * advantage]])
+
+
 def three_policies() -> tuple[Tensor, LossBatch]:
     """One response; prox / behavior has the log-ratios 0.1, -0.1, 0.9, pi / prox 0.1, 0.5, 0.1."""
     logp, batch = rows([[0.1, 0.5, 0.1]], 1.0)

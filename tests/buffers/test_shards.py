@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from buffers import shards
-from buffers.shards import KEPT_STATES, DiskStorage, packed
+from buffers.shards import DiskStorage, packed
 from buffers.storage import Stored
 from rlkit.batch import Group
 from rlkit.errors import UserError
@@ -38,6 +38,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> int:
     size = 5 * len(packed(one(1)).data) // 2
     monkeypatch.setattr(shards, "SHARD_BYTES", size)
     return size
+
+
+KEPT_STATES = 4
 
 
 def on_disk(name: str, folder: Path | None, **fields: Any) -> Any:
@@ -88,7 +91,7 @@ def test_a_packed_group_is_the_group_bit_for_bit() -> None:
 
 def test_a_group_comes_back_from_a_shard_bit_for_bit(tmp_path: Path, small: int) -> None:
     """Among others, so that each is cut out at its own place."""
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     groups = [one(1), odd_group(), one(9, n=5), one(21)]
     kept = storage.put(groups, [])
     storage.state_dict(kept)
@@ -97,7 +100,7 @@ def test_a_group_comes_back_from_a_shard_bit_for_bit(tmp_path: Path, small: int)
 
 
 def test_what_is_read_is_a_copy(tmp_path: Path, small: int) -> None:
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     kept = put(storage, 1, [], count=4)
     for item in (kept[0], kept[3]):
         item.group.samples[0].behavior_logp.fill_(9.0)
@@ -152,7 +155,7 @@ def test_the_contract_holds_on_disk_without_a_folder(name: str) -> None:
 
 
 def test_a_temporary_folder_leaves_with_its_storage() -> None:
-    storage = DiskStorage(None)
+    storage = DiskStorage(None, KEPT_STATES)
     folder = storage.folder
     assert folder.is_dir()
     del storage
@@ -161,7 +164,7 @@ def test_a_temporary_folder_leaves_with_its_storage() -> None:
 
 
 def test_a_shard_is_written_when_it_is_full(tmp_path: Path, small: int) -> None:
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     kept = put(storage, 1, [], count=2)
     assert files(tmp_path) == []
     kept += put(storage, 5, kept)
@@ -172,7 +175,7 @@ def test_a_shard_is_written_when_it_is_full(tmp_path: Path, small: int) -> None:
 
 
 def test_a_shard_leaves_when_the_last_of_its_groups_does(tmp_path: Path, small: int) -> None:
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     kept = put(storage, 1, [], count=6)
     kept = kept[2:]
     kept += put(storage, 13, kept, count=3)
@@ -185,7 +188,7 @@ def test_a_shard_leaves_when_the_last_of_its_groups_does(tmp_path: Path, small: 
 def test_groups_that_left_before_their_shard_was_full_are_never_written(
     tmp_path: Path, small: int
 ) -> None:
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     put(storage, 1, [], count=2)
     kept = put(storage, 5, [])
     (path,) = tmp_path.iterdir()
@@ -212,14 +215,14 @@ def test_what_an_interrupted_write_and_an_earlier_run_left_is_removed(
 ) -> None:
     for name in ("shard-000000.tmp", "shard-000000.safetensors", "shard-000007.safetensors"):
         (tmp_path / name).write_text("torn")
-    kept = put(DiskStorage(tmp_path), 1, [], count=3)
+    kept = put(DiskStorage(tmp_path, KEPT_STATES), 1, [], count=3)
     assert files(tmp_path) == ["shard-000000"]
     assert same(kept[0].group, one(1))
 
 
 def test_the_last_states_keep_their_shards(tmp_path: Path, small: int) -> None:
     """One shard and one state a round; the stock moves on, so only states hold a shard."""
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     kept: list[Stored] = []
     for made in range(1, 1 + 6 * (KEPT_STATES + 2), 6):
         kept = put(storage, made, kept, count=3)
@@ -228,12 +231,12 @@ def test_the_last_states_keep_their_shards(tmp_path: Path, small: int) -> None:
 
 
 def test_a_state_flushes_the_unfinished_shard(tmp_path: Path) -> None:
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     kept = put(storage, 1, [])
     state = stored(storage.state_dict(kept))
     assert files(tmp_path) == ["shard-000000"]
     assert list(state["shards"]) == ["shard-000000.safetensors"]
-    (again,) = DiskStorage(tmp_path).load_state_dict(state)
+    (again,) = DiskStorage(tmp_path, KEPT_STATES).load_state_dict(state)
     assert same(again.group, kept[0].group)
     for name in ("sample_ids", "rewards", "step", "oldest_version"):
         assert getattr(again, name) == getattr(kept[0], name), name
@@ -243,20 +246,20 @@ def test_an_earlier_state_is_resumed_and_later_shards_are_removed(
     tmp_path: Path, small: int
 ) -> None:
     """The states before it keep theirs; the number of a removed shard is used again."""
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     first = put(storage, 1, [], count=3)
     before = stored(storage.state_dict(first))
     second = put(storage, 7, [], count=3)
     state = stored(storage.state_dict(second))
     storage.state_dict(put(storage, 13, [], count=6))
     assert len(files(tmp_path)) == 4
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     kept = storage.load_state_dict(state)
     assert files(tmp_path) == ["shard-000000", "shard-000001"]
     assert [item.group.samples[0].sample_id for item in kept] == [7, 9, 11]
     put(storage, 25, kept, count=3)
     assert files(tmp_path) == [f"shard-00000{i}" for i in range(3)]
-    kept = DiskStorage(tmp_path).load_state_dict(before)
+    kept = DiskStorage(tmp_path, KEPT_STATES).load_state_dict(before)
     assert same(kept[0].group, first[0].group) and files(tmp_path) == ["shard-000000"]
 
 
@@ -273,11 +276,11 @@ def flip(path: Path) -> None:
 def test_a_missing_or_changed_shard_is_a_line(
     spoil: Callable[[Path], None], message: str, tmp_path: Path, small: int
 ) -> None:
-    storage = DiskStorage(tmp_path)
+    storage = DiskStorage(tmp_path, KEPT_STATES)
     state = storage.state_dict(put(storage, 1, [], count=6))
     spoil(tmp_path / "shard-000001.safetensors")
     with pytest.raises(UserError, match=f"shard-000001.safetensors.* {message}") as error:
-        DiskStorage(tmp_path).load_state_dict(state)
+        DiskStorage(tmp_path, KEPT_STATES).load_state_dict(state)
     assert "\n" not in str(error.value)
     assert "shard-000000" in files(tmp_path)[0], "nothing is removed"
 

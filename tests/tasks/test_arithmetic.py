@@ -60,10 +60,11 @@ def test_rows_hold_the_prompt_and_its_sum_and_the_right_response_scores():
     data = Arithmetic().load(seed=0)
     for row in [*data.train[:50], *data.eval[:50], data.train[-1], data.eval[-1]]:
         operands = [int(digit) for digit in row["prompt"][:-1].split("+")]
-        assert set(row) == {"prompt", "answer"}
+        assert set(row) == {"prompt", "answer", "solution"}
         assert int(row["answer"]) == sum(operands)
         assert len(row["answer"]) == 2
-        assert Arithmetic().score(response(running_sums(operands)), row) == 1.0
+        assert row["solution"] == response(running_sums(operands))
+        assert Arithmetic().score(row["solution"], row) == 1.0
 
 
 def test_every_problem_is_on_one_side_and_about_an_eighth_is_held_out():

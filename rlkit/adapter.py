@@ -1,0 +1,118 @@
+"""Low-rank adapters of a model, through the package peft: made, saved, switched, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlkit.config import LoraConfig
+from rlkit.errors import UserError
+from rlkit.interfaces import State
+
+OUTPUT = "lora_B"
+"""The half of an adapter that is zero at first, so that the adapter adds nothing."""
+
+
+def peft() -> Any:
+    """The package. Raises UserError where it is not installed."""
+    try:
+        import peft as package
+    except ImportError as error:
+        raise UserError(
+            "model.lora needs the package peft: pip install 'rlkit-rft[lora]'"
+        ) from error
+    return package
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether a model was given adapters."""
+    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+
+
+def add_adapter(model: Any, config: LoraConfig) -> Any:
+    """The model with new adapters, which alone are trained.
+
+    Their random half comes from torch's generator.
+    """
+    targets = config.target_modules
+    settings = peft().LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return peft().get_peft_model(model, settings)
+    except ValueError as error:
+        raise UserError(f"model.lora.target_modules={targets}: {error}") from error
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapters of a checkpoint, to train on."""
+    return peft().PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def parameters(model: Any) -> dict[str, Tensor]:
+    """The adapters' parameters by name."""
+    return {name: p for name, p in model.named_parameters() if "lora_" in name}
+
+
+def adapter_weights(model: Any) -> State:
+    """A copy of the adapters' weights by name."""
+    return {name: p.detach().clone() for name, p in parameters(model).items()}
+
+
+def is_off(weights: State) -> bool:
+    """Whether adapters with these weights add nothing to the model."""
+    return all(not value.any() for name, value in weights.items() if OUTPUT in name)
+
+
+@contextmanager
+def with_adapter(model: Any, weights: State | None) -> Generator[None]:
+    """The model with other adapters for a while; None = without any."""
+    if weights is None:
+        with model.disable_adapter():
+            yield
+        return
+    own = adapter_weights(model)
+    put(model, weights)
+    try:
+        yield
+    finally:
+        put(model, own)
+
+
+@torch.no_grad()
+def put(model: Any, weights: State) -> None:
+    """Write weights into the model's adapters."""
+    for name, parameter in parameters(model).items():
+        parameter.copy_(weights[name])
+
+
+def merged(model: Any) -> dict[str, Tensor]:
+    """The weights of the plain model that computes the same: each layer with its adapter added."""
+    model.merge_adapter()
+    try:
+        return {
+            name.replace("base_layer.", ""): value.detach().clone()
+            for name, value in model.get_base_model().state_dict().items()
+            if "lora_" not in name
+        }
+    finally:
+        model.unmerge_adapter()
+
+
+def save_merged(model: Any, folder: Path) -> None:
+    """Write the plain model that computes the same as a `save_pretrained` folder."""
+    base = model.get_base_model()
+    plain = type(base)(base.config)
+    plain.to(base.dtype)
+    plain.load_state_dict(merged(model))
+    plain.generation_config = base.generation_config
+    plain.save_pretrained(folder)

@@ -1,0 +1,167 @@
+"""Answers that were asked for some training steps before their own: modes ahead and async."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlkit.batch import Request
+from rlkit.data import PromptStream
+from rlkit.interfaces import State
+from rlkit.rollout.packing import pack, unpack
+from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.supply import Answered, Plan, Supply, once
+
+
+def capacity(*, accepted: int, running: int, version: int, batch: int, max_staleness: int) -> int:
+    """How many groups may be asked for now, so that none is older than allowed when it is used.
+
+    (max_staleness + version + 1) batch - (accepted + running), at least 0: `version` updates were
+    made, each used `batch` groups; `accepted` are those that were generated, used or not.
+    Source: AReaL (arXiv:2505.24298), staleness manager. Status: adapted: it also limits the running
+    requests, whereas here one engine answers them in their order.
+    """
+    return max(0, (max_staleness + version + 1) * batch - (accepted + running))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Requests that the engine was given together."""
+
+    requests: Sequence[Request]
+    own: int
+    """The engine's number for their responses."""
+    greedy: int | None
+    """And for the greedy ones."""
+
+
+class Ahead(Supply):
+    """A queue of groups; the step takes the oldest and asks for as many as `capacity` allows.
+
+    In step k the engine has the weights of its start, and what is asked for then is used up to
+    `max_staleness` steps later. With max_staleness = 1 (mode ahead) step k trains on what was
+    generated with the weights of step k - 1 while that step trained, and the first step on its own:
+    the one-step lag of asynchronous RLHF (arXiv:2410.18252). With 0 it is the synchronous run.
+    The prompts are new ones, in the data's order: a buffer that plans others cannot be asked early.
+    A group whose oldest token is more than `max_staleness` steps old when it is to be used is
+    dropped and replaced; this happens where the steps come to want fewer groups.
+    Status: adapted: the rule is AReaL's (arXiv:2505.24298), the groups are used in their order.
+    """
+
+    def __init__(self, engine: RemoteEngine, *, greedy: bool) -> None:
+        self.engine = engine
+        self.greedy = greedy
+        self.max_staleness: int = engine.config.steps_ahead
+        self.jobs: deque[Job] = deque()
+        self.waiting: deque[Answered] = deque()
+        self.planned: list[Request] = []
+        """Planned, but not asked for yet: what is left of a plan."""
+        self.asked = 0
+        """Jobs so far; they number the random streams."""
+        self.wanted = 0
+        self.dropped = 0
+        """Groups dropped in this step."""
+
+    @property
+    def size(self) -> int:
+        """Groups that are generated or about to be, and not used."""
+        return len(self.waiting) + self._running()
+
+    def begin(self, plan: Plan, wanted: int, step: int) -> None:
+        """Ask for as many groups as may be: the hand-over point of the step."""
+        self.wanted, self.dropped = wanted, 0
+        used = (step - 1) * wanted  # as many as the rule counts for the updates that were made
+        room = capacity(
+            accepted=used + len(self.waiting),
+            running=self._running(),
+            version=step - 1,
+            batch=wanted,
+            max_staleness=self.max_staleness,
+        )
+        self._ask(room, plan)
+
+    def answers(self, plan: Plan, missing: int | None, step: int, attempt: int) -> list[Answered]:
+        """The oldest groups that are young enough; asks for more where the queue has too few."""
+        count = self.wanted if missing is None else missing
+        taken: list[Answered] = []
+        while len(taken) < count:
+            self._ask(count - len(taken) - self.size, plan)
+            group = self._oldest()
+            if step - version_of(group, step) > self.max_staleness:
+                self.dropped += 1
+            else:
+                taken.append(group)
+        return taken
+
+    def metrics(self) -> dict[str, float]:
+        """Groups dropped for their age, and groups that later steps will find."""
+        return {"off_policy/dropped": self.dropped, "off_policy/ahead": self.size}
+
+    def state_dict(self) -> State:
+        """The queue; waits until everything that was asked for is there."""
+        while self.jobs:
+            self._receive()
+        return {
+            "asked": self.asked,
+            "planned": [[request.prompt.prompt_id, request.n] for request in self.planned],
+            "waiting": [
+                {
+                    "prompt_id": group.request.prompt.prompt_id,
+                    "own": pack(group.own),
+                    "greedy": pack([group.greedy] if group.greedy is not None else []),
+                }
+                for group in self.waiting
+            ],
+        }
+
+    def load_state_dict(self, state: State, prompts: PromptStream) -> None:
+        """Take back what `state_dict` gave."""
+        self.asked = state["asked"]
+        self.planned = [Request(prompt=prompts.get(name), n=n) for name, n in state["planned"]]
+        for tree in state["waiting"]:
+            own, greedy = unpack(tree["own"]), unpack(tree["greedy"])
+            request = Request(prompt=prompts.get(tree["prompt_id"]), n=len(own))
+            self.waiting.append(
+                Answered(request=request, own=own, greedy=greedy[0] if greedy else None)
+            )
+
+    def _running(self) -> int:
+        return sum(len(job.requests) for job in self.jobs)
+
+    def _ask(self, count: int, plan: Plan) -> None:
+        """Give the engine so many requests, as many together as a step wants."""
+        while count > 0:
+            size = min(count, self.wanted)
+            while len(self.planned) < size:
+                self.planned += plan()
+            requests, self.planned = self.planned[:size], self.planned[size:]
+            self.asked += 1
+            own = self.engine.submit(requests, ("rollout", self.asked, 0))
+            greedy = None
+            if self.greedy:
+                stream = ("greedy", self.asked, 0)
+                greedy = self.engine.submit(once(requests), stream, greedy=True)
+            self.jobs.append(Job(requests, own, greedy))
+            count -= size
+
+    def _oldest(self) -> Answered:
+        """Take the group that was asked for first."""
+        if not self.waiting:
+            self._receive()
+        return self.waiting.popleft()
+
+    def _receive(self) -> None:
+        """Wait for the oldest job."""
+        job = self.jobs.popleft()
+        own = self.engine.wait(job.own)
+        greedy = self.engine.wait(job.greedy) if job.greedy is not None else [()] * len(own)
+        self.waiting += [
+            Answered(request=request, own=group, greedy=next(iter(single), None))
+            for request, group, single in zip(job.requests, own, greedy, strict=True)
+        ]
+
+
+def version_of(group: Answered, step: int) -> int:
+    """The oldest version among a group's tokens; the step where there is none."""
+    return min((int(g.policy_version.min()) for g in group.own if len(g.logp)), default=step)

@@ -1,0 +1,94 @@
+"""Which weights generate: those of the last sync, which may be some training steps old."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlkit.interfaces import State
+from rlkit.policy import Policy
+from rlkit.prepare import TrainBatch
+from rlkit.rollout.base import RolloutEngine
+
+
+class Lag:
+    """Syncs an engine every L = `rollout.sync_every` training steps, and knows what it holds.
+
+    Step k generates with the weights of step k - (k - 1) mod L, so a run with L = 1 is on-policy.
+    An evaluation is of the policy as it is. Where L > 1 a copy of the engine's weights is kept in
+    host memory, for checkpoints and to give them back after an evaluation; any engine can lag.
+    Source: OAPL (arXiv:2602.19362), whose inference policy is refreshed every L steps.
+    Status: exact.
+    """
+
+    def __init__(self, engine: RolloutEngine[Any], policy: Policy) -> None:
+        self.engine = engine
+        self.policy = policy
+        self.every = engine.config.sync_every
+        self.version = 1
+        self.kept = self._weights()
+
+    def sync(self, step: int) -> None:
+        """Give the engine the weights of the start of step `step`, if a sync is due there."""
+        if (step - 1) % self.every == 0:
+            self.engine.sync(step)
+            self.version = step
+            self.kept = self._weights()
+
+    @contextmanager
+    def current(self, step: int) -> Generator[None]:
+        """While it lasts, the engine generates with the policy's weights, which start `step`."""
+        if self.version == step:
+            yield
+            return
+        self.engine.sync(step)
+        try:
+            yield
+        finally:
+            self._restore()
+
+    def state_dict(self) -> State:
+        """The engine's version and weights; nothing where they are the policy's own."""
+        return {"version": self.version, "weights": self.kept} if self.kept else {}
+
+    def load_state_dict(self, state: State, step: int) -> None:
+        """Take back what `state_dict` gave, before step `step`."""
+        if not state:
+            self.sync(step)
+            return
+        self.version, self.kept = state["version"], state["weights"]
+        self._restore()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the policy's weights in host memory; {} where the engine does not lag."""
+        if self.every == 1:
+            return {}
+        state = self.policy.model.state_dict()
+        return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def _restore(self) -> None:
+        """Sync the engine with the kept weights; the policy has them meanwhile."""
+        now = self._weights()
+        self.policy.model.load_state_dict(self.kept)
+        self.engine.sync(self.version)
+        self.policy.model.load_state_dict(now)
+
+
+def staleness(batch: TrainBatch, step: int) -> dict[str, float]:
+    """How old the weights are that sampled the batch's tokens, in training steps.
+
+    Over the policy's own tokens (`policy_version` of each): mean and maximum of step - version.
+    Status: our choice (the count of AReaL and prime-rl, a token at a time).
+    """
+    own = [sample.policy_version for sample in batch.samples if sample.source != "expert"]
+    ages = step - torch.cat(own).float() if own else torch.zeros(0)
+    if not len(ages):
+        return {}
+    return {
+        "off_policy/staleness_mean": float(ages.mean()),
+        "off_policy/staleness_max": float(ages.max()),
+    }

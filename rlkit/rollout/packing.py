@@ -1,0 +1,48 @@
+"""Responses as trees that a checkpoint can hold and that travel between processes, no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rlkit.interfaces import State
+from rlkit.rollout.base import Generation
+
+
+def pack(generations: Sequence[Generation]) -> State:
+    """Their tokens one after the other, and what each has besides."""
+    return {
+        "lengths": [len(g.response_ids) for g in generations],
+        "response_ids": joined([g.response_ids for g in generations], torch.int64),
+        "logp": joined([g.logp for g in generations], torch.float32),
+        "policy_version": joined([g.policy_version for g in generations], torch.int32),
+        "finish_reasons": [g.finish_reason for g in generations],
+        "extras": [dict(g.extras) for g in generations],
+    }
+
+
+def joined(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Rows [T_i] one after the other; an empty tensor for none."""
+    return torch.cat(list(rows)) if rows else torch.zeros(0, dtype=dtype)
+
+
+def unpack(tree: State) -> list[Generation]:
+    """Take back what `pack` gave."""
+    rows = zip(
+        *(tree[name].split(tree["lengths"]) for name in ("response_ids", "logp", "policy_version")),
+        tree["finish_reasons"],
+        tree["extras"],
+        strict=True,
+    )
+    return [
+        Generation(
+            response_ids=ids.clone(),
+            logp=logp.clone(),
+            policy_version=version.clone(),
+            finish_reason=reason,
+            extras=extras,
+        )
+        for ids, logp, version, reason, extras in rows
+    ]

@@ -1,0 +1,164 @@
+"""Any engine in a process of its own, so that it generates while this one trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+
+from rlkit.batch import Request
+from rlkit.checkpoint import load_tree
+from rlkit.config import ModelConfig
+from rlkit.errors import UserError
+from rlkit.policy import Policy
+from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.rollout.packing import unpack
+from rlkit.rollout.worker import MODEL, SPEC, weights_file
+
+Stream = tuple[str, int, int]
+
+
+class RemoteEngine(RolloutEngine[Any]):
+    """An engine that another process runs on a copy of the policy.
+
+    Weights are handed over as a safetensors file, requests as JSON and responses as a tree of
+    tensors, in a temporary folder. Commands are carried out in the order they were given, so which
+    weights answer a request does not depend on the clock; in mode async without `deterministic` the
+    newest weights are taken before each generation instead.
+    """
+
+    def __init__(
+        self, inner: RolloutEngine[Any], name: str, model: ModelConfig, plugins: Sequence[str]
+    ) -> None:
+        super().__init__(inner.config)
+        self.exact = inner.exact
+        self.name = name
+        self.model = model
+        self.plugins = list(plugins)
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, policy: Policy, seed: int) -> None:
+        """Start the process with the policy as it is and wait until it is ready."""
+        self.policy, self.number = policy, 0
+        self.lengths: dict[int, list[int]] = {}
+        """Responses a request, of generations that were asked for."""
+        self.arrived: dict[int, list[list[Generation]]] = {}
+        self.temporary = tempfile.TemporaryDirectory(prefix="rlkit-rollout-")
+        self.folder = Path(self.temporary.name)
+        policy.model.save_pretrained(self.folder / MODEL)
+        policy.tokenizer.save_pretrained(self.folder / MODEL)
+        (self.folder / SPEC).write_text(json.dumps(self._spec(seed)))
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rlkit.rollout.worker", str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.stderr,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        self._receive()
+
+    def _spec(self, seed: int) -> dict[str, Any]:
+        """What the process needs to know; there it is an engine of mode sync."""
+        c = self.config
+        alone = {"mode": "sync", "max_staleness": 0, "deterministic": True}
+        return {
+            "engine": self.name,
+            "config": c.model_dump(mode="json") | alone,
+            "model": self.model.model_dump() | {"device": str(self.policy.device)},
+            "plugins": self.plugins,
+            "seed": seed,
+            "threads": torch.get_num_threads(),
+            "ordered": c.mode == "ahead" or c.deterministic,
+        }
+
+    def sync(self, step: int) -> None:
+        """Hand over the policy's weights; they are used for what is asked from now on."""
+        save_model(self.policy.model, str(weights_file(self.folder, step)))
+        self._send({"do": "weights", "step": step})
+
+    def submit(self, requests: Sequence[Request], stream: Stream, *, greedy: bool = False) -> int:
+        """Ask for responses; returns the number to `wait` for."""
+        self.number += 1
+        self.lengths[self.number] = [request.n for request in requests]
+        self._send(
+            {
+                "do": "generate",
+                "number": self.number,
+                "requests": [[r.prompt.ids.tolist(), r.n] for r in requests],
+                "stream": stream,
+                "greedy": greedy,
+            }
+        )
+        return self.number
+
+    def wait(self, number: int) -> list[list[Generation]]:
+        """The responses to what was submitted under a number, request by request."""
+        while number not in self.arrived:
+            self._receive()
+        return self.arrived.pop(number)
+
+    def generate(
+        self, requests: Sequence[Request], stream: Stream, *, greedy: bool = False
+    ) -> list[list[Generation]]:
+        """Responses to each request, in order, after everything that was asked before."""
+        return self.wait(self.submit(requests, stream, greedy=greedy))
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.communicate()
+        self.stderr.close()
+        self.temporary.cleanup()
+        self.process = None
+
+    def _send(self, command: dict[str, Any]) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._lost() from None
+
+    def _receive(self) -> None:
+        """Take one reply; 0 is the process saying that it is ready."""
+        assert self.process is not None and self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise self._lost()
+        reply = json.loads(line)
+        if "error" in reply:
+            raise UserError(f"the rollout process failed: {reply['error']}")
+        if reply["number"]:
+            self._take(reply["number"])
+
+    def _take(self, number: int) -> None:
+        path = self.folder / f"answer-{number}"
+        flat = iter(unpack(load_tree(path)))
+        self.arrived[number] = [[next(flat) for _ in range(n)] for n in self.lengths.pop(number)]
+        for suffix in (".json", ".safetensors"):
+            path.with_suffix(suffix).unlink()
+
+    def _lost(self) -> UserError:
+        assert self.process is not None
+        status = self.process.wait()
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        return UserError(
+            f"the rollout process ended with status {status}{last}; "
+            "go on from the last checkpoint with resume=auto"
+        )

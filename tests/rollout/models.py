@@ -1,0 +1,48 @@
+"""Small random models that vLLM accepts: its heads are at least 32 wide."""
+
+from __future__ import annotations
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rlkit.batch import Request
+from rlkit.policy import Policy
+from tests.tiny import CHARACTERS, make_prompts, make_tokenizer
+
+TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
+
+
+def make_policy(*, tied: bool = True, temperature: float = 1.0, seed: int = 0) -> Policy:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(CHARACTERS) + 2,
+                hidden_size=64,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=512,
+                tie_word_embeddings=tied,
+                pad_token_id=0,
+                eos_token_id=1,
+                bos_token_id=None,
+                initializer_range=0.2,
+            )
+        )
+    model.train(False)
+    return Policy(model, make_tokenizer(), temperature)
+
+
+def requests(policy: Policy, n: int = 4) -> list[Request]:
+    return [Request(prompt=p, n=n) for p in make_prompts(policy, TEXTS)]
+
+
+def change(policy: Policy, names: str, by: float = 0.02) -> None:
+    """Move the parameters whose name contains `names`, as a training step would."""
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if names in name:
+                parameter.add_(by * torch.randn(parameter.shape, generator=draws))

@@ -1,0 +1,237 @@
+"""vLLM in the trainer's process: its log-probs, its samples, and weights that arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlkit.batch import Request
+from rlkit.errors import UserError
+from rlkit.policy import Policy, Tokens
+from rlkit.rollout.base import Generation
+from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
+from rlkit.rollout.vllm import VLLMConfig, VLLMRollout
+from tests.cli import SMALL, metrics, run
+from tests.rollout.models import change, make_policy, requests
+from tests.tiny import make_prompts
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
+CHI_SQUARE_16_OF_1000 = 37.7
+"""A chi-square of 15 degrees of freedom is above it once in a thousand times."""
+
+
+def configured(**fields: object) -> VLLMConfig:
+    small = {"temperature": 0.7, "max_completion_length": 12, "kv_cache_gb": 0.1}
+    return VLLMConfig.model_validate({**small, **fields})
+
+
+def make_engine(policy: Policy, **fields: object) -> VLLMRollout:
+    pytest.importorskip("vllm")
+    made = VLLMRollout(configured(**fields))
+    made.start(policy, seed=3)
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[VLLMRollout]:
+    """A model with a tied head at temperature 0.7."""
+    made = make_engine(make_policy(temperature=0.7), top_k=3)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine(shared: VLLMRollout) -> Iterator[VLLMRollout]:
+    """The shared engine without truncation; a test may change its settings and weights."""
+    weights = {name: w.clone() for name, w in shared.policy.model.state_dict().items()}
+    shared.config = configured()
+    yield shared
+    shared.policy.model.load_state_dict(weights)
+    shared.sync(1)
+
+
+def largest_difference(
+    policy: Policy, asked: Sequence[Request], answers: Sequence[Sequence[Generation]]
+) -> float:
+    """Between the engine's log-probs and a full forward's."""
+    flat = [(r.prompt.ids, g) for r, group in zip(asked, answers, strict=True) for g in group]
+    logp = policy.logp(Tokens.of([p for p, _ in flat], [g.response_ids for _, g in flat]))
+    pairs = zip(logp, flat, strict=True)
+    return max(float((row[: len(g.logp)] - g.logp).abs().max()) for row, (_, g) in pairs)
+
+
+def texts(policy: Policy, answers: Sequence[Sequence[Generation]]) -> list[str]:
+    return [
+        str(policy.tokenizer.decode(g.response_ids, skip_special_tokens=True))
+        for group in answers
+        for g in group
+    ]
+
+
+def test_its_log_probs_are_those_of_a_full_forward_at_the_temperature(engine: VLLMRollout) -> None:
+    asked = requests(engine.policy)
+    answers = engine.generate(asked, ("t", 1, 0))
+    assert [len(group) for group in answers] == [4] * len(asked)
+    assert largest_difference(engine.policy, asked, answers) < 5e-5
+    assert not any(g.extras for group in answers for g in group)
+
+
+def test_a_stream_repeats_and_another_differs(engine: VLLMRollout) -> None:
+    def draw(step: int, asked: Sequence[Request]) -> list[list[int]]:
+        answers = engine.generate(asked, ("t", step, 0))
+        return [g.response_ids.tolist() for group in answers for g in group]
+
+    asked = requests(engine.policy)
+    first = draw(1, asked)
+    assert draw(1, asked) == first
+    assert draw(1, asked[:2]) == first[:8]
+    assert draw(2, asked) != first
+    assert len({tuple(ids) for ids in first[:4]}) == 4
+
+
+def test_responses_stop_at_the_end_token_and_say_so(engine: VLLMRollout) -> None:
+    answers = engine.generate(requests(engine.policy, 16), ("t", 1, 0))
+    flat = [g for group in answers for g in group]
+    assert {g.finish_reason for g in flat} == {"stop", "length"}
+    for g in flat:
+        ids = g.response_ids.tolist()
+        assert 1 not in ids[:-1]
+        assert (ids[-1] == 1) == (g.finish_reason == "stop")
+        assert len(ids) == 12 or g.finish_reason == "stop"
+        assert g.policy_version.tolist() == [1] * len(ids)
+        assert g.logp.shape == g.response_ids.shape
+
+
+def test_a_stop_text_ends_the_response_that_contains_it(engine: VLLMRollout) -> None:
+    engine.config = configured(stop=("#", "3,"))
+    answers = engine.generate(requests(engine.policy, 16), ("t", 1, 0))
+    ended = [text for text in texts(engine.policy, answers) if "#" in text or "3," in text]
+    assert len(ended) > 5
+    assert all(text.endswith(("#", "3,")) for text in ended)
+    assert all("#" not in text[:-1] and "3," not in text[:-1] for text in ended)
+
+
+def test_greedy_takes_the_tokens_that_transformers_takes(engine: VLLMRollout) -> None:
+    engine.config = configured(top_k=3)
+    other = HFRollout(HFConfig(temperature=0.7, max_completion_length=12))
+    other.start(engine.policy, seed=3)
+    asked = requests(engine.policy, 1)
+    own = engine.generate(asked, ("t", 1, 0), greedy=True)
+    expected = other.generate(asked, ("t", 1, 0), greedy=True)
+    assert texts(engine.policy, own) == texts(engine.policy, expected)
+    assert not own[0][0].extras
+    assert largest_difference(engine.policy, asked, own) < 5e-5
+
+
+def test_frequencies_follow_the_probabilities_at_the_temperature(engine: VLLMRollout) -> None:
+    engine.config = configured(max_completion_length=1)
+    prompt = make_prompts(engine.policy, ["1+2="])[0]
+    (answers,) = engine.generate([Request(prompt=prompt, n=2000)], ("t", 1, 0))
+    counts = torch.bincount(torch.cat([g.response_ids for g in answers]), minlength=16)
+    expected = 2000 * (engine.policy.model(prompt.ids[None]).logits[0, -1] / 0.7).softmax(-1)
+    assert float(((counts - expected) ** 2 / expected).sum()) < CHI_SQUARE_16_OF_1000
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(1.0, {3}), (0.4, {1, 2, 3})])
+def test_under_truncation_log_probs_are_whole_and_the_kept_mass_is_stored(
+    engine: VLLMRollout, top_p: float, kept: set[int]
+) -> None:
+    """The mass of the three most probable tokens, or of the shortest prefix of them that holds
+    `top_p` of it."""
+    engine.config = configured(top_k=3, top_p=top_p)
+    asked = requests(engine.policy, 8)
+    answers = engine.generate(asked, ("t", 1, 0))
+    assert largest_difference(engine.policy, asked, answers) < 5e-5
+    counted = set()
+    for request, group in zip(asked, answers, strict=True):
+        logits = engine.policy.model(request.prompt.ids[None]).logits[0, -1] / 0.7
+        whole = logits.log_softmax(-1).topk(3)
+        share = whole.values.softmax(-1)
+        count = int((share.cumsum(-1) - share < top_p).sum())
+        counted.add(count)
+        for g in group:
+            mass = g.extras[KEPT]
+            assert isinstance(mass, torch.Tensor) and mass.shape == g.logp.shape
+            assert int(g.response_ids[0]) in whole.indices[:count].tolist()
+            expected = whole.values[:count].logsumexp(-1)
+            torch.testing.assert_close(mass[0], expected, atol=5e-5, rtol=0)
+    assert counted <= kept
+
+
+@pytest.mark.parametrize("names", ["norm", "self_attn", "mlp", "embed", ""])
+def test_a_sync_brings_every_kind_of_weight(engine: VLLMRollout, names: str) -> None:
+    change(engine.policy, names)
+    engine.probe.score()
+    assert engine.probe.difference(engine.score_probe()) > 1e-3
+    engine.sync(5)
+    assert engine.probe.difference(engine.score_probe()) < 5e-5
+    asked = requests(engine.policy)
+    answers = engine.generate(asked, ("t", 5, 0))
+    assert largest_difference(engine.policy, asked, answers) < 5e-5
+    assert {int(v) for group in answers for g in group for v in g.policy_version} == {5}
+
+
+def test_a_sync_forgets_what_was_computed_with_the_old_weights(engine: VLLMRollout) -> None:
+    """A prompt of several blocks, whose keys and values vLLM keeps for the next request."""
+    prompt = make_prompts(engine.policy, ["1+2+3=" * 60])[0]
+    asked = [Request(prompt=prompt, n=1)]
+    engine.generate(asked, ("t", 1, 0))
+    change(engine.policy, "")
+    engine.sync(2)
+    answers = engine.generate(asked, ("t", 2, 0))
+    assert largest_difference(engine.policy, asked, answers) < 5e-5
+
+
+def test_a_head_that_was_not_packed_again_is_named(engine: VLLMRollout) -> None:
+    change(engine.policy, "embed")
+    engine.load_weights()
+    engine.probe.score()
+    (stale,) = engine.llm.collective_rpc("rlkit_stale_head")
+    with pytest.raises(UserError, match=r"differ by 0\.\d+ nats.*its packed copy of the LM head"):
+        engine.probe.check(engine.score_probe(), stale, "vLLM", 2)
+
+
+def test_weights_that_never_arrived_are_named(engine: VLLMRollout) -> None:
+    change(engine.policy, "norm")
+    engine.probe.score()
+    with pytest.raises(UserError, match="it still has the weights of the sync before"):
+        engine.probe.check(engine.score_probe(), 0.0, "vLLM", 2)
+
+
+def test_the_process_keeps_its_random_state_and_its_threads(engine: VLLMRollout) -> None:
+    before = torch.get_rng_state()
+    engine.sync(1)
+    engine.generate(requests(engine.policy), ("t", 1, 0))
+    assert torch.equal(torch.get_rng_state(), before)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+
+
+def test_a_head_of_its_own_is_served_and_synced_too() -> None:
+    policy = make_policy(tied=False)
+    made = make_engine(policy, temperature=1.0)
+    try:
+        change(policy, "lm_head", by=0.1)
+        made.probe.score()
+        assert made.probe.difference(made.score_probe()) > 1e-3
+        made.sync(2)
+        assert made.engine_difference < 5e-5
+    finally:
+        made.close()
+
+
+@pytest.mark.slow
+def test_a_run_on_the_embedded_model_trains_with_it(tmp_path: Path) -> None:
+    """With train.steps=2 and TIS on the engine's log-probs, as a user would."""
+    pytest.importorskip("vllm")
+    chosen = ("algorithm=grpo", "rollout=vllm", "rollout.kv_cache_gb=0.1", "correction=[tis]")
+    result = run(*SMALL, *chosen, "output_dir=out", cwd=tmp_path)
+    assert result.status == 0, result.err
+    rows = metrics(tmp_path / "out")
+    assert rows[0]["eval/pass@1"] > 0
+    assert all(abs(row["policy/ratio_mean"] - 1) < 0.1 for row in rows[1:3])
