@@ -4,11 +4,12 @@
     python benchmarks/buffer_storage.py --responses 8000 --tokens 200 --steps 20
 
 Writes groups of responses through the buffer, as many a step as a step would generate, then runs
-steps that draw a batch, read every token of what was drawn, and store as many groups again. Prints
-the milliseconds of the draw with its reading, also those of the processor alone, which do not grow
-when others use the machine, and of storing; and the memory the buffer adds against the bytes it has
-on disk. RssAnon is the memory of the process itself; RSS also counts mapped pages of files, which
-the system takes back when it needs them.
+steps that draw a batch, add up every token of what was drawn, and store as many groups again. A
+draw reads all of its responses from the disk. Prints the milliseconds of the draw, also those of
+the processor alone, which do not grow when others use the machine, of the draw with the sums, and
+of storing; and the memory the buffer adds against the bytes it has on disk. RssAnon is the memory
+of the process itself; RSS also counts mapped pages of files, which the system takes back when it
+needs them.
 """
 
 from __future__ import annotations
@@ -97,16 +98,18 @@ def read_all(groups: list[Group]) -> float:
 
 def timed_steps(
     buffer: ReplayBuffer[Any], generator: Generator, options: argparse.Namespace, first: int
-) -> Iterator[tuple[float, float, float]]:
-    """Milliseconds of each step's draw, reading included, of the processor for it, of storing."""
+) -> Iterator[tuple[float, float, float, float]]:
+    """Milliseconds of each step's draw, of the processor for it, with the sums, of storing."""
     for step in range(first, first + options.steps):
         fresh = generator.groups(buffer.fresh_share(options.batch), step)
         started, busy = time.perf_counter(), time.process_time()
         drawn = buffer.build([], options.batch, step)
+        made, busy = time.perf_counter() - started, time.process_time() - busy
         read_all(drawn)
-        middle, busy = time.perf_counter(), time.process_time() - busy
+        middle = time.perf_counter()
         buffer.add(fresh, step)
-        yield (middle - started) * 1e3, busy * 1e3, (time.perf_counter() - middle) * 1e3
+        stored = time.perf_counter() - middle
+        yield made * 1e3, busy * 1e3, (middle - started) * 1e3, stored * 1e3
 
 
 def measure(name: str, options: argparse.Namespace, folder: Path) -> None:
@@ -125,7 +128,7 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> None:
     print(f"{name}: {len(buffer)} responses, {disk:.0f} MiB on disk")
     report_memory("written", before, after, disk)
     columns = zip(*timed_steps(buffer, generator, options, last + 1), strict=True)
-    for label, times in zip(("draw and read", "processor", "store"), columns, strict=True):
+    for label, times in zip(("draw", "processor", "draw and sum", "store"), columns, strict=True):
         p95 = statistics.quantiles(times, n=20)[-1]
         print(f"  {label:14} median {statistics.median(times):6.1f} ms  95th {p95:6.1f} ms")
     report_memory("after steps", before, memory_mb(), disk)

@@ -1,4 +1,4 @@
-"""Groups on disk: immutable shards of a fixed size, read through a memory map."""
+"""Groups on disk: immutable shards of a fixed size, of which a draw reads its own places alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +82,7 @@ def packed(group: Group) -> Packed:
     return Packed(torch.cat([*numbers, letters]), sum(map(len, numbers)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """A file of packed groups that is never written again.
 
@@ -92,6 +93,15 @@ class Shard:
     path: Path
     sha256: str
 
+    @cached_property
+    def bounds(self) -> list[tuple[int, int, int]]:
+        """`bounds`, counted from the beginning of the file."""
+        with self.path.open("rb") as file:
+            head = int.from_bytes(file.read(8), "little")
+            first = 8 + head + json.loads(file.read(head))[DATA]["data_offsets"][0]
+        with safe_open(self.path, "numpy") as shard:
+            return [tuple(row) for row in (shard.get_tensor(BOUNDS) + first).tolist()]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -101,14 +111,14 @@ class Row:
     number: int
 
     def read(self) -> Group:
-        """The group, copied out of the file, which is mapped only meanwhile.
-
-        So neither the pages of a shard nor the file itself are held by what was drawn.
-        """
-        with safe_open(self.shard.path, "numpy") as file:
-            ((start, text, stop),) = file.get_slice(BOUNDS)[self.number : self.number + 1].tolist()
-            data = torch.from_numpy(file.get_slice(DATA)[start:stop])
-        return unpacked(data, text - start)
+        """The group, read from its place in the file alone."""
+        start, text, stop = self.shard.bounds[self.number]
+        data = bytearray(stop - start)
+        with self.shard.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            if file.readinto(data) != len(data):
+                raise UserError(f"{self.shard.path} was cut while the run used it")
+        return unpacked(torch.frombuffer(data, dtype=torch.uint8), text - start)
 
 
 def split(value: Any, runs: dict[torch.dtype, list[Tensor]]) -> Any:
