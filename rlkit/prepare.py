@@ -149,8 +149,7 @@ def prepare(
             f"which {type(parts.loss).__name__} cannot use: their behaviour log-probs are unknown; "
             "use a loss that accepts them"
         )
-    batch = add_references(rows, step, parts, policy, forwards)
-    mismatch = {} if forwards.exact else engine_mismatch(rows, parts, policy, forwards, batch)
+    batch, mismatch = add_references(rows, step, parts, policy, forwards)
     values = torch.zeros_like(batch.behavior_logp)
     if critic is not None:
         values = by_rows(critic, tokens, torch.arange(len(samples)), forwards.budget)
@@ -167,22 +166,14 @@ def prepare(
     )
 
 
-def engine_mismatch(
-    rows: Rows, parts: Parts, policy: Policy, forwards: Forwards, batch: LossBatch
-) -> dict[str, float]:
-    """How far the engine's log-probs of this step's responses are from the trainer's own.
+def engine_mismatch(batch: LossBatch, own: Tensor, fresh: Tensor) -> dict[str, float]:
+    """How far the engine's log-probs of the fresh rows [B] bool are from the trainer's own [B, T].
 
-    Their KL by k3 and the mean and largest |difference|, in nats a token. The trainer's are
-    prox_logp where a part reads them, otherwise a forward for this figure.
+    Their KL by k3 and the mean and largest |difference|, in nats a token.
     """
-    fresh = ((batch.age == 0) & ~batch.expert).nonzero().squeeze(-1)
-    if not len(fresh):
+    if not fresh.any():
         return {}
-    if parts.needs("prox") and parts.anchor.proximal is None:
-        own = batch.prox_logp[fresh]
-    else:
-        own = by_rows(policy.logp, rows.tokens, fresh, forwards.budget)
-    engine, mask = batch.behavior_logp[fresh], batch.mask[fresh]
+    engine, mask = batch.behavior_logp, batch.mask & fresh[:, None]
     difference = torch.where(mask, engine - own, 0.0).abs()
     return {
         "off_policy/engine_kl": float(masked_mean(kl_value(engine, own, mask, "k3"), mask)),
@@ -233,8 +224,12 @@ def add_references(
     parts: Parts,
     policy: Policy,
     forwards: Forwards,
-) -> LossBatch:
-    """Fill prox_logp and anchor_logp as far as the parts read them."""
+) -> tuple[LossBatch, dict[str, float]]:
+    """Fill prox_logp and anchor_logp as far as the parts read them.
+
+    Also the engine's mismatch, where its log-probs are not the trainer's own; the trainer's are
+    then computed for every fresh response.
+    """
     anchor, batch = parts.anchor, rows.batch
     proximal = anchor.proximal if parts.needs("prox") else None
     wanted = set(anchor.references(step)) | ({proximal} if proximal else set())
@@ -245,10 +240,14 @@ def add_references(
     every = torch.arange(len(batch.group))
     own = parts.needs("prox") and proximal is None
     read = own or anchor.placement == "reward" or anchor.config.bias_correction
-    if read or None in frozen.values():
-        stale = every[(batch.age > 0) | batch.expert] if forwards.exact else every
-        prox = batch.behavior_logp.clone()
-        prox[stale] = by_rows(policy.logp, rows.tokens, stale, forwards.budget)
+    read = read or None in frozen.values()
+    fresh = (batch.age == 0) & ~batch.expert
+    known = fresh if forwards.exact else torch.zeros_like(fresh)
+    chosen = every[~known if read else fresh & ~known]
+    prox = batch.behavior_logp.clone()
+    prox[chosen] = by_rows(policy.logp, rows.tokens, chosen, forwards.budget)
+    mismatch = {} if forwards.exact else engine_mismatch(batch, prox, fresh)
+    if read:
         batch = replace(batch, prox_logp=prox)
     logps: dict[str, Tensor] = {}
     for name, reference in frozen.items():
@@ -260,7 +259,7 @@ def add_references(
             logps[name] = kept.logp(reference, rows, forwards.budget)
     if proximal:
         batch = replace(batch, prox_logp=logps[proximal])
-    return replace(batch, anchor_logp=logps)
+    return replace(batch, anchor_logp=logps), mismatch
 
 
 def advantage_batch(
