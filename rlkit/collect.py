@@ -17,8 +17,8 @@ from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.prepare import GREEDY
 from rlkit.rewards.scoring import RewardResult, RewardSet
-from rlkit.rollout.base import Generation, RolloutEngine
-from rlkit.rollout.supply import Answered, OnDemand, Supply
+from rlkit.rollout.base import Generation
+from rlkit.rollout.supply import Answered, Supply
 
 MAX_TRIES = 10
 """How often a step asks for more prompts when rewards apply to too few responses."""
@@ -114,13 +114,12 @@ class Collector:
 
     def __init__(
         self,
-        engine: RolloutEngine[Any],
+        supply: Supply,
         rewards: RewardSet,
         advantage: AdvantageEstimator,
         tokenizer: Any,
-        supply: Supply | None = None,
     ) -> None:
-        self.supply = OnDemand(engine, greedy=advantage.needs_greedy) if supply is None else supply
+        self.supply = supply
         self.rewards = rewards
         self.advantage = advantage
         self.tokenizer = tokenizer
@@ -215,10 +214,12 @@ class Collector:
         baseline: dict[int, float],
     ) -> None:
         """Groups with `advantage.min_group` responses, and those of demonstrations alone."""
-        for place, request in enumerate(requests):
-            members = [sample for at, sample in samples if at == place]
-            for sample in members if place in baseline else ():
+        answers: list[list[Sample]] = [[] for _ in requests]
+        for place, sample in samples:
+            answers[place].append(sample)
+            if place in baseline:
                 sample.extras[GREEDY] = baseline[place]
+        for request, members in zip(requests, answers, strict=True):
             if members and (request.n == 0 or len(members) >= self.advantage.min_group):
                 out.groups.append(Group(prompt=request.prompt, samples=members))
 

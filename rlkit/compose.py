@@ -420,7 +420,7 @@ def open_session(c: Composition, checkpoint: Path | None, policy: Policy | None 
         buffer=c.buffer,
         schedule=c.schedule,
         engine=c.rollouts,
-        collector=Collector(c.rollouts, rewards, c.parts.advantage, policy.tokenizer, supply(c)),
+        collector=Collector(supply(c), rewards, c.parts.advantage, policy.tokenizer),
         prompts=PromptStream(
             train,
             config.seed,

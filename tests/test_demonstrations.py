@@ -17,6 +17,7 @@ from rlkit.prepare import GREEDY, Forwards, prepare
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.supply import OnDemand
 from tests.test_update import ROWS, has_one, parts
 from tests.tiny import make_policy
 
@@ -31,12 +32,10 @@ def collect(
     engine = HFRollout(HFConfig(max_completion_length=6))
     engine.start(policy, seed=0)
     engine.sync(3)
-    collector = Collector(
-        engine,
-        RewardSet({"one": reward_class(has_one)()}),
-        rlkit.build("advantage", advantage),
-        policy.tokenizer,
-    )
+    part = rlkit.build("advantage", advantage)
+    supply = OnDemand(engine, greedy=part.needs_greedy)
+    rewards = RewardSet({"one": reward_class(has_one)()})
+    collector = Collector(supply, rewards, part, policy.tokenizer)
     return collector.collect(lambda: requests, 3, first_id=70)
 
 

@@ -20,6 +20,7 @@ from rlkit.prepare import Forwards, Parts, TrainBatch, prepare
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.supply import OnDemand
 from rlkit.update import Updater, learning_rate_factor
 from tests.tiny import make_policy
 
@@ -35,9 +36,9 @@ def rollout(policy: Policy, step: int, n: int = 4, prompts: int = 4) -> list[Gro
     engine.start(policy, seed=0)
     engine.sync(step)
     advantage = rlkit.build("advantage", "group_norm")
-    collector = Collector(
-        engine, RewardSet({"one": reward_class(has_one)()}), advantage, policy.tokenizer
-    )
+    supply = OnDemand(engine, greedy=advantage.needs_greedy)
+    rewards = RewardSet({"one": reward_class(has_one)()})
+    collector = Collector(supply, rewards, advantage, policy.tokenizer)
     chosen = Prompts("train", ROWS, policy.tokenizer)[:prompts]
     return collector.collect(
         lambda: [Request(prompt=p, n=n) for p in chosen], step, first_id=100 * step

@@ -16,6 +16,7 @@ from rlkit.prepare import GREEDY, Forwards, Parts, prepare
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.supply import OnDemand
 from tests.tiny import make_policy
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(4)]
@@ -31,7 +32,9 @@ def collect(policy: Policy, advantage: str) -> tuple[Collected, HFRollout]:
     engine.start(policy, seed=0)
     engine.sync(1)
     rewards = RewardSet({"one": reward_class(first_digit)()})
-    collector = Collector(engine, rewards, rlkit.build("advantage", advantage), policy.tokenizer)
+    part = rlkit.build("advantage", advantage)
+    supply = OnDemand(engine, greedy=part.needs_greedy)
+    collector = Collector(supply, rewards, part, policy.tokenizer)
     prompts = Prompts("train", ROWS, policy.tokenizer)[:4]
     plan = [Request(prompt=p, n=3) for p in prompts]
     return collector.collect(lambda: plan, 1, first_id=0), engine
