@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from buffers.replay import AgeConfig, by_age, draw_buckets, sample_staleness
-from buffers.storage import sample_from_state, sample_state
+from buffers.replay import AgeConfig, PromptStore, by_age, draw_buckets, sample_staleness
 from rlkit.batch import Group, Prompt, Request, Sample, Score
-from rlkit.interfaces import PromptSource, ReplayBuffer, State
+from rlkit.interfaces import PromptSource, State
 from rlkit.registry import register
 
 TRIES = 10
@@ -47,7 +46,7 @@ def bucket_weight(successes: int, responses: int, law: Literal["share", "count"]
 
 
 @register("buffer", "exgrpo")
-class Exgrpo(ReplayBuffer[ExgrpoConfig]):
+class Exgrpo(PromptStore[ExgrpoConfig]):
     """Groups of some prompts get K - 1 new responses and one of their earlier successes.
 
     min(floor(rho B), prompts) prompts are drawn: a bucket by its weight, then a prompt of it
@@ -68,8 +67,6 @@ class Exgrpo(ReplayBuffer[ExgrpoConfig]):
 
     def __init__(self, config: ExgrpoConfig | None = None) -> None:
         super().__init__(config)
-        self.stored: dict[str, list[Sample]] = {}
-        """Prompt id -> its successes, oldest first."""
         self.successes: dict[str, int] = {}
         """Prompt id -> its bucket."""
         self.retired: dict[str, None] = {}
@@ -145,16 +142,12 @@ class Exgrpo(ReplayBuffer[ExgrpoConfig]):
         self.started, self.planned = False, -1
         self.chosen, self.entropy = {}, {}
 
-    def __len__(self) -> int:
-        return sum(map(len, self.stored.values()))
-
     def state_dict(self) -> State:
         """The successes, the buckets, the retired prompts and whether replay has started.
 
         What a step keeps between its plan and its end is not of use to the next one.
         """
-        return {
-            "samples": [sample_state(s) for stored in self.stored.values() for s in stored],
+        return super().state_dict() | {
             "successes": dict(self.successes),
             "retired": list(self.retired),
             "started": self.started,
@@ -162,9 +155,7 @@ class Exgrpo(ReplayBuffer[ExgrpoConfig]):
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
-        self.clear()
-        for sample in map(sample_from_state, state["samples"]):
-            self.stored.setdefault(sample.prompt_id, []).append(sample)
+        super().load_state_dict(state)
         self.successes = dict(state["successes"])
         self.retired = dict.fromkeys(state["retired"])
         self.started = state["started"]

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from rlkit.batch import Demonstration, Group, Prompt, Request
+from buffers.on_policy import Storeless
+from rlkit.batch import Demonstration, Prompt, Request
 from rlkit.errors import UserError, suggest
-from rlkit.interfaces import PartConfig, PromptSource, ReplayBuffer, State
+from rlkit.interfaces import PartConfig, PromptSource, State
 from rlkit.ops import stream_rng
 from rlkit.registry import register
 
@@ -86,7 +87,7 @@ def question(prompt: Prompt) -> str:
     return json.dumps(prompt.text_or_messages, sort_keys=True)
 
 
-class Demonstrating(ReplayBuffer[DC]):
+class Demonstrating(Storeless[DC]):
     """A buffer with demonstrations. Nothing of the run itself is stored."""
 
     gives_expert = True
@@ -118,19 +119,6 @@ class Demonstrating(ReplayBuffer[DC]):
     @abstractmethod
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """What to generate and which demonstrations to show."""
-
-    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
-        """The groups of this step."""
-        return fresh
-
-    def add(self, fresh: list[Group], step: int) -> None:
-        """Nothing to keep."""
-
-    def clear(self) -> None:
-        """Nothing to forget: demonstrations are no responses of the run."""
-
-    def __len__(self) -> int:
-        return 0
 
 
 @register("buffer", "expert")

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from rlkit.batch import Group
-from rlkit.interfaces import PartConfig, ReplayBuffer
+from rlkit.interfaces import C, PartConfig, ReplayBuffer
 from rlkit.registry import register
 
 
-class OnPolicyConfig(PartConfig):
-    """Nothing to set."""
-
-
-@register("buffer", "on_policy")
-class OnPolicy(ReplayBuffer[OnPolicyConfig]):
-    """Trains the fresh groups and stores nothing.
-
-    Status: exact.
-    """
-
-    Config = OnPolicyConfig
+class Storeless(ReplayBuffer[C]):
+    """A buffer that trains what its plan asked for, and stores nothing."""
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups."""
@@ -32,3 +22,17 @@ class OnPolicy(ReplayBuffer[OnPolicyConfig]):
 
     def __len__(self) -> int:
         return 0
+
+
+class OnPolicyConfig(PartConfig):
+    """Nothing to set."""
+
+
+@register("buffer", "on_policy")
+class OnPolicy(Storeless[OnPolicyConfig]):
+    """Trains the fresh groups and stores nothing.
+
+    Status: exact.
+    """
+
+    Config = OnPolicyConfig

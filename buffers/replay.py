@@ -14,9 +14,15 @@ import numpy.typing as npt
 from pydantic import Field
 
 from buffers.shards import open_storage
-from buffers.storage import MemoryStorage, Stored, oldest_version
+from buffers.storage import (
+    MemoryStorage,
+    Stored,
+    oldest_version,
+    sample_from_state,
+    sample_state,
+)
 from rlkit.batch import Group, Sample
-from rlkit.interfaces import PartConfig, ReplayBuffer, State
+from rlkit.interfaces import C, PartConfig, ReplayBuffer, State
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -245,3 +251,29 @@ class Stock(ReplayBuffer[S]):
             Entry(stored=item, **numbers)
             for item, numbers in zip(stored, state["entries"]["numbers"], strict=True)
         ]
+
+
+class PromptStore(ReplayBuffer[C]):
+    """Single responses, kept with the prompts they answer."""
+
+    def __init__(self, config: C | None = None) -> None:
+        super().__init__(config)
+        self.stored: dict[str, list[Sample]] = {}
+        """Prompt id -> its responses, oldest first."""
+
+    def clear(self) -> None:
+        """Forget every response."""
+        self.stored = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stored.values()))
+
+    def state_dict(self) -> State:
+        """The stored responses."""
+        return {"samples": [sample_state(s) for stored in self.stored.values() for s in stored]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+        self.clear()
+        for sample in map(sample_from_state, state["samples"]):
+            self.stored.setdefault(sample.prompt_id, []).append(sample)

@@ -8,10 +8,8 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from buffers.replay import AgeConfig, by_age, sample_staleness
-from buffers.storage import sample_from_state, sample_state
+from buffers.replay import AgeConfig, PromptStore, by_age, sample_staleness
 from rlkit.batch import Group, Sample
-from rlkit.interfaces import ReplayBuffer, State
 from rlkit.registry import register
 
 Selector = Literal["all", "recent", "random", "highest", "max_variance"]
@@ -82,7 +80,7 @@ def select(
 
 
 @register("buffer", "repo")
-class Repo(ReplayBuffer[RepoConfig]):
+class Repo(PromptStore[RepoConfig]):
     """Every prompt keeps its last responses; meeting it again replays k of them.
 
     Under `split` a replayed group takes a place of the batch beside the group it belongs to, so
@@ -97,11 +95,6 @@ class Repo(ReplayBuffer[RepoConfig]):
     """
 
     Config = RepoConfig
-
-    def __init__(self, config: RepoConfig | None = None) -> None:
-        super().__init__(config)
-        self.stored: dict[str, list[Sample]] = {}
-        """Prompt id -> its responses, oldest first."""
 
     def fresh_share(self, batch: int) -> int:
         """Half of the batch, rounded up, under split; all of it under mixed."""
@@ -140,23 +133,6 @@ class Repo(ReplayBuffer[RepoConfig]):
         """Prompts with a store, and those that can be replayed."""
         ready = [s for s in self.stored.values() if len(s) >= self.config.min_cache]
         return {"prompts": float(len(self.stored)), "ready": float(len(ready))}
-
-    def clear(self) -> None:
-        """Forget every response."""
-        self.stored = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self.stored.values()))
-
-    def state_dict(self) -> State:
-        """The stored responses."""
-        return {"samples": [sample_state(s) for stored in self.stored.values() for s in stored]}
-
-    def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
-        self.stored = {}
-        for sample in map(sample_from_state, state["samples"]):
-            self.stored.setdefault(sample.prompt_id, []).append(sample)
 
     def _tiers(self, name: str, step: int) -> list[list[Sample]]:
         stored = self.stored.get(name, [])

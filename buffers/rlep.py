@@ -10,11 +10,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from buffers.replay import AgeConfig, by_age, sample_staleness
-from buffers.storage import sample_from_state, sample_state
+from buffers.replay import AgeConfig, PromptStore, by_age, sample_staleness
 from rlkit.batch import Group, Sample
 from rlkit.errors import UserError
-from rlkit.interfaces import ReplayBuffer, State
 from rlkit.registry import register
 
 
@@ -74,7 +72,7 @@ def _pool_sample(line: str, number: int, path: Path) -> Sample:
 
 
 @register("buffer", "rlep")
-class Rlep(ReplayBuffer[RlepConfig]):
+class Rlep(PromptStore[RlepConfig]):
     """Each group of G new responses gets M random successes of its prompt from a static pool.
 
     Advantages are standardised over the G + M responses of the group. Failures are not stored:
@@ -92,8 +90,6 @@ class Rlep(ReplayBuffer[RlepConfig]):
 
     def __init__(self, config: RlepConfig | None = None) -> None:
         super().__init__(config)
-        self.pool: dict[str, list[Sample]] = {}
-        """Prompt id -> its successes."""
         if self.config.pool is not None:
             self._store(read_pool(Path(self.config.pool)))
 
@@ -105,7 +101,9 @@ class Rlep(ReplayBuffer[RlepConfig]):
         used: set[int] = set()
         trained: list[Group] = []
         for group in fresh:
-            left = [s for s in self.pool.get(group.prompt.prompt_id, []) if s.sample_id not in used]
+            left = [
+                s for s in self.stored.get(group.prompt.prompt_id, []) if s.sample_id not in used
+            ]
             drawn: list[Sample] = []
             for tier in by_age(left, lambda sample: sample_staleness(sample, step), self.config):
                 count = min(self.config.replayed - len(drawn), len(tier))
@@ -121,28 +119,11 @@ class Rlep(ReplayBuffer[RlepConfig]):
 
     def stats(self) -> dict[str, float]:
         """Prompts with successes."""
-        return {"prompts": float(len(self.pool))}
-
-    def clear(self) -> None:
-        """Forget the pool."""
-        self.pool = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self.pool.values()))
-
-    def state_dict(self) -> State:
-        """The pool."""
-        return {"samples": [sample_state(s) for stored in self.pool.values() for s in stored]}
-
-    def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
-        self.pool = {}
-        for sample in map(sample_from_state, state["samples"]):
-            self.pool.setdefault(sample.prompt_id, []).append(sample)
+        return {"prompts": float(len(self.stored))}
 
     def _store(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
             if sample.reward >= self.config.success_at:
-                stored = self.pool.setdefault(sample.prompt_id, [])
+                stored = self.stored.setdefault(sample.prompt_id, [])
                 if len(stored) < self.config.per_prompt:
                     stored.append(sample)
