@@ -1,4 +1,4 @@
-"""The small commands: `python -m rlkit list|show|check|eval|merge|report`."""
+"""The small commands: `python -m rlkit list|show|check|eval|merge|serve|report`."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
     one.add_argument("checkpoint")
     one.add_argument("out", help="the folder to write")
-    one = commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
+    commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
     one.add_argument("--out", help="where the comparison goes (default comparison.html)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,16 @@ def merged(model: Any) -> dict[str, Tensor]:
         model.unmerge_adapter()
 
 
+def plain_model(model: Any, weights: Mapping[str, Tensor]) -> Any:
+    """An ordinary model of the same architecture with these weights, which can be saved."""
+    plain = type(model)(model.config)
+    torch.nn.Module.to(plain, model.dtype)
+    plain.load_state_dict(weights)
+    plain.generation_config = model.generation_config
+    vars(plain.config).pop("quantization_config", None)
+    return plain
+
+
 def save_merged(model: Any, folder: Path) -> None:
     """Write the plain model that computes the same as a `save_pretrained` folder."""
-    base = model.get_base_model()
-    plain = type(base)(base.config)
-    plain.to(base.dtype)
-    plain.load_state_dict(merged(model))
-    plain.generation_config = base.generation_config
-    plain.save_pretrained(folder)
+    plain_model(model.get_base_model(), merged(model)).save_pretrained(folder)

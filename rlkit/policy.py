@@ -17,6 +17,7 @@ from rlkit.adapter import (
     has_adapter,
     is_off,
     load_adapter,
+    plain_model,
     with_adapter,
 )
 from rlkit.batch import PolicyTerms, pad
@@ -246,15 +247,8 @@ def load_policy(
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
-    if (
-        arguments
-    ):  # a de-quantised model refuses save_pretrained until its weights stand in an ordinary one
-        plain = type(model)(model.config)
-        torch.nn.Module.to(plain, model.dtype)
-        plain.load_state_dict(model.state_dict())
-        plain.generation_config = model.generation_config
-        plain.config.__dict__.pop("quantization_config", None)
-        model = plain
+    if arguments:  # a de-quantised model refuses save_pretrained
+        model = plain_model(model, model.state_dict())
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-sequence token")
     if config.lora.r > 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -20,21 +22,25 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
 
 
-def make_policy(seed: int = 0, temperature: float = 1.0) -> Policy:
+def make_policy(seed: int = 0, temperature: float = 1.0, **settings: Any) -> Policy:
+    """A random model; `settings` of its config may differ from the tiny ones."""
+    tiny = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(CHARACTERS) + 2,
-                hidden_size=32,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=2,
                 pad_token_id=0,
                 eos_token_id=1,
                 bos_token_id=None,
                 initializer_range=0.2,
+                **(tiny | settings),
             )
         )
     model.train(False)

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlkit.batch import Request
 from rlkit.policy import Policy
-from tests.tiny import CHARACTERS, make_prompts, make_tokenizer
+from tests import tiny
+from tests.tiny import make_prompts
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
 
 
 def make_policy(*, tied: bool = True, temperature: float = 1.0, seed: int = 0) -> Policy:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(CHARACTERS) + 2,
-                hidden_size=64,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                max_position_embeddings=512,
-                tie_word_embeddings=tied,
-                pad_token_id=0,
-                eos_token_id=1,
-                bos_token_id=None,
-                initializer_range=0.2,
-            )
-        )
-    model.train(False)
-    return Policy(model, make_tokenizer(), temperature)
+    return tiny.make_policy(
+        seed,
+        temperature,
+        hidden_size=64,
+        intermediate_size=64,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+    )
 
 
 def requests(policy: Policy, n: int = 4) -> list[Request]:
