@@ -171,8 +171,10 @@ class DiskStorage(MemoryStorage):
     without a folder uses a temporary one, which nothing outlives: then a state holds the groups.
     """
 
-    def __init__(self, folder: Path | None, kept_states: int) -> None:
+    def __init__(self, folder: Path | None, kept_states: int, *, writes: bool = True) -> None:
         self.kept_states = kept_states
+        self.writes = writes or folder is None
+        """Whether it writes its folder; not where another process with the same groups does."""
         self.temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rlkit-buffer-"))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -248,13 +250,16 @@ class DiskStorage(MemoryStorage):
         if not pending:
             return
         path = self.folder / f"shard-{self.next:06d}.safetensors"
-        shard = write_shard(path, [group for _, group in pending])
+        groups = [group for _, group in pending]
+        shard = write_shard(path, groups) if self.writes else Shard(path, "")
         self.next += 1
         for number, (item, _) in enumerate(pending):
             item.place = Row(shard, number)
 
     def _sweep(self, kept: Iterable[Stored]) -> None:
         """Delete the shards that nothing refers to, and what an interrupted write left."""
+        if not self.writes:
+            return
         wanted = {*_shards(kept), *(name for names in self.saved for name in names)}
         for path in self.folder.glob("shard-*"):
             if path.name not in wanted:
@@ -263,7 +268,9 @@ class DiskStorage(MemoryStorage):
 
 def open_storage(kind: Literal["memory", "disk"], buffer: ReplayBuffer[Any]) -> MemoryStorage:
     """A new storage of a buffer, in its folder."""
-    return DiskStorage(buffer.folder, buffer.kept_states) if kind == "disk" else MemoryStorage()
+    if kind == "memory":
+        return MemoryStorage()
+    return DiskStorage(buffer.folder, buffer.kept_states, writes=buffer.writes)
 
 
 def _shards(kept: Iterable[Stored]) -> dict[str, Shard]:

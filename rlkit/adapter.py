@@ -110,7 +110,8 @@ def merged(model: Any) -> dict[str, Tensor]:
 
 def plain_model(model: Any, weights: Mapping[str, Tensor]) -> Any:
     """An ordinary model of the same architecture with these weights, which can be saved."""
-    plain = type(model)(model.config)
+    original = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))
+    plain = original(model.config)
     torch.nn.Module.to(plain, model.dtype)
     plain.load_state_dict(weights)
     plain.generation_config = model.generation_config

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 Messages = list[dict[str, str]]
+NOTHING = torch.zeros(0, dtype=torch.int64)
+"""No tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,15 @@ class Request:
     prompt: Prompt
     n: int
     demonstrations: Sequence[Demonstration] = ()
+    prefix: Tensor = NOTHING
+    """[T] int64, how each response begins: tokens that are there and are not generated again."""
+    max_tokens: int | None = None
+    """Tokens that may follow the prefix now; None = as many as the engine's limit leaves."""
+
+    @property
+    def ids(self) -> Tensor:
+        """What is read before the first new token, [P + T]."""
+        return torch.cat([self.prompt.ids, self.prefix])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from rlkit.errors import UserError
 from rlkit.interfaces import State
+from rlkit.processes import divided_like, undivided
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -80,14 +81,27 @@ def load_tree(path: Path) -> State:
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
     """An optimiser's state with text keys."""
     state = optimizer.state_dict()
-    return {**state, "state": {str(key): value for key, value in state["state"].items()}}
+    moments = {
+        str(key): {
+            name: undivided(value) if isinstance(value, Tensor) else value
+            for name, value in entry.items()
+        }
+        for key, entry in state["state"].items()
+    }
+    return {**state, "state": moments}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: State) -> None:
     """Take back what `optimizer_state` gave."""
-    optimizer.load_state_dict(
-        {**state, "state": {int(key): v for key, v in state["state"].items()}}
-    )
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {
+        int(key): {
+            name: divided_like(value, parameters[int(key)]) if isinstance(value, Tensor) else value
+            for name, value in entry.items()
+        }
+        for key, entry in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": moments})
 
 
 def rng_state() -> State:
@@ -141,8 +155,12 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> 
         return _put_in_place(temporary, folder / f"checkpoint-{step}")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CheckpointError(reason) from error
+        raise CheckpointError(reason_of(error)) from error
+
+
+def reason_of(error: Exception) -> str:
+    """What the system says was wrong."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _seal(temporary: Path, step: int) -> None:

@@ -26,12 +26,15 @@ from rlkit.folder import RunFolder
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, Reward, Task, Tracker
 from rlkit.policy import Policy, load_policy, resolve_device
 from rlkit.prepare import Parts
+from rlkit.processes import ALONE, Processes
 from rlkit.registry import build, build_section, import_plugin, validation_message
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rewards.task import TaskReward
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.partial import Partial
 from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.shared import SharedEngine, SharedRemote
 from rlkit.rollout.supply import OnDemand, Supply
 from rlkit.scalars import Scalar, is_scalar, scalar_of
 from rlkit.trainer import Session
@@ -65,6 +68,12 @@ class Composition:
     trackers: Mapping[str, Tracker]
     scalars: Mapping[str, Scalar]
     """Scalar schedules by the place they are written at ("anchor.beta")."""
+    processes: Processes = ALONE
+
+    def say(self, line: str) -> None:
+        """Tell the user, from the first process."""
+        if CONSOLE in self.trackers:
+            self.trackers[CONSOLE].message(line)
 
     @property
     def sections(self) -> dict[str, Part[Any]]:
@@ -79,10 +88,10 @@ class Composition:
         return named | {f"correction.{name}": part for name, part in parts.corrections}
 
 
-def compose(raw: Raw) -> Composition:
+def compose(raw: Raw, processes: Processes = ALONE) -> Composition:
     """Build and validate every part of a composed configuration.
 
-    Raises UserError for whatever does not fit.
+    Of several processes the first alone has trackers. Raises UserError for whatever does not fit.
     """
     for plugin in raw.get("plugins") or ():
         import_plugin(plugin)
@@ -116,15 +125,16 @@ def compose(raw: Raw) -> Composition:
         task=built["task"],
         eval_task=eval_task,
         engine=built["rollout"],
-        rollouts=_placed(built["rollout"], raw, config),
+        rollouts=_placed(built["rollout"], raw, config, processes),
         rewards=rewards,
         eval_rewards=(
             _default_rewards(eval_task, config.eval.task)
             if config.eval.task and not lists["reward"]
             else rewards
         ),
-        trackers=trackers,
+        trackers=trackers if processes.is_first else {},
         scalars=scalars,
+        processes=processes,
     )
     check(composition)
     return composition
@@ -172,11 +182,17 @@ def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
         raise UserError(validation_message(error, RunConfig)) from None
 
 
-def _placed(engine: RolloutEngine[Any], raw: Raw, config: RunConfig) -> RolloutEngine[Any]:
-    """The engine itself, or a process of its own for it where it generates while training runs."""
+def _placed(
+    engine: RolloutEngine[Any], raw: Raw, config: RunConfig, processes: Processes
+) -> RolloutEngine[Any]:
+    """The engine itself, or a process of its own for it where it generates while training runs.
+
+    One for each where several processes train.
+    """
     if engine.config.mode == "sync":
-        return engine
-    return RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
+        return engine if processes.count == 1 else SharedEngine(engine, processes)
+    remote = RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
+    return remote if processes.count == 1 else SharedRemote(remote, processes)
 
 
 def _default_rewards(task: Task, name: str) -> dict[str, Reward]:
@@ -217,20 +233,44 @@ def check(c: Composition) -> None:
     check_fields(c)
     check_mode(c)
     resolve_device(c.config.model.device)
+    check_processes(c)
+
+
+def check_processes(c: Composition) -> None:
+    """Whether several processes can run this."""
+    if c.processes.count > 1 and ":" in c.config.model.device:
+        raise UserError(
+            f"model.device={c.config.model.device} is one device, and there are "
+            f"{c.processes.count} processes; leave it at auto, which gives each its own"
+        )
+    if not c.processes.divides_weights:
+        return
+    for what, asked in (
+        ("model.lora", c.config.model.lora.r > 0),
+        ("an advantage with a critic", c.parts.advantage.needs_critic),
+        ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
+    ):
+        if asked:
+            raise UserError(
+                f"{what} needs all weights in one place, and FSDP divides them; launch with "
+                "configs/accelerate/ddp.yaml"
+            )
 
 
 def check_mode(c: Composition) -> None:
-    """Whether a step's responses may be generated before it begins, where they are to be."""
-    mode = c.engine.config.mode
-    if mode == "sync":
+    """Whether a step's responses may be generated before it begins, where some are to be."""
+    mode, oversample = c.engine.config.mode, c.engine.config.oversample
+    if mode == "sync" and oversample == 0:
         return
     if type(c.buffer).plan is not ReplayBuffer.plan:
+        early = f"rollout.mode={mode} generates earlier; use rollout.mode=sync"
+        if mode == "sync":
+            early = f"rollout.oversample={oversample} begins some earlier; use rollout.oversample=0"
         raise UserError(
             f"buffer={c.raw['buffer']['name']} plans a step's prompts by what it knows when the "
-            f"step begins, and rollout.mode={mode} generates earlier; use rollout.mode=sync, or a "
-            "buffer that generates on new prompts"
+            f"step begins, and {early}, or a buffer that generates on new prompts"
         )
-    if c.config.model.lora.r > 0:
+    if mode != "sync" and c.config.model.lora.r > 0:
         raise UserError(
             f"rollout.mode={mode} hands over all weights of the model, which model.lora does not "
             "train; use rollout.mode=sync with model.lora"
@@ -374,8 +414,10 @@ def _prompts(
 def supply(c: Composition) -> Supply:
     """Where a step's responses come from."""
     greedy = c.parts.advantage.needs_greedy
-    if isinstance(c.rollouts, RemoteEngine):
+    if isinstance(c.rollouts, RemoteEngine | SharedRemote):
         return Ahead(c.rollouts, greedy=greedy)
+    if c.engine.config.oversample > 0:
+        return Partial(c.rollouts, greedy=greedy)
     return OnDemand(c.rollouts, greedy=greedy)
 
 
@@ -400,18 +442,20 @@ def open_session(c: Composition, checkpoint: Path | None, policy: Policy | None 
 
     The model comes from the checkpoint where there is one; a later stage brings its policy.
     """
-    config, temperature = c.config, c.engine.config.temperature
+    config, temperature, processes = c.config, c.engine.config.temperature, c.processes
     torch.manual_seed(config.seed)
     if policy is None:
         lora = config.model.lora.r > 0
-        folder = model_folder(c) if lora else checkpoint or model_folder(c)
+        folder = checkpoint if checkpoint and not lora else processes.first(lambda: model_folder(c))
         policy = load_policy(config.model, folder, temperature, checkpoint if lora else None)
+        policy.share(processes)
     policy.temperature = temperature
     train, held_out = load_prompts(c, policy)
-    rewards = RewardSet(c.rewards)
+    rewards = RewardSet(c.rewards, processes)
     c.buffer.seed = config.seed
     c.buffer.folder = Path(config.output_dir) / "buffer"
     c.buffer.kept_states = config.checkpoint.keep + 2
+    c.buffer.writes = processes.is_first
     c.rollouts.start(policy, config.seed)
     return Session(
         config=config,
@@ -428,10 +472,15 @@ def open_session(c: Composition, checkpoint: Path | None, policy: Policy | None 
             c.engine.config.max_completion_length,
         ),
         evaluator=Evaluator(
-            held_out, RewardSet(c.eval_rewards), c.rollouts, policy.tokenizer, config.eval
+            held_out,
+            RewardSet(c.eval_rewards, processes),
+            c.rollouts,
+            policy.tokenizer,
+            config.eval,
         ),
-        folder=RunFolder(Path(config.output_dir)),
+        folder=RunFolder(Path(config.output_dir), writes=processes.is_first),
         trackers=c.trackers,
         sections=c.sections,
         scalars=c.scalars,
+        processes=processes,
     )

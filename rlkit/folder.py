@@ -37,8 +37,10 @@ class RunFolder:
     config.yaml, overrides, components.json, metrics.jsonl, completions/ and checkpoint-N/.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
+        """Whether this process writes; of several the first alone does."""
         self.metrics = path / "metrics.jsonl"
         self.notes: list[str] = []
         """What the user should know of how the folder was found."""
@@ -53,7 +55,7 @@ class RunFolder:
 
         The system gives the lock back when the process dies, however it dies.
         """
-        if self._lock is not None:
+        if self._lock is not None or not self.writes:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -133,6 +135,8 @@ class RunFolder:
         step: int,
     ) -> None:
         """Create the folder, describe the run in it, cut the metrics to the checkpoint's step."""
+        if not self.writes:
+            return
         self.lock()
         remove_leftovers(self.path)
         (self.path / "completions").mkdir(parents=True, exist_ok=True)
@@ -154,7 +158,8 @@ class RunFolder:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one object to metrics.jsonl."""
-        write(self.metrics, json.dumps({"step": step, **metrics}) + "\n", "a")
+        if self.writes:
+            write(self.metrics, json.dumps({"step": step, **metrics}) + "\n", "a")
 
     def first_and_last(self, key: str) -> tuple[float, float]:
         """The first and the last logged value of a metric."""
@@ -164,13 +169,15 @@ class RunFolder:
 
     def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the responses a step trained on."""
-        write(self.path / "completions" / f"step-{step}.jsonl", as_lines(rows))
+        if self.writes:
+            write(self.path / "completions" / f"step-{step}.jsonl", as_lines(rows))
 
     def write_nonfinite(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write the responses of updates that were skipped."""
         path = self.path / "nonfinite" / f"step-{step}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        write(path, as_lines(rows))
+        if self.writes:
+            path.parent.mkdir(exist_ok=True)
+            write(path, as_lines(rows))
         return path
 
     def tracker_ids(self) -> dict[str, str]:
@@ -181,5 +188,5 @@ class RunFolder:
 
     def save_tracker_ids(self, ids: Mapping[str, str]) -> None:
         """Remember them."""
-        if ids:
+        if ids and self.writes:
             (self.path / "trackers.json").write_text(json.dumps(ids))

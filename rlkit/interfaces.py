@@ -214,6 +214,9 @@ class ReplayBuffer(Part[C]):
     folder: Path | None = None
     """A folder of the buffer's own for what it keeps on disk, set by the run; None = a temporary
     one."""
+    writes: bool = True
+    """Whether it writes to that folder; of several processes, which all hold the same groups, the
+    first alone does, and the others read."""
     kept_states: int = 4
     """How many of its last states must stay loadable, set by the run: those of the checkpoints it
     keeps, of one being written, and of one that a run which was then stopped had begun."""

@@ -23,8 +23,10 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 class MicroBatches:
     """How many tokens a forward may have; fewer from the step on that did not fit."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, *, halves: bool = True) -> None:
         self.tokens = tokens
+        self.halves = halves
+        """Whether a step is tried again; not where other processes wait for this one's gradient."""
         self.halvings = 0
 
     def run(self, call: Callable[[int], T]) -> T:
@@ -37,6 +39,8 @@ class MicroBatches:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            if not self.halves:
+                raise too_large(self.tokens) from error
         release()
         self.tokens, self.halvings = max(1, self.tokens // 2), self.halvings + 1
         try:
@@ -44,11 +48,15 @@ class MicroBatches:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(
-                f"out of memory, also with micro-batches of {self.tokens} tokens; set "
-                "train.micro_batch_tokens lower, model.gradient_checkpointing=true or shorter "
-                "responses (rollout.max_completion_length)"
-            ) from error
+            raise too_large(self.tokens) from error
+
+
+def too_large(tokens: int) -> UserError:
+    """What the user reads where micro-batches of so many tokens do not fit."""
+    return UserError(
+        f"out of memory with micro-batches of {tokens} tokens; set train.micro_batch_tokens lower, "
+        "model.gradient_checkpointing=true or shorter responses (rollout.max_completion_length)"
+    )
 
 
 def release() -> None:

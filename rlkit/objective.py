@@ -10,15 +10,17 @@ micro-batching either.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights, masked_log_ratio
+from rlkit.processes import ALONE, Processes
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 POLICY = "policy"
@@ -50,6 +52,21 @@ class MetricSums:
                 self.sums[name] = self.sums.get(name, 0.0) + float(chosen.double().sum())
                 self.counts[name] = self.counts.get(name, 0.0) + chosen.numel()
 
+    def over(self, processes: Processes) -> MetricSums:
+        """Those of all processes together."""
+        if processes.count == 1:
+            return self
+        out = MetricSums()
+        for sums, counts in processes.gather((self.sums, self.counts)):
+            for name, total in sums.items():
+                if name.endswith("_max"):
+                    out.sums[name] = max(out.sums.get(name, float("-inf")), total)
+                    out.counts[name] = 1.0
+                else:
+                    out.sums[name] = out.sums.get(name, 0.0) + total
+                    out.counts[name] = out.counts.get(name, 0.0) + counts[name]
+        return out
+
     def means(self) -> dict[str, float]:
         """The reduced metrics."""
         return {name: total / self.counts[name] for name, total in self.sums.items()}
@@ -65,6 +82,9 @@ class Objective:
     max_completion_length: int = DEFAULT_MAX_COMPLETION_LENGTH
     step: int = 1
     metrics: MetricSums = field(default_factory=MetricSums)
+    processes: Processes = ALONE
+    trained: nn.Module | None = None
+    """The wrapped module that `forward` calls, where there are several processes."""
 
     def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
         """The terms of these rows: the corrected loss and the anchor's penalty.
@@ -149,6 +169,12 @@ class Objective:
             total = torch.where(term.mask.any(-1), total, 1 / rows.clamp(min=1))
         return total
 
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around a micro-batch: the processes' gradients meet in the minibatch's last one."""
+        if self.trained is None:
+            return nullcontext()
+        return self.processes.accumulate(self.trained, last=last)
+
     @property
     def scope(self) -> str:
         """Which rows belong together: "token" if each stands alone in the loss and corrections."""
@@ -158,18 +184,25 @@ class Objective:
     def backward(self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor]) -> float:
         """Accumulate the gradient of the minibatch's loss by micro-batches; return its value.
 
-        `splits` partitions the minibatch's rows.
+        `splits` partitions the minibatch's rows; of several processes each has a part of them.
         """
         anchored = self.anchored_rows(batch)
-        if self.scope == "token" or len(splits) == 1:
-            return self._backward_rows(forward, batch, splits, anchored)
+        alone = len(splits) == 1 and self.processes.count == 1
+        if self.scope == "token" or alone:
+            return self._backward_rows(forward, batch, splits, anchored, alone=alone)
         return self._backward_whole(forward, batch, splits, anchored)
 
     def _backward_rows(
-        self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor], anchored: Tensor
+        self,
+        forward: Forward,
+        batch: LossBatch,
+        splits: Sequence[Tensor],
+        anchored: Tensor,
+        *,
+        alone: bool,
     ) -> float:
         counts: Counts | None = None
-        if len(splits) > 1:
+        if not alone:
             # Under scope "token" the masks depend on the batch alone, so any log-probs give the
             # right counts.
             with torch.no_grad():
@@ -177,37 +210,51 @@ class Objective:
                     logp=batch.prox_logp, entropy=torch.zeros_like(batch.prox_logp)
                 )
                 counts = self.counts(self.output(stand_in, batch, anchored).terms)
-        total = 0.0
-        for rows in splits:
-            policy, part = forward(rows), batch.rows(rows)
-            out = self.output(policy, part, anchored[rows])
-            value = self.reduce(out.terms, counts or self.counts(out.terms))
-            value.backward()  # type: ignore[no-untyped-call]
-            total += value.item()
+        total = batch.advantage.new_zeros((), dtype=torch.float64)
+        for number, rows in enumerate(splits, start=1):
+            with self.accumulate(last=number == len(splits)):
+                policy = forward(rows)
+                if not len(rows):  # the others have more rows, and wait for this gradient
+                    self.processes.backward(policy.logp.sum())
+                    continue
+                part = batch.rows(rows)
+                out = self.output(policy, part, anchored[rows])
+                value = self.reduce(out.terms, counts or self.counts(out.terms))
+                self.processes.backward(value)
+            total += value.detach()
             self._record(out, policy, part)
-        return total
+        return float(self.processes.sum(total))
 
     def _backward_whole(
         self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor], anchored: Tensor
     ) -> float:
-        with torch.no_grad():
+        once = len(splits) == 1  # its graph can wait for the others' log-probs
+        with torch.set_grad_enabled(once):
             parts = [forward(rows) for rows in splits]
-        order = torch.argsort(torch.cat(list(splits)))
-        logp = torch.cat([p.logp for p in parts])[order].requires_grad_()
-        entropy = torch.cat([p.entropy for p in parts])[order].requires_grad_()
-        policy = PolicyTerms(logp=logp, entropy=entropy)
+        policy = self._gathered(parts, splits, batch)
+        leaves = (policy.logp.requires_grad_(), policy.entropy.requires_grad_())
         out = self.output(policy, batch, anchored)
         value = self.reduce(out.terms, self.counts(out.terms))
-        d_logp, d_entropy = torch.autograd.grad(value, (logp, entropy), materialize_grads=True)
-        for rows in splits:
-            again = forward(rows)
-            carrier = again.logp.new_zeros(())
-            for terms, gradient in ((again.logp, d_logp), (again.entropy, d_entropy)):
-                if terms.requires_grad:
-                    carrier = carrier + (terms * gradient[rows]).sum()
-            carrier.backward()  # type: ignore[no-untyped-call]
+        d_logp, d_entropy = torch.autograd.grad(value, leaves, materialize_grads=True)
+        for number, rows in enumerate(splits, start=1):
+            with self.accumulate(last=number == len(splits)):
+                again = parts[0] if once else forward(rows)
+                carrier = again.logp.new_zeros(())
+                for terms, gradient in ((again.logp, d_logp), (again.entropy, d_entropy)):
+                    if terms.requires_grad:
+                        carrier = carrier + (terms * gradient[rows]).sum()
+                self.processes.backward(carrier)
         self._record(out, policy, batch)
         return value.item()
+
+    def _gathered(
+        self, parts: Sequence[PolicyTerms], splits: Sequence[Tensor], batch: LossBatch
+    ) -> PolicyTerms:
+        """The terms of the whole minibatch, of which the processes have computed parts."""
+        logp, entropy = (parts[0].logp.new_zeros(batch.mask.shape) for _ in range(2))
+        for part, rows in zip(parts, splits, strict=True):
+            logp[rows], entropy[rows] = part.logp.detach(), part.entropy.detach()
+        return PolicyTerms(logp=self.processes.sum(logp), entropy=self.processes.sum(entropy))
 
     def anchored_rows(self, batch: LossBatch) -> Tensor:
         """[B] bool: the rows the penalty pushes.

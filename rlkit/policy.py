@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.adapter import (
     adapter_weights,
@@ -24,6 +26,7 @@ from rlkit.batch import PolicyTerms, pad
 from rlkit.config import ModelConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import State
+from rlkit.processes import ALONE, Processes, weights_of
 
 if (
     TYPE_CHECKING
@@ -93,15 +96,20 @@ class Tokens:
 
 
 def token_terms(
-    model: PreTrainedModel, tokens: Tokens, temperature: float, entropy: EntropyMode
+    model: PreTrainedModel,
+    tokens: Tokens,
+    temperature: float,
+    entropy: EntropyMode,
+    call: Callable[..., Any] | None = None,
 ) -> PolicyTerms:
     """Log-prob and entropy (nats) of each response token [B, T] at a temperature.
 
-    In float32; zeros where padded.
+    In float32; zeros where padded. `call` is what runs the model, if not itself.
     """
     inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(model.device).items()}
     length = tokens.response_ids.shape[1]
-    logits = model(**inputs, use_cache=False, logits_to_keep=length).logits[:, -length:].float()
+    output = (call or model)(**inputs, use_cache=False, logits_to_keep=length)
+    logits = output.logits[:, -length:].float()
     if temperature != 1.0:
         logits = logits / temperature
     ids = tokens.response_ids.to(logits.device)
@@ -165,6 +173,27 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
+        self.trained: nn.Module = model
+        """What runs the model where gradients are wanted."""
+        self.processes = ALONE
+
+    def share(self, processes: Processes) -> None:
+        """Learn with other processes; called once."""
+        self.processes = processes
+        self.trained = processes.wrap(self.model)
+
+    @contextmanager
+    def whole(self) -> Generator[None]:
+        """While it lasts, this process has all weights and may run the model on its own."""
+        with self.processes.whole(self.model):
+            yield
+
+    def weights(self) -> State:
+        """The weights by name, in one piece; copies where they are divided over processes."""
+        if not self.processes.divides_weights:
+            return dict(self.model.state_dict())
+        with self.whole():
+            return {name: tensor.cpu().clone() for name, tensor in weights_of(self.model).items()}
 
     @property
     def device(self) -> torch.device:
@@ -173,7 +202,8 @@ class Policy:
 
     def terms(self, tokens: Tokens, entropy: EntropyMode = "none") -> PolicyTerms:
         """Differentiable log-probs and entropies of the response tokens, [B, T]."""
-        return token_terms(self.model, tokens, self.temperature, entropy)
+        call = self.trained if torch.is_grad_enabled() else self.model
+        return token_terms(self.model, tokens, self.temperature, entropy, call)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -184,6 +214,9 @@ class Policy:
         """A frozen copy of the policy as it is now; of a policy with adapters, the adapters'."""
         if has_adapter(self.model):
             return FrozenAdapter(self.model, self.temperature, adapter_weights(self.model))
+        if self.processes.divides_weights:
+            plain = plain_model(self.model, self.weights())
+            return FrozenPolicy(torch.nn.Module.to(plain, self.device), self.temperature)
         return FrozenPolicy(copy.deepcopy(self.model), self.temperature)
 
     def restore(self, state: State) -> FrozenPolicy:

@@ -18,7 +18,10 @@ from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import kl_value, masked_mean
 from rlkit.policy import FrozenPolicy, Policy, Tokens
+from rlkit.processes import ALONE, Processes
 
+ROUNDING = 1e-10
+"""Above the relative variance of float32 numbers that should be equal."""
 GREEDY = "greedy_reward"
 """The key of `Sample.extras` that holds the reward of the prompt's greedy response."""
 
@@ -65,6 +68,23 @@ class Forwards:
 
     exact: bool
     """Whether the engine's log-probs of fresh samples are the trainer's own."""
+    processes: Processes = ALONE
+    """Who divides them."""
+
+    def by_rows(self, forward: Callable[[Tokens], Tensor], tokens: Tokens, rows: Tensor) -> Tensor:
+        """`forward` on the given rows in micro-batches, without gradient.
+
+        Returns [len(rows), T] on the CPU.
+        """
+        out = torch.zeros(len(rows), tokens.response_ids.shape[1])
+        with torch.no_grad():
+            for part in micro_batches(tokens.lengths[rows], self.budget, self.processes):
+                if len(part):
+                    value = forward(tokens.rows(rows[part])).float().cpu()
+                    out[part, : value.shape[1]] = value
+                elif self.processes.divides_weights:  # the others cannot run a forward alone
+                    forward(tokens.rows(rows[:1]))
+        return self.processes.sum(out)
 
 
 def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
@@ -84,16 +104,16 @@ def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
     return splits
 
 
-def by_rows(
-    forward: Callable[[Tokens], Tensor], tokens: Tokens, rows: Tensor, budget: int
-) -> Tensor:
-    """`forward` on the given rows in micro-batches, without gradient: [len(rows), T] on the CPU."""
-    out = torch.zeros(len(rows), tokens.response_ids.shape[1])
-    with torch.no_grad():
-        for part in split_rows(tokens.lengths[rows], budget):
-            value = forward(tokens.rows(rows[part])).float().cpu()
-            out[part, : value.shape[1]] = value
-    return out
+def micro_batches(lengths: Tensor, budget: int, processes: Processes) -> list[Tensor]:
+    """This process's micro-batches: `split_rows` of every count-th row, the longest first.
+
+    Each process has as many; the last ones may be empty.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True)
+    shares = [order[rank :: processes.count] for rank in range(processes.count)]
+    splits = [[share[part] for part in split_rows(lengths[share], budget)] for share in shares]
+    own = splits[processes.rank]
+    return own + [order[:0]] * (max(map(len, splits)) - len(own))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +172,7 @@ def prepare(
     batch, mismatch = add_references(rows, step, parts, policy, forwards)
     values = torch.zeros_like(batch.behavior_logp)
     if critic is not None:
-        values = by_rows(critic, tokens, torch.arange(len(samples)), forwards.budget)
+        values = forwards.by_rows(critic, tokens, torch.arange(len(samples)))
     estimate = parts.advantage(advantage_batch(samples, batch, values, parts.anchor, step))
     batch = replace(batch, advantage=torch.where(batch.mask, estimate.advantage, 0.0))
     return TrainBatch(
@@ -195,13 +215,13 @@ class Kept:
         """Where a sample keeps them."""
         return f"anchor_logp:{self.name}:{self.number}"
 
-    def logp(self, reference: FrozenPolicy, rows: Rows, budget: int) -> Tensor:
+    def logp(self, reference: FrozenPolicy, rows: Rows, forwards: Forwards) -> Tensor:
         """[B, T]; only samples that do not have them yet cost a forward."""
         keeps, samples = self.number is not None, rows.samples
         missing = [i for i, s in enumerate(samples) if not keeps or self.key not in s.extras]
         out = torch.zeros(rows.tokens.response_ids.shape)
         if missing:
-            out[missing] = by_rows(reference.logp, rows.tokens, torch.tensor(missing), budget)
+            out[missing] = forwards.by_rows(reference.logp, rows.tokens, torch.tensor(missing))
         for i, sample in enumerate(samples) if keeps else ():
             length = len(sample.response_ids)
             if self.key in sample.extras:
@@ -245,7 +265,7 @@ def add_references(
     known = fresh if forwards.exact else torch.zeros_like(fresh)
     chosen = every[~known if read else fresh & ~known]
     prox = batch.behavior_logp.clone()
-    prox[chosen] = by_rows(policy.logp, rows.tokens, chosen, forwards.budget)
+    prox[chosen] = forwards.by_rows(policy.logp, rows.tokens, chosen)
     mismatch = {} if forwards.exact else engine_mismatch(batch, prox, fresh)
     if read:
         batch = replace(batch, prox_logp=prox)
@@ -256,7 +276,7 @@ def add_references(
         else:
             assert isinstance(reference, FrozenPolicy)
             kept = Kept(name, anchor.number(name))
-            logps[name] = kept.logp(reference, rows, forwards.budget)
+            logps[name] = kept.logp(reference, rows, forwards)
     if proximal:
         batch = replace(batch, prox_logp=logps[proximal])
     return replace(batch, anchor_logp=logps), mismatch
@@ -297,8 +317,12 @@ def advantage_batch(
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns) over the mask; 0 where the returns do not vary."""
+    """1 - Var(returns - values) / Var(returns) over the mask; 0 where the returns do not vary.
+
+    A spread that is rounding alone is none.
+    """
     spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
     error = returns - values
     left = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
-    return float(1 - left / spread) if spread > 0 else 0.0
+    varies = spread > ROUNDING * masked_mean(returns**2 + values**2, mask)
+    return float(1 - left / spread) if varies else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rlkit.errors import UserError
 from rlkit.folder import RunFolder
 from rlkit.hydra_groups import configs_folder, import_before_compose
 from rlkit.messages import MAPPED, one_line
+from rlkit.processes import ALONE, Processes, close_processes, launched, open_processes
 from rlkit.report import write_report
 from rlkit.resume import check_config, save_config
 from rlkit.stages import stage_configs
@@ -26,28 +28,34 @@ from rlkit.stopping import StopRequest, resume_command, stop_on_signals
 from rlkit.trainer import Session, Trainer, load_counters
 
 USER_ERROR = 2
+PATIENCE = 5.0
+"""Seconds that a later process waits before it tells of an error, which the first may tell too."""
 INTERRUPTED = 130
 """What a shell calls a command that Ctrl-C ended."""
 
 
 def train(
-    raw: dict[str, Any], overrides: Sequence[str], stages: Sequence[dict[str, Any]] = ()
+    raw: dict[str, Any],
+    overrides: Sequence[str],
+    stages: Sequence[dict[str, Any]] = (),
+    processes: Processes = ALONE,
 ) -> Path:
     """Run a composed configuration to its end and return the run's folder.
 
     With `stages`, each composed too, they are run in its place, one after the other.
     """
-    whole = compose(raw)
-    parts = [compose(stage) for stage in stages] or [whole]
-    folder = RunFolder(Path(whole.config.output_dir))
+    whole = compose(raw, processes)
+    parts = [compose(stage, processes) for stage in stages] or [whole]
+    folder = RunFolder(Path(whole.config.output_dir), writes=processes.is_first)
+    say = whole.say
     for number, part in enumerate(parts, start=1):
         if stages:
-            whole.trackers["console"].message(f"Stage {number} of {len(parts)}")
+            say(f"Stage {number} of {len(parts)}")
         for line in describe(part):
-            whole.trackers["console"].message(line)
+            say(line)
     if whole.config.dry_run:
         for line in account(parts):
-            whole.trackers["console"].message(line)
+            say(line)
         return folder.path
     try:
         _continue_or_begin(whole, parts, folder, overrides)
@@ -61,9 +69,9 @@ def train(
 def _continue_or_begin(
     whole: Composition, parts: Sequence[Composition], folder: RunFolder, overrides: Sequence[str]
 ) -> None:
-    checkpoint = folder.find_checkpoint(whole.config.resume)
+    checkpoint = whole.processes.first(lambda: folder.find_checkpoint(whole.config.resume))
     for note in folder.notes:
-        whole.trackers["console"].message(note)
+        whole.say(note)
     if checkpoint is not None:
         check_config(checkpoint, whole.raw)
     first = load_counters(checkpoint).stage if checkpoint is not None else 0
@@ -72,7 +80,7 @@ def _continue_or_begin(
     request = StopRequest()
     session.stop = request
     session.describe = lambda path: save_config(path, whole.raw)
-    with stop_on_signals(request, whole.trackers["console"].message):
+    with stop_on_signals(request, whole.say):
         _train_stages(whole, parts, session, overrides, checkpoint)
 
 
@@ -92,14 +100,14 @@ def _train_stages(
     overrides: Sequence[str],
     checkpoint: Path | None,
 ) -> None:
-    folder, console = session.folder, whole.trackers["console"]
+    folder, first = session.folder, whole.processes.is_first
     session.trackers = whole.trackers
     trainer = Trainer(session)
     if checkpoint is not None:
         trainer.load(checkpoint)
     steps = sum(part.config.train.steps for part in parts)
     if trainer.count.done >= steps:
-        console.message(f"{folder.path} is finished: {trainer.count.done} steps are done.")
+        whole.say(f"{folder.path} is finished: {trainer.count.done} steps are done.")
         return
     raw = {**whole.raw, "train": {**whole.raw["train"], "steps": steps}}
     used = components(whole) if parts[0] is whole else components_of_stages(parts)
@@ -122,17 +130,18 @@ def _train_stages(
     finally:
         for tracker in whole.trackers.values():
             tracker.close(failed=failed)
-    if complete:
+    if complete and first:
         before, after = folder.first_and_last("eval/pass@1")
         print(
             f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out "
             f"pass@1 {before:.3f} -> {after:.3f}. Report: {write_report(folder.path)}"
         )
-    else:
+    if not complete and first:
         print(
             f"Stopped after step {trainer.count.done} of {steps}, saved. To go on: "
-            + resume_command(overrides, whole.config.output_dir)
+            + resume_command(overrides, whole.config.output_dir, whole.processes.count)
         )
+    if not complete:
         raise Stopped
 
 
@@ -149,6 +158,7 @@ def job(config: DictConfig) -> None:
     try:
         status = guarded(lambda: _job(config))
     except Stopped:
+        close_processes()
         sys.exit(0)  # ends a sweep too
     if status:
         sys.exit(status)
@@ -161,10 +171,12 @@ def _job(config: DictConfig) -> None:
         chosen = [o.partition("=")[2] for o in state.overrides.task if o.startswith(f"{kind}=")]
         if not isinstance(state.runtime.choices.get(kind), str):
             raise UserError(f"{kind}={chosen[-1]} is not valid: choose exactly one {kind}")
+    processes = open_processes((raw.get("model") or {}).get("device", "auto"))
+    raw["output_dir"] = processes.first(lambda: raw["output_dir"])  # the clock may be in it
     if state.mode == RunMode.MULTIRUN:
         raw["output_dir"] = str(Path(raw["output_dir"]) / str(state.job.num))
     overrides = list(state.overrides.task)
-    train(raw, overrides, list(stage_configs(raw, overrides)))
+    train(raw, overrides, list(stage_configs(raw, overrides)), processes)
 
 
 class Stopped(Exception):
@@ -180,8 +192,7 @@ def guarded(call: Callable[[], None]) -> int:
         call()
         sys.stdout.flush()
     except MAPPED as error:
-        print(f"rlkit: {one_line(error)}", file=sys.stderr)
-        return USER_ERROR
+        return leave(one_line(error))
     except KeyboardInterrupt:
         print(
             "rlkit: stopped at once; go on from the last checkpoint: resume=auto", file=sys.stderr
@@ -190,6 +201,18 @@ def guarded(call: Callable[[], None]) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def leave(line: str) -> int:
+    """Tell the user what is wrong, once; of several processes the first does, if it knows too."""
+    rank, count = launched()
+    if rank > 0:
+        time.sleep(PATIENCE)  # the launcher ends this process meanwhile, if another one has failed
+        line = f"(process {rank}) {line}"
+    print(f"rlkit: {line}", file=sys.stderr, flush=True)
+    if count > 1:
+        os._exit(USER_ERROR)  # the others may wait for this one, and would not let it go
+    return USER_ERROR
 
 
 def main() -> int:
@@ -202,7 +225,9 @@ def main() -> int:
             job
         )()
 
-    return guarded(call)
+    status = guarded(call)
+    close_processes()
+    return status
 
 
 if __name__ == "__main__":

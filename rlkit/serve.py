@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from rlkit.config import EMBEDDED, ModelConfig
 from rlkit.policy import load_policy
 from rlkit.rollout.vllm import require_vllm
-from rlkit.rollout.vllm_weights import write_config, write_weights
 from rlkit.rollout.vllm_worker import EXTENSION
+from rlkit.rollout.weights import write_config, write_weights
 from rlkit.run import guarded
 
 

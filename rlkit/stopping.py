@@ -49,8 +49,9 @@ def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generat
             signal.signal(number, handler)
 
 
-def resume_command(overrides: Sequence[str], output_dir: str) -> str:
+def resume_command(overrides: Sequence[str], output_dir: str, processes: int = 1) -> str:
     """The command line that goes on with a run."""
     kept = [o for o in overrides if key_of(o) not in ("output_dir", "resume")]
     arguments = [*kept, f"output_dir={output_dir}", "resume=auto"]
-    return "python -m rlkit.run " + " ".join(map(shlex.quote, arguments))
+    launch = f"torchrun --nproc_per_node {processes}" if processes > 1 else "python"
+    return f"{launch} -m rlkit.run " + " ".join(map(shlex.quote, arguments))

@@ -18,6 +18,7 @@ from rlkit.checkpoint import (
     load_rng_state,
     load_tree,
     prune,
+    reason_of,
     rng_state,
     save_tree,
     write_checkpoint,
@@ -29,9 +30,18 @@ from rlkit.errors import UserError
 from rlkit.evaluate import Evaluator
 from rlkit.figures import completion_rows, data_metrics, peak_memory_mb
 from rlkit.folder import RunFolder
-from rlkit.interfaces import Part, Phase, Progress, ReincarnationSchedule, ReplayBuffer, Tracker
+from rlkit.interfaces import (
+    Part,
+    Phase,
+    Progress,
+    ReincarnationSchedule,
+    ReplayBuffer,
+    State,
+    Tracker,
+)
 from rlkit.policy import Policy
-from rlkit.prepare import Forwards, Parts, TrainBatch, by_rows, collate, prepare
+from rlkit.prepare import Forwards, Parts, TrainBatch, collate, prepare
+from rlkit.processes import ALONE, Processes
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.lag import Lag, staleness
 from rlkit.scalars import Scalar
@@ -59,6 +69,8 @@ class Session:
     """Parts by their config section: schedules set their fields, checkpoints keep their state."""
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     """Scalar schedules by the field they set ("anchor.beta")."""
+    processes: Processes = ALONE
+    """Who trains; all hold the same buffer and make the same decisions."""
     stop: Callable[[], bool] = lambda: False
     """Asked after each step: whether to end the run there, with a checkpoint."""
     describe: Callable[[Path], None] = lambda checkpoint: None
@@ -111,6 +123,7 @@ class Trainer:
         self.s = session
         self.train = session.config.train
         self.parts = session.parts
+        self.processes = session.processes
         self.count = count or Counters()
         self.lag = Lag(session.engine, session.policy)
         self.updater = Updater(
@@ -118,6 +131,7 @@ class Trainer:
             session.policy,
             session.parts,
             session.engine.config.max_completion_length,
+            session.processes,
         )
         self.seconds: dict[str, float] = {}
 
@@ -139,7 +153,7 @@ class Trainer:
             last, done = step == self.train.steps, self.count.done
             if last or (evaluation and done % evaluation == 0):
                 self._evaluate()
-            stopping = self.s.stop() and not last
+            stopping = any(self.processes.gather(self.s.stop())) and not last
             if last or stopping or (checkpoint and done % checkpoint == 0):
                 self.save(needed=last or stopping)
             if stopping:
@@ -168,7 +182,11 @@ class Trainer:
         self._tally(fresh, batch)
         metrics |= fresh.metrics() | self._figures(batch, phase, step)
         metrics |= self._times(time.perf_counter() - started, batch)
-        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+        return self._agreed({n: value for n, value in metrics.items() if math.isfinite(value)})
+
+    def _agreed(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The first process's metrics in every one, so that schedules decide alike."""
+        return self.processes.first(lambda: metrics)
 
     def _apply(self, phase: Phase) -> None:
         """Carry out the phase's events and remember where the run is."""
@@ -233,10 +251,12 @@ class Trainer:
             groups = [Group(prompt=self.s.prompts.get(s.prompt_id), samples=[s]) for s in wanted]
             tokens, rows = collate(groups, step).tokens, torch.arange(len(wanted))
             micro, policy = self.updater.micro, self.s.policy
-            logp = micro.run(lambda budget: by_rows(policy.logp, tokens, rows, budget))
+            logp = micro.run(
+                lambda budget: self._forwards(budget).by_rows(policy.logp, tokens, rows)
+            )
             entropy = micro.run(
-                lambda budget: by_rows(
-                    lambda t: policy.terms(t, "value").entropy, tokens, rows, budget
+                lambda budget: self._forwards(budget).by_rows(
+                    lambda t: policy.terms(t, "value").entropy, tokens, rows
                 )
             )
         scores = {}
@@ -256,9 +276,12 @@ class Trainer:
                     self.parts,
                     self.s.policy,
                     self.updater.critic,
-                    Forwards(budget=budget, exact=self.s.engine.exact),
+                    self._forwards(budget),
                 )
             )
+
+    def _forwards(self, budget: int) -> Forwards:
+        return Forwards(budget=budget, exact=self.s.engine.exact, processes=self.processes)
 
     def _update(
         self, batch: TrainBatch, phase: Phase, step: int
@@ -298,6 +321,7 @@ class Trainer:
             metrics = self.s.evaluator.run(step)
         metrics["rollouts/total"] = self.count.rollouts
         metrics["time/eval"] = time.perf_counter() - started
+        metrics = self._agreed(metrics)
         self.count.eval, self.count.eval_step = metrics, step
         self._log(metrics)
 
@@ -334,7 +358,7 @@ class Trainer:
         out = {f"time/{name}": self.seconds[name] for name in TIMERS} | {"time/step": total}
         out["throughput/tokens_per_s"] = int(batch.tokens.lengths.sum()) / total
         out["memory/peak_mb"] = peak_memory_mb(self.s.policy.device)
-        return out | {"run/processes": 1}
+        return out | {"run/processes": self.processes.count}
 
     @contextmanager
     def _timed(self, name: str) -> Generator[None]:
@@ -363,28 +387,50 @@ class Trainer:
         before = count.best, count.best_step
         if count.eval_step == count.done and count.eval["eval/pass@1"] >= (count.best or 0.0):
             count.best, count.best_step = count.eval["eval/pass@1"], count.done
-        try:
-            self._write()
-        except CheckpointError as error:
+        failure = self._write()
+        if failure is not None:
             count.best, count.best_step = before
-            line = f"checkpoint-{count.done} could not be written ({error}); those before it stay."
+            line = (
+                f"checkpoint-{count.done} could not be written ({failure}); those before it stay."
+            )
             if needed or config.on_error == "stop":
-                raise UserError(line + " Make room and go on with resume=auto.") from error
+                raise UserError(line + " Make room and go on with resume=auto.")
             self._say(line)
-            return
-        prune(self.s.folder.path, config.keep, count.best_step)
 
-    def _write(self) -> None:
-        def write(folder: Path) -> None:
-            self.s.describe(folder)
-            self.s.policy.model.save_pretrained(folder)
-            self.s.policy.tokenizer.save_pretrained(folder)
-            state = folder / "state"
-            state.mkdir()
-            for name, tree in self._state().items():
-                save_tree(state / name, tree)
+    def _write(self) -> str | None:
+        """Write a checkpoint and remove old ones; returns why it could not be written, if so."""
+        keep, best = self.s.config.checkpoint.keep, self.count.best_step
+        path, failure = self.s.folder.path, ""
+        try:
+            state = self._state()
+        except OSError as error:
+            state, failure = {}, reason_of(error)
 
-        write_checkpoint(self.s.folder.path, self.count.done, write)
+        weights = self.s.policy.weights() if self.processes.divides_weights else None
+
+        def fill(folder: Path) -> None:
+            self._fill(folder, state, weights)
+
+        def write_all() -> str | None:
+            if failure:
+                return failure
+            try:
+                write_checkpoint(path, self.count.done, fill)
+            except CheckpointError as error:
+                return str(error)
+            prune(path, keep, best)
+            return None
+
+        return self.processes.first(write_all)
+
+    def _fill(self, folder: Path, state: State, weights: State | None) -> None:
+        """Write what a checkpoint holds."""
+        self.s.describe(folder)
+        self.s.policy.model.save_pretrained(folder, state_dict=weights)
+        self.s.policy.tokenizer.save_pretrained(folder)
+        (folder / "state").mkdir()
+        for name, tree in state.items():
+            save_tree(folder / "state" / name, tree)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint; the policy's weights have been loaded from it already."""
@@ -415,11 +461,12 @@ class Trainer:
             "counters": asdict(self.count),
             "updater": self.updater.state_dict(),
             "prompts": self.s.prompts.state_dict(),
-            "buffer": self.s.buffer.state_dict(),
             "schedule": self.s.schedule.state_dict(),
             "parts": {name: part.state_dict() for name, part in self._others().items()},
             "anchor": self.parts.anchor.state_dict(),
             "rng": rng_state(),
             "lag": self.lag.state_dict(),
             "supply": self.s.collector.supply.state_dict(),
+            # last: it may write, in the first process alone, and the others must not wait for more
+            "buffer": self.s.buffer.state_dict(),
         }

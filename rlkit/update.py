@@ -21,7 +21,8 @@ from rlkit.memory import MicroBatches
 from rlkit.objective import MetricSums, Objective
 from rlkit.ops import effective_sample_size, kl_value, masked_mean, stream_rng
 from rlkit.policy import EntropyMode, Policy
-from rlkit.prepare import Parts, TrainBatch, explained_variance, split_rows
+from rlkit.prepare import Parts, TrainBatch, explained_variance, micro_batches
+from rlkit.processes import ALONE, Processes
 
 
 def learning_rate_factor(step: int, train: TrainConfig) -> float:
@@ -43,19 +44,31 @@ class Updater:
     """Owns the optimisers and takes a prepared batch to a better policy."""
 
     def __init__(
-        self, config: RunConfig, policy: Policy, parts: Parts, max_completion_length: int
+        self,
+        config: RunConfig,
+        policy: Policy,
+        parts: Parts,
+        max_completion_length: int,
+        processes: Processes = ALONE,
     ) -> None:
         self.seed = config.seed
         self.config = config.train
         self.policy = policy
         self.parts = parts
+        self.processes = processes
         self.critic = Critic(policy.model) if parts.advantage.needs_critic else None
-        self.micro = MicroBatches(config.train.micro_batch_tokens)
+        self.trained_critic = processes.wrap(self.critic) if self.critic is not None else None
+        self.micro = MicroBatches(config.train.micro_batch_tokens, halves=processes.count == 1)
         self.skipped_in_a_row = 0
         self.offending: list[int] = []
         """Rows of this step's batch whose minibatch gave no finite loss or gradient."""
         self.objective = Objective(
-            parts.loss, parts.corrections, parts.anchor, max_completion_length=max_completion_length
+            parts.loss,
+            parts.corrections,
+            parts.anchor,
+            max_completion_length=max_completion_length,
+            processes=processes,
+            trained=policy.trained,
         )
         self.reset()
 
@@ -94,10 +107,11 @@ class Updater:
                 break
             if self.critic is not None:
                 self._critic_step(batch, rows, critic)
+        seen = (self.processes.sum(seen[0]), self.processes.sum(seen[1]))
         mask, behavior = batch.loss.mask, batch.loss.behavior_logp
         known = mask & ~batch.loss.expert[:, None]
         metrics = {
-            **self.objective.metrics.means(),
+            **self.objective.metrics.over(self.processes).means(),
             **means_of(steps),
             "policy/skipped_steps": skipped,
             "memory/micro_batch_tokens": self.micro.tokens,
@@ -109,7 +123,7 @@ class Updater:
             "off_policy/kl": float(masked_mean(kl_value(behavior, seen[0], known, "k3"), known)),
         }
         if self.critic is not None:
-            metrics |= {f"critic/{k}": v for k, v in critic.means().items()}
+            metrics |= {f"critic/{k}": v for k, v in critic.over(self.processes).means().items()}
             metrics["critic/explained_variance"] = explained_variance(
                 batch.values, batch.returns, mask
             )
@@ -180,8 +194,9 @@ class Updater:
 
         def forward(part: Tensor) -> PolicyTerms:
             chosen = rows[part]
-            terms = self.policy.terms(batch.tokens.rows(chosen), mode)
+            terms = self.policy.terms(batch.tokens.rows(chosen if len(part) else rows[:1]), mode)
             width = terms.logp.shape[1]
+            terms = PolicyTerms(logp=terms.logp[: len(part)], entropy=terms.entropy[: len(part)])
             if seen is not None:
                 seen[0][chosen, :width] = terms.logp.detach().cpu()
                 seen[1][chosen, :width] = terms.entropy.detach().cpu()
@@ -197,13 +212,11 @@ class Updater:
         def backward(tokens: int) -> float:
             self.optimizer.zero_grad(set_to_none=True)
             self.objective.metrics = copy.deepcopy(before)
-            splits = split_rows(batch.tokens.lengths[rows], tokens)
+            splits = micro_batches(batch.tokens.lengths[rows], tokens, self.processes)
             return self.objective.backward(forward, minibatch, splits)
 
         value = self.micro.run(backward)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.model.parameters(), self.config.max_grad_norm
-        ).item()
+        norm = self.processes.clip(self.policy.model.parameters(), self.config.max_grad_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             self.objective.metrics = before
@@ -216,27 +229,32 @@ class Updater:
     def _critic_step(self, batch: TrainBatch, rows: Tensor, sums: MetricSums) -> None:
         """One optimiser step of the critic on the mean of its loss over the minibatch's tokens."""
         assert self.critic is not None and self.critic_optimizer is not None
-        critic, optimizer = self.critic, self.critic_optimizer
+        assert self.trained_critic is not None
+        trained, optimizer = self.trained_critic, self.critic_optimizer
         valid = batch.loss.mask[rows].sum()
 
         def backward(tokens: int) -> MetricSums:
             optimizer.zero_grad(set_to_none=True)
             found = copy.deepcopy(sums)
-            for part in split_rows(batch.tokens.lengths[rows], tokens):
-                chosen = rows[part]
-                values = critic(batch.tokens.rows(chosen))
-                old, returns, mask = (
-                    x[chosen, : values.shape[1]].to(values.device)
-                    for x in (batch.values, batch.returns, batch.loss.mask)
-                )
-                loss, clipped = self.parts.advantage.value_loss(values, old, returns)
-                (torch.where(mask, loss, 0.0).sum() / valid.to(values.device)).backward()  # type: ignore[no-untyped-call]
+            splits = micro_batches(batch.tokens.lengths[rows], tokens, self.processes)
+            for number, part in enumerate(splits, start=1):
+                with self.processes.accumulate(trained, last=number == len(splits)):
+                    chosen = rows[part]
+                    values = trained(batch.tokens.rows(chosen if len(part) else rows[:1]))
+                    values = values[: len(part)]
+                    old, returns, mask = (
+                        x[chosen, : values.shape[1]].to(values.device)
+                        for x in (batch.values, batch.returns, batch.loss.mask)
+                    )
+                    loss, clipped = self.parts.advantage.value_loss(values, old, returns)
+                    share = torch.where(mask, loss, 0.0).sum() / valid.to(values.device)
+                    self.processes.backward(share)
                 found.add({"loss": loss.detach(), "clip_fraction": clipped.detach()}, mask)
             return found
 
         found = self.micro.run(backward)
-        norm = torch.nn.utils.clip_grad_norm_(critic.parameters(), self.config.max_grad_norm)
-        if not math.isfinite(norm.item()):
+        norm = self.processes.clip(self.critic.parameters(), self.config.max_grad_norm)
+        if not math.isfinite(norm):
             optimizer.zero_grad(set_to_none=True)
             return
         sums.sums, sums.counts = found.sums, found.counts

@@ -20,7 +20,7 @@ from algorithms.ppo import PPO, PPOConfig
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Request
 from rlkit.checkpoint import write_checkpoint
 from rlkit.registry import register
-from rlkit.rollout.base import Generation
+from rlkit.rollout.base import ALL, Generation
 from rlkit.rollout.hf import HFConfig, HFRollout
 
 CALLS = {"loss": 0, "save": 0}
@@ -86,9 +86,14 @@ class Mute(HFRollout):
     Config = HFConfig
 
     def generate(
-        self, requests: Sequence[Request], stream: tuple[str, int, int], *, greedy: bool = False
+        self,
+        requests: Sequence[Request],
+        stream: tuple[str, int, int],
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
     ) -> list[list[Generation]]:
-        answers = super().generate(requests, stream, greedy=greedy)
+        answers = super().generate(requests, stream, greedy=greedy, part=part)
         return [
             [cut(g) if i % 3 == 0 else g for i, g in enumerate(generations)]
             for generations in answers

@@ -257,8 +257,8 @@ def test_the_state_holds_the_queue_and_gives_the_same_next_batches(two_ahead: Qu
 
 def test_a_process_that_died_ends_the_run_with_one_line(two_ahead: Queue) -> None:
     queue, prompts = two_ahead
+    assert isinstance(queue.engine, RemoteEngine) and queue.engine.process is not None
     process = queue.engine.process
-    assert process is not None
     process.kill()
     with pytest.raises(UserError, match=r"ended with status -9; go on .* resume=auto"):
         take(queue, prompts, 1)

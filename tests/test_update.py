@@ -16,7 +16,7 @@ from rlkit.config import RunConfig, TrainConfig
 from rlkit.data import Prompts
 from rlkit.errors import UserError
 from rlkit.policy import Policy, Tokens
-from rlkit.prepare import Forwards, Parts, TrainBatch, prepare
+from rlkit.prepare import Forwards, Parts, TrainBatch, explained_variance, prepare
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.hf import HFConfig, HFRollout
@@ -208,3 +208,13 @@ def test_the_mismatch_of_an_engine_is_measured_on_this_steps_responses() -> None
         assert metrics["off_policy/engine_kl"] == pytest.approx(kl, abs=1e-4)
         assert not prepared(policy, fresh, 3, parts(loss)).metrics
         assert not prepare(old, 3, parts(loss), policy, None, inexact).metrics
+
+
+def test_a_spread_of_the_returns_that_is_rounding_alone_explains_nothing() -> None:
+    """Returns are advantages plus values: equal ones come out with the rounding of the values."""
+    values = torch.linspace(-1, 1, 8)[None]
+    rounded = values - values + 1e-9 * torch.arange(8.0)
+    mask = torch.ones(1, 8, dtype=torch.bool)
+    assert explained_variance(values, rounded, mask) == 0.0
+    assert explained_variance(values, values, mask) == 1.0
+    assert explained_variance(values, 2 * values, mask) == pytest.approx(0.75)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
+from rlkit.processes import ALONE, Processes
 
 RESERVED = ("prompts", "completions", "completion_ids")
 NOT_USER_CODE = (
@@ -43,12 +44,13 @@ class RewardResult:
 
 
 class RewardSet:
-    """Scores completions with every reward of a run."""
+    """Scores completions with every reward of a run; of several processes, in the first."""
 
-    def __init__(self, rewards: Mapping[str, Reward]) -> None:
+    def __init__(self, rewards: Mapping[str, Reward], processes: Processes = ALONE) -> None:
         if not rewards:
             raise UserError("no reward is chosen; set reward=[<name>]")
         self.rewards = dict(rewards)
+        self.processes = processes
 
     def score(
         self,
@@ -68,6 +70,14 @@ class RewardSet:
                     f"the task has a column called '{name}', a name the run uses itself; rename it"
                 )
         given = {"completion_ids": completion_ids, **columns}
+        return self.processes.first(lambda: self._score(prompts, completions, given))
+
+    def _score(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        given: Mapping[str, Sequence[Any]],
+    ) -> RewardResult:
         components: dict[str, list[float | None]] = {}
         counts: dict[str, int] = {}
         for name, reward in self.rewards.items():

@@ -11,6 +11,7 @@ from rlkit.data import PromptStream
 from rlkit.interfaces import State
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.supply import Answered, Plan, Supply, once
 
 
@@ -49,7 +50,7 @@ class Ahead(Supply):
     Status: adapted: the rule is AReaL's (arXiv:2505.24298), the groups are used in their order.
     """
 
-    def __init__(self, engine: RemoteEngine, *, greedy: bool) -> None:
+    def __init__(self, engine: RemoteEngine | SharedRemote, *, greedy: bool) -> None:
         self.engine = engine
         self.greedy = greedy
         self.max_staleness: int = engine.config.steps_ahead

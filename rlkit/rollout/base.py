@@ -47,6 +47,29 @@ class RolloutConfig(PartConfig):
     """In mode async: each response's weights depend on the plan alone, not on the clock, so that a
     run can be repeated and resumed exactly; they are then as old as they may be. Mode ahead is
     always so."""
+    oversample: Annotated[float, Field(ge=0)] = 0.0
+    """In mode sync: groups kept under way beside those a step wants, as a share of them. A step
+    ends its generation when enough groups are complete; the others go on in the next step, with its
+    weights. 0 = every step waits for its longest response."""
+    round_tokens: Annotated[int, Field(ge=1)] = 128
+    """With oversample: tokens a response grows by between two looks at which groups are
+    complete."""
+    continues: ClassVar[bool] = False
+    """Whether the engine goes on after a request's prefix and heeds its max_tokens."""
+
+    @model_validator(mode="after")
+    def _can_oversample(self) -> RolloutConfig:
+        if self.oversample > 0 and self.mode != "sync":
+            raise ValueError(
+                f"rollout.oversample={self.oversample} is for rollout.mode=sync; in mode "
+                f"{self.mode} a step's responses are finished when it begins: leave it at 0"
+            )
+        if self.oversample > 0 and not self.continues:
+            raise ValueError(
+                f"rollout.oversample={self.oversample} needs an engine that can go on with a "
+                "response, and this one cannot: leave it at 0, or use rollout=hf"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_lag(self) -> RolloutConfig:
@@ -67,6 +90,14 @@ class RolloutConfig(PartConfig):
         """Whether the sampler differs from the policy."""
         return self.top_p < 1 or self.top_k > 0
 
+    def room(self, request: Request) -> int:
+        """Tokens a response to the request may have after its prefix."""
+        left = self.max_completion_length - len(request.prefix)
+        return left if request.max_tokens is None else min(left, request.max_tokens)
+
+
+ALL = slice(None)
+"""Every request."""
 
 RolloutC = TypeVar("RolloutC", bound=RolloutConfig, default=RolloutConfig)
 
@@ -93,6 +124,9 @@ class RolloutEngine(Part[RolloutC]):
     exact: bool = False
     """Whether its log-probs of fresh samples are the trainer's own, so that no second forward is
     needed."""
+    placement: Literal["each", "first", "alone"] = "each"
+    """Of several training processes, "each" has an engine and answers a part of the requests, or
+    the "first" asks one that is elsewhere for all; "alone" = it works beside one process only."""
 
     @abstractmethod
     def start(self, policy: Policy, seed: int) -> None:
@@ -107,11 +141,18 @@ class RolloutEngine(Part[RolloutC]):
 
     @abstractmethod
     def generate(
-        self, requests: Sequence[Request], stream: tuple[str, int, int], *, greedy: bool = False
+        self,
+        requests: Sequence[Request],
+        stream: tuple[str, int, int],
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
     ) -> list[list[Generation]]:
-        """Responses to each request, in order.
+        """Responses to each request, in order: what follows its prefix.
 
         `stream` names the random draws (name, step, call): the same stream gives the same draws.
+        Where several processes share the requests, `part` are those this one answers; its draws are
+        those they have among all.
         """
 
     def close(self) -> None:

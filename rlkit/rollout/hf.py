@@ -15,7 +15,7 @@ from rlkit.interfaces import PartConfig
 from rlkit.ops import stream_rng
 from rlkit.policy import Policy, Tokens
 from rlkit.registry import register
-from rlkit.rollout.base import Generation, RolloutConfig, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -28,6 +28,7 @@ class HFConfig(RolloutConfig):
 
     generation_batch_size: Annotated[int, Field(ge=1)] = 256
     """Responses generated at once; the samples do not depend on it."""
+    continues: ClassVar[bool] = True
 
 
 def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:
@@ -89,14 +90,23 @@ class HFRollout(RolloutEngine[HFConfig]):
 
     @torch.no_grad()
     def generate(
-        self, requests: Sequence[Request], stream: tuple[str, int, int], *, greedy: bool = False
+        self,
+        requests: Sequence[Request],
+        stream: tuple[str, int, int],
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
     ) -> list[list[Generation]]:
-        """Responses to each request, in order."""
-        total = sum(r.n for r in requests)
+        """Responses to each request, in order: what follows its prefix."""
+        counts = [r.n for r in requests]
+        longest = max(map(self.config.room, requests), default=0)
         name, *index = stream
         uniform = torch.from_numpy(
-            stream_rng(self.seed, name, *index).random((total, self.config.max_completion_length))
+            stream_rng(self.seed, name, *index).random((sum(counts), longest))
         )
+        start, stop, _ = part.indices(len(counts))
+        uniform = uniform[sum(counts[:start]) : sum(counts[:stop])]
+        requests = requests[part]
         out: list[list[Generation]] = []
         first = 0
         training = self.model.training
@@ -135,11 +145,15 @@ class _Batch:
         self.model, self.device = engine.model, engine.policy.device
         self.uniform = uniform.to(self.device)
         self.requests = requests
+        self.counts = torch.tensor([r.n for r in requests], device=self.device)
+        self.prefixes = [r.prefix.tolist() for r in requests for _ in range(r.n)]
         count, length = uniform.shape
         self.ids = torch.zeros(count, length, dtype=torch.int64, device=self.device)
         self.logp = torch.zeros(count, length, device=self.device)
         self.kept = torch.zeros(count, length, device=self.device)
-        self.lengths = torch.full((count,), length, device=self.device)
+        room = torch.tensor([self.config.room(r) for r in requests], device=self.device)
+        self.room = room.repeat_interleave(self.counts)
+        self.lengths = self.room.clone()
         self.stopped = torch.zeros(count, dtype=torch.bool, device=self.device)
         self.ends = engine.ends.to(self.device)
 
@@ -149,7 +163,7 @@ class _Batch:
         rows = torch.arange(len(self.ids), device=self.device)
         for position in range(self.ids.shape[1]):
             token = self._step(logits, rows, position)
-            live = ~self.stopped[rows]
+            live = ~self.stopped[rows] & (position + 1 < self.room[rows])
             if position + 1 == self.ids.shape[1] or not live.any():
                 break
             if 2 * int(live.sum()) <= len(rows):
@@ -167,19 +181,18 @@ class _Batch:
         return self._collect()
 
     def _prefill(self) -> tuple[Tensor, DynamicCache, Tensor]:
-        """Each prompt once; its cache and its last logits are then repeated for its responses."""
+        """Each request once; its cache and its last logits are then repeated for its responses."""
         from transformers import DynamicCache
 
         empty = [torch.zeros(0, dtype=torch.int64)] * len(self.requests)
-        prompts = Tokens.of([r.prompt.ids for r in self.requests], empty)
+        prompts = Tokens.of([r.ids for r in self.requests], empty)
         width = prompts.prompt_ids.shape[1]
         inputs = {k: v[:, :width] for k, v in prompts.model_inputs(self.device).items()}
         cache = DynamicCache(config=self.model.config)
         logits = self.model(
             **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
         ).logits[:, -1]
-        counts = torch.tensor([r.n for r in self.requests], device=self.device)
-        index = torch.arange(len(self.requests), device=self.device).repeat_interleave(counts)
+        index = torch.arange(len(self.requests), device=self.device).repeat_interleave(self.counts)
         cache.batch_select_indices(index)
         return logits[index], cache, inputs["attention_mask"][index]
 
@@ -202,15 +215,17 @@ class _Batch:
         ended = torch.isin(token, self.ends)
         if self.config.stop:
             ended |= self._hit_stop(rows, position)
-        now = rows[ended & ~self.stopped[rows]]
+        now = rows[ended & ~self.stopped[rows] & (position < self.room[rows])]
         self.lengths[now] = position + 1
         self.stopped[now] = True
         return token
 
     def _hit_stop(self, rows: Tensor, position: int) -> Tensor:
-        """Whether a stop text appears in each row's response so far."""
+        """Whether a stop text appears in each row's response so far, which begins in its prefix."""
+        new = self.ids[rows, : position + 1].tolist()
         texts = self.engine.policy.tokenizer.batch_decode(
-            self.ids[rows, : position + 1], skip_special_tokens=True
+            [self.prefixes[row] + ids for row, ids in zip(rows.tolist(), new, strict=True)],
+            skip_special_tokens=True,
         )
         return torch.tensor([any(stop in text for stop in self.config.stop) for text in texts]).to(
             rows.device

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
 
 from rlkit.batch import Request
 from rlkit.checkpoint import load_tree
 from rlkit.config import ModelConfig
 from rlkit.errors import UserError
 from rlkit.policy import Policy
-from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutEngine
 from rlkit.rollout.packing import unpack
+from rlkit.rollout.weights import save_weights, write_config
 from rlkit.rollout.worker import MODEL, SPEC, weights_file
 
 Stream = tuple[str, int, int]
+LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells the training processes; the engine's belongs to none of their group."""
 
 
 class RemoteEngine(RolloutEngine[Any]):
@@ -40,6 +42,7 @@ class RemoteEngine(RolloutEngine[Any]):
     ) -> None:
         super().__init__(inner.config)
         self.exact = inner.exact
+        self.placement = "first" if inner.placement == "first" else "each"
         self.name = name
         self.model = model
         self.plugins = list(plugins)
@@ -53,8 +56,8 @@ class RemoteEngine(RolloutEngine[Any]):
         self.arrived: dict[int, list[list[Generation]]] = {}
         self.temporary = tempfile.TemporaryDirectory(prefix="rlkit-rollout-")
         self.folder = Path(self.temporary.name)
-        policy.model.save_pretrained(self.folder / MODEL)
-        policy.tokenizer.save_pretrained(self.folder / MODEL)
+        write_config(policy, self.folder / MODEL)
+        save_weights(policy, self.folder / MODEL / "model.safetensors")
         (self.folder / SPEC).write_text(json.dumps(self._spec(seed)))
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -64,7 +67,7 @@ class RemoteEngine(RolloutEngine[Any]):
             stdout=subprocess.PIPE,
             stderr=self.stderr,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={k: v for k, v in os.environ.items() if k not in LAUNCH} | {"PYTHONPATH": path},
             start_new_session=True,
         )
         self._receive()
@@ -85,13 +88,20 @@ class RemoteEngine(RolloutEngine[Any]):
 
     def sync(self, step: int) -> None:
         """Hand over the policy's weights; they are used for what is asked from now on."""
-        save_model(self.policy.model, str(weights_file(self.folder, step)))
+        save_weights(self.policy, weights_file(self.folder, step))
         self._send({"do": "weights", "step": step})
 
-    def submit(self, requests: Sequence[Request], stream: Stream, *, greedy: bool = False) -> int:
+    def submit(
+        self,
+        requests: Sequence[Request],
+        stream: Stream,
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
+    ) -> int:
         """Ask for responses; returns the number to `wait` for."""
         self.number += 1
-        self.lengths[self.number] = [request.n for request in requests]
+        self.lengths[self.number] = [request.n for request in requests[part]]
         self._send(
             {
                 "do": "generate",
@@ -99,6 +109,7 @@ class RemoteEngine(RolloutEngine[Any]):
                 "requests": [[r.prompt.ids.tolist(), r.n] for r in requests],
                 "stream": stream,
                 "greedy": greedy,
+                "part": [part.start, part.stop],
             }
         )
         return self.number
@@ -110,10 +121,15 @@ class RemoteEngine(RolloutEngine[Any]):
         return self.arrived.pop(number)
 
     def generate(
-        self, requests: Sequence[Request], stream: Stream, *, greedy: bool = False
+        self,
+        requests: Sequence[Request],
+        stream: Stream,
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
     ) -> list[list[Generation]]:
         """Responses to each request, in order, after everything that was asked before."""
-        return self.wait(self.submit(requests, stream, greedy=greedy))
+        return self.wait(self.submit(requests, stream, greedy=greedy, part=part))
 
     def close(self) -> None:
         """End the process and remove its folder."""

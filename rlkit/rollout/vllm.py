@@ -20,7 +20,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig
 from rlkit.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutEngine
 from rlkit.rollout.vllm_probe import LENGTH, Probe
 from rlkit.rollout.vllm_sampling import (
     Answer,
@@ -29,8 +29,8 @@ from rlkit.rollout.vllm_sampling import (
     by_request,
     generation,
 )
-from rlkit.rollout.vllm_weights import checkpoint_weights, write_config
 from rlkit.rollout.vllm_worker import EXTENSION
+from rlkit.rollout.weights import checkpoint_weights, write_config
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights are handed over without a copy
@@ -62,6 +62,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     """
 
     Config: ClassVar[type[PartConfig]] = VLLMConfig
+    placement = "alone"
 
     def start(self, policy: Policy, seed: int) -> None:
         """Build the engine and give it the policy's weights."""
@@ -127,10 +128,15 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         return torch.tensor([found[token].logprob for found, token in rest])
 
     def generate(
-        self, requests: Sequence[Request], stream: tuple[str, int, int], *, greedy: bool = False
+        self,
+        requests: Sequence[Request],
+        stream: tuple[str, int, int],
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
     ) -> list[list[Generation]]:
         """Responses to each request, in order."""
-        asked = self.asker.jobs(requests, self.config, stream, greedy=greedy)
+        asked = self.asker.jobs(requests, self.config, stream, greedy=greedy, part=part)
         self._wake()
         with undisturbed():
             outputs = self.llm.generate(
@@ -141,7 +147,8 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         if self.sleeps:
             self.llm.sleep(level=1)
         answers = [read(output.outputs[0]) for output in outputs]
-        return by_request([generation(a, self.config, greedy=greedy) for a in answers], requests)
+        flat = [generation(a, self.config, greedy=greedy) for a in answers]
+        return by_request(flat, requests[part])
 
     def _wake(self) -> None:
         if self.sleeps and self.llm.llm_engine.is_sleeping():

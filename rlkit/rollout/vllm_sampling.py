@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.ops import stream_seed
 from rlkit.policy import Policy
-from rlkit.rollout.base import Generation, RolloutConfig
+from rlkit.rollout.base import ALL, Generation, RolloutConfig
 from rlkit.rollout.hf import KEPT, truncate
 
 FINISHED = ("stop", "length")
@@ -26,6 +26,16 @@ class VLLMSamplingConfig(RolloutConfig):
     sync_tolerance: Annotated[float, Field(gt=0)] | None = None
     """How far, in nats a token, the engine and the trainer may differ on the probe after a weight
     sync; null = 0.001 where the weights are float32 and 0.3 in half precision."""
+    continues: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _sees_stop_texts(self) -> VLLMSamplingConfig:
+        if self.oversample > 0 and self.stop:
+            raise ValueError(
+                f"rollout.oversample={self.oversample} with rollout.stop needs rollout=hf: vLLM "
+                "does not see a stop text that begins in one round and ends in the next"
+            )
+        return self
 
     @model_validator(mode="after")
     def _knows_the_kept_mass(self) -> VLLMSamplingConfig:
@@ -87,14 +97,14 @@ class Asker:
         stream: tuple[str, int, int],
         *,
         greedy: bool,
+        part: slice = ALL,
     ) -> list[Job]:
-        """Every response of the requests, one after the other, each with a seed of its own.
+        """Every response of a part of the requests, one after the other, each with its own seed.
 
         The seed depends on the stream, the request and the response, not on who samples it.
         """
         top_k = 0 if greedy else min(config.top_k, self.vocabulary)
         shared = {
-            "max_tokens": config.max_completion_length,
             "temperature": 0.0 if greedy else 1.0,  # the worker divides the logits themselves
             "top_p": 1.0 if greedy else config.top_p,
             "top_k": top_k,
@@ -106,10 +116,14 @@ class Asker:
         name, *index = stream
         return [
             Job(
-                prompt_ids=request.prompt.ids.tolist(),
-                parameters=shared | {"seed": stream_seed(self.seed, name, *index, place, number)},
+                prompt_ids=request.ids.tolist(),
+                parameters=shared
+                | {
+                    "max_tokens": config.room(request),
+                    "seed": stream_seed(self.seed, name, *index, place, number),
+                },
             )
-            for place, request in enumerate(requests)
+            for place, request in list(enumerate(requests))[part]
             for number in range(request.n)
         ]
 

@@ -12,12 +12,12 @@ from rlkit.batch import Request
 from rlkit.interfaces import PartConfig
 from rlkit.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutEngine
 from rlkit.rollout.vllm_client import Server
 from rlkit.rollout.vllm_dispatch import Dispatch, on_each
 from rlkit.rollout.vllm_probe import Probe
 from rlkit.rollout.vllm_sampling import Asker, VLLMSamplingConfig, by_request, generation
-from rlkit.rollout.vllm_weights import write_weights
+from rlkit.rollout.weights import write_weights
 
 
 class VLLMServerConfig(VLLMSamplingConfig):
@@ -50,6 +50,7 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
     """
 
     Config: ClassVar[type[PartConfig]] = VLLMServerConfig
+    placement = "first"
 
     def start(self, policy: Policy, seed: int) -> None:
         """Give the servers the policy's weights."""
@@ -76,10 +77,16 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
             on_each(self.servers, take)
 
     def generate(
-        self, requests: Sequence[Request], stream: tuple[str, int, int], *, greedy: bool = False
+        self,
+        requests: Sequence[Request],
+        stream: tuple[str, int, int],
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
     ) -> list[list[Generation]]:
         """Responses to each request, in order."""
         on_each(self.servers, Server.expect)
-        jobs = self.asker.jobs(requests, self.config, stream, greedy=greedy)
+        jobs = self.asker.jobs(requests, self.config, stream, greedy=greedy, part=part)
         answers = Dispatch(jobs).run(self.servers, self.config.concurrency)
-        return by_request([generation(a, self.config, greedy=greedy) for a in answers], requests)
+        flat = [generation(a, self.config, greedy=greedy) for a in answers]
+        return by_request(flat, requests[part])

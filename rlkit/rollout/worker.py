@@ -2,9 +2,9 @@
 
 The folder holds `spec.json` and the model. Commands come as JSON lines on stdin and are carried out
 in their order: {"do": "weights", "step"}, whose file is in the folder, and {"do": "generate",
-"number", "requests", "stream", "greedy"}. A reply line {"number"} says that `answer-<number>` is
-written in the folder, {"error"} that there is nothing more to come. The process ends, and removes
-the folder, as soon as its stdin does.
+"number", "requests", "stream", "greedy", "part"}. A reply line {"number"} says that
+`answer-<number>` is written in the folder, {"error"} that there is nothing more to come. The
+process ends, and removes the folder, as soon as its stdin does.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class Generator:
             for ids, n in command["requests"]
         ]
         name, step, call = command["stream"]
-        found = self.engine.generate(requests, (name, step, call), greedy=command["greedy"])
+        found = self.engine.generate(
+            requests, (name, step, call), greedy=command["greedy"], part=slice(*command["part"])
+        )
         flat = [generation for group in found for generation in group]
         save_tree(self.folder / f"answer-{command['number']}", pack(flat))
 

@@ -35,7 +35,7 @@ from rlkit.rollout.vllm_sampling import (
     generation,
     kept_logmass,
 )
-from rlkit.rollout.vllm_weights import checkpoint_weights, write_config, write_weights
+from rlkit.rollout.weights import checkpoint_weights, write_config, write_weights
 from rlkit.serve import command
 from tests.cli import run
 from tests.rollout.models import change, make_policy, requests

@@ -1,0 +1,252 @@
+"""The processes that train together: one alone, or those `accelerate launch` or `torchrun` started.
+
+All of them do the same, with the same buffer, random draws and decisions. What costs time is
+divided: each generates a part of the responses, runs a part of the forwards and back-propagates a
+part of each minibatch. Whatever one of them computes is gathered to all. The first alone writes.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.errors import UserError
+
+T = TypeVar("T")
+TIMEOUT = timedelta(hours=2)
+"""How long a process waits for the others: as long as generation and rewards of a step may take."""
+
+
+class Processes:
+    """One process alone, and what several have in common with it."""
+
+    rank: int = 0
+    count: int = 1
+    divides_weights: bool = False
+    """Whether each holds a part of the weights; then every forward is one of all processes."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks to the user."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, in the order of their ranks."""
+        return [value]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over the processes, on its device."""
+        return tensor
+
+    def first(self, call: Callable[[], T]) -> T:
+        """What `call` returns or raises in the first process, which alone runs it."""
+        return call()
+
+    def own(self, count: int) -> slice:
+        """Which of `count` things are this process's: as many as the others', or one more."""
+        ends = [count * rank // self.count for rank in range(self.count + 1)]
+        return slice(ends[self.rank], ends[self.rank + 1])
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """What to call in place of a module that learns, so that its gradients are summed."""
+        return module
+
+    @contextmanager
+    def accumulate(self, wrapped: nn.Module, *, last: bool) -> Generator[None]:
+        """Around the forward and backward of a micro-batch; `last` = the minibatch's last one."""
+        yield
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Generator[None]:
+        """While it lasts, every process has all weights of a module, and may run it on its own."""
+        yield
+
+    def backward(self, value: Tensor) -> None:
+        """Back-propagate this process's part of a loss that is the sum of all parts."""
+        value.backward()  # type: ignore[no-untyped-call]
+
+    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+        """Scale the gradients down to a norm; returns the norm they had."""
+        return float(nn.utils.clip_grad_norm_(parameters, max_norm))
+
+
+ALONE = Processes()
+
+
+class Several(Processes):
+    """One of several processes, through accelerate."""
+
+    def __init__(self, *, cpu: bool) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+        self.accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision="no",
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=TIMEOUT),
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+            ],
+        )
+        self.rank = self.accelerator.process_index
+        self.count = self.accelerator.num_processes
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, in the order of their ranks."""
+        out: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(out, value)
+        return out
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over the processes, on its device."""
+        moved = tensor.detach().to(self.accelerator.device, copy=True)
+        torch.distributed.all_reduce(moved)
+        return moved.to(tensor.device)
+
+    def first(self, call: Callable[[], T]) -> T:
+        """What `call` returns or raises in the first process, which alone runs it."""
+        told: list[Any] = [None, None]
+        failed: Exception | None = None
+        if self.is_first:
+            try:
+                told[0] = call()
+            except Exception as error:
+                failed, told[1] = error, f"the first process failed: {error}"
+        torch.distributed.broadcast_object_list(told)
+        if failed is not None:
+            raise failed
+        if told[1] is not None:
+            raise UserError(told[1])
+        result: T = told[0]
+        return result
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module inside DistributedDataParallel, which averages gradients."""
+        with warnings.catch_warnings():  # newer torch calls broadcast_buffers by another name
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped: nn.Module = self.accelerator.prepare_model(module)
+        return wrapped
+
+    @contextmanager
+    def accumulate(self, wrapped: nn.Module, *, last: bool) -> Generator[None]:
+        """Around the forward and backward of a micro-batch; `last` = the minibatch's last one."""
+        if last:
+            yield
+            return
+        with self.accelerator.no_sync(wrapped):
+            yield
+
+    def backward(self, value: Tensor) -> None:
+        """Back-propagate this process's part of a loss that is the sum of all parts."""
+        super().backward(value * self.count)
+
+
+class Sharded(Several):
+    """One of several processes with a part of the weights, gradients and moments each: FSDP2."""
+
+    divides_weights = True
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module itself, with its weights divided as the launch configuration says."""
+        stand_in = torch.optim.SGD(module.parameters())  # accelerate asks for one, and changes it
+        wrapped, _ = self.accelerator.prepare(module, stand_in)
+        return cast("nn.Module", wrapped)
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Generator[None]:
+        """While it lasts, every process has all weights of a module, and may run it on its own."""
+        from torch.distributed.fsdp import FSDPModule
+
+        parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        for part in parts:
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.reshard()
+                part.set_reshard_after_forward(True, recurse=False)
+
+    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+        """Scale the gradients down to a norm; returns the norm they had."""
+        return float(undivided(nn.utils.clip_grad_norm_(parameters, max_norm)))
+
+
+def undivided(tensor: Tensor) -> Tensor:
+    """A tensor in one piece, in every process, though each may hold a part of it."""
+    part: Any = tensor
+    whole: Tensor = part.full_tensor() if is_divided(tensor) else tensor
+    return whole
+
+
+def divided_like(tensor: Tensor, model: Tensor) -> Tensor:
+    """A tensor divided as another one of its shape is, if that is."""
+    if not is_divided(model) or tensor.shape != model.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    whole: Any = model
+    placed = tensor.to(whole.device)
+    return distribute_tensor(placed, whole.device_mesh, whole.placements)
+
+
+def is_divided(tensor: Tensor) -> bool:
+    """Whether a tensor is spread over processes."""
+    return hasattr(tensor, "full_tensor")
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """What `state_dict` holds, as it is now: also while divided weights are whole."""
+    out: dict[str, Tensor] = {}
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        for name, tensor in own:
+            if name not in part._non_persistent_buffers_set:
+                out[f"{prefix}.{name}" if prefix else name] = tensor.detach()
+    return out
+
+
+def launched() -> tuple[int, int]:
+    """Rank and number of the processes a launcher started, (0, 1) without one."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def asked_for(variable: str) -> bool:
+    """Whether accelerate's launcher set a switch."""
+    return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
+
+
+@cache
+def open_processes(device: str) -> Processes:
+    """Meet the other processes, if there are any, to train on a `model.device`.
+
+    Raises UserError for a launch that this version cannot train under.
+    """
+    if launched()[1] == 1:
+        return ALONE
+    if asked_for("ACCELERATE_USE_DEEPSPEED"):
+        raise UserError(
+            "training under DeepSpeed is not supported; launch with another configuration of "
+            "configs/accelerate"
+        )
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if not asked_for("ACCELERATE_USE_FSDP"):
+        return Several(cpu=cpu)
+    if cpu or os.environ.get("FSDP_VERSION") != "2":
+        raise UserError("FSDP needs fsdp_version: 2 and GPUs; see configs/accelerate/fsdp2.yaml")
+    return Sharded(cpu=False)
+
+
+def close_processes() -> None:
+    """Let the other processes go, if there were any."""
+    if launched()[1] > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,153 @@
+"""Sampling with the policy less some of its layers, drawn anew for every batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+from torch.nn import ModuleList
+
+from rlkit.batch import Request
+from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig
+from rlkit.ops import stream_rng, stream_seed
+from rlkit.policy import Policy
+from rlkit.registry import register
+from rlkit.rollout.base import ALL, Generation
+from rlkit.rollout.hf import HFConfig, HFRollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SEED = "layer_skip_seed"
+"""The key of `Sample.extras` that holds the seed of the layers its batch was generated without."""
+WHOLE = ("eval", "eval-greedy")
+"""Streams of an evaluation, which is of the whole policy."""
+NOT_BITS = 31
+"""Bits of a stream's seed that are dropped: 32 are left, which any float64 holds."""
+
+
+class LayerSkipConfig(HFConfig):
+    """Settings of the engine that skips layers."""
+
+    skip: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of all layers that a batch is generated without, at least one layer; 0 = the whole
+    policy, as rollout=hf."""
+    keep_first: Annotated[int, Field(ge=0)] = 1
+    """So many layers at the beginning are never skipped (our choice)."""
+    keep_last: Annotated[int, Field(ge=0)] = 1
+    """So many layers at the end are never skipped (our choice)."""
+    continues: ClassVar[bool] = False  # a sample has one seed, so no second batch may go on with it
+
+
+def skipped_layers(layers: int, config: LayerSkipConfig, seed: int) -> list[int]:
+    """Which of so many layers the batch of a seed is generated without.
+
+    Each subset of the layers that may be skipped is equally likely. Raises UserError where there
+    are too few of them.
+    """
+    count = max(1, round(config.skip * layers)) if config.skip else 0
+    free = layers - config.keep_first - config.keep_last
+    if count > min(free, layers - 1):
+        raise UserError(
+            f"rollout.skip={config.skip:g} skips {count} of the model's {layers} layers, but with "
+            f"rollout.keep_first={config.keep_first} and rollout.keep_last={config.keep_last} only "
+            f"{max(0, min(free, layers - 1))} may be; lower one of them"
+        )
+    order = stream_rng(seed, "layer_skip/layers").permutation(free)
+    return sorted(config.keep_first + int(place) for place in order[:count])
+
+
+def decoder_layers(model: PreTrainedModel) -> ModuleList:
+    """The list of a model's layers. Raises UserError where layers cannot be left out of it."""
+    config = model.config.get_text_config(decoder=True)
+    # models without these fields have neither
+    tied = getattr(config, "num_kv_shared_layers", 0) or getattr(config, "is_heterogeneous", False)
+    for module in model.modules():
+        if isinstance(module, ModuleList) and len(module) == config.num_hidden_layers and not tied:
+            return module
+    raise UserError(
+        f"rollout=layer_skip cannot leave out layers of a {type(model).__name__}; use rollout=hf"
+    )
+
+
+def reduced(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
+    """The model without some layers, sharing its weights; the model itself is left as it is.
+
+    A layer adds to the residual stream, so leaving one out is the identity in its place. The rest
+    are numbered anew, since a key-value cache goes by number and asks the first layer of a kind for
+    its length.
+    """
+    weights = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    smaller = copy.deepcopy(model, weights)
+    layers = decoder_layers(smaller)
+    config = smaller.config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None)  # of models with several kinds of layers
+    for number in sorted(skipped, reverse=True):
+        del layers[number]
+    for number, layer in enumerate(layers):
+        for module in layer.modules():
+            if "layer_idx" in vars(module):
+                vars(module)["layer_idx"] = number
+    config.num_hidden_layers = len(layers)
+    if kinds is not None:
+        config.layer_types = [kind for i, kind in enumerate(kinds) if i not in skipped]
+    return smaller
+
+
+@register("rollout", "layer_skip")
+class LayerSkipRollout(HFRollout):
+    """The policy generates with a random subset S of its layers skipped, another for every batch.
+
+    mu_k = pi_k without the layers S_k, |S_k| = max(1, round(skip * layers)). Behaviour log-probs
+    are those of mu_k, so fresh samples are off-policy: the trainer computes prox_logp, and
+    `off_policy/engine_kl` is KL(mu_k || pi_k). S_k follows from the stream of the call, so each
+    process that shares the requests draws the same, as a resumed run does; its seed is kept with
+    each sample (`layer_skip_seed`). Evaluations and greedy responses are the whole policy's.
+    Source: Nested-ReFT (arXiv:2508.10123). Status: adapted: a subset of the policy's layers, drawn
+    anew for every batch, is the paper's; the share, the kept ends and the whole policy for greedy
+    baselines are our choice.
+    """
+
+    Config: ClassVar[type[PartConfig]] = LayerSkipConfig
+    config: LayerSkipConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """Only a whole policy's log-probs are the trainer's own."""
+        return self.config.skip == 0
+
+    def start(self, policy: Policy, seed: int) -> None:
+        """Share the policy's weights, or copy them; whether so many layers can be skipped."""
+        super().start(policy, seed)
+        if self.config.skip:
+            skipped_layers(len(decoder_layers(self.model)), self.config, seed)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        stream: tuple[str, int, int],
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
+    ) -> list[list[Generation]]:
+        """Responses to each request, in order."""
+        name, *index = stream
+        if not self.config.skip or greedy or name in WHOLE:
+            return super().generate(requests, stream, greedy=greedy, part=part)
+        seed = stream_seed(self.seed, f"layer_skip/{name}", *index) >> NOT_BITS
+        whole = self.model
+        depth = len(decoder_layers(whole))
+        self.model = reduced(whole, skipped_layers(depth, self.config, seed))
+        try:
+            found = super().generate(requests, stream, part=part)
+        finally:
+            self.model = whole
+        return [[_with_seed(answer, seed) for answer in answers] for answers in found]
+
+
+def _with_seed(answer: Generation, seed: int) -> Generation:
+    return replace(answer, extras={**answer.extras, SEED: float(seed)})

@@ -1,0 +1,131 @@
+"""What each of several processes computes in tests: `python -m tests.group_cases <folder>`.
+
+A case is one update of a tiny policy on responses that every process has; its gradient, metrics and
+scores go to `<folder>/rank-<n>`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rlkit
+from rlkit.batch import Group
+from rlkit.checkpoint import save_tree
+from rlkit.config import RunConfig
+from rlkit.interfaces import State
+from rlkit.prepare import Forwards, Parts, TrainBatch, prepare
+from rlkit.processes import Processes, close_processes, open_processes
+from rlkit.update import Updater
+from tests.test_objective import AGGREGATIONS
+from tests.test_update import move, rollout
+from tests.tiny import make_policy
+
+BUDGET = 40
+"""Tokens of a micro-batch: few, so that every process has several."""
+
+
+@cache
+def responses() -> list[Group]:
+    """Old and fresh groups, of responses of different lengths; no two processes' own."""
+    policy = make_policy()
+    old = rollout(policy, step=1, prompts=3)
+    move(policy)
+    return old + rollout(policy, step=2, prompts=3)
+
+
+def lengths(groups: Sequence[Group]) -> list[int]:
+    return [len(group.prompt.ids) + len(s.response_ids) for group in groups for s in group.samples]
+
+
+def silenced(groups: Sequence[Group]) -> list[Group]:
+    """The groups with no valid token in the rows that the second of two processes gets."""
+    order = torch.argsort(torch.tensor(lengths(groups)), descending=True, stable=True)
+    silent = set(order[1::2].tolist())
+    number, out = 0, []
+    for group in groups:
+        samples = []
+        for sample in group.samples:
+            mask = sample.loss_mask & (number not in silent)
+            samples.append(replace(sample, loss_mask=mask, extras={}))
+            number += 1
+        out.append(replace(group, samples=samples))
+    return out
+
+
+def few(groups: Sequence[Group]) -> list[Group]:
+    """One group of one response: the second process has none."""
+    return [replace(groups[0], samples=list(islice(groups[0].samples, 1)))]
+
+
+CHOICES: dict[str, Callable[[Sequence[Group]], Sequence[Group]]] = {
+    "all": list,
+    "silent": silenced,
+    "few": few,
+}
+
+
+def updated(
+    processes: Processes, loss: Any, groups: Sequence[Group], advantage: str = "group_norm"
+) -> State:
+    """The gradient, the metrics and the scores of one update."""
+    policy = make_policy()
+    anchor = rlkit.build("anchor", "base", beta=0.1)
+    anchor.rebase(policy)
+    move(policy)
+    parts = Parts(
+        loss=loss, corrections=(), advantage=rlkit.build("advantage", advantage), anchor=anchor
+    )
+    policy.trained = processes.wrap(policy.model)
+    train = {"micro_batch_tokens": BUDGET, "max_grad_norm": 1e9, "prompts_per_step": len(groups)}
+    config = RunConfig.model_validate({"output_dir": ".", "train": train})
+    updater = Updater(config, policy, parts, 6, processes)
+    forwards = Forwards(budget=BUDGET, exact=False, processes=processes)
+    batch: TrainBatch = prepare(groups, 3, parts, policy, updater.critic, forwards)
+    metrics, scores = updater.run(batch, 1, 3)
+    state: State = {
+        "gradient": torch.cat([p.grad.flatten() for p in policy.model.parameters()]),  # type: ignore[union-attr]
+        "prox_logp": batch.loss.prox_logp,
+        "anchor_logp": batch.loss.anchor_logp["base"],
+        "values": batch.values,
+        "metrics": {k: v for k, v in metrics.items() if not k.startswith("memory/")},
+        "logp": [scores[key].logp for key in sorted(scores)],
+        "weights": torch.cat([p.detach().flatten() for p in policy.model.parameters()]),
+    }
+    if updater.critic is not None:
+        state["critic"] = torch.cat([p.grad.flatten() for p in updater.critic.parameters()])  # type: ignore[union-attr]
+    return state
+
+
+def cases(processes: Processes) -> State:
+    """Every loss as it is by default; every aggregation, on each choice of responses; a critic."""
+    groups = responses()
+    out = {
+        f"loss {name}": updated(processes, rlkit.build("loss", name), groups)
+        for name in rlkit.names("loss")
+    }
+    for choice, name, aggregation in product(CHOICES, ("remix", "bapo", "gspo"), AGGREGATIONS):
+        loss = rlkit.build("loss", name, aggregation=aggregation)
+        chosen = CHOICES[choice](groups)
+        advantage = "reward" if choice == "few" else "group_norm"
+        out[f"{choice} {name} {aggregation}"] = updated(processes, loss, chosen, advantage)
+    out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
+    return out
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    processes = open_processes("cpu")
+    save_tree(Path(sys.argv[1]) / f"rank-{processes.rank}", cases(processes))
+    close_processes()
+
+
+if __name__ == "__main__":
+    main()

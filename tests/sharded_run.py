@@ -1,0 +1,43 @@
+"""A run whose weights are divided over processes: `python -m tests.sharded_run <overrides>`.
+
+accelerate's FSDP wants GPUs; here torch's own, on the CPU, divides the weights as it would.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from rlkit.hydra_groups import configs_folder, import_before_compose
+from rlkit.processes import Sharded, close_processes
+from rlkit.run import guarded, train
+
+
+class Divided(Sharded):
+    """FSDP2 without accelerate's configuration."""
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        mesh = init_device_mesh("cpu", (self.count,))
+        layers: Any = module.model.layers  # type: ignore[union-attr]
+        for part in (*layers, module):
+            fully_shard(part, mesh=mesh)
+        return module
+
+
+def main() -> None:
+    processes = Divided(cpu=True)
+    overrides = import_before_compose(sys.argv[1:])
+    with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
+        raw: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+    train(raw, overrides, processes=processes)
+    close_processes()
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
