@@ -36,6 +36,9 @@ class ModelConfig(PartConfig):
     package, or `embedded`: a tiny model for `task=arithmetic`, made once and cached."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The weights' type. Log-probs are always computed in float32."""
+    autocast: Literal["bfloat16", "float16"] | None = None
+    """Matrix products in this type while the weights stay in `dtype` (torch.autocast); null = in
+    the weights' own. float16 gradients may vanish: there is no loss scaling."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto, cpu, cuda or cuda:N; auto takes CUDA where there is one."""
     attn_implementation: str | None = None

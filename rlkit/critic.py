@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.adapter import has_adapter
-from rlkit.policy import Tokens
+from rlkit.policy import Tokens, computing_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,8 +21,9 @@ class Critic(nn.Module):
     The backbone starts as the policy's, the head at zero, so every value starts at 0.
     """
 
-    def __init__(self, policy_model: PreTrainedModel) -> None:
+    def __init__(self, policy_model: PreTrainedModel, autocast: torch.dtype | None = None) -> None:
         super().__init__()
+        self.autocast = autocast
         model: Any = policy_model
         whole = model.get_base_model() if has_adapter(model) else model
         self.backbone = copy.deepcopy(whole.base_model)
@@ -37,7 +38,8 @@ class Critic(nn.Module):
         device = self.head.weight.device
         inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(device).items()}
         length = tokens.response_ids.shape[1]
-        hidden = self.backbone(**inputs, use_cache=False).last_hidden_state[:, -length:]
+        with computing_in(self.autocast, device):
+            hidden = self.backbone(**inputs, use_cache=False).last_hidden_state[:, -length:]
         values: Tensor = self.head(hidden.float()).squeeze(-1)
         real = torch.arange(length, device=device) < tokens.response_lengths.to(device)[:, None]
         return torch.where(real, values, 0.0)

@@ -95,12 +95,18 @@ class Tokens:
         }
 
 
+def computing_in(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
+    """Around forwards: matrix products in this type; None = in the weights' own."""
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def token_terms(
     model: PreTrainedModel,
     tokens: Tokens,
     temperature: float,
     entropy: EntropyMode,
     call: Callable[..., Any] | None = None,
+    autocast: torch.dtype | None = None,
 ) -> PolicyTerms:
     """Log-prob and entropy (nats) of each response token [B, T] at a temperature.
 
@@ -108,7 +114,8 @@ def token_terms(
     """
     inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(model.device).items()}
     length = tokens.response_ids.shape[1]
-    output = (call or model)(**inputs, use_cache=False, logits_to_keep=length)
+    with computing_in(autocast, model.device):
+        output = (call or model)(**inputs, use_cache=False, logits_to_keep=length)
     logits = output.logits[:, -length:].float()
     if temperature != 1.0:
         logits = logits / temperature
@@ -129,6 +136,9 @@ def token_terms(
 class FrozenPolicy:
     """A policy that no longer learns: an anchor's reference."""
 
+    autocast: torch.dtype | None = None
+    """That of the policy it was."""
+
     def __init__(self, model: PreTrainedModel, temperature: float) -> None:
         self.model = model
         model.requires_grad_(False).train(False)
@@ -137,7 +147,10 @@ class FrozenPolicy:
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
         """Log-prob of each response token: [B, T] float32."""
-        return token_terms(self.model, tokens, self.temperature, "none").logp
+        return self._terms(tokens).logp
+
+    def _terms(self, tokens: Tokens) -> PolicyTerms:
+        return token_terms(self.model, tokens, self.temperature, "none", autocast=self.autocast)
 
     def state_dict(self) -> State:
         """Its weights by name."""
@@ -157,7 +170,7 @@ class FrozenAdapter(FrozenPolicy):
     def logp(self, tokens: Tokens) -> Tensor:
         """Log-prob of each response token: [B, T] float32."""
         with with_adapter(self.model, None if is_off(self.weights) else self.weights):
-            return token_terms(self.model, tokens, self.temperature, "none").logp
+            return self._terms(tokens).logp
 
     def state_dict(self) -> State:
         """The adapters' weights by name."""
@@ -176,6 +189,17 @@ class Policy:
         self.trained: nn.Module = model
         """What runs the model where gradients are wanted."""
         self.processes = ALONE
+        self.autocast: torch.dtype | None = None
+        """The type of matrix products, if not the weights' own."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether a forward gives the same in another batch, up to the rounding of float32."""
+        return self.model.dtype == torch.float32 and self.autocast is None
+
+    def computing(self) -> torch.autocast:
+        """Around forwards of its model."""
+        return computing_in(self.autocast, self.device)
 
     def share(self, processes: Processes) -> None:
         """Learn with other processes; called once."""
@@ -203,7 +227,7 @@ class Policy:
     def terms(self, tokens: Tokens, entropy: EntropyMode = "none") -> PolicyTerms:
         """Differentiable log-probs and entropies of the response tokens, [B, T]."""
         call = self.trained if torch.is_grad_enabled() else self.model
-        return token_terms(self.model, tokens, self.temperature, entropy, call)
+        return token_terms(self.model, tokens, self.temperature, entropy, call, self.autocast)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -212,6 +236,11 @@ class Policy:
 
     def freeze(self) -> FrozenPolicy:
         """A frozen copy of the policy as it is now; of a policy with adapters, the adapters'."""
+        frozen = self._frozen()
+        frozen.autocast = self.autocast
+        return frozen
+
+    def _frozen(self) -> FrozenPolicy:
         if has_adapter(self.model):
             return FrozenAdapter(self.model, self.temperature, adapter_weights(self.model))
         if self.processes.divides_weights:
@@ -222,7 +251,9 @@ class Policy:
     def restore(self, state: State) -> FrozenPolicy:
         """A frozen policy with the given weights."""
         if has_adapter(self.model):
-            return FrozenAdapter(self.model, self.temperature, state)
+            frozen: FrozenPolicy = FrozenAdapter(self.model, self.temperature, state)
+            frozen.autocast = self.autocast
+            return frozen
         frozen = self.freeze()
         frozen.model.load_state_dict(state)
         return frozen
@@ -293,7 +324,9 @@ def load_policy(
     )  # transformers checkpoints activations in training mode only
     if config.gradient_checkpointing:
         placed.gradient_checkpointing_enable()
-    return Policy(placed, tokenizer, temperature)
+    policy = Policy(placed, tokenizer, temperature)
+    policy.autocast = getattr(torch, config.autocast) if config.autocast else None
+    return policy
 
 
 def _resolve_package(name: str) -> str:

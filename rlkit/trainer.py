@@ -281,7 +281,8 @@ class Trainer:
             )
 
     def _forwards(self, budget: int) -> Forwards:
-        return Forwards(budget=budget, exact=self.s.engine.exact, processes=self.processes)
+        exact = self.s.engine.exact and self.s.policy.exact
+        return Forwards(budget=budget, exact=exact, processes=self.processes)
 
     def _update(
         self, batch: TrainBatch, phase: Phase, step: int

@@ -56,7 +56,9 @@ class Updater:
         self.policy = policy
         self.parts = parts
         self.processes = processes
-        self.critic = Critic(policy.model) if parts.advantage.needs_critic else None
+        self.critic = (
+            Critic(policy.model, policy.autocast) if parts.advantage.needs_critic else None
+        )
         self.trained_critic = processes.wrap(self.critic) if self.critic is not None else None
         self.micro = MicroBatches(config.train.micro_batch_tokens, halves=processes.count == 1)
         self.skipped_in_a_row = 0

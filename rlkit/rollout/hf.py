@@ -114,7 +114,8 @@ class HFRollout(RolloutEngine[HFConfig]):
         try:
             for chunk in self._chunks(requests):
                 rows = sum(r.n for r in chunk)
-                flat = _Batch(self, chunk, uniform[first : first + rows], greedy).run()
+                with self.policy.computing():
+                    flat = _Batch(self, chunk, uniform[first : first + rows], greedy).run()
                 first += rows
                 for request in chunk:
                     out.append(flat[: request.n])
