@@ -9,11 +9,12 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PACKAGES := rlkit algorithms buffers anchors schedules
 SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
-.PHONY: help run test test-vllm static check format clean
+.PHONY: help run test test-deepspeed test-vllm static check format clean
 
 help:
 	@echo 'make run    ARGS="train.steps=50"   train with ReMix (creates .venv first)'
 	@echo 'make test   PYTEST_ARGS="-m ..."    run the tests'
+	@echo 'make test-deepspeed                 the tests against DeepSpeed (installs it beside .venv)'
 	@echo 'make test-vllm                      the tests against vLLM for CPU (creates .venv-vllm first)'
 	@echo 'make static                         formatting, lint, types, import contracts'
 	@echo 'make check                          static, then test'
@@ -26,6 +27,13 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# DeepSpeed is beside the environment, so that nothing else finds it.
+test-deepspeed: $(VENV)/.installed-dev
+	$(PIP) --no-deps --no-build-isolation --upgrade --target $(VENV)/deepspeed \
+		deepspeed==0.19.8 hjson==3.1.0 py-cpuinfo==9.0.0 msgpack einops==0.8.2 ninja
+	PYTHONPATH=$(CURDIR)/$(VENV)/deepspeed OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -m deepspeed tests/test_processes.py $(PYTEST_ARGS)
 
 # vLLM needs other versions of some packages, so it has an environment of its own.
 test-vllm: $(VENV)-vllm/.installed

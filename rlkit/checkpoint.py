@@ -25,7 +25,6 @@ from torch import Tensor
 
 from rlkit.errors import UserError
 from rlkit.interfaces import State
-from rlkit.processes import divided_like, undivided
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -76,32 +75,6 @@ def load_tree(path: Path) -> State:
 
     tree: State = rich(json.loads(path.with_suffix(".json").read_text()))
     return tree
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
-    """An optimiser's state with text keys."""
-    state = optimizer.state_dict()
-    moments = {
-        str(key): {
-            name: undivided(value) if isinstance(value, Tensor) else value
-            for name, value in entry.items()
-        }
-        for key, entry in state["state"].items()
-    }
-    return {**state, "state": moments}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Take back what `optimizer_state` gave."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = {
-        int(key): {
-            name: divided_like(value, parameters[int(key)]) if isinstance(value, Tensor) else value
-            for name, value in entry.items()
-        }
-        for key, entry in state["state"].items()
-    }
-    optimizer.load_state_dict({**state, "state": moments})
 
 
 def rng_state() -> State:

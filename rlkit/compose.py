@@ -252,7 +252,7 @@ def check_processes(c: Composition) -> None:
     ):
         if asked:
             raise UserError(
-                f"{what} needs all weights in one place, and FSDP divides them; launch with "
+                f"{what} needs weights that this launch divides or keeps for itself; launch with "
                 "configs/accelerate/ddp.yaml"
             )
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights, masked_log_ratio
-from rlkit.processes import ALONE, Processes
+from rlkit.processes import ALONE, Learner, Processes
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 POLICY = "policy"
@@ -83,8 +83,8 @@ class Objective:
     step: int = 1
     metrics: MetricSums = field(default_factory=MetricSums)
     processes: Processes = ALONE
-    trained: nn.Module | None = None
-    """The wrapped module that `forward` calls, where there are several processes."""
+    learner: Learner | None = None
+    """Who back-propagates; None = torch."""
 
     def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
         """The terms of these rows: the corrected loss and the anchor's penalty.
@@ -169,11 +169,15 @@ class Objective:
             total = torch.where(term.mask.any(-1), total, 1 / rows.clamp(min=1))
         return total
 
-    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+    def _accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         """Around a micro-batch: the processes' gradients meet in the minibatch's last one."""
-        if self.trained is None:
-            return nullcontext()
-        return self.processes.accumulate(self.trained, last=last)
+        return nullcontext() if self.learner is None else self.learner.accumulate(last=last)
+
+    def _back(self, value: Tensor) -> None:
+        if self.learner is None:
+            value.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.learner.backward(value)
 
     @property
     def scope(self) -> str:
@@ -212,15 +216,15 @@ class Objective:
                 counts = self.counts(self.output(stand_in, batch, anchored).terms)
         total = batch.advantage.new_zeros((), dtype=torch.float64)
         for number, rows in enumerate(splits, start=1):
-            with self.accumulate(last=number == len(splits)):
+            with self._accumulate(last=number == len(splits)):
                 policy = forward(rows)
                 if not len(rows):  # the others have more rows, and wait for this gradient
-                    self.processes.backward(policy.logp.sum())
+                    self._back(policy.logp.sum())
                     continue
                 part = batch.rows(rows)
                 out = self.output(policy, part, anchored[rows])
                 value = self.reduce(out.terms, counts or self.counts(out.terms))
-                self.processes.backward(value)
+                self._back(value)
             total += value.detach()
             self._record(out, policy, part)
         return float(self.processes.sum(total))
@@ -237,13 +241,13 @@ class Objective:
         value = self.reduce(out.terms, self.counts(out.terms))
         d_logp, d_entropy = torch.autograd.grad(value, leaves, materialize_grads=True)
         for number, rows in enumerate(splits, start=1):
-            with self.accumulate(last=number == len(splits)):
+            with self._accumulate(last=number == len(splits)):
                 again = parts[0] if once else forward(rows)
                 carrier = again.logp.new_zeros(())
                 for terms, gradient in ((again.logp, d_logp), (again.entropy, d_entropy)):
                     if terms.requires_grad:
                         carrier = carrier + (terms * gradient[rows]).sum()
-                self.processes.backward(carrier)
+                self._back(carrier)
         self._record(out, policy, batch)
         return value.item()
 

@@ -245,7 +245,8 @@ class Policy:
             return FrozenAdapter(self.model, self.temperature, adapter_weights(self.model))
         if self.processes.divides_weights:
             plain = plain_model(self.model, self.weights())
-            return FrozenPolicy(torch.nn.Module.to(plain, self.device), self.temperature)
+            torch.nn.Module.to(plain, self.device)
+            return FrozenPolicy(plain, self.temperature)
         return FrozenPolicy(copy.deepcopy(self.model), self.temperature)
 
     def restore(self, state: State) -> FrozenPolicy:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from rlkit.errors import UserError
+from rlkit.interfaces import State
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)
@@ -59,23 +61,84 @@ class Processes:
         """What to call in place of a module that learns, so that its gradients are summed."""
         return module
 
-    @contextmanager
-    def accumulate(self, wrapped: nn.Module, *, last: bool) -> Generator[None]:
-        """Around the forward and backward of a micro-batch; `last` = the minibatch's last one."""
-        yield
+    def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
+        """What updates a module, of which `trained` is what `wrap` gave."""
+        return Learner(self, module, trained, optimizer)
 
     @contextmanager
     def whole(self, module: nn.Module) -> Generator[None]:
         """While it lasts, every process has all weights of a module, and may run it on its own."""
         yield
 
+
+class Learner:
+    """A module with its optimiser: gradients in, better weights out."""
+
+    def __init__(
+        self, processes: Processes, module: nn.Module, trained: nn.Module, optimizer: Optimizer
+    ) -> None:
+        self.processes, self.module, self.optimizer = processes, module, optimizer
+        self.trained = trained
+        """What to call in place of the module where gradients are wanted."""
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around the forward and backward of a micro-batch; `last` = the minibatch's last one."""
+        return nullcontext()
+
     def backward(self, value: Tensor) -> None:
         """Back-propagate this process's part of a loss that is the sum of all parts."""
         value.backward()  # type: ignore[no-untyped-call]
 
-    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-        """Scale the gradients down to a norm; returns the norm they had."""
-        return float(nn.utils.clip_grad_norm_(parameters, max_norm))
+    def clip(self, max_norm: float) -> float:
+        """Scale the gradient down to a norm; returns the norm it had."""
+        return float(undivided(nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)))
+
+    def step(self) -> None:
+        """One step of the optimiser."""
+        self.optimizer.step()
+
+    def drop(self) -> None:
+        """Forget the gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> State:
+        """The optimiser's state with text keys, in one piece in every process."""
+        state = self.optimizer.state_dict()
+        return {**state, "state": {str(k): whole_tree(v) for k, v in state["state"].items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        moments = {
+            int(key): {name: divided_like(v, parameters[int(key)]) for name, v in entry.items()}
+            for key, entry in state["state"].items()
+        }
+        self.optimizer.load_state_dict({**state, "state": moments})
+
+
+def whole_tree(entry: Mapping[str, Any]) -> State:
+    """Tensors by name, each in one piece."""
+    return {name: undivided(value) for name, value in entry.items()}
+
+
+def undivided(value: Any) -> Any:
+    """A tensor in one piece, in every process, though each may hold a part of it."""
+    return value.full_tensor() if is_divided(value) else value
+
+
+def divided_like(value: Any, model: Tensor) -> Any:
+    """A tensor divided as another one of its shape is, if that is."""
+    if not is_divided(model) or value.shape != model.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    whole: Any = model
+    return distribute_tensor(value.to(whole.device), whole.device_mesh, whole.placements)
+
+
+def is_divided(value: Any) -> bool:
+    """Whether a tensor is spread over processes."""
+    return hasattr(value, "full_tensor")
 
 
 ALONE = Processes()
@@ -135,73 +198,27 @@ class Several(Processes):
             wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
-    @contextmanager
-    def accumulate(self, wrapped: nn.Module, *, last: bool) -> Generator[None]:
-        """Around the forward and backward of a micro-batch; `last` = the minibatch's last one."""
+    def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
+        """What updates a module, of which `trained` is what `wrap` gave."""
+        return SharedLearner(self, module, trained, optimizer)
+
+
+class SharedLearner(Learner):
+    """An update whose gradient is the mean of the processes', times their number."""
+
+    processes: Several
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around the forward and backward of a micro-batch; they meet in the last one."""
         if last:
-            yield
-            return
-        with self.accelerator.no_sync(wrapped):
-            yield
+            return nullcontext()
+        return cast(
+            "AbstractContextManager[None]", self.processes.accelerator.no_sync(self.trained)
+        )
 
     def backward(self, value: Tensor) -> None:
         """Back-propagate this process's part of a loss that is the sum of all parts."""
-        super().backward(value * self.count)
-
-
-class Sharded(Several):
-    """One of several processes with a part of the weights, gradients and moments each: FSDP2."""
-
-    divides_weights = True
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module itself, with its weights divided as the launch configuration says."""
-        stand_in = torch.optim.SGD(module.parameters())  # accelerate asks for one, and changes it
-        wrapped, _ = self.accelerator.prepare(module, stand_in)
-        return cast("nn.Module", wrapped)
-
-    @contextmanager
-    def whole(self, module: nn.Module) -> Generator[None]:
-        """While it lasts, every process has all weights of a module, and may run it on its own."""
-        from torch.distributed.fsdp import FSDPModule
-
-        parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
-        for part in parts:
-            part.set_reshard_after_forward(False, recurse=False)
-            part.unshard()
-        try:
-            yield
-        finally:
-            for part in parts:
-                part.reshard()
-                part.set_reshard_after_forward(True, recurse=False)
-
-    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-        """Scale the gradients down to a norm; returns the norm they had."""
-        return float(undivided(nn.utils.clip_grad_norm_(parameters, max_norm)))
-
-
-def undivided(tensor: Tensor) -> Tensor:
-    """A tensor in one piece, in every process, though each may hold a part of it."""
-    part: Any = tensor
-    whole: Tensor = part.full_tensor() if is_divided(tensor) else tensor
-    return whole
-
-
-def divided_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """A tensor divided as another one of its shape is, if that is."""
-    if not is_divided(model) or tensor.shape != model.shape:
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    whole: Any = model
-    placed = tensor.to(whole.device)
-    return distribute_tensor(placed, whole.device_mesh, whole.placements)
-
-
-def is_divided(tensor: Tensor) -> bool:
-    """Whether a tensor is spread over processes."""
-    return hasattr(tensor, "full_tensor")
+        super().backward(value * self.processes.count)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -210,7 +227,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     for prefix, part in module.named_modules(remove_duplicate=False):
         own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         for name, tensor in own:
-            if name not in part._non_persistent_buffers_set:
+            if name not in part._non_persistent_buffers_set:  # pyright: ignore[reportPrivateUsage]
                 out[f"{prefix}.{name}" if prefix else name] = tensor.detach()
     return out
 
@@ -233,16 +250,17 @@ def open_processes(device: str) -> Processes:
     """
     if launched()[1] == 1:
         return ALONE
-    if asked_for("ACCELERATE_USE_DEEPSPEED"):
-        raise UserError(
-            "training under DeepSpeed is not supported; launch with another configuration of "
-            "configs/accelerate"
-        )
     cpu = device == "cpu" or not torch.cuda.is_available()
+    if asked_for("ACCELERATE_USE_DEEPSPEED"):
+        from rlkit.zero import Zero
+
+        return Zero(cpu=cpu)
     if not asked_for("ACCELERATE_USE_FSDP"):
         return Several(cpu=cpu)
     if cpu or os.environ.get("FSDP_VERSION") != "2":
         raise UserError("FSDP needs fsdp_version: 2 and GPUs; see configs/accelerate/fsdp2.yaml")
+    from rlkit.sharded import Sharded
+
     return Sharded(cpu=False)
 
 

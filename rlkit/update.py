@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import PolicyTerms, Score
-from rlkit.checkpoint import load_optimizer_state, optimizer_state
 from rlkit.config import RunConfig, TrainConfig
 from rlkit.critic import Critic
 from rlkit.interfaces import State
@@ -22,7 +21,7 @@ from rlkit.objective import MetricSums, Objective
 from rlkit.ops import effective_sample_size, kl_value, masked_mean, stream_rng
 from rlkit.policy import EntropyMode, Policy
 from rlkit.prepare import Parts, TrainBatch, explained_variance, micro_batches
-from rlkit.processes import ALONE, Processes
+from rlkit.processes import ALONE, Learner, Processes
 
 
 def learning_rate_factor(step: int, train: TrainConfig) -> float:
@@ -70,16 +69,17 @@ class Updater:
             parts.anchor,
             max_completion_length=max_completion_length,
             processes=processes,
-            trained=policy.trained,
         )
         self.reset()
 
     def reset(self) -> None:
         """Fresh optimisers: no moments."""
-        self.optimizer = self._adamw(self.policy.model, self.config.learning_rate)
-        self.critic_optimizer = (
-            self._adamw(self.critic, self.config.critic_learning_rate)
-            if self.critic is not None
+        c, policy = self.config, self.policy
+        self.learner = self._learner(policy.model, policy.trained, c.learning_rate)
+        policy.trained, self.objective.learner = self.learner.trained, self.learner
+        self.critic_learner = (
+            self._learner(self.critic, self.trained_critic, c.critic_learning_rate)
+            if self.critic is not None and self.trained_critic is not None
             else None
         )
 
@@ -117,7 +117,7 @@ class Updater:
             **means_of(steps),
             "policy/skipped_steps": skipped,
             "memory/micro_batch_tokens": self.micro.tokens,
-            "policy/lr": self.optimizer.param_groups[0]["lr"],
+            "policy/lr": self.learner.optimizer.param_groups[0]["lr"],
             "policy/entropy": float(masked_mean(seen[1], mask)),
             "off_policy/ess": float(
                 effective_sample_size((seen[0] - behavior).clamp(-20, 20), known)
@@ -142,40 +142,43 @@ class Updater:
     def state_dict(self) -> State:
         """Optimisers and critic, and what was learned of the memory."""
         state: State = {
-            "optimizer": optimizer_state(self.optimizer),
+            "optimizer": self.learner.state_dict(),
             "skipped_in_a_row": self.skipped_in_a_row,
             "halvings": self.micro.halvings,
         }
-        if self.critic is not None and self.critic_optimizer is not None:
+        if self.critic is not None and self.critic_learner is not None:
             state["critic"] = dict(self.critic.state_dict())
-            state["critic_optimizer"] = optimizer_state(self.critic_optimizer)
+            state["critic_optimizer"] = self.critic_learner.state_dict()
         return state
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
-        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.learner.load_state_dict(state["optimizer"])
         self.skipped_in_a_row, self.micro.halvings = state["skipped_in_a_row"], state["halvings"]
         self.micro.tokens = max(1, self.micro.tokens // 2**self.micro.halvings)
-        if self.critic is not None and self.critic_optimizer is not None:
+        if self.critic is not None and self.critic_learner is not None:
             self.critic.load_state_dict(state["critic"])
-            load_optimizer_state(self.critic_optimizer, state["critic_optimizer"])
+            self.critic_learner.load_state_dict(state["critic_optimizer"])
 
-    def _adamw(self, module: torch.nn.Module, learning_rate: float) -> torch.optim.AdamW:
+    def _learner(
+        self, module: torch.nn.Module, trained: torch.nn.Module, learning_rate: float
+    ) -> Learner:
         train = self.config
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             module.parameters(),
             lr=learning_rate,
             betas=(train.adam_beta1, train.adam_beta2),
             weight_decay=train.weight_decay,
         )
+        return self.processes.learner(module, trained, optimizer)
 
     def _set_learning_rate(self, step: int) -> None:
         factor = learning_rate_factor(step, self.config)
-        for optimizer, peak in (
-            (self.optimizer, self.config.learning_rate),
-            (self.critic_optimizer, self.config.critic_learning_rate),
+        for learner, peak in (
+            (self.learner, self.config.learning_rate),
+            (self.critic_learner, self.config.critic_learning_rate),
         ):
-            for group in optimizer.param_groups if optimizer is not None else ():
+            for group in learner.optimizer.param_groups if learner is not None else ():
                 group["lr"] = peak * factor
 
     def _minibatches(self, batch: TrainBatch, step: int, number: int) -> Iterator[Tensor]:
@@ -212,37 +215,36 @@ class Updater:
         before = copy.deepcopy(self.objective.metrics)
 
         def backward(tokens: int) -> float:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.learner.drop()
             self.objective.metrics = copy.deepcopy(before)
             splits = micro_batches(batch.tokens.lengths[rows], tokens, self.processes)
             return self.objective.backward(forward, minibatch, splits)
 
         value = self.micro.run(backward)
-        norm = self.processes.clip(self.policy.model.parameters(), self.config.max_grad_norm)
+        norm = self.learner.clip(self.config.max_grad_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.learner.drop()
             self.objective.metrics = before
             self.skipped_in_a_row += 1
             return None
         self.skipped_in_a_row = 0
-        self.optimizer.step()
+        self.learner.step()
         return value, norm
 
     def _critic_step(self, batch: TrainBatch, rows: Tensor, sums: MetricSums) -> None:
         """One optimiser step of the critic on the mean of its loss over the minibatch's tokens."""
-        assert self.critic is not None and self.critic_optimizer is not None
-        assert self.trained_critic is not None
-        trained, optimizer = self.trained_critic, self.critic_optimizer
+        assert self.critic_learner is not None
+        learner = self.critic_learner
         valid = batch.loss.mask[rows].sum()
 
         def backward(tokens: int) -> MetricSums:
-            optimizer.zero_grad(set_to_none=True)
+            learner.drop()
             found = copy.deepcopy(sums)
             splits = micro_batches(batch.tokens.lengths[rows], tokens, self.processes)
             for number, part in enumerate(splits, start=1):
-                with self.processes.accumulate(trained, last=number == len(splits)):
+                with learner.accumulate(last=number == len(splits)):
                     chosen = rows[part]
-                    values = trained(batch.tokens.rows(chosen if len(part) else rows[:1]))
+                    values = learner.trained(batch.tokens.rows(chosen if len(part) else rows[:1]))
                     values = values[: len(part)]
                     old, returns, mask = (
                         x[chosen, : values.shape[1]].to(values.device)
@@ -250,17 +252,16 @@ class Updater:
                     )
                     loss, clipped = self.parts.advantage.value_loss(values, old, returns)
                     share = torch.where(mask, loss, 0.0).sum() / valid.to(values.device)
-                    self.processes.backward(share)
+                    learner.backward(share)
                 found.add({"loss": loss.detach(), "clip_fraction": clipped.detach()}, mask)
             return found
 
         found = self.micro.run(backward)
-        norm = self.processes.clip(self.critic.parameters(), self.config.max_grad_norm)
-        if not math.isfinite(norm):
-            optimizer.zero_grad(set_to_none=True)
+        if not math.isfinite(learner.clip(self.config.max_grad_norm)):
+            learner.drop()
             return
         sums.sums, sums.counts = found.sums, found.counts
-        optimizer.step()
+        learner.step()
 
 
 def means_of(steps: Sequence[tuple[float, float]]) -> dict[str, float]:

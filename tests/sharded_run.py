@@ -15,8 +15,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from rlkit.hydra_groups import configs_folder, import_before_compose
-from rlkit.processes import Sharded, close_processes
+from rlkit.processes import close_processes
 from rlkit.run import guarded, train
+from rlkit.sharded import Sharded
 
 
 class Divided(Sharded):

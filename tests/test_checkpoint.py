@@ -13,16 +13,15 @@ import torch
 from rlkit.checkpoint import (
     checkpoint_step,
     list_checkpoints,
-    load_optimizer_state,
     load_rng_state,
     load_tree,
-    optimizer_state,
     prune,
     rng_state,
     save_tree,
     write_checkpoint,
 )
 from rlkit.errors import UserError
+from rlkit.processes import ALONE, Learner
 
 
 def write_x(folder: Path) -> None:
@@ -102,6 +101,9 @@ def test_the_optimiser_continues_exactly(tmp_path: Path) -> None:
             layer.bias.zero_()
         return layer, torch.optim.AdamW(layer.parameters(), lr=0.1)
 
+    def learner(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> Learner:
+        return ALONE.learner(layer, layer, optimizer)
+
     def step(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> None:
         optimizer.zero_grad()
         layer(torch.tensor([1.0, 2.0, 3.0])).pow(2).sum().backward()
@@ -109,12 +111,12 @@ def test_the_optimiser_continues_exactly(tmp_path: Path) -> None:
 
     layer, optimizer = make()
     step(layer, optimizer)
-    save_tree(tmp_path / "o", optimizer_state(optimizer))
+    save_tree(tmp_path / "o", learner(layer, optimizer).state_dict())
     weights = {k: v.clone() for k, v in layer.state_dict().items()}
     step(layer, optimizer)
     again, other = make()
     again.load_state_dict(weights)
-    load_optimizer_state(other, load_tree(tmp_path / "o"))
+    learner(again, other).load_state_dict(load_tree(tmp_path / "o"))
     step(again, other)
     assert torch.equal(layer.weight, again.weight)
 

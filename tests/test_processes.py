@@ -41,12 +41,19 @@ ACCELERATE = (
     "--dynamo_backend=no",
     "--main_process_port=0",
 )
+ACCELERATE_CONFIG = (
+    "accelerate.commands.launch",
+    "--num_processes=2",
+    "--main_process_port=0",
+    "--config_file",
+)
 NORM = 1e-6
 """Norm of the difference of two gradients over their norm, in float32."""
 
 
 def start(*arguments: str, cwd: Path, launcher: Sequence[str] = TORCHRUN) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-m", *launcher, "-m", *arguments],
         cwd=cwd,
@@ -303,29 +310,57 @@ def test_a_run_of_one_process_goes_on_with_two(tmp_path: Path) -> None:
 
 
 DIVIDED = (*RUN, "train.micro_batch_tokens=120")
+DEEPSPEED = (*ACCELERATE_CONFIG, str(ROOT / "configs" / "accelerate" / "deepspeed_zero2.yaml"))
+DIVIDING = [
+    pytest.param("tests.sharded_run", TORCHRUN, id="fsdp2"),
+    pytest.param("rlkit.run", DEEPSPEED, id="zero2", marks=pytest.mark.deepspeed),
+]
+"""FSDP2 on the CPU without accelerate, which wants GPUs for it, and ZeRO 2 as it is shipped."""
 
 
-def test_divided_weights_train_like_whole_ones_and_are_saved_whole(tmp_path: Path) -> None:
-    """FSDP2: generation, references, updates; a checkpoint that one process reads, and that one
-    wrote. Rows do not divide into equal micro-batches, so that some forwards are empty."""
-    done = launch("tests.sharded_run", *DIVIDED, cwd=tmp_path)
-    assert done.status == 0, done.err
+@pytest.mark.parametrize(("module", "launcher"), DIVIDING)
+def test_divided_moments_train_like_whole_ones_and_are_saved_whole(
+    module: str, launcher: Sequence[str], tmp_path: Path
+) -> None:
+    """Generation, references, updates, the rebirth; a checkpoint that one process reads, and that
+    one wrote. Rows do not divide into equal micro-batches, so that some forwards are empty."""
+    if launcher is DEEPSPEED:
+        pytest.importorskip("deepspeed")
+
+    def go_on(*arguments: str) -> None:
+        done = launch(module, *DIVIDED, *arguments, cwd=tmp_path, launcher=launcher)
+        assert done.status == 0, done.err
+
+    go_on()
     found = tmp_path / "run"
     assert_alike(found, by_one(), processes=2)
-    state, expected = (
-        load_tree(folder / "checkpoint-5" / "state" / "updater")["optimizer"]["state"]
-        for folder in (found, by_one())
-    )
+    state, expected = (moments(folder, 4) for folder in (found, by_one()))
+    assert state.keys() == expected.keys() and len(state) > 20
     for key, entry in expected.items():
-        assert state[key]["exp_avg"].shape == entry["exp_avg"].shape
+        assert state[key].keys() == entry.keys()
+        for name in entry:
+            torch.testing.assert_close(state[key][name], entry[name], atol=1e-6, rtol=2e-2)
     forget(found, 4, 5)
-    resumed = launch("tests.sharded_run", *DIVIDED, "resume=auto", cwd=tmp_path)
-    assert resumed.status == 0, resumed.err
+    go_on("resume=auto")
     assert_same_weights(found, by_one(), 5)
     forget(found, 5)
     alone = run(*DIVIDED, "resume=auto", cwd=tmp_path)
     assert alone.status == 0, alone.err
     assert_same_weights(found, by_one(), 5)
+
+
+def moments(folder: Path, step: int) -> State:
+    updater = load_tree(folder / f"checkpoint-{step}" / "state" / "updater")
+    found: State = updater["optimizer"]["state"]
+    return found
+
+
+def test_zero_of_other_stages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    done = launch("rlkit.run", *RUN, cwd=tmp_path)
+    (line,) = lines_of(done)
+    assert "stage 3" in line and "fsdp2.yaml" in line
 
 
 def test_what_divided_weights_cannot_do(tmp_path: Path) -> None:

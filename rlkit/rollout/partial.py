@@ -105,8 +105,9 @@ class Partial(Supply):
     responses than the policy writes, and in all steps long ones come with older weights. Every
     group that was begun is used later, in the order of the pool among the complete, but for those
     under way when a run or one of its stages ends.
-    Where the advantage needs greedy responses, they are generated when the group is taken, with the
-    weights of that step.
+    With oversample <= 1 and W fixed no token is more than ceil(max_completion_length /
+    round_tokens) steps old. Where the advantage needs greedy responses, they are generated when
+    their group is taken, with the weights of that step.
     Source: Kimi k1.5 (arXiv:2501.12599), partial rollouts; APRIL (arXiv:2509.18521), oversampling.
     Status: adapted: both stop the engine at the moment enough responses are there; here it is asked
     for rounds, so that a run can be repeated and resumed exactly.

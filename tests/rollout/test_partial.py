@@ -106,7 +106,13 @@ def test_a_request_gets_as_many_tokens_as_it_may_have(policy: Policy) -> None:
         Request(prompt=prompts[3], n=1),
     ]
     assert [engine.config.room(request) for request in asked] == [2, 3, 3, 12]
+    rows: list[int] = []
+    hook = policy.model.register_forward_pre_hook(
+        lambda model, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     together = engine.generate(asked, STREAM, greedy=True)
+    hook.remove()
+    assert rows == [4, 5, 5, *[1] * 9], "rows at their limit leave the batch"
     assert [len(g.response_ids) for g in chain(*together)] == [2, 3, 3, 3, 12]
     assert {g.finish_reason for g in chain(*together)} == {"length"}
     assert ids(together) == [
@@ -115,14 +121,13 @@ def test_a_request_gets_as_many_tokens_as_it_may_have(policy: Policy) -> None:
 
 
 def test_an_end_beyond_a_row_s_limit_is_not_its_own(policy: Policy) -> None:
-    """Row 0 would stop at token k + 1 of a batch that goes on for row 1, but may have k."""
+    """Forty rows that may have one token stay in the batch for a while, with ninety others."""
     engine, (first, second) = engine_of(policy), make_prompts(policy, TEXTS[:2])
     whole = engine.generate([Request(prompt=first, n=30)], STREAM)[0]
     stopping = next(g for g in whole if g.finish_reason == "stop" and len(g.logp) > 2)
     engine.ends = stopping.response_ids[-1:]
     prefix = stopping.response_ids[:-2]
-    engine.generate([Request(prompt=first, n=1, prefix=prefix)], STREAM)
-    asked = [Request(prompt=first, n=40, prefix=prefix, max_tokens=1), Request(prompt=second, n=40)]
+    asked = [Request(prompt=first, n=40, prefix=prefix, max_tokens=1), Request(prompt=second, n=90)]
     for g in engine.generate(asked, STREAM)[0]:
         assert len(g.response_ids) == 1
         assert (g.finish_reason == "stop") == (int(g.response_ids[0]) == int(engine.ends[0]))
@@ -343,8 +348,7 @@ def test_groups_that_lack_a_reward_are_replaced_from_the_pool() -> None:
 
     take(pool, prompts, 1)
     asked = len(engine.calls)
-    again = copy.deepcopy(pool)
-    assert names(again.answers(plan, 1, 1, 1)) == ["2"] and again.engine.calls == engine.calls
+    assert names(copy.copy(pool).answers(plan, 1, 1, 1)) == ["2"] and len(engine.calls) == asked
     engine.sync(2)
     assert names(take(pool, prompts, 2)) == ["2", "3"]
     assert names(pool.answers(plan, 1, 2, 1)) == ["5"]
@@ -365,6 +369,20 @@ def test_a_step_with_enough_complete_groups_asks_for_nothing() -> None:
     assert prompts.position == 4
     engine.sync(3)
     assert names(take(pool, prompts, 3)) == ["4", "5"] and figures_of(pool)[2] == 0
+
+
+@pytest.mark.parametrize("oversample", [0.5, 1.0])
+def test_no_token_is_older_than_a_response_has_rounds(oversample: float) -> None:
+    """Twelve tokens in rounds of four: three steps, over fifty steps of random lengths."""
+    engine, pool, prompts = scripted(oversample=oversample)
+    draws = torch.randint(1, 15, (len(ROWS), 2), generator=torch.Generator().manual_seed(0))
+    engine.lengths = {f"train-{i}": row for i, row in enumerate(draws.tolist())}
+    ages: list[int] = []
+    for step in range(1, 51):
+        engine.sync(step)
+        taken = take(pool, prompts, step)
+        ages += [step - int(g.policy_version.min()) for group in taken for g in group.own]
+    assert 2 <= max(ages) <= 3 and ages.count(0) > 10
 
 
 def test_a_piece_shorter_than_its_round_is_the_end() -> None:
@@ -500,14 +518,15 @@ def test_greedy_responses_are_those_of_the_step_that_takes_the_group() -> None:
 
 def test_the_state_holds_the_pool_and_gives_the_same_next_steps(tmp_path: Path) -> None:
     policy = ending_policy()
-    pool, prompts = tiny_pool(policy, top_k=6), stream(policy)
+    pool, prompts = tiny_pool(policy, top_k=6, oversample=0.5), stream(policy)
     for step in (1, 2):
         take(pool, prompts, step, n=3)
         next_step(pool, step)
     assert any(g.unfinished and g.tokens for g in pool.pool), "something is under way"
+    assert pool.planned, "something is planned"
     save_tree(tmp_path / "supply", pool.state_dict())
     other = copy.deepcopy(policy)
-    resumed, again = tiny_pool(other, top_k=6), stream(other)
+    resumed, again = tiny_pool(other, top_k=6, oversample=0.5), stream(other)
     again.load_state_dict(prompts.state_dict())
     resumed.load_state_dict(load_tree(tmp_path / "supply"), again)
     resumed.engine.sync(3)
