@@ -6,10 +6,11 @@
 
 `speed` generates responses of a fixed length with the whole policy and with each share skipped, in
 turn, so that a drift of the machine meets all alike. It gives the median and the extremes of the
-tokens a second, KL(mu || pi) in nats a token on the responses of the reduced policy mu, and, on
-responses of the policy pi, KL(pi || pi without layer i) for each layer i. `curves` runs the shipped
-experiments on the embedded default beside rollout=hf, equal in generated responses. All of it goes
-to benchmarks/results/layer_skip.json.
+tokens a second, the same by the processor's time alone, which others' work does not take, and
+KL(mu || pi) in nats a token on the responses of the reduced policy mu; then, on responses of the
+policy pi, KL(pi || pi without layer i) for each layer i. `curves` runs the shipped experiments on
+the embedded default beside rollout=hf, equal in generated responses. All of it goes to
+benchmarks/results/layer_skip.json.
 """
 
 from __future__ import annotations
@@ -99,14 +100,15 @@ class Bench:
         tokens = Tokens.of(ids, [answer.response_ids for answer in flat])
         return tokens, torch.stack([answer.logp for answer in flat])
 
-    def timed(self, share: float, repeat: int) -> tuple[float, float]:
-        """Tokens a second of one generation, and its KL to the policy."""
+    def timed(self, share: float, repeat: int) -> tuple[float, float, float]:
+        """Tokens a second of one generation, and of the processor's; its KL to the policy."""
         made = self.engine(share)
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         answers = made.generate(self.requests, (*TIMED, repeat))
-        seconds = time.perf_counter() - started
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
         tokens, logp = self.tokens(answers)
-        return logp.numel() / seconds, float((logp - self.policy.logp(tokens)).mean())
+        count = logp.numel()
+        return count / seconds, count / busy, float((logp - self.policy.logp(tokens)).mean())
 
     def each_layer(self) -> list[float]:
         """KL(pi || pi without layer i) in nats a token, on responses of pi."""
@@ -127,24 +129,26 @@ def speed(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     bench = Bench(options)
     shares = [0.0, *options.shares]
-    found: dict[float, list[tuple[float, float]]] = {share: [] for share in shares}
+    found: dict[float, list[tuple[float, float, float]]] = {share: [] for share in shares}
     bench.timed(0.0, 0)
     for repeat in range(1, options.repeats + 1):
         for share in shares:
             found[share].append(bench.timed(share, repeat))
-    whole = statistics.median(rate for rate, _ in found[0.0])
-    for share, pairs in found.items():
-        rates, gaps = zip(*pairs, strict=True)
-        rate, gap = statistics.median(rates), statistics.median(gaps)
+    whole = [statistics.median(column) for column in zip(*found[0.0], strict=True)]
+    for share, rows in found.items():
+        rates, busy, gaps = zip(*rows, strict=True)
+        rate, mine, gap = (statistics.median(column) for column in (rates, busy, gaps))
         print(
             f"skip {share:4.2f}  {rate:7.1f} tokens/s ({min(rates):.1f} to {max(rates):.1f})  "
-            f"x{rate / whole:.2f}  KL {gap:.3f} ({min(gaps):.3f} to {max(gaps):.3f})"
+            f"x{rate / whole[0]:.2f}  of the processor's x{mine / whole[1]:.2f}  "
+            f"KL {gap:.3f} ({min(gaps):.3f} to {max(gaps):.3f})",
+            flush=True,
         )
     layers = bench.each_layer()
     print("without layer i, KL: " + "  ".join(f"{i}: {gap:.3f}" for i, gap in enumerate(layers)))
-    rows = {f"{share:g}": pairs for share, pairs in found.items()}
+    table = {f"{share:g}": rows for share, rows in found.items()}
     name = Path(options.model).name
-    keep(options.out, f"speed {name}", {"tokens_per_s_and_kl": rows, "without_layer": layers})
+    keep(options.out, f"speed {name}", {"rate_busy_kl": table, "without_layer": layers})
 
 
 def curve(job: tuple[str, int], options: argparse.Namespace) -> dict[str, list[Any]]:
