@@ -249,6 +249,7 @@ def check_processes(c: Composition) -> None:
         ("model.lora", c.config.model.lora.r > 0),
         ("an advantage with a critic", c.parts.advantage.needs_critic),
         ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
+        (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
     ):
         if asked:
             raise UserError(

@@ -121,6 +121,7 @@ def _train_stages(
         folder.save_tracker_ids(ids)
         complete = trainer.run()
         for part in parts[trainer.count.stage + 1 :] if complete else ():
+            session.engine.close()  # its memory is the next stage's
             session = next_session(session, part)
             trainer = Trainer(session, trainer.count.next_stage())
             complete = trainer.run()

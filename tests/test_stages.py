@@ -133,3 +133,29 @@ def test_the_shipped_experiment_composes(tmp_path: Path) -> None:
     assert result.status == 0, result.err
     assert "Stage 3 of 3" in result.out and not list(tmp_path.iterdir())
     assert (ROOT / "configs" / "experiment" / "sft_remix_grpo.yaml").exists()
+
+
+WATCH = """
+from rlkit.rollout.remote import RemoteEngine
+
+def told(name):
+    real = getattr(RemoteEngine, name)
+    def call(self, *args):
+        if name == "start" or self.process is not None:
+            print("engine", name)
+        return real(self, *args)
+    setattr(RemoteEngine, name, call)
+
+told("start")
+told("close")
+"""
+
+
+def test_a_stage_has_the_memory_of_the_engine_before(tmp_path: Path) -> None:
+    (tmp_path / "watch.py").write_text(WATCH)
+    stages = "stages=[{steps: 1}, {steps: 1}]"
+    chosen = (stages, "rollout.mode=ahead", "plugins=[./watch.py]", "output_dir=out")
+    result = run(*SIZES, *chosen, cwd=tmp_path)
+    assert result.status == 0, result.err
+    said = [line for line in result.out.splitlines() if line.startswith("engine")]
+    assert said == ["engine start", "engine close"] * 2

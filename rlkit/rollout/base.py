@@ -128,6 +128,9 @@ class RolloutEngine(Part[RolloutC]):
     """Of several training processes, "each" has an engine and answers a part of the requests, or
     the "first" asks one that is elsewhere for all; "alone" = it works beside one process only."""
 
+    copies_model: bool = False
+    """Whether it copies the model, which it cannot where processes divide the weights."""
+
     @abstractmethod
     def start(self, policy: Policy, seed: int) -> None:
         """Take the policy before the first generation."""

@@ -113,6 +113,7 @@ class LayerSkipRollout(HFRollout):
     """
 
     Config: ClassVar[type[PartConfig]] = LayerSkipConfig
+    copies_model = True
     config: LayerSkipConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
