@@ -80,7 +80,7 @@ def load_tree(path: Path) -> State:
 def rng_state() -> State:
     """The state of the global generators, for user code that draws from them.
 
-    rlkit's own draws are stateless.
+    rlkit's own draws are stateless. Of several GPUs it is the present one's.
     """
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -94,7 +94,7 @@ def rng_state() -> State:
             cached,
         ],
         "torch": torch.get_rng_state(),
-        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
@@ -106,7 +106,7 @@ def load_rng_state(state: State) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"][0])
 
 
 class CheckpointError(Exception):

@@ -77,6 +77,8 @@ class Forwards:
         Returns [len(rows), T] on the CPU.
         """
         out = torch.zeros(len(rows), tokens.response_ids.shape[1])
+        if not len(rows):
+            return out
         with torch.no_grad():
             for part in micro_batches(tokens.lengths[rows], self.budget, self.processes):
                 if len(part):

@@ -195,9 +195,9 @@ def guarded(call: Callable[[], None]) -> int:
     except MAPPED as error:
         return leave(one_line(error))
     except KeyboardInterrupt:
-        print(
-            "rlkit: stopped at once; go on from the last checkpoint: resume=auto", file=sys.stderr
-        )
+        line = "rlkit: stopped at once; go on from the last checkpoint: resume=auto"
+        if launched()[0] == 0:
+            print(line, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
