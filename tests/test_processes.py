@@ -390,6 +390,26 @@ def test_asynchronous_rollouts_and_a_critic_under_accelerate_launch(tmp_path: Pa
     assert_alike(two / "run", one / "run", processes=2)
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ("rollout.oversample=1", "rollout.round_tokens=5", "rollout.sync_every=2"),
+        ("+experiment=nested_reft_practical",),
+    ],
+    ids=["partial", "layer_skip"],
+)
+def test_engines_that_are_not_the_policy_now(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    """Responses that go on with later weights, of weights that lag, or of a part of the layers."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    chosen = (*SMALL, *chosen, "train.steps=3", "output_dir=run")
+    assert (alone := run(*chosen, cwd=one)).status == 0, alone.err
+    done = launch("rlkit.run", *chosen, cwd=two)
+    assert done.status == 0, done.err
+    assert_alike(two / "run", one / "run", processes=2)
+
+
 # ---- errors
 
 
