@@ -9,21 +9,14 @@ before and after. It is no ranking: 20 steps, one learning rate for all.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import yaml
+from runs import ROOT, run
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "compositions.md"
 STEPS = 20
 SETTINGS = (
@@ -37,25 +30,10 @@ SETTINGS = (
 KINDS = ("loss", "advantage", "buffer", "anchor", "schedule")
 
 
-def run(algorithm: str, seed: int) -> dict[str, Any]:
-    """One run through the command line; its figures. A run that fails raises."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "rlkit.run", f"algorithm={algorithm}", *SETTINGS),
-                *(f"seed={seed}", f"model.base_seed={seed}", f"output_dir={out}"),
-            ],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        if done.returncode:
-            raise SystemExit(f"{algorithm}, seed {seed}: {done.stderr}")
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        config = yaml.safe_load((out / "config.yaml").read_text())
-    steps = [row for row in rows if "policy/loss" in row]
+def figures(algorithm: str, seed: int) -> dict[str, Any]:
+    """Those of one run."""
+    done = run(f"algorithm={algorithm}", *SETTINGS, seed=seed)
+    rows, config, steps = done.metrics, done.config, done.steps
     before, after = (row["eval/pass@1"] for row in rows if "eval/pass@1" in row)
     numbers = [v for row in steps for v in row.values() if isinstance(v, int | float)]
     return {
@@ -134,7 +112,8 @@ def main() -> None:
     chosen = options.algorithms or every
     with ThreadPoolExecutor(options.workers) as pool:
         runs = {
-            name: [pool.submit(run, name, seed) for seed in range(options.seeds)] for name in chosen
+            name: [pool.submit(figures, name, seed) for seed in range(options.seeds)]
+            for name in chosen
         }
         rows = []
         for name in chosen:

@@ -12,14 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "embedded_curves.json"
+from runs import RESULTS, ROOT, run
+
+OUT = RESULTS / "embedded_curves.json"
 PICTURE = ROOT / "docs" / "embedded.png"
 RUNS = {
     "ReMix": ["algorithm=remix", "buffer=fifo", "anchor=kl_convex"],
@@ -31,20 +28,8 @@ SEEDS = range(5)
 
 def curve(arguments: list[str], seed: int) -> list[list[float]]:
     """[responses, pass@1] at every evaluation of a run."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "rlkit.run", *arguments),
-                *(f"seed={seed}", f"model.base_seed={seed}", f"output_dir={out}"),
-                *("eval.every=5", "eval.problems=500"),
-            ],
-            check=True,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-        )
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [[r["rollouts/total"], r["eval/pass@1"]] for r in rows if "eval/pass@1" in r]
+    done = run(*arguments, "eval.every=5", "eval.problems=500", seed=seed)
+    return done.values("eval/pass@1", over="rollouts/total")
 
 
 def measure(processes: int) -> dict[str, list[list[list[float]]]]:
@@ -85,9 +70,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     if not options.draw:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(measure(options.processes)))
-    draw(json.loads(RESULTS.read_text()))
+        RESULTS.mkdir(exist_ok=True)
+        OUT.write_text(json.dumps(measure(options.processes)))
+    draw(json.loads(OUT.read_text()))
 
 
 if __name__ == "__main__":

@@ -12,28 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from runs import run
 
-def run(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
-    """One run through the command line; its figures."""
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "rlkit.run", *arguments),
-            *(f"seed={seed}", f"model.base_seed={seed}"),
-            *("eval.problems=1000", "eval.every=null", f"output_dir={folder}"),
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    steps = [row for row in rows if "policy/loss" in row]
-    before, after = (row for row in rows if "eval/pass@1" in row)
+
+def figures(arguments: Sequence[str], seed: int) -> dict[str, float]:
+    """Those of one run."""
+    done = run(*arguments, "eval.problems=1000", "eval.every=null", seed=seed)
+    steps = done.steps
+    before, after = (row for row in done.metrics if "eval/pass@1" in row)
     return {
         "seed": seed,
         "before": before["eval/pass@1"],
@@ -57,8 +46,7 @@ def main() -> None:
         choice = [f"+experiment={name[1:]}"] if name.startswith("+") else [f"algorithm={name}"]
         rows = []
         for seed in range(options.seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append(run([*choice, *options.overrides], seed, Path(folder) / "run"))
+            rows.append(figures([*choice, *options.overrides], seed))
         table[name] = rows
         after = [row["after"] for row in rows]
         print(

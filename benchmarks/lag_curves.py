@@ -14,15 +14,13 @@ import argparse
 import itertools
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "lag_curves.json"
+from runs import RESULTS, run
+
+OUT = RESULTS / "lag_curves.json"
 EXPERIMENTS = ("oapl_lag", "grpo_lag")
 Curve = list[list[float]]
 
@@ -30,21 +28,9 @@ Curve = list[list[float]]
 def curve(job: tuple[str, int, int], steps: int, overrides: Sequence[str]) -> Curve:
     """[step, pass@1] at every evaluation of a run of (experiment, lag, seed)."""
     experiment, lag, seed = job
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "rlkit.run", f"+experiment={experiment}"),
-                *(f"rollout.sync_every={lag}", f"seed={seed}", f"model.base_seed={seed}"),
-                *(f"train.steps={steps}", "eval.every=10", "eval.problems=500"),
-                *("checkpoint.every=null", f"output_dir={out}", *overrides),
-            ],
-            check=True,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-        )
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [[row["step"], row["eval/pass@1"]] for row in rows if "eval/pass@1" in row]
+    chosen = (f"+experiment={experiment}", f"rollout.sync_every={lag}", f"train.steps={steps}")
+    often = ("eval.every=10", "eval.problems=500", "checkpoint.every=null")
+    return run(*chosen, *often, *overrides, seed=seed).values("eval/pass@1")
 
 
 def line(name: str, curves: Sequence[Curve]) -> str:
@@ -66,7 +52,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--overrides", nargs="*", default=[])
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     cells = list(itertools.product(EXPERIMENTS, options.lags))
     jobs = [(name, lag, seed) for name, lag in cells for seed in range(options.seeds)]

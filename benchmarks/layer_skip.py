@@ -18,9 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from runs import RESULTS, run
 from torch import Tensor
 
 from rlkit.batch import Prompt, Request
@@ -36,8 +34,7 @@ from rlkit.embedded import embedded_model_dir
 from rlkit.policy import Policy, Tokens, load_policy
 from rlkit.rollout.layer_skip import LayerSkipConfig, LayerSkipRollout, decoder_layers, reduced
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "layer_skip.json"
+OUT = RESULTS / "layer_skip.json"
 TREATMENTS = {
     "hf": ("+experiment=nested_reft_base", "rollout=hf"),
     "base": ("+experiment=nested_reft_base",),
@@ -154,23 +151,12 @@ def speed(options: argparse.Namespace) -> None:
 def curve(job: tuple[str, int], options: argparse.Namespace) -> dict[str, list[Any]]:
     """Figures of a run of (treatment, seed), step by step."""
     treatment, seed = job
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "rlkit.run", *TREATMENTS[treatment]),
-                *(f"seed={seed}", f"model.base_seed={seed}", f"train.steps={options.steps}"),
-                *("eval.every=10", "eval.problems=500", "checkpoint.every=null"),
-                *(f"output_dir={out}", *options.overrides),
-            ],
-            check=True,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-        )
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    steps = [row for row in rows if "reward/mean" in row]
+    often = ("eval.every=10", "eval.problems=500", "checkpoint.every=null")
+    chosen = (*TREATMENTS[treatment], f"train.steps={options.steps}", *options.overrides)
+    done = run(*chosen, *often, seed=seed)
+    steps = done.steps
     return {
-        "pass@1": [[row["step"], row["eval/pass@1"]] for row in rows if "eval/pass@1" in row],
+        "pass@1": done.values("eval/pass@1"),
         "reward": [row["reward/mean"] for row in steps],
         "engine_kl": [row.get("off_policy/engine_kl", 0.0) for row in steps],
         "rollout_s": [row["time/rollout"] for row in steps],
@@ -198,8 +184,8 @@ def curves(options: argparse.Namespace) -> None:
     with ThreadPoolExecutor(options.processes) as pool:
         found = list(pool.map(lambda job: curve(job, options), jobs))
     table: dict[str, list[dict[str, list[Any]]]] = {}
-    for (name, _), run in zip(jobs, found, strict=True):
-        table.setdefault(name, []).append(run)
+    for (name, _), figures in zip(jobs, found, strict=True):
+        table.setdefault(name, []).append(figures)
     for name, runs in table.items():
         print(line(name, runs))
     keep(options.out, options.name, table)
@@ -227,7 +213,7 @@ def main() -> None:
     training.add_argument("--overrides", nargs="*", default=[])
     training.add_argument("--name", default="curves", help="what the results are called")
     for command in (timing, training):
-        command.add_argument("--out", type=Path, default=RESULTS)
+        command.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     options.do(options)
 
