@@ -19,8 +19,9 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
+from rlkit.learner import Learner
 from rlkit.ops import aggregate_weights, masked_log_ratio
-from rlkit.processes import ALONE, Learner, Processes
+from rlkit.processes import ALONE, Processes
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 POLICY = "policy"

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlkit.errors import UserError
-from rlkit.interfaces import State
+from rlkit.learner import Learner, SharedLearner
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)
@@ -63,82 +63,12 @@ class Processes:
 
     def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
         """What updates a module, of which `trained` is what `wrap` gave."""
-        return Learner(self, module, trained, optimizer)
+        return Learner(module, trained, optimizer)
 
     @contextmanager
     def whole(self, module: nn.Module) -> Generator[None]:
         """While it lasts, every process has all weights of a module, and may run it on its own."""
         yield
-
-
-class Learner:
-    """A module with its optimiser: gradients in, better weights out."""
-
-    def __init__(
-        self, processes: Processes, module: nn.Module, trained: nn.Module, optimizer: Optimizer
-    ) -> None:
-        self.processes, self.module, self.optimizer = processes, module, optimizer
-        self.trained = trained
-        """What to call in place of the module where gradients are wanted."""
-
-    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward of a micro-batch; `last` = the minibatch's last one."""
-        return nullcontext()
-
-    def backward(self, value: Tensor) -> None:
-        """Back-propagate this process's part of a loss that is the sum of all parts."""
-        value.backward()  # type: ignore[no-untyped-call]
-
-    def clip(self, max_norm: float) -> float:
-        """Scale the gradient down to a norm; returns the norm it had."""
-        return float(undivided(nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)))
-
-    def step(self) -> None:
-        """One step of the optimiser."""
-        self.optimizer.step()
-
-    def drop(self) -> None:
-        """Forget the gradient."""
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> State:
-        """The optimiser's state with text keys, in one piece in every process."""
-        state = self.optimizer.state_dict()
-        return {**state, "state": {str(k): whole_tree(v) for k, v in state["state"].items()}}
-
-    def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        moments = {
-            int(key): {name: divided_like(v, parameters[int(key)]) for name, v in entry.items()}
-            for key, entry in state["state"].items()
-        }
-        self.optimizer.load_state_dict({**state, "state": moments})
-
-
-def whole_tree(entry: Mapping[str, Any]) -> State:
-    """Tensors by name, each in one piece."""
-    return {name: undivided(value) for name, value in entry.items()}
-
-
-def undivided(value: Any) -> Any:
-    """A tensor in one piece, in every process, though each may hold a part of it."""
-    return value.full_tensor() if is_divided(value) else value
-
-
-def divided_like(value: Any, model: Tensor) -> Any:
-    """A tensor divided as another one of its shape is, if that is."""
-    if not is_divided(model) or value.shape != model.shape:
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    whole: Any = model
-    return distribute_tensor(value.to(whole.device), whole.device_mesh, whole.placements)
-
-
-def is_divided(value: Any) -> bool:
-    """Whether a tensor is spread over processes."""
-    return hasattr(value, "full_tensor")
 
 
 ALONE = Processes()
@@ -200,25 +130,7 @@ class Several(Processes):
 
     def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
         """What updates a module, of which `trained` is what `wrap` gave."""
-        return SharedLearner(self, module, trained, optimizer)
-
-
-class SharedLearner(Learner):
-    """An update whose gradient is the mean of the processes', times their number."""
-
-    processes: Several
-
-    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward of a micro-batch; they meet in the last one."""
-        if last:
-            return nullcontext()
-        return cast(
-            "AbstractContextManager[None]", self.processes.accelerator.no_sync(self.trained)
-        )
-
-    def backward(self, value: Tensor) -> None:
-        """Back-propagate this process's part of a loss that is the sum of all parts."""
-        super().backward(value * self.processes.count)
+        return SharedLearner(module, trained, optimizer, self.accelerator)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -248,6 +160,12 @@ def open_processes(device: str) -> Processes:
 
     Raises UserError for a launch that this version cannot train under.
     """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision != "no":
+        raise UserError(
+            f"the launch asks for mixed_precision={precision}; say it to rlkit instead, with "
+            "model.autocast=bfloat16 or model.dtype=bfloat16, and launch with --mixed_precision no"
+        )
     if launched()[1] == 1:
         return ALONE
     cpu = device == "cpu" or not torch.cuda.is_available()

@@ -16,12 +16,13 @@ from rlkit.batch import PolicyTerms, Score
 from rlkit.config import RunConfig, TrainConfig
 from rlkit.critic import Critic
 from rlkit.interfaces import State
+from rlkit.learner import Learner
 from rlkit.memory import MicroBatches
 from rlkit.objective import MetricSums, Objective
 from rlkit.ops import effective_sample_size, kl_value, masked_mean, stream_rng
 from rlkit.policy import EntropyMode, Policy
 from rlkit.prepare import Parts, TrainBatch, explained_variance, micro_batches
-from rlkit.processes import ALONE, Learner, Processes
+from rlkit.processes import ALONE, Processes
 
 
 def learning_rate_factor(step: int, train: TrainConfig) -> float:

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from rlkit.errors import UserError
 from rlkit.interfaces import State
-from rlkit.processes import Learner, Several, undivided
+from rlkit.learner import Learner, undivided
+from rlkit.processes import Several
 
 STAGES = ("1", "2")
 
@@ -55,7 +56,7 @@ class Zero(Several):
         """What updates a module; an engine it had before is taken apart."""
         if trained is not module:
             trained.destroy()  # type: ignore[operator]
-        return ZeroLearner(self, module, self._engine(module, optimizer), optimizer)
+        return ZeroLearner(module, self._engine(module, optimizer), optimizer, self.count)
 
     def _engine(self, module: nn.Module, optimizer: Optimizer) -> Any:
         dtype = next(module.parameters()).dtype
@@ -77,11 +78,9 @@ class Zero(Several):
 class ZeroLearner(Learner):
     """An update that DeepSpeed's engine carries out."""
 
-    processes: Zero
-
-    def __init__(self, processes: Zero, module: nn.Module, engine: Any, inner: Optimizer) -> None:
-        super().__init__(processes, module, engine, engine.optimizer)
-        self.engine, self.inner = engine, inner
+    def __init__(self, module: nn.Module, engine: Any, inner: Optimizer, count: int) -> None:
+        super().__init__(module, engine, engine.optimizer)
+        self.engine, self.inner, self.count = engine, inner, count
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward of a micro-batch; they meet in the last one."""
@@ -90,7 +89,7 @@ class ZeroLearner(Learner):
 
     def backward(self, value: Tensor) -> None:
         """Back-propagate this process's part of a loss that is the sum of all parts."""
-        self.engine.backward(value * self.processes.count)
+        self.engine.backward(value * self.count)
 
     def clip(self, max_norm: float) -> float:
         """The norm of the gradient, which the step scales down to `max_norm`."""

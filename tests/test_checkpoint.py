@@ -21,7 +21,7 @@ from rlkit.checkpoint import (
     write_checkpoint,
 )
 from rlkit.errors import UserError
-from rlkit.processes import ALONE, Learner
+from rlkit.learner import Learner
 
 
 def write_x(folder: Path) -> None:
@@ -101,9 +101,6 @@ def test_the_optimiser_continues_exactly(tmp_path: Path) -> None:
             layer.bias.zero_()
         return layer, torch.optim.AdamW(layer.parameters(), lr=0.1)
 
-    def learner(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> Learner:
-        return ALONE.learner(layer, layer, optimizer)
-
     def step(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> None:
         optimizer.zero_grad()
         layer(torch.tensor([1.0, 2.0, 3.0])).pow(2).sum().backward()
@@ -111,12 +108,12 @@ def test_the_optimiser_continues_exactly(tmp_path: Path) -> None:
 
     layer, optimizer = make()
     step(layer, optimizer)
-    save_tree(tmp_path / "o", learner(layer, optimizer).state_dict())
+    save_tree(tmp_path / "o", Learner(layer, layer, optimizer).state_dict())
     weights = {k: v.clone() for k, v in layer.state_dict().items()}
     step(layer, optimizer)
     again, other = make()
     again.load_state_dict(weights)
-    learner(again, other).load_state_dict(load_tree(tmp_path / "o"))
+    Learner(again, again, other).load_state_dict(load_tree(tmp_path / "o"))
     step(again, other)
     assert torch.equal(layer.weight, again.weight)
 

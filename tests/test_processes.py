@@ -363,6 +363,11 @@ def test_zero_of_other_stages_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert "stage 3" in line and "fsdp2.yaml" in line
 
 
+def test_the_launchers_mixed_precision_is_not_silently_ignored(tmp_path: Path) -> None:
+    done = run(*SMALL, cwd=tmp_path, env={"ACCELERATE_MIXED_PRECISION": "bf16"})
+    assert done.status == 2 and "model.autocast=bfloat16" in done.err
+
+
 def test_what_divided_weights_cannot_do(tmp_path: Path) -> None:
     done = launch("tests.sharded_run", *SMALL, "algorithm=ppo", "output_dir=run", cwd=tmp_path)
     (line,) = lines_of(done)
