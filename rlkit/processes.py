@@ -7,12 +7,10 @@ part of each minibatch. Whatever one of them computes is gathered to all. The fi
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -142,47 +140,3 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
             if name not in part._non_persistent_buffers_set:  # pyright: ignore[reportPrivateUsage]
                 out[f"{prefix}.{name}" if prefix else name] = tensor.detach()
     return out
-
-
-def launched() -> tuple[int, int]:
-    """Rank and number of the processes a launcher started, (0, 1) without one."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def asked_for(variable: str) -> bool:
-    """Whether accelerate's launcher set a switch."""
-    return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
-
-
-@cache
-def open_processes(device: str) -> Processes:
-    """Meet the other processes, if there are any, to train on a `model.device`.
-
-    Raises UserError for a launch that this version cannot train under.
-    """
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision != "no":
-        raise UserError(
-            f"the launch asks for mixed_precision={precision}; say it to rlkit instead, with "
-            "model.autocast=bfloat16 or model.dtype=bfloat16, and launch with --mixed_precision no"
-        )
-    if launched()[1] == 1:
-        return ALONE
-    cpu = device == "cpu" or not torch.cuda.is_available()
-    if asked_for("ACCELERATE_USE_DEEPSPEED"):
-        from rlkit.zero import Zero
-
-        return Zero(cpu=cpu)
-    if not asked_for("ACCELERATE_USE_FSDP"):
-        return Several(cpu=cpu)
-    if cpu or os.environ.get("FSDP_VERSION") != "2":
-        raise UserError("FSDP needs fsdp_version: 2 and GPUs; see configs/accelerate/fsdp2.yaml")
-    from rlkit.sharded import Sharded
-
-    return Sharded(cpu=False)
-
-
-def close_processes() -> None:
-    """Let the other processes go, if there were any."""
-    if launched()[1] > 1 and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

@@ -19,8 +19,9 @@ from rlkit.compose import SINGLE, Composition, close, components, compose, descr
 from rlkit.errors import UserError
 from rlkit.folder import RunFolder
 from rlkit.hydra_groups import configs_folder, import_before_compose
+from rlkit.launch import close_processes, launched, open_processes
 from rlkit.messages import MAPPED, one_line
-from rlkit.processes import ALONE, Processes, close_processes, launched, open_processes
+from rlkit.processes import ALONE, Processes
 from rlkit.report import write_report
 from rlkit.resume import check_config, save_config
 from rlkit.stages import stage_configs

@@ -21,8 +21,9 @@ from rlkit.batch import Group
 from rlkit.checkpoint import save_tree
 from rlkit.config import RunConfig
 from rlkit.interfaces import State
+from rlkit.launch import close_processes, open_processes
 from rlkit.prepare import Forwards, Parts, TrainBatch, prepare
-from rlkit.processes import Processes, close_processes, open_processes
+from rlkit.processes import Processes
 from rlkit.update import Updater
 from tests.test_objective import AGGREGATIONS
 from tests.test_update import move, rollout

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from rlkit.hydra_groups import configs_folder, import_before_compose
-from rlkit.processes import close_processes
+from rlkit.launch import close_processes
 from rlkit.run import guarded, train
 from rlkit.sharded import Sharded
 
