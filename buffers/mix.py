@@ -131,10 +131,11 @@ class Mix(ReplayBuffer[MixConfig]):
             part.load_state_dict(state[name])
 
     def _hand_down(self, name: str, part: ReplayBuffer[Any]) -> None:
-        """Give a buffer a seed and a folder of its own."""
+        """Give a buffer a seed and a folder of its own, and the rest of what the run has set."""
         part.seed = stream_seed(self.seed, name)
         part.folder = self.folder / name if self.folder is not None else None
         part.kept_states = self.kept_states
+        part.writes = self.writes
 
     def _at_work(self, batch: int) -> list[tuple[str, ReplayBuffer[Any], int]]:
         """Those that have places in the batch."""

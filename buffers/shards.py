@@ -246,13 +246,14 @@ class DiskStorage(MemoryStorage):
         """Make a shard of the pending groups that are still kept."""
         wanted = set(map(id, kept))
         pending = [(item, group) for item, group in self.pending if id(item) in wanted]
-        self.pending, self.pending_bytes = [], 0
         if not pending:
+            self.pending, self.pending_bytes = [], 0
             return
         path = self.folder / f"shard-{self.next:06d}.safetensors"
         groups = [group for _, group in pending]
         shard = write_shard(path, groups) if self.writes else Shard(path, "")
         self.next += 1
+        self.pending, self.pending_bytes = [], 0
         for number, (item, _) in enumerate(pending):
             item.place = Row(shard, number)
 

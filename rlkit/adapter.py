@@ -109,10 +109,15 @@ def merged(model: Any) -> dict[str, Tensor]:
 
 
 def plain_model(model: Any, weights: Mapping[str, Tensor]) -> Any:
-    """An ordinary model of the same architecture with these weights, which can be saved."""
+    """An ordinary model of the same architecture with these weights, which can be saved.
+
+    Buffers that no checkpoint holds (rotary frequencies) stay in float32, as in a loaded model.
+    """
     original = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))
-    plain = original(model.config)
-    torch.nn.Module.to(plain, model.dtype)
+    with torch.random.fork_rng(devices=[]):
+        plain = original(model.config)
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.to(model.dtype)
     plain.load_state_dict(weights)
     plain.generation_config = model.generation_config
     vars(plain.config).pop("quantization_config", None)

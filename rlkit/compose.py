@@ -250,10 +250,15 @@ def check_processes(c: Composition) -> None:
         ("an advantage with a critic", c.parts.advantage.needs_critic),
         ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
         (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
+        ("model.autocast", c.config.model.autocast and c.processes.rules_precision),
+        (
+            "model.dtype=float16",
+            c.config.model.dtype == "float16" and c.processes.rules_precision,
+        ),
     ):
         if asked:
             raise UserError(
-                f"{what} needs weights that this launch divides or keeps for itself; launch with "
+                f"{what} is not possible with processes launched like this; launch with "
                 "configs/accelerate/ddp.yaml"
             )
 

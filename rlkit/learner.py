@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -40,10 +39,17 @@ class Learner:
         """Forget the gradient."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def state_dict(self) -> State:
-        """The optimiser's state with text keys, in one piece in every process."""
+    def state_dict(self, *, kept: bool = True) -> State:
+        """The optimiser's state with text keys, in one piece.
+
+        Of several processes all take part; those that do not keep it get None for its pieces.
+        """
         state = self.optimizer.state_dict()
-        return {**state, "state": {str(k): whole_tree(v) for k, v in state["state"].items()}}
+        moments = {
+            str(key): {name: undivided(value, kept=kept) for name, value in entry.items()}
+            for key, entry in state["state"].items()
+        }
+        return {**state, "state": moments}
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
@@ -75,14 +81,15 @@ class SharedLearner(Learner):
         super().backward(value * self.accelerator.num_processes)
 
 
-def whole_tree(entry: Mapping[str, Any]) -> State:
-    """Tensors by name, each in one piece."""
-    return {name: undivided(value) for name, value in entry.items()}
+def undivided(value: Any, *, kept: bool = True) -> Any:
+    """A tensor in one piece, of which each process may hold a part: then on the CPU, or not kept.
 
-
-def undivided(value: Any) -> Any:
-    """A tensor in one piece, in every process, though each may hold a part of it."""
-    return value.full_tensor() if is_divided(value) else value
+    Other values are as they are.
+    """
+    if not is_divided(value):
+        return value
+    whole = value.full_tensor()
+    return whole.cpu() if kept else None
 
 
 def divided_like(value: Any, model: Tensor) -> Any:

@@ -212,12 +212,16 @@ class Policy:
         with self.processes.whole(self.model):
             yield
 
-    def weights(self) -> State:
-        """The weights by name, in one piece; copies where they are divided over processes."""
+    def weights(self, *, kept: bool = True) -> State:
+        """The weights by name, in one piece; copies where they are divided over processes.
+
+        All processes take part; those that do not keep them get none.
+        """
         if not self.processes.divides_weights:
             return dict(self.model.state_dict())
         with self.whole():
-            return {name: tensor.cpu().clone() for name, tensor in weights_of(self.model).items()}
+            whole = weights_of(self.model).items() if kept else ()
+            return {name: tensor.cpu().clone() for name, tensor in whole}
 
     @property
     def device(self) -> torch.device:

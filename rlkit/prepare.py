@@ -68,6 +68,8 @@ class Forwards:
 
     exact: bool
     """Whether the engine's log-probs of fresh samples are the trainer's own."""
+    measured: bool = False
+    """Whether they are compared with the trainer's though nothing reads those: other engines'."""
     processes: Processes = ALONE
     """Who divides them."""
 
@@ -265,10 +267,11 @@ def add_references(
     read = read or None in frozen.values()
     fresh = (batch.age == 0) & ~batch.expert
     known = fresh if forwards.exact else torch.zeros_like(fresh)
-    chosen = every[~known if read else fresh & ~known]
+    chosen = every[~known if read else fresh & ~known & forwards.measured]
     prox = batch.behavior_logp.clone()
     prox[chosen] = forwards.by_rows(policy.logp, rows.tokens, chosen)
-    mismatch = {} if forwards.exact else engine_mismatch(batch, prox, fresh)
+    compared = not forwards.exact and (read or forwards.measured)
+    mismatch = engine_mismatch(batch, prox, fresh) if compared else {}
     if read:
         batch = replace(batch, prox_logp=prox)
     logps: dict[str, Tensor] = {}

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from rlkit.errors import UserError
@@ -32,6 +33,8 @@ class Processes:
     count: int = 1
     divides_weights: bool = False
     """Whether each holds a part of the weights; then every forward is one of all processes."""
+    rules_precision: bool = False
+    """Whether forwards and steps have a precision of their own, so that none can be asked for."""
 
     @property
     def is_first(self) -> bool:
@@ -77,15 +80,12 @@ class Several(Processes):
 
     def __init__(self, *, cpu: bool) -> None:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+        from accelerate.utils import InitProcessGroupKwargs
 
         self.accelerator = Accelerator(
             cpu=cpu,
             mixed_precision="no",
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=TIMEOUT),
-                DistributedDataParallelKwargs(broadcast_buffers=False),
-            ],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
         )
         self.rank = self.accelerator.process_index
         self.count = self.accelerator.num_processes
@@ -123,8 +123,7 @@ class Several(Processes):
         """The module inside DistributedDataParallel, which averages gradients."""
         with warnings.catch_warnings():  # newer torch calls broadcast_buffers by another name
             warnings.simplefilter("ignore", FutureWarning)
-            wrapped: nn.Module = self.accelerator.prepare_model(module)
-        return wrapped
+            return DistributedDataParallel(module, broadcast_buffers=False)
 
     def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
         """What updates a module, of which `trained` is what `wrap` gave."""

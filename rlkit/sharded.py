@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ class Sharded(Several):
         """The module itself, with its weights divided as the launch configuration says."""
         stand_in = torch.optim.SGD(module.parameters())  # accelerate asks for one, and changes it
         wrapped, _ = self.accelerator.prepare(module, stand_in)
+        self.accelerator.free_memory()  # it would keep both for good
         return cast("nn.Module", wrapped)
 
     @contextmanager
@@ -29,12 +30,14 @@ class Sharded(Several):
         from torch.distributed.fsdp import FSDPModule
 
         parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        groups: list[Any] = [part._get_fsdp_state()._fsdp_param_group for part in parts]  # pyright: ignore[reportPrivateUsage]
+        meshes = [group.post_forward_mesh_info for group in groups]
         for part in parts:
             part.set_reshard_after_forward(False, recurse=False)
             part.unshard()
         try:
             yield
         finally:
-            for part in parts:
+            for part, group, mesh in zip(parts, groups, meshes, strict=True):
                 part.reshard()
-                part.set_reshard_after_forward(True, recurse=False)
+                group.post_forward_mesh_info = mesh

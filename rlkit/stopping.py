@@ -53,5 +53,5 @@ def resume_command(overrides: Sequence[str], output_dir: str, processes: int = 1
     """The command line that goes on with a run."""
     kept = [o for o in overrides if key_of(o) not in ("output_dir", "resume")]
     arguments = [*kept, f"output_dir={output_dir}", "resume=auto"]
-    launch = f"torchrun --nproc_per_node {processes}" if processes > 1 else "python"
+    launch = f"(launched with {processes} processes, as before)" if processes > 1 else "python"
     return f"{launch} -m rlkit.run " + " ".join(map(shlex.quote, arguments))

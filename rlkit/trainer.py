@@ -281,8 +281,13 @@ class Trainer:
             )
 
     def _forwards(self, budget: int) -> Forwards:
-        exact = self.s.engine.exact and self.s.policy.exact
-        return Forwards(budget=budget, exact=exact, processes=self.processes)
+        engine = self.s.engine.exact
+        return Forwards(
+            budget=budget,
+            exact=engine and self.s.policy.exact,
+            measured=not engine,
+            processes=self.processes,
+        )
 
     def _update(
         self, batch: TrainBatch, phase: Phase, step: int
@@ -405,9 +410,13 @@ class Trainer:
         try:
             state = self._state()
         except OSError as error:
+            if self.processes.count > 1:  # the others count on what could not be written
+                raise
             state, failure = {}, reason_of(error)
 
-        weights = self.s.policy.weights() if self.processes.divides_weights else None
+        weights = None
+        if self.processes.divides_weights:
+            weights = self.s.policy.weights(kept=self.processes.is_first)
 
         def fill(folder: Path) -> None:
             self._fill(folder, state, weights)

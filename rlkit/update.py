@@ -143,7 +143,7 @@ class Updater:
     def state_dict(self) -> State:
         """Optimisers and critic, and what was learned of the memory."""
         state: State = {
-            "optimizer": self.learner.state_dict(),
+            "optimizer": self.learner.state_dict(kept=self.processes.is_first),
             "skipped_in_a_row": self.skipped_in_a_row,
             "halvings": self.micro.halvings,
         }

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from rlkit.errors import UserError
 from rlkit.interfaces import State
-from rlkit.learner import Learner, undivided
+from rlkit.learner import Learner
 from rlkit.processes import Several
 
 STAGES = ("1", "2")
@@ -37,6 +37,7 @@ class Zero(Several):
     """
 
     divides_weights = True
+    rules_precision = True
 
     def __init__(self, *, cpu: bool) -> None:
         self.stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
@@ -54,9 +55,12 @@ class Zero(Several):
 
     def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
         """What updates a module; an engine it had before is taken apart."""
+        exact = masters(module) if trained is not module else {}
         if trained is not module:
             trained.destroy()  # type: ignore[operator]
-        return ZeroLearner(module, self._engine(module, optimizer), optimizer, self.count)
+        learner = ZeroLearner(module, self._engine(module, optimizer), optimizer, self.count)
+        set_masters(module, exact)
+        return learner
 
     def _engine(self, module: nn.Module, optimizer: Optimizer) -> Any:
         dtype = next(module.parameters()).dtype
@@ -67,7 +71,6 @@ class Zero(Several):
             "zero_optimization": {"stage": int(self.stage)},
             "zero_allow_untested_optimizer": True,
             "bf16": {"enabled": dtype == torch.bfloat16},
-            "fp16": {"enabled": dtype == torch.float16},
         }
         package = deepspeed()
         package.init_distributed(dist_backend=torch.distributed.get_backend())
@@ -108,37 +111,60 @@ class ZeroLearner(Learner):
         for number in zero.averaged_gradients:
             zero.averaged_gradients[number] = None
 
-    def state_dict(self) -> State:
-        """The optimiser's state as that of the undivided one, in every process."""
-        tensors = importlib.import_module("deepspeed.utils")
+    def state_dict(self, *, kept: bool = True) -> State:
+        """The optimiser's state as that of the undivided one, and the weights in float32."""
         entries = list(self.inner.state.values())
         state: State = {}
         for number, parameter in enumerate(self.module.parameters() if entries else ()):
             state[str(number)] = {
-                name: undivided(value)
-                if value.dim() == 0
-                else tensors.safe_get_full_optimizer_state(parameter, name)
+                name: value if value.dim() == 0 else moment(parameter, name, kept=kept)
                 for name, value in entries[0].items()
             }
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.inner.param_groups]
         groups[0]["params"] = list(range(len(list(self.module.parameters()))))
-        return {"state": state, "param_groups": groups}
+        return {"state": state, "param_groups": groups, "masters": masters(self.module, kept=kept)}
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
+        set_masters(self.module, state.get("masters", {}))
         if not state["state"]:
             return
-        tensors = importlib.import_module("deepspeed.utils")
         zero: Any = self.optimizer
         (flat,) = (p for group in self.inner.param_groups for p in group["params"])
-        first = state["state"]["0"]
         self.inner.state[flat] = {
             name: value.clone() if value.dim() == 0 else torch.zeros_like(flat)
-            for name, value in first.items()
+            for name, value in state["state"]["0"].items()
         }
         zero._lazy_init_hp_params_optimizer_state()
         for number, parameter in enumerate(self.module.parameters()):
             for name, value in state["state"][str(number)].items():
                 if value.dim() > 0:
                     moved = value.to(parameter.device)
-                    tensors.safe_set_full_optimizer_state(parameter, moved, name)
+                    tools().safe_set_full_optimizer_state(parameter, moved, name)
+
+
+def tools() -> Any:
+    """DeepSpeed's own ways to the pieces of a divided tensor."""
+    return importlib.import_module("deepspeed.utils")
+
+
+def moment(parameter: nn.Parameter, name: str, *, kept: bool) -> Tensor | None:
+    """A moment of a parameter in one piece, on the CPU; all processes take part."""
+    whole: Tensor = tools().safe_get_full_optimizer_state(parameter, name)
+    return whole.cpu() if kept else None
+
+
+def masters(module: nn.Module, *, kept: bool = True) -> State:
+    """The float32 weights that DeepSpeed updates, where the module's are of another type."""
+    out: State = {}
+    for number, parameter in enumerate(module.parameters()):
+        if parameter.dtype != torch.float32:
+            whole = tools().safe_get_full_fp32_param(parameter)
+            out |= {str(number): whole.cpu()} if kept else {}
+    return out
+
+
+def set_masters(module: nn.Module, state: State) -> None:
+    """Take back what `masters` gave."""
+    for number, parameter in enumerate(module.parameters() if state else ()):
+        tools().safe_set_full_fp32_param(parameter, state[str(number)].to(parameter.device))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlkit.adapter import plain_model
 from rlkit.config import ModelConfig
 from rlkit.critic import Critic
 from rlkit.errors import UserError
@@ -138,3 +139,16 @@ def test_cuda_without_cuda_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UserError, match=r"set model\.device=cpu or auto"):
         resolve_device("cuda:1")
     assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_a_plain_copy_computes_what_the_model_does_in_half_precision_too() -> None:
+    """Rotary frequencies are in no checkpoint and stay float32; nothing is drawn."""
+    policy = make_policy()
+    for parameter in policy.model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    before = torch.get_rng_state()
+    copied = Policy(plain_model(policy.model, policy.model.state_dict()), policy.tokenizer, 1.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = Tokens.of(PROMPTS, RESPONSES)
+    assert copied.model.dtype == torch.bfloat16
+    assert torch.equal(copied.logp(tokens), policy.logp(tokens))

@@ -168,6 +168,8 @@ def test_the_first_process_alone_asks_what_is_outside() -> None:
     found = engine.generate([Request(prompt=prompt, n=2)] * 3, ("rollout", 1, 0))
     assert [len(group) for group in found] == [2, 2, 2]
     assert inner.calls == ["start", "sync", "generate 3"]
+    assert not engine.uses_policy, "no process needs all weights for what others generate"
+    assert SharedEngine(HFRollout(), Imagined(0, 2)).uses_policy
     later = SharedEngine(Outside(), Imagined(1, 2))
     assert later.own([Request(prompt=prompt, n=2)] * 3) == slice(0, 0)
 
@@ -290,7 +292,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(tmp_path: Path) 
     done = len(metrics(tmp_path / "run")) - 1
     assert stopped.out.count("Stopping after this step") == 1
     assert f"Stopped after step {done} of 5" in stopped.out, stopped.err
-    assert "torchrun --nproc_per_node 2 -m rlkit.run" in stopped.out
+    assert "(launched with 2 processes, as before) -m rlkit.run" in stopped.out
     resumed = run(*RUN, "resume=auto", cwd=tmp_path)
     assert resumed.status == 0, resumed.err
     assert "Done: 5 steps" in resumed.out
@@ -353,6 +355,28 @@ def moments(folder: Path, step: int) -> State:
     updater = load_tree(folder / f"checkpoint-{step}" / "state" / "updater")
     found: State = updater["optimizer"]["state"]
     return found
+
+
+@pytest.mark.deepspeed
+def test_zero_in_bfloat16_keeps_its_float32_weights(tmp_path: Path) -> None:
+    """The model's own are rounded after every step; without the others a resume would lose what
+    steps smaller than the rounding have added up to."""
+    pytest.importorskip("deepspeed")
+    half = (*RUN, "model.dtype=bfloat16", "train.learning_rate=1e-5")
+    assert (whole := launch("rlkit.run", *half, cwd=tmp_path, launcher=DEEPSPEED)).status == 0, (
+        whole.err
+    )
+    expected = weights(tmp_path / "run", 5)
+    forget(tmp_path / "run", 4, 5)
+    resumed = launch("rlkit.run", *half, "resume=auto", cwd=tmp_path, launcher=DEEPSPEED)
+    assert resumed.status == 0, resumed.err
+    found = weights(tmp_path / "run", 5)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    refused = launch(
+        "rlkit.run", *SMALL, "model.autocast=bfloat16", cwd=tmp_path, launcher=DEEPSPEED
+    )
+    (line,) = lines_of(refused)
+    assert "model.autocast" in line and "ddp.yaml" in line
 
 
 def test_zero_of_other_stages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,13 @@ def test_only_the_forwards_a_part_reads_are_computed(monkeypatch: pytest.MonkeyP
     assert not calls, "fresh samples bring their own log-probs"
     prepared(policy, groups, 3, parts(loss="remix"))
     assert calls
+    calls.clear()
+    rounded = Forwards(budget=64, exact=False)
+    prepare(groups, 1, parts(loss="topr"), policy, None, rounded)
+    assert not calls, "an engine in half precision is not measured where nothing reads prox"
+    other = Forwards(budget=64, exact=False, measured=True)
+    found = prepare(groups, 1, parts(loss="topr"), policy, None, other).metrics
+    assert calls and "off_policy/engine_kl" in found
 
 
 def test_demonstrations_are_refused_by_a_loss_that_cannot_use_them() -> None:
@@ -199,7 +206,7 @@ def test_the_mismatch_of_an_engine_is_measured_on_this_steps_responses() -> None
     old, fresh = rollout(policy, step=1), rollout(policy, step=3)
     for sample in (s for g in fresh for s in g.samples):
         sample.behavior_logp.add_(0.1)
-    inexact = Forwards(budget=10_000, exact=False)
+    inexact = Forwards(budget=10_000, exact=False, measured=True)
     for loss in ("remix", "topr"):
         metrics = prepare(fresh + old, 3, parts(loss), policy, None, inexact).metrics
         assert metrics["off_policy/engine_difference_mean"] == pytest.approx(0.1, abs=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from rlkit.batch import Request
@@ -31,6 +32,8 @@ class SharedEngine(RolloutEngine[Any]):
             )
         self.inner, self.processes = inner, processes
         self.exact = inner.exact
+        self.uses_policy = inner.placement == "each" and not isinstance(inner, RemoteEngine)
+        """Whether it generates with this process's own model."""
 
     def start(self, policy: Policy, seed: int) -> None:
         """Start the engine where it is."""
@@ -54,7 +57,7 @@ class SharedEngine(RolloutEngine[Any]):
         requests = requests[part]
         own = self.own(requests)
         found: list[list[Generation]] = []
-        with self.policy.whole():
+        with self.policy.whole() if self.uses_policy else nullcontext():
             if requests[own]:
                 found = self.inner.generate(requests, stream, greedy=greedy, part=own)
         return self.all(found, requests)

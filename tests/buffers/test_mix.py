@@ -12,6 +12,7 @@ from buffers.mix import Mix, MixConfig
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group, Sample, Score
 from rlkit.errors import UserError
+from rlkit.interfaces import ReplayBuffer
 from rlkit.registry import build
 from rlkit.testing.buffers import ids
 from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
@@ -149,3 +150,15 @@ def test_demonstrations_in_it_are_refused_with_a_loss_that_cannot_use_them(tmp_p
         "algorithm=grpo", "buffer=mix", "buffer.second.name=fifo", "dry_run=true", cwd=tmp_path
     )
     assert fine.status == 0, fine.err
+
+
+def test_both_get_what_the_run_sets() -> None:
+    """All of it: a new attribute of the buffer must be handed down too, or stay its own."""
+    buffer = mix(0.5, FIFO, FIFO)
+    buffer.folder, buffer.kept_states, buffer.writes = Path("buffer"), 7, False
+    Cycle(buffer, 4).step(1)
+    for name, part in buffer.parts.items():
+        assert part.folder == Path("buffer", name)
+        assert (part.kept_states, part.writes) == (7, False)
+    ours = {name for name in vars(ReplayBuffer) if name in ReplayBuffer.__annotations__}
+    assert ours == {"seed", "folder", "kept_states", "writes", "gives_expert"}

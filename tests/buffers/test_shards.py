@@ -311,3 +311,35 @@ def test_what_a_step_does_beside_its_draw_needs_no_file(
         for path in tmp_path.iterdir():
             path.unlink()
     assert len(cycle.buffer) > 0 and cycle.buffer.stats()["groups"] > 0
+
+
+def test_what_could_not_be_written_is_written_with_the_next_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk at a checkpoint: the run goes on with its groups, and a later state has them."""
+    storage = DiskStorage(tmp_path, KEPT_STATES)
+    kept = put(storage, 1, [])
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_shard", full)
+        with pytest.raises(OSError):
+            storage.state_dict(kept)
+    assert same(kept[0].group, one(1))
+    state = storage.state_dict(kept)
+    again = DiskStorage(tmp_path, KEPT_STATES).load_state_dict(state)
+    assert same(again[0].group, one(1))
+
+
+def test_of_several_one_writes_and_the_others_read(tmp_path: Path) -> None:
+    first, second = DiskStorage(tmp_path, KEPT_STATES), DiskStorage(tmp_path, 1, writes=False)
+    mine, theirs = put(first, 1, []), put(second, 1, [])
+    second.state_dict(theirs)
+    assert files(tmp_path) == []
+    first.state_dict(mine)
+    assert len(files(tmp_path)) == 1 and same(theirs[0].group, one(1))
+    second.clear()
+    second.state_dict([])
+    assert len(files(tmp_path)) == 1
