@@ -1,6 +1,6 @@
 """Responses a second when generation and training run at once, against taking turns.
 
-    python benchmarks/async_throughput.py --steps 40 --repeats 3
+    python benchmarks/async_throughput.py --steps 60 --repeats 3
 
 Two processes, pinned to one core each, generate and train on the embedded model. The synchronous
 baseline is the same two processes taking turns (mode async with max_staleness=0); beside it stands
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=3)
     parser.add_argument("--passes", type=int, default=1)
     options = parser.parse_args()
     runs = {

@@ -48,6 +48,7 @@ def open_processes(device: str) -> Processes:
 
 
 def close_processes() -> None:
-    """Let the other processes go, if there were any."""
+    """Let the other processes go, if there were any, when all have come here."""
     if launched()[1] > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
