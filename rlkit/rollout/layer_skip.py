@@ -36,10 +36,11 @@ class LayerSkipConfig(HFConfig):
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of all layers that a batch is generated without, at least one layer; 0 = the whole
     policy, as rollout=hf."""
-    keep_first: Annotated[int, Field(ge=0)] = 1
-    """So many layers at the beginning are never skipped (our choice)."""
-    keep_last: Annotated[int, Field(ge=0)] = 1
-    """So many layers at the end are never skipped (our choice)."""
+    keep_first: Annotated[int, Field(ge=0)] | None = None
+    """So many layers at the beginning are never skipped; null = 1, or 0 where the model has too few
+    layers for that (our choice)."""
+    keep_last: Annotated[int, Field(ge=0)] | None = None
+    """So many layers at the end are never skipped; null as for keep_first (our choice)."""
     continues: ClassVar[bool] = False  # a sample has one seed, so no second batch may go on with it
 
 
@@ -50,15 +51,18 @@ def skipped_layers(layers: int, config: LayerSkipConfig, seed: int) -> list[int]
     are too few of them.
     """
     count = max(1, round(config.skip * layers)) if config.skip else 0
-    free = layers - config.keep_first - config.keep_last
+    end = 1 if count <= layers - 2 else 0
+    first = end if config.keep_first is None else config.keep_first
+    last = end if config.keep_last is None else config.keep_last
+    free = layers - first - last
     if count > min(free, layers - 1):
         raise UserError(
             f"rollout.skip={config.skip:g} skips {count} of the model's {layers} layers, but with "
-            f"rollout.keep_first={config.keep_first} and rollout.keep_last={config.keep_last} only "
+            f"rollout.keep_first={first} and rollout.keep_last={last} only "
             f"{max(0, min(free, layers - 1))} may be; lower one of them"
         )
     order = stream_rng(seed, "layer_skip/layers").permutation(free)
-    return sorted(config.keep_first + int(place) for place in order[:count])
+    return sorted(first + int(place) for place in order[:count])
 
 
 def decoder_layers(model: PreTrainedModel) -> ModuleList:

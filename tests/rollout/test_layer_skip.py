@@ -365,8 +365,9 @@ def test_adapters_are_part_of_the_reduced_policy() -> None:
 @pytest.mark.parametrize(
     ("layers", "fields", "words"),
     [
-        (2, {}, "skips 1 of the model's 2 layers.*only 0 may be"),
-        (6, {"skip": 0.9}, "skips 5 of the model's 6 layers.*only 4 may be"),
+        (2, {"keep_last": 2}, "skips 1 of the model's 2 layers.*only 0 may be"),
+        (1, {}, "skips 1 of the model's 1 layers.*only 0 may be"),
+        (6, {"skip": 0.9, "keep_first": 2}, "keep_first=2 and rollout.keep_last=0"),
         (6, {"skip": 0.99, "keep_first": 0, "keep_last": 0}, "skips 6 .*only 5 may be"),
         (6, {"keep_first": 9}, "rollout.keep_first=9.*only 0 may be; lower"),
     ],
@@ -443,7 +444,7 @@ def test_the_shipped_experiments_differ_in_how_they_treat_the_bias(
     chosen = f"+experiment=nested_reft_{name}"
     config = yaml.safe_load(run(chosen, "--cfg", "job", cwd=tmp_path).out)
     assert (config["loss"]["name"], config["loss"]["ratio_to"]) == ("grpo", ratio_to)
-    assert (config["rollout"]["name"], config["rollout"]["skip"]) == ("layer_skip", 0.5)
+    assert config["rollout"]["name"] == "layer_skip"
     corrections = config.get("correction", {})
     assert [c["is_max"] for c in corrections.values()] == ([is_max] if is_max else [])
     for change in ("rollout=hf", "rollout=layer_skip", "correction=[]", "algorithm=remix"):
@@ -486,12 +487,14 @@ def test_a_run_evaluates_the_whole_policy(tmp_path: Path) -> None:
     more = ("train.steps=1", "eval.problems=32")
     rows = [
         without_times(metrics(skipping_run(tmp_path / name, *more, f"rollout={name}")))
-        for name in ("layer_skip_embedded", "hf")
+        for name in ("layer_skip", "hf")
     ]
     assert rows[0][0] == rows[1][0] and rows[0][1] != rows[1][1]
 
 
-def test_the_default_model_is_too_small_for_the_default_ends(tmp_path: Path) -> None:
-    result = run("rollout=layer_skip", "output_dir=out", cwd=tmp_path)
-    assert result.status == 2 and result.err.count("\n") == 1, result.err
-    assert "rollout.keep_first=1 and rollout.keep_last=1 only 0 may be; lower" in result.err
+def test_the_ends_are_kept_where_the_model_has_layers_enough() -> None:
+    """Two layers have no middle: either may be skipped; of six the first and last stay."""
+    default = LayerSkipConfig()
+    assert {tuple(skipped_layers(2, default, seed)) for seed in range(20)} == {(0,), (1,)}
+    assert {skipped_layers(6, default, seed)[0] for seed in range(80)} == {1, 2, 3, 4}
+    assert len(skipped_layers(6, LayerSkipConfig(skip=0.9), 0)) == 5
