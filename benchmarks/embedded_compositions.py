@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from runs import ROOT, run
+from bench import ROOT, run
 
 PAGE = ROOT / "docs" / "compositions.md"
 STEPS = 20

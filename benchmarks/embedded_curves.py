@@ -14,7 +14,7 @@ import json
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 
-from runs import RESULTS, ROOT, run
+from bench import RESULTS, ROOT, run
 
 OUT = RESULTS / "embedded_curves.json"
 PICTURE = ROOT / "docs" / "embedded.png"

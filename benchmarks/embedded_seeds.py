@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from runs import run
+from bench import run
 
 
 def figures(arguments: Sequence[str], seed: int) -> dict[str, float]:

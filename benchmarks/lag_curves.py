@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from runs import RESULTS, run
+from bench import RESULTS, run
 
 OUT = RESULTS / "lag_curves.json"
 EXPERIMENTS = ("oapl_lag", "grpo_lag")

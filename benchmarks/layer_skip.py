@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import RESULTS, run
+from bench import RESULTS, run
 from torch import Tensor
 
 from rlkit.batch import Prompt, Request
