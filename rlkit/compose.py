@@ -243,6 +243,11 @@ def check_processes(c: Composition) -> None:
             f"model.device={c.config.model.device} is one device, and there are "
             f"{c.processes.count} processes; leave it at auto, which gives each its own"
         )
+    if c.processes.count > 1 and c.rollouts.placement == "alone":
+        raise UserError(
+            "this rollout engine works inside the training process, and here are "
+            f"{c.processes.count}; use rollout=vllm_server, or train in one process"
+        )
     if not c.processes.divides_weights:
         return
     for what, asked in (

@@ -47,11 +47,18 @@ class MetricSums:
             if chosen.numel() == 0:
                 continue
             if name.endswith("_max"):
-                self.sums[name] = max(self.sums.get(name, float("-inf")), float(chosen.max()))
-                self.counts[name] = 1.0
+                self._take(name, float(chosen.max()), 1.0)
             else:
-                self.sums[name] = self.sums.get(name, 0.0) + float(chosen.double().sum())
-                self.counts[name] = self.counts.get(name, 0.0) + chosen.numel()
+                self._take(name, float(chosen.double().sum()), chosen.numel())
+
+    def _take(self, name: str, total: float, count: float) -> None:
+        """One more part of a figure."""
+        if name.endswith("_max"):
+            self.sums[name] = max(self.sums.get(name, float("-inf")), total)
+            self.counts[name] = count
+        else:
+            self.sums[name] = self.sums.get(name, 0.0) + total
+            self.counts[name] = self.counts.get(name, 0.0) + count
 
     def over(self, processes: Processes) -> MetricSums:
         """Those of all processes together."""
@@ -60,12 +67,7 @@ class MetricSums:
         out = MetricSums()
         for sums, counts in processes.gather((self.sums, self.counts)):
             for name, total in sums.items():
-                if name.endswith("_max"):
-                    out.sums[name] = max(out.sums.get(name, float("-inf")), total)
-                    out.counts[name] = 1.0
-                else:
-                    out.sums[name] = out.sums.get(name, 0.0) + total
-                    out.counts[name] = out.counts.get(name, 0.0) + counts[name]
+                out._take(name, total, counts[name])
         return out
 
     def means(self) -> dict[str, float]:
@@ -244,11 +246,7 @@ class Objective:
         for number, rows in enumerate(splits, start=1):
             with self._accumulate(last=number == len(splits)):
                 again = parts[0] if once else forward(rows)
-                carrier = again.logp.new_zeros(())
-                for terms, gradient in ((again.logp, d_logp), (again.entropy, d_entropy)):
-                    if terms.requires_grad:
-                        carrier = carrier + (terms * gradient[rows]).sum()
-                self._back(carrier)
+                self._back(carrier(again, d_logp[rows], d_entropy[rows]))
         self._record(out, policy, batch)
         return value.item()
 
@@ -286,6 +284,15 @@ class Objective:
                 rows = batch.age == age
                 chosen = {f"{k}_age_{age}": found[k][rows] for k in by_age if k in found}
                 self.metrics.add(chosen, batch.mask[rows])
+
+
+def carrier(policy: PolicyTerms, d_logp: Tensor, d_entropy: Tensor) -> Tensor:
+    """A scalar whose gradient in the terms [b, T] is the given one."""
+    total = policy.logp.new_zeros(())
+    for terms, gradient in ((policy.logp, d_logp), (policy.entropy, d_entropy)):
+        if terms.requires_grad:
+            total = total + (terms * gradient).sum()
+    return total
 
 
 def _weighted(term: Term, weight: Tensor) -> Term:

@@ -96,6 +96,8 @@ class RolloutConfig(PartConfig):
         return left if request.max_tokens is None else min(left, request.max_tokens)
 
 
+Stream = tuple[str, int, int]
+"""What names random draws: name, step, call."""
 ALL = slice(None)
 """Every request."""
 
@@ -146,7 +148,7 @@ class RolloutEngine(Part[RolloutC]):
     def generate(
         self,
         requests: Sequence[Request],
-        stream: tuple[str, int, int],
+        stream: Stream,
         *,
         greedy: bool = False,
         part: slice = ALL,

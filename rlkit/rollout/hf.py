@@ -15,7 +15,7 @@ from rlkit.interfaces import PartConfig
 from rlkit.ops import stream_rng
 from rlkit.policy import Policy, Tokens
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine, Stream
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -92,7 +92,7 @@ class HFRollout(RolloutEngine[HFConfig]):
     def generate(
         self,
         requests: Sequence[Request],
-        stream: tuple[str, int, int],
+        stream: Stream,
         *,
         greedy: bool = False,
         part: slice = ALL,

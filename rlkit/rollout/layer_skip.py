@@ -16,7 +16,7 @@ from rlkit.interfaces import PartConfig
 from rlkit.ops import stream_rng, stream_seed
 from rlkit.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation
+from rlkit.rollout.base import ALL, Generation, Stream
 from rlkit.rollout.hf import HFConfig, HFRollout
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class LayerSkipRollout(HFRollout):
     def generate(
         self,
         requests: Sequence[Request],
-        stream: tuple[str, int, int],
+        stream: Stream,
         *,
         greedy: bool = False,
         part: slice = ALL,

@@ -7,14 +7,11 @@ from contextlib import nullcontext
 from typing import Any
 
 from rlkit.batch import Request
-from rlkit.errors import UserError
 from rlkit.policy import Policy
 from rlkit.processes import Processes
-from rlkit.rollout.base import ALL, Generation, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
-
-Stream = tuple[str, int, int]
 
 
 class SharedEngine(RolloutEngine[Any]):
@@ -25,13 +22,8 @@ class SharedEngine(RolloutEngine[Any]):
 
     def __init__(self, inner: RolloutEngine[Any], processes: Processes) -> None:
         super().__init__(inner.config)
-        if inner.placement == "alone":
-            raise UserError(
-                "this rollout engine works inside the training process, and here are "
-                f"{processes.count}; use rollout=vllm_server, or train in one process"
-            )
         self.inner, self.processes = inner, processes
-        self.exact = inner.exact
+        self.exact, self.placement = inner.exact, inner.placement
         self.uses_policy = inner.placement == "each" and not isinstance(inner, RemoteEngine)
         """Whether it generates with this process's own model."""
 
@@ -39,7 +31,6 @@ class SharedEngine(RolloutEngine[Any]):
         """Start the engine where it is."""
         self.policy = policy
         self.where(lambda: self.inner.start(policy, seed))
-        self.exact = self.inner.exact
 
     def sync(self, step: int) -> None:
         """Sync the engine where it is."""

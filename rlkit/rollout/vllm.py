@@ -20,7 +20,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig
 from rlkit.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
 from rlkit.rollout.vllm_probe import LENGTH, Probe
 from rlkit.rollout.vllm_sampling import (
     Answer,
@@ -130,7 +130,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     def generate(
         self,
         requests: Sequence[Request],
-        stream: tuple[str, int, int],
+        stream: Stream,
         *,
         greedy: bool = False,
         part: slice = ALL,

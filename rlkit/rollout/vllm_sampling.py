@@ -14,7 +14,7 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.ops import stream_seed
 from rlkit.policy import Policy
-from rlkit.rollout.base import ALL, Generation, RolloutConfig
+from rlkit.rollout.base import ALL, Generation, RolloutConfig, Stream
 from rlkit.rollout.hf import KEPT, truncate
 
 FINISHED = ("stop", "length")
@@ -94,7 +94,7 @@ class Asker:
         self,
         requests: Sequence[Request],
         config: VLLMSamplingConfig,
-        stream: tuple[str, int, int],
+        stream: Stream,
         *,
         greedy: bool,
         part: slice = ALL,

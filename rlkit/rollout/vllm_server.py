@@ -12,7 +12,7 @@ from rlkit.batch import Request
 from rlkit.interfaces import PartConfig
 from rlkit.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
 from rlkit.rollout.vllm_client import Server
 from rlkit.rollout.vllm_dispatch import Dispatch, on_each
 from rlkit.rollout.vllm_probe import Probe
@@ -79,7 +79,7 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
     def generate(
         self,
         requests: Sequence[Request],
-        stream: tuple[str, int, int],
+        stream: Stream,
         *,
         greedy: bool = False,
         part: slice = ALL,
