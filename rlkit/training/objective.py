@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.distributed.learner import Learner
 from rlkit.distributed.processes import ALONE, Processes
+from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights, masked_log_ratio
 
@@ -123,12 +124,16 @@ class Objective:
                     value=torch.where(anchored[:, None], value, 0.0),
                     mask=whole.mask,
                     aggregation=None if per_token else "seq-mean-token-mean",
+                    corrected=False,
                 )
             )
         return LossOutput(terms=terms, metrics=metrics)
 
     def counts(self, terms: Sequence[Term]) -> Counts:
-        """Valid tokens and rows of each term."""
+        """Valid tokens and rows of each term. Raises UserError if two have one name."""
+        names = [term.name for term in terms]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"two terms of the loss are called '{twice}'; rename one")
         every = self.loss.config.count_empty_rows
         return {
             t.name: (
@@ -296,22 +301,16 @@ def carrier(policy: PolicyTerms, d_logp: Tensor, d_entropy: Tensor) -> Tensor:
 
 
 def _weighted(term: Term, weight: Tensor) -> Term:
-    """A term of the policy's own responses ("policy", "policy_...") times a correction's weight.
+    """A term times the corrections' weight.
 
     A sequence term takes the geometric mean of its tokens' weights.
     """
-    if not term.name.startswith(POLICY):
+    if not term.corrected:
         return term
     if term.value.dim() == 1:
         log_weight = torch.where(term.mask, weight, 1.0).log()
         weight = (log_weight.sum(-1) / term.mask.sum(-1).clamp(min=1)).exp()
-    return Term(
-        name=term.name,
-        value=term.value * weight,
-        mask=term.mask,
-        weight=term.weight,
-        aggregation=term.aggregation,
-    )
+    return replace(term, value=term.value * weight)
 
 
 def loss_value(

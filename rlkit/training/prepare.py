@@ -18,7 +18,7 @@ from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.models.tokens import Tokens
 from rlkit.ops import masked_mean
-from rlkit.training.references import Forwards, Parts, Rows, add_references
+from rlkit.training.references import CACHED, Forwards, Parts, Rows, add_references
 
 ROUNDING = 1e-10
 """Above the relative variance of float32 numbers that should be equal."""
@@ -53,6 +53,8 @@ def collate(groups: Sequence[Group], step: int) -> Rows:
     length = tokens.response_ids.shape[1]
     mask = pad([s.loss_mask for s in samples], length).bool()
     behavior = pad([s.behavior_logp for s in samples], length)
+    rewards = sorted({name for s in samples for name in s.rewards})
+    extras = sorted({name for s in samples for name in s.extras if not name.startswith(CACHED)})
     oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
     batch = LossBatch(
         mask=mask,
@@ -65,8 +67,26 @@ def collate(groups: Sequence[Group], step: int) -> Rows:
         age=torch.tensor([step - version for version in oldest]),
         expert=torch.tensor([s.source == "expert" for s in samples]),
         truncated=torch.tensor([s.finish_reason == "length" for s in samples]),
+        response_ids=tokens.response_ids,
+        rewards={
+            name: torch.tensor([float(s.rewards.get(name, 0.0)) for s in samples])
+            for name in rewards
+        },
+        extras={name: stacked(name, samples, length) for name in extras},
     )
     return Rows(samples=samples, tokens=tokens, batch=batch)
+
+
+def stacked(name: str, samples: Sequence[Sample], length: int) -> Tensor:
+    """One entry of `Sample.extras` over the batch: [B, length] if it is per token, else [B].
+
+    0 for a sample without it.
+    """
+    values = [torch.as_tensor(s.extras.get(name, 0.0), dtype=torch.float32) for s in samples]
+    if not any(value.dim() for value in values):
+        return torch.stack(values)
+    blank = torch.zeros(0)
+    return pad([value if value.dim() else blank for value in values], length)
 
 
 def prepare(
@@ -120,10 +140,9 @@ def advantage_batch(
         penalty = anchor.penalty(batch.prox_logp, batch, step)
         token_reward = token_reward - penalty
         reward = reward - penalty.sum(-1)
-    names = sorted({name for sample in samples for name in sample.rewards})
     return AdvantageBatch(
         reward=reward,
-        rewards={n: torch.tensor([float(s.rewards.get(n, 0.0)) for s in samples]) for n in names},
+        rewards=batch.rewards,
         token_reward=token_reward,
         greedy_reward=torch.tensor([float(s.extras.get(GREEDY, 0.0)) for s in samples]),
         mask=mask,

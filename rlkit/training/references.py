@@ -94,6 +94,10 @@ def engine_mismatch(batch: LossBatch, own: Tensor, fresh: Tensor) -> dict[str, f
     }
 
 
+CACHED = "anchor_logp:"
+"""How the keys of `Sample.extras` begin under which log-probs of a reference are kept."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """Log-probs under a frozen reference, kept with the samples while it stays the same."""
@@ -105,7 +109,7 @@ class Kept:
     @property
     def key(self) -> str:
         """Where a sample keeps them."""
-        return f"anchor_logp:{self.name}:{self.number}"
+        return f"{CACHED}{self.name}:{self.number}"
 
     def logp(self, reference: FrozenPolicy, rows: Rows, forwards: Forwards) -> Tensor:
         """[B, T]; only samples that do not have them yet cost a forward."""

@@ -49,7 +49,7 @@ def joined(*parts: LossBatch) -> LossBatch:
     fields = {
         f: torch.cat([getattr(part, f) for part in parts])
         for f in LossBatch.__dataclass_fields__
-        if f not in ("anchor_logp", "group")
+        if f not in ("anchor_logp", "group", "rewards", "extras")
     }
     names = parts[0].anchor_logp
     sizes = torch.tensor([len(part.mask) for part in parts])

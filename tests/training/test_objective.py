@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.errors import UserError
 from rlkit.interfaces import AnchorConfig, AnchorPolicy, Correction, LossConfig, PolicyLoss
 from rlkit.training.objective import Objective, loss_value
 
@@ -31,7 +32,8 @@ class Surrogate(PolicyLoss):
         ratio = self.ratio(policy.logp, batch.behavior_logp, batch.mask)
         terms = [Term(name="policy", value=-ratio * batch.advantage, mask=batch.mask)]
         if "entropy" in self.needs:
-            terms.append(Term(name="entropy", value=-policy.entropy, mask=batch.mask, weight=0.3))
+            entropy = Term(name="entropy", value=-policy.entropy, mask=batch.mask, weight=0.3)
+            terms.append(entropy)
         return LossOutput(terms=terms, metrics={"ratio_mean": ratio, "ratio_max": ratio})
 
 
@@ -240,6 +242,42 @@ def test_a_correction_weighs_the_policy_term_and_not_the_penalty() -> None:
     penalty = run([], True) - run([], False)
     halved = run([("halve", Halve())], True)
     assert halved == pytest.approx(0.5 * run([], False) + penalty)
+
+
+class Named(PolicyLoss):
+    """Terms of given names, of which the last is no estimate under the behaviour policy."""
+
+    names: tuple[str, ...] = ("pg", "bonus")
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        value = -policy.logp * batch.advantage
+        return LossOutput(
+            terms=[
+                Term(name=n, value=value, mask=batch.mask, corrected=n != "bonus")
+                for n in self.names
+            ]
+        )
+
+
+@pytest.mark.parametrize(("names", "share"), [(("pg",), 0.5), (("bonus",), 1.0)])
+def test_corrections_weigh_a_term_by_its_field_whatever_its_name(
+    names: tuple[str, ...], share: float
+) -> None:
+    logp, batch = make_batch()
+    loss = Named()
+    loss.names = names
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    plain = Objective(loss).output(policy, batch, batch.mask.any(-1)).terms[0].value
+    halved = Objective(loss, [("halve", Halve())]).output(policy, batch, batch.mask.any(-1))
+    torch.testing.assert_close(halved.terms[0].value, share * plain)
+
+
+def test_two_terms_of_one_name_are_refused_since_they_would_share_a_denominator() -> None:
+    logp, batch = make_batch()
+    loss = Named()
+    loss.names = ("pg", "pg")
+    with pytest.raises(UserError, match="two terms of the loss are called 'pg'; rename one"):
+        loss_value(loss, logp, batch)
 
 
 def test_what_a_correction_drops_from_the_policy_term_stays_held_to_the_anchor() -> None:
