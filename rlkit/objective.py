@@ -1,5 +1,5 @@
-"""Where `loss_value` has always been imported from."""
+"""Where `loss_value` is imported from; it lives in `rlkit.training.objective`."""
 
-from rlkit.training.objective import loss_value
+from rlkit.training.objective import Objective, loss_value
 
-__all__ = ["loss_value"]
+__all__ = ["Objective", "loss_value"]

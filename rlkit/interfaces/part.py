@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic
 
 from pydantic import BaseModel, ConfigDict
@@ -40,6 +42,24 @@ class PartConfig(BaseModel):
                     break
         if bare:
             cls.model_rebuild(force=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What a buffer and an anchor learn of the run before it begins, by `open(context)`."""
+
+    seed: int = 0
+    """The run's seed, from which every random draw derives."""
+    folder: Path | None = None
+    """A folder of its own for what it keeps on disk; None = a temporary one."""
+    writes: bool = True
+    """Whether it writes to that folder. Of several processes, which all hold the same data, only
+    the main one does; the others read."""
+    kept_states: int = 4
+    """How many of its last states must stay loadable: those of the checkpoints the run keeps, of
+    one being written, and of one that a killed run had begun."""
+    read_by_loss: frozenset[str] | None = None
+    """References that the loss reads; None = not known, which counts as all of them."""
 
 
 C = TypeVar("C", bound=PartConfig, default=PartConfig)

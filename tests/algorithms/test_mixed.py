@@ -368,7 +368,7 @@ def test_demonstrations_need_no_behavior_and_any_split_gives_the_same_gradient(
     def forward(index: Tensor) -> PolicyTerms:
         return PolicyTerms(logp=leaf[index], entropy=torch.zeros_like(logp[index]))
 
-    total = Objective(loss).backward(forward, batch, torch.split(torch.arange(8), 3))
+    total = Objective(loss).backward(forward, batch, torch.split(torch.arange(8), 3)).value
     assert leaf.grad is not None
     assert close((value, gradient), (double(total), leaf.grad))
     _, metrics = loss_value(loss, logp, batch)

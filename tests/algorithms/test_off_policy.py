@@ -46,7 +46,7 @@ def responses(
 
 def joined(*parts: LossBatch) -> LossBatch:
     """Several one-group batches as one, each a group of its own."""
-    fields = {
+    fields: dict[str, Any] = {
         f: torch.cat([getattr(part, f) for part in parts])
         for f in LossBatch.__dataclass_fields__
         if f not in ("anchor_logp", "group", "rewards", "extras")
