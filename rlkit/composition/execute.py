@@ -81,7 +81,7 @@ class Run:
         trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:
-                trainer.load(checkpoint)
+                trainer.state.load(checkpoint)
             if trainer.count.done >= self.steps:
                 done = trainer.count.done
                 whole.say(f"{self.folder.path} is finished: {done} steps are done.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, get_args
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
@@ -72,7 +72,18 @@ class Part(ABC, Generic[C]):
     """
 
     Config: ClassVar[type[PartConfig]] = PartConfig
+    """The config it is built with: the generic parameter, `class MyLoss(PolicyLoss[MyConfig])`."""
     config: C
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take the config class from the generic parameter, unless the class names one."""
+        super().__init_subclass__(**kwargs)
+        if "Config" in vars(cls):
+            return
+        for base in vars(cls).get("__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, PartConfig):
+                    cls.Config = argument
 
     def __init__(self, config: C | None = None) -> None:
         self.config = self.Config() if config is None else config  # type: ignore[assignment]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.interfaces import PolicyLoss
+from rlkit.objective import Objective, loss_value
 from rlkit.testing.base import close, require
-from rlkit.training.objective import Objective, loss_value
 
 GARBAGE = 5e3
 FAR = 50.0

@@ -117,7 +117,7 @@ class Collector:
             samples = []
             for generation in answer.own:
                 mark, sample_id = next(marks), first_id + tally.rollouts
-                count(tally, generation, mark)
+                tally.count(generation, mark.total, mark.components)
                 samples += sample_of(answer.prompt, generation, mark, step, sample_id)
             for shown in answer.request.demonstrations:
                 mark = next(marks) if shown.reward is None else Mark(shown.reward, {})
@@ -150,18 +150,6 @@ class Collector:
             return []
         found = score(self.rewards, [p for p, _ in greedy], [g for _, g in greedy], self.tokenizer)
         return [value or 0.0 for value in found.total]
-
-
-def count(tally: RolloutTally, generation: Generation, mark: Mark) -> None:
-    """Count one of the policy's responses."""
-    tally.rollouts += 1
-    tally.tokens += len(generation.response_ids)
-    tally.truncated += generation.finish_reason == "length"
-    if mark.total is None:
-        return
-    tally.rewards.append(mark.total)
-    for name, value in mark.components.items():
-        tally.components.setdefault(name, []).append(value)
 
 
 def written(demonstration: Demonstration, step: int) -> Generation:

@@ -19,6 +19,7 @@ from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
 from rlkit.distributed.processes import Processes
 from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
+from rlkit.rollout.base import Generation
 
 CLAMP = 20.0
 """Log-ratios are clamped to [-CLAMP, CLAMP] before exp."""
@@ -164,6 +165,19 @@ class RolloutTally:
     components: dict[str, list[float]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     """What rewards report: errors, timeouts, lost workers."""
+
+    def count(
+        self, generation: Generation, total: float | None, components: Mapping[str, float]
+    ) -> None:
+        """Count one of the policy's responses, with what its rewards say."""
+        self.rollouts += 1
+        self.tokens += len(generation.response_ids)
+        self.truncated += generation.finish_reason == "length"
+        if total is None:
+            return
+        self.rewards.append(total)
+        for name, value in components.items():
+            self.components.setdefault(name, []).append(value)
 
     def metrics(self) -> dict[str, float]:
         """reward/* and completions/* over every generated response.

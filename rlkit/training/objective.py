@@ -23,7 +23,7 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights
-from rlkit.training.metrics import MetricSums, Sums, loss_sums, sums_of
+from rlkit.training.metrics import Sums, loss_sums
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 
@@ -271,26 +271,3 @@ def _weighted(term: Term, weight: Tensor) -> Term:
         log_weight = torch.where(term.mask, weight, 1.0).log()
         weight = (log_weight.sum(-1) / term.mask.sum(-1).clamp(min=1)).exp()
     return replace(term, value=term.value * weight)
-
-
-def loss_value(
-    loss: PolicyLoss[Any],
-    logp: Tensor,
-    batch: LossBatch,
-    *,
-    entropy: Tensor | None = None,
-    max_completion_length: int = DEFAULT_MAX_COMPLETION_LENGTH,
-) -> tuple[Tensor, dict[str, float]]:
-    """The scalar that training minimises for this batch, and the reduced metrics.
-
-    The scalar is differentiable in `logp` [B, T].
-
-    `entropy` [B, T] is the policy's token entropy (zeros when left out); `max_completion_length` is
-    the length seq-mean-token-sum-norm divides by when the loss's `norm_length` is null.
-    """
-    objective = Objective(loss, max_completion_length=max_completion_length)
-    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp) if entropy is None else entropy)
-    out = loss(policy, batch)
-    value = objective.reduce(out.terms, objective.counts(out.terms))
-    found = MetricSums().plus(sums_of(out.metrics, batch.mask))
-    return value, {"loss": value.item(), **found.means()}

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rlkit.batch import Group
@@ -41,10 +40,6 @@ class Trainer:
     def next_stage(self, session: Session) -> Trainer:
         """Who trains the session of the stage after this one, on the same policy."""
         return Trainer(session, self.count.next_stage(), self.state.updater)
-
-    def load(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint; the policy's weights have been loaded from it already."""
-        self.state.load(checkpoint)
 
     def run(self) -> bool:
         """Train from where the counters stand to the last step of the stage.
@@ -90,7 +85,8 @@ class Trainer:
         anchor.after_step(policy, step, result.metrics)
         buffer.add(fresh.groups, step)
         buffer.observe(result.scores)
-        self._sync(step + 1)
+        with self._timed("sync"):
+            self.state.lag.sync(step + 1)
         self._tally(fresh, batch)
         metrics = {**result.metrics, **fresh.tally.metrics(), **self._metrics(batch, phase, step)}
         metrics |= self._times(time.perf_counter() - started, batch)
@@ -173,10 +169,6 @@ class Trainer:
         self.session.say(
             f"Step {done}: an update was skipped, not finite; its responses are in {path}."
         )
-
-    def _sync(self, step: int) -> None:
-        with self._timed("sync"):
-            self.state.lag.sync(step)
 
     def _tally(self, fresh: Collected, batch: TrainBatch) -> None:
         self.count.rollouts += fresh.tally.rollouts

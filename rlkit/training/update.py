@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.batch import PolicyTerms, Score
-from rlkit.config.run import RunConfig, TrainConfig
+from rlkit.config.run import RunConfig
 from rlkit.distributed.learner import Learner
 from rlkit.interfaces import State, Tokens
 from rlkit.models.critic import Critic
@@ -32,21 +32,6 @@ from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches
 from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
-
-
-def learning_rate_factor(step: int, train: TrainConfig) -> float:
-    """The share of the peak learning rate at a training step (1-based).
-
-    step / warmup_steps up to warmup_steps; then constant, or falling along a line or half a cosine
-    from 1 in the first step after the warm-up towards 0, which the step after the last one would
-    reach.
-    """
-    if step <= train.warmup_steps:
-        return step / train.warmup_steps
-    progress = (step - train.warmup_steps - 1) / max(1, train.steps - train.warmup_steps)
-    if train.lr_scheduler_type == "linear":
-        return 1 - progress
-    return 0.5 * (1 + math.cos(math.pi * progress)) if train.lr_scheduler_type == "cosine" else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +173,7 @@ class Updater:
             self.critic_learner.load_state_dict(state["critic_optimizer"])
 
     def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(step, self.config)
+        factor = self.config.learning_rate_factor(step)
         for learner, peak in (
             (self.learner, self.config.learning_rate),
             (self.critic_learner, self.config.critic_learning_rate),

@@ -14,8 +14,8 @@ from torch import Tensor
 from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.errors import UserError
 from rlkit.interfaces import AnchorConfig, AnchorPolicy, Correction, LossConfig, PolicyLoss
+from rlkit.objective import Objective, loss_value
 from rlkit.training.metrics import MetricSums
-from rlkit.training.objective import Objective, loss_value
 
 AGGREGATIONS = [
     "token-mean",

@@ -14,7 +14,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.training.metrics import explained_variance
 from rlkit.training.prepare import prepare
-from rlkit.training.update import Updater, learning_rate_factor
+from rlkit.training.update import Updater
 from tests.steps import move, parts, prepared, rollout, scorer
 from tests.tiny import make_policy
 
@@ -22,7 +22,7 @@ from tests.tiny import make_policy
 def test_learning_rates_by_hand() -> None:
     def rates(kind: str) -> list[float]:
         train = TrainConfig(steps=6, warmup_steps=2, lr_scheduler_type=kind)
-        return [learning_rate_factor(step, train) for step in range(1, 7)]
+        return [train.learning_rate_factor(step) for step in range(1, 7)]
 
     assert rates("constant") == [0.5, 1, 1, 1, 1, 1]
     assert rates("linear") == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25])
