@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,6 +67,18 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return add
+
+
+@contextmanager
+def scoped() -> Generator[None]:
+    """Forgets, at its end, every part that is registered inside this context."""
+    load_parts()  # those that are always there stay
+    before = dict(_table)
+    try:
+        yield
+    finally:
+        _table.clear()
+        _table.update(before)
 
 
 def wraps_functions(kind: str) -> Callable[[F], F]:
@@ -131,6 +144,12 @@ def build_section(kind: str, name: str, fields: Mapping[str, Any], section: str)
         raise UserError(validation_message(error, found.config, prefix=f"{section}.")) from None
 
 
+def from_function(kind: str, function: Callable[..., Any]) -> type[Any]:
+    """The class of a plain function as a part of a kind that accepts functions."""
+    load_parts()
+    return _wrappers[kind](function)
+
+
 def from_import_path(kind: str, path: str) -> Entry:
     """Import `module:Class` (or `./file.py:Class`) and return its entry, registered if new."""
     load_parts()
@@ -144,7 +163,7 @@ def from_import_path(kind: str, path: str) -> Entry:
         )
     cls = getattr(module, attribute)
     if callable(cls) and not isinstance(cls, type) and kind in _wrappers:
-        cls = _wrappers[kind](cls)
+        cls = from_function(kind, cls)
     for found in _table.values():
         if found.kind == kind and found.cls is cls:
             return found

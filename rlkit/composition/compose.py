@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlkit.composition.checks import check
-from rlkit.composition.composition import CONSOLE, RATES, Composition, Raw
+from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
@@ -26,8 +26,10 @@ from rlkit.training.references import Parts
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
 """The kinds of parts whose numbers may be scalar schedules."""
 
+NOTHING = Given()
 
-def compose(raw: Raw, processes: Processes = SINGLE) -> Composition:
+
+def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> Composition:
     """Build and validate every part of a composed configuration.
 
     Of several processes the first alone has trackers. Raises UserError for whatever does not fit.
@@ -71,6 +73,7 @@ def compose(raw: Raw, processes: Processes = SINGLE) -> Composition:
         trackers=trackers if processes.is_main else {},
         scalars=scalars,
         processes=processes,
+        given=given,
     )
     check(composition)
     return composition

@@ -22,6 +22,15 @@ RATES = ("learning_rate", "critic_learning_rate")
 Raw = Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Objects a run was given in place of names."""
+
+    model: Any = None
+    """A PreTrainedModel, which is trained in place."""
+    tokenizer: Any = None
+
+
 @dataclass(frozen=True)
 class Composition:
     """Every part of a run, built and validated; nothing loaded yet."""
@@ -42,6 +51,7 @@ class Composition:
     scalars: Mapping[str, Scalar]
     """Scalar schedules by the place they are written at ("anchor.beta")."""
     processes: Processes = SINGLE
+    given: Given = Given()
 
     def say(self, line: str) -> None:
         """Tell the user, from the first process."""

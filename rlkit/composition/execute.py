@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.composition.budget import budget
-from rlkit.composition.compose import compose
-from rlkit.composition.composition import Composition
+from rlkit.composition.compose import NOTHING, compose
+from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
@@ -28,14 +28,15 @@ def execute(
     overrides: Sequence[str],
     stages: Sequence[dict[str, Any]] = (),
     processes: Processes = SINGLE,
+    given: Given = NOTHING,
 ) -> Path:
     """Run a composed configuration to its end and return the run's folder.
 
-    With `stages`, each composed too, they are run instead, one after the other. Raises Stopped if
-    the run was asked to stop before its end.
+    With `stages`, each composed too, they are run instead, one after the other. `given` are objects
+    in place of names. Raises Stopped if the run was asked to stop before its end.
     """
-    whole = compose(raw, processes)
-    parts = [compose(stage, processes) for stage in stages] or [whole]
+    whole = compose(raw, processes, given)
+    parts = [compose(stage, processes, given) for stage in stages] or [whole]
     run = Run(whole, parts, overrides)
     for number, part in enumerate(parts, start=1):
         if stages:

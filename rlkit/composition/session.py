@@ -13,7 +13,7 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext, Task, Tracker
-from rlkit.models.load import load_policy
+from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.ahead import Ahead
@@ -103,6 +103,14 @@ class RunScope:
 def policy_of(c: Composition, checkpoint: Path | None) -> Policy:
     """The policy of a checkpoint if there is one, else of model.name."""
     lora = c.config.model.lora.r > 0
+    if c.given.model is not None:
+        return given_policy(
+            c.config.model,
+            (c.given.model, c.given.tokenizer),
+            c.engine.config.temperature,
+            checkpoint=checkpoint,
+            processes=c.processes,
+        )
     folder: str | Path | None = None if lora else checkpoint
     return load_policy(
         c.config.model,

@@ -1,0 +1,325 @@
+"""`rlkit.train`: a run from Python, with models, data sets and functions in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from pydantic import create_model
+
+from rlkit.composition.compose import compose
+from rlkit.composition.composition import Given
+from rlkit.composition.error_messages import MAPPED, one_line
+from rlkit.composition.execute import Stopped, execute
+from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.session import RunScope, close, open_session
+from rlkit.composition.stages import stage_configs
+from rlkit.config.overrides import key_of
+from rlkit.distributed.launch import open_processes
+from rlkit.errors import UserError
+from rlkit.registry import from_function, register, scoped
+from rlkit.runs.checkpoint import list_checkpoints, load_rng_state, rng_state
+from rlkit.tasks.dataset import dataset_task
+
+RewardLike = str | Callable[..., Any]
+
+
+class Metrics(list[dict[str, float]]):
+    """The lines of a run's metrics.jsonl: one dict per training step and per evaluation."""
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row per line. Raises UserError if pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UserError(
+                "to_pandas needs the package pandas, which is not installed: pip install pandas"
+            ) from error
+        return pandas.DataFrame(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What `train` was given besides overrides."""
+
+    model: Any = None
+    tokenizer: Any = None
+    dataset: Any = None
+    eval_dataset: Any = None
+    reward: RewardLike | Sequence[RewardLike] | None = None
+    peft_config: Any = None
+
+    @property
+    def given(self) -> Given:
+        """The objects that cannot be named."""
+        if self.model is None or isinstance(self.model, str | Path):
+            if self.tokenizer is not None:
+                raise UserError(
+                    "tokenizer= goes with a model object; a model name or folder has its own"
+                )
+            return Given()
+        if self.tokenizer is None:
+            raise UserError(
+                f"model= is a {type(self.model).__name__}: pass its tokenizer too, tokenizer=..."
+            )
+        return Given(model=self.model, tokenizer=self.tokenizer)
+
+    def overrides(self) -> list[str]:
+        """The inputs as overrides; those in memory are registered under a name."""
+        out: list[str] = []
+        if isinstance(self.model, str | Path):
+            out.append(f"model.name={quoted(str(self.model))}")
+        elif self.model is not None:
+            out.append(f"model.name={quoted(model_description(self.model))}")
+            out.append(f"model.dtype={str(self.model.dtype).removeprefix('torch.')}")
+        return out + self._data_overrides() + self._reward_overrides() + self._lora_overrides()
+
+    def _data_overrides(self) -> list[str]:
+        if self.dataset is None and self.eval_dataset is not None:
+            raise UserError("eval_dataset= goes with dataset=")
+        if self.dataset is None:
+            return []
+        names = [self.dataset, *([] if self.eval_dataset is None else [self.eval_dataset])]
+        if all(isinstance(name, str | Path) for name in names):
+            keys = ("task.path", "task.eval_path")
+            settings = [f"{k}={quoted(str(n))}" for k, n in zip(keys, names, strict=False)]
+            return ["task=jsonl", *settings]
+        if any(isinstance(name, str | Path) for name in names):
+            raise UserError("dataset= and eval_dataset= must both be names or both be in memory")
+        register("task", "dataset")(dataset_task(self.dataset, self.eval_dataset))
+        return ["task=dataset"]
+
+    def _reward_overrides(self) -> list[str]:
+        if self.reward is None:
+            return []
+        rewards = [self.reward] if callable(self.reward) or isinstance(self.reward, str) else None
+        names = [
+            reward if isinstance(reward, str) else registered_reward(reward)
+            for reward in rewards or cast("Sequence[RewardLike]", self.reward)
+        ]
+        return [f"reward=[{','.join(names)}]"]
+
+    def _lora_overrides(self) -> list[str]:
+        if self.peft_config is None:
+            return []
+        c = self.peft_config
+        kind = getattr(getattr(c, "peft_type", None), "value", type(c).__name__)
+        if kind != "LORA":
+            raise UserError(f"peft_config= must be a peft.LoraConfig, not of the kind {kind}")
+        targets = c.target_modules or "all-linear"
+        written = quoted(targets) if isinstance(targets, str) else f"[{','.join(sorted(targets))}]"
+        return [
+            f"model.lora.r={c.r}",
+            f"model.lora.alpha={c.lora_alpha}",
+            f"model.lora.dropout={c.lora_dropout}",
+            f"model.lora.target_modules={written}",
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A run that `train` began, continued or finished, read from its folder."""
+
+    path: Path
+    """The run's folder."""
+    finished: bool
+    """Whether it reached its last step; otherwise it was asked to stop, and `train` with
+    resume="auto" goes on."""
+    arguments: tuple[str, ...] = field(repr=False)
+    inputs: Inputs = field(repr=False)
+
+    @property
+    def metrics(self) -> Metrics:
+        """One dict per training step and per evaluation, as in metrics.jsonl."""
+        lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        return Metrics(json.loads(line) for line in lines)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint: a `save_pretrained` folder."""
+        return list_checkpoints(self.path)[-1]
+
+    def completions(self, step: int) -> list[dict[str, Any]]:
+        """The responses step `step` trained on. Raises UserError if there is no such step."""
+        file = self.path / "completions" / f"step-{step}.jsonl"
+        if not file.is_file():
+            raise UserError(f"{self.path} has no completions of step {step}")
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    def evaluate(self, *overrides: str) -> dict[str, float]:
+        """Evaluate the newest checkpoint on the run's task, or as the overrides say."""
+        named = Inputs(
+            dataset=self.inputs.dataset,
+            eval_dataset=self.inputs.eval_dataset,
+            reward=self.inputs.reward,
+        )
+        with isolated():
+            checkpoint = f"model.name={quoted(str(self.checkpoint))}"
+            arguments = [*self.arguments, *named.overrides(), *overrides, checkpoint]
+            c = compose(composed([*arguments, "output_dir=."]))
+            session = open_session(c, RunScope.of(c))
+            try:
+                return session.evaluator.run(0)
+            finally:
+                close(c)
+
+
+def train(  # noqa: PLR0913 - keywords of the public call
+    *overrides: str,
+    model: Any = None,
+    tokenizer: Any = None,
+    dataset: Any = None,
+    eval_dataset: Any = None,
+    reward: RewardLike | Sequence[RewardLike] | None = None,
+    peft_config: Any = None,
+    output_dir: str | Path | None = None,
+    resume: str | Path | None = None,
+) -> TrainedRun:
+    """Train, as `python -m rlkit.run` does, and return the run.
+
+        run = rlkit.train("algorithm=remix", model=model, tokenizer=tokenizer, dataset=rows,
+                          reward=my_reward, output_dir="out")
+
+    Args:
+        *overrides: settings as on the command line: "algorithm=remix", "train.steps=50".
+        model: a name, a folder, or a PreTrainedModel, which is trained in place.
+        tokenizer: the tokenizer of a model object.
+        dataset: a `datasets.Dataset`, a list of dicts, or the name of a file or data set, with a
+            column `prompt` and one of answers; `task.*` are the settings of task=jsonl.
+        eval_dataset: held-out rows in the same form; without, some of `dataset` are held out.
+        reward: registered names and functions (also async) with TRL's signature,
+            `f(prompts, completions, **columns) -> list[float | None]`.
+        peft_config: a `peft.LoraConfig`; its r, alpha, dropout and target modules are used.
+        output_dir: the run's folder; default runs/<algorithm>-<time>.
+        resume: "never" (default), "auto" or a checkpoint folder.
+
+    Nothing global is changed: Hydra's state, environment variables, signal handlers, random
+    generators and the registry are as they were. config.yaml names objects in memory by class and
+    hash; a resume needs them again. Raises UserError for whatever the command line would refuse.
+    """
+    inputs = Inputs(
+        model=model,
+        tokenizer=tokenizer,
+        dataset=dataset,
+        eval_dataset=eval_dataset,
+        reward=reward,
+        peft_config=peft_config,
+    )
+    arguments = list(overrides)
+    if resume is not None:
+        arguments.append(f"resume={quoted(str(resume))}")
+    folder = str(output_dir) if output_dir is not None else default_output_dir(overrides)
+    arguments.append(f"output_dir={quoted(folder)}")
+    with isolated():
+        given = inputs.given
+        raw, finished = composed([*arguments, *inputs.overrides()]), True
+        processes = open_processes(raw["model"]["device"])
+        try:
+            path = execute(raw, arguments, list(stages_of(raw, arguments)), processes, given)
+        except Stopped:
+            path, finished = Path(raw["output_dir"]), False
+    return TrainedRun(path=path, finished=finished, arguments=tuple(overrides), inputs=inputs)
+
+
+def default_output_dir(overrides: Sequence[str]) -> str:
+    """runs/<algorithm>-<time>, unless an override names the folder."""
+    chosen = {key_of(o): o.partition("=")[2] for o in overrides}
+    label = chosen.get("algorithm", "remix")
+    return chosen.get("output_dir", f"runs/{label}-{datetime.now():%Y%m%d-%H%M%S-%f}")
+
+
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration that Hydra composes. Raises UserError in the user's words."""
+    try:
+        arguments = import_before_compose(overrides)
+        with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
+            config = hydra_compose("config", overrides=arguments)
+        raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+            config, resolve=True, throw_on_missing=True
+        )
+    except MAPPED as error:
+        raise UserError(one_line(error)) from error
+    return raw
+
+
+def stages_of(raw: Mapping[str, Any], overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """The composed configuration of each stage, if there are any."""
+    if not raw["stages"]:
+        return []
+    with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
+        return list(stage_configs(raw, overrides))
+
+
+@contextmanager
+def isolated() -> Generator[None]:
+    """Puts back, at its end, every global that a run changes."""
+    hydra, store = GlobalHydra.instance(), ConfigStore.instance()
+    held, repo, path = hydra.hydra, store.repo, list(sys.path)
+    environment, draws = dict(os.environ), rng_state()
+    resolver = OmegaConf.has_resolver("run_label")
+    hydra.clear()
+    store.repo = dict(repo)
+    try:
+        with scoped():
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+        if held is not None:
+            GlobalHydra.instance().initialize(held)
+        store.repo, sys.path[:] = repo, path
+        if not resolver:
+            OmegaConf.clear_resolver("run_label")
+        os.environ.clear()
+        os.environ.update(environment)
+        load_rng_state(draws)
+
+
+def registered_reward(function: Callable[..., Any]) -> str:
+    """Register a function as a reward under its name, with its hash as a setting."""
+    part = from_function("reward", function)
+    name = part.__name__.strip("<>")
+    config = create_model(
+        f"{name}Config", __base__=part.Config, source=(str, function_description(function))
+    )
+    register("reward", name)(type(name, (part,), {"Config": config, "__module__": part.__module__}))
+    return name
+
+
+def function_description(function: Callable[..., Any]) -> str:
+    """How a configuration names a function: class and hash of its source."""
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # made in a shell, or an object that can be called
+        code = getattr(function, "__code__", None)
+        text = code.co_code.hex() if code is not None else type(function).__qualname__
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"object {type(function).__name__} sha256:{digest}"
+
+
+def model_description(model: Any) -> str:
+    """How a configuration names a model in memory: class and hash of its weights, sampled."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().flatten()
+        sample = flat[:: max(1, len(flat) // 256)].float().cpu()
+        digest.update(name.encode() + sample.numpy().tobytes())
+    return f"object {type(model).__name__} sha256:{digest.hexdigest()[:16]}"
+
+
+def quoted(text: str) -> str:
+    """A value as Hydra reads it, whatever is in it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
