@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-import shlex
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from rlkit.registry import Entry, entry, names
-from tests.cli import run
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -78,21 +75,3 @@ def test_a_part_that_does_not_say_it_is_named() -> None:
 
     with pytest.raises(ValueError, match=r"rlkit\.part:.*Silent needs `Status: exact`"):
         generator().status(Entry("buffer", "silent", Silent))
-
-
-def commands(page: str) -> list[list[str]]:
-    """The arguments of every training command in a page's code blocks."""
-    blocks = re.findall(r"^```\n(.*?)^```", (DOCS / page).read_text(), re.S | re.M)
-    lines = "\n".join(blocks).replace("\\\n", " ").replace('"\n', "\n").splitlines()
-    found = [line.partition("-m rlkit.run")[2] for line in lines if "-m rlkit.run" in line]
-    return [shlex.split(line, comments=True) for line in found]
-
-
-@pytest.mark.parametrize("page", ["scaling.md", "lag.md"])
-def test_the_commands_of_a_page_compose(page: str, tmp_path: Path) -> None:
-    """All but those of a sweep, whose launchers are packages of their own."""
-    chosen = [arguments for arguments in commands(page) if "-m" not in arguments]
-    assert len(chosen) > 3
-    for arguments in chosen:
-        done = run(*arguments, "dry_run=true", "output_dir=x", "resume=never", cwd=tmp_path)
-        assert done.status == 0, (arguments, done.err)
