@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 import rlkit
 from rlkit.config.run import RunConfig
 from rlkit.plugins import KINDS, LIST_KINDS
 from rlkit.registry import entry, names
-from tests.cli import ROOT, SMALL, command, run
+from tests.cli import ROOT, SMALL, command, metrics, run
 from tests.tiny import make_policy
 
 GENERATED = {"losses", "advantages", "corrections", "buffers", "anchors", "schedules"}
@@ -203,8 +204,6 @@ def rlkit_metrics(words: list[str], folder: Path) -> dict[str, float]:
     """The metrics of the first step of a run."""
     done = run(*words, "tracker=[]", "train.minibatches=1", cwd=folder)
     assert done.status == 0, done.err
-    from tests.cli import metrics
-
     return metrics(folder / words[-1].partition("=")[2])[1]
 
 
@@ -234,8 +233,9 @@ def test_a_python_block_runs(text: str, tmp_path: Path, monkeypatch: pytest.Monk
         "held_out": ROWS[32:],
         "reward": lambda completions, **columns: [1.0 for _ in completions],
     }
-    exec(text, given)
-    assert given["run"].finished and (tmp_path / "out" / "report.html").is_file()
+    (tmp_path / "block.py").write_text(text)
+    found = runpy.run_path("block.py", given)
+    assert found["run"].finished and (tmp_path / "out" / "report.html").is_file()
 
 
 def rows_of(page: str, head: str) -> Iterator[list[str]]:
@@ -301,12 +301,18 @@ def source_texts() -> str:
     return "\n".join(out)
 
 
+LEFT_OUT = re.compile(
+    r"\.\.\.|'[^']*'|\b[\w.]*\d[\w.:-]*|runs/x|\./\w+\.py|--steps|\bloss\b|\bnan\b|=\S+"
+)
+"""What stands for a value in a message of the page."""
+
+
 def test_the_messages_of_the_page_are_those_of_the_code() -> None:
     """Between quoted names, numbers and places left out."""
     texts, page = source_texts(), (ROOT / "docs" / "troubleshooting.md").read_text()
     messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     assert len(messages) > 40
     for message in messages:
-        fixed = re.split(r"\.\.\.|'[^']*'|\b[\w.]*\d[\w.:-]*|runs/x|\./\w+\.py|--steps", message)
+        fixed = LEFT_OUT.split(message)
         longest = max((part.strip(" .,:;?()=") for part in fixed), key=len)
-        assert len(longest) >= 9 and longest in texts, message
+        assert len(longest) >= 8 and longest in texts, message
