@@ -11,7 +11,6 @@ from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
-from rlkit.interfaces import Part
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS
 
 
@@ -59,17 +58,9 @@ def components(c: Composition) -> dict[str, Any]:
 
     For each: import path, version of its distribution, hash of its source, settings.
     """
-    rows: list[tuple[str, Part[Any]]] = [
-        *((kind, part) for kind, part in c.sections.items()),
-        ("schedule", c.schedule),
-        ("task", c.task),
-        ("rollout", c.engine),
-        *((f"reward.{name}", part) for name, part in c.rewards.items()),
-        *((f"tracker.{name}", part) for name, part in c.trackers.items()),
-    ]
     owners = importlib.metadata.packages_distributions()
     out = {}
-    for section, part in rows:
+    for section, part in c.every_part.items():
         cls = type(part)
         source = Path(inspect.getsourcefile(cls) or "")
         kind, _, label = section.partition(".")

@@ -77,7 +77,7 @@ class Run:
         for line in self.folder.notes:
             whole.say(line)
         if checkpoint is not None:
-            check_config(checkpoint, whole.raw)
+            check_config(checkpoint, whole.raw, whole.defaults)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
         trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
         with stop_on_signals(self.scope.stop, whole.say):
