@@ -16,6 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
+from transformers.utils import logging as transformers
 
 from rlkit.composition.compose import compose
 from rlkit.composition.error_messages import MAPPED, one_line
@@ -181,6 +182,7 @@ def isolated() -> Generator[None]:
     hydra, store = GlobalHydra.instance(), ConfigStore.instance()
     held, repo, path = hydra.hydra, store.repo, list(sys.path)
     environment, draws = dict(os.environ), rng_state()
+    bars = transformers.is_progress_bar_enabled()
     resolver = OmegaConf.has_resolver("run_label")
     hydra.clear()
     store.repo = dict(repo)
@@ -198,3 +200,5 @@ def isolated() -> Generator[None]:
         os.environ.clear()
         os.environ.update(environment)
         load_rng_state(draws)
+        if bars:
+            transformers.enable_progress_bar()

@@ -62,16 +62,23 @@ def components(c: Composition) -> dict[str, Any]:
     out = {}
     for section, part in c.every_part.items():
         cls = type(part)
-        source = Path(inspect.getsourcefile(cls) or "")
         kind, _, label = section.partition(".")
         out[section] = {
             "name": label or c.raw[kind]["name"],
             "import_path": f"{cls.__module__}:{cls.__qualname__}",
             "version": _version(cls.__module__.partition(".")[0], owners),
-            "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "source_sha256": hashlib.sha256(source_of(cls)).hexdigest(),
             "config": part.config.model_dump(mode="json"),
         }
     return out
+
+
+def source_of(cls: type[Any]) -> bytes:
+    """The file that defines a class; what it is called, if it was defined in a shell."""
+    try:
+        return Path(inspect.getsourcefile(cls) or "").read_bytes()
+    except (OSError, TypeError):
+        return f"{cls.__module__}:{cls.__qualname__}".encode()
 
 
 def _version(package: str, owners: Mapping[str, Sequence[str]]) -> str | None:
