@@ -43,7 +43,7 @@ test-deepspeed: $(VENV)/.installed-dev
 	$(PIP) --no-deps --no-build-isolation --upgrade --target $(VENV)/deepspeed \
 		deepspeed hjson py-cpuinfo msgpack einops ninja
 	PYTHONPATH=$(CURDIR)/$(VENV)/deepspeed OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -m deepspeed tests/test_processes.py $(PYTEST_ARGS)
+		$(BIN)/python -m pytest -m deepspeed tests/end_to_end/test_processes.py $(PYTEST_ARGS)
 
 # vLLM needs other versions of some packages, so it has an environment of its own.
 test-vllm: $(VENV)-vllm/.installed

@@ -54,6 +54,7 @@ class CHORD(RatioLoss[ChordConfig]):
             Term(name="policy", value=value, mask=own, weight=1 - c.mu),
             Term(
                 name="expert",
+                corrected=False,
                 value=imitation(policy.logp, expert, c.weighting),
                 mask=expert,
                 weight=c.mu,

@@ -20,8 +20,7 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.mixture import mean_place, optimal_shares
-from rlkit.ops import Aggregation
+from rlkit.ops import Aggregation, mean_place, optimal_shares
 from rlkit.registry import register
 
 

@@ -29,9 +29,11 @@ from bench import RESULTS, run
 from torch import Tensor
 
 from rlkit.batch import Prompt, Request
-from rlkit.config import EMBEDDED, ModelConfig
-from rlkit.embedded import embedded_model_dir
-from rlkit.policy import Policy, Tokens, load_policy
+from rlkit.config.run import EMBEDDED, ModelConfig
+from rlkit.models.embedded import embedded_model_dir
+from rlkit.models.load import load_policy
+from rlkit.models.policy import Policy
+from rlkit.models.tokens import Tokens
 from rlkit.rollout.layer_skip import LayerSkipConfig, LayerSkipRollout, decoder_layers, reduced
 
 OUT = RESULTS / "layer_skip.json"

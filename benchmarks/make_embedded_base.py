@@ -2,8 +2,8 @@
 
     python benchmarks/make_embedded_base.py
 
-To be run, and the result committed, only when `rlkit.embedded.Recipe` or what it drives changes:
-another CPU rounds differently, and would make other weights of the same recipe.
+To be run, and the result committed, only when `rlkit.models.embedded.Recipe` or what it drives
+changes: another CPU rounds differently, and would make other weights of the same recipe.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 
-from rlkit.embedded import ORIGIN, SHIPPED, Recipe, write_model
+from rlkit.models.embedded import ORIGIN, SHIPPED, Recipe, write_model
 
 SEED = 0
 

@@ -15,7 +15,7 @@ import random
 import time
 from pathlib import Path
 
-from rlkit.rewards.math import Math, MathConfig
+from rlkit.rewards.math.reward import Math, MathConfig
 
 KINDS = (
     ("{a}", "{a}.0"),

@@ -22,12 +22,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlkit.batch import Request
-from rlkit.data import Prompts, PromptStream
-from rlkit.embedded import make_tokenizer
-from rlkit.policy import Policy
+from rlkit.models.embedded import make_tokenizer
+from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.partial import Partial
-from rlkit.rollout.supply import OnDemand, Supply
+from rlkit.rollout.source import OnDemand, Supply
+from rlkit.tasks.prompts import Prompts, PromptStream
 
 WAYS: dict[str, tuple[float, int]] = {
     "sync": (0.0, 1),

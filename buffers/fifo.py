@@ -13,7 +13,7 @@ from buffers.shards import open_storage
 from buffers.storage import MemoryStorage, Stored
 from rlkit.batch import Group
 from rlkit.interfaces import ReplayBuffer, State
-from rlkit.mixture import optimal_shares
+from rlkit.ops import optimal_shares
 from rlkit.registry import register
 
 

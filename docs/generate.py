@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlkit.catalog import Setting, documentation, file_documentation, settings
+from rlkit.composition.catalog import Setting, documentation, file_documentation, settings
 from rlkit.interfaces import LossConfig, PartConfig
 from rlkit.registry import Entry, build, entry, names
 

@@ -15,16 +15,18 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from rlkit.adapter import save_merged
-from rlkit.catalog import documentation, file_documentation, settings
-from rlkit.compose import LISTS, close, compose, model_folder, open_session
+from rlkit.composition.catalog import documentation, file_documentation, settings
+from rlkit.composition.compose import compose
+from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.session import close, model_folder, open_session
 from rlkit.errors import UserError, suggest
-from rlkit.hydra_groups import configs_folder, import_before_compose
-from rlkit.policy import load_policy
-from rlkit.registry import KINDS, check_kind, entry, from_import_path, import_plugin, names
-from rlkit.report import compare_report, write_report
-from rlkit.resume import CONFIG
+from rlkit.models.load import load_policy
+from rlkit.models.lora import save_merged
+from rlkit.plugins import KINDS, LISTS, import_plugin
+from rlkit.registry import check_kind, entry, from_import_path, names
 from rlkit.run import guarded
+from rlkit.runs.report import compare_report, write_report
+from rlkit.runs.resume import CONFIG
 
 
 def list_parts(kind: str | None) -> None:

@@ -152,11 +152,21 @@ class LossBatch:
     expert: Tensor
     """[B] bool, a demonstration whose behavior_logp is unknown (zeros)."""
     truncated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
-    """[B] bool, a response that was cut at the length limit; none of them where it is left out."""
+    """[B] bool, a response that was cut at the length limit; none if it is left out."""
+    response_ids: Tensor = NOTHING
+    """[B, T] int64, right-padded with 0; all 0 if it is left out."""
+    rewards: Mapping[str, Tensor] = field(default_factory=dict)
+    """Each reward component by name, [B]; 0 if it does not apply to a response."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """What `Sample.extras` holds, by name: [B, T] or [B], 0 for a response that does not have it.
+    A buffer can hand importance weights to a loss here."""
 
     def __post_init__(self) -> None:
         if self.truncated.shape != self.expert.shape:
             object.__setattr__(self, "truncated", torch.zeros_like(self.expert))
+        if self.response_ids.dim() == 1:
+            blank = torch.zeros_like(self.mask, dtype=torch.int64)
+            object.__setattr__(self, "response_ids", blank)
 
     def rows(self, index: Tensor) -> LossBatch:
         """The responses at `index` ([b] int64), in that order."""
@@ -222,7 +232,7 @@ class Term:
     """One summand of the loss. The framework aggregates it over the whole minibatch."""
 
     name: str
-    """Corrections weigh the terms whose names begin with "policy"."""
+    """Unique among the terms of a loss, its corrections and the anchor."""
     value: Tensor
     """[B, T] per token, or [B] per sequence, which then weighs what its tokens do together: under
     seq-mean-token-mean every sequence alike."""
@@ -232,6 +242,9 @@ class Term:
     weight: float = 1.0
     aggregation: str | None = None
     """None = the loss's own."""
+    corrected: bool = True
+    """Whether corrections weigh it. False for a penalty, a bonus or an imitation term, which are
+    not estimates under the behaviour policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,19 +14,24 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlkit.account import account
-from rlkit.compose import SINGLE, Composition, close, components, compose, describe, open_session
+from rlkit.composition.budget import account
+from rlkit.composition.compose import compose
+from rlkit.composition.composition import Composition
+from rlkit.composition.describe import components, describe
+from rlkit.composition.error_messages import MAPPED, one_line
+from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.session import close, open_session
+from rlkit.composition.stages import stage_configs
+from rlkit.distributed.launch import close_processes, launched, open_processes
+from rlkit.distributed.processes import ALONE, Processes
 from rlkit.errors import UserError
-from rlkit.folder import RunFolder
-from rlkit.hydra_groups import configs_folder, import_before_compose
-from rlkit.launch import close_processes, launched, open_processes
-from rlkit.messages import MAPPED, one_line
-from rlkit.processes import ALONE, Processes
-from rlkit.report import write_report
-from rlkit.resume import check_config, save_config
-from rlkit.stages import stage_configs
-from rlkit.stopping import StopRequest, resume_command, stop_on_signals
-from rlkit.trainer import Session, Trainer, load_counters
+from rlkit.plugins import SINGLE
+from rlkit.runs.folder import RunFolder
+from rlkit.runs.report import write_report
+from rlkit.runs.resume import check_config, save_config
+from rlkit.runs.stopping import StopRequest, resume_command, stop_on_signals
+from rlkit.training.state import Session, load_counters
+from rlkit.training.trainer import Trainer
 
 USER_ERROR = 2
 PATIENCE = 5.0

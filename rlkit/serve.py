@@ -11,10 +11,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from rlkit.config import EMBEDDED, ModelConfig
-from rlkit.policy import load_policy
-from rlkit.rollout.vllm import require_vllm
-from rlkit.rollout.vllm_worker import EXTENSION
+from rlkit.config.run import EMBEDDED, ModelConfig
+from rlkit.models.load import load_policy
+from rlkit.rollout.vllm.engine import require_vllm
+from rlkit.rollout.vllm.worker import EXTENSION
 from rlkit.rollout.weights import write_config, write_weights
 from rlkit.run import guarded
 
@@ -38,7 +38,7 @@ def serve(model: str, host: str, port: int, extra: Sequence[str]) -> None:
     require_vllm()
     source = model
     if model == EMBEDDED:
-        from rlkit.embedded import embedded_model_dir
+        from rlkit.models.embedded import embedded_model_dir
 
         source = str(embedded_model_dir())
     policy = load_policy(ModelConfig(name=model, device="cpu"), source, temperature=1.0)

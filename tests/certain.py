@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlkit.batch import Request
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 from rlkit.rollout.base import ALL, Generation, Stream
 from rlkit.rollout.hf import HFRollout
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from rlkit import registry
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 from tests.tiny import make_policy
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)

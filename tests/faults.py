@@ -15,13 +15,13 @@ from typing import Any
 import torch
 import transformers.models.llama.modeling_llama as llama
 
-import rlkit.trainer
+import rlkit.training.trainer
 from algorithms.ppo import PPO, PPOConfig
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Request
-from rlkit.checkpoint import write_checkpoint
 from rlkit.registry import register
 from rlkit.rollout.base import ALL, Generation
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.runs.checkpoint import write_checkpoint
 
 CALLS = {"loss": 0, "save": 0}
 
@@ -122,12 +122,12 @@ def full_disk() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    setattr(rlkit.trainer, "write_checkpoint", limited)  # noqa: B010, what the loop calls
+    setattr(rlkit.training.trainer, "write_checkpoint", limited)  # noqa: B010, what the loop calls
 
 
 def no_room() -> None:
     """From the second step on the system refuses files of more than 1 kB."""
-    real = rlkit.trainer.Trainer._train_step
+    real = rlkit.training.trainer.Trainer._train_step
 
     def limited(self: Any, step: int) -> Any:
         if step == 2:
@@ -135,7 +135,7 @@ def no_room() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         return real(self, step)
 
-    setattr(rlkit.trainer.Trainer, "_train_step", limited)  # noqa: B010
+    setattr(rlkit.training.trainer.Trainer, "_train_step", limited)  # noqa: B010
 
 
 def little_memory(tokens: int) -> Callable[[], None]:

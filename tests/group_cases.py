@@ -18,16 +18,17 @@ import torch
 
 import rlkit
 from rlkit.batch import Group
-from rlkit.checkpoint import save_tree
-from rlkit.config import RunConfig
+from rlkit.config.run import RunConfig
+from rlkit.distributed.launch import close_processes, open_processes
+from rlkit.distributed.processes import Processes
 from rlkit.interfaces import State
-from rlkit.launch import close_processes, open_processes
-from rlkit.prepare import Forwards, Parts, TrainBatch, prepare
-from rlkit.processes import Processes
-from rlkit.update import Updater
-from tests.test_objective import AGGREGATIONS
-from tests.test_update import move, rollout
+from rlkit.runs.checkpoint import save_tree
+from rlkit.training.prepare import TrainBatch, prepare
+from rlkit.training.references import Forwards, Parts
+from rlkit.training.update import Updater
 from tests.tiny import make_policy
+from tests.training.test_objective import AGGREGATIONS
+from tests.training.test_update import move, rollout
 
 BUDGET = 40
 """Tokens of a micro-batch: few, so that every process has several."""

@@ -21,10 +21,10 @@ from typing import Any
 
 import transformers.models.llama.modeling_llama as llama
 
-import rlkit.checkpoint
-import rlkit.folder
 import rlkit.rewards.scoring
-import rlkit.trainer
+import rlkit.runs.checkpoint
+import rlkit.runs.folder
+import rlkit.training.trainer
 
 
 def strike() -> None:
@@ -60,10 +60,10 @@ def half_a_line(self: Any, step: int, metrics: Any) -> None:
 MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "forward": (llama.LlamaForCausalLM, "forward", nothing),
     "reward": (rlkit.rewards.scoring.RewardSet, "score", nothing),
-    "tree": (rlkit.trainer, "save_tree", half_a_tree),
-    "fsync": (rlkit.checkpoint, "_sync", nothing),
-    "rename": (rlkit.checkpoint, "_put_in_place", nothing),
-    "log": (rlkit.folder.RunFolder, "log", half_a_line),
+    "tree": (rlkit.training.trainer, "save_tree", half_a_tree),
+    "fsync": (rlkit.runs.checkpoint, "_sync", nothing),
+    "rename": (rlkit.runs.checkpoint, "_put_in_place", nothing),
+    "log": (rlkit.runs.folder.RunFolder, "log", half_a_line),
 }
 
 kind, _, when = os.environ.get("KILL", "").partition(":")

@@ -14,10 +14,10 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from rlkit.hydra_groups import configs_folder, import_before_compose
-from rlkit.launch import close_processes
+from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.distributed.fsdp import Sharded
+from rlkit.distributed.launch import close_processes
 from rlkit.run import guarded, train
-from rlkit.sharded import Sharded
 
 
 class Divided(Sharded):

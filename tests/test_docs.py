@@ -74,7 +74,7 @@ def test_a_part_that_does_not_say_it_is_named() -> None:
     class Silent:
         """Says nothing of its source. Not exact."""
 
-        __module__ = "rlkit.part"
+        __module__ = "rlkit.interfaces.part"
 
     with pytest.raises(ValueError, match=r"rlkit\.part:.*Silent needs `Status: exact`"):
         generator().status(Entry("buffer", "silent", Silent))

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import rlkit
-from rlkit import registry
+from rlkit import plugins, registry
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.registry import KINDS, entry, from_import_path, import_plugin
+from rlkit.plugins import KINDS, import_plugin
+from rlkit.registry import entry, from_import_path
 from tests.cli import ROOT
 
 LOSS = """
@@ -44,7 +45,7 @@ class Unnamed(Named):
 @pytest.fixture(autouse=True)
 def _same_parts_afterwards() -> Iterator[None]:
     """What a test registers is gone after it: other tests list every registered part."""
-    registry.load_parts()
+    plugins.load_parts()
     before = dict(registry._table)
     yield
     registry._table.clear()
@@ -76,7 +77,8 @@ def test_build_takes_the_fields_that_differ() -> None:
         (lambda: rlkit.build("loss", "remix", epsilon=-1), "loss.epsilon=-1 is not valid"),
         (lambda: rlkit.names("buffers"), "Did you mean 'buffer'?"),
         (lambda: from_import_path("loss", "algorithms.remix:Remx"), "Did you mean 'Remix'?"),
-        (lambda: from_import_path("loss", "algorithms.remix:mix_window"), "is not a part"),
+        (lambda: from_import_path("loss", "algorithms.remix:mix_window"), "takes (policy, batch)"),
+        (lambda: from_import_path("buffer", "algorithms.remix:mix_window"), "is not a part"),
         (lambda: import_plugin("no_such_plugin"), "no module named 'no_such_plugin'"),
         (lambda: import_plugin("./no_such.py"), "./no_such.py does not exist"),
     ],

@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlkit.batch import Prompt
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 
 CHARACTERS = "0123456789+=,#"
 

@@ -35,4 +35,5 @@ class EntropyBonus(Correction[EntropyBonusConfig]):
 
     def terms(self, policy: PolicyTerms, batch: LossBatch) -> Sequence[Term]:
         """The bonus as one more term."""
-        return [Term(name="entropy", value=-self.config.coef * policy.entropy, mask=batch.mask)]
+        bonus = -self.config.coef * policy.entropy
+        return [Term(name="entropy", value=bonus, mask=batch.mask, corrected=False)]

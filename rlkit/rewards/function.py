@@ -15,6 +15,7 @@ from pydantic import Field
 
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RewardConfig
+from rlkit.registry import wraps_functions
 
 RewardFunction = Callable[..., Any]
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class FunctionReward(Reward[FunctionConfig]):
         return call() if limit is None else within(limit, type(self).__name__, call)
 
 
+@wraps_functions("reward")
 @cache
 def reward_class(fn: RewardFunction) -> type[Reward]:
     """The reward class of a function `f(prompts, completions, **columns) -> list[float | None]`.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from rlkit.distributed.processes import ALONE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
-from rlkit.processes import ALONE, Processes
 
 RESERVED = ("prompts", "completions", "completion_ids")
 NOT_USER_CODE = (

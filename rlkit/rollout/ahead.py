@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlkit.batch import Request
-from rlkit.data import PromptStream
 from rlkit.interfaces import State
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
-from rlkit.rollout.supply import Answered, Plan, Supply, once
+from rlkit.rollout.source import Answered, Plan, Supply, once
+from rlkit.tasks.prompts import PromptStream
 
 
 def capacity(*, accepted: int, running: int, version: int, batch: int, max_staleness: int) -> int:

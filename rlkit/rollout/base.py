@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from rlkit.batch import Request
 from rlkit.interfaces import Part, PartConfig
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 
 
 class RolloutConfig(PartConfig):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from rlkit.batch import Request
 from rlkit.interfaces import PartConfig
+from rlkit.models.policy import Policy
+from rlkit.models.tokens import Tokens
 from rlkit.ops import stream_rng
-from rlkit.policy import Policy, Tokens
 from rlkit.registry import register
 from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine, Stream
 

@@ -6,12 +6,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rlkit.interfaces import State
-from rlkit.policy import Policy
-from rlkit.prepare import TrainBatch
+from rlkit.models.policy import Policy
 from rlkit.rollout.base import RolloutEngine
 
 
@@ -76,19 +74,3 @@ class Lag:
         self.policy.model.load_state_dict(self.kept)
         self.engine.sync(self.version)
         self.policy.model.load_state_dict(now)
-
-
-def staleness(batch: TrainBatch, step: int) -> dict[str, float]:
-    """How old the weights are that sampled the batch's tokens, in training steps.
-
-    Over the policy's own tokens (`policy_version` of each): mean and maximum of step - version.
-    Status: our choice (the count of AReaL and prime-rl, a token at a time).
-    """
-    own = [sample.policy_version for sample in batch.samples if sample.source != "expert"]
-    ages = step - torch.cat(own).float() if own else torch.zeros(0)
-    if not len(ages):
-        return {}
-    return {
-        "off_policy/staleness_mean": float(ages.mean()),
-        "off_policy/staleness_max": float(ages.max()),
-    }

@@ -13,8 +13,8 @@ from torch.nn import ModuleList
 from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig
+from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng, stream_seed
-from rlkit.policy import Policy
 from rlkit.registry import register
 from rlkit.rollout.base import ALL, Generation, Stream
 from rlkit.rollout.hf import HFConfig, HFRollout

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import NOTHING, Request
-from rlkit.data import PromptStream
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 from rlkit.ops import DIGITS
 from rlkit.rollout.base import Generation, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
-from rlkit.rollout.supply import Answered, Plan, Supply, once
+from rlkit.rollout.source import Answered, Plan, Supply, once
+from rlkit.tasks.prompts import PromptStream
 
 OPEN = "open"
 """The finish reason of a response that goes on."""

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from rlkit.batch import Request
-from rlkit.checkpoint import load_tree
-from rlkit.config import ModelConfig
+from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
 from rlkit.rollout.packing import unpack
 from rlkit.rollout.weights import save_weights, write_config
 from rlkit.rollout.worker import MODEL, SPEC, weights_file
+from rlkit.runs.checkpoint import load_tree
 
 LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells the training processes; the engine's belongs to none of their group."""

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from typing import Any
 
 from rlkit.batch import Request
-from rlkit.policy import Policy
-from rlkit.processes import Processes
+from rlkit.distributed.processes import Processes
+from rlkit.models.policy import Policy
 from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine

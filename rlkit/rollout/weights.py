@@ -10,9 +10,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlkit.adapter import has_adapter, merged
-from rlkit.policy import Policy
-from rlkit.processes import weights_of
+from rlkit.distributed.processes import weights_of
+from rlkit.models.lora import has_adapter, merged
+from rlkit.models.policy import Policy
 
 
 def write_config(policy: Policy, folder: str | Path) -> None:

@@ -24,13 +24,15 @@ import torch
 from safetensors.torch import load_model
 
 from rlkit.batch import Prompt, Request
-from rlkit.checkpoint import save_tree
-from rlkit.config import ModelConfig
+from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
-from rlkit.policy import Policy, load_policy
-from rlkit.registry import build, import_plugin
+from rlkit.models.load import load_policy
+from rlkit.models.policy import Policy
+from rlkit.plugins import import_plugin
+from rlkit.registry import build
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.packing import pack
+from rlkit.runs.checkpoint import save_tree
 
 SPEC = "spec.json"
 MODEL = "model"

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from rlkit.rewards.math_worker import limit_memory, peak_bytes, refuse_side_effects
+from rlkit.rewards.math.worker import limit_memory, peak_bytes, refuse_side_effects
 
 SPARE_MB = 2048
 """Memory for scoring, on top of what the imports take."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkit.checkpoint import load_tree, save_tree
 from rlkit.interfaces import Part, State
+from rlkit.runs.checkpoint import load_tree, save_tree
 
 
 def require(holds: object, sentence: str) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.interfaces import Correction, PolicyLoss
-from rlkit.objective import Objective
 from rlkit.testing.base import close, require
 from rlkit.testing.losses import ENTROPY, FAR, GARBAGE, examples, spoiled
+from rlkit.training.objective import Objective
 
 
 class Plain(PolicyLoss):

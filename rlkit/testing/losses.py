@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.interfaces import PolicyLoss
-from rlkit.objective import Objective, loss_value
 from rlkit.testing.base import close, require
+from rlkit.training.objective import Objective, loss_value
 
 GARBAGE = 5e3
 FAR = 50.0
@@ -160,9 +160,8 @@ def padding_does_not_matter(loss: PolicyLoss[Any]) -> None:
     def wider(x: Tensor) -> Tensor:
         return torch.nn.functional.pad(x, (0, 3))
 
-    fields = {
-        f: wider(getattr(batch, f)) for f in ("mask", "advantage", "behavior_logp", "prox_logp")
-    }
+    wide = ("mask", "advantage", "behavior_logp", "prox_logp", "response_ids")
+    fields: dict[str, Any] = {f: wider(getattr(batch, f)) for f in wide}
     longer = replace(
         batch, **fields, anchor_logp={n: wider(x) for n, x in batch.anchor_logp.items()}
     )

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import PolicyTerms
-from rlkit.objective import Objective
 from rlkit.registry import build, names
 from rlkit.testing.losses import examples
+from rlkit.training.objective import Objective
 
 
 @pytest.mark.parametrize("loss_name", names("loss"))

@@ -14,11 +14,11 @@ from algorithms.luffy import shaped
 from algorithms.m2po import clip_radius, smallest
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
-from rlkit.objective import Objective, loss_value
 from rlkit.ops import kl_value
 from rlkit.registry import build
 from rlkit.testing.base import close
 from rlkit.testing.losses import examples, value_and_grad
+from rlkit.training.objective import Objective, loss_value
 
 INF = math.inf
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
-from rlkit.objective import Objective
 from rlkit.registry import build
 from rlkit.testing.losses import examples
+from rlkit.training.objective import Objective
 from tests.trl_losses import MAX_COMPLETION_LENGTH, trl_loss, vllm_ratio
 
 

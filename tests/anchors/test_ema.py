@@ -10,7 +10,7 @@ import torch
 from anchors.average import mix
 from anchors.ema import Ema, EmaConfig, corrected, power
 from anchors.tr_dpo import TrDpo, TrDpoConfig
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 from tests.anchors.running import Run, resumed
 
 

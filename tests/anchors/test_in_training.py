@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlkit.checkpoint import load_tree
+from rlkit.runs.checkpoint import load_tree
 from tests.certain import HALF
 from tests.cli import SMALL, metrics, run, without_times
 

@@ -9,11 +9,11 @@ import torch
 
 from anchors.ppo_ewma import PpoEwma, PpoEwmaConfig
 from rlkit.errors import UserError
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 from rlkit.registry import build
 from rlkit.testing.losses import examples
 from tests.anchors.running import Run, resumed
-from tests.test_update import move, parts, prepared, rollout
+from tests.training.test_update import move, parts, prepared, rollout
 
 
 def ppo_ewma(**fields: Any) -> PpoEwma:

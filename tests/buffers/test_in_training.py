@@ -15,11 +15,12 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from rlkit.batch import Group, Sample
-from rlkit.compose import compose, open_session
-from rlkit.embedded import embedded_model_dir
-from rlkit.hydra_groups import configs_folder, store_groups
+from rlkit.composition.compose import compose
+from rlkit.composition.hydra_groups import configs_folder, store_groups
+from rlkit.composition.session import open_session
+from rlkit.models.embedded import embedded_model_dir
 from rlkit.registry import build, from_import_path, names
-from rlkit.trainer import Trainer
+from rlkit.training.trainer import Trainer
 from tests.cli import metrics
 
 STEPS = 7

@@ -30,7 +30,6 @@ from rlkit.batch import (
     Term,
 )
 from rlkit.interfaces import AdvantageEstimator, LossConfig, PolicyLoss
-from rlkit.objective import Objective
 from rlkit.ops import (
     Clamps,
     adaptive_coefficient,
@@ -42,6 +41,7 @@ from rlkit.ops import (
     staircase,
 )
 from rlkit.registry import build, entry
+from rlkit.training.objective import Objective
 
 Case = Mapping[str, Any]
 Config = dict[str, Any]

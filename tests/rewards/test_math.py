@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.rewards import math_equal, math_worker
-from rlkit.rewards.math import Math, MathConfig
-from rlkit.rewards.math_equal import equal, matches
-from rlkit.rewards.math_extract import last_boxed, spoken
-from rlkit.rewards.math_worker import judge
+from rlkit.rewards.math import equal as math_equal
+from rlkit.rewards.math import worker as math_worker
+from rlkit.rewards.math.equal import equal, matches
+from rlkit.rewards.math.extract import last_boxed, spoken
+from rlkit.rewards.math.reward import Math, MathConfig
+from rlkit.rewards.math.worker import judge
 from rlkit.rewards.pool import Verdict
 from tests.rewards.math_cases import COMPLETIONS, DIFFERENT, EQUAL, PROMPT
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlkit.rewards.math import Math, MathConfig
+from rlkit.rewards.math.reward import Math, MathConfig
 from rlkit.rewards.pool import Verdict
 from tests.rewards.processes import is_alive, script, wait_until
 
@@ -102,7 +102,7 @@ def test_a_script_without_a_main_guard_works_and_leaves_no_process(tmp_path: Pat
         tmp_path,
         r"""
         import json
-        from rlkit.rewards.math import Math
+        from rlkit.rewards.math.reward import Math
         reward = Math()
         marks = reward(["p", "p"], [r"\boxed{7}", r"\boxed{8}"], answer=["7", "7"])
         print(json.dumps([marks, [w.pid for w in reward._pool.workers]]))
@@ -123,7 +123,7 @@ def test_workers_end_when_the_parent_is_killed_even_in_the_middle_of_an_item(
         tmp_path,
         r"""
         import threading, time
-        from rlkit.rewards.math import Math, MathConfig
+        from rlkit.rewards.math.reward import Math, MathConfig
         reward = Math(MathConfig(timeout=1.0, workers=2))
         reward(["p", "p"], [r"\boxed{7}"] * 2, answer=["7"] * 2)
         total = "(a+b+c+d+g)"

@@ -31,7 +31,7 @@ def test_a_worker_may_not_write_start_or_connect(tmp_path: Path, code: str) -> N
         tmp_path,
         f"""
         import ctypes, os, socket, subprocess
-        from rlkit.rewards.math_worker import refuse_side_effects
+        from rlkit.rewards.math.worker import refuse_side_effects
 
         refuse_side_effects()
         import colorsys

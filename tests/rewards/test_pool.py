@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.rewards.math import Math, MathConfig
+from rlkit.rewards.math.reward import Math, MathConfig
 from rlkit.rewards.pool import Verdict, WorkerPool
 from rlkit.rewards.process import worker_environment
 from tests.rewards.processes import is_alive, wait_until

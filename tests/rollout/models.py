@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rlkit.batch import Request
-from rlkit.policy import Policy
+from rlkit.models.policy import Policy
 from tests import tiny
 from tests.tiny import make_prompts
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import ModuleList
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
-from rlkit.adapter import add_adapter
 from rlkit.batch import LossBatch, PolicyTerms, Request
-from rlkit.config import EvalConfig, LoraConfig
+from rlkit.config.run import EvalConfig, LoraConfig
 from rlkit.errors import UserError
-from rlkit.evaluate import Evaluator
-from rlkit.policy import Policy, Tokens
+from rlkit.models.lora import add_adapter
+from rlkit.models.policy import Policy
+from rlkit.models.tokens import Tokens
 from rlkit.registry import build
 from rlkit.rollout.base import Generation
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
@@ -34,10 +34,11 @@ from rlkit.rollout.layer_skip import (
     skipped_layers,
 )
 from rlkit.rollout.packing import pack, unpack
+from rlkit.training.evaluate import Evaluator
 from tests.cli import metrics, run, without_times
-from tests.test_kills import COMMON, weights
-from tests.test_update import move
+from tests.end_to_end.test_kills import COMMON, weights
 from tests.tiny import CHARACTERS, make_policy, make_prompts, make_tokenizer
+from tests.training.test_update import move
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
 LAYERS = 6

@@ -18,26 +18,28 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from rlkit.batch import Prompt, Request
-from rlkit.checkpoint import load_tree, save_tree
-from rlkit.compose import compose, open_session, supply
-from rlkit.data import Prompts, PromptStream
+from rlkit.composition.compose import compose
+from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.session import open_session, supply
 from rlkit.errors import UserError
-from rlkit.hydra_groups import configs_folder, import_before_compose
-from rlkit.policy import Policy, Tokens
-from rlkit.prepare import TrainBatch
+from rlkit.models.policy import Policy
+from rlkit.models.tokens import Tokens
 from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
 from rlkit.rollout.partial import BLANK, Partial, extended, pool_size
-from rlkit.rollout.supply import Answered, OnDemand
-from rlkit.rollout.vllm import VLLMConfig, VLLMRollout
-from rlkit.rollout.vllm_sampling import Asker, VLLMSamplingConfig
-from rlkit.trainer import Trainer
+from rlkit.rollout.source import Answered, OnDemand
+from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
+from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig
+from rlkit.runs.checkpoint import load_tree, save_tree
+from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.training.prepare import TrainBatch
+from rlkit.training.trainer import Trainer
 from tests.certain import HALF, UNEVEN
 from tests.cli import SMALL, metrics, run, without_times
+from tests.end_to_end.test_kills import COMMON, weights
 from tests.rollout import models
-from tests.test_kills import COMMON, weights
-from tests.test_update import move
 from tests.tiny import make_policy, make_prompts
+from tests.training.test_update import move
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4="]
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(40)]

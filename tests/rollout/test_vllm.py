@@ -10,10 +10,11 @@ import torch
 
 from rlkit.batch import Request
 from rlkit.errors import UserError
-from rlkit.policy import Policy, Tokens
+from rlkit.models.policy import Policy
+from rlkit.models.tokens import Tokens
 from rlkit.rollout.base import Generation
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
-from rlkit.rollout.vllm import VLLMConfig, VLLMRollout
+from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from tests.cli import SMALL, metrics, run
 from tests.rollout.models import change, make_policy, requests
 from tests.tiny import make_prompts

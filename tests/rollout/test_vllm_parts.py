@@ -18,16 +18,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlkit.adapter import add_adapter
 from rlkit.batch import Request
-from rlkit.config import LoraConfig
+from rlkit.config.run import LoraConfig
 from rlkit.errors import UserError
-from rlkit.policy import Policy
+from rlkit.models.lora import add_adapter
+from rlkit.models.policy import Policy
 from rlkit.registry import build, names
 from rlkit.rollout.hf import KEPT
-from rlkit.rollout.vllm_client import Server, ServerFault
-from rlkit.rollout.vllm_probe import Probe
-from rlkit.rollout.vllm_sampling import (
+from rlkit.rollout.vllm.client import Server, ServerFault
+from rlkit.rollout.vllm.probe import Probe
+from rlkit.rollout.vllm.sampling import (
     Answer,
     Asker,
     VLLMSamplingConfig,
@@ -301,6 +301,6 @@ def test_a_server_is_started_on_this_machine_with_what_the_engine_needs() -> Non
     words = command("folder", "127.0.0.1", 8001, ["--tensor-parallel-size", "2"])
     line = " ".join(words[1:])
     assert "--model folder --host 127.0.0.1 --port 8001" in line
-    assert "--worker-extension-cls rlkit.rollout.vllm_worker.RlkitWorker" in line
+    assert "--worker-extension-cls rlkit.rollout.vllm.worker.RlkitWorker" in line
     assert "--max-logprobs -1" in line
     assert line.endswith("--tensor-parallel-size 2")

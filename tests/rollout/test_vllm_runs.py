@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rlkit.embedded import embedded_model_dir
-from rlkit.rollout.vllm_client import API_KEY
+from rlkit.models.embedded import embedded_model_dir
+from rlkit.rollout.vllm.client import API_KEY
 from tests.cli import SMALL, metrics, run
+from tests.end_to_end.test_processes import launch
 from tests.rollout.servers import KEY, ServerProcess
-from tests.test_processes import launch
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 GRPO = (*SMALL, "algorithm=grpo", "correction=[tis]", "output_dir=out")

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.policy import Policy
-from rlkit.rollout.vllm_client import API_KEY, Server, ServerFault
-from rlkit.rollout.vllm_server import VLLMServerConfig, VLLMServerRollout
+from rlkit.models.policy import Policy
+from rlkit.rollout.vllm.client import API_KEY, Server, ServerFault
+from rlkit.rollout.vllm.server import VLLMServerConfig, VLLMServerRollout
 from tests.rollout.models import change, make_policy, requests
 from tests.rollout.servers import KEY, ServerProcess
 from tests.rollout.test_vllm import largest_difference

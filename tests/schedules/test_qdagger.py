@@ -10,15 +10,16 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from rlkit.compose import Composition, compose
+from rlkit.composition.compose import compose
+from rlkit.composition.composition import Composition
+from rlkit.composition.hydra_groups import configs_folder, store_groups
 from rlkit.errors import UserError
-from rlkit.hydra_groups import configs_folder, store_groups
 from rlkit.interfaces import Phase, Progress
 from rlkit.registry import build
 from schedules.qdagger import QDagger
 from tests.certain import FORM_AND_HALF
 from tests.cli import SMALL, metrics, run
-from tests.test_wrong_input import one_line
+from tests.end_to_end.test_wrong_input import one_line
 
 
 def at(step: int, score: float, metric: str = "eval/pass@1") -> Progress:

@@ -9,14 +9,15 @@ import pytest
 
 import rlkit
 from rlkit.batch import Request
-from rlkit.collect import Collected, Collector
-from rlkit.data import Prompts
-from rlkit.policy import Policy
-from rlkit.prepare import GREEDY, Forwards, Parts, prepare
+from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.hf import HFConfig, HFRollout
-from rlkit.rollout.supply import OnDemand
+from rlkit.rollout.source import OnDemand
+from rlkit.tasks.prompts import Prompts
+from rlkit.training.collect import Collected, Collector
+from rlkit.training.prepare import GREEDY, prepare
+from rlkit.training.references import Forwards, Parts
 from tests.tiny import make_policy
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(4)]

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
-from rlkit.objective import Objective
 from rlkit.registry import build
 from rlkit.testing import check_correction
 from rlkit.testing.corrections import Plain
 from rlkit.testing.losses import examples
+from rlkit.training.objective import Objective
 from tests.algorithms.corrections.hand import MASK, apply, batch_of, weight_of
 
 

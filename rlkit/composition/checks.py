@@ -1,0 +1,130 @@
+"""Whether the parts of a run fit each other."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ValidationError
+
+from rlkit.composition.composition import RATES, Composition
+from rlkit.config.run import EMBEDDED
+from rlkit.config.validation import validation_message
+from rlkit.errors import UserError, suggest
+from rlkit.interfaces import ReplayBuffer
+from rlkit.models.load import resolve_device
+
+
+def check(c: Composition) -> None:
+    """Whether the parts fit each other. Raises UserError with what to change."""
+    smallest, n = c.parts.advantage.min_group, c.engine.config.num_generations
+    if n < smallest:
+        raise UserError(
+            f"rollout.num_generations={n}, but this advantage compares {smallest} or more "
+            f"responses a prompt; set rollout.num_generations to {smallest} or more"
+        )
+    offered = set(c.parts.anchor.weights(1))
+    for need in c.parts.loss.needs:
+        name = need.removeprefix("anchor:")
+        if need.startswith("anchor:") and name not in offered:
+            raise UserError(
+                f"the loss needs the reference '{name}', which this anchor does not hold "
+                f"(it holds: {', '.join(sorted(offered)) or 'none'}); choose another anchor"
+            )
+    if c.buffer.gives_expert and not c.parts.loss.accepts_expert:
+        raise UserError(
+            f"buffer={c.raw['buffer']['name']} adds demonstrations, whose behaviour log-probs are "
+            f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can, "
+            "such as luffy, chord or sft"
+        )
+    if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
+        raise UserError(
+            "the embedded model only knows task=arithmetic as it is by default; "
+            "set model.name to a Hugging Face name or folder"
+        )
+    check_fields(c)
+    check_mode(c)
+    resolve_device(c.config.model.device)
+    check_processes(c)
+
+
+def check_processes(c: Composition) -> None:
+    """Whether several processes can run this."""
+    if c.processes.count > 1 and ":" in c.config.model.device:
+        raise UserError(
+            f"model.device={c.config.model.device} is one device, and there are "
+            f"{c.processes.count} processes; leave it at auto, which gives each its own"
+        )
+    if c.processes.count > 1 and c.rollouts.placement == "alone":
+        raise UserError(
+            "this rollout engine works inside the training process, and here are "
+            f"{c.processes.count}; use rollout=vllm_server, or train in one process"
+        )
+    if not c.processes.divides_weights:
+        return
+    for what, asked in (
+        ("model.lora", c.config.model.lora.r > 0),
+        ("an advantage with a critic", c.parts.advantage.needs_critic),
+        ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
+        (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
+        ("model.autocast", c.config.model.autocast and c.processes.rules_precision),
+        (
+            "model.dtype=float16",
+            c.config.model.dtype == "float16" and c.processes.rules_precision,
+        ),
+    ):
+        if asked:
+            raise UserError(
+                f"{what} is not possible with processes launched like this; launch with "
+                "configs/accelerate/ddp.yaml"
+            )
+
+
+def check_mode(c: Composition) -> None:
+    """Whether a step's responses may be generated before it begins, where some are to be."""
+    mode, oversample = c.engine.config.mode, c.engine.config.oversample
+    if mode == "sync" and oversample == 0:
+        return
+    if type(c.buffer).plan is not ReplayBuffer.plan:
+        early = f"rollout.mode={mode} generates earlier; use rollout.mode=sync"
+        if mode == "sync":
+            early = f"rollout.oversample={oversample} begins some earlier; use rollout.oversample=0"
+        raise UserError(
+            f"buffer={c.raw['buffer']['name']} plans a step's prompts by what it knows when the "
+            f"step begins, and {early}, or a buffer that generates on new prompts"
+        )
+    if mode != "sync" and c.config.model.lora.r > 0:
+        raise UserError(
+            f"rollout.mode={mode} hands over all weights of the model, which model.lora does not "
+            "train; use rollout.mode=sync with model.lora"
+        )
+
+
+def check_fields(c: Composition) -> None:
+    """Whether the fields that the reincarnation schedule sets exist and may take its values."""
+    configs: dict[str, BaseModel] = {name: part.config for name, part in c.sections.items()}
+    known = [
+        f"{name}.{key}" for name, config in configs.items() for key in type(config).model_fields
+    ]
+    configs["train"] = c.config.train
+    known += [f"train.{key}" for key in RATES]
+    for place, extremes in c.schedule.fields().items():
+        if place not in known:
+            raise UserError(
+                f"the schedule sets {place}, but this run has no such field.{suggest(place, known)}"
+            )
+        if place in c.scalars:
+            raise UserError(
+                f"{place} follows a scalar schedule and is set by the reincarnation schedule too; "
+                "choose one of them"
+            )
+        section, _, key = place.rpartition(".")
+        for extreme in extremes:
+            check_value(configs[section], section, key, extreme)
+
+
+def check_value(config: BaseModel, section: str, key: str, value: float) -> None:
+    """Whether a config may have this value in a field; whole numbers are rounded, as in a run."""
+    number = round(value) if type(getattr(config, key)) is int else value
+    try:
+        type(config).model_validate({**config.model_dump(), key: number})
+    except ValidationError as error:
+        message = validation_message(error, type(config), f"{section}.")
+        raise UserError(f"the schedule sets {section}.{key}, but {message}") from None

@@ -1,0 +1,142 @@
+"""From a composed configuration to the parts of a run, built and validated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlkit.composition.checks import check
+from rlkit.composition.composition import CONSOLE, RATES, Composition, Raw
+from rlkit.config.run import RunConfig
+from rlkit.config.scalars import Scalar, is_scalar, scalar_of
+from rlkit.config.validation import validation_message
+from rlkit.distributed.processes import ALONE, Processes
+from rlkit.errors import UserError
+from rlkit.interfaces import Reward, Task
+from rlkit.plugins import LISTS, SINGLE, import_plugin
+from rlkit.registry import build, build_section
+from rlkit.rewards.task import TaskReward
+from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.shared import SharedEngine, SharedRemote
+from rlkit.training.references import Parts
+
+SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
+"""The kinds of parts whose numbers may be scalar schedules."""
+
+
+def compose(raw: Raw, processes: Processes = ALONE) -> Composition:
+    """Build and validate every part of a composed configuration.
+
+    Of several processes the first alone has trackers. Raises UserError for whatever does not fit.
+    """
+    for plugin in raw.get("plugins") or ():
+        import_plugin(plugin)
+    scalars: dict[str, Scalar] = {}
+    built = {kind: _build(kind, kind, raw.get(kind), scalars) for kind in SINGLE}
+    lists = {
+        kind: {
+            label: _build(kind, f"{kind}.{label}", node, scalars)
+            for label, node in (raw.get(kind) or {}).items()
+        }
+        for kind in LISTS
+    }
+    config = _run_config(raw, scalars)
+    if "anchor.beta" not in {*scalars, *built["schedule"].fields()}:
+        needs = (need for need in built["loss"].needs if need.startswith("anchor:"))
+        built["anchor"].read_by_loss = frozenset(n.removeprefix("anchor:") for n in needs)
+    trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
+    rewards = lists["reward"] or _default_rewards(built["task"], raw["task"]["name"])
+    eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
+    composition = Composition(
+        raw=raw,
+        config=config,
+        parts=Parts(
+            loss=built["loss"],
+            corrections=tuple(lists["correction"].items()),
+            advantage=built["advantage"],
+            anchor=built["anchor"],
+        ),
+        buffer=built["buffer"],
+        schedule=built["schedule"],
+        task=built["task"],
+        eval_task=eval_task,
+        engine=built["rollout"],
+        rollouts=_placed(built["rollout"], raw, config, processes),
+        rewards=rewards,
+        eval_rewards=(
+            _default_rewards(eval_task, config.eval.task)
+            if config.eval.task and not lists["reward"]
+            else rewards
+        ),
+        trackers=trackers if processes.is_first else {},
+        scalars=scalars,
+        processes=processes,
+    )
+    check(composition)
+    return composition
+
+
+def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> Any:
+    """A part from its section; scalar schedules in it are noted, and legal at their extremes."""
+    if not isinstance(node, Mapping) or "name" not in node:
+        raise UserError(
+            f"{section} must be chosen by name: {kind}=<name>; "
+            f"`python -m rlkit list {kind}` lists them"
+        )
+    fields = {key: value for key, value in node.items() if key != "name"}
+    found = {key: scalar_of(f"{section}.{key}", fields[key]) for key in _scheduled(kind, fields)}
+    for key, scalar in found.items():
+        for extreme in scalar.extremes():
+            build_section(kind, node["name"], fields | _first(found) | {key: extreme}, section)
+        scalars[f"{section}.{key}"] = scalar
+    return build_section(kind, node["name"], fields | _first(found), section)
+
+
+def _scheduled(kind: str, fields: Raw) -> list[str]:
+    """The fields of a section that are scalar schedules."""
+    return [key for key, value in fields.items() if kind in SCHEDULED and is_scalar(value)]
+
+
+def _first(scalars: Mapping[str, Scalar]) -> dict[str, float]:
+    return {key: scalar.extremes()[0] for key, scalar in scalars.items()}
+
+
+def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
+    """The run's own settings; its learning rates may be scalar schedules too."""
+    rest = {key: value for key, value in raw.items() if key not in (*SINGLE, *LISTS)}
+    train = dict(rest.get("train") or {})
+    found = {
+        key: scalar_of(f"train.{key}", train[key]) for key in RATES if is_scalar(train.get(key))
+    }
+    try:
+        for key, scalar in found.items():
+            for extreme in scalar.extremes():
+                RunConfig.model_validate(rest | {"train": train | _first(found) | {key: extreme}})
+            scalars[f"train.{key}"] = scalar
+        return RunConfig.model_validate(rest | {"train": train | _first(found)})
+    except ValidationError as error:
+        raise UserError(validation_message(error, RunConfig)) from None
+
+
+def _placed(
+    engine: RolloutEngine[Any], raw: Raw, config: RunConfig, processes: Processes
+) -> RolloutEngine[Any]:
+    """The engine itself, or a process of its own for it where it generates while training runs.
+
+    One for each where several processes train.
+    """
+    if engine.config.mode == "sync":
+        return engine if processes.count == 1 else SharedEngine(engine, processes)
+    remote = RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
+    return remote if processes.count == 1 else SharedRemote(remote, processes)
+
+
+def _default_rewards(task: Task, name: str) -> dict[str, Reward]:
+    if task.scores:
+        return {name: TaskReward(task)}
+    if not task.default_rewards:
+        raise UserError(f"task={name} has no scorer of its own; choose one with reward=[<name>]")
+    return {reward: build("reward", reward) for reward in task.default_rewards}

@@ -1,0 +1,92 @@
+"""A run in words, and where each of its parts comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import rlkit
+from rlkit.composition.composition import Composition
+from rlkit.interfaces import Part
+from rlkit.plugins import LISTS, SINGLE
+
+
+def describe(c: Composition) -> list[str]:
+    """The run in words: its parts and its batch arithmetic."""
+    train, rollout = c.config.train, c.engine.config
+    n, groups = rollout.num_generations, train.prompts_per_step
+    fresh = c.buffer.fresh_share(groups)
+    names = {kind: c.raw[kind]["name"] for kind in SINGLE}
+    names |= {kind: "+".join(c.raw[kind]) for kind in LISTS if c.raw.get(kind)}
+    lines = [
+        "  ".join(f"{kind}={name}" for kind, name in names.items()),
+        f"A step trains {groups} groups of {n} = {groups * n} responses, {fresh} of them fresh "
+        f"({fresh * n} generated)"
+        + (f" and up to {groups - fresh} replayed." if fresh < groups else ".")
+        if not c.buffer.gives_expert
+        else f"A step trains {groups} groups, {fresh} of them with new responses (at most {n} "
+        "generated for each), and demonstrations.",
+        f"It makes {train.updates_per_batch} x {train.minibatches} = "
+        f"{train.updates_per_batch * train.minibatches} optimiser steps "
+        f"on {groups // train.minibatches} groups each; {train.steps} steps in all.",
+    ]
+    wanted = c.parts.loss.advantages
+    if wanted and names["advantage"] not in wanted:
+        lines.append(
+            f"Warning: loss={names['loss']} has a baseline of its own and is defined with "
+            f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
+        )
+    for place, scalar in c.scalars.items():
+        settings = scalar.model_dump()
+        shape = settings.pop("kind")
+        words = ", ".join(f"{key}={value}" for key, value in settings.items())
+        lines.append(f"{place} follows a schedule: {shape} ({words}).")
+    if rollout.truncates:
+        lines.append(
+            f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated "
+            "policy, but log-probs and ratios are the whole policy's; "
+            "the kept mass is stored with each token, untreated bias remains."
+        )
+    return lines
+
+
+def components(c: Composition) -> dict[str, Any]:
+    """Where each part comes from.
+
+    For each: import path, version of its distribution, hash of its source, settings.
+    """
+    rows: list[tuple[str, Part[Any]]] = [
+        *((kind, part) for kind, part in c.sections.items()),
+        ("schedule", c.schedule),
+        ("task", c.task),
+        ("rollout", c.engine),
+        *((f"reward.{name}", part) for name, part in c.rewards.items()),
+        *((f"tracker.{name}", part) for name, part in c.trackers.items()),
+    ]
+    owners = importlib.metadata.packages_distributions()
+    out = {}
+    for section, part in rows:
+        cls = type(part)
+        source = Path(inspect.getsourcefile(cls) or "")
+        kind, _, label = section.partition(".")
+        out[section] = {
+            "name": label or c.raw[kind]["name"],
+            "import_path": f"{cls.__module__}:{cls.__qualname__}",
+            "version": _version(cls.__module__.partition(".")[0], owners),
+            "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "config": part.config.model_dump(mode="json"),
+        }
+    return out
+
+
+def _version(package: str, owners: Mapping[str, Sequence[str]]) -> str | None:
+    """The distribution a top-level package belongs to, with its version."""
+    if package in owners:
+        name = owners[package][0]
+        return f"{name} {importlib.metadata.version(name)}"
+    home = Path(rlkit.__file__).parent.parent
+    return f"rlkit-rft {rlkit.__version__}" if (home / package).is_dir() else None

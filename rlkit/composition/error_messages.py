@@ -1,0 +1,157 @@
+"""Hydra's, OmegaConf's and pydantic's errors as one line in the user's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
+
+from rlkit.composition.hydra_groups import configs_folder
+from rlkit.config.run import RunConfig
+from rlkit.config.validation import how_to_list
+from rlkit.errors import NEAREST, UserError, known_names, suggest
+from rlkit.plugins import KINDS, LISTS, SINGLE
+from rlkit.registry import entry, names
+
+MAPPED = (UserError, HydraException, OmegaConfBaseException)
+
+
+def known_keys() -> list[str]:
+    """Every key an override can name."""
+    return sorted({*_model_keys(RunConfig, ""), *_part_keys(), *KINDS, "algorithm", "experiment"})
+
+
+def _model_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _model_keys(field.annotation, f"{prefix}{name}.")
+
+
+def _part_keys() -> Iterator[str]:
+    for kind in (*SINGLE, *LISTS):
+        for name in names(kind):
+            section = f"{kind}.{name}" if kind in LISTS else kind
+            yield from (f"{section}.{field}" for field in entry(kind, name).config.model_fields)
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong, what is known, and what was probably meant."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(str(error.override))
+    text = "\n".join(str(e) for e in _chain(error))
+    if "is not in struct" in text:
+        found = re.findall(r"full_key: (\S+)|Could not override '([^']+)'", text)
+        return unknown_key(max(("".join(groups) for groups in found), key=len))
+    for pattern, message in REWORDED.items():
+        match = re.search(pattern, text)
+        if match:
+            return match.expand(message)
+    group = re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", text)
+    if group:
+        return unknown_key(group[1].partition("@")[0])
+    return _first_line(error)
+
+
+REWORDED = {
+    r"Multiple values for (\w+)\. To override a value use 'override \w+: (\S+)'": (
+        r"\1 is chosen already: write \1=\2, without +"
+    ),
+    r"Ambiguous value for argument '([^'=]+)=([^']*)'": (
+        r"\1=\2 has several values: put brackets around a list, or -m first for a run with each"
+    ),
+    r"Error merging override (\S+)\n.*\n\s*full_key: (\S+)\n\s*object_type=list": (
+        r"\1 is not valid: \2 must be a list, such as \2=[a,b]"
+    ),
+    r"Error merging override (\S+)\n.*\n\s*full_key: (\S+)\n\s*object_type=dict": (
+        r"\1 is not valid: \2 must be keys and values, such as \2={a:1}"
+    ),
+}
+"""Patterns of Hydra's messages, and the line in their place."""
+
+
+def _unreadable(override: str) -> str:
+    """The message for an override that Hydra cannot read."""
+    if "=" not in override:
+        return f"'{override}' is no override: write {override}=<value>"
+    key, _, value = override.partition("=")
+    return (
+        f"{key}={value} cannot be read: close every bracket, and put quotes around text with "
+        "one of = @ : , [ ] { } in it, once more inside those of the shell"
+    )
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that nothing reads."""
+    known = known_keys()
+    section, _, field = key.rpartition(".")
+    kind, _, name = section.partition(".")
+    if key == "experiment":
+        return "experiment needs a plus: +experiment=<name>"
+    if section in known and kind in SINGLE and name:
+        return f"{key} is not there yet: write +{key}=<value>"
+    if key in known and kind in LISTS:
+        return f"{key} needs its part: {kind}=[{name}]"
+    if key in known and kind in SINGLE:
+        owners = [n for n in names(kind) if field in entry(kind, n).config.model_fields]
+        return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
+    return _nearest_key(key, known)
+
+
+def _first_few(kind: str, owners: Sequence[str]) -> str:
+    """Parts by name, not more than a line holds: "loss=ppo, loss=grpo and 4 more"."""
+    shown = ", ".join(f"{kind}={name}" for name in owners[:NEAREST])
+    rest = len(owners) - NEAREST
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _nearest_key(key: str, known: Sequence[str]) -> str:
+    """Suggestions from the key's own section, or else by its last word from the run's sections."""
+    section, _, field = key.rpartition(".")
+    beside = [k.rpartition(".")[2] for k in known if section and k.rpartition(".")[0] == section]
+    if beside:
+        near = suggest(field, beside).replace("'", f"'{section}.", 1)
+        listed = known_names(field, sorted(set(beside)), how_to_list(section))
+        return f"unknown key {key}.{near} {listed}"
+    kind, _, name = section.partition(".")
+    if kind in LISTS and name in names(kind):
+        return f"unknown key {key}: {section} has no keys"
+    if name:
+        return _nearest_key(section, known)
+    elsewhere = [k for k in _model_keys(RunConfig, "") if k.endswith(f".{field}")]
+    if elsewhere:
+        return f"unknown key {key}. Did you mean '{elsewhere[0]}'?"
+    top = [k for k in known if "." not in k]
+    return f"unknown key {key}.{suggest(key, known) or ' Known: ' + ', '.join(top)}"
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    missing = error.missing_cfg_file or ""
+    group, _, option = missing.rpartition("/")
+    if not group:
+        return _first_line(error)
+    files = {path.stem for path in (configs_folder() / group).glob("*.yaml")}
+    known = sorted(files | set(names(group) if group in KINDS else ()))
+    where = f"`python -m rlkit list {group}`" if group in KINDS else str(configs_folder() / group)
+    return (
+        f"there is no {group} called '{option}'.{suggest(option, known)} "
+        f"{known_names(option, known, where)}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

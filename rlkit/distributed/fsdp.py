@@ -1,0 +1,43 @@
+"""Training with weights, gradients and moments divided over the processes: FSDP2."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from rlkit.distributed.processes import Several
+
+
+class Sharded(Several):
+    """One of several processes with a part of the weights, gradients and moments each: FSDP2."""
+
+    divides_weights = True
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module itself, with its weights divided as the launch configuration says."""
+        stand_in = torch.optim.SGD(module.parameters())  # accelerate asks for one, and changes it
+        wrapped, _ = self.accelerator.prepare(module, stand_in)
+        self.accelerator.free_memory()  # it would keep both for good
+        return cast("nn.Module", wrapped)
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Generator[None]:
+        """While it lasts, every process has all weights of a module, and may run it on its own."""
+        from torch.distributed.fsdp import FSDPModule
+
+        parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        groups: list[Any] = [part._get_fsdp_state()._fsdp_param_group for part in parts]  # pyright: ignore[reportPrivateUsage]
+        meshes = [group.post_forward_mesh_info for group in groups]
+        for part in parts:
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part, group, mesh in zip(parts, groups, meshes, strict=True):
+                part.reshard()
+                group.post_forward_mesh_info = mesh

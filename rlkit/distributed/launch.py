@@ -1,0 +1,54 @@
+"""How the processes of a launch meet, by what accelerate or torchrun says of them."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import torch
+
+from rlkit.distributed.deepspeed import Zero
+from rlkit.distributed.fsdp import Sharded
+from rlkit.distributed.processes import ALONE, Processes, Several
+from rlkit.errors import UserError
+
+
+def launched() -> tuple[int, int]:
+    """Rank and number of the processes a launcher started, (0, 1) without one."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def asked_for(variable: str) -> bool:
+    """Whether accelerate's launcher set a switch."""
+    return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
+
+
+@cache
+def open_processes(device: str) -> Processes:
+    """Meet the other processes, if there are any, to train on a `model.device`.
+
+    Raises UserError for a launch that this version cannot train under.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision != "no":
+        raise UserError(
+            f"the launch asks for mixed_precision={precision}; say it to rlkit instead, with "
+            "model.autocast=bfloat16 or model.dtype=bfloat16, and launch with --mixed_precision no"
+        )
+    if launched()[1] == 1:
+        return ALONE
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if asked_for("ACCELERATE_USE_DEEPSPEED"):
+        return Zero(cpu=cpu)
+    if not asked_for("ACCELERATE_USE_FSDP"):
+        return Several(cpu=cpu)
+    if cpu or os.environ.get("FSDP_VERSION") != "2":
+        raise UserError("FSDP needs fsdp_version: 2 and GPUs; see configs/accelerate/fsdp2.yaml")
+    return Sharded(cpu=False)
+
+
+def close_processes() -> None:
+    """Let the other processes go, if there were any, when all have come here."""
+    if launched()[1] > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,51 @@
+"""The abstract parts a method is composed of.
+
+A part is a frozen pydantic config (`Part.Config`) and a class that reads `self.config.x` at each
+call, never a copy made in `__init__`: schedules replace the config of a running part. The maths
+stands above both as a pure function.
+"""
+
+from rlkit.interfaces.advantage import AdvantageEstimator
+from rlkit.interfaces.anchor import AC, AnchorConfig, AnchorPolicy, FreezablePolicy, Reference
+from rlkit.interfaces.buffer import PromptSource, ReplayBuffer
+from rlkit.interfaces.environment import (
+    Reward,
+    RewardConfig,
+    Task,
+    TaskConfig,
+    TaskData,
+    Tracker,
+)
+from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
+from rlkit.interfaces.part import C, Part, PartConfig, State
+from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
+
+__all__ = [
+    "AC",
+    "EVENTS",
+    "LC",
+    "AdvantageEstimator",
+    "AnchorConfig",
+    "AnchorPolicy",
+    "C",
+    "Correction",
+    "Event",
+    "FreezablePolicy",
+    "LossConfig",
+    "Part",
+    "PartConfig",
+    "Phase",
+    "PolicyLoss",
+    "Progress",
+    "PromptSource",
+    "Reference",
+    "ReincarnationSchedule",
+    "ReplayBuffer",
+    "Reward",
+    "RewardConfig",
+    "State",
+    "Task",
+    "TaskConfig",
+    "TaskData",
+    "Tracker",
+]

@@ -1,0 +1,192 @@
+"""References the policy is held to, and the penalty for leaving them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Protocol
+
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import TypeVar
+
+from rlkit.batch import (
+    LossBatch,
+)
+from rlkit.interfaces.part import Part, PartConfig, State
+from rlkit.ops import (
+    Clamps,
+    KLEstimator,
+    adaptive_coefficient,
+    kl_penalty,
+    kl_value,
+    masked_log_ratio,
+    masked_ratio,
+    ratio_weighted,
+    scaled_gradient,
+)
+
+
+class Reference(Protocol):
+    """A frozen policy an anchor owns."""
+
+    def state_dict(self) -> State:
+        """Its weights (for a checkpoint)."""
+        ...
+
+
+class FreezablePolicy(Protocol):
+    """What an anchor sees of the policy."""
+
+    def freeze(self) -> Reference:
+        """A frozen copy of the policy as it is now."""
+        ...
+
+    def restore(self, state: State) -> Reference:
+        """A frozen policy with the weights of a `Reference.state_dict()`."""
+        ...
+
+
+class AnchorConfig(PartConfig):
+    """Fields every anchor with a KL penalty has."""
+
+    beta: Annotated[float, Field(ge=0)] = 1e-3
+    """Coefficient of the penalty; 0 = no penalty and no reference forwards."""
+    value_estimator: KLEstimator = "k3"
+    """What the penalty's value is: k1 = log r, k2 = (log r)^2/2, k3 = 1/r - 1 + log r, with r =
+    pi/reference. On samples of pi, k1 and k3 estimate KL(pi||ref) without bias, k2 with bias."""
+    gradient_estimator: KLEstimator = "k2"
+    """Whose derivative the gradient is. On samples of pi: k2 gives the gradient of KL(pi||ref), k3
+    that of the forward KL(ref||pi), k1 only zero-mean noise (arXiv:2510.01555). On replayed samples
+    none of them is exact unless `importance_weight` is set."""
+    importance_weight: bool = False
+    """Multiply the gradient by the detached ratio pi/behavior, which makes k2 the gradient of
+    KL(pi||ref) on replayed samples too. ReMix (arXiv:2507.06892) does not say whether it does;
+    false keeps the weight at 1."""
+    skip_zero_advantage: bool = True
+    """Leave groups whose advantages are all zero out of the penalty, as arXiv:2505.22257 (Eq. 8)
+    does: without a reward signal the penalty would be their only push. false = TRL's and
+    DeepSeekMath's behaviour."""
+    bias_correction: bool = False
+    """Multiply the penalty by the ratio pi/prox, differentiated too: the unbiased estimate of
+    DeepSeek-V3.2 (arXiv:2512.02556), TRL's `use_bias_correction_kl`."""
+    bias_correction_cap: Annotated[float, Field(gt=0)] | None = None
+    """Upper bound of that ratio (Trinity-RFT's corrected_k3: 2); null = none."""
+    log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
+    """The value's log-ratio is clamped to [-c, c]; null = no clamp. A gradient by another
+    estimator is not."""
+    value_clamp: Annotated[float, Field(gt=0)] | None = None
+    """A token's value is clamped to [-c, c] (verl's low_var_kl: 10); null = no clamp."""
+    target_kl: Annotated[float, Field(gt=0)] | None = None
+    """Moves the coefficient after each step so that `anchor/kl` comes near this value
+    (arXiv:1909.08593); null = a constant beta."""
+    horizon: Annotated[int, Field(ge=1)] = 40
+    """Steps over which an error of the KL is corrected, if target_kl is set. The source counts
+    10,000 responses, which is 40 steps of 256."""
+    placement: Literal["loss", "reward"] = "loss"
+    """"loss" adds the penalty to the loss; "reward" subtracts beta * k1 from the token rewards
+    (PPO's classic form)."""
+
+
+AC = TypeVar("AC", bound=AnchorConfig, default=AnchorConfig)
+
+
+class AnchorPolicy(Part[AC]):
+    """Holds the policy to one or several frozen references, which it owns."""
+
+    Config: ClassVar[type[PartConfig]] = AnchorConfig
+    proximal: str | None = None
+    """The reference that replaces pi_k in `prox_logp`, if any."""
+    read_by_loss: frozenset[str] | None = None
+    """References that the loss reads, set by the run; None = not known, which counts as read."""
+    factor: float = 1.0
+    """What `target_kl` has multiplied beta with so far; part of the state."""
+
+    @property
+    def placement(self) -> Literal["loss", "reward"]:
+        """Where the penalty enters."""
+        return self.config.placement
+
+    @abstractmethod
+    def weights(self, step: int) -> Mapping[str, float]:
+        """Reference name -> its share of the penalty at this step."""
+
+    def references(self, step: int) -> tuple[str, ...]:
+        """The names whose log-probs this step needs: those with a weight, if there is a penalty."""
+        if self.config.beta == 0:
+            return ()
+        return tuple(name for name, weight in self.weights(step).items() if weight != 0)
+
+    @abstractmethod
+    def reference(self, name: str) -> Reference | None:
+        """The frozen policy of that name.
+
+        None stands for pi_k itself (the policy at the start of the step).
+        """
+
+    def number(self, name: str) -> int | None:
+        """Which policy the name stands for now, counted; None = one that moves.
+
+        Log-probs under a numbered one are kept with the samples until the number changes.
+        """
+        return None
+
+    def penalty(self, logp: Tensor, batch: LossBatch, step: int) -> Tensor:
+        """beta * sum_name weight_name * KL_name, [B, T]: value and gradient by the two estimators.
+
+        In the reward the value is k1 whatever the estimator, since k2 and k3 give a wrong gradient
+        there.
+        """
+        c, weights = self.config, self.weights(step)
+        total = logp.new_zeros(logp.shape)
+        for name in self.references(step):
+            total = total + weights[name] * kl_penalty(
+                logp,
+                batch.anchor_logp[name],
+                batch.mask,
+                value="k1" if c.placement == "reward" else c.value_estimator,
+                gradient=c.gradient_estimator,
+                clamps=Clamps(c.log_ratio_clamp, c.value_clamp),
+            )
+        if c.importance_weight:
+            ratio = masked_ratio(logp.detach(), batch.behavior_logp, batch.mask, c.log_ratio_clamp)
+            total = scaled_gradient(total, ratio)
+        if c.bias_correction and c.placement == "loss":
+            moved = masked_log_ratio(logp, batch.prox_logp, batch.mask)
+            total = ratio_weighted(total, moved, clamp=c.log_ratio_clamp, cap=c.bias_correction_cap)
+        return c.beta * self.factor * total
+
+    def metrics(self, logp: Tensor, batch: LossBatch, step: int) -> dict[str, Tensor]:
+        """Unreduced KL values [B, T] for the log: `kl` (the weighted sum) and `kl_<name>`."""
+        weights, out = self.weights(step), {"kl": logp.new_zeros(logp.shape)}
+        for name in self.references(step):
+            out[f"kl_{name}"] = kl_value(
+                logp,
+                batch.anchor_logp[name],
+                batch.mask,
+                self.config.value_estimator,
+                Clamps(self.config.log_ratio_clamp, self.config.value_clamp),
+            )
+            out["kl"] = out["kl"] + weights[name] * out[f"kl_{name}"]
+        return out
+
+    def before_step(self, policy: FreezablePolicy, step: int) -> None:
+        """Called after the step's log-probs are taken and before its update."""
+
+    def after_step(self, policy: FreezablePolicy, step: int, metrics: Mapping[str, float]) -> None:
+        """Called after the step's update; moves the coefficient if there is a `target_kl`."""
+        c = self.config
+        if c.target_kl is not None and "anchor/kl" in metrics:
+            self.factor = adaptive_coefficient(
+                self.factor, metrics["anchor/kl"], 1, target=c.target_kl, horizon=c.horizon
+            )
+
+    @abstractmethod
+    def rebase(self, policy: FreezablePolicy) -> None:
+        """Make the current policy the base.
+
+        Called once before the first step, and at each rebirth.
+        """
+
+    def restore(self, policy: FreezablePolicy, state: State) -> None:
+        """Take back `state_dict()`; the policy rebuilds the frozen references."""

@@ -1,0 +1,115 @@
+"""What is generated, what is trained on, and what is kept."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from rlkit.batch import (
+    Group,
+    Prompt,
+    Request,
+    Sample,
+    Score,
+)
+from rlkit.interfaces.part import C, Part
+from rlkit.ops import (
+    stream_rng,
+)
+
+
+class PromptSource(Protocol):
+    """Where a buffer's plan takes prompts from."""
+
+    num_generations: int
+    max_completion_length: int
+
+    def take(self, n: int) -> list[Prompt]:
+        """The next n prompts of the data order."""
+        ...
+
+    def get(self, prompt_id: str) -> Prompt:
+        """A prompt by its id."""
+        ...
+
+    def prompt(self, prompt_id: str, row: Mapping[str, object]) -> Prompt:
+        """A row with a "prompt" and further columns, encoded as the task's own are."""
+        ...
+
+    def response(self, text: str) -> Tensor:
+        """The token ids of a response the policy could have written, with its end: [T] int64."""
+        ...
+
+
+class ReplayBuffer(Part[C]):
+    """Decides what is generated, what is trained on, and what is kept.
+
+    `batch` is always `train.prompts_per_step`, the number of groups a step trains on.
+    """
+
+    seed: int = 0
+    """The run's seed, set by the run; `rng(step)` derives from it."""
+    folder: Path | None = None
+    """A folder of the buffer's own for what it keeps on disk, set by the run; None = a temporary
+    one."""
+    writes: bool = True
+    """Whether it writes to that folder; of several processes, which all hold the same groups, the
+    first alone does, and the others read."""
+    kept_states: int = 4
+    """How many of its last states must stay loadable, set by the run: those of the checkpoints it
+    keeps, of one being written, and of one that a run which was then stopped had begun."""
+    gives_expert: bool = False
+    """Whether its batches hold demonstrations, which not every loss can use."""
+
+    def fresh_share(self, batch: int) -> int:
+        """How many groups to generate this step; the rest of the batch is replayed."""
+        return batch
+
+    def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
+        """What to generate: by default the fresh share, on new prompts.
+
+        Asked again while groups are missing.
+        """
+        return [
+            Request(prompt=prompt, n=prompts.num_generations)
+            for prompt in prompts.take(self.fresh_share(batch))
+        ]
+
+    def scores_wanted(self, step: int) -> list[Sample]:
+        """Stored samples the current policy should score before `build`, without gradient."""
+        return []
+
+    @abstractmethod
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        """What is trained this step.
+
+        It may merge, replace or add groups; fewer than `batch` is legal.
+        """
+
+    def observe(self, scores: Mapping[int, Score]) -> None:
+        """Take the scores of wanted and of trained samples, by sample_id."""
+
+    @abstractmethod
+    def add(self, fresh: list[Group], step: int) -> None:
+        """Keep this step's fresh groups for later steps."""
+
+    def stats(self) -> dict[str, float]:
+        """Further figures, logged as buffer/<name>."""
+        return {}
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget everything."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Stored responses."""
+
+    def rng(self, step: int) -> np.random.Generator:
+        """The buffer's generator of a step: stateless, so that a resumed run draws the same."""
+        return stream_rng(self.seed, "buffer", step)

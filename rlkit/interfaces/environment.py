@@ -1,0 +1,108 @@
+"""The interfaces around the loop: where problems come from, what scores answers, what records."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import TypeVar
+
+from rlkit.interfaces.part import C, Part, PartConfig
+
+
+class RewardConfig(PartConfig):
+    """Fields every reward has."""
+
+    weight: float = 1.0
+    """Its share of the total: reward = sum of weight * value over the rewards that apply."""
+
+
+RC = TypeVar("RC", bound=RewardConfig, default=RewardConfig)
+
+
+class Reward(Part[RC]):
+    """Scores completions, with TRL's signature."""
+
+    Config: ClassVar[type[PartConfig]] = RewardConfig
+
+    @abstractmethod
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
+    ) -> list[float | None]:
+        """One value a completion; None = does not apply.
+
+        Chat prompts and completions are message lists.
+        `columns` holds `completion_ids` and every column of the task, one entry a completion.
+        """
+
+    def counts(self) -> dict[str, int]:
+        """What happened since the last call ("errors", "timeouts", "lost"), then forgotten."""
+        return {}
+
+    def close(self) -> None:
+        """Release workers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskData:
+    """A task's problems.
+
+    Rows with a `prompt` (text or messages) and further columns for the rewards.
+    """
+
+    train: Sequence[Mapping[str, Any]]
+    eval: Sequence[Mapping[str, Any]]
+
+
+class TaskConfig(PartConfig):
+    """Fields every task has."""
+
+    overlong: Literal["error", "drop"] = "error"
+    """What happens to a problem whose prompt is longer than rollout.max_prompt_length."""
+
+
+TC = TypeVar("TC", bound=TaskConfig, default=TaskConfig)
+
+
+class Task(Part[TC]):
+    """A source of problems, with held-out ones for evaluation."""
+
+    Config: ClassVar[type[PartConfig]] = TaskConfig
+    default_rewards: ClassVar[tuple[str, ...]] = ()
+    """Registered rewards used when the configuration names none and the task has no scorer of its
+    own."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded model can answer it."""
+        return False
+
+    @abstractmethod
+    def load(self, seed: int) -> TaskData:
+        """Read or make the rows. Deterministic in the config and the seed."""
+
+    def score(self, completion: str, row: Mapping[str, Any]) -> float:
+        """The task's own reward of a completion; only where `scores` is true."""
+        raise TypeError(f"{type(self).__name__} has no scorer of its own")
+
+    scores: ClassVar[bool] = False
+
+
+class Tracker(Part[C]):
+    """Receives metrics."""
+
+    @abstractmethod
+    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
+        """Begin, or continue the run `run_id`; return the id to continue with later, if any."""
+
+    @abstractmethod
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One training step or one evaluation."""
+
+    def message(self, text: str) -> None:
+        """A line for the reader."""
+
+    def close(self, *, failed: bool) -> None:
+        """End the run."""

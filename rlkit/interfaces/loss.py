@@ -1,0 +1,90 @@
+"""Losses and the corrections that weigh their terms."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import TypeVar
+
+from rlkit.batch import (
+    Corrected,
+    LossBatch,
+    LossOutput,
+    PolicyTerms,
+    Term,
+)
+from rlkit.interfaces.part import C, Part, PartConfig
+from rlkit.ops import (
+    Aggregation,
+    masked_ratio,
+)
+
+
+class LossConfig(PartConfig):
+    """Fields every policy loss has."""
+
+    aggregation: Aggregation = "token-mean"
+    """How per-token terms become one number (verl's names), normalised over the whole minibatch."""
+    norm_length: Annotated[int, Field(ge=1)] | None = None
+    """Constant length of seq-mean-token-sum-norm; null = rollout.max_completion_length."""
+    log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
+    """Log-ratios are clamped to [-c, c] before exp, with zero gradient outside; null = no clamp."""
+    count_empty_rows: bool = False
+    """Whether responses without a valid token count in the denominators of sequence means."""
+
+
+LC = TypeVar("LC", bound=LossConfig, default=LossConfig)
+
+
+class PolicyLoss(Part[LC]):
+    """Maps the policy's log-probs and a batch to the terms a step minimises.
+
+    `needs` names what is read besides the log-probs: "behavior", "prox", "entropy",
+    "anchor:<name>". Only the forwards named there are computed. `scope` says which rows must be
+    seen together: "token" (each row alone), "group" or "minibatch" (batch-wide statistics of the
+    policy's log-probs).
+    """
+
+    Config: ClassVar[type[PartConfig]] = LossConfig
+    scope: ClassVar[Literal["token", "group", "minibatch"]] = "token"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    accepts_expert: ClassVar[bool] = False
+    advantages: ClassVar[tuple[str, ...]] = ()
+    """Advantage parts the method is defined with, where its baseline is its own; another one is
+    warned of at the start of a run. Empty = any."""
+
+    @abstractmethod
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """The loss's terms and unreduced metrics for these rows."""
+
+    def ratio(self, logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+        """exp(logp - other) [B, T], clamped by `log_ratio_clamp`, 1 at masked positions."""
+        return masked_ratio(logp, other, mask, self.config.log_ratio_clamp)
+
+
+class Correction(Part[C]):
+    """A detached weight or mask on the policy terms (truncated importance sampling, filters).
+
+    Corrections are applied in list order.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Literal["token", "group", "minibatch"]] = "token"
+    """Which rows must be seen together, as for a loss. A mask that depends on the policy's
+    log-probs needs "minibatch", since it changes the counts of the aggregation."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        """The batch, possibly with a smaller mask, and the weight of each token.
+
+        `policy` is detached. By default neither changes.
+        """
+        return Corrected(batch=batch, weight=torch.ones_like(policy.logp))
+
+    def terms(self, policy: PolicyTerms, batch: LossBatch) -> Sequence[Term]:
+        """Terms to add to the loss; none by default. `policy` is differentiable here."""
+        return ()

@@ -1,0 +1,59 @@
+"""When a run changes: replay, passes, rebirths, and values of fields."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from rlkit.interfaces.part import C, Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the run is, before step `step` begins."""
+
+    step: int
+    steps: int
+    rollouts: int
+    metrics: Mapping[str, float]
+    """The previous step's metrics."""
+    eval: Mapping[str, float]
+    """The latest evaluation."""
+    eval_step: int = 0
+    """The step after which it was made; 0 = before training."""
+
+
+Event = Literal["rebase", "clear_buffer", "reset_optimizer"]
+
+
+EVENTS: frozenset[str] = frozenset(get_args(Event))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """How a step is run: with replay or not, how many passes, and what happens before it."""
+
+    name: str
+    replay: bool = True
+    updates_per_batch: int | None = None
+    """None = train.updates_per_batch."""
+    events: frozenset[Event] = frozenset()
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Config fields to set from now on, by dotted name ("anchor.beta")."""
+
+
+class ReincarnationSchedule(Part[C]):
+    """Decides each step's phase."""
+
+    @abstractmethod
+    def phase(self, progress: Progress) -> Phase:
+        """The phase of step `progress.step`. Events fire in the step whose phase names them."""
+
+    def fields(self) -> Mapping[str, Sequence[float]]:
+        """The config fields its phases set, by dotted name, each with its extreme values.
+
+        They are checked before the run starts; none by default.
+        """
+        return {}

@@ -1,0 +1,1 @@
+"""What learns: the policy, the critic, adapters, and how a model is loaded."""

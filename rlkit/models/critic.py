@@ -1,0 +1,45 @@
+"""A value function: a linear head on a copy of the policy's backbone."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.models.lora import has_adapter
+from rlkit.models.tokens import Tokens, computing_in
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Critic(nn.Module):
+    """V(s_t) of each response token: the value of the state before it, from its last hidden state.
+
+    The backbone starts as the policy's, the head at zero, so every value starts at 0.
+    """
+
+    def __init__(self, policy_model: PreTrainedModel, autocast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.autocast = autocast
+        model: Any = policy_model
+        whole = model.get_base_model() if has_adapter(model) else model
+        self.backbone = copy.deepcopy(whole.base_model)
+        self.backbone.requires_grad_(True)
+        self.head = nn.Linear(policy_model.config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.head.to(device=policy_model.device, dtype=torch.float32)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """[B, T] float32; zeros where padded."""
+        device = self.head.weight.device
+        inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(device).items()}
+        length = tokens.response_ids.shape[1]
+        with computing_in(self.autocast, device):
+            hidden = self.backbone(**inputs, use_cache=False).last_hidden_state[:, -length:]
+        values: Tensor = self.head(hidden.float()).squeeze(-1)
+        real = torch.arange(length, device=device) < tokens.response_lengths.to(device)[:, None]
+        return torch.where(real, values, 0.0)

@@ -1,0 +1,105 @@
+"""A policy from a Hugging Face name, a folder, or a GGUF file."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlkit.config.run import ModelConfig
+from rlkit.errors import UserError
+from rlkit.models.lora import (
+    add_adapter,
+    load_adapter,
+    plain_model,
+)
+
+if (
+    TYPE_CHECKING
+):  # transformers takes seconds to import, which a wrong configuration need not wait for
+    from transformers import PreTrainedModel
+
+
+from rlkit.models.policy import Policy
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises UserError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"model.device={name}, but this machine has no CUDA device; "
+            "set model.device=cpu or auto"
+        )
+    index = torch.device(name).index or 0
+    if name.startswith("cuda") and index >= torch.cuda.device_count():
+        raise UserError(
+            f"model.device={name}, but there are only {torch.cuda.device_count()} CUDA devices"
+        )
+    return torch.device(name)
+
+
+def load_policy(
+    config: ModelConfig, folder: str | Path, temperature: float, adapter: Path | None = None
+) -> Policy:
+    """The model and tokenizer of a Hugging Face name, a folder, or a `.gguf` file.
+
+    A `.gguf` file may also be `pkg://package/file.gguf`. With model.lora.r the model gets adapters,
+    those of the folder `adapter` if there is one.
+    Raises UserError when it cannot be found.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    source = _resolve_package(str(folder))
+    arguments: dict[str, Any] = {}
+    if source.endswith(".gguf"):
+        if not Path(source).is_file():
+            raise UserError(f"model.name={config.name}: the file {source} does not exist")
+        arguments["gguf_file"] = Path(source).name
+        source = str(Path(source).parent)
+    elif Path(source).is_dir() and not list(Path(source).glob("*config.json")):
+        raise UserError(f"model.name={config.name} is no model folder: it has no config.json")
+    device = resolve_device(config.device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attn_implementation,
+            trust_remote_code=False,
+            **arguments,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
+    if arguments:  # a de-quantised model refuses save_pretrained
+        model = plain_model(model, model.state_dict())
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"model.name={config.name}: its tokenizer has no end-of-sequence token")
+    if config.lora.r > 0:
+        model = load_adapter(model, adapter) if adapter else add_adapter(model, config.lora)
+    placed: PreTrainedModel = model
+    torch.nn.Module.to(placed, device)
+    placed.train(
+        config.gradient_checkpointing
+    )  # transformers checkpoints activations in training mode only
+    if config.gradient_checkpointing:
+        placed.gradient_checkpointing_enable()
+    policy = Policy(placed, tokenizer, temperature)
+    policy.autocast = getattr(torch, config.autocast) if config.autocast else None
+    return policy
+
+
+def _resolve_package(name: str) -> str:
+    if not name.startswith("pkg://"):
+        return name
+    package, _, inner = name.removeprefix("pkg://").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"model.name={name}: the Python package '{package}' is not installed")
+    return str(Path(spec.submodule_search_locations[0]) / inner)

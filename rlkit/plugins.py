@@ -1,0 +1,121 @@
+"""Where parts come from: the packages beside `rlkit`, entry points, modules and files of a user.
+
+Configurations can import code: run only those you trust.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from functools import cache
+from pathlib import Path
+from traceback import extract_tb
+from types import ModuleType
+
+from rlkit.errors import UserError
+
+KINDS = (
+    "loss",
+    "correction",
+    "advantage",
+    "buffer",
+    "anchor",
+    "schedule",
+    "reward",
+    "task",
+    "rollout",
+    "tracker",
+)
+"""Kinds of parts; the registry has a table of each."""
+SINGLE = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
+"""Kinds of which a run has exactly one part."""
+LISTS = ("correction", "reward", "tracker")
+"""Kinds of which a run has any number of parts."""
+PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")
+
+
+CORE_PACKAGES = ("rlkit.rewards", "rlkit.tasks", "rlkit.rollout", "rlkit.trackers")
+
+
+def import_plugin(name: str) -> ModuleType:
+    """Import a user's module by dotted name or by file path.
+
+    Raises UserError when it is not there, or with the place and the error of a module that fails.
+    """
+    try:
+        return _import_file(name) if name.endswith(".py") else _import_module(name)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"plugin {name} cannot be imported: {type(error).__name__}: {error}{_place(error)}; "
+            "RLKIT_DEBUG=1 shows the traceback"
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """The line of a module that raised, " (file.py, line 3)"; a SyntaxError says its own."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
+    if isinstance(error, SyntaxError) or not frames:
+        return ""
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def _import_module(name: str) -> ModuleType:
+    if not name:
+        raise UserError("a part of your own is given as ./file.py:Class or package.module:Class")
+    sys.path.insert(0, "") if "" not in sys.path else None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise UserError(
+                f"plugin '{name}' cannot be imported: "
+                f"no module named '{error.name}' here or in the environment"
+            ) from None
+        raise
+
+
+def _import_file(name: str) -> ModuleType:
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise UserError(f"plugin file {name} does not exist")
+    module_name = f"rlkit_plugin_{path.stem}"
+    loaded = sys.modules.get(module_name)
+    if loaded is not None and loaded.__file__ == str(path):
+        return loaded
+    if loaded is not None:
+        raise UserError(
+            f"two plugin files are called {path.name}: {loaded.__file__} and {path}; rename one"
+        )
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+@cache
+def load_parts() -> None:
+    """Import every built-in part and every installed plug-in, once."""
+    home = Path(__file__).resolve().parent.parent
+    for package_name in (*PART_PACKAGES, *CORE_PACKAGES):
+        package = importlib.import_module(package_name)
+        found = Path(package.__file__ or "").resolve().parent
+        if package_name in PART_PACKAGES and found.parent != home:
+            raise ImportError(
+                f"rlkit's own package '{package_name}' is shadowed: "
+                f"found {found}, expected {home / package_name}"
+            )
+        for module in pkgutil.walk_packages(package.__path__, package_name + "."):
+            importlib.import_module(module.name)
+    for point in importlib.metadata.entry_points(group="rlkit.plugins"):
+        point.load()

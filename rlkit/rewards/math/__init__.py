@@ -1,0 +1,1 @@
+"""The math reward: typed answers, compared exactly."""

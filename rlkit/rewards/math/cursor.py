@@ -1,0 +1,46 @@
+"""A position in a list of tokens, with the steps that a parser takes."""
+
+from __future__ import annotations
+
+from rlkit.rewards.math.tokens import Unread
+
+
+class Cursor:
+    """Tokens and the place of the next one."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.at = 0
+
+    @property
+    def next(self) -> str:
+        """The next token; "" at the end."""
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def take(self, *wanted: str) -> bool:
+        """Step over the next token if it is one of these."""
+        found = self.next in wanted and self.at < len(self.tokens)
+        self.at += found
+        return found
+
+    def expect(self, token: str) -> None:
+        """Step over this token. Raises Unread when another one stands here."""
+        if not self.take(token):
+            raise Unread(f"{token} expected")
+
+    def take_group(self, token: str) -> bool:
+        """Step over {token}."""
+        found = self.tokens[self.at : self.at + 3] == ["{", token, "}"]
+        self.at += 3 * found
+        return found
+
+    def raw(self) -> str:
+        """The tokens of a group or the next one, unread."""
+        if not self.take("{"):
+            self.at += 1
+            return self.tokens[self.at - 1] if self.at <= len(self.tokens) else ""
+        start, depth = self.at, 1
+        while depth and self.next:
+            depth += (self.next == "{") - (self.next == "}")
+            self.at += 1
+        return " ".join(self.tokens[start : self.at - 1]).replace("\\text:", "")

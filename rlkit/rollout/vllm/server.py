@@ -1,0 +1,92 @@
+"""Sampling with vLLM servers that someone else started."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from rlkit.batch import Request
+from rlkit.interfaces import PartConfig
+from rlkit.models.policy import Policy
+from rlkit.registry import register
+from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
+from rlkit.rollout.vllm.client import Server
+from rlkit.rollout.vllm.dispatch import Dispatch, on_each
+from rlkit.rollout.vllm.probe import Probe
+from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig, by_request, generation
+from rlkit.rollout.weights import write_weights
+
+
+class VLLMServerConfig(VLLMSamplingConfig):
+    """Settings of vLLM servers."""
+
+    addresses: Annotated[tuple[str, ...], Field(min_length=1)] = ("http://127.0.0.1:8000",)
+    """Where they listen; `python -m rlkit.serve` starts one. Whoever can reach a server controls
+    it, so keep them on this machine or on a network of your own. A key in the environment variable
+    VLLM_API_KEY is passed on."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Responses under way at one server."""
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds a server may take for a response, or for taking the weights."""
+    tries: Annotated[int, Field(ge=1)] = 3
+    """How often a server is asked before it is dropped for the rest of the run."""
+    backoff_s: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds before it is asked again; they double each time."""
+    sync_dir: str | None = None
+    """The folder through which they get the weights, which they must see under the same name; null
+    = the temporary folder of this machine."""
+
+
+@register("rollout", "vllm_server")
+class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
+    """One or several vLLM servers; behaviour log-probs are theirs.
+
+    A server that dies, hangs, is late or answers with an error is asked again and then dropped; the
+    others take over its responses. A run stops when none is left. Every sync is proved by a probe
+    on each server. Status: our choice.
+    """
+
+    Config: ClassVar[type[PartConfig]] = VLLMServerConfig
+    placement = "first"
+
+    def start(self, policy: Policy, seed: int) -> None:
+        """Give the servers the policy's weights."""
+        c = self.config
+        self.policy, self.asker = policy, Asker.of(policy, seed)
+        self.probe = Probe(policy, c, self.asker)
+        self.servers = [
+            Server(address, timeout=c.timeout_s, tries=c.tries, backoff=c.backoff_s)
+            for address in dict.fromkeys(c.addresses)
+        ]
+        self.sync(1)
+
+    def sync(self, step: int) -> None:
+        """Hand over the policy's weights through a folder and prove that they arrived."""
+        self.probe.score()
+
+        def take(server: Server) -> None:
+            server.take(folder, self.config.temperature, step)
+            logp, stale = server.score(self.probe.ids), float(server.worker("rlkit_stale_head"))
+            self.probe.check(logp, stale, f"vLLM server {server.address}", step)
+
+        with tempfile.TemporaryDirectory(prefix="rlkit-sync-", dir=self.config.sync_dir) as folder:
+            write_weights(self.policy, folder)
+            on_each(self.servers, take)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        stream: Stream,
+        *,
+        greedy: bool = False,
+        part: slice = ALL,
+    ) -> list[list[Generation]]:
+        """Responses to each request, in order."""
+        on_each(self.servers, Server.expect)
+        jobs = self.asker.jobs(requests, self.config, stream, greedy=greedy, part=part)
+        answers = Dispatch(jobs).run(self.servers, self.config.concurrency)
+        flat = [generation(a, self.config, greedy=greedy) for a in answers]
+        return by_request(flat, requests[part])

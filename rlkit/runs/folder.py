@@ -1,0 +1,192 @@
+"""A run's folder: what is written where, and what a resumed run finds."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from rlkit.errors import UserError
+from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
+
+
+def write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
+    """Write or append text. Raises UserError where the system refuses (a full disk)."""
+    try:
+        with path.open(mode) as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}; make room and go on with resume=auto"
+        ) from error
+
+
+def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+
+class RunFolder:
+    """`<output_dir>` and what is in it.
+
+    config.yaml, overrides, components.json, metrics.jsonl, completions/ and checkpoint-N/.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path = path
+        self.writes = writes
+        """Whether this process writes; of several the first alone does."""
+        self.metrics = path / "metrics.jsonl"
+        self.notes: list[str] = []
+        """What the user should know of how the folder was found."""
+        self._lock: int | None = None
+
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.metrics.exists() or bool(list_checkpoints(self.path))
+
+    def lock(self) -> None:
+        """Hold the folder for this process until it ends. Raises UserError where another one does.
+
+        The system gives the lock back when the process dies, however it dies.
+        """
+        if self._lock is not None or not self.writes:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(f"output_dir={self.path} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise UserError(
+                f"another run is at work in {self.path}; wait for it or choose another output_dir"
+            ) from None
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Let others have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def find_checkpoint(self, resume: str) -> Path | None:
+        """The checkpoint to continue from, if any.
+
+        Raises UserError where `resume` forbids or finds none.
+        """
+        if self.path.is_dir():
+            self.lock()
+        if resume == "never":
+            if self.holds_run():
+                raise UserError(
+                    f"{self.path} already holds a run; "
+                    "continue it with resume=auto or choose another output_dir"
+                )
+            return None
+        if resume == "auto":
+            return self._newest_whole()
+        path = Path(resume)
+        if not path.is_dir():
+            raise UserError(
+                f"resume={resume}: there is no such folder; use never, auto or a checkpoint folder"
+            )
+        inside = list_checkpoints(path)
+        checkpoint = inside[-1] if inside else path
+        checkpoint_step(checkpoint)
+        if self.holds_run() and checkpoint.resolve().parent != self.path.resolve():
+            raise UserError(
+                f"{self.path} already holds another run; continue {checkpoint} in an output_dir of "
+                "its own"
+            )
+        return checkpoint
+
+    def _newest_whole(self) -> Path | None:
+        """The newest checkpoint whose files are what it lists; the damaged ones are noted."""
+        found = list_checkpoints(self.path)
+        for checkpoint in reversed(found):
+            try:
+                checkpoint_step(checkpoint)
+            except UserError as error:
+                self.notes.append(f"{error}.")
+                continue
+            if self.notes:
+                self.notes.append(f"Going on from {checkpoint}.")
+            return checkpoint
+        if found:
+            raise UserError(
+                f"no checkpoint in {self.path} is whole ({self.notes[0].rstrip('.')}); start again "
+                "in another output_dir"
+            )
+        return None
+
+    def open(
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        components: Mapping[str, Any],
+        step: int,
+    ) -> None:
+        """Create the folder, describe the run in it, cut the metrics to the checkpoint's step."""
+        if not self.writes:
+            return
+        self.lock()
+        remove_leftovers(self.path)
+        (self.path / "completions").mkdir(parents=True, exist_ok=True)
+        (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
+        (self.path / "components.json").write_text(json.dumps(components, indent=1))
+        kept: list[str] = []
+        if step > 0 and self.metrics.exists():
+            for line in self.metrics.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    break
+                if record["step"] <= step:
+                    kept.append(line)
+        cut = self.metrics.with_suffix(".tmp")
+        cut.write_text("".join(f"{line}\n" for line in kept))
+        cut.replace(self.metrics)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one object to metrics.jsonl."""
+        if self.writes:
+            write(self.metrics, json.dumps({"step": step, **metrics}) + "\n", "a")
+
+    def first_and_last(self, key: str) -> tuple[float, float]:
+        """The first and the last logged value of a metric."""
+        records = [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        values = [record[key] for record in records if key in record]
+        return values[0], values[-1]
+
+    def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the responses a step trained on."""
+        if self.writes:
+            write(self.path / "completions" / f"step-{step}.jsonl", as_lines(rows))
+
+    def write_nonfinite(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Write the responses of updates that were skipped."""
+        path = self.path / "nonfinite" / f"step-{step}.jsonl"
+        if self.writes:
+            path.parent.mkdir(exist_ok=True)
+            write(path, as_lines(rows))
+        return path
+
+    def tracker_ids(self) -> dict[str, str]:
+        """The ids under which trackers continue this run."""
+        path = self.path / "trackers.json"
+        ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        return ids
+
+    def save_tracker_ids(self, ids: Mapping[str, str]) -> None:
+        """Remember them."""
+        if ids and self.writes:
+            (self.path / "trackers.json").write_text(json.dumps(ids))

@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM: the first finishes the step and saves, the second stops at once."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from rlkit.config.overrides import key_of
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether somebody asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        """Whether to stop after this step."""
+        return self.asked
+
+
+@contextmanager
+def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generator[None]:
+    """While it lasts, signals ask the run to stop; a second one raises KeyboardInterrupt.
+
+    Outside the main thread, which alone receives signals, nothing changes.
+    """
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+        say("Stopping after this step, with a checkpoint. Once more (Ctrl-C) stops at once.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def resume_command(overrides: Sequence[str], output_dir: str, processes: int = 1) -> str:
+    """The command line that goes on with a run."""
+    kept = [o for o in overrides if key_of(o) not in ("output_dir", "resume")]
+    arguments = [*kept, f"output_dir={output_dir}", "resume=auto"]
+    launch = f"(launched with {processes} processes, as before)" if processes > 1 else "python"
+    return f"{launch} -m rlkit.run " + " ".join(map(shlex.quote, arguments))

@@ -1,0 +1,72 @@
+"""Evaluation on held-out problems: sampled pass@k and greedy accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+from rlkit.batch import Prompt, Request
+from rlkit.config.run import EvalConfig
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.training.collect import score
+
+FULL_MARKS = 1.0 - 1e-6
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Unbiased estimator of the chance that one of k samples is right.
+
+    It is 1 - C(n - c, k) / C(n, k) for c right ones among n samples (arXiv:2107.03374).
+    """
+    return 1.0 - comb(samples - correct, k) / comb(samples, k)
+
+
+class Evaluator:
+    """Answers a fixed set of held-out problems.
+
+    A response is right when the first reward gives it 1 or more.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        rewards: RewardSet,
+        engine: RolloutEngine[Any],
+        tokenizer: Any,
+        config: EvalConfig,
+    ) -> None:
+        self.prompts = prompts[: config.problems]
+        self.rewards = rewards
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.config = config
+
+    def run(self, step: int) -> dict[str, float]:
+        """eval/pass@1, eval/pass@<k> where k > 1, and eval/greedy."""
+        n, k = self.config.samples, self.config.k
+        sampled = self.engine.generate(
+            [Request(prompt=p, n=n) for p in self.prompts], ("eval", step, 0)
+        )
+        greedy = self.engine.generate(
+            [Request(prompt=p, n=1) for p in self.prompts], ("eval-greedy", step, 0), greedy=True
+        )
+        right = [sum(marks) for marks in self._marks(sampled)]
+        metrics = {"eval/pass@1": sum(right) / (n * len(right))}
+        if k > 1:
+            metrics[f"eval/pass@{k}"] = sum(pass_at_k(n, c, k) for c in right) / len(right)
+        metrics["eval/greedy"] = sum(marks[0] for marks in self._marks(greedy)) / len(right)
+        return metrics
+
+    def _marks(self, answers: Sequence[Sequence[Generation]]) -> list[list[bool]]:
+        prompts = [p for p, group in zip(self.prompts, answers, strict=True) for _ in group]
+        result = score(
+            self.rewards, prompts, [g for group in answers for g in group], self.tokenizer
+        )
+        first = next(iter(result.components.values()))
+        flat = iter(first)
+        return [
+            [(value := next(flat)) is not None and value >= FULL_MARKS for _ in group]
+            for group in answers
+        ]

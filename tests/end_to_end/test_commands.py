@@ -1,0 +1,185 @@
+"""The small commands, and every command line the README shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rlkit.plugins import KINDS
+from rlkit.registry import entry, names
+from tests.certain import HALF
+from tests.cli import ROOT, SMALL, command, run
+
+README = (ROOT / "README.md").read_text()
+BROKEN = """
+from rlkit.batch import LossOutput, Term
+from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.registry import register
+
+
+@register("loss", "leaky")
+class Leaky(PolicyLoss):
+    Config = LossConfig
+
+    def __call__(self, policy, batch):
+        value = -(policy.logp - batch.behavior_logp).sum() * batch.advantage
+        return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
+"""
+
+
+def rlkit(*args: str, cwd: Path) -> tuple[int, str, str]:
+    result = command("rlkit.__main__", *args, cwd=cwd)
+    return result.status, result.out, result.err
+
+
+def test_list_shows_every_name(tmp_path: Path) -> None:
+    assert rlkit("list", "loss", cwd=tmp_path)[1].split() == names("loss")
+    out = rlkit("list", cwd=tmp_path)[1]
+    assert all(name in out for kind in KINDS for name in names(kind))
+    status, _, err = rlkit("list", "los", cwd=tmp_path)
+    assert status == 2 and "Did you mean 'loss'?" in err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_show_documents_every_setting_of_every_part(kind: str, tmp_path: Path) -> None:
+    for name in names(kind):
+        status, out, _ = rlkit("show", kind, name, cwd=tmp_path)
+        assert status == 0
+        for field in entry(kind, name).config.model_fields:
+            assert re.search(rf"\.{field} = .+\(.+\)\n    \S", out), (name, field)
+
+
+def test_check_passes_the_example_and_says_what_a_broken_part_breaks(tmp_path: Path) -> None:
+    status, out, err = rlkit("check", str(ROOT / "examples/my_parts.py") + ":MyLoss", cwd=tmp_path)
+    assert status == 0 and out.count("ok  ") >= 8, err
+    (tmp_path / "broken.py").write_text(BROKEN)
+    status, _, err = rlkit("check", "./broken.py:Leaky", cwd=tmp_path)
+    assert status == 2 and err.startswith("rlkit: ./broken.py:Leaky breaks the contract of a loss:")
+    assert len(err.splitlines()) == 1
+
+
+def test_eval_of_a_checkpoint_and_reports_of_runs(tmp_path: Path) -> None:
+    """2 of 4 samples succeed: pass@2 is 1 - 1/6. The greedy response is a prompt's first, which
+    does not."""
+    for seed in (0, 1):
+        result = run(*SMALL, f"seed={seed}", "train.steps=1", f"output_dir=run{seed}", cwd=tmp_path)
+        assert result.status == 0, result.err
+    status, out, err = rlkit(
+        *("eval", "run0/checkpoint-1", "task=arithmetic", "eval.problems=16", "eval.samples=4"),
+        *("eval.k=2", "rollout.max_completion_length=14", HALF),
+        cwd=tmp_path,
+    )
+    assert status == 0, err
+    figures = json.loads(out)
+    assert figures == pytest.approx({"eval/pass@1": 0.5, "eval/pass@2": 5 / 6, "eval/greedy": 0})
+    assert rlkit("report", "run0", cwd=tmp_path)[1].strip().endswith("report.html")
+    assert rlkit("report", "run0", "run1", "--out", "both.html", cwd=tmp_path)[0] == 0
+    assert (tmp_path / "both.html").stat().st_size > 1000
+    status, _, err = rlkit("report", "nothing", cwd=tmp_path)
+    assert status == 2 and len(err.splitlines()) == 1
+
+
+# a command, what the line must say
+WRONG = [
+    ("list los", "no kind of part called 'los' | 'loss'"),
+    ("show los ppo", "no kind of part called 'los' | 'loss'"),
+    ("show loss pppo", "no loss called 'pppo' | 'ppo' | rlkit list loss"),
+    ("show algorithm remix", "no kind of part called 'algorithm' | loss"),
+    ("show loss ./nothing.py:Loss", "./nothing.py does not exist"),
+    ("check nothing", "./file.py:Class"),
+    ("check ./nothing.py:Loss", "./nothing.py does not exist"),
+    ("check ./parts.py:Loos", "./parts.py:Loos does not exist | 'Loose'"),
+    ("check ./parts.py:Loose", "not registered | --kind"),
+    ("check ./parts.py:Loose --kind los", "no kind of part called 'los' | 'loss'"),
+    ("check ./parts.py:Loose --kind loss", "./parts.py:Loose is not a part"),
+    ("eval nothing.gguf", "nothing.gguf does not exist"),
+    ("eval /no/such/model", "/no/such/model cannot be loaded"),
+    ("eval embedded eval.problem=3", "eval.problem | 'eval.problems'"),
+    ("eval embedded eval.k=4", "eval.k=4 | eval.samples"),
+    ("eval embedded task=arithmatic", "task called 'arithmatic' | 'arithmetic'"),
+    ("report nothing", "nothing holds no run"),
+    ("report empty", "empty/metrics.jsonl is empty"),
+    ("report broken", "broken/metrics.jsonl | not JSON"),
+    ("report bare bare", "nothing to compare"),
+    ("report bare nothing", "nothing holds no run"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG, ids=[case[0] for case in WRONG])
+def test_a_wrong_command_is_one_line_and_writes_nothing(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "parts.py").write_text("class Loose:\n    pass\n")
+    for folder, text in {"empty": "", "broken": "{broken\n", "bare": '{"step": 1}\n'}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "metrics.jsonl").write_text(text)
+    env = {"PYTHONDONTWRITEBYTECODE": "1"}
+    before = sorted(tmp_path.rglob("*"))
+    result = command("rlkit.__main__", *line.split(), cwd=tmp_path, env=env)
+    assert result.status == 2, result.out
+    assert len(result.err.splitlines()) == 1 and result.err.startswith("rlkit: "), result.err
+    assert len(result.err) < 250
+    for words in said.split(" | "):
+        assert words in result.err, result.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# a command that is not complete or not known, what its last line must say
+UNREADABLE = [
+    ("", "required: command"),
+    ("lst", "'lst' (choose from 'list', 'show'"),
+    ("list loss ppo", "unrecognized arguments: ppo"),
+    ("show loss", "required: name"),
+    ("check", "required: path"),
+    ("eval", "required: checkpoint"),
+    ("eval embedded --fast", "unrecognized arguments: --fast"),
+    ("report", "required: folders"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), UNREADABLE, ids=[case[0] for case in UNREADABLE])
+def test_a_command_that_is_not_complete_says_what_is_wanted(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    status, out, err = rlkit(*line.split(), cwd=tmp_path)
+    assert status == 2 and out == ""
+    assert said in err and len(err.splitlines()) == 1 and err.startswith("rlkit: ")
+
+
+@pytest.mark.parametrize("line", ["--help", "list --help", "eval --help", "report --help"])
+def test_help_is_no_error(line: str, tmp_path: Path) -> None:
+    status, out, err = rlkit(*line.split(), cwd=tmp_path)
+    assert (status, err) == (0, "") and out.startswith("usage: rlkit")
+
+
+def readme_commands() -> list[str]:
+    lines = re.findall(r"^python -m rlkit\.run (.+)$", README, re.MULTILINE)
+    return [re.sub(r"\s+#.*", "", line) for line in lines]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_a_command_of_the_readme_composes(line: str, tmp_path: Path) -> None:
+    (tmp_path / "my_loss.py").write_text(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0])
+    line = re.sub(r"<[^>]+>", "some/model", line)
+    result = run(*shlex.split(line), "dry_run=true", "output_dir=out", cwd=tmp_path)
+    assert result.status == 0, result.err
+    assert not (tmp_path / "out").exists() or line.startswith("-m")
+
+
+def test_the_loss_of_the_readme_trains_and_keeps_the_contract(tmp_path: Path) -> None:
+    (tmp_path / "my_loss.py").write_text(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0])
+    result = run(
+        *SMALL,
+        "plugins=[./my_loss.py]",
+        "loss=my_loss",
+        "loss.cap=1.5",
+        "output_dir=o",
+        cwd=tmp_path,
+    )
+    assert result.status == 0, result.err
+    status, _, err = rlkit("check", "./my_loss.py:MyLoss", cwd=tmp_path)
+    assert status == 0, err

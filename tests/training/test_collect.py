@@ -1,0 +1,126 @@
+"""Demonstrations on their way from a request into a batch, through the real collector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+import rlkit
+from rlkit.batch import Demonstration, Request
+from rlkit.errors import UserError
+from rlkit.models.policy import Policy
+from rlkit.rewards.function import reward_class
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.source import OnDemand
+from rlkit.tasks.prompts import Prompts
+from rlkit.training.collect import Collected, Collector
+from rlkit.training.prepare import GREEDY, prepare
+from rlkit.training.references import Forwards
+from tests.tiny import make_policy
+from tests.training.test_update import ROWS, has_one, parts
+
+ONE = torch.tensor([3, 1])
+"""The text "1" and the end."""
+TWO = torch.tensor([4, 1])
+
+
+def collect(
+    policy: Policy, requests: Sequence[Request], advantage: str = "group_norm"
+) -> Collected:
+    engine = HFRollout(HFConfig(max_completion_length=6))
+    engine.start(policy, seed=0)
+    engine.sync(3)
+    part = rlkit.build("advantage", advantage)
+    supply = OnDemand(engine, greedy=part.needs_greedy)
+    rewards = RewardSet({"one": reward_class(has_one)()})
+    collector = Collector(supply, rewards, part, policy.tokenizer)
+    return collector.collect(lambda: requests, 3, first_id=70)
+
+
+def shown(number: int, ids: torch.Tensor, reward: float | None = None) -> Demonstration:
+    return Demonstration(number=number, response_ids=ids, reward=reward)
+
+
+def test_a_demonstration_joins_its_group_and_is_scored_like_a_response() -> None:
+    policy = make_policy()
+    prompts = Prompts("train", ROWS, policy.tokenizer)
+    made = collect(
+        policy,
+        [
+            Request(prompt=prompts[0], n=2, demonstrations=(shown(5, ONE), shown(6, TWO))),
+            Request(prompt=prompts[1], n=3),
+        ],
+    )
+    group, other = made.groups
+    assert [s.sample_id for s in group.samples] == [70, 71, -5, -6]
+    assert [s.sample_id for s in other.samples] == [72, 73, 74]
+    assert [s.source for s in group.samples] == ["policy", "policy", "expert", "expert"]
+    right, wrong = group.samples[2:]
+    assert (right.reward, wrong.reward) == (1.0, 0.0)
+    assert right.rewards == {"one": 1.0}
+    assert torch.equal(right.response_ids, ONE) and right.loss_mask.all()
+    assert right.behavior_logp.tolist() == [0, 0] and right.policy_version.tolist() == [3, 3]
+
+
+def test_a_given_reward_is_not_scored() -> None:
+    policy = make_policy()
+    prompt = Prompts("train", ROWS, policy.tokenizer)[0]
+    made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, TWO, 0.5),))])
+    assert made.groups[0].samples[-1].reward == 0.5
+    assert len(made.rewards) == 2
+
+
+def test_demonstrations_are_no_rollouts_and_enter_no_figure() -> None:
+    policy = make_policy()
+    prompts = Prompts("train", ROWS, policy.tokenizer)
+    plain = collect(policy, [Request(prompt=prompts[0], n=2)])
+    joined = collect(policy, [Request(prompt=prompts[0], n=2, demonstrations=(shown(5, ONE),))])
+    assert joined.rollouts == 2
+    assert joined.metrics() == plain.metrics()
+
+
+def test_a_group_of_one_demonstration_needs_no_generation_and_no_company() -> None:
+    """group_norm asks for two responses a group; a demonstration alone is not compared."""
+    policy = make_policy()
+    prompts = Prompts("train", ROWS, policy.tokenizer)
+    made = collect(policy, [Request(prompt=prompts[0], n=0, demonstrations=(shown(5, ONE, 1.0),))])
+    assert [s.sample_id for s in made.groups[0].samples] == [-5]
+    assert made.rollouts == 0
+    assert "reward/mean" not in made.metrics(), "nothing was generated"
+
+
+def test_greedy_rewards_go_to_groups_with_new_responses() -> None:
+    policy = make_policy()
+    prompts = Prompts("train", ROWS, policy.tokenizer)
+    made = collect(
+        policy,
+        [
+            Request(prompt=prompts[0], n=0, demonstrations=(shown(5, ONE, 1.0),)),
+            Request(prompt=prompts[1], n=2, demonstrations=(shown(6, ONE),)),
+        ],
+        advantage="remax",
+    )
+    assert [[GREEDY in s.extras for s in g.samples] for g in made.groups] == [[False], [True] * 3]
+
+
+def test_a_batch_marks_demonstrations_and_computes_their_log_probs() -> None:
+    policy = make_policy()
+    prompt = Prompts("train", ROWS, policy.tokenizer)[0]
+    made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))])
+    chosen = parts("luffy")
+    batch = prepare(made.groups, 3, chosen, policy, None, Forwards(budget=64, exact=True)).loss
+    assert batch.expert.tolist() == [False, False, True]
+    assert batch.age.tolist() == [0, 0, 0]
+    assert (batch.prox_logp[2, :2] < 0).all(), "the policy's own, not the zeros stored with it"
+    assert torch.equal(batch.prox_logp[:2], batch.behavior_logp[:2])
+
+
+def test_a_loss_that_cannot_use_them_says_so() -> None:
+    policy = make_policy()
+    prompt = Prompts("train", ROWS, policy.tokenizer)[0]
+    made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))])
+    with pytest.raises(UserError, match="demonstrations"):
+        prepare(made.groups, 3, parts("remix"), policy, None, Forwards(budget=64, exact=True))

@@ -1,0 +1,308 @@
+"""The loss of a minibatch is the same number, with the same gradient, however its rows are
+split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.errors import UserError
+from rlkit.interfaces import AnchorConfig, AnchorPolicy, Correction, LossConfig, PolicyLoss
+from rlkit.training.objective import Objective, loss_value
+
+AGGREGATIONS = [
+    "token-mean",
+    "token-sum",
+    "seq-mean-token-mean",
+    "seq-mean-token-sum",
+    "seq-mean-token-sum-norm",
+]
+
+
+class Surrogate(PolicyLoss):
+    """-ratio * advantage, per token."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        ratio = self.ratio(policy.logp, batch.behavior_logp, batch.mask)
+        terms = [Term(name="policy", value=-ratio * batch.advantage, mask=batch.mask)]
+        if "entropy" in self.needs:
+            entropy = Term(name="entropy", value=-policy.entropy, mask=batch.mask, weight=0.3)
+            terms.append(entropy)
+        return LossOutput(terms=terms, metrics={"ratio_mean": ratio, "ratio_max": ratio})
+
+
+class Whole(Surrogate):
+    """A ratio centred on the minibatch's own mean: no row can be computed alone."""
+
+    scope = "minibatch"
+    needs = frozenset({"entropy"})
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        delta = torch.where(batch.mask, policy.logp - batch.behavior_logp, 0.0)
+        centred = delta - delta.sum() / batch.mask.sum()
+        value = -(centred.exp() * batch.advantage) - policy.entropy
+        return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
+
+
+class Sequence(PolicyLoss):
+    """One value a response."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        delta = torch.where(batch.mask, policy.logp - batch.behavior_logp, 0.0)
+        value = -delta.sum(-1) * batch.advantage[:, 0]
+        return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
+
+
+class ToBase(AnchorPolicy):
+    """Holds the policy to one reference."""
+
+    def weights(self, step: int) -> Mapping[str, float]:
+        return {"base": 1.0}
+
+    def reference(self, name: str) -> None:
+        return None
+
+    def rebase(self, policy: Any) -> None:
+        pass
+
+
+class Halve(Correction):
+    """Weight one half."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        return Corrected(batch=batch, weight=torch.full_like(batch.behavior_logp, 0.5))
+
+
+class DropFirst(Correction):
+    """Row 0 leaves the mask."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        mask = batch.mask.clone()
+        mask[0] = False
+        kept = replace(batch, mask=mask)
+        return Corrected(batch=kept, weight=torch.ones_like(batch.behavior_logp))
+
+
+def make_batch(rows: int = 7, length: int = 5, seed: int = 0) -> tuple[Tensor, LossBatch]:
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    lengths = torch.randint(1, length + 1, (rows,), generator=g)
+    lengths[2] = 0
+    batch = LossBatch(
+        mask=torch.arange(length) < lengths[:, None],
+        advantage=draw(rows, 1).expand(rows, length).clone(),
+        behavior_logp=draw(rows, length) - 2,
+        prox_logp=draw(rows, length) - 2,
+        anchor_logp={"base": draw(rows, length) - 2},
+        reward=draw(rows),
+        group=torch.arange(rows) // 2,
+        age=torch.arange(rows) % 3,
+        expert=torch.zeros(rows, dtype=torch.bool),
+        truncated=torch.zeros(rows, dtype=torch.bool),
+    )
+    return draw(rows, length) - 2, batch
+
+
+def gradient(
+    loss: PolicyLoss, splits: list[list[int]], anchor: AnchorPolicy | None = None
+) -> tuple[Tensor, float, Objective]:
+    logp, batch = make_batch()
+    theta = logp.clone().requires_grad_()
+    objective = Objective(loss, anchor=anchor, max_completion_length=9)
+
+    def forward(rows: Tensor) -> PolicyTerms:
+        return PolicyTerms(logp=theta[rows] * 1.0, entropy=theta[rows] ** 2)
+
+    value = objective.backward(forward, batch, [torch.tensor(s) for s in splits])
+    assert theta.grad is not None
+    return theta.grad, value, objective
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("cls", [Surrogate, Whole, Sequence])
+@pytest.mark.parametrize("with_anchor", [False, True])
+@pytest.mark.parametrize("count_empty", [False, True])
+def test_any_split_gives_the_same_gradient_value_and_metrics(
+    aggregation: Any, cls: type[PolicyLoss], with_anchor: bool, count_empty: bool
+) -> None:
+    def run(splits: list[list[int]]) -> tuple[Tensor, float, Objective]:
+        anchor = ToBase(AnchorConfig(beta=0.1)) if with_anchor else None
+        return gradient(
+            cls(LossConfig(aggregation=aggregation, count_empty_rows=count_empty)), splits, anchor
+        )
+
+    expected, value, whole = run([[0, 1, 2, 3, 4, 5, 6]])
+    for splits in ([[0], [1], [2], [3], [4], [5], [6]], [[6, 2, 4], [0], [5, 1, 3]]):
+        found, part, objective = run(splits)
+        assert (found - expected).abs().max() <= 1e-9
+        assert abs(part - value) <= 1e-9
+        assert objective.metrics.means() == pytest.approx(whole.metrics.means(), rel=1e-9)
+
+
+def by_hand(aggregation: str, values: Tensor, mask: Tensor, rows: float, length: float) -> float:
+    total = 0.0
+    for i in range(len(values)):
+        valid = values[i][mask[i]]
+        if len(valid) == 0:
+            continue
+        total += {
+            "token-mean": valid.sum() / mask.sum(),
+            "token-sum": valid.sum(),
+            "seq-mean-token-mean": valid.mean() / rows,
+            "seq-mean-token-sum": valid.sum() / rows,
+            "seq-mean-token-sum-norm": valid.sum() / rows / length,
+        }[aggregation].item()
+    return total
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("count_empty", [False, True])
+def test_aggregations_by_their_definition(aggregation: Any, count_empty: bool) -> None:
+    logp, batch = make_batch()
+    loss = Surrogate(LossConfig(aggregation=aggregation, count_empty_rows=count_empty))
+    values = -(logp - batch.behavior_logp).exp() * batch.advantage
+    rows = 7.0 if count_empty else 6.0
+    value, _ = loss_value(loss, logp, batch, max_completion_length=9)
+    assert value.item() == pytest.approx(
+        by_hand(aggregation, values, batch.mask, rows, 9.0), rel=1e-12
+    )
+
+
+def test_norm_length_of_the_loss_wins_over_the_completion_length() -> None:
+    logp, batch = make_batch()
+    kind = "seq-mean-token-sum-norm"
+    ten, _ = loss_value(Surrogate(LossConfig(aggregation=kind, norm_length=10)), logp, batch)
+    default, _ = loss_value(Surrogate(LossConfig(aggregation=kind)), logp, batch)
+    assert ten.item() == pytest.approx(default.item() * 512 / 10)
+
+
+@pytest.mark.parametrize("cls", [Surrogate, Sequence])
+def test_loss_value_is_what_training_minimises(cls: type[PolicyLoss]) -> None:
+    logp, batch = make_batch()
+    theta = logp.clone().requires_grad_()
+    value, metrics = loss_value(cls(), theta, batch, max_completion_length=9)
+    (expected,) = torch.autograd.grad(value, theta)
+    found, total, _ = gradient(cls(), [[0, 1], [2, 3, 4, 5, 6]])
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert total == pytest.approx(value.item()) and metrics["loss"] == value.item()
+
+
+def test_the_penalty_is_a_term_of_its_own_under_sequence_losses() -> None:
+    """A sequence loss's anchor term is averaged over tokens first, then over responses."""
+    logp, batch = make_batch()
+    plain = gradient(Sequence(), [[0, 1, 2, 3, 4, 5, 6]])[0]
+    anchored = gradient(
+        Sequence(), [[0, 1, 2, 3, 4, 5, 6]], ToBase(AnchorConfig(beta=0.5, gradient_estimator="k2"))
+    )[0]
+    d = torch.where(batch.mask, logp - batch.anchor_logp["base"], 0.0)
+    expected = 0.5 * d / batch.mask.sum(-1, keepdim=True).clamp(min=1) / 6
+    torch.testing.assert_close(anchored - plain, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_zero_advantage_group_gets_no_push_unless_asked(skip: bool) -> None:
+    logp, batch = make_batch()
+    batch.advantage[2:4] = 0.0  # group 1
+    theta = logp.clone().requires_grad_()
+    anchor = ToBase(AnchorConfig(beta=0.5, skip_zero_advantage=skip))
+    objective = Objective(Surrogate(), anchor=anchor)
+
+    def forward(rows: Tensor) -> PolicyTerms:
+        return PolicyTerms(logp=theta[rows], entropy=torch.zeros_like(theta[rows]))
+
+    objective.backward(forward, batch, [torch.tensor([0, 2, 4, 6]), torch.tensor([1, 3, 5])])
+    assert theta.grad is not None
+    assert (theta.grad[3].abs().sum() == 0) == skip
+    assert theta.grad[0].abs().sum() > 0
+
+
+def test_a_correction_weighs_the_policy_term_and_not_the_penalty() -> None:
+    logp, batch = make_batch()
+    anchor = ToBase(AnchorConfig(beta=0.5))
+    theta = logp.clone().requires_grad_()
+    rows = [torch.arange(7)]
+
+    def forward(part: Tensor) -> PolicyTerms:
+        return PolicyTerms(logp=theta[part], entropy=torch.zeros_like(theta[part]))
+
+    def run(corrections: list[tuple[str, Correction]], with_anchor: bool) -> float:
+        return Objective(Surrogate(), corrections, anchor if with_anchor else None).backward(
+            forward, batch, rows
+        )
+
+    penalty = run([], True) - run([], False)
+    halved = run([("halve", Halve())], True)
+    assert halved == pytest.approx(0.5 * run([], False) + penalty)
+
+
+class Named(PolicyLoss):
+    """Terms of given names, of which the last is no estimate under the behaviour policy."""
+
+    names: tuple[str, ...] = ("pg", "bonus")
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        value = -policy.logp * batch.advantage
+        return LossOutput(
+            terms=[
+                Term(name=n, value=value, mask=batch.mask, corrected=n != "bonus")
+                for n in self.names
+            ]
+        )
+
+
+@pytest.mark.parametrize(("names", "share"), [(("pg",), 0.5), (("bonus",), 1.0)])
+def test_corrections_weigh_a_term_by_its_field_whatever_its_name(
+    names: tuple[str, ...], share: float
+) -> None:
+    logp, batch = make_batch()
+    loss = Named()
+    loss.names = names
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    plain = Objective(loss).output(policy, batch, batch.mask.any(-1)).terms[0].value
+    halved = Objective(loss, [("halve", Halve())]).output(policy, batch, batch.mask.any(-1))
+    torch.testing.assert_close(halved.terms[0].value, share * plain)
+
+
+def test_two_terms_of_one_name_are_refused_since_they_would_share_a_denominator() -> None:
+    logp, batch = make_batch()
+    loss = Named()
+    loss.names = ("pg", "pg")
+    with pytest.raises(UserError, match="two terms of the loss are called 'pg'; rename one"):
+        loss_value(loss, logp, batch)
+
+
+def test_what_a_correction_drops_from_the_policy_term_stays_held_to_the_anchor() -> None:
+    logp, batch = make_batch()
+    theta = logp.clone().requires_grad_()
+
+    def forward(part: Tensor) -> PolicyTerms:
+        return PolicyTerms(logp=theta[part], entropy=torch.zeros_like(theta[part]))
+
+    anchor = ToBase(AnchorConfig(beta=0.5, gradient_estimator="k2"))
+    Objective(Surrogate(), [("drop", DropFirst())], anchor).backward(
+        forward, batch, [torch.arange(7)]
+    )
+    assert theta.grad is not None
+    d = torch.where(batch.mask, logp - batch.anchor_logp["base"], 0.0)
+    expected = 0.5 * d[0] / batch.mask.sum()
+    torch.testing.assert_close(theta.grad[0], expected, atol=1e-12, rtol=0)
+
+
+def test_clip_and_ratio_metrics_are_split_by_age() -> None:
+    logp, batch = make_batch()
+    _, _, objective = gradient(Surrogate(), [[0, 1, 2], [3, 4, 5, 6]])
+    found = objective.metrics.means()
+    ratio = (logp - batch.behavior_logp).exp()
+    for age in range(3):
+        chosen = ratio[batch.age == age][batch.mask[batch.age == age]]
+        assert found[f"policy/ratio_mean_age_{age}"] == pytest.approx(chosen.mean().item())
+    assert found["policy/ratio_max"] == pytest.approx(ratio[batch.mask].max().item())
