@@ -41,7 +41,8 @@ class BaseAnchor(AnchorPolicy[AC]):
 
     def is_read(self, name: str) -> bool:
         """Whether the penalty or the loss reads the reference, so that a copy is worth making."""
-        return self.config.beta != 0 or self.read_by_loss is None or name in self.read_by_loss
+        read = self.context.read_by_loss
+        return self.config.beta != 0 or read is None or name in read
 
     def rebase(self, policy: FreezablePolicy) -> None:
         """Make the current policy the base."""

@@ -171,7 +171,9 @@ class Expert(Demonstrating[DemonstrationConfig]):
     def _from_file(self, prompts: PromptSource) -> Iterator[tuple[Prompt, Mapping[str, Any], int]]:
         while True:
             epoch, place = divmod(self.position, len(self.lines))
-            order = stream_rng(self.seed, "demonstrations", epoch).permutation(len(self.lines))
+            order = stream_rng(self.context.seed, "demonstrations", epoch).permutation(
+                len(self.lines)
+            )
             line = self.lines[order[place]]
             self.position += 1
             row = {name: value for name, value in line.row.items() if name != self.config.column}

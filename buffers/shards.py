@@ -271,7 +271,8 @@ def open_storage(kind: Literal["memory", "disk"], buffer: ReplayBuffer[Any]) -> 
     """A new storage of a buffer, in its folder."""
     if kind == "memory":
         return MemoryStorage()
-    return DiskStorage(buffer.folder, buffer.kept_states, writes=buffer.writes)
+    context = buffer.context
+    return DiskStorage(context.folder, context.kept_states, writes=context.writes)
 
 
 def _shards(kept: Iterable[Stored]) -> dict[str, Shard]:

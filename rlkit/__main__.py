@@ -18,11 +18,11 @@ from omegaconf import OmegaConf
 from rlkit.composition.catalog import documentation, file_documentation, settings
 from rlkit.composition.compose import compose
 from rlkit.composition.hydra_groups import configs_folder, import_before_compose
-from rlkit.composition.session import close, model_folder, open_session
+from rlkit.composition.session import RunScope, close, model_folder, open_session
 from rlkit.errors import UserError, suggest
 from rlkit.models.load import load_policy
 from rlkit.models.lora import save_merged
-from rlkit.plugins import KINDS, LISTS, import_plugin
+from rlkit.plugins import KINDS, LIST_KINDS, import_plugin
 from rlkit.registry import check_kind, entry, from_import_path, names
 from rlkit.run import guarded
 from rlkit.runs.report import compare_report, write_report
@@ -45,7 +45,7 @@ def show(kind: str, name: str) -> None:
     print(f"{kind}={found.name}  {found.import_path}  {found.source}\n")
     print(file_documentation(found), "\n")
     print(documentation(found), "\n")
-    section = f"{kind}.{name}" if kind in LISTS else kind
+    section = f"{kind}.{name}" if kind in LIST_KINDS else kind
     for each in settings(found):
         print(f"{section}.{each.name} = {each.default}    ({each.values})")
         print(textwrap.indent(textwrap.fill(each.meaning, 92), "    "))
@@ -83,7 +83,7 @@ def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
             hydra_compose("config", overrides=arguments), resolve=True
         )
     c = compose(raw)
-    session = open_session(c, None)
+    session = open_session(c, RunScope.of(c))
     try:
         print(json.dumps(session.evaluator.run(0), indent=1))
     finally:
@@ -103,7 +103,7 @@ def merge(checkpoint: str, out: str) -> None:
         )
     c = compose(raw)
     try:
-        policy = load_policy(c.config.model, model_folder(c), 1.0, folder)
+        policy = load_policy(c.config.model, model_folder(c), 1.0, adapter=folder)
     finally:
         close(c)
     save_merged(policy.model, Path(out))

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from rlkit.batch import Request
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import ALL, Generation, Stream
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFRollout
 
 HERE = Path(__file__)
@@ -63,16 +63,8 @@ class Uneven(HFRollout):
         super().start(policy, seed)
         self.ends = self.ends[:0]
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
-        asked = [self._cut(request) for request in requests]
-        return super().generate(asked, stream, greedy=greedy, part=part)
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        return super().generate(replace(call, requests=[self._cut(r) for r in call.requests]))
 
     def _cut(self, request: Request) -> Request:
         if int(str(request.prompt.text_or_messages)[0]) % 2:
@@ -84,13 +76,6 @@ class Uneven(HFRollout):
 class Humble(HFRollout):
     """Says of each token that it was less likely than it was, by half a nat."""
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
-        answers = super().generate(requests, stream, greedy=greedy, part=part)
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        answers = super().generate(call)
         return [[replace(g, logp=g.logp - 0.5) for g in group] for group in answers]

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
-from rlkit.distributed.processes import ALONE, Processes
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, Reward, Task, Tracker
 from rlkit.rollout.base import RolloutEngine
 from rlkit.training.references import Parts
@@ -41,12 +41,20 @@ class Composition:
     trackers: Mapping[str, Tracker]
     scalars: Mapping[str, Scalar]
     """Scalar schedules by the place they are written at ("anchor.beta")."""
-    processes: Processes = ALONE
+    processes: Processes = SINGLE
 
     def say(self, line: str) -> None:
         """Tell the user, from the first process."""
         if CONSOLE in self.trackers:
             self.trackers[CONSOLE].message(line)
+
+    @property
+    def read_by_loss(self) -> frozenset[str] | None:
+        """References the loss reads; None if the penalty may begin to read others later."""
+        if "anchor.beta" in {*self.scalars, *self.schedule.fields()}:
+            return None
+        needs = (need for need in self.parts.loss.needs if need.startswith("anchor:"))
+        return frozenset(need.removeprefix("anchor:") for need in needs)
 
     @property
     def sections(self) -> dict[str, Part[Any]]:

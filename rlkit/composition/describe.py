@@ -12,7 +12,7 @@ from typing import Any
 import rlkit
 from rlkit.composition.composition import Composition
 from rlkit.interfaces import Part
-from rlkit.plugins import LISTS, SINGLE
+from rlkit.plugins import LIST_KINDS, SINGLE_KINDS
 
 
 def describe(c: Composition) -> list[str]:
@@ -20,8 +20,8 @@ def describe(c: Composition) -> list[str]:
     train, rollout = c.config.train, c.engine.config
     n, groups = rollout.num_generations, train.prompts_per_step
     fresh = c.buffer.fresh_share(groups)
-    names = {kind: c.raw[kind]["name"] for kind in SINGLE}
-    names |= {kind: "+".join(c.raw[kind]) for kind in LISTS if c.raw.get(kind)}
+    names = {kind: c.raw[kind]["name"] for kind in SINGLE_KINDS}
+    names |= {kind: "+".join(c.raw[kind]) for kind in LIST_KINDS if c.raw.get(kind)}
     lines = [
         "  ".join(f"{kind}={name}" for kind, name in names.items()),
         f"A step trains {groups} groups of {n} = {groups * n} responses, {fresh} of them fresh "

@@ -13,7 +13,7 @@ from rlkit.composition.hydra_groups import configs_folder
 from rlkit.config.run import RunConfig
 from rlkit.config.validation import how_to_list
 from rlkit.errors import NEAREST, UserError, known_names, suggest
-from rlkit.plugins import KINDS, LISTS, SINGLE
+from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS
 from rlkit.registry import entry, names
 
 MAPPED = (UserError, HydraException, OmegaConfBaseException)
@@ -32,9 +32,9 @@ def _model_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def _part_keys() -> Iterator[str]:
-    for kind in (*SINGLE, *LISTS):
+    for kind in (*SINGLE_KINDS, *LIST_KINDS):
         for name in names(kind):
-            section = f"{kind}.{name}" if kind in LISTS else kind
+            section = f"{kind}.{name}" if kind in LIST_KINDS else kind
             yield from (f"{section}.{field}" for field in entry(kind, name).config.model_fields)
 
 
@@ -95,11 +95,11 @@ def unknown_key(key: str) -> str:
     kind, _, name = section.partition(".")
     if key == "experiment":
         return "experiment needs a plus: +experiment=<name>"
-    if section in known and kind in SINGLE and name:
+    if section in known and kind in SINGLE_KINDS and name:
         return f"{key} is not there yet: write +{key}=<value>"
-    if key in known and kind in LISTS:
+    if key in known and kind in LIST_KINDS:
         return f"{key} needs its part: {kind}=[{name}]"
-    if key in known and kind in SINGLE:
+    if key in known and kind in SINGLE_KINDS:
         owners = [n for n in names(kind) if field in entry(kind, n).config.model_fields]
         return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
     return _nearest_key(key, known)
@@ -121,7 +121,7 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
         listed = known_names(field, sorted(set(beside)), how_to_list(section))
         return f"unknown key {key}.{near} {listed}"
     kind, _, name = section.partition(".")
-    if kind in LISTS and name in names(kind):
+    if kind in LIST_KINDS and name in names(kind):
         return f"unknown key {key}: {section} has no keys"
     if name:
         return _nearest_key(section, known)

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 import rlkit
 from rlkit.config.run import RunConfig
 from rlkit.errors import UserError
-from rlkit.plugins import KINDS, LISTS, SINGLE, import_plugin
+from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import Entry, entry, from_import_path, names
 
 BASE = "run_defaults"
@@ -69,7 +69,7 @@ def store_groups() -> None:
     store.store(name=BASE, node=base)
     for kind in KINDS:
         for name in names(kind):
-            package = f"{kind}.{name}" if kind in LISTS else kind
+            package = f"{kind}.{name}" if kind in LIST_KINDS else kind
             store.store(group=kind, name=name, node=node(entry(kind, name)), package=package)
 
 
@@ -88,9 +88,9 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         key, value = (match[1], match[2]) if match else ("", "")
         if key == "plugins":
             plugins += _items(value)
-        elif key in (*SINGLE, *LISTS) and ":" in value and not value.startswith("{"):
+        elif key in (*SINGLE_KINDS, *LIST_KINDS) and ":" in value and not value.startswith("{"):
             chosen = ",".join(_quote(_register(key, item, plugins)) for item in _items(value))
-            out.append(f"{key}=[{chosen}]" if key in LISTS else f"{key}={chosen}")
+            out.append(f"{key}=[{chosen}]" if key in LIST_KINDS else f"{key}={chosen}")
         else:
             out.append(argument)
     for plugin in plugins:
@@ -124,7 +124,7 @@ def _check_flag(argument: str) -> None:
 
 
 def _check_removal(key: str) -> None:
-    if key in (*SINGLE, *SECTIONS, "algorithm"):
+    if key in (*SINGLE_KINDS, *SECTIONS, "algorithm"):
         raise UserError(f"~{key} is not possible: no run is without {key}")
 
 
@@ -145,10 +145,10 @@ def _check_form(key: str, value: str) -> None:
 
 def _check_choice(key: str, value: str) -> None:
     """Refuse what is no name for the choice of a part."""
-    if key in LISTS and _PLAIN.fullmatch(value):
+    if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
     kind, _, field = key.partition(".")
-    if kind not in (*SINGLE, "algorithm") or field not in ("", "name"):
+    if kind not in (*SINGLE_KINDS, "algorithm") or field not in ("", "name"):
         return
     if field or _PLAIN.fullmatch(value) or _NO_NAME.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: choose exactly one {kind}, as {kind}=<name>")

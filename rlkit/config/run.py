@@ -5,6 +5,7 @@ Defaults are for real models and are written only here.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -93,6 +94,21 @@ class TrainConfig(PartConfig):
                 f"train.minibatches={self.minibatches} equal minibatches; change one of them"
             )
         return self
+
+    def learning_rate_factor(self, step: int) -> float:
+        """The share of the peak learning rate at a training step (1-based).
+
+        step / warmup_steps up to warmup_steps; then constant, or falling along a line or half a
+        cosine from 1 in the first step after the warm-up towards 0, which the step after the last
+        one would reach.
+        """
+        if step <= self.warmup_steps:
+            return step / self.warmup_steps
+        progress = (step - self.warmup_steps - 1) / max(1, self.steps - self.warmup_steps)
+        if self.lr_scheduler_type == "linear":
+            return 1 - progress
+        cosine = self.lr_scheduler_type == "cosine"
+        return 0.5 * (1 + math.cos(math.pi * progress)) if cosine else 1.0
 
 
 class EvalConfig(PartConfig):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlkit.config.run import ModelConfig
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.models.lora import (
     add_adapter,
@@ -43,7 +44,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load_policy(
-    config: ModelConfig, folder: str | Path, temperature: float, adapter: Path | None = None
+    config: ModelConfig,
+    folder: str | Path,
+    temperature: float,
+    *,
+    adapter: Path | None = None,
+    processes: Processes = SINGLE,
 ) -> Policy:
     """The model and tokenizer of a Hugging Face name, a folder, or a `.gguf` file.
 
@@ -90,9 +96,8 @@ def load_policy(
     )  # transformers checkpoints activations in training mode only
     if config.gradient_checkpointing:
         placed.gradient_checkpointing_enable()
-    policy = Policy(placed, tokenizer, temperature)
-    policy.autocast = getattr(torch, config.autocast) if config.autocast else None
-    return policy
+    autocast = getattr(torch, config.autocast) if config.autocast else None
+    return Policy(placed, tokenizer, temperature, autocast=autocast, processes=processes)
 
 
 def _resolve_package(name: str) -> str:

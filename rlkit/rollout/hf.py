@@ -11,12 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from rlkit.batch import Request
-from rlkit.interfaces import PartConfig
+from rlkit.interfaces import PartConfig, Tokens
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
 from rlkit.ops import stream_rng
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine, Stream
+from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -68,7 +67,11 @@ class HFRollout(RolloutEngine[HFConfig]):
     """
 
     Config: ClassVar[type[PartConfig]] = HFConfig
-    exact: bool = True
+
+    @property
+    def matches_trainer(self) -> bool:
+        """It samples with the trainer's own forward."""
+        return True
 
     def start(self, policy: Policy, seed: int) -> None:
         """Share the policy's weights, or copy them where the engine is to lag."""
@@ -90,33 +93,25 @@ class HFRollout(RolloutEngine[HFConfig]):
         self.version = step
 
     @torch.no_grad()
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order: what follows its prefix."""
-        counts = [r.n for r in requests]
-        longest = max(map(self.config.room, requests), default=0)
-        name, *index = stream
+        counts = [r.n for r in call.requests]
+        longest = max(map(self.config.room, call.requests), default=0)
+        name, *index = call.stream
         uniform = torch.from_numpy(
             stream_rng(self.seed, name, *index).random((sum(counts), longest))
         )
-        start, stop, _ = part.indices(len(counts))
+        start, stop, _ = call.part.indices(len(counts))
         uniform = uniform[sum(counts[:start]) : sum(counts[:stop])]
-        requests = requests[part]
         out: list[list[Generation]] = []
         first = 0
         training = self.model.training
         self.model.train(False)
         try:
-            for chunk in self._chunks(requests):
+            for chunk in self._chunks(call.own):
                 rows = sum(r.n for r in chunk)
-                with self.policy.computing():
-                    flat = _Batch(self, chunk, uniform[first : first + rows], greedy).run()
+                with self.policy.autocasting():
+                    flat = _Batch(self, chunk, uniform[first : first + rows], call.greedy).run()
                 first += rows
                 for request in chunk:
                     out.append(flat[: request.n])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from algorithms.bapo import BapoConfig, Bounds, balanced_bounds, bound_values, capped_sums
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples
-from rlkit.training.objective import loss_value
 
 
 def search(ratios: list[float], advantages: list[float], **fields: Any) -> Bounds:

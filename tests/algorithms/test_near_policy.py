@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import loss_value
 
 LOGP = -1.25
 LOG_RATIO = [-1.0, -0.1, 0.0, 0.1, 1.0]

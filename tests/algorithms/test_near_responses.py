@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import loss_value
 
 DELTA = torch.tensor([[0.5, -0.2, 9.0], [-0.1, -0.2, -0.3]], dtype=torch.float64)
 MASK = torch.tensor([[True, True, False], [True, True, True]])

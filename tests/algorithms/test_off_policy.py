@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rlkit.batch import AdvantageBatch, LossBatch
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.base import close
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import loss_value
 
 E = math.exp
 BEHAVIOR, PROX, REFERENCE = (frozenset({n}) for n in ("behavior", "prox", "anchor:base"))
@@ -46,7 +46,7 @@ def responses(
 
 def joined(*parts: LossBatch) -> LossBatch:
     """Several one-group batches as one, each a group of its own."""
-    fields = {
+    fields: dict[str, Any] = {
         f: torch.cat([getattr(part, f) for part in parts])
         for f in LossBatch.__dataclass_fields__
         if f not in ("anchor_logp", "group", "rewards", "extras")

@@ -9,9 +9,9 @@ import torch
 
 from algorithms.ppo import clipped_surrogate
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples
-from rlkit.training.objective import loss_value
 
 RATIO = [0.5, 0.9, 1.0, 1.1, 1.5, 4.0]
 

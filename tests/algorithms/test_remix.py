@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from algorithms.remix import Remix, RemixConfig, mix_window
 from rlkit.batch import LossBatch, PolicyTerms
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import loss_value
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

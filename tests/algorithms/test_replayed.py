@@ -13,9 +13,9 @@ from torch import Tensor
 from rlkit.batch import Corrected, LossBatch, PolicyTerms, Term
 from rlkit.errors import UserError
 from rlkit.interfaces import Correction, PolicyLoss
+from rlkit.objective import Objective, loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import Objective, loss_value
 
 PARTED = ["repo", "spear"]
 

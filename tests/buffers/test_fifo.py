@@ -16,6 +16,7 @@ from buffers.fifo import Fifo, FifoConfig, age_shares
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group
 from rlkit.errors import UserError
+from rlkit.interfaces import RunContext
 from rlkit.registry import build
 from rlkit.testing.base import stored
 from rlkit.testing.buffers import FakePrompts, FakeRollouts, ids
@@ -42,7 +43,7 @@ class Loop:
 
 def fifo(seed: int = 0, **fields: Any) -> Fifo:
     buffer = Fifo(FifoConfig(**fields))
-    buffer.seed = seed
+    buffer.open(RunContext(seed=seed))
     return buffer
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cli import ROOT, SMALL, Result, metrics, run, without_times
+from tests.cli import SMALL, Result, metrics, run, without_times
 
-KILLER = ROOT / "tests" / "killer.py"
+KILLER = Path(__file__).parents[1] / "killer.py"
 STEPS = 6
 SIZES = tuple(
     argument for argument in SMALL if not argument.startswith(("train.steps", "eval.every"))

@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM
 
 import rlkit
 from rlkit.config.run import LoraConfig
+from rlkit.interfaces import Tokens
 from rlkit.models.lora import adapter_weights, add_adapter, has_adapter, merged, parameters
 from rlkit.models.policy import FrozenAdapter, Policy
-from rlkit.models.tokens import Tokens
 from tests.certain import HALF
 from tests.cli import SMALL, command, metrics, run, without_times
+from tests.steps import rollout
 from tests.tiny import make_policy
-from tests.training.test_update import rollout
 
 LORA = ("model.lora.r=4", "train.learning_rate=1e-3")
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from rlkit.batch import Request
+from rlkit.interfaces import Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
+from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from tests.certain import HUMBLE
 from tests.cli import SMALL, metrics, run
@@ -46,7 +47,7 @@ def test_products_are_bfloat16_and_the_rest_float32(half: Policy) -> None:
     assert {p.grad.dtype for p in half.model.parameters() if p.grad is not None} == {torch.float32}
     exact = make_policy().logp(TOKENS)
     assert 0 < (half.logp(TOKENS) - exact).abs().max() < 0.2
-    assert not half.exact and make_policy().exact
+    assert not half.batch_invariant and make_policy().batch_invariant
 
 
 def test_a_frozen_copy_computes_as_the_policy_did(half: Policy) -> None:
@@ -60,7 +61,9 @@ def test_generation_uses_the_same_precision(half: Policy) -> None:
     engine = HFRollout(HFConfig(max_completion_length=6))
     engine.start(half, seed=0)
     prompts = make_prompts(half, ["1+1=", "20+3="])
-    found = engine.generate([Request(prompt=p, n=4) for p in prompts], ("rollout", 1, 0))
+    found = engine.generate(
+        GenerationCall([Request(prompt=p, n=4) for p in prompts], ("rollout", 1, 0))
+    )
     flat = [(p, g) for p, group in zip(prompts, found, strict=True) for g in group]
     tokens = Tokens.of([p.ids for p, _ in flat], [g.response_ids for _, g in flat])
     logp, exact = half.logp(tokens), make_policy().logp(tokens)

@@ -1,0 +1,152 @@
+"""Running a composed configuration: from a dry run to the last stage's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlkit.composition.budget import budget
+from rlkit.composition.compose import compose
+from rlkit.composition.composition import Composition
+from rlkit.composition.describe import components, describe
+from rlkit.composition.session import RunScope, close, open_session
+from rlkit.distributed.processes import SINGLE, Processes
+from rlkit.runs.report import write_report
+from rlkit.runs.resume import check_config
+from rlkit.runs.stopping import resume_command, stop_on_signals
+from rlkit.training.state import load_counters
+from rlkit.training.trainer import Trainer
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and did."""
+
+
+def execute(
+    raw: dict[str, Any],
+    overrides: Sequence[str],
+    stages: Sequence[dict[str, Any]] = (),
+    processes: Processes = SINGLE,
+) -> Path:
+    """Run a composed configuration to its end and return the run's folder.
+
+    With `stages`, each composed too, they are run instead, one after the other. Raises Stopped if
+    the run was asked to stop before its end.
+    """
+    whole = compose(raw, processes)
+    parts = [compose(stage, processes) for stage in stages] or [whole]
+    run = Run(whole, parts, overrides)
+    for number, part in enumerate(parts, start=1):
+        if stages:
+            whole.say(f"Stage {number} of {len(parts)}")
+        for line in describe(part):
+            whole.say(line)
+    if whole.config.dry_run:
+        for line in budget(parts):
+            whole.say(line)
+        return run.folder.path
+    try:
+        run.begin_or_resume()
+    finally:
+        for part in parts:
+            close(part)
+        run.folder.unlock()
+    return run.folder.path
+
+
+class Run:
+    """A run in one or several stages, in one folder."""
+
+    def __init__(
+        self, whole: Composition, parts: Sequence[Composition], overrides: Sequence[str]
+    ) -> None:
+        self.whole, self.parts, self.overrides = whole, parts, overrides
+        self.is_main = whole.processes.is_main
+        self.steps = sum(part.config.train.steps for part in parts)
+        self.scope = RunScope.of(whole)
+        self.folder = self.scope.folder
+
+    def begin_or_resume(self) -> None:
+        """Train from the checkpoint that `resume` names, or from the start."""
+        whole = self.whole
+        checkpoint = whole.processes.on_main(
+            lambda: self.folder.find_checkpoint(whole.config.resume)
+        )
+        for line in self.folder.notes:
+            whole.say(line)
+        if checkpoint is not None:
+            check_config(checkpoint, whole.raw)
+        first = load_counters(checkpoint).stage if checkpoint is not None else 0
+        trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
+        with stop_on_signals(self.scope.stop, whole.say):
+            if checkpoint is not None:
+                trainer.state.load(checkpoint)
+            if trainer.count.done >= self.steps:
+                done = trainer.count.done
+                whole.say(f"{self.folder.path} is finished: {done} steps are done.")
+                return
+            trainer, complete = self._tracked(trainer)
+            self._conclude(trainer, complete=complete)
+
+    def _tracked(self, trainer: Trainer) -> tuple[Trainer, bool]:
+        """Train with the folder open and the trackers at work."""
+        whole, failed = self.whole, True
+        raw = {**whole.raw, "train": {**whole.raw["train"], "steps": self.steps}}
+        alone = self.parts[0] is whole
+        used = components(whole) if alone else components_of_stages(self.parts)
+        try:
+            self.folder.open(raw, self.overrides, used, trainer.count.done)
+            self._start_trackers(raw)
+            trainer, complete = self._train(trainer)
+            failed = False
+        finally:
+            for tracker in whole.trackers.values():
+                tracker.close(failed=failed)
+        return trainer, complete
+
+    def _start_trackers(self, raw: Mapping[str, Any]) -> None:
+        ids = self.folder.tracker_ids()
+        for name, tracker in self.whole.trackers.items():
+            run_id = tracker.start(str(self.folder.path), raw, ids.get(name))
+            ids |= {name: run_id} if run_id is not None else {}
+        self.folder.save_tracker_ids(ids)
+
+    def _train(self, trainer: Trainer) -> tuple[Trainer, bool]:
+        """Train stage after stage; returns the last trainer, and whether it reached its end."""
+        complete = trainer.run()
+        for part in self.parts[trainer.count.stage + 1 :] if complete else ():
+            trainer.session.engine.close()  # the next stage needs its memory
+            session = open_session(part, self.scope, policy=trainer.session.policy)
+            trainer = trainer.next_stage(session)
+            complete = trainer.run()
+            if not complete:
+                break
+        return trainer, complete
+
+    def _conclude(self, trainer: Trainer, *, complete: bool) -> None:
+        """Tell the user how it went. Raises Stopped if it stopped before its end."""
+        if complete and self.is_main:
+            before, after = self.folder.first_and_last("eval/pass@1")
+            print(
+                f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out "
+                f"pass@1 {before:.3f} -> {after:.3f}. Report: {write_report(self.folder.path)}"
+            )
+        if complete:
+            return
+        if self.is_main:
+            config, world_size = self.whole.config, self.whole.processes.world_size
+            print(
+                f"Stopped after step {trainer.count.done} of {self.steps}, saved. To go on: "
+                + resume_command(self.overrides, config.output_dir, world_size)
+            )
+        raise Stopped
+
+
+def components_of_stages(parts: Sequence[Composition]) -> dict[str, Any]:
+    """`components` of every stage, under names like "loss (stage 2)"."""
+    return {
+        f"{section} (stage {number})": found
+        for number, part in enumerate(parts, start=1)
+        for section, found in components(part).items()
+    }
