@@ -201,4 +201,4 @@ def isolated() -> Generator[None]:
         os.environ.update(environment)
         load_rng_state(draws)
         if bars:
-            transformers.enable_progress_bar()
+            transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
