@@ -18,7 +18,7 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output, rows_of
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 ROUNDING = 1e-9
 """Slack when a range is divided into decimal steps."""
@@ -175,22 +175,17 @@ class BAPO(PolicyLoss[BapoConfig]):
         )
 
 
-class BapoAuthorsRepoConfig(BapoConfig):
-    """Settings of the authors' code: positive over negative, lower bound first, dual clip."""
-
-    order: Order = "low_first"
-    metric: Metric = "pos_neg"
-    prob_weight: bool = False
-    partial_step: bool = True
-    target: Positive = 1.0
-    c_low_max: LowBound = 0.8
-    c_high_max: HighBound = 2.0
-    low_step: Positive = 0.05
-    dual_clip: DualClip | None = 3.0
-
-
-@register("loss", "bapo_authors_repo")
-class BAPOAuthorsRepo(BAPO):
-    """BAPO as its authors' code has it, which differs from the paper's Algorithm 1."""
-
-    Config = BapoAuthorsRepoConfig
+bapo_authors_repo = variant(
+    "bapo_authors_repo",
+    of=BAPO,
+    order="low_first",
+    metric="pos_neg",
+    prob_weight=False,
+    partial_step=True,
+    target=1.0,
+    c_low_max=0.8,
+    c_high_max=2.0,
+    low_step=0.05,
+    dual_clip=3.0,
+    doc="BAPO as its authors' code has it, which differs from the paper's Algorithm 1.",
+)

@@ -20,8 +20,8 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import Aggregation, mean_place, optimal_shares
-from rlkit.registry import register
+from rlkit.ops import mean_place, optimal_shares
+from rlkit.registry import register, variant
 
 
 def mix_window(
@@ -37,9 +37,6 @@ def mix_window(
     return low.clamp(min=0) if lower_clamp_zero else low, centre + clip_high
 
 
-Centre = Literal["prox", "one"]
-
-
 class RemixConfig(LossConfig):
     """Settings of the mix-policy surrogate."""
 
@@ -53,7 +50,7 @@ class RemixConfig(LossConfig):
     lower_clamp_zero: bool = False
     """Whether a negative lower bound is raised to 0 (arXiv:2505.22257). It cannot change the
     gradient."""
-    centre: Centre = "prox"
+    centre: Literal["prox", "one"] = "prox"
     """Centre of the clip window: pi_k / pi_{k-i}, or 1, which takes the step's start for the policy
     that sampled and saves its forward."""
 
@@ -96,15 +93,11 @@ class Remix(PolicyLoss[RemixConfig]):
         return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
 
 
-class TopppoConfig(RemixConfig):
-    """Settings of ToPPO."""
-
-    lower_clamp_zero: bool = True
-
-
-@register("loss", "topppo")
-class ToPPO(Remix):
-    """Transductive off-policy PPO (arXiv:2406.03894).
+topppo = variant(
+    "topppo",
+    of=Remix,
+    lower_clamp_zero=True,
+    doc="""Transductive off-policy PPO (arXiv:2406.03894).
 
         L = -min(r A, clip(r, max(c - epsilon, 0), c + epsilon) A)
 
@@ -112,29 +105,22 @@ class ToPPO(Remix):
     rewards. The form is as arXiv:2505.22257 restates it, which also says that in practice c is
     about 1 (centre=one). The paper's choice of which policies' data to keep, and its epsilon, are
     unconfirmed; no public code was found.
-    """
+    """,
+)
 
-    Config = TopppoConfig
-
-
-class OffPolicyGRPOConfig(TopppoConfig):
-    """Settings of off-policy GRPO, with the centre its authors use."""
-
-    aggregation: Aggregation = "seq-mean-token-mean"
-    centre: Centre = "one"
-
-
-@register("loss", "offpolicy_grpo")
-class OffPolicyGRPO(Remix):
-    """Off-policy GRPO (arXiv:2505.22257, Eq. 6): GRPO's surrogate on pi / pi_{k-v}.
+offpolicy_grpo = variant(
+    "offpolicy_grpo",
+    of=topppo,
+    aggregation="seq-mean-token-mean",
+    centre="one",
+    doc="""Off-policy GRPO (arXiv:2505.22257, Eq. 6): GRPO's surrogate on pi / pi_{k-v}.
 
     The advantage is group-normalised by the statistics of the policy that sampled. The authors set
     pi_k / pi_{k-v} to 1 as more stable; centre=prox is Eq. 6 as it stands. Groups of equal rewards
     leave the penalty too (Eq. 8), which is the anchor's skip_zero_advantage. Epsilon is
     unconfirmed. Public code: with centre=one it is TRL's GRPO on late samples.
-    """
-
-    Config = OffPolicyGRPOConfig
+    """,
+)
 
 
 class GeppoConfig(LossConfig):

@@ -5,7 +5,6 @@ Everything in them comes from the code: docstrings, config fields, defaults. A t
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -125,15 +124,12 @@ def by_file(kind: str) -> list[tuple[str, list[Entry]]]:
         found = entry(kind, name)
         files.setdefault(found.cls.__module__, []).append(found)
     order = sorted(files.items())
-    return [
-        (file_documentation(parts[0]), sorted(parts, key=lambda p: line_of(p)))
-        for _, parts in order
-    ]
+    return [(file_documentation(parts[0]), sorted(parts, key=place_of)) for _, parts in order]
 
 
-def line_of(found: Entry) -> int:
-    """Where the part's class stands in its file."""
-    return inspect.getsourcelines(found.cls)[1]
+def place_of(found: Entry) -> int:
+    """Where the part stands among the names of its file."""
+    return list(vars(sys.modules[found.cls.__module__])).index(found.cls.__qualname__)
 
 
 def sections(kind: str) -> str:

@@ -76,7 +76,7 @@ def test_a_part_that_does_not_say_it_is_named() -> None:
 
         __module__ = "rlkit.interfaces.part"
 
-    with pytest.raises(ValueError, match=r"rlkit\.part:.*Silent needs `Status: exact`"):
+    with pytest.raises(ValueError, match=r"rlkit\.interfaces\.part:.*Silent needs `Status: exact`"):
         generator().status(Entry("buffer", "silent", Silent))
 
 

@@ -52,6 +52,8 @@ class Part(ABC, Generic[C]):
     """
 
     Config: ClassVar[type[PartConfig]] = PartConfig
+    sources: ClassVar[tuple[str, ...]] = ()
+    """The arXiv ids of the papers that define it, the first first; empty if there is none."""
     config: C
 
     def __init__(self, config: C | None = None) -> None:
