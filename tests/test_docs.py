@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from rlkit.registry import Entry, entry, names
 from tests.cli import run
@@ -32,6 +33,8 @@ def test_the_pages_are_current() -> None:
 def test_every_composition_is_in_the_table() -> None:
     page = (DOCS / "compositions.md").read_text()
     for path in (DOCS.parent / "configs" / "algorithm").glob("*.yaml"):
+        if len(yaml.safe_load(path.read_text())["defaults"]) == 1:
+            continue  # an old name of another
         assert f"| `{path.stem}` |" in page, "run `python benchmarks/embedded_compositions.py`"
     assert "| NO |" not in page
 

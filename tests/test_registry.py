@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rlkit
+from algorithms.ppo import PPO
 from rlkit import plugins, registry
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
@@ -174,8 +175,11 @@ def test_a_variant_of_a_wrong_setting_is_refused_where_it_is_written(settings, s
 
 
 def test_a_variant_is_of_a_registered_part() -> None:
-    with pytest.raises(UserError, match="is of PolicyLoss, which is not registered"):
-        variant("x", of=PolicyLoss, doc="Of nothing.")
+    class Unregistered(PPO):
+        """PPO without a name."""
+
+    with pytest.raises(UserError, match="is of Unregistered, which is not registered"):
+        variant("x", of=Unregistered, doc="Of nothing.")
 
 
 @pytest.mark.parametrize("kind", KINDS)

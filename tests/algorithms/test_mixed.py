@@ -14,6 +14,7 @@ from algorithms.luffy import shaped
 from algorithms.m2po import clip_radius, smallest
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
+from rlkit.interfaces import LossConfig
 from rlkit.ops import kl_value
 from rlkit.registry import build
 from rlkit.testing.base import close
@@ -207,15 +208,21 @@ def test_the_ratio_is_clamped(name: str) -> None:
     assert metrics["ratio_mean"] == pytest.approx((math.exp(-0.5) + math.exp(0.01)) / 2)
 
 
-def test_each_variant_reads_what_it_compares() -> None:
-    for variant, name in (("authors_repo", "m2po_authors_repo"), ("areal", "m2po_areal")):
-        assert build("loss", name).config.variant == variant
-        assert (
-            build("loss", name).config.model_dump()
-            == build("loss", "m2po", variant=variant).config.model_dump()
-        )
-    assert build("loss", "m2po").needs == build("loss", "m2po_authors_repo").needs == {"behavior"}
-    assert build("loss", "m2po_areal").needs == {"behavior", "prox"}
+@pytest.mark.parametrize(
+    ("name", "needs", "settings"),
+    [
+        ("m2po", {"behavior"}, set()),
+        ("m2po_authors_repo", {"behavior"}, {"clip_low_min", "clip_high_min"}),
+        ("m2po_areal", {"behavior", "prox"}, {"clip_low", "clip_high", "behavior_weight"}),
+    ],
+)
+def test_each_m2po_reads_what_it_compares_and_has_its_own_settings_alone(
+    name: str, needs: set[str], settings: set[str]
+) -> None:
+    loss = build("loss", name)
+    assert loss.needs == needs and loss.config.m2_threshold == 0.04
+    own = set(type(loss.config).model_fields) - set(LossConfig.model_fields)
+    assert own == settings | {"m2_threshold"}
 
 
 # ---- GEPO
@@ -504,7 +511,7 @@ def test_sil_imitates_what_did_better_than_expected(
     ("name", "fields"),
     [
         ("m2po", {"m2_threshold": -0.1}),
-        ("m2po", {"clip_low_min": 1.0}),
+        ("m2po_authors_repo", {"clip_low_min": 1.0}),
         ("gepo", {"clip_low": 1.5}),
         ("p3o", {"cap": "one"}),
         ("p3o", {"kl_coef": -1.0}),

@@ -369,7 +369,7 @@ def test_bppo_at_one_half_is_half_of_ppo() -> None:
     ("name", "fields", "clip"),
     [
         ("remix", {"epsilon": 0.15}, 0.15),
-        ("topppo", {"epsilon": 0.15}, 0.15),
+        ("toppo", {"epsilon": 0.15}, 0.15),
         ("offpolicy_grpo", {"epsilon": 0.15, "aggregation": "token-mean"}, 0.15),
         ("geppo", {"policies": 1}, 0.2),
         ("geppo", {"epsilon_ppo": 0.3}, 0.15),
@@ -395,16 +395,16 @@ def test_offpolicy_grpo_is_grpo_on_the_stored_log_probs() -> None:
     grpo = value_and_grad(build("loss", "grpo", ratio_to="behavior"), logp, batch)
     assert close(value_and_grad(one, logp, batch), grpo)
     assert not close(value_and_grad(moving, logp, batch), grpo)
-    assert one.config.lower_clamp_zero and build("loss", "topppo").config.lower_clamp_zero
+    assert one.config.lower_clamp_zero and build("loss", "toppo").config.lower_clamp_zero
 
 
-def test_topppo_is_the_mix_policy_surrogate() -> None:
+def test_toppo_is_the_mix_policy_surrogate() -> None:
     """Raising a negative lower bound to 0 changes nothing, since no ratio is below 0."""
     logp, batch = examples(BEHAVIOR | PROX)
     for epsilon in (0.1, 1.5):
         found, expected = (
             value_and_grad(build("loss", name, epsilon=epsilon), logp, batch)
-            for name in ("topppo", "remix")
+            for name in ("toppo", "remix")
         )
         assert close(found, expected)
 

@@ -143,7 +143,7 @@ CLOSED: dict[str, Weights] = {
     "decoupled_ppo": decoupled_ppo,
     "bppo": bppo,
     "geppo": geppo,
-    "topppo": mix_ppg,
+    "toppo": mix_ppg,
     "offpolicy_grpo": mix_ppg,
 }
 
