@@ -151,6 +151,7 @@ class BAPO(PolicyLoss[BapoConfig]):
     """
 
     Config = BapoConfig
+    sources = ("2510.18927",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
 

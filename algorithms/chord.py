@@ -40,6 +40,7 @@ class CHORD(RatioLoss[ChordConfig]):
     """
 
     Config = ChordConfig
+    sources = ("2508.11408",)
     accepts_expert = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -66,6 +66,7 @@ class DecoupledPPO(PolicyLoss[DecoupledPPOConfig]):
     """L = -sg[prox / behavior] min(u A, clip(u) A), u = pi / prox."""
 
     Config = DecoupledPPOConfig
+    sources = ("2110.00641", "2505.24298")
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

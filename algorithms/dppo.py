@@ -96,6 +96,7 @@ class DPPO(PolicyLoss[DppoConfig]):
     """
 
     Config = DppoConfig
+    sources = ("2602.04879",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -143,6 +144,7 @@ dppo_ipo = variant(
     delta_low=0.1,
     delta_high=0.1,
     log_ratio_sq_coef=1e-3,
+    sources=(),
     doc="""A symmetric trust region, with a quadratic pull back on every token.
 
         L = -r A 1[|pi - mu| <= delta] + 1e-3 (log r)^2

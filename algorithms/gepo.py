@@ -68,6 +68,7 @@ class GEPO(PolicyLoss[GepoConfig]):
     """
 
     Config = GepoConfig
+    sources = ("2508.17850",)
     scope = "group"
     needs = frozenset({"behavior"})
 

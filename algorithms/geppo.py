@@ -69,6 +69,7 @@ class GePPO(PolicyLoss[GeppoConfig]):
     """
 
     Config = GeppoConfig
+    sources = ("2111.00072",)
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

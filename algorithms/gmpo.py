@@ -45,6 +45,7 @@ class GMPO(RatioLoss[GmpoConfig]):
     """
 
     Config = GmpoConfig
+    sources = ("2507.20673",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """A term per response; the framework aggregates them."""

@@ -55,6 +55,7 @@ class GSPO(RatioLoss[GspoConfig]):
     """
 
     Config = GspoConfig
+    sources = ("2507.18071",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
@@ -82,6 +83,7 @@ luspo = variant(
     aggregation="seq-mean-token-sum",
     clip_low=2e-3,
     clip_high=2.5e-3,
+    sources=("2602.05261",),
     doc="""GSPO's loss of a response times its length, so that long responses are not favoured.
 
         L_i = T_i GSPO_i, averaged over responses

@@ -69,6 +69,7 @@ class GVPO(PolicyLoss[GvpoConfig]):
     """L = 1/(K-1) sum_i 1/2 [(beta S_i - sg mean beta S) - A_i]^2, averaged over prompts."""
 
     Config = GvpoConfig
+    sources = ("2504.19599",)
     advantages = ("group_mean",)
     scope = "group"
     needs = frozenset({"behavior"})
@@ -104,6 +105,7 @@ class AGRO(PolicyLoss[AgroConfig]):
     """
 
     Config = AgroConfig
+    sources = ("2503.19612",)
     advantages = ("group_mean",)
     scope = "group"
     needs = frozenset({"anchor:base"})

@@ -86,6 +86,7 @@ class M2PO(PolicyLoss[M2poConfig]):
     """
 
     Config = M2poConfig
+    sources = ("2510.01161",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
 
@@ -123,6 +124,7 @@ class M2POAuthorsRepo(PolicyLoss[M2poAuthorsRepoConfig]):
     """
 
     Config = M2poAuthorsRepoConfig
+    sources = ("2510.01161",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
 
@@ -172,6 +174,7 @@ class M2POAreal(PolicyLoss[M2poArealConfig]):
     """
 
     Config = M2poArealConfig
+    sources = ("2510.01161",)
     scope = "minibatch"
     needs = frozenset({"behavior", "prox"})
 

@@ -51,6 +51,7 @@ class MinPRO(PolicyLoss[MinproConfig]):
     """L = -sg[clip(min_{j<t} r_j r_t, 1 - clip_low, 1 + clip_high)] A log pi."""
 
     Config = MinproConfig
+    sources = ("2601.22718",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -45,6 +45,7 @@ class OAPL(PolicyLoss[OaplConfig]):
     """L = (beta2 S - A)^2, averaged over responses, with S the sum of log(pi / behavior)."""
 
     Config = OaplConfig
+    sources = ("2602.19362",)
     advantages = ("oapl",)
     needs = frozenset({"behavior"})
 

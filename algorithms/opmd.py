@@ -60,6 +60,7 @@ class OPMD(PolicyLoss[OpmdConfig]):
     """Mirror descent on the reward; by default Kimi's, one value a response."""
 
     Config = OpmdConfig
+    sources = ("2501.12599",)
     advantages = ("opmd",)
 
     @property
@@ -95,12 +96,14 @@ opmd_simple = variant(
     variant="simple",
     aggregation="token-mean",
     tau=1.0,
+    sources=("2509.24203",),
     doc="L = -A log pi / (1 + tau): REINFORCE whose step tau scales, Trinity-RFT's OPMD.",
 )
 opmd_pairwise = variant(
     "opmd_pairwise",
     of=OPMD,
     variant="pairwise",
+    sources=("2509.24203",),
     doc="L = the group's variance of A - tau S, which is 1/K^2 sum_{i<j} (a_i - a_j)^2.",
 )
 opmd_kimi_token = variant(

@@ -42,6 +42,7 @@ class P3O(PolicyLoss[P3oConfig]):
     """
 
     Config = P3oConfig
+    sources = ("1905.01756",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
 

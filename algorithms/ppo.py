@@ -95,6 +95,7 @@ class PPO(RatioLoss[PC]):
     """
 
     Config = PPOConfig
+    sources = ("1707.06347",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
@@ -108,6 +109,7 @@ grpo = variant(
     "grpo",
     of=PPO,
     aggregation="seq-mean-token-mean",
+    sources=("2402.03300",),
     doc="""GRPO's surrogate: PPO's, averaged over a response's tokens and then over responses.
 
     The source is arXiv:2402.03300, Eq. 3; its KL term is the anchor's (anchor=base, with beta 0.04
@@ -122,6 +124,7 @@ dr_grpo = variant(
     "dr_grpo",
     of=PPO,
     aggregation="seq-mean-token-sum-norm",
+    sources=("2503.20783",),
     doc="""Dr. GRPO's surrogate: PPO's, summed over tokens and divided by a constant length.
 
     The source is arXiv:2503.20783.
@@ -136,6 +139,7 @@ dapo = variant(
     "dapo",
     of=PPO,
     clip_high=0.28,
+    sources=("2503.14476",),
     doc="""DAPO's surrogate: PPO's with clip-higher (arXiv:2503.14476, Eqs. 8-12).
 
     Its dynamic sampling is correction=zero_variance_filter, its soft punishment reward=overlong.
@@ -148,6 +152,7 @@ dapo = variant(
 reinforce_pp = variant(
     "reinforce_pp",
     of=PPO,
+    sources=("2501.03262",),
     doc="""REINFORCE++: PPO's token clip without a critic, for advantage=reinforce_pp.
 
         L = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A),  r = pi / prox

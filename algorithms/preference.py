@@ -128,6 +128,7 @@ class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
     """
 
     Config = OnlineDpoConfig
+    sources = ("2410.18252",)
 
     def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""
@@ -179,6 +180,8 @@ class VDPO(VoteLoss):
     Public code: none is known; the formula is the standard algebra of what the abstract says.
     """
 
+    sources = ("2410.22891",)
+
     def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""
         scaled = self.config.beta * margin
@@ -193,6 +196,8 @@ class VIPO(VoteLoss):
 
     Public code: none is known.
     """
+
+    sources = ("2410.22891",)
 
     def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""

@@ -75,6 +75,7 @@ class REC(PolicyLoss[RecConfig]):
     """L = -A w M log pi + regulariser. The default is REC-OneSide-NoIS with a wide range."""
 
     Config = RecConfig
+    sources = ("2509.24203",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -29,6 +29,8 @@ class REINFORCE(PolicyLoss):
     `disable_ppo_ratio`. TOPR with every taper at 1 is the same.
     """
 
+    sources = ()
+
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
         value = weighted_likelihood(policy.logp, batch.advantage, batch.mask)
@@ -38,6 +40,7 @@ class REINFORCE(PolicyLoss):
 gpg = variant(
     "gpg",
     of=REINFORCE,
+    sources=("2504.02546",),
     doc="""Group policy gradient: REINFORCE, to be composed with advantage=gpg.
 
         L = -A log pi,  A = alpha (R - group mean) / f_norm

@@ -67,6 +67,7 @@ class Remix(PolicyLoss[RemixConfig]):
     """
 
     Config = RemixConfig
+    sources = ("2507.06892", "2111.00072")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
@@ -96,6 +97,7 @@ toppo = variant(
     "toppo",
     of=Remix,
     lower_clamp_zero=True,
+    sources=("2406.03894", "2505.22257"),
     doc="""Transductive off-policy PPO (arXiv:2406.03894).
 
         L = -min(r A, clip(r, max(c - epsilon, 0), c + epsilon) A)
@@ -114,6 +116,7 @@ offpolicy_grpo = variant(
     of=toppo,
     aggregation="seq-mean-token-mean",
     centre="one",
+    sources=("2505.22257",),
     doc="""Off-policy GRPO (arXiv:2505.22257, Eq. 6): GRPO's surrogate on pi / pi_{k-v}.
 
     The advantage is group-normalised by the statistics of the policy that sampled. The authors set

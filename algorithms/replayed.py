@@ -41,6 +41,7 @@ class RePO(RatioLoss[RepoConfig]):
     """
 
     Config = RepoConfig
+    sources = ("2506.09340",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Two terms, each aggregated over its own rows."""
@@ -67,6 +68,7 @@ spear = variant(
     aggregation="seq-mean-token-sum-norm",
     clip_high=0.28,
     dual_clip=10.0,
+    sources=("2509.22601",),
     doc="""J = J_GRPO(responses of this step) + gamma J_SIL(replayed successes).
 
     gamma is replay_weight. Self-imitation with PPO's clip on the ratio to the policy that sampled

@@ -49,6 +49,7 @@ class RLOO(RatioLoss[RlooConfig]):
     """
 
     Config = RlooConfig
+    sources = ("2402.14740",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Terms per response, or per token; the framework aggregates them."""

@@ -35,6 +35,7 @@ class SPPO(PolicyLoss[SppoConfig]):
     """
 
     Config = SppoConfig
+    sources = ("2108.05828",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

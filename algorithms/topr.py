@@ -87,6 +87,7 @@ class TOPR(PolicyLoss[ToprConfig]):
     """
 
     Config = ToprConfig
+    sources = ("2503.14286",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

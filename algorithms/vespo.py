@@ -68,6 +68,7 @@ class VESPO(RatioLoss[VespoConfig]):
     """
 
     Config = VespoConfig
+    sources = ("2602.10693",)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

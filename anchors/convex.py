@@ -53,6 +53,7 @@ class Convex(AveragingAnchor[ConvexConfig]):
     """
 
     Config = ConvexConfig
+    sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """The shares; the base's may be 0."""

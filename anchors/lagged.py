@@ -42,6 +42,7 @@ class Lagged(BaseAnchor[LaggedConfig]):
     """
 
     Config = LaggedConfig
+    sources = ("2602.19362",)
 
     def __init__(self, config: LaggedConfig | None = None) -> None:
         super().__init__(config)

@@ -38,6 +38,7 @@ class Previous(BaseAnchor[PreviousConfig]):
     """
 
     Config = PreviousConfig
+    sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """All on the previous policy."""

@@ -38,6 +38,7 @@ class TrDpo(AveragingAnchor[TrDpoConfig]):
     """beta KL(pi || base), where base <- alpha theta + (1 - alpha) base every so many steps."""
 
     Config = TrDpoConfig
+    sources = ("2404.09656",)
 
     def move(self, policy: FreezablePolicy) -> None:
         """Update the base where it is time."""

@@ -86,6 +86,7 @@ class Adaptive(Stock[AdaptiveConfig]):
     """
 
     Config = AdaptiveConfig
+    sources = ("2512.10510",)
 
     def __init__(self, config: AdaptiveConfig | None = None) -> None:
         super().__init__(config)

@@ -82,6 +82,7 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
     """
 
     Config = BufferMattersConfig
+    sources = ("2602.20722",)
 
     def __init__(self, config: BufferMattersConfig | None = None) -> None:
         super().__init__(config)

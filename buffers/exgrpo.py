@@ -64,6 +64,7 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
     """
 
     Config = ExgrpoConfig
+    sources = ("2510.02245",)
 
     def __init__(self, config: ExgrpoConfig | None = None) -> None:
         super().__init__(config)

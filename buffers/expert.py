@@ -134,6 +134,7 @@ class Expert(Demonstrating[DemonstrationConfig]):
     """
 
     Config = DemonstrationConfig
+    sources = ()
 
     def __init__(self, config: DemonstrationConfig | None = None) -> None:
         super().__init__(config)
@@ -214,6 +215,7 @@ class Luffy(Demonstrating[LuffyConfig]):
     """
 
     Config = LuffyConfig
+    sources = ("2504.14945",)
 
     def __init__(self, config: LuffyConfig | None = None) -> None:
         super().__init__(config)

@@ -103,6 +103,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
     """
 
     Config = FifoConfig
+    sources = ("2507.06892",)
 
     def __init__(self, config: FifoConfig | None = None) -> None:
         super().__init__(config)

@@ -40,6 +40,7 @@ class Mix(ReplayBuffer[MixConfig]):
     """
 
     Config = MixConfig
+    sources = ("2505.17826",)
 
     def __init__(self, config: MixConfig | None = None) -> None:
         super().__init__(config)

@@ -92,6 +92,7 @@ class Prioritized(Stock[PrioritizedConfig]):
     """
 
     Config = PrioritizedConfig
+    sources = ("2112.03798", "1511.05952")
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""

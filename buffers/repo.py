@@ -95,6 +95,7 @@ class Repo(PromptStore[RepoConfig]):
     """
 
     Config = RepoConfig
+    sources = ("2506.09340",)
 
     def fresh_share(self, batch: int) -> int:
         """Half of the batch, rounded up, under split; all of it under mixed."""

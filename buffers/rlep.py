@@ -87,6 +87,7 @@ class Rlep(PromptStore[RlepConfig]):
     """
 
     Config = RlepConfig
+    sources = ("2507.07451",)
 
     def __init__(self, config: RlepConfig | None = None) -> None:
         super().__init__(config)

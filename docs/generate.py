@@ -15,7 +15,6 @@ from rlkit.interfaces import LossConfig, PartConfig
 from rlkit.registry import Entry, build, entry, names
 
 DOCS = Path(__file__).resolve().parent
-ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 STATUS = re.compile(r"Status:\s[^.;]*?\b(exact|adapted|our)\b")
 STATUSES = {"exact": "exact", "adapted": "adapted", "our": "choice"}
 """The first of these words after "Status:" in a docstring -> what the tables say."""
@@ -90,12 +89,8 @@ def settings_table(found: Entry) -> str:
 
 
 def sources(found: Entry) -> str:
-    """Links to every paper that the part's documentation names."""
-    text = file_documentation(found) + documentation(found)
-    return ", ".join(
-        f"[{number}](https://arxiv.org/abs/{number})"
-        for number in dict.fromkeys(ARXIV.findall(documentation(found)) or ARXIV.findall(text))
-    )
+    """Links to the papers that define the part."""
+    return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in found.cls.sources)
 
 
 def status(found: Entry) -> str:

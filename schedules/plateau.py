@@ -43,6 +43,7 @@ class Plateau(ReincarnationSchedule[PlateauConfig]):
     """
 
     Config = PlateauConfig
+    sources = ("2507.06892",)
 
     def __init__(self, config: PlateauConfig | None = None) -> None:
         super().__init__(config)
@@ -108,6 +109,7 @@ prorl = variant(
     max_firings=None,
     replay_after=True,
     updates_after=None,
+    sources=("2505.24864",),
     doc="""ProRL (arXiv:2505.24864): reference and optimiser are reset when validation stagnates.
 
     It fires as often as the score stalls and leaves replay as it is. Status: adapted. Its authors

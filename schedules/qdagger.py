@@ -52,6 +52,7 @@ class QDagger(ReincarnationSchedule[QDaggerConfig]):
     """
 
     Config = QDaggerConfig
+    sources = ("2206.01626",)
 
     def phase(self, progress: Progress) -> Phase:
         """The phase "teacher" up to step `decay_steps`, then "alone"."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -64,6 +64,7 @@ class GAE(AdvantageEstimator[GC]):
     """
 
     Config = GAEConfig
+    sources: ClassVar[tuple[str, ...]] = ("1506.02438",)
     needs_critic = True
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

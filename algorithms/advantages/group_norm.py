@@ -58,6 +58,7 @@ class GroupNorm(AdvantageEstimator[GroupNormConfig]):
     """
 
     Config = GroupNormConfig
+    sources = ("2402.03300",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

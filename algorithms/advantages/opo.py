@@ -29,6 +29,7 @@ class OPO(AdvantageEstimator[SingletonConfig]):
     """
 
     Config = SingletonConfig
+    sources = ("2505.23585",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -44,6 +44,7 @@ class ReinforcePP(AdvantageEstimator[ReinforcePPConfig]):
     """
 
     Config = ReinforcePPConfig
+    sources = ("2501.03262",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Whitened returns and the returns, [B, T]."""
@@ -71,6 +72,7 @@ class ReinforcePPBaseline(AdvantageEstimator[ReinforcePPBaselineConfig]):
     """
 
     Config = ReinforcePPBaselineConfig
+    sources = ("2501.03262",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -19,6 +19,8 @@ class ReMax(AdvantageEstimator):
     Public code: agrees with verl's remax.
     """
 
+    sources = ("2310.10505",)
+
     needs_greedy = True
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -39,6 +39,7 @@ class Spear(AdvantageEstimator[SpearConfig]):
     """
 
     Config = SpearConfig
+    sources = ("2509.22601",)
     min_group = 2
 
     def __init__(self, config: SpearConfig | None = None) -> None:

@@ -50,6 +50,7 @@ class ErcCounteraction(Correction[ErcCounteractionConfig]):
     """
 
     Config = ErcCounteractionConfig
+    sources = ("2402.10374",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
@@ -83,6 +84,7 @@ class ErcMining(Correction[ErcMiningConfig]):
     """
 
     Config = ErcMiningConfig
+    sources = ("2402.10374",)
     needs = frozenset({"behavior"})
     scope = "minibatch"
 

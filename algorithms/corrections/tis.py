@@ -1,4 +1,4 @@
-"""Importance weights for data of another policy: truncated or masked."""
+"""Importance weights for data of another policy: truncated (arXiv:1606.02647) or masked."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ class TIS(Correction[TISConfig]):
     """
 
     Config = TISConfig
+    sources = ("1606.02647",)
     needs = frozenset({"behavior", "prox"})
 
     @property
@@ -121,6 +122,7 @@ icepop = variant(
     mode="mask",
     is_min=0.5,
     is_max=5.0,
+    sources=("2510.18855",),
     doc="""w = k where 0.5 <= k <= 5, else 0, with k = prox / behavior of the token.
 
     Tokens on which training and sampling disagree give no gradient and stay in the denominators
@@ -137,6 +139,7 @@ mis = variant(
     level="sequence",
     mode="mask",
     is_max=3.0,
+    sources=(),
     doc="""w = k where is_min <= k <= is_max, else 0, with k = prod_t prox_t / behavior_t.
 
     Masked importance sampling (Liu et al., "When Speed Kills Stability", 2025): a response too far
