@@ -86,11 +86,11 @@ class BapoConfig(LossConfig):
     target: Positive = 0.4
     """The balance at which the search stops. 0.4 of all is 0.67 positive over negative."""
     c_low_start: LowBound = 0.6
-    """Lower bound of the ratio where the search starts."""
+    """Lower bound of the ratio at the start of the search."""
     c_low_max: LowBound = 0.9
     """Highest lower bound."""
     c_high_start: HighBound = 1.2
-    """Upper bound of the ratio where the search starts."""
+    """Upper bound of the ratio at the start of the search."""
     c_high_max: HighBound = 3.0
     """Highest upper bound."""
     low_step: Positive = 0.02

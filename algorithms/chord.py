@@ -36,7 +36,7 @@ class CHORD(RatioLoss[ChordConfig]):
     not depend on how many demonstrations there are.
 
     Public code: Trinity-RFT's `mix_chord` divides each part by its expected number
-    of responses in the batch; the two agree where the numbers are the expected ones.
+    of responses in the batch; the two agree if the numbers are the expected ones.
     """
 
     Config = ChordConfig

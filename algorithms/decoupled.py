@@ -44,7 +44,7 @@ class DecoupledPPOConfig(LossConfig):
     """A weight beyond the bounds is cut to them, or 0 (AReaL's rejection of tokens, which stay in
     the denominators)."""
     imp_samp_max: Annotated[float, Field(gt=0)] | None = None
-    """Largest pi / behavior: where it is larger, behavior is taken as pi / imp_samp_max in the
+    """Largest pi / behavior: if it is larger, behavior is taken as pi / imp_samp_max in the
     weight; null = none."""
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ class DppoConfig(LossConfig):
     """Settings of the trust region."""
 
     divergence: Divergence = "tv"
-    """The probability's difference ("tv") or the binary KL ("kl"), each only where the update
+    """The probability's difference ("tv") or the binary KL ("kl"), each only if the update
     would take it further; "ipo": the absolute difference, whatever the sign of the advantage."""
     form: Literal["detached", "ratio"] = "ratio"
     """"ratio" differentiates r (the paper); "detached" takes min(r, ratio_cap) as a weight of the

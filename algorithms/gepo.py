@@ -73,7 +73,7 @@ class GEPO(PolicyLoss[GepoConfig]):
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One term a response."""
+        """One term per response."""
         c, mask = self.config, batch.mask
         live = mask.any(-1)
         log_p, log_q = (

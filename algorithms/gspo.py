@@ -39,14 +39,14 @@ class GspoConfig(RatioConfig):
 
 @register("loss", "gspo")
 class GSPO(RatioLoss[GspoConfig]):
-    """One ratio a response, length-normalised, since the reward is one a response too.
+    """One length-normalised ratio per response, since there is one reward per response too.
 
         s = exp(mean_t log r),  s_t = sg[s] pi_t / sg[pi_t]
         L = -min(s_t A, clip(s_t, 1 - clip_low, 1 + clip_high) A)
 
     Source: arXiv:2507.18071, Eqs. 5-7 and the token form of Eqs. 13-14, which lets the advantage
-    differ between tokens and is GSPO itself where it does not. Averaged over a response's tokens,
-    then over responses; the gradient weight is s A / T on each token, 0 where the response is
+    differ between tokens and is GSPO itself if it does not. Averaged over a response's tokens,
+    then over responses; the gradient weight is s A / T on each token, 0 if the response is
     clipped.
 
     Public code: verl (clamp of log s at 10), Trinity-RFT, OpenRLHF, AReaL, slime and NeMo-RL agree;

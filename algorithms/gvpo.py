@@ -75,7 +75,7 @@ class GVPO(PolicyLoss[GvpoConfig]):
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One value a response."""
+        """One value per response."""
         c, mask, group = self.config, batch.mask, batch.group
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         advantage = sequence_advantage(batch.advantage, mask)
@@ -111,7 +111,7 @@ class AGRO(PolicyLoss[AgroConfig]):
     needs = frozenset({"anchor:base"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One value a response: its group's."""
+        """One value per response: its group's."""
         c, mask, group = self.config, batch.mask, batch.group
         moved = masked_log_ratio(policy.logp, batch.anchor_logp["base"], mask, c.log_ratio_clamp)
         regularised = sequence_advantage(batch.advantage, mask) - c.beta * moved.sum(-1)

@@ -22,7 +22,7 @@ from rlkit.ops import masked_log_ratio
 from rlkit.registry import register
 
 UNBOUNDED = 1e5
-"""The upper ratio bound of the authors' code where the budget holds already."""
+"""The upper ratio bound of the authors' code if the budget holds already."""
 Threshold = Annotated[float, Field(ge=0)]
 
 

@@ -57,7 +57,7 @@ def kimi_token(logp: Tensor, moved: Tensor, advantage: Tensor, tau: float) -> Te
 
 @register("loss", "opmd")
 class OPMD(PolicyLoss[OpmdConfig]):
-    """Mirror descent on the reward; by default Kimi's, one value a response."""
+    """Mirror descent on the reward; by default Kimi's, one value per response."""
 
     Config = OpmdConfig
     sources = ("2501.12599",)
@@ -74,7 +74,7 @@ class OPMD(PolicyLoss[OpmdConfig]):
         return frozenset() if self.config.variant == "simple" else frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One value a response (kimi, pairwise) or a token."""
+        """One value per response (kimi, pairwise) or per token."""
         c, mask = self.config, batch.mask
         logp = torch.where(mask, policy.logp, 0.0)
         if c.variant == "simple":

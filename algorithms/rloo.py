@@ -43,7 +43,7 @@ class RLOO(RatioLoss[RlooConfig]):
     seq-mean-token-mean, and each token's share under the other aggregations.
 
     Public code: TRL's `RLOOTrainer` and async_rlhf are "ppo_sequence", a mean over all responses
-    where one without valid tokens adds -A (`count_empty_rows=true`; false leaves it out). verl,
+    in which one without valid tokens adds -A (`count_empty_rows=true`; false leaves it out). verl,
     Trinity-RFT, SkyRL and OpenRLHF put the advantage into their token loss, which is "ppo_token"
     with a token mean.
     """

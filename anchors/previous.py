@@ -33,7 +33,7 @@ class PreviousConfig(AnchorConfig):
 class Previous(BaseAnchor[PreviousConfig]):
     """beta KL(pi || pi_{k-1}), with one copy.
 
-    Where no copy is held (the first step, and the one after a step whose copy nothing read) the
+    If no copy is held (the first step, and the one after a step whose copy nothing read) the
     reference is pi_k. A rebirth changes nothing: there is no base.
     """
 
@@ -45,7 +45,7 @@ class Previous(BaseAnchor[PreviousConfig]):
         return {PREVIOUS: 1.0}
 
     def reference(self, name: str) -> Reference | None:
-        """The frozen policy; None where it is the step's own start."""
+        """The frozen policy; None if it is the step's own start."""
         if name != PREVIOUS:
             raise KeyError(name)
         return self.frozen.get(PREVIOUS)

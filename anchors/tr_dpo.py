@@ -41,7 +41,7 @@ class TrDpo(AveragingAnchor[TrDpoConfig]):
     sources = ("2404.09656",)
 
     def move(self, policy: FreezablePolicy) -> None:
-        """Update the base where it is time."""
+        """Update the base if it is time."""
         if self.steps % self.config.every == 0:
             self.follow(policy, BASE, self.config.alpha)
 

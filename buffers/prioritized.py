@@ -36,7 +36,7 @@ class PrioritizedConfig(StockConfig):
 def group_priorities(entries: Sequence[Entry], config: PrioritizedConfig) -> Floats:
     """The priority of each entry, at least 0.
 
-    An entry that no step has scored yet gets the largest of the others, 1 where there is none.
+    An entry that no step has scored yet gets the largest of the others, 1 if there is none.
     """
     reduce = max if config.reduction == "max" else _mean
     if config.priority == "reward":

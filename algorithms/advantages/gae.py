@@ -37,7 +37,7 @@ class GAEConfig(PartConfig):
     """Settings of the estimator and of the critic's loss."""
 
     gamma: Share = 1.0
-    """Discount a token."""
+    """Discount per token."""
     lam: Share = 1.0
     """Weight of longer returns: 1 = the whole return less the value, 0 = one-step differences."""
     whiten: bool = True

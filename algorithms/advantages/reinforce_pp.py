@@ -27,7 +27,7 @@ class ReinforcePPConfig(PartConfig):
     """Settings of the return and of the whitening."""
 
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Discount a token."""
+    """Discount per token."""
     whiten_eps: WhitenEps = 1e-8
     """Added to the variance, which divides by the number of tokens - 1."""
 

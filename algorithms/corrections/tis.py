@@ -46,7 +46,7 @@ class TISConfig(PartConfig):
     """Settings of the weight."""
 
     level: Level = "token"
-    """One weight a token, the product over the response, or the product's T-th root."""
+    """One weight per token, the product over the response, or the product's T-th root."""
     mode: Mode = "truncate"
     """Beyond the bounds the weight is cut to them, or 0; none = the bounds are off."""
     is_min: Bound = None
@@ -58,7 +58,7 @@ class TISConfig(PartConfig):
     """
     is_batch_normalize: bool = False
     """Whether weights are divided by their mean: over the minibatch's valid tokens, or over its
-    responses where a response has one weight."""
+    responses if a response has one weight."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
