@@ -70,6 +70,26 @@ class Bound:
         )
 
 
+class Sums:
+    """Weighted sums of bounded ratios [N], for any bound: after one sort each is a look-up."""
+
+    def __init__(self, ratio: Tensor, weight: Tensor) -> None:
+        self.ratio, order = ratio.sort()
+        zero, w = weight.new_zeros(1), weight[order]
+        self.mass = torch.cat([zero, w.cumsum(0)])  # [N + 1], of the smallest ratios
+        self.moved = torch.cat([zero, (w * self.ratio).cumsum(0)])  # [N + 1]
+
+    def capped(self, high: float) -> float:
+        """Sum of w min(r, high)."""
+        k = int(torch.searchsorted(self.ratio, high))
+        return float(self.moved[k] + high * (self.mass[-1] - self.mass[k]))
+
+    def floored(self, low: float) -> float:
+        """Sum of w max(r, low)."""
+        k = int(torch.searchsorted(self.ratio, low))
+        return float(low * self.mass[k] + self.moved[-1] - self.moved[k])
+
+
 class BapoConfig(LossConfig):
     """Settings of the search and of the clip. The defaults are Algorithm 1's."""
 
@@ -124,12 +144,10 @@ def balanced_bounds(ratio: Tensor, advantage: Tensor, weight: Tensor, c: BapoCon
     high = Bound(start=c.c_high_start, stop=c.c_high_max, step=c.high_step, partial=c.partial_step)
     first, second = (high, low) if c.order == "high_first" else (low, high)
     r, mass = ratio.double(), (weight.double() * advantage.double()).abs()
-    up, down = advantage > 0, advantage < 0
-    (r_up, mass_up), (r_down, mass_down) = ((r[side], mass[side]) for side in (up, down))
+    good, bad = (Sums(r[side], mass[side]) for side in (advantage > 0, advantage < 0))
 
     def balance() -> float:
-        p = (mass_up @ r_up.clamp(max=high.value)).item()
-        q = (mass_down @ r_down.clamp(min=low.value)).item()
+        p, q = good.capped(high.value), bad.floored(low.value)
         return p / max(p + q, TINY) if c.metric == "fraction" else p / (q + POS_NEG_EPS)
 
     rho = balance()

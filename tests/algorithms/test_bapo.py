@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.bapo import BapoConfig, Bound, Bounds, balanced_bounds
+from algorithms.bapo import BapoConfig, Bound, Bounds, Sums, balanced_bounds
 from rlkit.errors import UserError
 from rlkit.registry import build
 from rlkit.testing.losses import examples
@@ -114,6 +114,20 @@ def test_without_any_advantage_the_balance_is_zero_and_not_a_quotient_of_zeros(m
     found = search([0.5, 2.0], [0.0, 0.0], metric=metric)
     assert found.balance == 0
     assert (found.low, found.high) == pytest.approx((0.9, 3.0))
+
+
+@given(
+    xs=st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 10)), max_size=20),
+    bound=st.floats(0, 5),
+)
+def test_sums_are_those_of_the_bounded_ratios(xs: list[tuple[float, float]], bound: float) -> None:
+    """Also of no tokens, and of ratios that are the bound itself."""
+    x, weight = torch.tensor([*xs, (bound, 1.0)], dtype=torch.float64).T.contiguous()
+    sums = Sums(x, weight)
+    assert sums.capped(bound) == pytest.approx(float((weight * x.clamp(max=bound)).sum()))
+    assert sums.floored(bound) == pytest.approx(float((weight * x.clamp(min=bound)).sum()))
+    none = Sums(x[:0], weight[:0])
+    assert none.capped(bound) == none.floored(bound) == 0
 
 
 @given(
