@@ -21,7 +21,7 @@ class MixConfig(PartConfig):
     """Settings of the two buffers and of how they share a batch."""
 
     first: Mapping[str, Any] = Field(default_factory=lambda: {"name": "on_policy"})
-    """A buffer: its name, and its settings where they are not the defaults."""
+    """A buffer: its name, and those of its settings that are not the defaults."""
     second: Mapping[str, Any] = Field(default_factory=lambda: {"name": "expert"})
     """Another buffer, in the same form."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -41,6 +41,7 @@ class Mix(ReplayBuffer[MixConfig]):
     """
 
     Config = MixConfig
+    sources = ("2505.17826",)
 
     def __init__(self, config: MixConfig | None = None) -> None:
         super().__init__(config)

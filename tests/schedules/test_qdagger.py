@@ -14,7 +14,7 @@ from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition
 from rlkit.composition.hydra_groups import configs_folder, store_groups
 from rlkit.errors import UserError
-from rlkit.interfaces import Phase, Progress
+from rlkit.interfaces import Phase, Progress, RunContext
 from rlkit.registry import build
 from schedules.qdagger import QDagger
 from tests.certain import FORM_AND_HALF
@@ -149,5 +149,7 @@ def test_an_anchor_keeps_its_copies_where_a_schedule_may_raise_beta(
 ) -> None:
     """With beta = 0 and a loss that reads no reference, only the schedule can ask for one."""
     overrides = ("algorithm=grpo", "anchor=previous", "anchor.beta=0", f"schedule={schedule}")
-    anchor: Any = composed(*overrides).parts.anchor
+    whole = composed(*overrides)
+    anchor: Any = whole.parts.anchor
+    anchor.open(RunContext(read_by_loss=whole.read_by_loss))
     assert anchor.is_read("previous") == read
