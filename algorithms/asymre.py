@@ -33,7 +33,6 @@ class AsymreConfig(LossConfig):
 class AsymRE(PolicyLoss[AsymreConfig]):
     """L = -A log pi, summed over a response."""
 
-    Config = AsymreConfig
     sources = ("2506.20520",)
     advantages = ("asymre",)
 

@@ -168,7 +168,6 @@ class BAPO(PolicyLoss[BapoConfig]):
     the order of the search; `bapo_authors_repo` is that variant. No other trainer ships BAPO.
     """
 
-    Config = BapoConfig
     sources = ("2510.18927",)
     scope = "minibatch"
     needs = frozenset({"behavior"})

@@ -48,7 +48,6 @@ def asymmetric(advantage: Tensor, omega: float) -> Tensor:
 class BPPO(PolicyLoss[BPPOConfig]):
     """PPO's clipped surrogate on pi / prox, with positive advantages weighing more."""
 
-    Config = BPPOConfig
     sources = ("2302.11312",)
     needs = frozenset({"prox"})
 

@@ -39,7 +39,6 @@ class CHORD(RatioLoss[ChordConfig]):
     of responses in the batch; the two agree if the numbers are the expected ones.
     """
 
-    Config = ChordConfig
     sources = ("2508.11408",)
     accepts_expert = True
 

@@ -56,7 +56,6 @@ class CISPO(RatioLoss[CispoConfig]):
     in the mean.
     """
 
-    Config = CispoConfig
     sources = ("2506.13585",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -65,7 +65,6 @@ def least_behavior(behavior_logp: Tensor, logp: Tensor, ratio_max: float | None)
 class DecoupledPPO(PolicyLoss[DecoupledPPOConfig]):
     """L = -sg[prox / behavior] min(u A, clip(u) A), u = pi / prox."""
 
-    Config = DecoupledPPOConfig
     sources = ("2110.00641", "2505.24298")
     needs = frozenset({"behavior", "prox"})
 

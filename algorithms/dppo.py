@@ -95,7 +95,6 @@ class DPPO(PolicyLoss[DppoConfig]):
     quadratic term at 1e-3, per token of the whole batch. All anchor at the sampling policy.
     """
 
-    Config = DppoConfig
     sources = ("2602.04879",)
     needs = frozenset({"behavior"})
 

@@ -67,7 +67,6 @@ class GEPO(PolicyLoss[GepoConfig]):
     probabilities; that p and q are length-normalised is the code's.
     """
 
-    Config = GepoConfig
     sources = ("2508.17850",)
     scope = "group"
     needs = frozenset({"behavior"})

@@ -68,7 +68,6 @@ class GePPO(PolicyLoss[GeppoConfig]):
     unconfirmed.
     """
 
-    Config = GeppoConfig
     sources = ("2111.00072",)
     needs = frozenset({"behavior", "prox"})
 

@@ -44,7 +44,6 @@ class GMPO(RatioLoss[GmpoConfig]):
     in TRL; both count it (`count_empty_rows=true`).
     """
 
-    Config = GmpoConfig
     sources = ("2507.20673",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

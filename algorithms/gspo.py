@@ -54,7 +54,6 @@ class GSPO(RatioLoss[GspoConfig]):
     loss_type weighs responses by their length, which is not the paper's.
     """
 
-    Config = GspoConfig
     sources = ("2507.18071",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -68,7 +68,6 @@ class GvpoConfig(LossConfig):
 class GVPO(PolicyLoss[GvpoConfig]):
     """L = 1/(K-1) sum_i 1/2 [(beta S_i - sg mean beta S) - A_i]^2, averaged over prompts."""
 
-    Config = GvpoConfig
     sources = ("2504.19599",)
     advantages = ("group_mean",)
     scope = "group"
@@ -104,7 +103,6 @@ class AGRO(PolicyLoss[AgroConfig]):
     reference is the anchor's base. The exact objective of the paper is unconfirmed.
     """
 
-    Config = AgroConfig
     sources = ("2503.19612",)
     advantages = ("group_mean",)
     scope = "group"

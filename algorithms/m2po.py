@@ -85,7 +85,6 @@ class M2PO(PolicyLoss[M2poConfig]):
     `m2po_areal`.
     """
 
-    Config = M2poConfig
     sources = ("2510.01161",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
@@ -123,7 +122,6 @@ class M2POAuthorsRepo(PolicyLoss[M2poAuthorsRepoConfig]):
     Public code: Infini-AI-Lab/M2PO.
     """
 
-    Config = M2poAuthorsRepoConfig
     sources = ("2510.01161",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
@@ -173,7 +171,6 @@ class M2POAreal(PolicyLoss[M2poArealConfig]):
     Public code: AReaL's `_apply_m2po_masking` before its PPO loss.
     """
 
-    Config = M2poArealConfig
     sources = ("2510.01161",)
     scope = "minibatch"
     needs = frozenset({"behavior", "prox"})

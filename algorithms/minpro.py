@@ -50,7 +50,6 @@ def prefix_minimum(log_ratio: Tensor, mask: Tensor, first: float) -> Tensor:
 class MinPRO(PolicyLoss[MinproConfig]):
     """L = -sg[clip(min_{j<t} r_j r_t, 1 - clip_low, 1 + clip_high)] A log pi."""
 
-    Config = MinproConfig
     sources = ("2601.22718",)
     needs = frozenset({"behavior"})
 

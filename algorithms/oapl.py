@@ -44,7 +44,6 @@ def regression(log_ratio: Tensor, advantage: Tensor, beta2: float) -> Tensor:
 class OAPL(PolicyLoss[OaplConfig]):
     """L = (beta2 S - A)^2, averaged over responses, with S the sum of log(pi / behavior)."""
 
-    Config = OaplConfig
     sources = ("2602.19362",)
     advantages = ("oapl",)
     needs = frozenset({"behavior"})

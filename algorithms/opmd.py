@@ -59,19 +59,13 @@ def kimi_token(logp: Tensor, moved: Tensor, advantage: Tensor, tau: float) -> Te
 class OPMD(PolicyLoss[OpmdConfig]):
     """Mirror descent on the reward; by default Kimi's, one value per response."""
 
-    Config = OpmdConfig
     sources = ("2501.12599",)
     advantages = ("opmd",)
 
-    @property
-    def scope(self) -> Literal["token", "group", "minibatch"]:  # type: ignore[override]
-        """`pairwise` compares the responses of a group."""
-        return "group" if self.config.variant == "pairwise" else "token"
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """`simple` reads no other policy."""
-        return frozenset() if self.config.variant == "simple" else frozenset({"behavior"})
+    def __init__(self, config: OpmdConfig | None = None) -> None:
+        super().__init__(config)
+        self.scope = "group" if self.config.variant == "pairwise" else "token"
+        self.needs = frozenset() if self.config.variant == "simple" else frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """One value per response (kimi, pairwise) or per token."""

@@ -41,7 +41,6 @@ class P3O(PolicyLoss[P3oConfig]):
     reverse. It alternates on-policy and replay steps; here both kinds of data share a step.
     """
 
-    Config = P3oConfig
     sources = ("1905.01756",)
     scope = "minibatch"
     needs = frozenset({"behavior"})

@@ -127,7 +127,6 @@ class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
     length (`length_normalize`). TRL also trains on pairs of equal reward, which have no order here.
     """
 
-    Config = OnlineDpoConfig
     sources = ("2410.18252",)
 
     def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
@@ -152,8 +151,6 @@ class VoteConfig(PreferenceConfig):
 
 class VoteLoss(PreferenceLoss[VoteConfig]):
     """A preference loss with a soft target: how the votes are split between the two answers."""
-
-    Config = VoteConfig
 
     def target(self, batch: LossBatch, best: Tensor, worst: Tensor) -> Tensor:
         """The posterior mean (v_w + c) / (v_w + v_l + 2c)."""

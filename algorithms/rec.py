@@ -74,7 +74,6 @@ def kept_tokens(ratio: Tensor, advantage: Tensor, c: RecConfig) -> Tensor:
 class REC(PolicyLoss[RecConfig]):
     """L = -A w M log pi + regulariser. The default is REC-OneSide-NoIS with a wide range."""
 
-    Config = RecConfig
     sources = ("2509.24203",)
     needs = frozenset({"behavior"})
 

@@ -66,13 +66,13 @@ class Remix(PolicyLoss[RemixConfig]):
     (jqueeney/geppo, arXiv:2111.00072).
     """
 
-    Config = RemixConfig
     sources = ("2507.06892", "2111.00072")
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The log-probs of the ratio and of the centre."""
-        return frozenset({"behavior", "prox"} if self.config.centre == "prox" else {"behavior"})
+    def __init__(self, config: RemixConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs = frozenset(
+            {"behavior", "prox"} if self.config.centre == "prox" else {"behavior"}
+        )
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

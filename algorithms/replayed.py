@@ -40,7 +40,6 @@ class RePO(RatioLoss[RepoConfig]):
     bnpo and dr_grpo.
     """
 
-    Config = RepoConfig
     sources = ("2506.09340",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

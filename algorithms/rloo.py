@@ -48,7 +48,6 @@ class RLOO(RatioLoss[RlooConfig]):
     with a token mean.
     """
 
-    Config = RlooConfig
     sources = ("2402.14740",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -47,7 +47,6 @@ class SFT(PolicyLoss[SftConfig]):
     probability; its optional cut-off of the probability is not offered.
     """
 
-    Config = SftConfig
     sources = ("2508.11408",)
     accepts_expert = True
 

@@ -34,7 +34,6 @@ class SPPO(PolicyLoss[SppoConfig]):
     (self-play preference optimisation).
     """
 
-    Config = SppoConfig
     sources = ("2108.05828",)
     needs = frozenset({"behavior"})
 

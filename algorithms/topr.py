@@ -86,7 +86,6 @@ class TOPR(PolicyLoss[ToprConfig]):
     with A = 0 as positive. None ships the paper's product over the response.
     """
 
-    Config = ToprConfig
     sources = ("2503.14286",)
     needs = frozenset({"behavior"})
 

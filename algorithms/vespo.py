@@ -67,14 +67,11 @@ class VESPO(RatioLoss[VespoConfig]):
     (already truncated) and never multiplied, which is `use_behavior`.
     """
 
-    Config = VespoConfig
     sources = ("2602.10693",)
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The log-probs under the ratio, and both policies' with `use_behavior`."""
-        both = frozenset({"prox", "behavior"})
-        return both if self.config.use_behavior else super().needs
+    def __init__(self, config: VespoConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs = self.needs | {"prox", "behavior"} if self.config.use_behavior else self.needs
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

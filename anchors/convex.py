@@ -52,7 +52,6 @@ class Convex(AveragingAnchor[ConvexConfig]):
     weight). The average starts at the base.
     """
 
-    Config = ConvexConfig
     sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:

@@ -73,7 +73,6 @@ def corrected(average: State, weights: State, start: State, share: float) -> Sta
 class Ema(AveragingAnchor[EmaConfig]):
     """beta KL(pi || base), where the base is the moving average of the weights."""
 
-    Config = EmaConfig
     sources = ("2406.16768", "2508.00180")
 
     def move(self, policy: FreezablePolicy) -> None:

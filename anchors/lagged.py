@@ -41,7 +41,6 @@ class Lagged(BaseAnchor[LaggedConfig]):
     The copies stand also at beta = 0: a loss may read the base, and a schedule may raise beta.
     """
 
-    Config = LaggedConfig
     sources = ("2602.19362",)
 
     def __init__(self, config: LaggedConfig | None = None) -> None:

@@ -37,7 +37,6 @@ class Previous(BaseAnchor[PreviousConfig]):
     reference is pi_k. A rebirth changes nothing: there is no base.
     """
 
-    Config = PreviousConfig
     sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:

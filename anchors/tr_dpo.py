@@ -37,7 +37,6 @@ class TrDpoConfig(AnchorConfig):
 class TrDpo(AveragingAnchor[TrDpoConfig]):
     """beta KL(pi || base), where base <- alpha theta + (1 - alpha) base every so many steps."""
 
-    Config = TrDpoConfig
     sources = ("2404.09656",)
 
     def move(self, policy: FreezablePolicy) -> None:

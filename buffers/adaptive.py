@@ -85,7 +85,6 @@ class Adaptive(Stock[AdaptiveConfig]):
     Public code: song970407/ARB; its Cal-QL script has temperature 5, bounds -12 and 7, 1000 steps.
     """
 
-    Config = AdaptiveConfig
     sources = ("2512.10510",)
 
     def __init__(self, config: AdaptiveConfig | None = None) -> None:

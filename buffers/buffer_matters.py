@@ -81,7 +81,6 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
     Public code: the authors' BAPO-ICLR2026; the defaults are its own.
     """
 
-    Config = BufferMattersConfig
     sources = ("2602.20722",)
 
     def __init__(self, config: BufferMattersConfig | None = None) -> None:

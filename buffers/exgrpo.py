@@ -63,7 +63,6 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
     entropy helper selects padding and is not followed.
     """
 
-    Config = ExgrpoConfig
     sources = ("2510.02245",)
 
     def __init__(self, config: ExgrpoConfig | None = None) -> None:

@@ -133,7 +133,6 @@ class Expert(Demonstrating[DemonstrationConfig]):
     Public code: Trinity-RFT mixes an expert buffer into a batch by a share of it, 0.2 for CHORD.
     """
 
-    Config = DemonstrationConfig
     sources = ()
 
     def __init__(self, config: DemonstrationConfig | None = None) -> None:
@@ -216,7 +215,6 @@ class Luffy(Demonstrating[LuffyConfig]):
     Public code: ElliottYan/LUFFY, groups of 7 + 1, demonstrations without their log-probs.
     """
 
-    Config = LuffyConfig
     sources = ("2504.14945",)
 
     def __init__(self, config: LuffyConfig | None = None) -> None:

@@ -102,7 +102,6 @@ class Fifo(ReplayBuffer[FifoConfig]):
     Status: adapted; ReMix prints neither nu nor what is drawn.
     """
 
-    Config = FifoConfig
     sources = ("2507.06892",)
 
     def __init__(self, config: FifoConfig | None = None) -> None:

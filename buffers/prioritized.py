@@ -91,7 +91,6 @@ class Prioritized(Stock[PrioritizedConfig]):
     Public code: none by the authors.
     """
 
-    Config = PrioritizedConfig
     sources = ("2112.03798", "1511.05952")
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:

@@ -56,7 +56,6 @@ class PromptReplay(ReplayBuffer[PromptReplayConfig]):
     Public code: none known.
     """
 
-    Config = PromptReplayConfig
     sources = ("2603.21177",)
 
     def __init__(self, config: PromptReplayConfig | None = None) -> None:

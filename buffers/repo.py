@@ -94,7 +94,6 @@ class Repo(PromptStore[RepoConfig]):
     new responses. With 8 new responses per visit, a prompt is replayed from its third visit on.
     """
 
-    Config = RepoConfig
     sources = ("2506.09340",)
 
     def fresh_share(self, batch: int) -> int:

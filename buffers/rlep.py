@@ -86,7 +86,6 @@ class Rlep(PromptStore[RlepConfig]):
     the step, also on replayed tokens: use a loss that divides by prox.
     """
 
-    Config = RlepConfig
     sources = ("2507.07451",)
 
     def __init__(self, config: RlepConfig | None = None) -> None:

@@ -52,7 +52,6 @@ class ValueDecay(Stock[ValueDecayConfig]):
     10 000.
     """
 
-    Config = ValueDecayConfig
     sources = ("2505.17826",)
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:

@@ -50,7 +50,6 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
     Public code: huggingface/trl, trl/experimental/grpo_with_replay_buffer.
     """
 
-    Config = ZeroVarianceFillerConfig
     sources = ()
 
     def __init__(self, config: ZeroVarianceFillerConfig | None = None) -> None:

@@ -27,7 +27,6 @@ class MyLossConfig(LossConfig):
 class MyLoss(PolicyLoss[MyLossConfig]):
     """Truncated importance weights on REINFORCE: L = -sg[min(pi/mu, 1 + strength)] A log pi."""
 
-    Config = MyLossConfig
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

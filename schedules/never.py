@@ -17,7 +17,6 @@ class Never(ReincarnationSchedule[NeverConfig]):
     Status: exact; nothing changes.
     """
 
-    Config = NeverConfig
     sources = ()
 
     def phase(self, progress: Progress) -> Phase:

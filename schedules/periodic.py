@@ -28,7 +28,6 @@ class Periodic(ReincarnationSchedule[PeriodicConfig]):
     Public code: slime resets its optimiser each rollout with --reset-optimizer-states.
     """
 
-    Config = PeriodicConfig
     sources = ("2205.07802",)
 
     def phase(self, progress: Progress) -> Phase:

@@ -42,7 +42,6 @@ class Plateau(ReincarnationSchedule[PlateauConfig]):
     gives a formula. Each firing is counted in `schedule/rebirths` if it rebases.
     """
 
-    Config = PlateauConfig
     sources = ("2507.06892",)
 
     def __init__(self, config: PlateauConfig | None = None) -> None:

@@ -51,7 +51,6 @@ class QDagger(ReincarnationSchedule[QDaggerConfig]):
     form for language models, a coefficient of a KL penalty, is ours.
     """
 
-    Config = QDaggerConfig
     sources = ("2206.01626",)
 
     def phase(self, progress: Progress) -> Phase:

@@ -35,7 +35,6 @@ class Reincarnate(ReincarnationSchedule[ReincarnateConfig]):
     and the passes after it are our reading.
     """
 
-    Config = ReincarnateConfig
     sources = ("2507.06892",)
 
     def phase(self, progress: Progress) -> Phase:

@@ -28,7 +28,6 @@ class AsymREAdvantage(AdvantageEstimator[AsymREConfig]):
     without baseline and shift.
     """
 
-    Config = AsymREConfig
     sources = ("2506.20520",)
     min_group = 2
 

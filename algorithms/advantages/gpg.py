@@ -30,7 +30,6 @@ class GPG(AdvantageEstimator[GPGConfig]):
     correct one raises alpha too, although it has a gradient.
     """
 
-    Config = GPGConfig
     sources = ("2504.02546",)
     min_group = 2
 

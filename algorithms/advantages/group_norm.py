@@ -57,7 +57,6 @@ class GroupNorm(AdvantageEstimator[GroupNormConfig]):
     is std=batch; Trinity-RFT's REC divides by the biased deviation (unbiased=false).
     """
 
-    Config = GroupNormConfig
     sources = ("2402.03300",)
     min_group = 2
 

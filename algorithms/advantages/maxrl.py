@@ -31,7 +31,6 @@ class MaxRL(AdvantageEstimator[MaxRLConfig]):
     Public code: agrees with SkyRL's maxrl.
     """
 
-    Config = MaxRLConfig
     sources = ("2602.02710",)
     min_group = 2
 

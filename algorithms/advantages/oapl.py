@@ -32,7 +32,6 @@ class OAPLAdvantage(AdvantageEstimator[OAPLConfig]):
     samples of a fixed reference.
     """
 
-    Config = OAPLConfig
     sources = ("2602.19362",)
     min_group = 2
 

@@ -28,7 +28,6 @@ class OPO(AdvantageEstimator[SingletonConfig]):
     Public code: agrees with verl's opo.
     """
 
-    Config = SingletonConfig
     sources = ("2505.23585",)
     min_group = 2
 

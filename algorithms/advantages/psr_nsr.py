@@ -39,7 +39,6 @@ class PsrNsr(AdvantageEstimator[PsrNsrConfig]):
     rewards.
     """
 
-    Config = PsrNsrConfig
     sources = ("2506.01347",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -43,7 +43,6 @@ class ReinforcePP(AdvantageEstimator[ReinforcePPConfig]):
     NeMo-RL and Trinity-RFT have the same form. The paper's eps is beside the standard deviation.
     """
 
-    Config = ReinforcePPConfig
     sources = ("2501.03262",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
@@ -71,7 +70,6 @@ class ReinforcePPBaseline(AdvantageEstimator[ReinforcePPBaselineConfig]):
     Public code: agrees with verl's reinforce_plus_plus_baseline.
     """
 
-    Config = ReinforcePPBaselineConfig
     sources = ("2501.03262",)
     min_group = 2
 

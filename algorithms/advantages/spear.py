@@ -38,7 +38,6 @@ class Spear(AdvantageEstimator[SpearConfig]):
     advantage times a constant, is not offered.
     """
 
-    Config = SpearConfig
     sources = ("2509.22601",)
     min_group = 2
 

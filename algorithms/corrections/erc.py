@@ -49,7 +49,6 @@ class ErcCounteraction(Correction[ErcCounteractionConfig]):
     (arXiv:2503.14286) bounds negative responses alike, by the ratio of the whole response.
     """
 
-    Config = ErcCounteractionConfig
     sources = ("2402.10374",)
     needs = frozenset({"behavior"})
 
@@ -83,7 +82,6 @@ class ErcMining(Correction[ErcMiningConfig]):
     Status: adapted from arXiv:2402.10374, whose formula could not be read; the bound is ours.
     """
 
-    Config = ErcMiningConfig
     sources = ("2402.10374",)
     needs = frozenset({"behavior"})
     scope = "minibatch"

@@ -59,7 +59,6 @@ class GeoMask(Correction[GeoMaskConfig]):
     decoupled_geo_rs. Replayed data need wider ones.
     """
 
-    Config = GeoMaskConfig
     sources = ()
     needs = frozenset({"behavior", "prox"})
 

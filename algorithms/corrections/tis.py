@@ -79,14 +79,12 @@ class TIS(Correction[TISConfig]):
     bounds and no log clamp.
     """
 
-    Config = TISConfig
     sources = ("1606.02647",)
     needs = frozenset({"behavior", "prox"})
 
-    @property
-    def scope(self) -> Literal["token", "minibatch"]:  # type: ignore[override]
-        """A mean of weights is one of the whole minibatch."""
-        return "minibatch" if self.config.is_batch_normalize else "token"
+    def __init__(self, config: TISConfig | None = None) -> None:
+        super().__init__(config)
+        self.scope = "minibatch" if self.config.is_batch_normalize else "token"
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the weight [B, T]."""
