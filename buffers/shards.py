@@ -269,10 +269,8 @@ class DiskStorage(MemoryStorage):
 
 def open_storage(kind: Literal["memory", "disk"], buffer: ReplayBuffer[Any]) -> MemoryStorage:
     """A new storage of a buffer, in its folder."""
-    if kind == "memory":
-        return MemoryStorage()
-    context = buffer.context
-    return DiskStorage(context.folder, context.kept_states, writes=context.writes)
+    run, disk = buffer.context, kind == "disk"
+    return DiskStorage(run.folder, run.kept_states, writes=run.writes) if disk else MemoryStorage()
 
 
 def _shards(kept: Iterable[Stored]) -> dict[str, Shard]:

@@ -23,7 +23,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SWEEPS = sorted((ROOT / "configs" / "sweep").glob("*.yaml"))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-MAX_FILE, MAX_FUNCTION, MAX_NESTING = 500, 100, 4
+MAX_FILE, MAX_FUNCTION, MAX_NESTING = 300, 60, 3
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|NotImplemented" + r"Error)\b")
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
