@@ -35,6 +35,7 @@ def serve() -> None:
     for module in (
         "rlkit.run",
         "rlkit.__main__",
+        "rlkit.composition.execute",
         "transformers.models.llama.modeling_llama",
         "plotly.graph_objects",
     ):

@@ -14,10 +14,12 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.execute import execute
+from rlkit.composition.guard import guarded
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.distributed.fsdp import Sharded
 from rlkit.distributed.launch import close_processes
-from rlkit.run import guarded, train
 
 
 class Divided(Sharded):
@@ -36,7 +38,7 @@ def main() -> None:
     overrides = import_before_compose(sys.argv[1:])
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         raw: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
-    train(raw, overrides, processes=processes)
+    execute(raw, overrides, processes=processes)
     close_processes()
 
 

@@ -10,12 +10,8 @@ import torch
 from rlkit.distributed.deepspeed import Zero
 from rlkit.distributed.fsdp import Sharded
 from rlkit.distributed.processes import ALONE, Processes, Several
+from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
-
-
-def launched() -> tuple[int, int]:
-    """Rank and number of the processes a launcher started, (0, 1) without one."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def asked_for(variable: str) -> bool:

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from rlkit.batch import Prompt, Request
 from rlkit.composition.compose import compose
-from rlkit.composition.hydra_groups import configs_folder, store_groups
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.hydra_groups import store_groups
 from rlkit.composition.session import open_session, supply
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
