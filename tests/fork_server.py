@@ -40,7 +40,7 @@ def serve() -> None:
         "plotly.graph_objects",
     ):
         import_module(module)
-    import_module("rlkit.registry").load_parts()
+    import_module("rlkit.composition.catalog").of_registry()
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

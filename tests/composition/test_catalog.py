@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlkit import registry
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.composition import catalog_file
 from rlkit.composition.catalog import Catalog, of_registry
 from rlkit.composition.catalog_file import KEPT, catalog, catalog_path, digest, kept
@@ -90,6 +91,9 @@ def test_a_part_of_a_user_is_in_the_catalogue(own_registry: None) -> None:
         """Mine."""
 
         Config = LossConfig
+
+        def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+            raise AssertionError("the catalogue builds no part")
 
     register("loss", "of_a_user")(Own)
     assert catalog().part("loss", "of_a_user").documentation == "Mine."

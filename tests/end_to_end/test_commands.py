@@ -72,13 +72,13 @@ def test_show_says_what_a_composition_chooses_and_sets(group: str, tmp_path: Pat
         assert out.startswith(f"{group}={name}  {path}\n\n{comment[0].removeprefix('# ')}"), out
         overrides = [line for line in out.splitlines() if re.match(r"[\w.]+=", line)][1:]
         assert overrides, out
-    out = rlkit("show", "algorithm", "remix", cwd=tmp_path)[1].splitlines()
+    lines = rlkit("show", "algorithm", "remix", cwd=tmp_path)[1].splitlines()
     parts = ["loss=remix", "advantage=group_norm", "buffer=fifo", "anchor=kl_convex"]
-    assert out[-6:] == [*parts, "schedule=reincarnate", "train.updates_per_batch=2"]
-    out = rlkit("show", "experiment", "remix_paper", cwd=tmp_path)[1].splitlines()
-    assert {"algorithm=remix_ppo", "task=jsonl", "train.steps=500"} <= set(out)
-    out = rlkit("show", "experiment", "nested_reft_retrace", cwd=tmp_path)[1].splitlines()
-    assert "correction=[retrace]" in out
+    assert lines[-6:] == [*parts, "schedule=reincarnate", "train.updates_per_batch=2"]
+    lines = rlkit("show", "experiment", "remix_paper", cwd=tmp_path)[1].splitlines()
+    assert {"algorithm=remix_ppo", "task=jsonl", "train.steps=500"} <= set(lines)
+    lines = rlkit("show", "experiment", "nested_reft_retrace", cwd=tmp_path)[1].splitlines()
+    assert "correction=[retrace]" in lines
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_wrong_command_is_one_line_and_writes_nothing(
 # a command that is not complete or not known, what its last line must say
 UNREADABLE = [
     ("", "required: command"),
-    ("lst", "'lst' (choose from 'list', 'show'"),
+    ("lst", "'lst' (choose from 'train', 'list', 'show'"),
     ("list loss ppo", "unrecognized arguments: ppo"),
     ("show loss", "required: name"),
     ("check", "required: path"),
