@@ -86,7 +86,9 @@ def test_a_name_that_is_not_there_is_told_the_nearest() -> None:
         of_registry().part("loss", "remx")
 
 
-def test_a_part_of_a_user_is_in_the_catalogue(own_registry: None) -> None:
+def test_a_part_of_a_user_is_in_the_catalogue(folder: Path, own_registry: None) -> None:
+    kept()
+
     class Own(PolicyLoss[LossConfig]):
         """Mine."""
 
