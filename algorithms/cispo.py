@@ -57,6 +57,7 @@ class CISPO(RatioLoss[CispoConfig]):
     """
 
     Config = CispoConfig
+    sources = ("2506.13585",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

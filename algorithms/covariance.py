@@ -77,6 +77,7 @@ class ClipCov(RatioLoss[ClipCovConfig]):
     """
 
     Config = ClipCovConfig
+    sources = ("2505.22617",)
     scope = "minibatch"
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -120,6 +121,7 @@ class KLCov(RatioLoss[KlCovConfig]):
     """
 
     Config = KlCovConfig
+    sources = ("2505.22617",)
     scope = "minibatch"
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -52,6 +52,7 @@ class LUFFY(RatioLoss[LuffyConfig]):
     """
 
     Config = LuffyConfig
+    sources = ("2504.14945",)
     accepts_expert = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -96,6 +97,7 @@ class ExGRPO(RatioLoss[ExgrpoConfig]):
     """
 
     Config = ExgrpoConfig
+    sources = ("2510.02245",)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

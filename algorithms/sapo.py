@@ -51,6 +51,7 @@ class SAPO(RatioLoss[SapoConfig]):
     """
 
     Config = SapoConfig
+    sources = ("2511.20347",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

@@ -48,6 +48,7 @@ class SFT(PolicyLoss[SftConfig]):
     """
 
     Config = SftConfig
+    sources = ("2508.11408",)
     accepts_expert = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -40,6 +40,7 @@ class SIL(PolicyLoss[SilConfig]):
     """
 
     Config = SilConfig
+    sources = ("1806.05635",)
     accepts_expert = True
 
     @property

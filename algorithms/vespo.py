@@ -45,7 +45,7 @@ class VespoConfig(RatioConfig):
 
 
 def gamma_weight(log_weight: Tensor, advantage: Tensor, c: VespoConfig) -> Tensor:
-    """phi = W^k exp(lambda (1 - W)) [B, T] of log W [B, 1]; 1 at W = 1, 0 where it overflows."""
+    """phi = W^k exp(lambda (1 - W)) [B, T] of log W [B, 1]; 1 at W = 1, 0 if it overflows."""
     positive = advantage >= 0
     k = torch.where(positive, log_weight.new_tensor(c.k_pos), c.k_neg)
     decay = torch.where(positive, log_weight.new_tensor(c.lambda_pos), c.lambda_neg)
@@ -68,6 +68,7 @@ class VESPO(RatioLoss[VespoConfig]):
     """
 
     Config = VespoConfig
+    sources = ("2602.10693",)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

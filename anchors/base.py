@@ -7,6 +7,7 @@ and gradient are by the estimators of the fields, and the rebirth is ReMix's (ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from rlkit.interfaces import AC, AnchorConfig, AnchorPolicy, FreezablePolicy, Reference, State
 from rlkit.registry import register
@@ -19,6 +20,7 @@ class BaseAnchor(AnchorPolicy[AC]):
     """beta KL(pi || pi_base), with pi_base the policy of the last rebase."""
 
     Config = AnchorConfig
+    sources: ClassVar[tuple[str, ...]] = ("1909.08593",)
 
     def __init__(self, config: AC | None = None) -> None:
         super().__init__(config)
@@ -41,7 +43,8 @@ class BaseAnchor(AnchorPolicy[AC]):
 
     def is_read(self, name: str) -> bool:
         """Whether the penalty or the loss reads the reference, so that a copy is worth making."""
-        return self.config.beta != 0 or self.read_by_loss is None or name in self.read_by_loss
+        read = self.context.read_by_loss
+        return self.config.beta != 0 or read is None or name in read
 
     def rebase(self, policy: FreezablePolicy) -> None:
         """Make the current policy the base."""

@@ -42,6 +42,7 @@ class KLConvex(BaseAnchor[KLConvexConfig]):
     """
 
     Config = KLConvexConfig
+    sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """lambda(step) on the base, the rest on the previous policy.

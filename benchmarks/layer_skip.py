@@ -30,10 +30,11 @@ from torch import Tensor
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import EMBEDDED, ModelConfig
+from rlkit.interfaces import Tokens
 from rlkit.models.embedded import embedded_model_dir
 from rlkit.models.load import load_policy
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
+from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.layer_skip import LayerSkipConfig, LayerSkipRollout, decoder_layers, reduced
 
 OUT = RESULTS / "layer_skip.json"
@@ -103,7 +104,7 @@ class Bench:
         """Tokens a second of one generation, and of the processor's; its KL to the policy."""
         made = self.engine(share)
         started, busy = time.perf_counter(), time.process_time()
-        answers = made.generate(self.requests, (*TIMED, repeat))
+        answers = made.generate(GenerationCall(self.requests, (*TIMED, repeat)))
         seconds, busy = time.perf_counter() - started, time.process_time() - busy
         tokens, logp = self.tokens(answers)
         count = logp.numel()
@@ -111,7 +112,9 @@ class Bench:
 
     def each_layer(self) -> list[float]:
         """KL(pi || pi without layer i) in nats a token, on responses of pi."""
-        tokens, _ = self.tokens(self.engine(0.0).generate(self.requests, (*TIMED, 0)))
+        tokens, _ = self.tokens(
+            self.engine(0.0).generate(GenerationCall(self.requests, (*TIMED, 0)))
+        )
         own = self.policy.logp(tokens)
         return [
             float((own - self.without(i).logp(tokens)).mean())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from rlkit.batch import Group, Request, Sample, Score
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig, PromptSource, ReplayBuffer, State
+from rlkit.interfaces import PartConfig, PromptSource, ReplayBuffer, RunContext, State
 from rlkit.ops import stream_seed
 from rlkit.registry import build_section, register
 
@@ -20,7 +21,7 @@ class MixConfig(PartConfig):
     """Settings of the two buffers and of how they share a batch."""
 
     first: Mapping[str, Any] = Field(default_factory=lambda: {"name": "on_policy"})
-    """A buffer: its name, and its settings where they are not the defaults."""
+    """A buffer: its name, and those of its settings that are not the defaults."""
     second: Mapping[str, Any] = Field(default_factory=lambda: {"name": "expert"})
     """Another buffer, in the same form."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -40,6 +41,7 @@ class Mix(ReplayBuffer[MixConfig]):
     """
 
     Config = MixConfig
+    sources = ("2505.17826",)
 
     def __init__(self, config: MixConfig | None = None) -> None:
         super().__init__(config)
@@ -51,6 +53,13 @@ class Mix(ReplayBuffer[MixConfig]):
         """This step's requests and whose they are."""
         self.planned = -1
         """The last step that was planned."""
+
+    def open(self, context: RunContext) -> None:
+        """Open both, each with a seed and a folder of its own."""
+        super().open(context)
+        for name, part in self.parts.items():
+            folder = context.folder / name if context.folder is not None else None
+            part.open(replace(context, seed=stream_seed(context.seed, name), folder=folder))
 
     @property
     def gives_expert(self) -> bool:  # type: ignore[override]
@@ -75,7 +84,6 @@ class Mix(ReplayBuffer[MixConfig]):
             self.planned, self.asked = step, []
         new: list[Request] = []
         for name, part, count in self._at_work(batch):
-            self._hand_down(name, part)
             requests = part.plan(count, step, prompts)
             self.asked += [(request, name) for request in requests]
             new += requests
@@ -127,15 +135,7 @@ class Mix(ReplayBuffer[MixConfig]):
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         for name, part in self.parts.items():
-            self._hand_down(name, part)
             part.load_state_dict(state[name])
-
-    def _hand_down(self, name: str, part: ReplayBuffer[Any]) -> None:
-        """Give a buffer a seed and a folder of its own, and the rest of what the run has set."""
-        part.seed = stream_seed(self.seed, name)
-        part.folder = self.folder / name if self.folder is not None else None
-        part.kept_states = self.kept_states
-        part.writes = self.writes
 
     def _at_work(self, batch: int) -> list[tuple[str, ReplayBuffer[Any], int]]:
         """Those that have places in the batch."""

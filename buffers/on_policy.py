@@ -36,3 +36,4 @@ class OnPolicy(Storeless[OnPolicyConfig]):
     """
 
     Config = OnPolicyConfig
+    sources = ()

@@ -57,6 +57,7 @@ class PromptReplay(ReplayBuffer[PromptReplayConfig]):
     """
 
     Config = PromptReplayConfig
+    sources = ("2603.21177",)
 
     def __init__(self, config: PromptReplayConfig | None = None) -> None:
         super().__init__(config)

@@ -46,6 +46,7 @@ class Spear(ReplayBuffer[SpearConfig]):
     """
 
     Config = SpearConfig
+    sources = ("2509.22601",)
 
     def __init__(self, config: SpearConfig | None = None) -> None:
         super().__init__(config)

@@ -53,6 +53,7 @@ class ValueDecay(Stock[ValueDecayConfig]):
     """
 
     Config = ValueDecayConfig
+    sources = ("2505.17826",)
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
@@ -88,6 +89,6 @@ class ValueDecay(Stock[ValueDecayConfig]):
         return [entries[i] for i in order]
 
     def _renew_noise(self, entries: list[Entry], step: int, event: str) -> None:
-        rng = stream_rng(self.seed, f"buffer/{event}", step)
+        rng = stream_rng(self.context.seed, f"buffer/{event}", step)
         for entry in entries:
             entry.noise = float(rng.normal(0.0, self.config.noise))

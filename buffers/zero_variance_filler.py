@@ -51,6 +51,7 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
     """
 
     Config = ZeroVarianceFillerConfig
+    sources = ()
 
     def __init__(self, config: ZeroVarianceFillerConfig | None = None) -> None:
         super().__init__(config)

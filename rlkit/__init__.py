@@ -1,10 +1,26 @@
 """rlkit: finetune language models by reinforcement learning from data that is partly off-policy."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING, Any
 
+from rlkit.errors import UserError
 from rlkit.registry import build, names, register
 
-__all__ = ["__version__", "build", "names", "register"]
+if TYPE_CHECKING:
+    from rlkit.composition.api import TrainedRun, train
+    from rlkit.interfaces import Reward
+
+__all__ = [
+    "Reward",
+    "TrainedRun",
+    "UserError",
+    "__version__",
+    "build",
+    "names",
+    "register",
+    "train",
+]
 __version__ = "0.1.0"
 
 
@@ -21,3 +37,16 @@ def _refuse_namesake() -> None:
 
 
 _refuse_namesake()
+
+_LATER = {
+    "Reward": "rlkit.interfaces",
+    "TrainedRun": "rlkit.composition.api",
+    "train": "rlkit.composition.api",
+}
+"""Names whose modules take seconds to import; they are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'rlkit' has no attribute '{name}'")
+    return getattr(import_module(_LATER[name]), name)

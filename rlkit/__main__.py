@@ -66,10 +66,10 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
         )
 
     from rlkit.composition.compose import compose
-    from rlkit.composition.session import close, open_session
+    from rlkit.composition.session import RunScope, close, open_session
 
     c = compose(raw)
-    session = open_session(c, None)
+    session = open_session(c, RunScope.of(c))
     try:
         print(json.dumps(session.evaluator.run(0), indent=1))
     finally:
@@ -95,7 +95,7 @@ def merge(checkpoint: str, out: str) -> None:
 
     c = compose(raw)
     try:
-        policy = load_policy(c.config.model, model_folder(c), 1.0, folder)
+        policy = load_policy(c.config.model, model_folder(c), 1.0, adapter=folder)
     finally:
         close(c)
     save_merged(policy.model, Path(out))

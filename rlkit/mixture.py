@@ -1,5 +1,5 @@
-"""Where GePPO's shares have always been imported from."""
+"""Where GePPO's shares are imported from; they live in `rlkit.ops`."""
 
-from rlkit.ops.mixture import flattest, mean_place, optimal_shares, steepest, tilted
+from rlkit.ops import mean_place, optimal_shares
 
-__all__ = ["flattest", "mean_place", "optimal_shares", "steepest", "tilted"]
+__all__ = ["mean_place", "optimal_shares"]

@@ -1,5 +1,6 @@
-"""Where `loss_value` has always been imported from."""
+"""Where `loss_value` is imported from; it lives in `rlkit.training.loss_value`."""
 
-from rlkit.training.objective import loss_value
+from rlkit.training.loss_value import loss_value
+from rlkit.training.objective import Objective
 
-__all__ = ["loss_value"]
+__all__ = ["Objective", "loss_value"]

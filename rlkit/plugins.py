@@ -30,9 +30,9 @@ KINDS = (
     "tracker",
 )
 """Kinds of parts; the registry has a table of each."""
-SINGLE = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
+SINGLE_KINDS = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
 """Kinds of which a run has exactly one part."""
-LISTS = ("correction", "reward", "tracker")
+LIST_KINDS = ("correction", "reward", "tracker")
 """Kinds of which a run has any number of parts."""
 PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")
 

@@ -1,14 +1,15 @@
-"""One table per kind of part: names to classes, filled by a decorator."""
+"""One table per kind of part: names to classes, filled by `register` and `variant`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, known_names, suggest
@@ -44,6 +45,7 @@ class Entry:
 
 
 _table: dict[tuple[str, str], Entry] = {}
+_aliases: dict[tuple[str, str], str] = {}
 _wrappers: dict[str, Callable[..., type[Any]]] = {}
 
 
@@ -66,6 +68,81 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return add
+
+
+@contextmanager
+def scoped() -> Generator[None]:
+    """Forgets, at its end, every part that is registered inside this context."""
+    load_parts()  # those that are always there stay
+    before = dict(_table)
+    try:
+        yield
+    finally:
+        _table.clear()
+        _table.update(before)
+
+
+def variant(name: str, *, of: type[T], doc: str, **settings: Any) -> type[T]:
+    """Register a part a second time, with other defaults: the same code, other numbers.
+
+        dapo = variant("dapo", of=PPO, doc="PPO with a wider upper clip.", clip_high=0.28)
+
+    `settings` are defaults of the config's fields, which keep their type, bounds and docstring, or
+    attributes of the class (`advantages`, `needs`, `sources`). As with `namedtuple`, the variable
+    has the name of the variant, so that its import path is `module:dapo`.
+
+    Raises UserError if `of` is not registered, and for a setting that it does not have or refuses.
+    """
+    base = next((found for found in _table.values() if found.cls is of), None)
+    if base is None:
+        raise UserError(f"variant '{name}' is of {of.__name__}, which is not registered")
+    fields = base.config.model_fields
+    for key in settings:
+        if key not in fields and not _is_attribute(of, key):
+            raise UserError(
+                f"variant '{name}': {base.name} has no setting '{key}'."
+                f"{suggest(key, list(fields))} {known_names(key, list(fields), str(base.source))}"
+            )
+    frame = inspect.currentframe()
+    assert frame is not None and frame.f_back is not None
+    module = frame.f_back.f_globals["__name__"]
+    defaults = {key: value for key, value in settings.items() if key in fields}
+    attributes = {key: value for key, value in settings.items() if key not in fields}
+    body = {"Config": _restated(base, name, module, defaults), "__doc__": doc, "__module__": module}
+    cls = cast("type[T]", type(name, (of,), body | attributes))
+    return register(base.kind, name)(cls)
+
+
+def _is_attribute(cls: type[Any], key: str) -> bool:
+    return not key.startswith("_") and hasattr(cls, key) and not callable(getattr(cls, key))
+
+
+def _restated(base: Entry, name: str, module: str, defaults: Mapping[str, Any]) -> type[BaseModel]:
+    """The config of a variant: a subclass that restates these defaults and nothing else."""
+    fields: dict[str, Any] = {
+        key: (base.config.model_fields[key].rebuild_annotation(), value)
+        for key, value in defaults.items()
+    }
+    config = create_model(
+        f"{name}.Config",
+        __base__=base.config,
+        __module__=module,
+        __doc__=f"Settings as `{base.name}`, with other defaults.",
+        **fields,
+    )
+    try:
+        config()
+    except ValidationError as error:
+        raise UserError(
+            f"variant '{name}': {validation_message(error, config, prefix=f'{base.kind}.')}"
+        ) from None
+    return config
+
+
+def alias(kind: str, old: str, new: str) -> None:
+    """Let `old` build what is registered as `new`; only `new` is listed."""
+    check_kind(kind)
+    _aliases[kind, old] = new
 
 
 def wraps_functions(kind: str) -> Callable[[F], F]:
@@ -111,6 +188,8 @@ def entry(kind: str, name: str) -> Entry:
     if ":" in name:
         return from_import_path(kind, name)
     if name not in known:
+        name = _aliases.get((kind, name), name)
+    if name not in known:
         raise UserError(
             f"there is no {kind} called '{name}'.{suggest(name, known)} "
             f"{known_names(name, known, f'`python -m rlkit list {kind}`')}"
@@ -136,6 +215,12 @@ def build_section(kind: str, name: str, fields: Mapping[str, Any], section: str)
         raise UserError(validation_message(error, found.config, prefix=f"{section}.")) from None
 
 
+def from_function(kind: str, function: Callable[..., Any]) -> type[Any]:
+    """The class of a plain function as a part of a kind that accepts functions."""
+    load_parts()
+    return _wrappers[kind](function)
+
+
 def from_import_path(kind: str, path: str) -> Entry:
     """Import `module:Class` (or `./file.py:Class`) and return its entry, registered if new."""
     load_parts()
@@ -149,7 +234,7 @@ def from_import_path(kind: str, path: str) -> Entry:
         )
     cls = getattr(module, attribute)
     if callable(cls) and not isinstance(cls, type) and kind in _wrappers:
-        cls = _wrappers[kind](cls)
+        cls = from_function(kind, cls)
     for found in _table.values():
         if found.kind == kind and found.cls is cls:
             return found

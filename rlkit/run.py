@@ -18,7 +18,7 @@ from rlkit.composition.help_page import print_help
 from rlkit.config.overrides import option_value
 from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
-from rlkit.plugins import SINGLE
+from rlkit.plugins import SINGLE_KINDS
 from rlkit.runs.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _job(config: DictConfig) -> None:
 
     state = HydraConfig.get()
     raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    for kind in SINGLE:
+    for kind in SINGLE_KINDS:
         chosen = [o.partition("=")[2] for o in state.overrides.task if o.startswith(f"{kind}=")]
         if not isinstance(state.runtime.choices.get(kind), str):
             raise UserError(f"{kind}={chosen[-1]} is not valid: choose exactly one {kind}")
@@ -53,7 +53,7 @@ def _job(config: DictConfig) -> None:
     from rlkit.distributed.launch import open_processes
 
     processes = open_processes((raw.get("model") or {}).get("device", "auto"))
-    raw["output_dir"] = processes.first(lambda: raw["output_dir"])  # the clock may be in it
+    raw["output_dir"] = processes.on_main(lambda: raw["output_dir"])  # the clock may be in it
     if state.mode == RunMode.MULTIRUN:
         raw["output_dir"] = str(Path(raw["output_dir"]) / str(state.job.num))
     overrides = list(state.overrides.task)

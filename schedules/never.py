@@ -18,6 +18,7 @@ class Never(ReincarnationSchedule[NeverConfig]):
     """
 
     Config = NeverConfig
+    sources = ()
 
     def phase(self, progress: Progress) -> Phase:
         """Always the same."""

@@ -29,6 +29,7 @@ class Periodic(ReincarnationSchedule[PeriodicConfig]):
     """
 
     Config = PeriodicConfig
+    sources = ("2205.07802",)
 
     def phase(self, progress: Progress) -> Phase:
         """The phase "train", with the events in the steps that follow a whole period."""

@@ -17,9 +17,9 @@ import transformers.models.llama.modeling_llama as llama
 
 import rlkit.training.trainer
 from algorithms.ppo import PPO, PPOConfig
-from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Request
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.runs.checkpoint import write_checkpoint
 
@@ -85,15 +85,8 @@ class Mute(HFRollout):
 
     Config = HFConfig
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: tuple[str, int, int],
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
-        answers = super().generate(requests, stream, greedy=greedy, part=part)
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        answers = super().generate(call)
         return [
             [cut(g) if i % 3 == 0 else g for i, g in enumerate(generations)]
             for generations in answers

@@ -24,11 +24,11 @@ from rlkit.distributed.processes import Processes
 from rlkit.interfaces import State
 from rlkit.runs.checkpoint import save_tree
 from rlkit.training.prepare import TrainBatch, prepare
-from rlkit.training.references import Forwards, Parts
+from rlkit.training.references import Parts
 from rlkit.training.update import Updater
+from tests.steps import move, rollout, scorer
 from tests.tiny import make_policy
 from tests.training.test_objective import AGGREGATIONS
-from tests.training.test_update import move, rollout
 
 BUDGET = 40
 """Tokens of a micro-batch: few, so that every process has several."""
@@ -78,20 +78,20 @@ def updated(
     processes: Processes, loss: Any, groups: Sequence[Group], advantage: str = "group_norm"
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
-    policy = make_policy()
+    policy = make_policy(processes=processes)
     anchor = rlkit.build("anchor", "base", beta=0.1)
     anchor.rebase(policy)
     move(policy)
     parts = Parts(
         loss=loss, corrections=(), advantage=rlkit.build("advantage", advantage), anchor=anchor
     )
-    policy.trained = processes.wrap(policy.model)
     train = {"micro_batch_tokens": BUDGET, "max_grad_norm": 1e9, "prompts_per_step": len(groups)}
     config = RunConfig.model_validate({"output_dir": ".", "train": train})
-    updater = Updater(config, policy, parts, 6, processes)
-    forwards = Forwards(budget=BUDGET, exact=False, processes=processes)
-    batch: TrainBatch = prepare(groups, 3, parts, policy, updater.critic, forwards)
-    metrics, scores = updater.run(batch, 1, 3)
+    updater = Updater(config, policy, parts, 6)
+    scored = scorer(policy, "rounded", updater.critic, BUDGET)
+    batch: TrainBatch = prepare(groups, 3, parts, scored)
+    done = updater.run(batch, 1, 3)
+    metrics, scores = done.metrics, done.scores
     state: State = {
         "gradient": torch.cat([p.grad.flatten() for p in policy.model.parameters()]),  # type: ignore[union-attr]
         "prox_logp": batch.loss.prox_logp,

@@ -24,7 +24,7 @@ import transformers.models.llama.modeling_llama as llama
 import rlkit.rewards.scoring
 import rlkit.runs.checkpoint
 import rlkit.runs.folder
-import rlkit.training.trainer
+import rlkit.training.state
 
 
 def strike() -> None:
@@ -60,7 +60,7 @@ def half_a_line(self: Any, step: int, metrics: Any) -> None:
 MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "forward": (llama.LlamaForCausalLM, "forward", nothing),
     "reward": (rlkit.rewards.scoring.RewardSet, "score", nothing),
-    "tree": (rlkit.training.trainer, "save_tree", half_a_tree),
+    "tree": (rlkit.training.state, "save_tree", half_a_tree),
     "fsync": (rlkit.runs.checkpoint, "_sync", nothing),
     "rename": (rlkit.runs.checkpoint, "_put_in_place", nothing),
     "log": (rlkit.runs.folder.RunFolder, "log", half_a_line),

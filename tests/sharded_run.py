@@ -1,6 +1,6 @@
-"""A run whose weights are divided over processes: `python -m tests.sharded_run <overrides>`.
+"""A run whose weights are sharded over processes: `python -m tests.sharded_run <overrides>`.
 
-accelerate's FSDP wants GPUs; here torch's own, on the CPU, divides the weights as it would.
+accelerate's FSDP wants GPUs; here torch's own, on the CPU, shards the weights as it would.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rlkit.composition.config_files import configs_folder
 from rlkit.composition.execute import execute
 from rlkit.composition.guard import guarded
 from rlkit.composition.hydra_groups import import_before_compose
-from rlkit.distributed.fsdp import Sharded
+from rlkit.distributed.fsdp import FSDP
 from rlkit.distributed.launch import close_processes
 
 
-class Divided(Sharded):
+class Sharded(FSDP):
     """FSDP2 without accelerate's configuration."""
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        mesh = init_device_mesh("cpu", (self.count,))
+        mesh = init_device_mesh("cpu", (self.world_size,))
         layers: Any = module.model.layers  # type: ignore[union-attr]
         for part in (*layers, module):
             fully_shard(part, mesh=mesh)
@@ -34,7 +34,7 @@ class Divided(Sharded):
 
 
 def main() -> None:
-    processes = Divided(cpu=True)
+    processes = Sharded(cpu=True)
     overrides = import_before_compose(sys.argv[1:])
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         raw: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)

@@ -82,6 +82,21 @@ def test_a_source_file_is_small_and_finished(path):
         )
 
 
+PARTS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] != "rlkit"]
+CLOSED = ROOT / "tests" / "algorithms" / "closed"
+
+
+@pytest.mark.parametrize("path", [p for p in PARTS if p.name != "__init__.py"], ids=name_of)
+def test_a_part_has_its_tests_in_the_file_of_its_name(path):
+    place = path.relative_to(ROOT)
+    assert (ROOT / "tests" / place.parent / f"test_{place.name}").is_file()
+
+
+def test_the_closed_forms_are_beside_the_losses_they_are_of():
+    sources = {path.stem for path in (ROOT / "algorithms").glob("*.py")}
+    assert {path.stem for path in CLOSED.glob("*.py")} - {"base"} <= sources
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_a_config_is_a_yaml_mapping(path):
     assert isinstance(yaml.safe_load(path.read_text()), dict)

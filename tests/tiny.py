@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlkit.batch import Prompt
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.models.policy import Policy
 
 CHARACTERS = "0123456789+=,#"
@@ -22,7 +23,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
 
 
-def make_policy(seed: int = 0, temperature: float = 1.0, **settings: Any) -> Policy:
+def make_policy(
+    seed: int = 0, temperature: float = 1.0, *, processes: Processes = SINGLE, **settings: Any
+) -> Policy:
     """A random model; `settings` of its config may differ from the tiny ones."""
     tiny = {
         "hidden_size": 32,
@@ -44,7 +47,7 @@ def make_policy(seed: int = 0, temperature: float = 1.0, **settings: Any) -> Pol
             )
         )
     model.train(False)
-    return Policy(model, make_tokenizer(), temperature)
+    return Policy(model, make_tokenizer(), temperature, processes=processes)
 
 
 def make_prompts(policy: Policy, texts: list[str]) -> list[Prompt]:

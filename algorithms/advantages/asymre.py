@@ -29,6 +29,7 @@ class AsymREAdvantage(AdvantageEstimator[AsymREConfig]):
     """
 
     Config = AsymREConfig
+    sources = ("2506.20520",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

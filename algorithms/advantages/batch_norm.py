@@ -33,6 +33,7 @@ class BatchNorm(AdvantageEstimator[BatchNormConfig]):
     """
 
     Config = BatchNormConfig
+    sources = ("2501.03262",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""

@@ -84,6 +84,7 @@ class GAEVtrace(GAE[GAEVtraceConfig]):
     """
 
     Config = GAEVtraceConfig
+    sources = ("1802.01561", "2111.00072")
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

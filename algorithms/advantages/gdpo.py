@@ -38,6 +38,7 @@ class GDPO(AdvantageEstimator[GDPOConfig]):
     """
 
     Config = GDPOConfig
+    sources = ("2601.05242",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

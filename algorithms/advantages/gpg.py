@@ -31,6 +31,7 @@ class GPG(AdvantageEstimator[GPGConfig]):
     """
 
     Config = GPGConfig
+    sources = ("2504.02546",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -32,6 +32,7 @@ class MaxRL(AdvantageEstimator[MaxRLConfig]):
     """
 
     Config = MaxRLConfig
+    sources = ("2602.02710",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -33,6 +33,7 @@ class OAPLAdvantage(AdvantageEstimator[OAPLConfig]):
     """
 
     Config = OAPLConfig
+    sources = ("2602.19362",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -44,6 +44,7 @@ class OPMDAdvantage(AdvantageEstimator[OPMDConfig]):
     """
 
     Config = OPMDConfig
+    sources = ("2501.12599",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -47,6 +47,7 @@ class GrpoPassk(AdvantageEstimator[GrpoPasskConfig]):
     """
 
     Config = GrpoPasskConfig
+    sources = ("2503.19595",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

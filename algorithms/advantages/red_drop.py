@@ -48,6 +48,7 @@ class RedDropAdvantage(AdvantageEstimator[RedDropConfig]):
     """
 
     Config = RedDropConfig
+    sources = ("2509.24203",)
     min_group = 2
     needs = frozenset({"behavior"})
 

@@ -29,6 +29,7 @@ class ScaledReward(AdvantageEstimator[RewardConfig]):
     """
 
     Config = RewardConfig
+    sources = ("2503.14286",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the same."""

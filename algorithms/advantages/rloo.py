@@ -37,6 +37,7 @@ class RLOO(AdvantageEstimator[RlooConfig]):
     """
 
     Config = RlooConfig
+    sources = ("2402.14740",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

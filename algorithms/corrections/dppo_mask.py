@@ -42,6 +42,7 @@ class DPPOMask(Correction[DPPOMaskConfig]):
     """
 
     Config = DPPOMaskConfig
+    sources = ("2602.04879",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:

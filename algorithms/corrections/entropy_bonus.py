@@ -31,6 +31,7 @@ class EntropyBonus(Correction[EntropyBonusConfig]):
     """
 
     Config = EntropyBonusConfig
+    sources = ("1602.01783",)
     needs = frozenset({"entropy"})
 
     def terms(self, policy: PolicyTerms, batch: LossBatch) -> Sequence[Term]:

@@ -60,6 +60,7 @@ class GeoMask(Correction[GeoMaskConfig]):
     """
 
     Config = GeoMaskConfig
+    sources = ()
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
@@ -91,6 +92,7 @@ class SeqMaskTIS(Correction[GeoMaskConfig]):
     """
 
     Config = SeqMaskTISConfig
+    sources = ()
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:

@@ -38,6 +38,7 @@ class OPSM(Correction[OPSMConfig]):
     """
 
     Config = OPSMConfig
+    sources = ("2512.02556",)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

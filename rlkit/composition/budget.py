@@ -9,7 +9,7 @@ from rlkit.composition.composition import Composition
 from rlkit.interfaces import Progress
 
 ROWS = 10
-"""About so many lines of the account are printed besides the changes of phase."""
+"""About so many lines of the budget are printed besides the changes of phase."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def entries(parts: Sequence[Composition]) -> Iterator[Entry]:
             yield Entry(done, phase.name, responses)
 
 
-def account(parts: Sequence[Composition]) -> list[str]:
+def budget(parts: Sequence[Composition]) -> list[str]:
     """The plan of a run in lines: some of its steps, and the last one of each phase."""
     every = list(entries(parts))
     interval = parts[0].config.eval.every or max(1, len(every) // ROWS)

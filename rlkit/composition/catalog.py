@@ -11,13 +11,13 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
 from rlkit.errors import UserError, known_names, suggest
-from rlkit.plugins import KINDS, LISTS
+from rlkit.plugins import KINDS, LIST_KINDS
 from rlkit.registry import Entry, check_kind, entry, names
 
 OUTPUT_DIR = "runs/${run_label:}-${now:%Y%m%d-%H%M%S-%f}"
@@ -54,7 +54,7 @@ class PartInfo:
     @property
     def section(self) -> str:
         """Where its settings stand in a configuration: "loss", "reward.math"."""
-        return f"{self.kind}.{self.name}" if self.kind in LISTS else self.kind
+        return f"{self.kind}.{self.name}" if self.kind in LIST_KINDS else self.kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,19 +141,24 @@ def of_registry() -> Catalog:
     )
 
 
-@cache
+_infos: WeakKeyDictionary[type[Any], PartInfo] = WeakKeyDictionary()
+
+
 def part_info(found: Entry) -> PartInfo:
-    """What there is to say of a registered part."""
-    return PartInfo(
-        kind=found.kind,
-        name=found.name,
-        import_path=found.import_path,
-        source=str(found.source),
-        file_documentation=file_documentation(found),
-        documentation=documentation(found),
-        settings=tuple(settings(found)),
-        node=node(found),
-    )
+    """What there is to say of a registered part; kept as long as its class is."""
+    info = _infos.get(found.cls)
+    if info is None or (info.kind, info.name) != (found.kind, found.name):
+        info = _infos[found.cls] = PartInfo(
+            kind=found.kind,
+            name=found.name,
+            import_path=found.import_path,
+            source=str(found.source),
+            file_documentation=file_documentation(found),
+            documentation=documentation(found),
+            settings=tuple(settings(found)),
+            node=node(found),
+        )
+    return info
 
 
 def node(found: Entry) -> dict[str, Any]:

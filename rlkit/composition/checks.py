@@ -10,6 +10,7 @@ from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ReplayBuffer
 from rlkit.models.load import resolve_device
+from rlkit.registry import entry, names
 
 
 def check(c: Composition) -> None:
@@ -29,10 +30,11 @@ def check(c: Composition) -> None:
                 f"(it holds: {', '.join(sorted(offered)) or 'none'}); choose another anchor"
             )
     if c.buffer.gives_expert and not c.parts.loss.accepts_expert:
+        able = [name for name in names("loss") if entry("loss", name).cls.accepts_expert]
         raise UserError(
             f"buffer={c.raw['buffer']['name']} adds demonstrations, whose behaviour log-probs are "
-            f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can, "
-            "such as luffy, chord or sft"
+            f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can: "
+            f"{', '.join(able)}"
         )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(
@@ -47,27 +49,27 @@ def check(c: Composition) -> None:
 
 def check_processes(c: Composition) -> None:
     """Whether several processes can run this."""
-    if c.processes.count > 1 and ":" in c.config.model.device:
+    if c.processes.world_size > 1 and ":" in c.config.model.device:
         raise UserError(
             f"model.device={c.config.model.device} is one device, and there are "
-            f"{c.processes.count} processes; leave it at auto, which gives each its own"
+            f"{c.processes.world_size} processes; leave it at auto, which gives each its own"
         )
-    if c.processes.count > 1 and c.rollouts.placement == "alone":
+    if c.processes.world_size > 1 and c.rollouts.hosted_by == "single process":
         raise UserError(
             "this rollout engine works inside the training process, and here are "
-            f"{c.processes.count}; use rollout=vllm_server, or train in one process"
+            f"{c.processes.world_size}; use rollout=vllm_server, or train in one process"
         )
-    if not c.processes.divides_weights:
+    if not c.processes.shards_weights:
         return
     for what, asked in (
         ("model.lora", c.config.model.lora.r > 0),
         ("an advantage with a critic", c.parts.advantage.needs_critic),
         ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
         (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
-        ("model.autocast", c.config.model.autocast and c.processes.rules_precision),
+        ("model.autocast", c.config.model.autocast and c.processes.owns_precision),
         (
             "model.dtype=float16",
-            c.config.model.dtype == "float16" and c.processes.rules_precision,
+            c.config.model.dtype == "float16" and c.processes.owns_precision,
         ),
     ):
         if asked:

@@ -8,14 +8,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlkit.composition.checks import check
-from rlkit.composition.composition import CONSOLE, RATES, Composition, Raw
+from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
-from rlkit.distributed.processes import ALONE, Processes
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
-from rlkit.plugins import LISTS, SINGLE, import_plugin
+from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section
 from rlkit.rewards.task import TaskReward
 from rlkit.rollout.base import RolloutEngine
@@ -26,8 +26,10 @@ from rlkit.training.references import Parts
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
 """The kinds of parts whose numbers may be scalar schedules."""
 
+NOTHING = Given()
 
-def compose(raw: Raw, processes: Processes = ALONE) -> Composition:
+
+def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> Composition:
     """Build and validate every part of a composed configuration.
 
     Of several processes the first alone has trackers. Raises UserError for whatever does not fit.
@@ -35,18 +37,15 @@ def compose(raw: Raw, processes: Processes = ALONE) -> Composition:
     for plugin in raw.get("plugins") or ():
         import_plugin(plugin)
     scalars: dict[str, Scalar] = {}
-    built = {kind: _build(kind, kind, raw.get(kind), scalars) for kind in SINGLE}
+    built = {kind: _build(kind, kind, raw.get(kind), scalars) for kind in SINGLE_KINDS}
     lists = {
         kind: {
             label: _build(kind, f"{kind}.{label}", node, scalars)
             for label, node in (raw.get(kind) or {}).items()
         }
-        for kind in LISTS
+        for kind in LIST_KINDS
     }
     config = _run_config(raw, scalars)
-    if "anchor.beta" not in {*scalars, *built["schedule"].fields()}:
-        needs = (need for need in built["loss"].needs if need.startswith("anchor:"))
-        built["anchor"].read_by_loss = frozenset(n.removeprefix("anchor:") for n in needs)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     rewards = lists["reward"] or _default_rewards(built["task"], raw["task"]["name"])
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
@@ -71,9 +70,10 @@ def compose(raw: Raw, processes: Processes = ALONE) -> Composition:
             if config.eval.task and not lists["reward"]
             else rewards
         ),
-        trackers=trackers if processes.is_first else {},
+        trackers=trackers if processes.is_main else {},
         scalars=scalars,
         processes=processes,
+        given=given,
     )
     check(composition)
     return composition
@@ -106,7 +106,7 @@ def _first(scalars: Mapping[str, Scalar]) -> dict[str, float]:
 
 def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
     """The run's own settings; its learning rates may be scalar schedules too."""
-    rest = {key: value for key, value in raw.items() if key not in (*SINGLE, *LISTS)}
+    rest = {key: value for key, value in raw.items() if key not in (*SINGLE_KINDS, *LIST_KINDS)}
     train = dict(rest.get("train") or {})
     found = {
         key: scalar_of(f"train.{key}", train[key]) for key in RATES if is_scalar(train.get(key))
@@ -129,9 +129,9 @@ def _placed(
     One for each where several processes train.
     """
     if engine.config.mode == "sync":
-        return engine if processes.count == 1 else SharedEngine(engine, processes)
+        return engine if processes.world_size == 1 else SharedEngine(engine, processes)
     remote = RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
-    return remote if processes.count == 1 else SharedRemote(remote, processes)
+    return remote if processes.world_size == 1 else SharedRemote(remote, processes)
 
 
 def _default_rewards(task: Task, name: str) -> dict[str, Reward]:

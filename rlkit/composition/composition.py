@@ -8,7 +8,7 @@ from typing import Any
 
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
-from rlkit.distributed.processes import ALONE, Processes
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, Reward, Task, Tracker
 from rlkit.rollout.base import RolloutEngine
 from rlkit.training.references import Parts
@@ -20,6 +20,15 @@ RATES = ("learning_rate", "critic_learning_rate")
 
 
 Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Objects a run was given in place of names."""
+
+    model: Any = None
+    """A PreTrainedModel, which is trained in place."""
+    tokenizer: Any = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,21 @@ class Composition:
     trackers: Mapping[str, Tracker]
     scalars: Mapping[str, Scalar]
     """Scalar schedules by the place they are written at ("anchor.beta")."""
-    processes: Processes = ALONE
+    processes: Processes = SINGLE
+    given: Given = Given()
 
     def say(self, line: str) -> None:
         """Tell the user, from the first process."""
         if CONSOLE in self.trackers:
             self.trackers[CONSOLE].message(line)
+
+    @property
+    def read_by_loss(self) -> frozenset[str] | None:
+        """References the loss reads; None if the penalty may begin to read others later."""
+        if "anchor.beta" in {*self.scalars, *self.schedule.fields()}:
+            return None
+        needs = (need for need in self.parts.loss.needs if need.startswith("anchor:"))
+        return frozenset(need.removeprefix("anchor:") for need in needs)
 
     @property
     def sections(self) -> dict[str, Part[Any]]:
@@ -59,3 +77,25 @@ class Composition:
             "anchor": parts.anchor,
         }
         return named | {f"correction.{name}": part for name, part in parts.corrections}
+
+    @property
+    def every_part(self) -> dict[str, Part[Any]]:
+        """All parts by config section: those of `sections`, and what schedules do not set."""
+        return {
+            **self.sections,
+            "schedule": self.schedule,
+            "task": self.task,
+            "rollout": self.engine,
+            **{f"reward.{name}": part for name, part in self.rewards.items()},
+            **{f"tracker.{name}": part for name, part in self.trackers.items()},
+        }
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What each setting of the run is by default, as nested dicts."""
+        out: dict[str, Any] = RunConfig(output_dir="unset").model_dump(mode="json")
+        for section, part in self.every_part.items():
+            kind, _, label = section.partition(".")
+            settings = type(part.config)().model_dump(mode="json")
+            out.setdefault(kind, {}).update({label: settings} if label else settings)
+        return out

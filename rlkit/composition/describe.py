@@ -11,8 +11,7 @@ from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
-from rlkit.interfaces import Part
-from rlkit.plugins import LISTS, SINGLE
+from rlkit.plugins import LIST_KINDS, SINGLE_KINDS
 
 
 def describe(c: Composition) -> list[str]:
@@ -20,8 +19,8 @@ def describe(c: Composition) -> list[str]:
     train, rollout = c.config.train, c.engine.config
     n, groups = rollout.num_generations, train.prompts_per_step
     fresh = c.buffer.fresh_share(groups)
-    names = {kind: c.raw[kind]["name"] for kind in SINGLE}
-    names |= {kind: "+".join(c.raw[kind]) for kind in LISTS if c.raw.get(kind)}
+    names = {kind: c.raw[kind]["name"] for kind in SINGLE_KINDS}
+    names |= {kind: "+".join(c.raw[kind]) for kind in LIST_KINDS if c.raw.get(kind)}
     lines = [
         "  ".join(f"{kind}={name}" for kind, name in names.items()),
         f"A step trains {groups} groups of {n} = {groups * n} responses, {fresh} of them fresh "
@@ -59,28 +58,27 @@ def components(c: Composition) -> dict[str, Any]:
 
     For each: import path, version of its distribution, hash of its source, settings.
     """
-    rows: list[tuple[str, Part[Any]]] = [
-        *((kind, part) for kind, part in c.sections.items()),
-        ("schedule", c.schedule),
-        ("task", c.task),
-        ("rollout", c.engine),
-        *((f"reward.{name}", part) for name, part in c.rewards.items()),
-        *((f"tracker.{name}", part) for name, part in c.trackers.items()),
-    ]
     owners = importlib.metadata.packages_distributions()
     out = {}
-    for section, part in rows:
+    for section, part in c.every_part.items():
         cls = type(part)
-        source = Path(inspect.getsourcefile(cls) or "")
         kind, _, label = section.partition(".")
         out[section] = {
             "name": label or c.raw[kind]["name"],
             "import_path": f"{cls.__module__}:{cls.__qualname__}",
             "version": _version(cls.__module__.partition(".")[0], owners),
-            "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "source_sha256": hashlib.sha256(source_of(cls)).hexdigest(),
             "config": part.config.model_dump(mode="json"),
         }
     return out
+
+
+def source_of(cls: type[Any]) -> bytes:
+    """The file that defines a class; what it is called, if it was defined in a shell."""
+    try:
+        return Path(inspect.getsourcefile(cls) or "").read_bytes()
+    except (OSError, TypeError):
+        return f"{cls.__module__}:{cls.__qualname__}".encode()
 
 
 def _version(package: str, owners: Mapping[str, Sequence[str]]) -> str | None:

@@ -14,7 +14,7 @@ from rlkit.composition.catalog_file import catalog
 from rlkit.composition.config_files import GROUPS, configs_folder, files_of, options
 from rlkit.config.validation import how_to_list
 from rlkit.errors import NEAREST, known_names, suggest
-from rlkit.plugins import KINDS, LISTS, SINGLE
+from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS
 
 MAPPED = (HydraException, OmegaConfBaseException)
 """The errors that `one_line` puts in words: mistakes that Hydra finds."""
@@ -88,11 +88,11 @@ def unknown_key(key: str) -> str:
     kind, _, name = section.partition(".")
     if key == "experiment":
         return "experiment needs a plus: +experiment=<name>"
-    if section in known and kind in SINGLE and name:
+    if section in known and kind in SINGLE_KINDS and name:
         return f"{key} is not there yet: write +{key}=<value>"
-    if key in known and kind in LISTS:
+    if key in known and kind in LIST_KINDS:
         return f"{key} needs its part: {kind}=[{name}]"
-    if key in known and kind in SINGLE:
+    if key in known and kind in SINGLE_KINDS:
         parts = catalog().parts[kind].values()
         owners = [p.name for p in parts if any(field == each.name for each in p.settings)]
         return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
@@ -115,7 +115,7 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
         listed = known_names(field, sorted(set(beside)), how_to_list(section))
         return f"unknown key {key}.{near} {listed}"
     kind, _, name = section.partition(".")
-    if kind in LISTS and name in catalog().names(kind):
+    if kind in LIST_KINDS and name in catalog().names(kind):
         return f"unknown key {key}: {section} has no keys"
     if name:
         return _nearest_key(section, known)

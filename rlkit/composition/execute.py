@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlkit.composition.budget import account
-from rlkit.composition.compose import compose
-from rlkit.composition.composition import Composition
+from rlkit.composition.budget import budget
+from rlkit.composition.compose import NOTHING, compose
+from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
-from rlkit.composition.session import close, open_session
-from rlkit.distributed.processes import ALONE, Processes
-from rlkit.runs.folder import RunFolder
+from rlkit.composition.session import RunScope, close, open_session
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.runs.report import write_report
-from rlkit.runs.resume import check_config, save_config
-from rlkit.runs.stopping import Stopped, StopRequest, resume_command, stop_on_signals
-from rlkit.training.state import Session, load_counters
+from rlkit.runs.resume import check_config
+from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
+from rlkit.training.state import load_counters
 from rlkit.training.trainer import Trainer
 
 
@@ -24,50 +23,121 @@ def execute(
     raw: dict[str, Any],
     overrides: Sequence[str],
     stages: Sequence[dict[str, Any]] = (),
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE,
+    given: Given = NOTHING,
 ) -> Path:
     """Run a composed configuration to its end and return the run's folder.
 
-    With `stages`, each composed too, they are run in its place, one after the other.
+    With `stages`, each composed too, they are run instead, one after the other. `given` are objects
+    in place of names. Raises Stopped if the run was asked to stop before its end.
     """
-    whole = compose(raw, processes)
-    parts = [compose(stage, processes) for stage in stages] or [whole]
-    folder = RunFolder(Path(whole.config.output_dir), writes=processes.is_first)
-    say = whole.say
+    whole = compose(raw, processes, given)
+    parts = [compose(stage, processes, given) for stage in stages] or [whole]
+    run = Run(whole, parts, overrides)
     for number, part in enumerate(parts, start=1):
         if stages:
-            say(f"Stage {number} of {len(parts)}")
+            whole.say(f"Stage {number} of {len(parts)}")
         for line in describe(part):
-            say(line)
+            whole.say(line)
     if whole.config.dry_run:
-        for line in account(parts):
-            say(line)
-        return folder.path
+        for line in budget(parts):
+            whole.say(line)
+        return run.folder.path
     try:
-        _continue_or_begin(whole, parts, folder, overrides)
+        run.begin_or_resume()
     finally:
         for part in parts:
             close(part)
-        folder.unlock()
-    return folder.path
+        run.folder.unlock()
+    return run.folder.path
 
 
-def _continue_or_begin(
-    whole: Composition, parts: Sequence[Composition], folder: RunFolder, overrides: Sequence[str]
-) -> None:
-    checkpoint = whole.processes.first(lambda: folder.find_checkpoint(whole.config.resume))
-    for note in folder.notes:
-        whole.say(note)
-    if checkpoint is not None:
-        check_config(checkpoint, whole.raw)
-    first = load_counters(checkpoint).stage if checkpoint is not None else 0
-    session = open_session(parts[first], checkpoint)
-    session.folder = folder
-    request = StopRequest()
-    session.stop = request
-    session.describe = lambda path: save_config(path, whole.raw)
-    with stop_on_signals(request, whole.say):
-        _train_stages(whole, parts, session, overrides, checkpoint)
+class Run:
+    """A run in one or several stages, in one folder."""
+
+    def __init__(
+        self, whole: Composition, parts: Sequence[Composition], overrides: Sequence[str]
+    ) -> None:
+        self.whole, self.parts, self.overrides = whole, parts, overrides
+        self.is_main = whole.processes.is_main
+        self.steps = sum(part.config.train.steps for part in parts)
+        self.scope = RunScope.of(whole)
+        self.folder = self.scope.folder
+
+    def begin_or_resume(self) -> None:
+        """Train from the checkpoint that `resume` names, or from the start."""
+        whole = self.whole
+        checkpoint = whole.processes.on_main(
+            lambda: self.folder.find_checkpoint(whole.config.resume)
+        )
+        for line in self.folder.notes:
+            whole.say(line)
+        if checkpoint is not None:
+            check_config(checkpoint, whole.raw, whole.defaults)
+        first = load_counters(checkpoint).stage if checkpoint is not None else 0
+        trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
+        with stop_on_signals(self.scope.stop, whole.say):
+            if checkpoint is not None:
+                trainer.state.load(checkpoint)
+            if trainer.count.done >= self.steps:
+                done = trainer.count.done
+                whole.say(f"{self.folder.path} is finished: {done} steps are done.")
+                return
+            trainer, complete = self._tracked(trainer)
+            self._conclude(trainer, complete=complete)
+
+    def _tracked(self, trainer: Trainer) -> tuple[Trainer, bool]:
+        """Train with the folder open and the trackers at work."""
+        whole, failed = self.whole, True
+        raw = {**whole.raw, "train": {**whole.raw["train"], "steps": self.steps}}
+        alone = self.parts[0] is whole
+        used = components(whole) if alone else components_of_stages(self.parts)
+        try:
+            self.folder.open(raw, self.overrides, used, trainer.count.done)
+            self._start_trackers(raw)
+            trainer, complete = self._train(trainer)
+            failed = False
+        finally:
+            for tracker in whole.trackers.values():
+                tracker.close(failed=failed)
+        return trainer, complete
+
+    def _start_trackers(self, raw: Mapping[str, Any]) -> None:
+        ids = self.folder.tracker_ids()
+        for name, tracker in self.whole.trackers.items():
+            run_id = tracker.start(str(self.folder.path), raw, ids.get(name))
+            ids |= {name: run_id} if run_id is not None else {}
+        self.folder.save_tracker_ids(ids)
+
+    def _train(self, trainer: Trainer) -> tuple[Trainer, bool]:
+        """Train stage after stage; returns the last trainer, and whether it reached its end."""
+        complete = trainer.run()
+        for part in self.parts[trainer.count.stage + 1 :] if complete else ():
+            trainer.session.engine.close()  # the next stage needs its memory
+            session = open_session(part, self.scope, policy=trainer.session.policy)
+            trainer = trainer.next_stage(session)
+            complete = trainer.run()
+            if not complete:
+                break
+        return trainer, complete
+
+    def _conclude(self, trainer: Trainer, *, complete: bool) -> None:
+        """Tell the user how it went. Raises Stopped if it stopped before its end."""
+        if complete and self.is_main:
+            before, after = self.folder.first_and_last("eval/pass@1")
+            print(
+                f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out "
+                f"pass@1 {before:.3f} -> {after:.3f}. Report: {write_report(self.folder.path)}"
+            )
+        if complete:
+            return
+        if self.is_main:
+            config, world_size = self.whole.config, self.whole.processes.world_size
+            print(
+                f"Stopped after step {trainer.count.done} of {self.steps}, saved. To go on: "
+                + resume_command(self.overrides, config.output_dir, world_size)
+            )
+        raise Stopped
 
 
 def components_of_stages(parts: Sequence[Composition]) -> dict[str, Any]:
@@ -77,64 +147,3 @@ def components_of_stages(parts: Sequence[Composition]) -> dict[str, Any]:
         for number, part in enumerate(parts, start=1)
         for section, found in components(part).items()
     }
-
-
-def _train_stages(
-    whole: Composition,
-    parts: Sequence[Composition],
-    session: Session,
-    overrides: Sequence[str],
-    checkpoint: Path | None,
-) -> None:
-    folder, first = session.folder, whole.processes.is_first
-    session.trackers = whole.trackers
-    trainer = Trainer(session)
-    if checkpoint is not None:
-        trainer.load(checkpoint)
-    steps = sum(part.config.train.steps for part in parts)
-    if trainer.count.done >= steps:
-        whole.say(f"{folder.path} is finished: {trainer.count.done} steps are done.")
-        return
-    raw = {**whole.raw, "train": {**whole.raw["train"], "steps": steps}}
-    used = components(whole) if parts[0] is whole else components_of_stages(parts)
-    failed = True
-    try:
-        folder.open(raw, overrides, used, trainer.count.done)
-        ids = folder.tracker_ids()
-        for name, tracker in whole.trackers.items():
-            run_id = tracker.start(str(folder.path), raw, ids.get(name))
-            ids |= {name: run_id} if run_id is not None else {}
-        folder.save_tracker_ids(ids)
-        complete = trainer.run()
-        for part in parts[trainer.count.stage + 1 :] if complete else ():
-            session.engine.close()  # its memory is the next stage's
-            session = next_session(session, part)
-            trainer = Trainer(session, trainer.count.next_stage())
-            complete = trainer.run()
-            if not complete:
-                break
-        failed = False
-    finally:
-        for tracker in whole.trackers.values():
-            tracker.close(failed=failed)
-    if complete and first:
-        before, after = folder.first_and_last("eval/pass@1")
-        print(
-            f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out "
-            f"pass@1 {before:.3f} -> {after:.3f}. Report: {write_report(folder.path)}"
-        )
-    if not complete and first:
-        print(
-            f"Stopped after step {trainer.count.done} of {steps}, saved. To go on: "
-            + resume_command(overrides, whole.config.output_dir, whole.processes.count)
-        )
-    if not complete:
-        raise Stopped
-
-
-def next_session(session: Session, part: Composition) -> Session:
-    """The session of the next stage, on the policy of the one before and in the same run."""
-    following = open_session(part, None, session.policy)
-    for name in ("folder", "trackers", "stop", "describe"):
-        setattr(following, name, getattr(session, name))
-    return following

@@ -10,7 +10,7 @@ from rlkit.composition.catalog_file import catalog
 from rlkit.composition.config_files import default_choices, options
 from rlkit.composition.show import print_settings
 from rlkit.config.validation import as_written
-from rlkit.plugins import LISTS
+from rlkit.plugins import LIST_KINDS
 
 WIDTH = 96
 GROUPS = {
@@ -85,6 +85,6 @@ def print_help(folders: Sequence[Path]) -> None:
 
 def _pattern(group: str) -> str:
     """How an option of a group is chosen."""
-    if group in LISTS:
+    if group in LIST_KINDS:
         return f"{group}=[NAME,...]"
     return f"{'+' if group == 'experiment' else ''}{group}=NAME"

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from rlkit.composition.catalog_file import catalog
 from rlkit.errors import UserError
-from rlkit.plugins import LISTS, SINGLE, import_plugin
+from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
@@ -65,9 +65,9 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         key, value = (match[1], match[2]) if match else ("", "")
         if key == "plugins":
             plugins += _items(value)
-        elif key in (*SINGLE, *LISTS) and ":" in value and not value.startswith("{"):
+        elif key in (*SINGLE_KINDS, *LIST_KINDS) and ":" in value and not value.startswith("{"):
             chosen = ",".join(_quote(_register(key, item, plugins)) for item in _items(value))
-            out.append(f"{key}=[{chosen}]" if key in LISTS else f"{key}={chosen}")
+            out.append(f"{key}=[{chosen}]" if key in LIST_KINDS else f"{key}={chosen}")
         else:
             out.append(argument)
     for plugin in plugins:
@@ -101,7 +101,7 @@ def _check_flag(argument: str) -> None:
 
 
 def _check_removal(key: str) -> None:
-    if key in (*SINGLE, *catalog().sections(), "algorithm"):
+    if key in (*SINGLE_KINDS, *catalog().sections(), "algorithm"):
         raise UserError(f"~{key} is not possible: no run is without {key}")
 
 
@@ -123,10 +123,10 @@ def _check_form(key: str, value: str) -> None:
 
 def _check_choice(key: str, value: str) -> None:
     """Refuse what is no name for the choice of a part."""
-    if key in LISTS and _PLAIN.fullmatch(value):
+    if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
     kind, _, field = key.partition(".")
-    if kind not in (*SINGLE, "algorithm") or field not in ("", "name"):
+    if kind not in (*SINGLE_KINDS, "algorithm") or field not in ("", "name"):
         return
     if field or _PLAIN.fullmatch(value) or _NO_NAME.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: choose exactly one {kind}, as {kind}=<name>")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rlkit.composition.composition import Composition
+from rlkit.composition.composition import Composition, Raw
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
-from rlkit.interfaces import Task
-from rlkit.models.load import load_policy
+from rlkit.interfaces import RunContext, Task, Tracker
+from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.partial import Partial
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
-from rlkit.rollout.source import OnDemand, Supply
+from rlkit.rollout.source import OnDemand, Source
 from rlkit.runs.folder import RunFolder
+from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Prompts, PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
@@ -51,7 +53,7 @@ def _prompts(
     return prompts.within(c.engine.config.max_prompt_length, task.config.overlong)
 
 
-def supply(c: Composition) -> Supply:
+def source_of(c: Composition) -> Source:
     """Where a step's responses come from."""
     greedy = c.parts.advantage.needs_greedy
     if isinstance(c.rollouts, RemoteEngine | SharedRemote):
@@ -77,50 +79,87 @@ def model_folder(c: Composition) -> str:
     return str(embedded_model_dir(c.config.model.base_seed))
 
 
-def open_session(c: Composition, checkpoint: Path | None, policy: Policy | None = None) -> Session:
+@dataclass(frozen=True, kw_only=True)
+class RunScope:
+    """What all stages of a run share."""
+
+    raw: Raw
+    """The whole run's configuration: a checkpoint holds it."""
+    folder: RunFolder
+    trackers: Mapping[str, Tracker]
+    stop: StopRequest
+
+    @staticmethod
+    def of(whole: Composition) -> RunScope:
+        """That of a run by its own configuration."""
+        return RunScope(
+            raw=whole.raw,
+            folder=RunFolder(Path(whole.config.output_dir), writes=whole.processes.is_main),
+            trackers=whole.trackers,
+            stop=StopRequest(),
+        )
+
+
+def policy_of(c: Composition, checkpoint: Path | None) -> Policy:
+    """The policy of a checkpoint if there is one, else of model.name."""
+    lora = c.config.model.lora.r > 0
+    if c.given.model is not None:
+        return given_policy(
+            c.config.model,
+            (c.given.model, c.given.tokenizer),
+            c.engine.config.temperature,
+            checkpoint=checkpoint,
+            processes=c.processes,
+        )
+    folder: str | Path | None = None if lora else checkpoint
+    return load_policy(
+        c.config.model,
+        folder or c.processes.on_main(lambda: model_folder(c)),
+        c.engine.config.temperature,
+        adapter=checkpoint if lora else None,
+        processes=c.processes,
+    )
+
+
+def open_session(
+    c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
+) -> Session:
     """Load the model and the data, and hand everything to the loop.
 
-    The model comes from the checkpoint where there is one; a later stage brings its policy.
+    The model comes from the checkpoint if there is one; a later stage brings its policy.
     """
-    config, temperature, processes = c.config, c.engine.config.temperature, c.processes
+    config, processes = c.config, c.processes
     torch.manual_seed(config.seed)
-    if policy is None:
-        lora = config.model.lora.r > 0
-        folder = checkpoint if checkpoint and not lora else processes.first(lambda: model_folder(c))
-        policy = load_policy(config.model, folder, temperature, checkpoint if lora else None)
-        policy.share(processes)
-    policy.temperature = temperature
+    policy = (policy or policy_of(c, checkpoint)).at(c.engine.config.temperature)
     train, held_out = load_prompts(c, policy)
-    rewards = RewardSet(c.rewards, processes)
-    c.buffer.seed = config.seed
-    c.buffer.folder = Path(config.output_dir) / "buffer"
-    c.buffer.kept_states = config.checkpoint.keep + 2
-    c.buffer.writes = processes.is_first
+    context = RunContext(
+        seed=config.seed,
+        folder=Path(config.output_dir) / "buffer",
+        writes=processes.is_main,
+        kept_states=config.checkpoint.keep + 2,
+        read_by_loss=c.read_by_loss,
+    )
+    c.buffer.open(context)
+    c.parts.anchor.open(context)
     c.rollouts.start(policy, config.seed)
+    rewards, eval_rewards = (RewardSet(r, processes) for r in (c.rewards, c.eval_rewards))
+    rollout = c.engine.config
     return Session(
         config=config,
+        raw=run.raw,
         policy=policy,
         parts=c.parts,
         buffer=c.buffer,
         schedule=c.schedule,
         engine=c.rollouts,
-        collector=Collector(supply(c), rewards, c.parts.advantage, policy.tokenizer),
+        collector=Collector(source_of(c), rewards, c.parts.advantage, policy.tokenizer),
         prompts=PromptStream(
-            train,
-            config.seed,
-            c.engine.config.num_generations,
-            c.engine.config.max_completion_length,
+            train, config.seed, rollout.num_generations, rollout.max_completion_length
         ),
-        evaluator=Evaluator(
-            held_out,
-            RewardSet(c.eval_rewards, processes),
-            c.rollouts,
-            policy.tokenizer,
-            config.eval,
-        ),
-        folder=RunFolder(Path(config.output_dir), writes=processes.is_first),
-        trackers=c.trackers,
+        evaluator=Evaluator(held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval),
+        run_folder=run.folder,
+        trackers=run.trackers,
         sections=c.sections,
         scalars=c.scalars,
-        processes=processes,
+        stop=run.stop,
     )

@@ -21,7 +21,7 @@ from rlkit.composition.config_files import (
     read_config_file,
 )
 from rlkit.config.validation import as_written
-from rlkit.plugins import KINDS, LISTS
+from rlkit.plugins import KINDS, LIST_KINDS
 from rlkit.registry import from_import_path
 from rlkit.runs.resume import flat
 
@@ -99,7 +99,7 @@ def _show_variant(kind: str, file: ConfigFile, files: Mapping[str, Path]) -> Non
     part = catalog().parts[kind].get(bases[0]) if bases else None
     if part is None:
         return _print_values(own, kind)
-    print(f"{kind}={as_written([part.name] if kind in LISTS else part.name)} with")
+    print(f"{kind}={as_written([part.name] if kind in LIST_KINDS else part.name)} with")
     _print_values(own, part.section, indent="  ")
     print()
     print_settings(

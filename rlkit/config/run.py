@@ -5,6 +5,7 @@ Defaults are for real models and are written only here.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -33,7 +34,7 @@ class ModelConfig(PartConfig):
 
     name: str = EMBEDDED
     """A Hugging Face name or folder, a .gguf file, `pkg://package/file.gguf` inside an installed
-    package, or `embedded`: a tiny model for `task=arithmetic`, made once and cached."""
+    package, or `embedded`: a tiny model for `task=arithmetic` that comes with rlkit."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The weights' type. Log-probs are always computed in float32."""
     autocast: Literal["bfloat16", "float16"] | None = None
@@ -47,7 +48,8 @@ class ModelConfig(PartConfig):
     """Recompute activations in the backward pass to save memory."""
     lora: LoraConfig = LoraConfig()
     base_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the embedded model's warm-up; other models ignore it."""
+    """Seed of the embedded model's warm-up: 0 comes with rlkit, others are made once and cached.
+    Other models ignore it."""
 
 
 class TrainConfig(PartConfig):
@@ -92,6 +94,21 @@ class TrainConfig(PartConfig):
                 f"train.minibatches={self.minibatches} equal minibatches; change one of them"
             )
         return self
+
+    def learning_rate_factor(self, step: int) -> float:
+        """The share of the peak learning rate at a training step (1-based).
+
+        step / warmup_steps up to warmup_steps; then constant, or falling along a line or half a
+        cosine from 1 in the first step after the warm-up towards 0, which the step after the last
+        one would reach.
+        """
+        if step <= self.warmup_steps:
+            return step / self.warmup_steps
+        progress = (step - self.warmup_steps - 1) / max(1, self.steps - self.warmup_steps)
+        if self.lr_scheduler_type == "linear":
+            return 1 - progress
+        cosine = self.lr_scheduler_type == "cosine"
+        return 0.5 * (1 + math.cos(math.pi * progress)) if cosine else 1.0
 
 
 class EvalConfig(PartConfig):

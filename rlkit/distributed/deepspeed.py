@@ -1,4 +1,4 @@
-"""Training with gradients and moments divided over the processes: DeepSpeed's ZeRO 1 and 2."""
+"""DeepSpeed ZeRO 1 and 2: gradients and optimizer state sharded over the ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlkit.distributed.learner import Learner
-from rlkit.distributed.processes import Several
+from rlkit.distributed.processes import MultiProcess
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 
@@ -30,35 +30,43 @@ def deepspeed() -> Any:
         ) from error
 
 
-class Zero(Several):
-    """One of several processes with a part of the gradients and moments each.
+class DeepSpeed(MultiProcess):
+    """One rank of several, with a shard of the gradients and moments.
 
-    Weights are whole in every process, but DeepSpeed's own: they are copied, not shared.
+    Every rank has the full weights, but DeepSpeed replaces them: they are copied, not aliased.
     """
 
-    divides_weights = True
-    rules_precision = True
+    shards_weights = True
+    owns_precision = True
 
     def __init__(self, *, cpu: bool) -> None:
         self.stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
         if self.stage not in STAGES:
             raise UserError(
                 f"DeepSpeed with ZeRO stage {self.stage} is not supported; use stage 2, or "
-                "configs/accelerate/fsdp2.yaml, which divides the weights too"
+                "configs/accelerate/fsdp2.yaml, which shards the weights too"
             )
         deepspeed()
         super().__init__(cpu=cpu)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module itself, until its optimiser is there."""
+        """The module itself: the engine is made with the optimizer."""
         return module
 
-    def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
-        """What updates a module; an engine it had before is taken apart."""
-        exact = masters(module) if trained is not module else {}
-        if trained is not module:
-            trained.destroy()  # type: ignore[operator]
-        learner = ZeroLearner(module, self._engine(module, optimizer), optimizer, self.count)
+    def learner(
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        optimizer: Optimizer,
+        previous: Learner | None = None,
+    ) -> Learner:
+        """A new engine for the module; that of the previous learner hands over its weights."""
+        exact: State = {}
+        if isinstance(previous, DeepSpeedLearner):
+            exact = masters(module)
+            previous.engine.destroy()
+        engine = self._engine(module, optimizer)
+        learner = DeepSpeedLearner(module, engine, optimizer, self.world_size)
         set_masters(module, exact)
         return learner
 
@@ -78,21 +86,21 @@ class Zero(Several):
         return engine
 
 
-class ZeroLearner(Learner):
-    """An update that DeepSpeed's engine carries out."""
+class DeepSpeedLearner(Learner):
+    """Backward, clipping and optimizer step by DeepSpeed's engine."""
 
-    def __init__(self, module: nn.Module, engine: Any, inner: Optimizer, count: int) -> None:
+    def __init__(self, module: nn.Module, engine: Any, inner: Optimizer, world_size: int) -> None:
         super().__init__(module, engine, engine.optimizer)
-        self.engine, self.inner, self.count = engine, inner, count
+        self.engine, self.inner, self.world_size = engine, inner, world_size
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward of a micro-batch; they meet in the last one."""
+        """Around forward and backward of a micro-batch; gradients are reduced in the last one."""
         self.engine.set_gradient_accumulation_boundary(last)
         return nullcontext()
 
     def backward(self, value: Tensor) -> None:
-        """Back-propagate this process's part of a loss that is the sum of all parts."""
-        self.engine.backward(value * self.count)
+        """Back-propagate this rank's part of a loss that is the sum over the ranks."""
+        self.engine.backward(value * self.world_size)
 
     def clip(self, max_norm: float) -> float:
         """The norm of the gradient, which the step scales down to `max_norm`."""
@@ -101,28 +109,28 @@ class ZeroLearner(Learner):
         return float(zero.scaled_global_norm())
 
     def step(self) -> None:
-        """One step of the optimiser."""
+        """One optimizer step."""
         self.engine.step()
 
-    def drop(self) -> None:
-        """Forget the gradient."""
+    def zero_grad(self) -> None:
+        """Drop the gradient."""
         zero: Any = self.optimizer
         zero.zero_grad(set_to_none=True)
         for number in zero.averaged_gradients:
             zero.averaged_gradients[number] = None
 
-    def state_dict(self, *, kept: bool = True) -> State:
-        """The optimiser's state as that of the undivided one, and the weights in float32."""
+    def state_dict(self, *, keep: bool = True) -> State:
+        """The optimizer's state as an unsharded one would write it, and the weights in float32."""
         entries = list(self.inner.state.values())
         state: State = {}
         for number, parameter in enumerate(self.module.parameters() if entries else ()):
             state[str(number)] = {
-                name: value if value.dim() == 0 else moment(parameter, name, kept=kept)
+                name: value if value.dim() == 0 else moment(parameter, name, keep=keep)
                 for name, value in entries[0].items()
             }
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.inner.param_groups]
         groups[0]["params"] = list(range(len(list(self.module.parameters()))))
-        return {"state": state, "param_groups": groups, "masters": masters(self.module, kept=kept)}
+        return {"state": state, "param_groups": groups, "masters": masters(self.module, keep=keep)}
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
@@ -144,23 +152,23 @@ class ZeroLearner(Learner):
 
 
 def tools() -> Any:
-    """DeepSpeed's own ways to the pieces of a divided tensor."""
+    """DeepSpeed's own access to shards."""
     return importlib.import_module("deepspeed.utils")
 
 
-def moment(parameter: nn.Parameter, name: str, *, kept: bool) -> Tensor | None:
-    """A moment of a parameter in one piece, on the CPU; all processes take part."""
+def moment(parameter: nn.Parameter, name: str, *, keep: bool) -> Tensor | None:
+    """A moment of a parameter in full, on the CPU; every rank must call it."""
     whole: Tensor = tools().safe_get_full_optimizer_state(parameter, name)
-    return whole.cpu() if kept else None
+    return whole.cpu() if keep else None
 
 
-def masters(module: nn.Module, *, kept: bool = True) -> State:
-    """The float32 weights that DeepSpeed updates, where the module's are of another type."""
+def masters(module: nn.Module, *, keep: bool = True) -> State:
+    """The float32 weights that DeepSpeed updates, if the module's have another dtype."""
     out: State = {}
     for number, parameter in enumerate(module.parameters()):
         if parameter.dtype != torch.float32:
             whole = tools().safe_get_full_fp32_param(parameter)
-            out |= {str(number): whole.cpu()} if kept else {}
+            out |= {str(number): whole.cpu()} if keep else {}
     return out
 
 

@@ -1,4 +1,4 @@
-"""Training with weights, gradients and moments divided over the processes: FSDP2."""
+"""FSDP2: weights, gradients and optimizer state sharded over the ranks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from rlkit.distributed.processes import Several
+from rlkit.distributed.processes import MultiProcess
 
 
-class Sharded(Several):
-    """One of several processes with a part of the weights, gradients and moments each: FSDP2."""
+class FSDP(MultiProcess):
+    """One rank of several, with a shard of the weights, gradients and moments."""
 
-    divides_weights = True
+    shards_weights = True
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module itself, with its weights divided as the launch configuration says."""
+        """The module itself, its weights sharded as the launch configuration says."""
         stand_in = torch.optim.SGD(module.parameters())  # accelerate asks for one, and changes it
         wrapped, _ = self.accelerator.prepare(module, stand_in)
         self.accelerator.free_memory()  # it would keep both for good
         return cast("nn.Module", wrapped)
 
     @contextmanager
-    def whole(self, module: nn.Module) -> Generator[None]:
-        """While it lasts, every process has all weights of a module, and may run it on its own."""
+    def full_weights(self, module: nn.Module) -> Generator[None]:
+        """Gathers full weights on every rank inside this context."""
         from torch.distributed.fsdp import FSDPModule
 
         parts = [part for part in module.modules() if isinstance(part, FSDPModule)]

@@ -1,4 +1,4 @@
-"""How the processes of a launch meet, by what accelerate or torchrun says of them."""
+"""Joining the process group of `accelerate launch` or `torchrun`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from functools import cache
 
 import torch
 
-from rlkit.distributed.deepspeed import Zero
-from rlkit.distributed.fsdp import Sharded
-from rlkit.distributed.processes import ALONE, Processes, Several
+from rlkit.distributed.deepspeed import DeepSpeed
+from rlkit.distributed.fsdp import FSDP
+from rlkit.distributed.processes import SINGLE, MultiProcess, Processes
 from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
 
 
 def asked_for(variable: str) -> bool:
-    """Whether accelerate's launcher set a switch."""
+    """Whether the launcher of accelerate set a switch."""
     return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
 
 
 @cache
 def open_processes(device: str) -> Processes:
-    """Meet the other processes, if there are any, to train on a `model.device`.
+    """Join the other processes, if there are any, to train on a `model.device`.
 
     Raises UserError for a launch that this version cannot train under.
     """
@@ -32,19 +32,19 @@ def open_processes(device: str) -> Processes:
             "model.autocast=bfloat16 or model.dtype=bfloat16, and launch with --mixed_precision no"
         )
     if launched()[1] == 1:
-        return ALONE
+        return SINGLE
     cpu = device == "cpu" or not torch.cuda.is_available()
     if asked_for("ACCELERATE_USE_DEEPSPEED"):
-        return Zero(cpu=cpu)
+        return DeepSpeed(cpu=cpu)
     if not asked_for("ACCELERATE_USE_FSDP"):
-        return Several(cpu=cpu)
+        return MultiProcess(cpu=cpu)
     if cpu or os.environ.get("FSDP_VERSION") != "2":
         raise UserError("FSDP needs fsdp_version: 2 and GPUs; see configs/accelerate/fsdp2.yaml")
-    return Sharded(cpu=False)
+    return FSDP(cpu=False)
 
 
 def close_processes() -> None:
-    """Let the other processes go, if there were any, when all have come here."""
+    """Leave the process group, if there is one, once every rank has come here."""
     if launched()[1] > 1 and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What carries out an update: back-propagation, the norm of the gradient, the optimiser's step."""
+"""Backward, clipping and optimizer step."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from torch.optim import Optimizer
 from rlkit.interfaces import State
 
 
-class Learner:
-    """A module with its optimiser: gradients in, better weights out."""
-
-    def __init__(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> None:
-        self.module, self.optimizer = module, optimizer
-        self.trained = trained
-        """What to call in place of the module where gradients are wanted."""
+class Backprop:
+    """How a loss is back-propagated: here by torch alone."""
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward of a micro-batch; `last` = the minibatch's last one."""
+        """Around forward and backward of a micro-batch; `last` = the last one of a minibatch."""
         return nullcontext()
 
     def backward(self, value: Tensor) -> None:
-        """Back-propagate this process's part of a loss that is the sum of all parts."""
+        """Back-propagate this rank's part of a loss that is the sum over the ranks."""
         value.backward()  # type: ignore[no-untyped-call]
+
+
+class Learner(Backprop):
+    """A module with its optimizer: takes gradients, updates weights."""
+
+    def __init__(self, module: nn.Module, wrapped: nn.Module, optimizer: Optimizer) -> None:
+        self.module, self.optimizer = module, optimizer
+        self.wrapped = wrapped
+        """What to call instead of the module for gradients."""
 
     def clip(self, max_norm: float) -> float:
         """Scale the gradient down to a norm; returns the norm it had."""
-        return float(undivided(nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)))
+        return float(full_tensor(nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)))
 
     def step(self) -> None:
-        """One step of the optimiser."""
+        """One optimizer step."""
         self.optimizer.step()
 
-    def drop(self) -> None:
-        """Forget the gradient."""
+    def zero_grad(self) -> None:
+        """Drop the gradient."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def state_dict(self, *, kept: bool = True) -> State:
-        """The optimiser's state with text keys, in one piece.
+    def state_dict(self, *, keep: bool = True) -> State:
+        """The optimizer's state with text keys and full tensors.
 
-        Of several processes all take part; those that do not keep it get None for its pieces.
+        Every rank must call it; those with `keep=False` get None instead of sharded tensors.
         """
         state = self.optimizer.state_dict()
         moments = {
-            str(key): {name: undivided(value, kept=kept) for name, value in entry.items()}
+            str(key): {name: full_tensor(value, keep=keep) for name, value in entry.items()}
             for key, entry in state["state"].items()
         }
         return {**state, "state": moments}
@@ -55,53 +59,53 @@ class Learner:
         """Take back what `state_dict` gave."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments = {
-            int(key): {name: divided_like(v, parameters[int(key)]) for name, v in entry.items()}
+            int(key): {name: sharded_like(v, parameters[int(key)]) for name, v in entry.items()}
             for key, entry in state["state"].items()
         }
         self.optimizer.load_state_dict({**state, "state": moments})
 
 
-class SharedLearner(Learner):
-    """An update whose gradient is the mean of the processes', times their number."""
+class DataParallelLearner(Learner):
+    """DDP and FSDP: gradients are averaged over the ranks, so losses are scaled by world_size."""
 
     def __init__(
-        self, module: nn.Module, trained: nn.Module, optimizer: Optimizer, accelerator: Any
+        self, module: nn.Module, wrapped: nn.Module, optimizer: Optimizer, accelerator: Any
     ) -> None:
-        super().__init__(module, trained, optimizer)
+        super().__init__(module, wrapped, optimizer)
         self.accelerator = accelerator
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward of a micro-batch; they meet in the last one."""
+        """Around forward and backward of a micro-batch; gradients are reduced in the last one."""
         if last:
             return nullcontext()
-        return cast("AbstractContextManager[None]", self.accelerator.no_sync(self.trained))
+        return cast("AbstractContextManager[None]", self.accelerator.no_sync(self.wrapped))
 
     def backward(self, value: Tensor) -> None:
-        """Back-propagate this process's part of a loss that is the sum of all parts."""
+        """Back-propagate this rank's part of a loss that is the sum over the ranks."""
         super().backward(value * self.accelerator.num_processes)
 
 
-def undivided(value: Any, *, kept: bool = True) -> Any:
-    """A tensor in one piece, of which each process may hold a part: then on the CPU, or not kept.
+def full_tensor(value: Any, *, keep: bool = True) -> Any:
+    """A sharded tensor gathered in full, on the CPU, or None if it is not kept.
 
-    Other values are as they are.
+    Other values are returned as they are.
     """
-    if not is_divided(value):
+    if not is_sharded(value):
         return value
     whole = value.full_tensor()
-    return whole.cpu() if kept else None
+    return whole.cpu() if keep else None
 
 
-def divided_like(value: Any, model: Tensor) -> Any:
-    """A tensor divided as another one of its shape is, if that is."""
-    if not is_divided(model) or value.shape != model.shape:
+def sharded_like(value: Any, parameter: Tensor) -> Any:
+    """A tensor sharded as a parameter of the same shape is, if that is sharded."""
+    if not is_sharded(parameter) or value.shape != parameter.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    whole: Any = model
+    whole: Any = parameter
     return distribute_tensor(value.to(whole.device), whole.device_mesh, whole.placements)
 
 
-def is_divided(value: Any) -> bool:
-    """Whether a tensor is spread over processes."""
+def is_sharded(value: Any) -> bool:
+    """Whether a tensor is spread over the ranks."""
     return hasattr(value, "full_tensor")

@@ -1,8 +1,9 @@
-"""The processes that train together: one alone, or those `accelerate launch` or `torchrun` started.
+"""The processes that train together: a single one, or those a launcher started.
 
-All of them do the same, with the same buffer, random draws and decisions. What costs time is
-divided: each generates a part of the responses, runs a part of the forwards and back-propagates a
-part of each minibatch. Whatever one of them computes is gathered to all. The first alone writes.
+All ranks hold the same buffer, draw the same random numbers and take the same decisions. The
+expensive work is split: each rank generates some of the responses, runs some of the forwards and
+back-propagates some of each minibatch. Results are gathered on every rank. Only the main process
+writes files and talks to the user.
 """
 
 from __future__ import annotations
@@ -18,65 +19,74 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from rlkit.distributed.learner import Learner, SharedLearner
+from rlkit.distributed.learner import DataParallelLearner, Learner
 from rlkit.errors import UserError
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)
-"""How long a process waits for the others: as long as generation and rewards of a step may take."""
+"""How long a rank waits for the others: generation and rewards of a step may take that long."""
 
 
 class Processes:
-    """One process alone, and what several have in common with it."""
+    """A single process, and the interface that several share with it."""
 
     rank: int = 0
-    count: int = 1
-    divides_weights: bool = False
-    """Whether each holds a part of the weights; then every forward is one of all processes."""
-    rules_precision: bool = False
-    """Whether forwards and steps have a precision of their own, so that none can be asked for."""
+    world_size: int = 1
+    shards_weights: bool = False
+    """Whether each rank holds only a shard of the weights; a forward then needs every rank."""
+    owns_precision: bool = False
+    """Whether the engine decides the precision of forwards and steps, so that no run can."""
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and talks to the user."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
-        """The value of every process, in the order of their ranks."""
+    def all_gather(self, value: T) -> list[T]:
+        """The value of every rank, in order."""
         return [value]
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over the processes, on its device."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks, on its own device."""
         return tensor
 
-    def first(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises in the first process, which alone runs it."""
+    def on_main(self, call: Callable[[], T]) -> T:
+        """Run `call` in the main process alone; every rank gets what it returns or raises."""
         return call()
 
-    def own(self, count: int) -> slice:
-        """Which of `count` things are this process's: as many as the others', or one more."""
-        ends = [count * rank // self.count for rank in range(self.count + 1)]
+    def share(self, count: int) -> slice:
+        """Which of `count` items this rank handles; shares differ by at most one item."""
+        ends = [count * rank // self.world_size for rank in range(self.world_size + 1)]
         return slice(ends[self.rank], ends[self.rank + 1])
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """What to call in place of a module that learns, so that its gradients are summed."""
+        """The module to call for gradients, which are then reduced over the ranks. Called once."""
         return module
 
-    def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
-        """What updates a module, of which `trained` is what `wrap` gave."""
-        return Learner(module, trained, optimizer)
+    def learner(
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        optimizer: Optimizer,
+        previous: Learner | None = None,
+    ) -> Learner:
+        """Backward, clipping and optimizer step of a module that `wrap` wrapped.
+
+        `previous` is the learner it had before; it must not be used afterwards.
+        """
+        return Learner(module, wrapped, optimizer)
 
     @contextmanager
-    def whole(self, module: nn.Module) -> Generator[None]:
-        """While it lasts, every process has all weights of a module, and may run it on its own."""
+    def full_weights(self, module: nn.Module) -> Generator[None]:
+        """Gathers full weights on every rank inside this context."""
         yield
 
 
-ALONE = Processes()
+SINGLE = Processes()
 
 
-class Several(Processes):
-    """One of several processes, through accelerate."""
+class MultiProcess(Processes):
+    """One rank of several, through accelerate."""
 
     def __init__(self, *, cpu: bool) -> None:
         from accelerate import Accelerator
@@ -88,25 +98,25 @@ class Several(Processes):
             kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
         )
         self.rank = self.accelerator.process_index
-        self.count = self.accelerator.num_processes
+        self.world_size = self.accelerator.num_processes
 
-    def gather(self, value: T) -> list[T]:
-        """The value of every process, in the order of their ranks."""
-        out: list[Any] = [None] * self.count
+    def all_gather(self, value: T) -> list[T]:
+        """The value of every rank, in order."""
+        out: list[Any] = [None] * self.world_size
         torch.distributed.all_gather_object(out, value)
         return out
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over the processes, on its device."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks, on its own device."""
         moved = tensor.detach().to(self.accelerator.device, copy=True)
         torch.distributed.all_reduce(moved)
         return moved.to(tensor.device)
 
-    def first(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises in the first process, which alone runs it."""
+    def on_main(self, call: Callable[[], T]) -> T:
+        """Run `call` in the main process alone; every rank gets what it returns or raises."""
         told: list[Any] = [None, None]
         failed: Exception | None = None
-        if self.is_first:
+        if self.is_main:
             try:
                 told[0] = call()
             except Exception as error:
@@ -125,13 +135,19 @@ class Several(Processes):
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(module, broadcast_buffers=False)
 
-    def learner(self, module: nn.Module, trained: nn.Module, optimizer: Optimizer) -> Learner:
-        """What updates a module, of which `trained` is what `wrap` gave."""
-        return SharedLearner(module, trained, optimizer, self.accelerator)
+    def learner(
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        optimizer: Optimizer,
+        previous: Learner | None = None,
+    ) -> Learner:
+        """Backward, clipping and optimizer step of a module that `wrap` wrapped."""
+        return DataParallelLearner(module, wrapped, optimizer, self.accelerator)
 
 
-def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """What `state_dict` holds, as it is now: also while divided weights are whole."""
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
+    """What `state_dict` holds, read now: also inside `full_weights`."""
     out: dict[str, Tensor] = {}
     for prefix, part in module.named_modules(remove_duplicate=False):
         own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]

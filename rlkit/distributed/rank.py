@@ -6,5 +6,5 @@ import os
 
 
 def launched() -> tuple[int, int]:
-    """Rank and number of the processes a launcher started, (0, 1) without one."""
+    """Rank and world size that a launcher set, (0, 1) without one."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -17,8 +17,9 @@ from rlkit.interfaces.environment import (
     Tracker,
 )
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
-from rlkit.interfaces.part import C, Part, PartConfig, State
+from rlkit.interfaces.part import C, Part, PartConfig, RunContext, State
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
+from rlkit.interfaces.tokens import Tokens
 
 __all__ = [
     "AC",
@@ -43,9 +44,11 @@ __all__ = [
     "ReplayBuffer",
     "Reward",
     "RewardConfig",
+    "RunContext",
     "State",
     "Task",
     "TaskConfig",
     "TaskData",
+    "Tokens",
     "Tracker",
 ]

@@ -13,7 +13,8 @@ from typing_extensions import TypeVar
 from rlkit.batch import (
     LossBatch,
 )
-from rlkit.interfaces.part import Part, PartConfig, State
+from rlkit.interfaces.part import Part, PartConfig, RunContext, State
+from rlkit.interfaces.tokens import Tokens
 from rlkit.ops import (
     Clamps,
     KLEstimator,
@@ -28,7 +29,14 @@ from rlkit.ops import (
 
 
 class Reference(Protocol):
-    """A frozen policy an anchor owns."""
+    """A frozen policy an anchor owns: a copy of the policy, or a model of your own (a teacher)."""
+
+    def logp(self, tokens: Tokens) -> Tensor:
+        """Log-prob of each response token at `rollout.temperature`: [B, T] float32, no gradient.
+
+        0 where padded. The result may be on any device.
+        """
+        ...
 
     def state_dict(self) -> State:
         """Its weights (for a checkpoint)."""
@@ -97,10 +105,14 @@ class AnchorPolicy(Part[AC]):
     Config: ClassVar[type[PartConfig]] = AnchorConfig
     proximal: str | None = None
     """The reference that replaces pi_k in `prox_logp`, if any."""
-    read_by_loss: frozenset[str] | None = None
-    """References that the loss reads, set by the run; None = not known, which counts as read."""
+    context: RunContext = RunContext()
+    """The run it belongs to, see `open`."""
     factor: float = 1.0
     """What `target_kl` has multiplied beta with so far; part of the state."""
+
+    def open(self, context: RunContext) -> None:
+        """Called once before the run begins."""
+        self.context = context
 
     @property
     def placement(self) -> Literal["loss", "reward"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from rlkit.batch import (
     Sample,
     Score,
 )
-from rlkit.interfaces.part import C, Part
+from rlkit.interfaces.part import C, Part, RunContext
 from rlkit.ops import (
     stream_rng,
 )
@@ -52,19 +51,14 @@ class ReplayBuffer(Part[C]):
     `batch` is always `train.prompts_per_step`, the number of groups a step trains on.
     """
 
-    seed: int = 0
-    """The run's seed, set by the run; `rng(step)` derives from it."""
-    folder: Path | None = None
-    """A folder of the buffer's own for what it keeps on disk, set by the run; None = a temporary
-    one."""
-    writes: bool = True
-    """Whether it writes to that folder; of several processes, which all hold the same groups, the
-    first alone does, and the others read."""
-    kept_states: int = 4
-    """How many of its last states must stay loadable, set by the run: those of the checkpoints it
-    keeps, of one being written, and of one that a run which was then stopped had begun."""
+    context: RunContext = RunContext()
+    """The run it belongs to, see `open`."""
     gives_expert: bool = False
     """Whether its batches hold demonstrations, which not every loss can use."""
+
+    def open(self, context: RunContext) -> None:
+        """Called once before the run begins."""
+        self.context = context
 
     def fresh_share(self, batch: int) -> int:
         """How many groups to generate this step; the rest of the batch is replayed."""
@@ -112,4 +106,4 @@ class ReplayBuffer(Part[C]):
 
     def rng(self, step: int) -> np.random.Generator:
         """The buffer's generator of a step: stateless, so that a resumed run draws the same."""
-        return stream_rng(self.seed, "buffer", step)
+        return stream_rng(self.context.seed, "buffer", step)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import Any, ClassVar, Generic
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, get_args
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
@@ -42,6 +44,24 @@ class PartConfig(BaseModel):
             cls.model_rebuild(force=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What a buffer and an anchor learn of the run before it begins, by `open(context)`."""
+
+    seed: int = 0
+    """The run's seed, from which every random draw derives."""
+    folder: Path | None = None
+    """A folder of its own for what it keeps on disk; None = a temporary one."""
+    writes: bool = True
+    """Whether it writes to that folder. Of several processes, which all hold the same data, only
+    the main one does; the others read."""
+    kept_states: int = 4
+    """How many of its last states must stay loadable: those of the checkpoints the run keeps, of
+    one being written, and of one that a killed run had begun."""
+    read_by_loss: frozenset[str] | None = None
+    """References that the loss reads; None = not known, which counts as all of them."""
+
+
 C = TypeVar("C", bound=PartConfig, default=PartConfig)
 
 
@@ -52,7 +72,20 @@ class Part(ABC, Generic[C]):
     """
 
     Config: ClassVar[type[PartConfig]] = PartConfig
+    """The config it is built with: the generic parameter, `class MyLoss(PolicyLoss[MyConfig])`."""
+    sources: ClassVar[tuple[str, ...]] = ()
+    """The arXiv ids of the papers that define it, the first first; empty if there is none."""
     config: C
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take the config class from the generic parameter, unless the class names one."""
+        super().__init_subclass__(**kwargs)
+        if "Config" in vars(cls):
+            return
+        for base in vars(cls).get("__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, PartConfig):
+                    cls.Config = argument
 
     def __init__(self, config: C | None = None) -> None:
         self.config = self.Config() if config is None else config  # type: ignore[assignment]

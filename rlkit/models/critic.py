@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rlkit.interfaces import Tokens
 from rlkit.models.lora import has_adapter
-from rlkit.models.tokens import Tokens, computing_in
+from rlkit.models.tokens import autocast_to
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +39,7 @@ class Critic(nn.Module):
         device = self.head.weight.device
         inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(device).items()}
         length = tokens.response_ids.shape[1]
-        with computing_in(self.autocast, device):
+        with autocast_to(self.autocast, device):
             hidden = self.backbone(**inputs, use_cache=False).last_hidden_state[:, -length:]
         values: Tensor = self.head(hidden.float()).squeeze(-1)
         real = torch.arange(length, device=device) < tokens.response_lengths.to(device)[:, None]

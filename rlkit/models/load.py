@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlkit.config.run import ModelConfig
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.models.lora import (
     add_adapter,
@@ -19,7 +20,7 @@ from rlkit.models.lora import (
 if (
     TYPE_CHECKING
 ):  # transformers takes seconds to import, which a wrong configuration need not wait for
-    from transformers import PreTrainedModel
+    pass
 
 
 from rlkit.models.policy import Policy
@@ -43,7 +44,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load_policy(
-    config: ModelConfig, folder: str | Path, temperature: float, adapter: Path | None = None
+    config: ModelConfig,
+    folder: str | Path,
+    temperature: float,
+    *,
+    adapter: Path | None = None,
+    processes: Processes = SINGLE,
 ) -> Policy:
     """The model and tokenizer of a Hugging Face name, a folder, or a `.gguf` file.
 
@@ -64,7 +70,7 @@ def load_policy(
         source = str(Path(source).parent)
     elif Path(source).is_dir() and not list(Path(source).glob("*config.json")):
         raise UserError(f"model.name={config.name} is no model folder: it has no config.json")
-    device = resolve_device(config.device)
+    resolve_device(config.device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **arguments)
         model = AutoModelForCausalLM.from_pretrained(
@@ -79,20 +85,49 @@ def load_policy(
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
     if arguments:  # a de-quantised model refuses save_pretrained
         model = plain_model(model, model.state_dict())
+    return _finished(config, (model, tokenizer), temperature, adapter, processes)
+
+
+def given_policy(
+    config: ModelConfig,
+    given: tuple[Any, Any],
+    temperature: float,
+    *,
+    checkpoint: Path | None = None,
+    processes: Processes = SINGLE,
+) -> Policy:
+    """A policy on a model and a tokenizer in memory, which go on from a checkpoint if there is one.
+
+    The model is trained in place.
+    """
+    model, tokenizer = given
+    adapter = checkpoint if config.lora.r > 0 else None
+    if checkpoint is not None and adapter is None:
+        saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
+    return _finished(config, (model, tokenizer), temperature, adapter, processes)
+
+
+def _finished(
+    config: ModelConfig,
+    loaded: tuple[Any, Any],
+    temperature: float,
+    adapter: Path | None,
+    processes: Processes,
+) -> Policy:
+    """The policy of a loaded model and tokenizer: on its device, with its adapters."""
+    model, tokenizer = loaded
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-sequence token")
     if config.lora.r > 0:
         model = load_adapter(model, adapter) if adapter else add_adapter(model, config.lora)
-    placed: PreTrainedModel = model
-    torch.nn.Module.to(placed, device)
-    placed.train(
-        config.gradient_checkpointing
-    )  # transformers checkpoints activations in training mode only
+    torch.nn.Module.to(model, resolve_device(config.device))
+    # transformers checkpoints activations in training mode only
+    model.train(config.gradient_checkpointing)
     if config.gradient_checkpointing:
-        placed.gradient_checkpointing_enable()
-    policy = Policy(placed, tokenizer, temperature)
-    policy.autocast = getattr(torch, config.autocast) if config.autocast else None
-    return policy
+        model.gradient_checkpointing_enable()
+    autocast = getattr(torch, config.autocast) if config.autocast else None
+    return Policy(model, tokenizer, temperature, autocast=autocast, processes=processes)
 
 
 def _resolve_package(name: str) -> str:

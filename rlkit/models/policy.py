@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.batch import PolicyTerms
-from rlkit.distributed.processes import ALONE, Processes, weights_of
+from rlkit.distributed.processes import SINGLE, Processes, named_weights
 from rlkit.interfaces import State
 from rlkit.models.lora import (
     adapter_weights,
@@ -27,19 +27,18 @@ if (
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-from rlkit.models.tokens import EntropyMode, Tokens, computing_in, token_terms
+from rlkit.interfaces import Tokens
+from rlkit.models.tokens import EntropyMode, autocast_to, token_terms
 
 
 class FrozenPolicy:
     """A policy that no longer learns: an anchor's reference."""
 
-    autocast: torch.dtype | None = None
-    """That of the policy it was."""
-
-    def __init__(self, model: PreTrainedModel, temperature: float) -> None:
-        self.model = model
-        model.requires_grad_(False).train(False)
-        self.temperature = temperature
+    def __init__(
+        self, model: PreTrainedModel, temperature: float, autocast: torch.dtype | None = None
+    ) -> None:
+        self.model = model.requires_grad_(False).train(False)
+        self.temperature, self.autocast = temperature, autocast
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -55,13 +54,14 @@ class FrozenPolicy:
 
 
 class FrozenAdapter(FrozenPolicy):
-    """The policy's model with adapters of its own: no second copy of the model.
+    """The policy's model with other adapters: no second copy of the model.
 
     Adapters that add nothing, as at the beginning of a run, are switched off.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float, weights: State) -> None:
-        self.model, self.temperature, self.weights = model, temperature, weights
+    def __init__(self, policy: Policy, weights: State) -> None:
+        self.model, self.weights = policy.model, weights
+        self.temperature, self.autocast = policy.temperature, policy.autocast
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -78,57 +78,67 @@ class Policy:
     """The model that learns, with its tokenizer."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        temperature: float,
+        *,
+        autocast: torch.dtype | None = None,
+        processes: Processes = SINGLE,
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.temperature = temperature
-        self.trained: nn.Module = model
-        """What runs the model where gradients are wanted."""
-        self.processes = ALONE
-        self.autocast: torch.dtype | None = None
-        """The type of matrix products, if not the weights' own."""
+        self.model, self.tokenizer, self.temperature = model, tokenizer, temperature
+        self.autocast = autocast
+        """The dtype of matrix products, if not that of the weights."""
+        self.processes = processes
+        self.wrapped = processes.wrap(model)
+        """What a `Learner` calls instead of the model for gradients."""
+
+    def at(self, temperature: float) -> Policy:
+        """The same policy, its log-probs at another temperature."""
+        other = copy.copy(self)
+        other.temperature = temperature
+        return other
 
     @property
-    def exact(self) -> bool:
+    def batch_invariant(self) -> bool:
         """Whether a forward gives the same in another batch, up to the rounding of float32."""
         return self.model.dtype == torch.float32 and self.autocast is None
 
-    def computing(self) -> torch.autocast:
+    def autocasting(self) -> torch.autocast:
         """Around forwards of its model."""
-        return computing_in(self.autocast, self.device)
-
-    def share(self, processes: Processes) -> None:
-        """Learn with other processes; called once."""
-        self.processes = processes
-        self.trained = processes.wrap(self.model)
+        return autocast_to(self.autocast, self.device)
 
     @contextmanager
-    def whole(self) -> Generator[None]:
-        """While it lasts, this process has all weights and may run the model on its own."""
-        with self.processes.whole(self.model):
+    def full_weights(self) -> Generator[None]:
+        """Gathers full weights on every rank inside this context."""
+        with self.processes.full_weights(self.model):
             yield
 
-    def weights(self, *, kept: bool = True) -> State:
-        """The weights by name, in one piece; copies where they are divided over processes.
+    def weights(self, *, keep: bool = True) -> State:
+        """The full weights by name; copies if they are sharded.
 
-        All processes take part; those that do not keep them get none.
+        Every rank must call it; those with `keep=False` get none.
         """
-        if not self.processes.divides_weights:
+        if not self.processes.shards_weights:
             return dict(self.model.state_dict())
-        with self.whole():
-            whole = weights_of(self.model).items() if kept else ()
-            return {name: tensor.cpu().clone() for name, tensor in whole}
+        with self.full_weights():
+            full = named_weights(self.model).items() if keep else ()
+            return {name: tensor.cpu().clone() for name, tensor in full}
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device
 
-    def terms(self, tokens: Tokens, entropy: EntropyMode = "none") -> PolicyTerms:
-        """Differentiable log-probs and entropies of the response tokens, [B, T]."""
-        call = self.trained if torch.is_grad_enabled() else self.model
-        return token_terms(self.model, tokens, self.temperature, entropy, call, self.autocast)
+    def terms(
+        self, tokens: Tokens, entropy: EntropyMode = "none", through: nn.Module | None = None
+    ) -> PolicyTerms:
+        """Log-probs and entropies of the response tokens, [B, T].
+
+        Differentiable; for gradients `through` is what the learner wants called in place of the
+        model.
+        """
+        return token_terms(self.model, tokens, self.temperature, entropy, through, self.autocast)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -136,26 +146,20 @@ class Policy:
         return self.terms(tokens).logp
 
     def freeze(self) -> FrozenPolicy:
-        """A frozen copy of the policy as it is now; of a policy with adapters, the adapters'."""
-        frozen = self._frozen()
-        frozen.autocast = self.autocast
-        return frozen
-
-    def _frozen(self) -> FrozenPolicy:
+        """A frozen copy of the policy as it is now; with LoRA, a copy of the adapters alone."""
         if has_adapter(self.model):
-            return FrozenAdapter(self.model, self.temperature, adapter_weights(self.model))
-        if self.processes.divides_weights:
-            plain = plain_model(self.model, self.weights())
-            torch.nn.Module.to(plain, self.device)
-            return FrozenPolicy(plain, self.temperature)
-        return FrozenPolicy(copy.deepcopy(self.model), self.temperature)
+            return FrozenAdapter(self, adapter_weights(self.model))
+        if self.processes.shards_weights:
+            model = plain_model(self.model, self.weights())
+            torch.nn.Module.to(model, self.device)
+        else:
+            model = copy.deepcopy(self.model)
+        return FrozenPolicy(model, self.temperature, self.autocast)
 
     def restore(self, state: State) -> FrozenPolicy:
         """A frozen policy with the given weights."""
         if has_adapter(self.model):
-            frozen: FrozenPolicy = FrozenAdapter(self.model, self.temperature, state)
-            frozen.autocast = self.autocast
-            return frozen
+            return FrozenAdapter(self, state)
         frozen = self.freeze()
         frozen.model.load_state_dict(state)
         return frozen

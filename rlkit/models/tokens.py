@@ -1,15 +1,13 @@
-"""Sequences as a model reads them, and the log-prob and entropy of each response token."""
+"""The log-prob and entropy of each response token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
-from rlkit.batch import PolicyTerms, pad
+from rlkit.batch import PolicyTerms
 
 if (
     TYPE_CHECKING
@@ -17,69 +15,12 @@ if (
     from transformers import PreTrainedModel
 
 
+from rlkit.interfaces import Tokens
+
 EntropyMode = Literal["none", "value", "gradient"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
-    """Sequences as a model reads them: left-padded prompts and right-padded responses."""
-
-    prompt_ids: Tensor
-    """[B, P] int64, left-padded"""
-    prompt_lengths: Tensor
-    """[B] int64"""
-    response_ids: Tensor
-    """[B, T] int64, right-padded"""
-    response_lengths: Tensor
-    """[B] int64"""
-
-    @staticmethod
-    def of(prompts: list[Tensor], responses: list[Tensor]) -> Tokens:
-        """Pad lists of [P_i] and [T_i] ids.
-
-        Pad positions hold id 0 and are masked wherever they are read.
-        """
-        longest = max(p.shape[0] for p in prompts)
-        flipped = pad([p.flip(0) for p in prompts], longest, 0)
-        return Tokens(
-            prompt_ids=flipped.flip(1),
-            prompt_lengths=torch.tensor([p.shape[0] for p in prompts]),
-            response_ids=pad(responses, max(1, *(r.shape[0] for r in responses)), 0),
-            response_lengths=torch.tensor([r.shape[0] for r in responses]),
-        )
-
-    @property
-    def lengths(self) -> Tensor:
-        """[B] prompt plus response tokens."""
-        return self.prompt_lengths + self.response_lengths
-
-    def rows(self, index: Tensor) -> Tokens:
-        """The sequences at `index`, trimmed to their longest prompt and response."""
-        prompt_lengths, response_lengths = self.prompt_lengths[index], self.response_lengths[index]
-        prompt, response = int(prompt_lengths.max()), max(1, int(response_lengths.max()))
-        return Tokens(
-            prompt_ids=self.prompt_ids[index][:, self.prompt_ids.shape[1] - prompt :],
-            prompt_lengths=prompt_lengths,
-            response_ids=self.response_ids[index][:, :response],
-            response_lengths=response_lengths,
-        )
-
-    def model_inputs(self, device: torch.device) -> dict[str, Tensor]:
-        """input_ids, attention_mask and position_ids [B, P + T], on the device."""
-        prompt = (
-            torch.arange(self.prompt_ids.shape[1])
-            >= self.prompt_ids.shape[1] - self.prompt_lengths[:, None]
-        )
-        response = torch.arange(self.response_ids.shape[1]) < self.response_lengths[:, None]
-        mask = torch.cat([prompt, response], 1).long()
-        return {
-            "input_ids": torch.cat([self.prompt_ids, self.response_ids], 1).to(device),
-            "attention_mask": mask.to(device),
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(device),
-        }
-
-
-def computing_in(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
+def autocast_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
     """Around forwards: matrix products in this type; None = in the weights' own."""
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
@@ -98,7 +39,7 @@ def token_terms(
     """
     inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(model.device).items()}
     length = tokens.response_ids.shape[1]
-    with computing_in(autocast, model.device):
+    with autocast_to(autocast, model.device):
         output = (call or model)(**inputs, use_cache=False, logits_to_keep=length)
     logits = output.logits[:, -length:].float()
     if temperature != 1.0:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rlkit.distributed.processes import ALONE, Processes
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
 
@@ -46,7 +46,7 @@ class RewardResult:
 class RewardSet:
     """Scores completions with every reward of a run; of several processes, in the first."""
 
-    def __init__(self, rewards: Mapping[str, Reward], processes: Processes = ALONE) -> None:
+    def __init__(self, rewards: Mapping[str, Reward], processes: Processes = SINGLE) -> None:
         if not rewards:
             raise UserError("no reward is chosen; set reward=[<name>]")
         self.rewards = dict(rewards)
@@ -70,7 +70,7 @@ class RewardSet:
                     f"the task has a column called '{name}', a name the run uses itself; rename it"
                 )
         given = {"completion_ids": completion_ids, **columns}
-        return self.processes.first(lambda: self._score(prompts, completions, given))
+        return self.processes.on_main(lambda: self._score(prompts, completions, given))
 
     def _score(
         self,

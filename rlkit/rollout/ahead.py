@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from rlkit.batch import Request
 from rlkit.interfaces import State
+from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
-from rlkit.rollout.source import Answered, Plan, Supply, once
+from rlkit.rollout.source import Completed, Source, StepPlan, once
 from rlkit.tasks.prompts import PromptStream
 
 
@@ -37,7 +38,7 @@ class Job:
     """And for the greedy ones."""
 
 
-class Ahead(Supply):
+class Ahead(Source):
     """A queue of groups; the step takes the oldest and asks for as many as `capacity` allows.
 
     In step k the engine has the weights of its start, and what is asked for then is used up to
@@ -55,7 +56,7 @@ class Ahead(Supply):
         self.greedy = greedy
         self.max_staleness: int = engine.config.steps_ahead
         self.jobs: deque[Job] = deque()
-        self.waiting: deque[Answered] = deque()
+        self.waiting: deque[Completed] = deque()
         self.planned: list[Request] = []
         """Planned, but not asked for yet: what is left of a plan."""
         self.asked = 0
@@ -69,8 +70,9 @@ class Ahead(Supply):
         """Groups that are generated or about to be, and not used."""
         return len(self.waiting) + self._running()
 
-    def begin(self, plan: Plan, wanted: int, step: int) -> None:
+    def begin(self, plan: StepPlan) -> None:
         """Ask for as many groups as may be: the hand-over point of the step."""
+        wanted, step = plan.wanted, plan.step
         self.wanted, self.dropped = wanted, 0
         used = (step - 1) * wanted  # as many as the rule counts for the updates that were made
         room = capacity(
@@ -82,14 +84,14 @@ class Ahead(Supply):
         )
         self._ask(room, plan)
 
-    def answers(self, plan: Plan, missing: int | None, step: int, attempt: int) -> list[Answered]:
+    def completed(self, plan: StepPlan, missing: int | None, attempt: int) -> list[Completed]:
         """The oldest groups that are young enough; asks for more where the queue has too few."""
         count = self.wanted if missing is None else missing
-        taken: list[Answered] = []
+        taken: list[Completed] = []
         while len(taken) < count:
             self._ask(count - len(taken) - self.size, plan)
             group = self._oldest()
-            if step - version_of(group, step) > self.max_staleness:
+            if plan.step - version_of(group, plan.step) > self.max_staleness:
                 self.dropped += 1
             else:
                 taken.append(group)
@@ -124,29 +126,29 @@ class Ahead(Supply):
             own, greedy = unpack(tree["own"]), unpack(tree["greedy"])
             request = Request(prompt=prompts.get(tree["prompt_id"]), n=len(own))
             self.waiting.append(
-                Answered(request=request, own=own, greedy=greedy[0] if greedy else None)
+                Completed(request=request, own=own, greedy=greedy[0] if greedy else None)
             )
 
     def _running(self) -> int:
         return sum(len(job.requests) for job in self.jobs)
 
-    def _ask(self, count: int, plan: Plan) -> None:
+    def _ask(self, count: int, plan: StepPlan) -> None:
         """Give the engine so many requests, as many together as a step wants."""
         while count > 0:
             size = min(count, self.wanted)
             while len(self.planned) < size:
-                self.planned += plan()
+                self.planned += plan.requests()
             requests, self.planned = self.planned[:size], self.planned[size:]
             self.asked += 1
-            own = self.engine.submit(requests, ("rollout", self.asked, 0))
+            own = self.engine.submit(GenerationCall(requests, ("rollout", self.asked, 0)))
             greedy = None
             if self.greedy:
                 stream = ("greedy", self.asked, 0)
-                greedy = self.engine.submit(once(requests), stream, greedy=True)
+                greedy = self.engine.submit(GenerationCall(once(requests), stream, greedy=True))
             self.jobs.append(Job(requests, own, greedy))
             count -= size
 
-    def _oldest(self) -> Answered:
+    def _oldest(self) -> Completed:
         """Take the group that was asked for first."""
         if not self.waiting:
             self._receive()
@@ -158,11 +160,11 @@ class Ahead(Supply):
         own = self.engine.wait(job.own)
         greedy = self.engine.wait(job.greedy) if job.greedy is not None else [()] * len(own)
         self.waiting += [
-            Answered(request=request, own=group, greedy=next(iter(single), None))
+            Completed(request=request, own=group, greedy=next(iter(single), None))
             for request, group, single in zip(job.requests, own, greedy, strict=True)
         ]
 
 
-def version_of(group: Answered, step: int) -> int:
+def version_of(group: Completed, step: int) -> int:
     """The oldest version among a group's tokens; the step where there is none."""
     return min((int(g.policy_version.min()) for g in group.own if len(g.logp)), default=step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -101,6 +101,25 @@ Stream = tuple[str, int, int]
 ALL = slice(None)
 """Every request."""
 
+
+@dataclass(frozen=True, slots=True)
+class GenerationCall:
+    """What an engine is asked."""
+
+    requests: Sequence[Request]
+    stream: Stream
+    """Names the random draws: the same stream gives the same draws."""
+    greedy: bool = False
+    part: slice = field(default_factory=lambda: ALL)
+    """The requests this process answers, if several share them. Their draws are those they have
+    among all requests."""
+
+    @property
+    def own(self) -> Sequence[Request]:
+        """The requests of `part`."""
+        return self.requests[self.part]
+
+
 RolloutC = TypeVar("RolloutC", bound=RolloutConfig, default=RolloutConfig)
 
 
@@ -123,15 +142,17 @@ class RolloutEngine(Part[RolloutC]):
     """Generates responses with the policy's weights."""
 
     Config: ClassVar[type[PartConfig]] = RolloutConfig
-    exact: bool = False
-    """Whether its log-probs of fresh samples are the trainer's own, so that no second forward is
-    needed."""
-    placement: Literal["each", "first", "alone"] = "each"
-    """Of several training processes, "each" has an engine and answers a part of the requests, or
-    the "first" asks one that is elsewhere for all; "alone" = it works beside one process only."""
+    hosted_by: ClassVar[Literal["every rank", "main process", "single process"]] = "every rank"
+    """Of several training processes, every rank has an engine and answers a part of the requests,
+    or the main process asks an engine elsewhere for all; "single process" = it works with one
+    training process only."""
+    copies_model: ClassVar[bool] = False
+    """Whether it copies the model, which it cannot if the weights are sharded."""
 
-    copies_model: bool = False
-    """Whether it copies the model, which it cannot where processes divide the weights."""
+    @property
+    def matches_trainer(self) -> bool:
+        """Whether its log-probs of fresh samples are the trainer's own: no second forward."""
+        return False
 
     @abstractmethod
     def start(self, policy: Policy, seed: int) -> None:
@@ -145,20 +166,8 @@ class RolloutEngine(Part[RolloutC]):
         """
 
     @abstractmethod
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
-        """Responses to each request, in order: what follows its prefix.
-
-        `stream` names the random draws (name, step, call): the same stream gives the same draws.
-        Where several processes share the requests, `part` are those this one answers; its draws are
-        those they have among all.
-        """
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        """Responses to each request of `call.part`, in order: what follows its prefix."""
 
     def close(self) -> None:
         """Release what the engine holds."""

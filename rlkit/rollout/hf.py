@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from rlkit.batch import Request
-from rlkit.interfaces import PartConfig
+from rlkit.interfaces import PartConfig, Tokens
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
 from rlkit.ops import stream_rng
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine, Stream
+from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -59,8 +59,11 @@ def pick(logp: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp(max=logp.shape[-1] - 1)
 
 
+HFC = TypeVar("HFC", bound=HFConfig, default=HFConfig)
+
+
 @register("rollout", "hf")
-class HFRollout(RolloutEngine[HFConfig]):
+class HFRollout(RolloutEngine[HFC]):
     """Batched sampling with a key-value cache; behaviour log-probs are taken while sampling.
 
     Each (response, position) has one uniform number of its own and the token is the inverse CDF at
@@ -68,7 +71,11 @@ class HFRollout(RolloutEngine[HFConfig]):
     """
 
     Config: ClassVar[type[PartConfig]] = HFConfig
-    exact: bool = True
+
+    @property
+    def matches_trainer(self) -> bool:
+        """It samples with the trainer's own forward."""
+        return True
 
     def start(self, policy: Policy, seed: int) -> None:
         """Share the policy's weights, or copy them where the engine is to lag."""
@@ -90,33 +97,25 @@ class HFRollout(RolloutEngine[HFConfig]):
         self.version = step
 
     @torch.no_grad()
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order: what follows its prefix."""
-        counts = [r.n for r in requests]
-        longest = max(map(self.config.room, requests), default=0)
-        name, *index = stream
+        counts = [r.n for r in call.requests]
+        longest = max(map(self.config.room, call.requests), default=0)
+        name, *index = call.stream
         uniform = torch.from_numpy(
             stream_rng(self.seed, name, *index).random((sum(counts), longest))
         )
-        start, stop, _ = part.indices(len(counts))
+        start, stop, _ = call.part.indices(len(counts))
         uniform = uniform[sum(counts[:start]) : sum(counts[:stop])]
-        requests = requests[part]
         out: list[list[Generation]] = []
         first = 0
         training = self.model.training
         self.model.train(False)
         try:
-            for chunk in self._chunks(requests):
+            for chunk in self._chunks(call.own):
                 rows = sum(r.n for r in chunk)
-                with self.policy.computing():
-                    flat = _Batch(self, chunk, uniform[first : first + rows], greedy).run()
+                with self.policy.autocasting():
+                    flat = _Batch(self, chunk, uniform[first : first + rows], call.greedy).run()
                 first += rows
                 for request in chunk:
                     out.append(flat[: request.n])
@@ -141,7 +140,7 @@ class _Batch:
     """One batch being generated. Rows leave it once half of it is finished."""
 
     def __init__(
-        self, engine: HFRollout, requests: Sequence[Request], uniform: Tensor, greedy: bool
+        self, engine: HFRollout[Any], requests: Sequence[Request], uniform: Tensor, greedy: bool
     ) -> None:
         self.engine, self.config, self.greedy = engine, engine.config, greedy
         self.model, self.device = engine.model, engine.policy.device
@@ -200,6 +199,7 @@ class _Batch:
 
     def _step(self, logits: Tensor, rows: Tensor, position: int) -> Tensor:
         """Choose and record one token for the rows still in the batch, [b]."""
+        token: Tensor
         logp = (logits.float() / self.config.temperature).log_softmax(-1)
         if self.greedy:
             token = logp.argmax(-1)

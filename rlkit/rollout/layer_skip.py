@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 from torch.nn import ModuleList
 
-from rlkit.batch import Request
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng, stream_seed
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, Stream
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 
 if TYPE_CHECKING:
@@ -103,7 +101,7 @@ def reduced(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
 
 
 @register("rollout", "layer_skip")
-class LayerSkipRollout(HFRollout):
+class LayerSkipRollout(HFRollout[LayerSkipConfig]):
     """The policy generates with a random subset S of its layers skipped, another for every batch.
 
     mu_k = pi_k without the layers S_k, |S_k| = max(1, round(skip * layers)). Behaviour log-probs
@@ -116,12 +114,10 @@ class LayerSkipRollout(HFRollout):
     baselines are our choice.
     """
 
-    Config: ClassVar[type[PartConfig]] = LayerSkipConfig
     copies_model = True
-    config: LayerSkipConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
-    def exact(self) -> bool:  # type: ignore[override]
+    def matches_trainer(self) -> bool:
         """Only a whole policy's log-probs are the trainer's own."""
         return self.config.skip == 0
 
@@ -131,24 +127,17 @@ class LayerSkipRollout(HFRollout):
         if self.config.skip:
             skipped_layers(len(decoder_layers(self.model)), self.config, seed)
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
-        name, *index = stream
-        if not self.config.skip or greedy or name in WHOLE:
-            return super().generate(requests, stream, greedy=greedy, part=part)
+        name, *index = call.stream
+        if not self.config.skip or call.greedy or name in WHOLE:
+            return super().generate(call)
         seed = stream_seed(self.seed, f"layer_skip/{name}", *index) >> NOT_BITS
         whole = self.model
         depth = len(decoder_layers(whole))
         self.model = reduced(whole, skipped_layers(depth, self.config, seed))
         try:
-            found = super().generate(requests, stream, part=part)
+            found = super().generate(call)
         finally:
             self.model = whole
         return [[_with_seed(answer, seed) for answer in answers] for answers in found]

@@ -14,9 +14,9 @@ from rlkit.batch import NOTHING, Request
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 from rlkit.ops import DIGITS
-from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
-from rlkit.rollout.source import Answered, Plan, Supply, once
+from rlkit.rollout.source import Completed, Source, StepPlan, once
 from rlkit.tasks.prompts import PromptStream
 
 OPEN = "open"
@@ -91,7 +91,7 @@ class UnderWay:
         return [Request(prompt=prompt, n=1, prefix=p, max_tokens=tokens) for p in prefixes]
 
 
-class Partial(Supply):
+class Partial(Source):
     """A pool of groups under way; a step takes those that are complete, the others go on.
 
     A step that wants W groups has ceil(W (1 + oversample)) under way. All their unfinished
@@ -126,24 +126,24 @@ class Partial(Supply):
         self.taken: list[UnderWay] = []
         """The groups of this step."""
 
-    def begin(self, plan: Plan, wanted: int, step: int) -> None:
+    def begin(self, plan: StepPlan) -> None:
         """Note what earlier steps generated."""
-        self.wanted, self.rounds, self.taken = wanted, 0, []
+        self.wanted, self.rounds, self.taken = plan.wanted, 0, []
         for group in self.pool:
             group.earlier = group.tokens
 
-    def answers(self, plan: Plan, missing: int | None, step: int, attempt: int) -> list[Answered]:
+    def completed(self, plan: StepPlan, missing: int | None, attempt: int) -> list[Completed]:
         """The oldest complete groups, as soon as there are enough."""
         count = self.wanted if missing is None else missing
         while len(self._complete()) < count:
             self._fill(plan, pool_size(count, self.engine.config.oversample))
-            self._round(step)
+            self._round(plan.step)
         taken = self._complete()[:count]
         self.pool = [group for group in self.pool if all(group is not other for other in taken)]
         self.taken += taken
-        greedy = self._greedy([group.request for group in taken], step, attempt)
+        greedy = self._greedy([group.request for group in taken], plan.step, attempt)
         return [
-            Answered(request=group.request, own=group.own, greedy=response)
+            Completed(request=group.request, own=group.own, greedy=response)
             for group, response in zip(taken, greedy, strict=True)
         ]
 
@@ -179,11 +179,11 @@ class Partial(Supply):
         """The groups without an unfinished response, the oldest first."""
         return [group for group in self.pool if not group.unfinished]
 
-    def _fill(self, plan: Plan, size: int) -> None:
+    def _fill(self, plan: StepPlan, size: int) -> None:
         """Begin new groups until so many are under way."""
         while len(self.pool) < size:
             if not self.planned:
-                self.planned += plan()
+                self.planned += plan.requests()
             request = self.planned.pop(0)
             self.pool.append(UnderWay(request, [BLANK] * request.n))
 
@@ -192,7 +192,7 @@ class Partial(Supply):
         config = self.engine.config
         groups = [group for group in self.pool if group.unfinished]
         asked = [request for group in groups for request in group.asks(config.round_tokens)]
-        found = self.engine.generate(asked, ("rollout", step, self.rounds))
+        found = self.engine.generate(GenerationCall(asked, ("rollout", step, self.rounds)))
         self.rounds += 1
         pieces = self._pieces(asked, found)
         for group in groups:
@@ -221,5 +221,7 @@ class Partial(Supply):
         """The greedy response to each prompt, where it is needed."""
         if not self.greedy or not requests:
             return [None] * len(requests)
-        found = self.engine.generate(once(requests), ("greedy", step, attempt), greedy=True)
+        found = self.engine.generate(
+            GenerationCall(once(requests), ("greedy", step, attempt), greedy=True)
+        )
         return [response for (response,) in found]

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from rlkit.batch import Request
 from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import unpack
 from rlkit.rollout.weights import save_weights, write_config
 from rlkit.rollout.worker import MODEL, SPEC, weights_file
@@ -40,12 +39,16 @@ class RemoteEngine(RolloutEngine[Any]):
         self, inner: RolloutEngine[Any], name: str, model: ModelConfig, plugins: Sequence[str]
     ) -> None:
         super().__init__(inner.config)
-        self.exact = inner.exact
-        self.placement = "first" if inner.placement == "first" else "each"
+        self.inner = inner
         self.name = name
         self.model = model
         self.plugins = list(plugins)
         self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def matches_trainer(self) -> bool:
+        """As the engine itself."""
+        return self.inner.matches_trainer
 
     def start(self, policy: Policy, seed: int) -> None:
         """Start the process with the policy as it is and wait until it is ready."""
@@ -90,25 +93,18 @@ class RemoteEngine(RolloutEngine[Any]):
         save_weights(self.policy, weights_file(self.folder, step))
         self._send({"do": "weights", "step": step})
 
-    def submit(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> int:
+    def submit(self, call: GenerationCall) -> int:
         """Ask for responses; returns the number to `wait` for."""
         self.number += 1
-        self.lengths[self.number] = [request.n for request in requests[part]]
+        self.lengths[self.number] = [request.n for request in call.own]
         self._send(
             {
                 "do": "generate",
                 "number": self.number,
-                "requests": [[r.prompt.ids.tolist(), r.n] for r in requests],
-                "stream": stream,
-                "greedy": greedy,
-                "part": [part.start, part.stop],
+                "requests": [[r.prompt.ids.tolist(), r.n] for r in call.requests],
+                "stream": call.stream,
+                "greedy": call.greedy,
+                "part": [call.part.start, call.part.stop],
             }
         )
         return self.number
@@ -119,16 +115,9 @@ class RemoteEngine(RolloutEngine[Any]):
             self._receive()
         return self.arrived.pop(number)
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order, after everything that was asked before."""
-        return self.wait(self.submit(requests, stream, greedy=greedy, part=part))
+        return self.wait(self.submit(call))
 
     def close(self) -> None:
         """End the process and remove its folder."""

@@ -1,102 +1,104 @@
-"""An engine in each of several processes: they divide the requests and all get every answer."""
+"""One engine per rank, or one for all: the ranks share the requests and all get every response."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from rlkit.batch import Request
 from rlkit.distributed.processes import Processes
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
 
 
 class SharedEngine(RolloutEngine[Any]):
-    """An engine whose requests the processes divide, as its `placement` says.
+    """An engine whose requests the ranks share, as its `hosted_by` says.
 
-    Draws and answers are those one process would get.
+    Draws and responses are those a single process would get.
     """
 
     def __init__(self, inner: RolloutEngine[Any], processes: Processes) -> None:
         super().__init__(inner.config)
         self.inner, self.processes = inner, processes
-        self.exact, self.placement = inner.exact, inner.placement
-        self.uses_policy = inner.placement == "each" and not isinstance(inner, RemoteEngine)
-        """Whether it generates with this process's own model."""
+        engine = inner.inner if isinstance(inner, RemoteEngine) else inner
+        self.main_asks = engine.hosted_by == "main process"
+        """Whether the main process asks for all ranks."""
+        self.uses_policy = engine is inner and not self.main_asks
+        """Whether it generates with this rank's own model."""
+
+    @property
+    def matches_trainer(self) -> bool:
+        """As the engine itself."""
+        return self.inner.matches_trainer
 
     def start(self, policy: Policy, seed: int) -> None:
-        """Start the engine where it is."""
+        """Start the engine on the ranks that have one."""
         self.policy = policy
-        self.where(lambda: self.inner.start(policy, seed))
+        self.on_hosts(lambda: self.inner.start(policy, seed))
 
     def sync(self, step: int) -> None:
-        """Sync the engine where it is."""
-        self.where(lambda: self.inner.sync(step))
+        """Sync the engine on the ranks that have one."""
+        self.on_hosts(lambda: self.inner.sync(step))
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
-        requests = requests[part]
-        own = self.own(requests)
+        requests = call.own
+        share = self.share(requests)
         found: list[list[Generation]] = []
-        with self.policy.whole() if self.uses_policy else nullcontext():
-            if requests[own]:
-                found = self.inner.generate(requests, stream, greedy=greedy, part=own)
+        with self.policy.full_weights() if self.uses_policy else nullcontext():
+            if requests[share]:
+                found = self.inner.generate(replace(call, requests=requests, part=share))
         return self.all(found, requests)
 
     def close(self) -> None:
         """Release the engine."""
         self.inner.close()
 
-    def where(self, call: Callable[[], None]) -> None:
-        """Make a call in the processes that have an engine."""
-        with self.policy.whole():
-            if self.inner.placement == "first":
-                self.processes.first(call)
+    def on_hosts(self, call: Callable[[], None]) -> None:
+        """Make a call on the ranks that have an engine."""
+        with self.policy.full_weights():
+            if self.main_asks:
+                self.processes.on_main(call)
             else:
                 call()
 
-    def own(self, requests: Sequence[Request]) -> slice:
-        """The requests that this process answers."""
-        if self.inner.placement == "first":
-            return slice(0, len(requests) if self.processes.is_first else 0)
-        return self.processes.own(len(requests))
+    def share(self, requests: Sequence[Request]) -> slice:
+        """The requests that this rank answers."""
+        if self.main_asks:
+            return slice(0, len(requests) if self.processes.is_main else 0)
+        return self.processes.share(len(requests))
 
     def all(
         self, own: Sequence[Sequence[Generation]], requests: Sequence[Request]
     ) -> list[list[Generation]]:
-        """The answers of every process, request by request."""
-        packed = self.processes.gather(pack([answer for group in own for answer in group]))
+        """The responses of every rank, request by request."""
+        packed = self.processes.all_gather(pack([answer for group in own for answer in group]))
         flat = iter([answer for tree in packed for answer in unpack(tree)])
         return [[next(flat) for _ in range(request.n)] for request in requests]
 
 
 class SharedRemote(SharedEngine):
-    """The same where each process has its engine in a process of its own."""
+    """The same for engines in processes of their own."""
 
     inner: RemoteEngine
 
     def __init__(self, inner: RemoteEngine, processes: Processes) -> None:
         super().__init__(inner, processes)
         self.asked: dict[int, tuple[Sequence[Request], int | None]] = {}
-        """Requests, and the number under which this process's part of them was submitted."""
+        """Requests, and the number under which this rank's share of them was submitted."""
         self.number = 0
 
-    def submit(self, requests: Sequence[Request], stream: Stream, *, greedy: bool = False) -> int:
+    def submit(self, call: GenerationCall) -> int:
         """Ask for responses; returns the number to `wait` for."""
-        own = self.own(requests)
+        requests = call.requests
+        share = self.share(requests)
         number = None
-        if requests[own]:
-            number = self.inner.submit(requests, stream, greedy=greedy, part=own)
+        if requests[share]:
+            number = self.inner.submit(replace(call, part=share))
         self.number += 1
         self.asked[self.number] = (requests, number)
         return self.number

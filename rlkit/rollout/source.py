@@ -1,85 +1,118 @@
-"""Where the answers to a step's requests come from: an engine that is asked when they are needed.
+"""Where a step's responses come from: here an engine that is asked when the step needs them.
 
-`rlkit.rollout.ahead` has the other way, answers that were asked for earlier.
+`rlkit.rollout.ahead` asks some steps earlier, `rlkit.rollout.partial` lets responses go on in the
+next step.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlkit.batch import Request
-from rlkit.interfaces import State
-from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.batch import Prompt, Request
+from rlkit.interfaces import ReplayBuffer, State
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.tasks.prompts import PromptStream
-
-Plan = Callable[[], Sequence[Request]]
-"""What a step generates; each call asks for as much again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class StepPlan:
+    """What a step generates."""
+
+    buffer: ReplayBuffer[Any] | None
+    """Who plans its requests; None = the step replays nothing, all its prompts are new."""
+    prompts: PromptStream
+    groups: int
+    """Groups the step trains."""
+    step: int
+
+    @property
+    def wanted(self) -> int:
+        """New groups the step waits for."""
+        return self.groups if self.buffer is None else self.buffer.fresh_share(self.groups)
+
+    def requests(self) -> Sequence[Request]:
+        """The step's requests; each call asks for as many again."""
+        if self.buffer is not None:
+            return self.buffer.plan(self.groups, self.step, self.prompts)
+        n = self.prompts.num_generations
+        return [Request(prompt=prompt, n=n) for prompt in self.prompts.take(self.groups)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
     """A request and the policy's responses to it."""
 
     request: Request
     own: Sequence[Generation]
     """`request.n` of them."""
     greedy: Generation | None = None
-    """Where the advantage needs the greedy response."""
+    """The greedy response, if the advantage needs it."""
+
+    @property
+    def prompt(self) -> Prompt:
+        """What was answered."""
+        return self.request.prompt
 
 
-class Supply(ABC):
-    """Answers requests."""
+class Source(ABC):
+    """Completes requests."""
 
-    def begin(self, plan: Plan, wanted: int, step: int) -> None:  # noqa: B027
-        """Called when a step begins that wants so many new groups."""
+    def begin(self, plan: StepPlan) -> None:  # noqa: B027
+        """Called when a step begins."""
 
     @abstractmethod
-    def answers(self, plan: Plan, missing: int | None, step: int, attempt: int) -> list[Answered]:
-        """At most `missing` answered requests of a plan; None = a whole plan's.
+    def completed(self, plan: StepPlan, missing: int | None, attempt: int) -> list[Completed]:
+        """At most `missing` completed requests of a step; None = the whole plan's.
 
         `attempt` counts from 0 within a step.
         """
 
     def metrics(self) -> dict[str, float]:
-        """Figures of the step."""
+        """Metrics of the step."""
         return {}
 
     def state_dict(self) -> State:
-        """Answers that a later step will use."""
+        """Responses that a later step will use."""
         return {}
 
     def load_state_dict(self, state: State, prompts: PromptStream) -> None:  # noqa: B027
         """Take back what `state_dict` gave."""
 
 
-class OnDemand(Supply):
-    """Asks the engine when the step needs the answers."""
+class OnDemand(Source):
+    """Asks the engine when the step needs the responses."""
 
     def __init__(self, engine: RolloutEngine[Any], *, greedy: bool) -> None:
         self.engine = engine
         self.greedy = greedy
 
-    def answers(self, plan: Plan, missing: int | None, step: int, attempt: int) -> list[Answered]:
-        """The engine's answers; requests of demonstrations alone have none."""
-        requests = plan()[:missing]
+    def completed(self, plan: StepPlan, missing: int | None, attempt: int) -> list[Completed]:
+        """The engine's responses; requests of demonstrations alone have none."""
+        requests = plan.requests()[:missing]
         asked = [request for request in requests if request.n > 0]
-        own = iter(self.engine.generate(asked, ("rollout", step, attempt)) if asked else ())
-        greedy = iter(self._greedy(asked, step, attempt) if asked else ())
+        own = iter(
+            self.engine.generate(GenerationCall(asked, ("rollout", plan.step, attempt)))
+            if asked
+            else ()
+        )
+        greedy = iter(self._greedy(asked, plan.step, attempt) if asked else ())
         return [
-            Answered(request=request, own=next(own), greedy=next(greedy))
+            Completed(request=request, own=next(own), greedy=next(greedy))
             if request.n > 0
-            else Answered(request=request, own=())
+            else Completed(request=request, own=())
             for request in requests
         ]
 
     def _greedy(self, asked: Sequence[Request], step: int, attempt: int) -> list[Generation | None]:
-        """The greedy response to each prompt, where it is needed."""
+        """The greedy response to each prompt, if it is needed."""
         if not self.greedy:
             return [None] * len(asked)
-        found = self.engine.generate(once(asked), ("greedy", step, attempt), greedy=True)
+        found = self.engine.generate(
+            GenerationCall(once(asked), ("greedy", step, attempt), greedy=True)
+        )
         return [response for (response,) in found]
 
 

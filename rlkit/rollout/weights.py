@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlkit.distributed.processes import weights_of
+from rlkit.distributed.processes import named_weights
 from rlkit.models.lora import has_adapter, merged
 from rlkit.models.policy import Policy
 
@@ -45,7 +45,7 @@ def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors in the order of the layers; tied ones once, adapters added in."""
     model: Any = policy.model
     adapted = has_adapter(model)
-    state = model.get_base_model().state_dict() if adapted else weights_of(model)
+    state = model.get_base_model().state_dict() if adapted else named_weights(model)
     first = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}
     untied = {name.replace("base_layer.", "") for name in first.values()}
     for name, tensor in (merged(model) if adapted else state).items():

@@ -30,7 +30,7 @@ from rlkit.models.load import load_policy
 from rlkit.models.policy import Policy
 from rlkit.plugins import import_plugin
 from rlkit.registry import build
-from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
 from rlkit.runs.checkpoint import save_tree
 
@@ -112,7 +112,9 @@ class Generator:
         ]
         name, step, call = command["stream"]
         found = self.engine.generate(
-            requests, (name, step, call), greedy=command["greedy"], part=slice(*command["part"])
+            GenerationCall(
+                requests, (name, step, call), greedy=command["greedy"], part=slice(*command["part"])
+            )
         )
         flat = [generation for group in found for generation in group]
         save_tree(self.folder / f"answer-{command['number']}", pack(flat))

@@ -27,6 +27,8 @@ FREE = (
 """What may change: where the run is, how it is watched, and how its arithmetic is cut up."""
 HARMLESS = ("workers", "timeout", "time_limit")
 """Fields of rewards and tasks that change how fast they are, not what they say."""
+OBJECT = "object"
+"""How a configuration begins to name an object in memory, which it cannot hold."""
 SHOWN = 4
 """Changes named in the message."""
 
@@ -36,15 +38,18 @@ def save_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
     (checkpoint / CONFIG).write_text(json.dumps(raw))
 
 
-def check_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
-    """Raise UserError, naming the keys, where `raw` would change the maths of a run.
+def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise UserError, naming the keys, if `raw` would change the maths of a run.
 
-    Keys in `resume_force`, and those below them, may change.
+    Keys in `resume_force`, and those below them, may change. A key that the checkpoint lacks, since
+    it is newer, counts as its default, by dotted name in `defaults`.
     """
     path = checkpoint / CONFIG
     if not path.is_file():
         raise UserError(f"{checkpoint} was not written by a run: {CONFIG} is missing in it")
-    old, new = flat(json.loads(path.read_text())), flat(json.loads(json.dumps(raw)))
+    new = flat(json.loads(json.dumps(raw)))
+    known = {key: value for key, value in flat(defaults).items() if key in new}
+    old = known | flat(json.loads(path.read_text()))
     free = [*FREE, *raw.get("resume_force", ())]
     if new.get("train.lr_scheduler_type") == "constant" and not raw.get("stages"):
         free.append("train.steps")  # nothing looks ahead to the last step
@@ -54,11 +59,21 @@ def check_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
         if old.get(key) != new.get(key) and not any(covers(name, key) for name in free)
         if key.rpartition(".")[2] not in HARMLESS
     ]
+    lost = next((old[key] for key in changed if is_object(old.get(key))), None)
+    if lost is not None:
+        raise UserError(
+            f"{checkpoint} is of a run that was given an {lost}; pass it again to rlkit.train"
+        )
     if changed:
         raise UserError(
             f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Go "
             f"on with the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
         )
+
+
+def is_object(value: Any) -> bool:
+    """Whether a configuration's value stands for an object in memory: its class and hash."""
+    return isinstance(value, str) and value.startswith(f"{OBJECT} ") and " sha256:" in value
 
 
 def flat(tree: Any, place: str = "") -> dict[str, Any]:

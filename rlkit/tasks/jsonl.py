@@ -60,20 +60,29 @@ class Jsonl(Task[JsonlConfig]):
 
     def load(self, seed: int) -> TaskData:
         """Read the rows, whatever the seed. Raises UserError for what is wrong with the data."""
-        c = self.config
-        if not c.path:
-            raise UserError("task.path is not set; give a file or data set: task.path=train.jsonl")
-        rows = self._rows(read_table(c.path, c.subset, c.split).head(c.limit))
-        if c.eval_path is None:
-            train, held_out = hold_out(rows, c.eval_fraction)
+        c, eval_table = self.config, self.eval_table()
+        train = self._rows(self.table().head(c.limit))
+        if eval_table is None:
+            train, held_out = hold_out(train, c.eval_fraction)
         else:
-            train = rows
-            held_out = by_hash(self._rows(read_table(c.eval_path, c.subset, c.eval_split)))
+            held_out = by_hash(self._rows(eval_table))
         if not train:
             raise UserError(
                 f"{c.path} has a single prompt, which is held out; add some or set task.eval_path"
             )
         return TaskData(train=self._with_suffix(train), eval=self._with_suffix(held_out))
+
+    def table(self) -> Table:
+        """The rows to train on, and to hold some out from."""
+        c = self.config
+        if not c.path:
+            raise UserError("task.path is not set; give a file or data set: task.path=train.jsonl")
+        return read_table(c.path, c.subset, c.split)
+
+    def eval_table(self) -> Table | None:
+        """The rows to evaluate on; None = hold out some."""
+        c = self.config
+        return None if c.eval_path is None else read_table(c.eval_path, c.subset, c.eval_split)
 
     def _rows(self, table: Table) -> list[Row]:
         answers = answer_column(table, self.config.answer_column)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import LossBatch
-from rlkit.interfaces import AnchorPolicy, State
+from rlkit.interfaces import AnchorPolicy, State, Tokens
 from rlkit.testing.base import require, stored
 from rlkit.testing.losses import GARBAGE, examples
 
@@ -32,6 +32,10 @@ class FakePolicy:
     def restore(self, state: State) -> FakePolicy:
         """A frozen policy with the weights of a state."""
         return FakePolicy(float(state["number"]))
+
+    def logp(self, tokens: Tokens) -> Tensor:
+        """The number at each response token."""
+        return self.number.expand(tokens.response_ids.shape)
 
     def state_dict(self) -> State:
         """The number."""

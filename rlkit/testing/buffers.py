@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Demonstration, Group, Prompt, Request, Sample, Score
-from rlkit.interfaces import ReplayBuffer
+from rlkit.interfaces import ReplayBuffer, RunContext
 from rlkit.testing.base import require, stored
 
 BATCH = 5
@@ -191,7 +191,7 @@ def unchanged(sample: Sample, made: Sample) -> bool:
 def fresh_copy(buffer: ReplayBuffer[Any]) -> ReplayBuffer[Any]:
     """An empty buffer with the same settings."""
     empty = type(buffer)(buffer.config)
-    empty.seed = 7
+    empty.open(RunContext(seed=7))
     return empty
 
 

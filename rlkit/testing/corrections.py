@@ -106,7 +106,7 @@ def through_the_loss(
         return PolicyTerms(logp=leaf[rows], entropy=entropy[rows])
 
     objective = Objective(Plain(), corrections=[("tried", correction)])
-    total = objective.backward(forward, batch, splits)
+    total = objective.backward(forward, batch, splits).value
     none = torch.zeros_like(logp)
     return (
         torch.tensor(total, dtype=logp.dtype),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.interfaces import PolicyLoss
+from rlkit.objective import Objective, loss_value
 from rlkit.testing.base import close, require
-from rlkit.training.objective import Objective, loss_value
 
 GARBAGE = 5e3
 FAR = 50.0
@@ -185,7 +185,7 @@ def micro_batches_do_not_matter(loss: PolicyLoss[Any]) -> None:
         def forward(rows: Tensor, leaf: Tensor = leaf) -> PolicyTerms:
             return PolicyTerms(logp=leaf[rows], entropy=torch.full_like(logp[rows], ENTROPY))
 
-        total = Objective(loss).backward(forward, batch, splits)
+        total = Objective(loss).backward(forward, batch, splits).value
         assert leaf.grad is not None
         found = torch.tensor(total, dtype=value.dtype), leaf.grad
         require(

@@ -6,39 +6,23 @@ Generate, score, drop what no reward applies to, ask again for what is missing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from rlkit.batch import Demonstration, Group, Prompt, Request, Sample
+from rlkit.batch import Demonstration, Group, Prompt, Sample
 from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rollout.base import Generation
-from rlkit.rollout.source import Answered, Supply
+from rlkit.rollout.source import Completed, Source, StepPlan
+from rlkit.training.metrics import RolloutTally
 from rlkit.training.prepare import GREEDY
 
 MAX_TRIES = 10
-"""How often a step asks for more prompts when rewards apply to too few responses."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A response on its way to become a sample."""
-
-    place: int
-    """Which request it answers."""
-    prompt: Prompt
-    generation: Generation
-    demonstration: Demonstration | None = None
-    """None for the policy's own."""
-
-    @property
-    def is_judged(self) -> bool:
-        """Whether the rewards score it."""
-        return self.demonstration is None or self.demonstration.reward is None
+"""How often a step asks for more prompts if rewards apply to too few responses."""
 
 
 @dataclass
@@ -46,52 +30,14 @@ class Collected:
     """What a step generated."""
 
     groups: list[Group] = field(default_factory=list)
-    rollouts: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    rewards: list[float] = field(default_factory=list)
-    components: dict[str, list[float]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    tally: RolloutTally = field(default_factory=RolloutTally)
     seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "reward": 0.0})
-
-    def count(
-        self, generation: Generation, total: float | None, components: dict[str, float]
-    ) -> None:
-        """Take one of the policy's responses into the figures."""
-        self.rollouts += 1
-        self.tokens += len(generation.response_ids)
-        self.truncated += generation.finish_reason == "length"
-        if total is None:
-            return
-        self.rewards.append(total)
-        for name, value in components.items():
-            self.components.setdefault(name, []).append(value)
-
-    def metrics(self) -> dict[str, float]:
-        """reward/* and completions/* of the step, over every generated response.
-
-        A step that generates nothing has no mean reward.
-        """
-        out: dict[str, float] = {}
-        if self.rollouts:
-            reward = torch.tensor(self.rewards or [0.0])
-            out = {
-                "reward/mean": float(reward.mean()),
-                "reward/std": float(reward.std(correction=0)),
-                "completions/mean_length": self.tokens / self.rollouts,
-                "completions/clipped_ratio": self.truncated / self.rollouts,
-            }
-        out |= {f"reward/{name}/mean": sum(v) / len(v) for name, v in self.components.items()}
-        return out | {
-            f"reward/{name}": float(self.counts.get(name, 0))
-            for name in ("errors", "timeouts", "lost")
-        }
 
 
 def score(
     rewards: RewardSet, prompts: Sequence[Prompt], generations: Sequence[Generation], tokenizer: Any
 ) -> RewardResult:
-    """Score one completion a prompt.
+    """Score one completion per prompt.
 
     A chat prompt's completion is an assistant message, as in TRL.
     """
@@ -109,139 +55,101 @@ def score(
     )
 
 
+class Mark(NamedTuple):
+    """What the rewards say of a response."""
+
+    total: float | None
+    """None = no reward applies."""
+    components: dict[str, float]
+
+
 class Collector:
     """Generates and scores until every planned group is there."""
 
     def __init__(
-        self,
-        supply: Supply,
-        rewards: RewardSet,
-        advantage: AdvantageEstimator,
-        tokenizer: Any,
+        self, source: Source, rewards: RewardSet, advantage: AdvantageEstimator, tokenizer: Any
     ) -> None:
-        self.supply = supply
+        self.source = source
         self.rewards = rewards
         self.advantage = advantage
         self.tokenizer = tokenizer
 
-    def collect(self, plan: Callable[[], Sequence[Request]], step: int, first_id: int) -> Collected:
-        """The groups of a plan.
+    def collect(self, plan: StepPlan, first_id: int) -> Collected:
+        """The groups of a step; samples are numbered from first_id.
 
-        `plan` is asked again while groups are missing; samples are numbered from first_id.
-        Raises UserError when too few responses get a reward.
+        Asks again while groups are missing. Raises UserError if too few responses get a reward.
         """
         out = Collected()
-        wanted: int | None = None
+        self.source.begin(plan)
+        missing: int | None = None
+        wanted = 0
         for attempt in range(MAX_TRIES):
             started = time.perf_counter()
-            missing = None if wanted is None else wanted - len(out.groups)
-            answers = self.supply.answers(plan, missing, step, attempt)
-            wanted = len(answers) if wanted is None else wanted
-            if not answers:
+            completed = self.source.completed(plan, missing, attempt)
+            out.seconds["rollout"] += time.perf_counter() - started
+            if attempt == 0:
+                wanted = len(completed)
+            if not completed:
                 return out
-            generated = time.perf_counter()
-            candidates = _candidates(answers, step)
-            result = self._score([c for c in candidates if c.is_judged])
-            baseline = self._greedy(answers)
-            out.seconds["rollout"] += generated - started
-            out.seconds["reward"] += time.perf_counter() - generated
-            samples = self._samples(out, candidates, result, step, first_id)
-            self._group(out, [answer.request for answer in answers], samples, baseline)
-            if len(out.groups) >= wanted:
+            started = time.perf_counter()
+            out.groups += self._groups(completed, plan.step, first_id, out.tally)
+            out.seconds["reward"] += time.perf_counter() - started
+            missing = wanted - len(out.groups)
+            if missing <= 0:
                 return out
         raise UserError(
-            f"step {step}: after {MAX_TRIES} tries only {len(out.groups)} of {wanted} prompts had "
-            f"{self.advantage.min_group} or more responses with a reward; "
+            f"step {plan.step}: after {MAX_TRIES} tries only {len(out.groups)} of {wanted} prompts "
+            f"had {self.advantage.min_group} or more responses with a reward; "
             "do the rewards apply to this task?"
         )
 
-    def _score(self, candidates: Sequence[Candidate]) -> RewardResult:
-        return score(
-            self.rewards,
-            [c.prompt for c in candidates],
-            [c.generation for c in candidates],
-            self.tokenizer,
-        )
-
-    def _greedy(self, answers: Sequence[Answered]) -> dict[int, float]:
-        """Request -> the reward of its greedy response; empty if the advantage does not use it."""
-        greedy = {
-            place: Candidate(place=place, prompt=answer.request.prompt, generation=answer.greedy)
-            for place, answer in enumerate(answers)
-            if answer.greedy is not None
-        }
-        if not greedy:
-            return {}
-        result = self._score(list(greedy.values()))
-        return {place: value or 0.0 for place, value in zip(greedy, result.total, strict=True)}
-
-    def _samples(
-        self,
-        out: Collected,
-        candidates: Sequence[Candidate],
-        result: RewardResult,
-        step: int,
-        first_id: int,
-    ) -> list[tuple[int, Sample]]:
-        """(request, sample) of every candidate with a reward; counts the policy's own responses."""
-        samples = []
-        judged = 0
-        for candidate in candidates:
-            if candidate.is_judged:
-                total, components = result.total[judged], result.at(judged)
-                judged += 1
-            else:
-                assert candidate.demonstration is not None
-                total, components = candidate.demonstration.reward, {}
-            sample_id = first_id + out.rollouts
-            if candidate.demonstration is not None:
-                sample_id = -candidate.demonstration.number
-            else:
-                out.count(candidate.generation, total, components)
-            if total is not None:
-                samples.append(
-                    (candidate.place, _sample(candidate, total, components, step, sample_id))
-                )
-        for name, count in result.counts.items():
-            out.counts[name] = out.counts.get(name, 0) + count
-        return samples
-
-    def _group(
-        self,
-        out: Collected,
-        requests: Sequence[Request],
-        samples: Sequence[tuple[int, Sample]],
-        baseline: dict[int, float],
-    ) -> None:
+    def _groups(
+        self, completed: Sequence[Completed], step: int, first_id: int, tally: RolloutTally
+    ) -> list[Group]:
         """Groups with `advantage.min_group` responses, and those of demonstrations alone."""
-        answers: list[list[Sample]] = [[] for _ in requests]
-        for place, sample in samples:
-            answers[place].append(sample)
-            if place in baseline:
-                sample.extras[GREEDY] = baseline[place]
-        for request, members in zip(requests, answers, strict=True):
-            if members and (request.n == 0 or len(members) >= self.advantage.min_group):
-                out.groups.append(Group(prompt=request.prompt, samples=members))
+        judged = self._judge(completed)
+        for name, events in judged.counts.items():
+            tally.events[name] = tally.events.get(name, 0) + events
+        marks = iter([Mark(judged.total[i], judged.at(i)) for i in range(len(judged.total))])
+        greedy = iter(self._greedy_rewards(completed))
+        groups = []
+        for answer in completed:
+            samples = []
+            for generation in answer.own:
+                mark, sample_id = next(marks), first_id + tally.rollouts
+                tally.count(generation, mark.total, mark.components)
+                samples += sample_of(answer.prompt, generation, mark, step, sample_id)
+            for shown in answer.request.demonstrations:
+                mark = next(marks) if shown.reward is None else Mark(shown.reward, {})
+                samples += sample_of(answer.prompt, written(shown, step), mark, step, -shown.number)
+            if answer.greedy is not None:
+                reward = next(greedy)
+                for sample in samples:
+                    sample.extras[GREEDY] = reward
+            enough = answer.request.n == 0 or len(samples) >= self.advantage.min_group
+            if samples and enough:
+                groups.append(Group(prompt=answer.prompt, samples=samples))
+        return groups
 
-
-def _candidates(answers: Sequence[Answered], step: int) -> list[Candidate]:
-    """The policy's responses and the demonstrations, request by request."""
-    candidates = []
-    for place, answer in enumerate(answers):
-        prompt = answer.request.prompt
-        candidates += [
-            *(Candidate(place=place, prompt=prompt, generation=g) for g in answer.own),
-            *(
-                Candidate(
-                    place=place,
-                    prompt=prompt,
-                    generation=written(demonstration, step),
-                    demonstration=demonstration,
-                )
-                for demonstration in answer.request.demonstrations
-            ),
+    def _judge(self, completed: Sequence[Completed]) -> RewardResult:
+        """The rewards of all responses, group by group; a demonstration may bring its own."""
+        pairs = [
+            (answer.prompt, generation)
+            for answer in completed
+            for generation in (
+                *answer.own,
+                *(written(d, 0) for d in answer.request.demonstrations if d.reward is None),
+            )
         ]
-    return candidates
+        return score(self.rewards, [p for p, _ in pairs], [g for _, g in pairs], self.tokenizer)
+
+    def _greedy_rewards(self, completed: Sequence[Completed]) -> list[float]:
+        """The reward of each greedy response; empty if the advantage does not use them."""
+        greedy = [(answer.prompt, answer.greedy) for answer in completed if answer.greedy]
+        if not greedy:
+            return []
+        found = score(self.rewards, [p for p, _ in greedy], [g for _, g in greedy], self.tokenizer)
+        return [value or 0.0 for value in found.total]
 
 
 def written(demonstration: Demonstration, step: int) -> Generation:
@@ -256,21 +164,25 @@ def written(demonstration: Demonstration, step: int) -> Generation:
     )
 
 
-def _sample(
-    candidate: Candidate, total: float, components: dict[str, float], step: int, sample_id: int
-) -> Sample:
-    generation = candidate.generation
-    return Sample(
-        sample_id=sample_id,
-        prompt_id=candidate.prompt.prompt_id,
-        response_ids=generation.response_ids,
-        loss_mask=torch.ones(len(generation.response_ids), dtype=torch.bool),
-        behavior_logp=generation.logp,
-        policy_version=generation.policy_version,
-        reward=total,
-        rewards=components,
-        finish_reason=generation.finish_reason,
-        source="policy" if candidate.demonstration is None else "expert",
-        step=step,
-        extras=dict(generation.extras),
-    )
+def sample_of(
+    prompt: Prompt, generation: Generation, mark: Mark, step: int, sample_id: int
+) -> list[Sample]:
+    """The response as a sample, if a reward applies; a negative id is a demonstration's."""
+    if mark.total is None:
+        return []
+    return [
+        Sample(
+            sample_id=sample_id,
+            prompt_id=prompt.prompt_id,
+            response_ids=generation.response_ids,
+            loss_mask=torch.ones(len(generation.response_ids), dtype=torch.bool),
+            behavior_logp=generation.logp,
+            policy_version=generation.policy_version,
+            reward=mark.total,
+            rewards=mark.components,
+            finish_reason=generation.finish_reason,
+            source="policy" if sample_id >= 0 else "expert",
+            step=step,
+            extras=dict(generation.extras),
+        )
+    ]

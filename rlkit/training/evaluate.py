@@ -9,7 +9,7 @@ from typing import Any
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import EvalConfig
 from rlkit.rewards.scoring import RewardSet
-from rlkit.rollout.base import Generation, RolloutEngine
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.training.collect import score
 
 FULL_MARKS = 1.0 - 1e-6
@@ -46,12 +46,11 @@ class Evaluator:
     def run(self, step: int) -> dict[str, float]:
         """eval/pass@1, eval/pass@<k> where k > 1, and eval/greedy."""
         n, k = self.config.samples, self.config.k
-        sampled = self.engine.generate(
-            [Request(prompt=p, n=n) for p in self.prompts], ("eval", step, 0)
-        )
-        greedy = self.engine.generate(
-            [Request(prompt=p, n=1) for p in self.prompts], ("eval-greedy", step, 0), greedy=True
-        )
+        several = [Request(prompt=p, n=n) for p in self.prompts]
+        once = [Request(prompt=p, n=1) for p in self.prompts]
+        sampled = self.engine.generate(GenerationCall(several, ("eval", step, 0)))
+        call = GenerationCall(once, ("eval-greedy", step, 0), greedy=True)
+        greedy = self.engine.generate(call)
         right = [sum(marks) for marks in self._marks(sampled)]
         metrics = {"eval/pass@1": sum(right) / (n * len(right))}
         if k > 1:

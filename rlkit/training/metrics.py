@@ -1,21 +1,208 @@
-"""Figures of a step that no part computes, and the completions as they are written down."""
+"""What a step logs: every number that no part computes itself.
+
+Unreduced metrics ([B, T] or [B]) are reduced by masked means, and by maxima if their key ends in
+`_max`, over all rows of a step whatever the micro-batches and processes.
+"""
 
 from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlkit.batch import Group
-from rlkit.training.prepare import TrainBatch
+from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
+from rlkit.distributed.processes import Processes
+from rlkit.interfaces import AnchorPolicy
+from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
+from rlkit.rollout.base import Generation
+
+CLAMP = 20.0
+"""Log-ratios are clamped to [-CLAMP, CLAMP] before exp."""
+BY_AGE = ("policy/clip_fraction", "policy/ratio_mean")
+"""Metrics that are also logged per age of the weights that sampled a response."""
+ROUNDING = 1e-10
+"""Above the relative variance of float32 numbers that should be equal."""
+
+Sums = Sequence[tuple[str, float, float]]
+"""Key, total and count of one share of a metric; a maximum has the maximum as its total."""
 
 
-def data_metrics(batch: TrainBatch, step: int) -> dict[str, float]:
-    """How fresh the trained batch is; ages are in training steps since a response was generated."""
-    ages = [step - sample.step for sample in batch.samples]
+def sums_of(metrics: Mapping[str, Tensor], mask: Tensor) -> list[tuple[str, float, float]]:
+    """One share of each metric: values [B, T] over the mask, or [B] over its non-empty rows."""
+    out = []
+    for name, value in metrics.items():
+        chosen = value.detach()[mask if value.dim() == mask.dim() else mask.any(-1)]
+        if chosen.numel() and name.endswith("_max"):
+            out.append((name, float(chosen.max()), 1.0))
+        elif chosen.numel():
+            out.append((name, float(chosen.double().sum()), float(chosen.numel())))
+    return out
+
+
+class MetricSums:
+    """Running masked means, and maxima for keys ending in `_max`."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
+
+    def plus(self, shares: Sums) -> MetricSums:
+        """Take in some shares; returns itself."""
+        for name, total, count in shares:
+            if name.endswith("_max"):
+                self.sums[name] = max(self.sums.get(name, float("-inf")), total)
+                self.counts[name] = count
+            else:
+                self.sums[name] = self.sums.get(name, 0.0) + total
+                self.counts[name] = self.counts.get(name, 0.0) + count
+        return self
+
+    def over(self, processes: Processes) -> MetricSums:
+        """Those of all processes together."""
+        if processes.world_size == 1:
+            return self
+        out = MetricSums()
+        for sums, counts in processes.all_gather((self.sums, self.counts)):
+            out.plus([(name, total, counts[name]) for name, total in sums.items()])
+        return out
+
+    def means(self) -> dict[str, float]:
+        """The reduced metrics."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+
+@torch.no_grad()
+def loss_sums(
+    metrics: Mapping[str, Tensor],
+    logp: Tensor,
+    batch: LossBatch,
+    anchor: AnchorPolicy[Any] | None,
+    step: int,
+) -> list[tuple[str, float, float]]:
+    """The loss's own metrics, the ratio to the behaviour policy, and the anchor's KL."""
+    found = {name: value.detach() for name, value in metrics.items()}
+    if "policy/ratio_mean" not in found:
+        ratio = masked_log_ratio(logp.detach(), batch.behavior_logp, batch.mask, CLAMP).exp()
+        found |= {"policy/ratio_mean": ratio, "policy/ratio_max": ratio}
+    if anchor is not None and anchor.references(step):
+        values = anchor.metrics(logp.detach(), batch, step)
+        found |= {f"anchor/{name}": value for name, value in values.items()}
+    sums = sums_of(found, batch.mask)
+    for age in sorted(set(batch.age.tolist())):
+        rows = batch.age == age
+        chosen = {f"{name}_age_{age}": found[name][rows] for name in BY_AGE if name in found}
+        sums += sums_of(chosen, batch.mask[rows])
+    return sums
+
+
+def first_pass_metrics(terms: PolicyTerms, batch: LossBatch) -> dict[str, float]:
+    """Entropy, and how far the policy was from the behaviour policy when it first met the batch.
+
+    `terms` [B, T] are the policy's in the first pass.
+    """
+    mask, behavior = batch.mask, batch.behavior_logp
+    known = mask & ~batch.expert[:, None]
+    log_ratio = (terms.logp - behavior).clamp(-CLAMP, CLAMP)
+    kl = kl_value(behavior, terms.logp, known, "k3")
+    return {
+        "policy/entropy": float(masked_mean(terms.entropy, mask)),
+        "off_policy/ess": float(effective_sample_size(log_ratio, known)),
+        "off_policy/kl": float(masked_mean(kl, known)),
+    }
+
+
+def engine_mismatch(batch: LossBatch, own: Tensor, fresh: Tensor) -> dict[str, float]:
+    """How far the engine's log-probs of the fresh rows [B] bool are from the trainer's own [B, T].
+
+    Their KL by k3, and the mean and largest |difference|, in nats per token.
+    """
+    if not fresh.any():
+        return {}
+    engine, mask = batch.behavior_logp, batch.mask & fresh[:, None]
+    difference = torch.where(mask, engine - own, 0.0).abs()
+    return {
+        "off_policy/engine_kl": float(masked_mean(kl_value(engine, own, mask, "k3"), mask)),
+        "off_policy/engine_difference_mean": float(masked_mean(difference, mask)),
+        "off_policy/engine_difference_max": float(difference.max()),
+    }
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns) over the mask; 0 if the returns do not vary.
+
+    A spread that is rounding alone is none.
+    """
+    spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
+    error = returns - values
+    left = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
+    varies = spread > ROUNDING * masked_mean(returns**2 + values**2, mask)
+    return float(1 - left / spread) if varies else 0.0
+
+
+def mean_steps(steps: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """The mean loss and gradient norm of the optimizer steps that were taken, if any."""
+    if not steps:
+        return {}
+    return {
+        "policy/loss": sum(loss for loss, _ in steps) / len(steps),
+        "policy/grad_norm": sum(norm for _, norm in steps) / len(steps),
+    }
+
+
+@dataclass
+class RolloutTally:
+    """The responses a step generated, counted."""
+
+    rollouts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    rewards: list[float] = field(default_factory=list)
+    components: dict[str, list[float]] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    """What rewards report: errors, timeouts, lost workers."""
+
+    def count(
+        self, generation: Generation, total: float | None, components: Mapping[str, float]
+    ) -> None:
+        """Count one of the policy's responses, with what its rewards say."""
+        self.rollouts += 1
+        self.tokens += len(generation.response_ids)
+        self.truncated += generation.finish_reason == "length"
+        if total is None:
+            return
+        self.rewards.append(total)
+        for name, value in components.items():
+            self.components.setdefault(name, []).append(value)
+
+    def metrics(self) -> dict[str, float]:
+        """reward/* and completions/* over every generated response.
+
+        A step that generates nothing has no mean reward.
+        """
+        out: dict[str, float] = {}
+        if self.rollouts:
+            reward = torch.tensor(self.rewards or [0.0])
+            out = {
+                "reward/mean": float(reward.mean()),
+                "reward/std": float(reward.std(correction=0)),
+                "completions/mean_length": self.tokens / self.rollouts,
+                "completions/clipped_ratio": self.truncated / self.rollouts,
+            }
+        out |= {f"reward/{name}/mean": sum(v) / len(v) for name, v in self.components.items()}
+        return out | {
+            f"reward/{name}": float(self.events.get(name, 0))
+            for name in ("errors", "timeouts", "lost")
+        }
+
+
+def data_metrics(samples: Sequence[Sample], step: int) -> dict[str, float]:
+    """How fresh a trained batch is; ages are in training steps since a response was generated."""
+    ages = [step - sample.step for sample in samples]
     return {
         "buffer/fresh_fraction": ages.count(0) / len(ages),
         "buffer/age_mean": sum(ages) / len(ages),
@@ -23,8 +210,24 @@ def data_metrics(batch: TrainBatch, step: int) -> dict[str, float]:
     }
 
 
+def staleness(samples: Sequence[Sample], step: int) -> dict[str, float]:
+    """How old the weights are that sampled the batch's tokens, in training steps.
+
+    Over the policy's own tokens (`policy_version` of each): mean and maximum of step - version.
+    Status: our choice (AReaL and prime-rl count the same, per token).
+    """
+    own = [sample.policy_version for sample in samples if sample.source != "expert"]
+    ages = step - torch.cat(own).float() if own else torch.zeros(0)
+    if not len(ages):
+        return {}
+    return {
+        "off_policy/staleness_mean": float(ages.mean()),
+        "off_policy/staleness_max": float(ages.max()),
+    }
+
+
 def completion_rows(groups: Sequence[Group], step: int, tokenizer: Any) -> list[dict[str, Any]]:
-    """One row a trained response: prompt, response, rewards, age."""
+    """One row per trained response: prompt, response, rewards, age."""
     return [
         {
             "prompt_id": group.prompt.prompt_id,
@@ -46,19 +249,3 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def staleness(batch: TrainBatch, step: int) -> dict[str, float]:
-    """How old the weights are that sampled the batch's tokens, in training steps.
-
-    Over the policy's own tokens (`policy_version` of each): mean and maximum of step - version.
-    Status: our choice (the count of AReaL and prime-rl, a token at a time).
-    """
-    own = [sample.policy_version for sample in batch.samples if sample.source != "expert"]
-    ages = step - torch.cat(own).float() if own else torch.zeros(0)
-    if not len(ages):
-        return {}
-    return {
-        "off_policy/staleness_mean": float(ages.mean()),
-        "off_policy/staleness_max": float(ages.max()),
-    }

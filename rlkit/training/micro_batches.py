@@ -9,15 +9,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rlkit.distributed.processes import Processes
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
+
+T = TypeVar("T")
+CPU_MESSAGE = "can't allocate memory"
+"""What torch's CPU allocator says in its RuntimeError."""
 
 
 def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
     """Partition rows, sorted by length, into micro-batches with rows * longest <= budget.
 
-    One row always fits.
-    lengths [B] in tokens; returns [b] int64 row indices.
+    One row always fits. lengths [B] in tokens; returns [b] int64 row indices.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
     splits: list[Tensor] = []
@@ -31,22 +35,15 @@ def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
 
 
 def micro_batches(lengths: Tensor, budget: int, processes: Processes) -> list[Tensor]:
-    """This process's micro-batches: `split_rows` of every count-th row, the longest first.
+    """This rank's micro-batches: `split_rows` of every world_size-th row, the longest first.
 
-    Each process has as many; the last ones may be empty.
+    Every rank has equally many; the last ones may be empty.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
-    shares = [order[rank :: processes.count] for rank in range(processes.count)]
+    shares = [order[rank :: processes.world_size] for rank in range(processes.world_size)]
     splits = [[share[part] for part in split_rows(lengths[share], budget)] for share in shares]
     own = splits[processes.rank]
     return own + [order[:0]] * (max(map(len, splits)) - len(own))
-
-
-T = TypeVar("T")
-
-
-CPU_MESSAGE = "can't allocate memory"
-"""What torch's CPU allocator says in its RuntimeError."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -55,18 +52,18 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 class MicroBatches:
-    """How many tokens a forward may have; fewer from the step on that did not fit."""
+    """How many tokens a micro-batch may have; fewer once one did not fit."""
 
     def __init__(self, tokens: int, *, halves: bool = True) -> None:
         self.tokens = tokens
         self.halves = halves
-        """Whether a step is tried again; not where other processes wait for this one's gradient."""
+        """Whether a call is tried again; not if other ranks wait for this one's gradient."""
         self.halvings = 0
 
     def run(self, call: Callable[[int], T]) -> T:
-        """`call` with the tokens of a micro-batch; where they do not fit, once more with half.
+        """`call` with the tokens of a micro-batch; if they do not fit, once more with half.
 
-        The call must be able to start afresh. Raises UserError where half does not fit either.
+        The call must be able to start afresh. Raises UserError if half does not fit either.
         """
         try:
             return call(self.tokens)
@@ -76,7 +73,7 @@ class MicroBatches:
             if not self.halves:
                 raise too_large(self.tokens) from error
         release()
-        self.tokens, self.halvings = max(1, self.tokens // 2), self.halvings + 1
+        self.halve(1)
         try:
             return call(self.tokens)
         except RuntimeError as error:
@@ -84,9 +81,13 @@ class MicroBatches:
                 raise
             raise too_large(self.tokens) from error
 
+    def halve(self, times: int) -> None:
+        """Halve the tokens so many times."""
+        self.tokens, self.halvings = max(1, self.tokens // 2**times), self.halvings + times
+
 
 def too_large(tokens: int) -> UserError:
-    """What the user reads where micro-batches of so many tokens do not fit."""
+    """What the user reads if micro-batches of so many tokens do not fit."""
     return UserError(
         f"out of memory with micro-batches of {tokens} tokens; set train.micro_batch_tokens lower, "
         "model.gradient_checkpointing=true or shorter responses (rollout.max_completion_length)"
@@ -98,3 +99,36 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+class Forwards:
+    """Forwards without gradient over many rows, in micro-batches shared by the processes."""
+
+    def __init__(self, micro: MicroBatches, processes: Processes = SINGLE) -> None:
+        self.micro, self.processes = micro, processes
+
+    def by_rows(
+        self,
+        forward: Callable[[Tokens], Tensor],
+        tokens: Tokens,
+        rows: Tensor,
+        features: tuple[int, ...] = (),
+    ) -> Tensor:
+        """`forward` ([b, t, *features]) on the given rows: [len(rows), T, *features] on the CPU.
+
+        Zeros where padded.
+        """
+        shape = (len(rows), tokens.response_ids.shape[1], *features)
+
+        @torch.no_grad()
+        def call(budget: int) -> Tensor:
+            out = torch.zeros(shape)
+            for part in micro_batches(tokens.lengths[rows], budget, self.processes):
+                if len(part):
+                    value = forward(tokens.rows(rows[part])).float().cpu()
+                    out[part, : value.shape[1]] = value
+                elif self.processes.shards_weights:  # other ranks cannot run a forward alone
+                    forward(tokens.rows(rows[:1]))
+            return self.processes.all_reduce(out)
+
+        return self.micro.run(call) if len(rows) else torch.zeros(shape)

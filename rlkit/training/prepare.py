@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rlkit.batch import AdvantageBatch, Group, LossBatch, Sample, pad
+from rlkit.batch import AdvantageBatch, Group, LossBatch, Prompt, Sample, Score, pad
 from rlkit.errors import UserError
-from rlkit.interfaces import AnchorPolicy
+from rlkit.interfaces import AnchorPolicy, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
-from rlkit.ops import masked_mean
-from rlkit.training.references import CACHED, Forwards, Parts, Rows, add_references
-
-ROUNDING = 1e-10
-"""Above the relative variance of float32 numbers that should be equal."""
-
+from rlkit.training.micro_batches import Forwards
+from rlkit.training.references import (
+    CACHED,
+    BehaviorLogp,
+    Parts,
+    Rows,
+    add_references,
+    plan_forwards,
+)
 
 GREEDY = "greedy_reward"
 """The key of `Sample.extras` that holds the reward of the prompt's greedy response."""
@@ -41,6 +43,35 @@ class TrainBatch:
     returns: Tensor
     """[B, T], what the critic is fitted to."""
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """Who scores the responses of a batch, without gradient."""
+
+    policy: Policy
+    critic: Critic | None
+    forwards: Forwards
+    behavior: BehaviorLogp
+    """What fresh samples' behaviour log-probs are to the policy."""
+
+    def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> dict[int, Score]:
+        """What the policy says of stored samples, each with its prompt, by sample_id."""
+        groups = [Group(prompt=p, samples=[s]) for p, s in zip(prompts, samples, strict=True)]
+        tokens = collate(groups, 0).tokens
+
+        def forward(tokens: Tokens) -> Tensor:
+            terms = self.policy.terms(tokens, "value")
+            return torch.stack([terms.logp, terms.entropy], -1)
+
+        found = self.forwards.by_rows(forward, tokens, torch.arange(len(samples)), (2,))
+        scores = {}
+        for sample, terms in zip(samples, found, strict=True):
+            logp, entropy = terms[: len(sample.response_ids)].unbind(-1)
+            scores[sample.sample_id] = Score(
+                logp=logp.clone(), entropy=float(entropy.contiguous().mean()), advantage=0.0
+            )
+        return scores
 
 
 def collate(groups: Sequence[Group], step: int) -> Rows:
@@ -93,30 +124,28 @@ def prepare(
     groups: Sequence[Group],
     step: int,
     parts: Parts,
-    policy: Policy,
-    critic: Critic | None,
-    forwards: Forwards,
+    scorer: Scorer,
 ) -> TrainBatch:
     """The batch of a step. Only the forwards that a part reads are computed."""
     rows = collate(groups, step)
-    samples, tokens, batch = rows.samples, rows.tokens, rows.batch
-    if batch.expert.any() and not parts.loss.accepts_expert:
+    if rows.batch.expert.any() and not parts.loss.accepts_expert:
         raise UserError(
             "the batch holds expert demonstrations, "
             f"which {type(parts.loss).__name__} cannot use: their behaviour log-probs are unknown; "
             "use a loss that accepts them"
         )
-    batch, mismatch = add_references(rows, step, parts, policy, forwards)
+    forwards = scorer.forwards
+    plan = plan_forwards(rows, step, parts, scorer.behavior)
+    batch, mismatch = add_references(rows, plan, parts.anchor, scorer.policy, forwards)
     values = torch.zeros_like(batch.behavior_logp)
-    if critic is not None:
-        values = forwards.by_rows(critic, tokens, torch.arange(len(samples)))
-    estimate = parts.advantage(advantage_batch(samples, batch, values, parts.anchor, step))
-    batch = replace(batch, advantage=torch.where(batch.mask, estimate.advantage, 0.0))
+    if scorer.critic is not None:
+        values = forwards.by_rows(scorer.critic, rows.tokens, torch.arange(len(rows.samples)))
+    estimate = parts.advantage(advantage_batch(rows.samples, batch, values, parts.anchor, step))
     return TrainBatch(
-        samples=samples,
+        samples=rows.samples,
         groups=len(groups),
-        tokens=tokens,
-        loss=batch,
+        tokens=rows.tokens,
+        loss=replace(batch, advantage=torch.where(batch.mask, estimate.advantage, 0.0)),
         values=values,
         returns=estimate.returns,
         metrics={**estimate.metrics, **mismatch},
@@ -154,15 +183,3 @@ def advantage_batch(
         prox_logp=batch.prox_logp,
         anchor_logp=batch.anchor_logp,
     )
-
-
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns) over the mask; 0 where the returns do not vary.
-
-    A spread that is rounding alone is none.
-    """
-    spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
-    error = returns - values
-    left = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
-    varies = spread > ROUNDING * masked_mean(returns**2 + values**2, mask)
-    return float(1 - left / spread) if varies else 0.0

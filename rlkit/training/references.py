@@ -1,21 +1,36 @@
-"""The log-probs that parts read besides the policy's own: of pi_k and of an anchor's references."""
+"""The log-probs that parts read besides the policy's own: of pi_k and of an anchor's references.
+
+`plan_forwards` decides which forwards a step needs, for which rows and why; `add_references` runs
+them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from rlkit.batch import LossBatch, Sample
-from rlkit.distributed.processes import ALONE, Processes
-from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Correction, PolicyLoss
-from rlkit.models.policy import FrozenPolicy, Policy
-from rlkit.models.tokens import Tokens
-from rlkit.ops import kl_value, masked_mean
-from rlkit.training.micro_batches import micro_batches
+from rlkit.interfaces import (
+    AdvantageEstimator,
+    AnchorPolicy,
+    Correction,
+    PolicyLoss,
+    Reference,
+    Tokens,
+)
+from rlkit.models.policy import Policy
+from rlkit.training.metrics import engine_mismatch
+from rlkit.training.micro_batches import Forwards
+
+CACHED = "anchor_logp:"
+"""How the keys of `Sample.extras` begin under which log-probs of a reference are cached."""
+BehaviorLogp = Literal["own", "rounded", "foreign"]
+"""What a fresh sample's behaviour log-probs are to the trainer: its own up to float32 rounding, its
+own up to a coarser rounding, or another engine's, which are compared with its own each step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,43 +44,21 @@ class Parts:
 
     def needs(self, what: str) -> bool:
         """Whether the loss, a correction or the advantage reads it."""
-        return (
-            what in self.loss.needs
-            or any(what in c.needs for _, c in self.corrections)
-            or what in self.advantage.needs
-        )
+        read = {*self.loss.needs, *self.advantage.needs}
+        return what in read.union(*(correction.needs for _, correction in self.corrections))
 
+    def references(self, step: int) -> dict[str, Reference | None]:
+        """Those the loss, the penalty or prox_logp reads; None stands for pi_k."""
+        names = set(self.anchor.references(step))
+        names |= {n.removeprefix("anchor:") for n in self.loss.needs if n.startswith("anchor:")}
+        if self.proximal is not None:
+            names.add(self.proximal)
+        return {name: self.anchor.reference(name) for name in sorted(names)}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forwards:
-    """How a step's forwards are run."""
-
-    budget: int
-    """Tokens of a micro-batch, see `split_rows`."""
-
-    exact: bool
-    """Whether the engine's log-probs of fresh samples are the trainer's own."""
-    measured: bool = False
-    """Whether they are compared with the trainer's though nothing reads those: other engines'."""
-    processes: Processes = ALONE
-    """Who divides them."""
-
-    def by_rows(self, forward: Callable[[Tokens], Tensor], tokens: Tokens, rows: Tensor) -> Tensor:
-        """`forward` on the given rows in micro-batches, without gradient.
-
-        Returns [len(rows), T] on the CPU.
-        """
-        out = torch.zeros(len(rows), tokens.response_ids.shape[1])
-        if not len(rows):
-            return out
-        with torch.no_grad():
-            for part in micro_batches(tokens.lengths[rows], self.budget, self.processes):
-                if len(part):
-                    value = forward(tokens.rows(rows[part])).float().cpu()
-                    out[part, : value.shape[1]] = value
-                elif self.processes.divides_weights:  # the others cannot run a forward alone
-                    forward(tokens.rows(rows[:1]))
-        return self.processes.sum(out)
+    @property
+    def proximal(self) -> str | None:
+        """The reference that replaces pi_k in prox_logp, if any part reads that."""
+        return self.anchor.proximal if self.needs("prox") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,56 +70,80 @@ class Rows:
     batch: LossBatch
     """Without advantages; prox_logp is behavior_logp."""
 
-
-def engine_mismatch(batch: LossBatch, own: Tensor, fresh: Tensor) -> dict[str, float]:
-    """How far the engine's log-probs of the fresh rows [B] bool are from the trainer's own [B, T].
-
-    Their KL by k3 and the mean and largest |difference|, in nats a token.
-    """
-    if not fresh.any():
-        return {}
-    engine, mask = batch.behavior_logp, batch.mask & fresh[:, None]
-    difference = torch.where(mask, engine - own, 0.0).abs()
-    return {
-        "off_policy/engine_kl": float(masked_mean(kl_value(engine, own, mask, "k3"), mask)),
-        "off_policy/engine_difference_mean": float(masked_mean(difference, mask)),
-        "off_policy/engine_difference_max": float(difference.max()),
-    }
+    @property
+    def fresh(self) -> Tensor:
+        """[B] bool, sampled by pi_k."""
+        return (self.batch.age == 0) & ~self.batch.expert
 
 
-CACHED = "anchor_logp:"
-"""How the keys of `Sample.extras` begin under which log-probs of a reference are kept."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardPlan:
+    """Which forwards a batch needs before its updates, for which rows, and why."""
+
+    policy_rows: Tensor
+    """[b] int64: rows the policy scores, since their behaviour log-probs are not its own."""
+    reads_prox: bool
+    """Whether a part reads the policy's own log-probs."""
+    compares_engine: bool
+    """Whether those of fresh rows are compared with the engine's."""
+    references: Mapping[str, Reference | None]
+    """Each scores every row that has no cached log-probs under it; None stands for pi_k."""
+    proximal: str | None
+    """The reference whose log-probs become prox_logp."""
+
+
+def plan_forwards(rows: Rows, step: int, parts: Parts, behavior: BehaviorLogp) -> ForwardPlan:
+    """What a step reads decides; no other forward is run."""
+    references, anchor = parts.references(step), parts.anchor
+    reads_prox = (
+        (parts.needs("prox") and parts.proximal is None)  # the loss's denominator
+        or anchor.placement == "reward"  # the penalty is on pi_k
+        or anchor.config.bias_correction  # its ratio is to pi_k
+        or None in references.values()  # a reference is pi_k
+    )
+    fresh = rows.fresh
+    if reads_prox:
+        scored = ~fresh if behavior == "own" else torch.ones_like(fresh)
+    else:
+        scored = fresh if behavior == "foreign" else torch.zeros_like(fresh)
+    return ForwardPlan(
+        policy_rows=scored.nonzero().squeeze(-1),
+        reads_prox=reads_prox,
+        compares_engine=behavior == "foreign" or (behavior == "rounded" and reads_prox),
+        references=references,
+        proximal=parts.proximal,
+    )
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Log-probs under a frozen reference, kept with the samples while it stays the same."""
+class CachedLogprobs:
+    """Log-probs under a frozen reference, cached with the samples for as long as it is the same."""
 
     name: str
     number: int | None
-    """Which policy the name stands for; None = one that moves, so nothing is kept."""
+    """Which policy the name stands for; None = one that moves, so nothing is cached."""
 
     @property
     def key(self) -> str:
-        """Where a sample keeps them."""
+        """Where a sample has them."""
         return f"{CACHED}{self.name}:{self.number}"
 
-    def logp(self, reference: FrozenPolicy, rows: Rows, forwards: Forwards) -> Tensor:
+    def logp(self, reference: Reference, rows: Rows, forwards: Forwards) -> Tensor:
         """[B, T]; only samples that do not have them yet cost a forward."""
-        keeps, samples = self.number is not None, rows.samples
-        missing = [i for i, s in enumerate(samples) if not keeps or self.key not in s.extras]
+        caches, samples = self.number is not None, rows.samples
+        missing = [i for i, s in enumerate(samples) if not caches or self.key not in s.extras]
         out = torch.zeros(rows.tokens.response_ids.shape)
         if missing:
             out[missing] = forwards.by_rows(reference.logp, rows.tokens, torch.tensor(missing))
-        for i, sample in enumerate(samples) if keeps else ():
+        for i, sample in enumerate(samples) if caches else ():
             length = len(sample.response_ids)
             if self.key in sample.extras:
                 out[i, :length] = torch.as_tensor(sample.extras[self.key])
             else:
-                self._keep(sample, out[i, :length].clone())
+                self._store(sample, out[i, :length].clone())
         return out
 
-    def _keep(self, sample: Sample, logp: Tensor) -> None:
+    def _store(self, sample: Sample, logp: Tensor) -> None:
         """Put them in the place of those under an earlier policy of the name."""
         stem = self.key.rpartition(":")[0] + ":"
         for key in [key for key in sample.extras if key.startswith(stem)]:
@@ -135,45 +152,21 @@ class Kept:
 
 
 def add_references(
-    rows: Rows,
-    step: int,
-    parts: Parts,
-    policy: Policy,
-    forwards: Forwards,
+    rows: Rows, plan: ForwardPlan, anchor: AnchorPolicy[Any], policy: Policy, forwards: Forwards
 ) -> tuple[LossBatch, dict[str, float]]:
-    """Fill prox_logp and anchor_logp as far as the parts read them.
-
-    Also the engine's mismatch, where its log-probs are not the trainer's own; the trainer's are
-    then computed for every fresh response.
-    """
-    anchor, batch = parts.anchor, rows.batch
-    proximal = anchor.proximal if parts.needs("prox") else None
-    wanted = set(anchor.references(step)) | ({proximal} if proximal else set())
-    wanted |= {
-        need.removeprefix("anchor:") for need in parts.loss.needs if need.startswith("anchor:")
-    }
-    frozen = {name: anchor.reference(name) for name in sorted(wanted)}
-    every = torch.arange(len(batch.group))
-    own = parts.needs("prox") and proximal is None
-    read = own or anchor.placement == "reward" or anchor.config.bias_correction
-    read = read or None in frozen.values()
-    fresh = (batch.age == 0) & ~batch.expert
-    known = fresh if forwards.exact else torch.zeros_like(fresh)
-    chosen = every[~known if read else fresh & ~known & forwards.measured]
+    """The batch with prox_logp and anchor_logp as planned, and the engine's mismatch."""
+    batch = rows.batch
     prox = batch.behavior_logp.clone()
-    prox[chosen] = forwards.by_rows(policy.logp, rows.tokens, chosen)
-    compared = not forwards.exact and (read or forwards.measured)
-    mismatch = engine_mismatch(batch, prox, fresh) if compared else {}
-    if read:
+    prox[plan.policy_rows] = forwards.by_rows(policy.logp, rows.tokens, plan.policy_rows)
+    mismatch = engine_mismatch(batch, prox, rows.fresh) if plan.compares_engine else {}
+    if plan.reads_prox:
         batch = replace(batch, prox_logp=prox)
-    logps: dict[str, Tensor] = {}
-    for name, reference in frozen.items():
-        if reference is None:
-            logps[name] = batch.prox_logp
-        else:
-            assert isinstance(reference, FrozenPolicy)
-            kept = Kept(name, anchor.number(name))
-            logps[name] = kept.logp(reference, rows, forwards)
-    if proximal:
-        batch = replace(batch, prox_logp=logps[proximal])
+    logps = {
+        name: batch.prox_logp
+        if reference is None
+        else CachedLogprobs(name, anchor.number(name)).logp(reference, rows, forwards)
+        for name, reference in plan.references.items()
+    }
+    if plan.proximal is not None:
+        batch = replace(batch, prox_logp=logps[plan.proximal])
     return replace(batch, anchor_logp=logps), mismatch

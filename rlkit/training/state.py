@@ -1,38 +1,48 @@
-"""What a run has done so far."""
+"""What a run is made of, what it has done so far, and how that gets into a checkpoint and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
-from rlkit.distributed.processes import ALONE, Processes
-from rlkit.interfaces import (
-    Part,
-    ReincarnationSchedule,
-    ReplayBuffer,
-    Tracker,
-)
+from rlkit.distributed.processes import Processes
+from rlkit.errors import UserError
+from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, State, Tracker
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.lag import Lag
 from rlkit.runs.checkpoint import (
+    CheckpointError,
+    load_rng_state,
     load_tree,
+    prune,
+    reason_of,
+    rng_state,
+    save_tree,
+    write_checkpoint,
 )
 from rlkit.runs.folder import RunFolder
+from rlkit.runs.resume import save_config
+from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
+from rlkit.training.prepare import Scorer
 from rlkit.training.references import Parts
+from rlkit.training.update import Updater
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Session:
-    """Everything a run is composed of."""
+    """Everything a run, or a stage of it, is composed of. Complete when it is made."""
 
     config: RunConfig
+    raw: Mapping[str, Any]
+    """The run's configuration as it was composed: a checkpoint holds it."""
     policy: Policy
     parts: Parts
     buffer: ReplayBuffer
@@ -41,18 +51,24 @@ class Session:
     collector: Collector
     prompts: PromptStream
     evaluator: Evaluator
-    folder: RunFolder
+    run_folder: RunFolder
     trackers: Mapping[str, Tracker]
     sections: Mapping[str, Part[Any]]
     """Parts by their config section: schedules set their fields, checkpoints keep their state."""
-    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    scalars: Mapping[str, Scalar]
     """Scalar schedules by the field they set ("anchor.beta")."""
-    processes: Processes = ALONE
-    """Who trains; all hold the same buffer and make the same decisions."""
-    stop: Callable[[], bool] = lambda: False
+    stop: StopRequest
     """Asked after each step: whether to end the run there, with a checkpoint."""
-    describe: Callable[[Path], None] = lambda checkpoint: None
-    """Writes what a checkpoint says of its run besides the state."""
+
+    @property
+    def processes(self) -> Processes:
+        """Who trains; all hold the same buffer and take the same decisions."""
+        return self.policy.processes
+
+    def say(self, line: str) -> None:
+        """Tell the user."""
+        for tracker in self.trackers.values():
+            tracker.message(line)
 
 
 @dataclass
@@ -78,6 +94,7 @@ class Counters:
     best_step: int | None = None
     """The step of that checkpoint."""
     values: dict[str, float] = field(default_factory=dict)
+    """Config fields that schedules have set, by dotted name."""
 
     @property
     def done(self) -> int:
@@ -92,3 +109,132 @@ class Counters:
 def load_counters(checkpoint: Path) -> Counters:
     """The counters a checkpoint holds."""
     return Counters(**load_tree(checkpoint / "state" / "counters"))
+
+
+class TrainState:
+    """Everything a step reads and changes; a checkpoint is this, written down."""
+
+    def __init__(self, session: Session, count: Counters, previous: Updater | None = None) -> None:
+        self.session, self.count = session, count
+        self.lag = Lag(session.engine, session.policy)
+        self.updater = Updater(
+            session.config,
+            session.policy,
+            session.parts,
+            session.engine.config.max_completion_length,
+            previous.learner if previous is not None else None,
+        )
+        trains = session.policy.batch_invariant
+        own = session.engine.matches_trainer
+        self.scorer = Scorer(
+            policy=session.policy,
+            critic=self.updater.critic,
+            forwards=self.updater.forwards,
+            behavior=("own" if trains else "rounded") if own else "foreign",
+        )
+
+    def set_field(self, name: str, value: float) -> None:
+        """Rebuild a config through its constructor with another value of "section.field"."""
+        section, _, key = name.rpartition(".")
+        owner = self.updater if section == "train" else self.session.sections[section]
+        number = round(value) if type(getattr(owner.config, key)) is int else value
+        settings = {**owner.config.model_dump(), key: number}
+        owner.config = type(owner.config).model_validate(settings)
+        self.count.values[name] = number
+
+    def save(self, *, needed: bool) -> None:
+        """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep.
+
+        One that cannot be written ends the run if checkpoint.on_error says so, or if it is needed:
+        the last one, without which the work since the one before would be lost.
+        """
+        config, count = self.session.config.checkpoint, self.count
+        before = count.best, count.best_step
+        if count.eval_step == count.done and count.eval["eval/pass@1"] >= (count.best or 0.0):
+            count.best, count.best_step = count.eval["eval/pass@1"], count.done
+        failure = self._write()
+        if failure is None:
+            return
+        count.best, count.best_step = before
+        line = f"checkpoint-{count.done} could not be written ({failure}); those before it stay."
+        if needed or config.on_error == "stop":
+            raise UserError(line + " Make room and go on with resume=auto.")
+        self.session.say(line)
+
+    def _write(self) -> str | None:
+        """Write a checkpoint and remove old ones; returns why it could not be written, if so."""
+        session, failure = self.session, ""
+        processes = session.processes
+        try:
+            state = self.state_dict()
+        except OSError as error:
+            if processes.world_size > 1:  # the other ranks count on what could not be written
+                raise
+            state, failure = {}, reason_of(error)
+        weights = (
+            session.policy.weights(keep=processes.is_main) if processes.shards_weights else None
+        )
+
+        def fill(folder: Path) -> None:
+            save_config(folder, session.raw)
+            session.policy.model.save_pretrained(folder, state_dict=weights)
+            session.policy.tokenizer.save_pretrained(folder)
+            (folder / "state").mkdir()
+            for name, tree in state.items():
+                save_tree(folder / "state" / name, tree)
+
+        def write_all() -> str | None:
+            if failure:
+                return failure
+            try:
+                write_checkpoint(session.run_folder.path, self.count.done, fill)
+            except CheckpointError as error:
+                return str(error)
+            keep = session.config.checkpoint.keep
+            prune(session.run_folder.path, keep, self.count.best_step)
+            return None
+
+        return processes.on_main(write_all)
+
+    def state_dict(self) -> dict[str, State]:
+        """The trees of `state/`, by file name."""
+        session = self.session
+        return {
+            "counters": asdict(self.count),
+            "updater": self.updater.state_dict(),
+            "prompts": session.prompts.state_dict(),
+            "schedule": session.schedule.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self._stateful().items()},
+            "anchor": session.parts.anchor.state_dict(),
+            "rng": rng_state(),
+            "lag": self.lag.state_dict(),
+            "supply": session.collector.source.state_dict(),
+            # last: it may write, in the main process alone, and others must not wait for more
+            "buffer": session.buffer.state_dict(),
+        }
+
+    def load(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint; the policy's weights have been loaded from it already."""
+        session = self.session
+        files = (checkpoint / "state").glob("*.json")
+        state = {path.stem: load_tree(path.with_suffix("")) for path in files}
+        self.count = load_counters(checkpoint)
+        self.updater.load_state_dict(state["updater"])
+        session.prompts.load_state_dict(state["prompts"])
+        session.collector.source.load_state_dict(state["supply"], session.prompts)
+        session.buffer.load_state_dict(state["buffer"])
+        session.schedule.load_state_dict(state["schedule"])
+        for name, part in self._stateful().items():
+            part.load_state_dict(state["parts"][name])
+        session.parts.anchor.restore(session.policy, state["anchor"])
+        for name, value in self.count.values.items():
+            self.set_field(name, value)
+        load_rng_state(state["rng"])
+        self.lag.load_state_dict(state["lag"], self.count.step + 1)
+
+    def _stateful(self) -> dict[str, Part[Any]]:
+        """Parts that keep their state like any other: the loss, the advantage, the rewards."""
+        sections = self.session.sections
+        named = {n: part for n, part in sections.items() if n not in ("buffer", "anchor")}
+        rewards = self.session.collector.rewards.rewards
+        return named | {f"reward.{name}": reward for name, reward in rewards.items()}

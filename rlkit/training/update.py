@@ -1,49 +1,52 @@
 """The updates of a step.
 
-Passes, minibatches, micro-batches, optimiser steps of the policy and the critic.
+Passes, minibatches, micro-batches, optimizer steps of the policy and the critic.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.batch import PolicyTerms, Score
-from rlkit.config.run import RunConfig, TrainConfig
+from rlkit.config.run import RunConfig
 from rlkit.distributed.learner import Learner
-from rlkit.distributed.processes import ALONE, Processes
-from rlkit.interfaces import State
+from rlkit.interfaces import State, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.models.tokens import EntropyMode
-from rlkit.ops import effective_sample_size, kl_value, masked_mean, stream_rng
-from rlkit.training.micro_batches import MicroBatches, micro_batches
-from rlkit.training.objective import MetricSums, Objective
-from rlkit.training.prepare import TrainBatch, explained_variance
+from rlkit.ops import masked_mean, stream_rng
+from rlkit.training.metrics import (
+    MetricSums,
+    Sums,
+    explained_variance,
+    first_pass_metrics,
+    mean_steps,
+    sums_of,
+)
+from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches
+from rlkit.training.objective import MinibatchResult, Objective
+from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
 
 
-def learning_rate_factor(step: int, train: TrainConfig) -> float:
-    """The share of the peak learning rate at a training step (1-based).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateResult:
+    """What the updates of a step gave, besides a better policy."""
 
-    step / warmup_steps up to warmup_steps; then constant, or falling along a line or half a cosine
-    from 1 in the first step after the warm-up towards 0, which the step after the last one would
-    reach.
-    """
-    if step <= train.warmup_steps:
-        return step / train.warmup_steps
-    progress = (step - train.warmup_steps - 1) / max(1, train.steps - train.warmup_steps)
-    if train.lr_scheduler_type == "linear":
-        return 1 - progress
-    return 0.5 * (1 + math.cos(math.pi * progress)) if train.lr_scheduler_type == "cosine" else 1.0
+    metrics: Mapping[str, float]
+    scores: Mapping[int, Score]
+    """What the policy said of each sample in the first pass, by sample_id."""
+    skipped_rows: Sequence[int]
+    """Rows of the batch whose minibatch gave no finite loss or gradient."""
 
 
 class Updater:
-    """Owns the optimisers and takes a prepared batch to a better policy."""
+    """Owns the optimizers and takes a prepared batch to a better policy."""
 
     def __init__(
         self,
@@ -51,101 +54,107 @@ class Updater:
         policy: Policy,
         parts: Parts,
         max_completion_length: int,
-        processes: Processes = ALONE,
+        previous: Learner | None = None,
     ) -> None:
-        self.seed = config.seed
-        self.config = config.train
-        self.policy = policy
-        self.parts = parts
-        self.processes = processes
-        self.critic = (
-            Critic(policy.model, policy.autocast) if parts.advantage.needs_critic else None
-        )
-        self.trained_critic = processes.wrap(self.critic) if self.critic is not None else None
-        self.micro = MicroBatches(config.train.micro_batch_tokens, halves=processes.count == 1)
-        self.skipped_in_a_row = 0
-        self.offending: list[int] = []
-        """Rows of this step's batch whose minibatch gave no finite loss or gradient."""
+        self.seed, self.config = config.seed, config.train
+        self.policy, self.parts, self.processes = policy, parts, policy.processes
         self.objective = Objective(
             parts.loss,
             parts.corrections,
             parts.anchor,
             max_completion_length=max_completion_length,
-            processes=processes,
+            processes=self.processes,
         )
-        self.reset()
-
-    def reset(self) -> None:
-        """Fresh optimisers: no moments."""
-        c, policy = self.config, self.policy
-        self.learner = self._learner(policy.model, policy.trained, c.learning_rate)
-        policy.trained, self.objective.learner = self.learner.trained, self.learner
+        single = self.processes.world_size == 1
+        self.micro = MicroBatches(config.train.micro_batch_tokens, halves=single)
+        self.forwards = Forwards(self.micro, self.processes)
+        self.skipped_in_a_row = 0
+        self.critic = (
+            Critic(policy.model, policy.autocast) if parts.advantage.needs_critic else None
+        )
+        self.learner = self._new_learner(policy.model, policy.wrapped, previous)
         self.critic_learner = (
-            self._learner(self.critic, self.trained_critic, c.critic_learning_rate)
-            if self.critic is not None and self.trained_critic is not None
+            self._new_learner(self.critic, self.processes.wrap(self.critic))
+            if self.critic is not None
             else None
         )
 
-    def run(
-        self, batch: TrainBatch, passes: int, step: int
-    ) -> tuple[dict[str, float], dict[int, Score]]:
-        """All passes over the batch.
+    def reset(self) -> None:
+        """Fresh optimizers: no moments."""
+        self.learner = self._new_learner(self.policy.model, self.policy.wrapped, self.learner)
+        if (old := self.critic_learner) is not None:
+            self.critic_learner = self._new_learner(old.module, old.wrapped, old)
 
-        Returns metrics, and what the policy said of each sample in the first pass.
-        """
+    def _new_learner(
+        self, module: nn.Module, wrapped: nn.Module, previous: Learner | None = None
+    ) -> Learner:
+        train = self.config
+        optimizer = torch.optim.AdamW(
+            module.parameters(),
+            betas=(train.adam_beta1, train.adam_beta2),
+            weight_decay=train.weight_decay,
+        )
+        return self.processes.learner(module, wrapped, optimizer, previous)
+
+    def run(self, batch: TrainBatch, passes: int, step: int) -> UpdateResult:
+        """All passes over the batch."""
         self._set_learning_rate(step)
-        self.objective.step, self.objective.metrics = step, MetricSums()
-        self.offending = []
-        seen = (torch.zeros_like(batch.values), torch.zeros_like(batch.values))
+        objective = replace(self.objective, step=step, backprop=self.learner)
+        first = PolicyTerms(
+            logp=torch.zeros_like(batch.values), entropy=torch.zeros_like(batch.values)
+        )
+        sums, critic = MetricSums(), MetricSums()
         steps: list[tuple[float, float]] = []
-        critic = MetricSums()
-        updates = ((n, rows) for n in range(passes) for rows in self._minibatches(batch, step, n))
-        skipped = 0
-        for number, rows in updates:
-            done = self._policy_step(batch, rows, seen if number == 0 else None)
-            if done is not None:
-                steps.append(done)
+        skipped: list[Tensor] = []
+        for number, rows in self._minibatches(batch, passes, step):
+            result, norm = self._policy_step(objective, batch, rows, first=number == 0)
+            if number == 0:
+                note(first, rows, result.terms)
+            if self._accepts(result.value, norm):
+                self.learner.step()
+                sums.plus(result.sums)
+                steps.append((result.value, norm))
             else:
-                skipped += 1
-                self.offending += rows.tolist()
+                self.learner.zero_grad()
+                skipped.append(rows)
             if self.is_stuck:
                 break
-            if self.critic is not None:
-                self._critic_step(batch, rows, critic)
-        seen = (self.processes.sum(seen[0]), self.processes.sum(seen[1]))
-        mask, behavior = batch.loss.mask, batch.loss.behavior_logp
-        known = mask & ~batch.loss.expert[:, None]
+            if self.critic_learner is not None:
+                critic.plus(self._critic_step(self.critic_learner, batch, rows))
+        reduce = self.processes.all_reduce
+        first = PolicyTerms(logp=reduce(first.logp), entropy=reduce(first.entropy))
         metrics = {
-            **self.objective.metrics.over(self.processes).means(),
-            **means_of(steps),
-            "policy/skipped_steps": skipped,
+            **sums.over(self.processes).means(),
+            **mean_steps(steps),
+            "policy/skipped_steps": len(skipped),
             "memory/micro_batch_tokens": self.micro.tokens,
             "policy/lr": self.learner.optimizer.param_groups[0]["lr"],
-            "policy/entropy": float(masked_mean(seen[1], mask)),
-            "off_policy/ess": float(
-                effective_sample_size((seen[0] - behavior).clamp(-20, 20), known)
-            ),
-            "off_policy/kl": float(masked_mean(kl_value(behavior, seen[0], known, "k3"), known)),
+            **first_pass_metrics(first, batch.loss),
         }
         if self.critic is not None:
             metrics |= {f"critic/{k}": v for k, v in critic.over(self.processes).means().items()}
             metrics["critic/explained_variance"] = explained_variance(
-                batch.values, batch.returns, mask
+                batch.values, batch.returns, batch.loss.mask
             )
-        scores = scores_of(batch, *seen)
-        for row in self.offending:
-            scores.pop(batch.samples[row].sample_id, None)
-        return metrics, scores
+        skipped_rows = torch.cat(skipped).tolist() if skipped else []
+        scores = scores_of(batch, first, leave_out=set(skipped_rows))
+        return UpdateResult(metrics=metrics, scores=scores, skipped_rows=skipped_rows)
 
     @property
     def is_stuck(self) -> bool:
         """Whether too many steps in a row were skipped."""
         return self.skipped_in_a_row >= self.config.max_skipped_steps
 
+    def _accepts(self, value: float, norm: float) -> bool:
+        """Whether a step may be taken; counts those in a row that may not."""
+        finite = math.isfinite(value) and math.isfinite(norm)
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        return finite
+
     def state_dict(self) -> State:
-        """Optimisers and critic, and what was learned of the memory."""
+        """Optimizers and critic, and what was learned of the memory."""
         state: State = {
-            "optimizer": self.learner.state_dict(kept=self.processes.is_first),
+            "optimizer": self.learner.state_dict(keep=self.processes.is_main),
             "skipped_in_a_row": self.skipped_in_a_row,
             "halvings": self.micro.halvings,
         }
@@ -157,26 +166,14 @@ class Updater:
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         self.learner.load_state_dict(state["optimizer"])
-        self.skipped_in_a_row, self.micro.halvings = state["skipped_in_a_row"], state["halvings"]
-        self.micro.tokens = max(1, self.micro.tokens // 2**self.micro.halvings)
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.micro.halve(state["halvings"])
         if self.critic is not None and self.critic_learner is not None:
             self.critic.load_state_dict(state["critic"])
             self.critic_learner.load_state_dict(state["critic_optimizer"])
 
-    def _learner(
-        self, module: torch.nn.Module, trained: torch.nn.Module, learning_rate: float
-    ) -> Learner:
-        train = self.config
-        optimizer = torch.optim.AdamW(
-            module.parameters(),
-            lr=learning_rate,
-            betas=(train.adam_beta1, train.adam_beta2),
-            weight_decay=train.weight_decay,
-        )
-        return self.processes.learner(module, trained, optimizer)
-
     def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(step, self.config)
+        factor = self.config.learning_rate_factor(step)
         for learner, peak in (
             (self.learner, self.config.learning_rate),
             (self.critic_learner, self.config.critic_learning_rate),
@@ -184,106 +181,90 @@ class Updater:
             for group in learner.optimizer.param_groups if learner is not None else ():
                 group["lr"] = peak * factor
 
-    def _minibatches(self, batch: TrainBatch, step: int, number: int) -> Iterator[Tensor]:
-        """Rows of whole groups, shuffled; the minibatches differ by at most one group."""
-        shuffle = stream_rng(self.seed, "minibatch", step, number).permutation(batch.groups)
-        for groups in torch.tensor_split(
-            torch.from_numpy(shuffle), min(self.config.minibatches, batch.groups)
-        ):
-            yield torch.isin(batch.loss.group, groups).nonzero().squeeze(-1)
+    def _minibatches(
+        self, batch: TrainBatch, passes: int, step: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The pass and the rows of each minibatch: whole groups, shuffled anew in each pass.
+
+        The minibatches of a pass differ by at most one group.
+        """
+        for number in range(passes):
+            shuffle = stream_rng(self.seed, "minibatch", step, number).permutation(batch.groups)
+            count = min(self.config.minibatches, batch.groups)
+            for groups in torch.tensor_split(torch.from_numpy(shuffle), count):
+                yield number, torch.isin(batch.loss.group, groups).nonzero().squeeze(-1)
 
     def _policy_step(
-        self, batch: TrainBatch, rows: Tensor, seen: Sequence[Tensor] | None
-    ) -> tuple[float, float] | None:
-        """One optimiser step on a minibatch: its loss and gradient norm; None if it was skipped."""
-        mode: EntropyMode = "value" if seen is not None else "none"
+        self, objective: Objective, batch: TrainBatch, rows: Tensor, *, first: bool
+    ) -> tuple[MinibatchResult, float]:
+        """The gradient of a minibatch, clipped; its result and the norm it had."""
+        mode: EntropyMode = "value" if first else "none"
         mode = "gradient" if self.parts.needs("entropy") else mode
-        length = batch.values.shape[1]
+        tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows).to(self.policy.device)
 
         def forward(part: Tensor) -> PolicyTerms:
-            chosen = rows[part]
-            terms = self.policy.terms(batch.tokens.rows(chosen if len(part) else rows[:1]), mode)
-            width = terms.logp.shape[1]
-            terms = PolicyTerms(logp=terms.logp[: len(part)], entropy=terms.entropy[: len(part)])
-            if seen is not None:
-                seen[0][chosen, :width] = terms.logp.detach().cpu()
-                seen[1][chosen, :width] = terms.entropy.detach().cpu()
-            wider = (0, length - width)
-            return PolicyTerms(
-                logp=torch.nn.functional.pad(terms.logp, wider),
-                entropy=torch.nn.functional.pad(terms.entropy, wider),
-            )
+            return self.policy.terms(some_rows(tokens, part), mode, self.learner.wrapped)
 
-        minibatch = batch.loss.rows(rows).to(self.policy.device)
-        before = copy.deepcopy(self.objective.metrics)
+        def backward(budget: int) -> MinibatchResult:
+            self.learner.zero_grad()
+            splits = micro_batches(tokens.lengths, budget, self.processes)
+            return objective.backward(forward, minibatch, splits)
 
-        def backward(tokens: int) -> float:
-            self.learner.drop()
-            self.objective.metrics = copy.deepcopy(before)
-            splits = micro_batches(batch.tokens.lengths[rows], tokens, self.processes)
-            return self.objective.backward(forward, minibatch, splits)
+        result = self.micro.run(backward)
+        return result, self.learner.clip(self.config.max_grad_norm)
 
-        value = self.micro.run(backward)
-        norm = self.learner.clip(self.config.max_grad_norm)
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            self.learner.drop()
-            self.objective.metrics = before
-            self.skipped_in_a_row += 1
-            return None
-        self.skipped_in_a_row = 0
-        self.learner.step()
-        return value, norm
+    def _critic_step(self, learner: Learner, batch: TrainBatch, rows: Tensor) -> Sums:
+        """One optimizer step of the critic on the mean of its loss over the minibatch's tokens."""
+        tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows)
+        valid = minibatch.mask.sum()
 
-    def _critic_step(self, batch: TrainBatch, rows: Tensor, sums: MetricSums) -> None:
-        """One optimiser step of the critic on the mean of its loss over the minibatch's tokens."""
-        assert self.critic_learner is not None
-        learner = self.critic_learner
-        valid = batch.loss.mask[rows].sum()
-
-        def backward(tokens: int) -> MetricSums:
-            learner.drop()
-            found = copy.deepcopy(sums)
-            splits = micro_batches(batch.tokens.lengths[rows], tokens, self.processes)
+        def backward(budget: int) -> Sums:
+            learner.zero_grad()
+            found: list[tuple[str, float, float]] = []
+            splits = micro_batches(tokens.lengths, budget, self.processes)
             for number, part in enumerate(splits, start=1):
                 with learner.accumulate(last=number == len(splits)):
                     chosen = rows[part]
-                    values = learner.trained(batch.tokens.rows(chosen if len(part) else rows[:1]))
-                    values = values[: len(part)]
-                    old, returns, mask = (
+                    values = learner.wrapped(some_rows(tokens, part))[: len(part)]
+                    before, returns, mask = (
                         x[chosen, : values.shape[1]].to(values.device)
                         for x in (batch.values, batch.returns, batch.loss.mask)
                     )
-                    loss, clipped = self.parts.advantage.value_loss(values, old, returns)
+                    loss, clipped = self.parts.advantage.value_loss(values, before, returns)
                     share = torch.where(mask, loss, 0.0).sum() / valid.to(values.device)
                     learner.backward(share)
-                found.add({"loss": loss.detach(), "clip_fraction": clipped.detach()}, mask)
+                found += sums_of({"loss": loss, "clip_fraction": clipped}, mask)
             return found
 
         found = self.micro.run(backward)
         if not math.isfinite(learner.clip(self.config.max_grad_norm)):
-            learner.drop()
-            return
-        sums.sums, sums.counts = found.sums, found.counts
+            learner.zero_grad()
+            return ()
         learner.step()
+        return found
 
 
-def means_of(steps: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """The mean loss and gradient norm of the optimiser steps that were taken, if any."""
-    if not steps:
-        return {}
-    return {
-        "policy/loss": sum(loss for loss, _ in steps) / len(steps),
-        "policy/grad_norm": sum(norm for _, norm in steps) / len(steps),
-    }
+def some_rows(tokens: Tokens, rows: Tensor) -> Tokens:
+    """The sequences at `rows`, or one if there are none: a model cannot run without any."""
+    return tokens.rows(rows if len(rows) else torch.zeros(1, dtype=torch.int64))
 
 
-def scores_of(batch: TrainBatch, logp: Tensor, entropy: Tensor) -> dict[int, Score]:
-    """What a buffer learns of each trained sample, from [B, T] log-probs and entropies."""
+def note(first: PolicyTerms, rows: Tensor, terms: Sequence[tuple[Tensor, PolicyTerms]]) -> None:
+    """Write the terms of a minibatch's rows into those of the batch, [B, T]."""
+    for part, found in terms:
+        first.logp[rows[part]] = found.logp.cpu()
+        first.entropy[rows[part]] = found.entropy.cpu()
+
+
+def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:
+    """What a buffer learns of each trained sample, from the policy's terms [B, T]."""
+    loss = batch.loss
     return {
         sample.sample_id: Score(
-            logp=logp[i, : len(sample.response_ids)],
-            entropy=float(masked_mean(entropy[i], batch.loss.mask[i])),
-            advantage=float(masked_mean(batch.loss.advantage[i], batch.loss.mask[i])),
+            logp=terms.logp[i, : len(sample.response_ids)],
+            entropy=float(masked_mean(terms.entropy[i], loss.mask[i])),
+            advantage=float(masked_mean(loss.advantage[i], loss.mask[i])),
         )
         for i, sample in enumerate(batch.samples)
+        if i not in leave_out
     }

@@ -27,7 +27,7 @@ def test_every_correction_composes_with_the_loss(loss_name: str) -> None:
             def forward(rows: Tensor, leaf: Tensor = leaf) -> PolicyTerms:
                 return PolicyTerms(logp=leaf[rows], entropy=leaf[rows] ** 2)
 
-            value = objective.backward(forward, batch, splits)
+            value = objective.backward(forward, batch, splits).value
             assert leaf.grad is not None and torch.isfinite(leaf.grad).all(), name
             gradients.append(torch.cat([leaf.grad.flatten(), torch.tensor([value]).double()]))
         torch.testing.assert_close(

@@ -13,10 +13,10 @@ import torch
 
 from rlkit.batch import PolicyTerms
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build, entry, names
 from rlkit.testing import advantages
 from rlkit.testing.losses import examples
-from rlkit.training.objective import loss_value
 
 
 class Reads:

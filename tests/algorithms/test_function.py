@@ -10,8 +10,8 @@ import torch
 from algorithms.function import loss_class
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.testing.losses import examples
-from rlkit.training.objective import loss_value
 from tests.cli import SMALL, metrics, run, without_times
 
 FILE = """

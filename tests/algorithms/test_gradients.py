@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from rlkit.batch import LossBatch
+from rlkit.objective import Objective, loss_value
 from rlkit.ops import aggregate_weights
 from rlkit.registry import build, entry, names
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import Objective, loss_value
 from tests.algorithms.closed import CLOSED, DENOMINATOR
 
 

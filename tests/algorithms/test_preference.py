@@ -13,9 +13,9 @@ from torch import Tensor
 from algorithms.preference import best_and_worst
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import loss_value
 
 NAMES = ("online_dpo", "vdpo", "vipo")
 

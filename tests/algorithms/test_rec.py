@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import LossBatch
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.base import close
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import loss_value
 
 RATIOS = [0.3, 0.6, 0.9, 1.1, 1.5, 3.5]
 GEOMETRIC = math.prod(RATIOS) ** (1 / 6)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch
 from rlkit.errors import UserError
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from rlkit.training.objective import loss_value
 
 LOG_RATIO = torch.tensor([[0.5, -1.5, 0.0], [0.5, 0.5, 1.0]], dtype=torch.float64)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlkit.interfaces import AnchorPolicy, State
+from rlkit.interfaces import AnchorPolicy, State, Tokens
 from rlkit.testing.anchors import held
 from rlkit.testing.base import stored
 
@@ -26,6 +27,10 @@ class CountedPolicy:
     def restore(self, state: State) -> CountedPolicy:
         """A frozen policy with the weights of a state, in the policy's own type."""
         return CountedPolicy(float(state["number"]), self.number.dtype)
+
+    def logp(self, tokens: Tokens) -> Tensor:
+        """The number at each response token."""
+        return self.number.expand(tokens.response_ids.shape)
 
     def state_dict(self) -> State:
         """The number."""

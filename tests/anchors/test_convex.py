@@ -13,7 +13,7 @@ from anchors.ema import Ema, EmaConfig
 from anchors.kl_convex import KLConvex, KLConvexConfig
 from anchors.previous import Previous
 from rlkit.errors import UserError
-from rlkit.interfaces import AnchorPolicy
+from rlkit.interfaces import AnchorPolicy, RunContext
 from rlkit.ops import kl_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples
@@ -106,7 +106,7 @@ def test_copies_are_made_only_for_references_with_a_weight() -> None:
     two.steps(4)
     assert two.policy.copies == 5
     unread = convex(beta=0.0)
-    unread.read_by_loss = frozenset({"base"})
+    unread.open(RunContext(read_by_loss=frozenset({"base"})))
     run = Run(unread)
     run.steps(4)
     assert run.policy.copies == 1

@@ -13,7 +13,7 @@ from rlkit.models.policy import Policy
 from rlkit.registry import build
 from rlkit.testing.losses import examples
 from tests.anchors.running import Run, resumed
-from tests.training.test_update import move, parts, prepared, rollout
+from tests.steps import move, parts, prepared, rollout
 
 
 def ppo_ewma(**fields: Any) -> PpoEwma:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anchors.previous import Previous, PreviousConfig
+from rlkit.interfaces import RunContext
 from tests.anchors.running import Run, resumed
 
 
@@ -38,21 +39,21 @@ def test_without_a_penalty_a_copy_is_made_only_where_a_loss_may_read_it(
     read: frozenset[str] | None, copies: int
 ) -> None:
     anchor = previous(beta=0.0)
-    anchor.read_by_loss = read
+    anchor.open(RunContext(read_by_loss=read))
     run = Run(anchor)
     assert run.steps(3) == [{}, {}, {}] and run.policy.copies == copies
 
 
 def test_a_penalty_keeps_the_copy_whatever_the_loss_reads() -> None:
     anchor = previous()
-    anchor.read_by_loss = frozenset()
+    anchor.open(RunContext(read_by_loss=frozenset()))
     assert Run(anchor).one(3, "previous") == [None, 0, 1]
 
 
 def test_a_copy_that_nothing_reads_is_dropped() -> None:
     """No old policy is left behind to be met when beta rises again."""
     anchor = previous()
-    anchor.read_by_loss = frozenset()
+    anchor.open(RunContext(read_by_loss=frozenset()))
     run = Run(anchor)
     run.steps(2)
     anchor.config = PreviousConfig(beta=0.0)

@@ -11,6 +11,7 @@ import pytest
 from buffers.expert import DemonstrationConfig, Expert, Luffy, LuffyConfig
 from rlkit.batch import Request
 from rlkit.errors import UserError
+from rlkit.interfaces import RunContext
 from rlkit.testing.buffers import LONGEST, FakePrompts
 from tests.buffers.test_replay import FewPrompts, check_real_run
 from tests.cli import SMALL, metrics, run
@@ -66,7 +67,7 @@ def test_the_order_depends_on_the_seed_and_goes_on_after_a_resume(tmp_path: Path
 
     def made(seed: int) -> Expert:
         buffer = Expert(DemonstrationConfig(path=path))
-        buffer.seed = seed
+        buffer.open(RunContext(seed=seed))
         return buffer
 
     buffer, other, again = made(1), made(2), made(1)

@@ -16,6 +16,7 @@ from buffers.fifo import Fifo, FifoConfig, age_shares
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group
 from rlkit.errors import UserError
+from rlkit.interfaces import RunContext
 from rlkit.registry import build
 from rlkit.testing.base import stored
 from rlkit.testing.buffers import FakePrompts, FakeRollouts, ids
@@ -42,7 +43,7 @@ class Loop:
 
 def fifo(seed: int = 0, **fields: Any) -> Fifo:
     buffer = Fifo(FifoConfig(**fields))
-    buffer.seed = seed
+    buffer.open(RunContext(seed=seed))
     return buffer
 
 
@@ -102,13 +103,6 @@ def test_replaying_nothing_is_on_policy(batch: int, seed: int) -> None:
     a, b = Loop(nothing, batch), Loop(policy, batch)
     for step in range(1, 5):
         assert ids(a.step(step)[1]) == ids(b.step(step)[1])
-
-
-def test_on_policy_stores_nothing() -> None:
-    loop = Loop(OnPolicy(), 4)
-    fresh, trained = loop.step(1)
-    assert trained == fresh and len(fresh) == 4
-    assert len(loop.buffer) == 0 and loop.buffer.state_dict() == {}
 
 
 def ages_drawn(buffer: Fifo, steps: int, batch: int = 4) -> Counter[int]:

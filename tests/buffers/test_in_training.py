@@ -18,7 +18,7 @@ from rlkit.batch import Group, Sample
 from rlkit.composition.compose import compose
 from rlkit.composition.config_files import configs_folder
 from rlkit.composition.hydra_groups import store_groups
-from rlkit.composition.session import open_session
+from rlkit.composition.session import RunScope, open_session
 from rlkit.models.embedded import embedded_model_dir
 from rlkit.registry import build, from_import_path, names
 from rlkit.training.trainer import Trainer
@@ -77,8 +77,9 @@ def trainer_of(name: str, folder: Path) -> Trainer:
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         composed = hydra_compose("config", overrides=[*overrides, f"reward=[{reward}]"])
     raw: Any = OmegaConf.to_container(composed, resolve=True)
-    session = open_session(compose(raw), None)
-    session.folder.open(raw, overrides, {}, 0)
+    made = compose(raw)
+    session = open_session(made, RunScope.of(made))
+    session.run_folder.open(raw, overrides, {}, 0)
     return Trainer(session)
 
 
@@ -93,7 +94,7 @@ def check_equal(found: Sample, made: Sample) -> None:
 @pytest.mark.parametrize("name", names("buffer"))
 def test_what_goes_in_comes_out(name: str, tmp_path: Path, own_registry: None) -> None:
     trainer = trainer_of(name, tmp_path)
-    buffer = trainer.s.buffer
+    buffer = trainer.session.buffer
     made: dict[tuple[int, int], Sample] = {}  # by id and step: a demonstration comes again
     groups: list[list[int]] = []
     trained: list[list[Group]] = []
@@ -110,9 +111,9 @@ def test_what_goes_in_comes_out(name: str, tmp_path: Path, own_registry: None) -
     try:
         trainer.run()
     finally:
-        for tracker in trainer.s.trackers.values():
+        for tracker in trainer.session.trackers.values():
             tracker.close(failed=False)
-        trainer.s.engine.close()
+        trainer.session.engine.close()
     check_samples(name, made, groups, trained)
     check_figures(trained, metrics(tmp_path / "out"))
 

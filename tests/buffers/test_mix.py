@@ -12,7 +12,7 @@ from buffers.mix import Mix, MixConfig
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group, Sample, Score
 from rlkit.errors import UserError
-from rlkit.interfaces import ReplayBuffer
+from rlkit.interfaces import RunContext
 from rlkit.registry import build
 from rlkit.testing.buffers import ids
 from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
@@ -23,7 +23,7 @@ FIFO = {"name": "fifo", "window": 3, "replay_fraction": 0.5}
 
 def mix(share: float, first: Any = FIFO, second: Any = None, seed: int = 0) -> Mix:
     buffer = Mix(MixConfig(first=first, second=second or {"name": "expert"}, share=share))
-    buffer.seed = seed
+    buffer.open(RunContext(seed=seed))
     return buffer
 
 
@@ -52,7 +52,7 @@ def test_a_share_of_nothing_or_all_is_one_buffer_alone() -> None:
         mixed = Cycle(mix(share, FIFO, FIFO), 6)
         mixed.step(1)
         alone.clear()
-        alone.seed = mixed.buffer.parts[place].seed
+        alone.open(RunContext(seed=mixed.buffer.parts[place].context.seed))
         single = Cycle(alone, 6)
         single.step(1)
         for step in range(2, 8):
@@ -62,8 +62,8 @@ def test_a_share_of_nothing_or_all_is_one_buffer_alone() -> None:
 def test_the_two_draw_differently() -> None:
     buffer = mix(0.5, FIFO, FIFO)
     Cycle(buffer, 8).step(1)
-    first, second = (part.seed for part in buffer.parts.values())
-    assert len({first, second, buffer.seed}) == 3
+    first, second = (part.context.seed for part in buffer.parts.values())
+    assert len({first, second, buffer.context.seed}) == 3
 
 
 class Wanting(OnPolicy):
@@ -153,12 +153,9 @@ def test_demonstrations_in_it_are_refused_with_a_loss_that_cannot_use_them(tmp_p
 
 
 def test_both_get_what_the_run_sets() -> None:
-    """All of it: a new attribute of the buffer must be handed down too, or stay its own."""
     buffer = mix(0.5, FIFO, FIFO)
-    buffer.folder, buffer.kept_states, buffer.writes = Path("buffer"), 7, False
+    buffer.open(RunContext(folder=Path("buffer"), kept_states=7, writes=False))
     Cycle(buffer, 4).step(1)
     for name, part in buffer.parts.items():
-        assert part.folder == Path("buffer", name)
-        assert (part.kept_states, part.writes) == (7, False)
-    ours = {name for name in vars(ReplayBuffer) if name in ReplayBuffer.__annotations__}
-    assert ours == {"seed", "folder", "kept_states", "writes", "gives_expert"}
+        assert part.context.folder == Path("buffer", name)
+        assert (part.context.kept_states, part.context.writes) == (7, False)

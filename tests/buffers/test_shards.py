@@ -17,6 +17,7 @@ from buffers.shards import DiskStorage, packed
 from buffers.storage import Stored
 from rlkit.batch import Group
 from rlkit.errors import UserError
+from rlkit.interfaces import RunContext
 from rlkit.registry import build
 from rlkit.testing import check_buffer
 from rlkit.testing.base import stored
@@ -45,7 +46,7 @@ KEPT_STATES = 4
 
 def on_disk(name: str, folder: Path | None, **fields: Any) -> Any:
     buffer = build("buffer", name, storage="disk", **FIELDS[name], **fields)
-    buffer.folder = folder
+    buffer.open(RunContext(folder=folder))
     return buffer
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from buffers.value_decay import ValueDecay, ValueDecayConfig, queue_priority
 from rlkit.batch import Group
+from rlkit.interfaces import RunContext
 from tests.buffers.test_replay import Cycle, one
 
 
@@ -77,7 +78,7 @@ def test_noise_is_drawn_at_each_insertion_with_its_spread() -> None:
 def test_without_noise_no_draw_depends_on_the_seed() -> None:
     def trained(seed: int) -> list[list[int]]:
         buffer = queue()
-        buffer.seed = seed
+        buffer.open(RunContext(seed=seed))
         cycle = Cycle(buffer, 5)
         return [steps(cycle.step(step)[1]) for step in range(1, 9)]
 

@@ -16,7 +16,7 @@ from rlkit.composition.catalog_file import KEPT, catalog, catalog_path, digest, 
 from rlkit.config.run import RunConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.plugins import KINDS, LISTS, PART_PACKAGES
+from rlkit.plugins import KINDS, LIST_KINDS, PART_PACKAGES
 from rlkit.registry import entry, names, register
 
 
@@ -64,7 +64,7 @@ def test_what_is_read_from_disk_is_what_is_registered(
             assert part.import_path == found.import_path and part.source == str(found.source)
             assert part.node == {"name": name, **found.config().model_dump(mode="json")}
             assert [each.name for each in part.settings] == list(found.config.model_fields)
-            assert part.section == (f"{kind}.{name}" if kind in LISTS else kind)
+            assert part.section == (f"{kind}.{name}" if kind in LIST_KINDS else kind)
             assert part.documentation.splitlines()[0] in (found.cls.__doc__ or "")
             assert part.file_documentation
 

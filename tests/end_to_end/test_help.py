@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from rlkit.config.run import RunConfig
-from rlkit.plugins import KINDS, LISTS
+from rlkit.plugins import KINDS, LIST_KINDS
 from rlkit.registry import names
 from tests.cli import ROOT, run
 
@@ -51,14 +51,14 @@ def test_every_group_lists_what_can_be_chosen(page: str) -> None:
         files = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
         assert listed == sorted(files | set(names(group) if group in KINDS else ())), group
         assert (head[1] == "+") == (group == "experiment")
-        assert (head[3] == "NAME") == (group not in LISTS)
+        assert (head[3] == "NAME") == (group not in LIST_KINDS)
 
 
 def test_the_defaults_are_those_of_a_run(page: str, tmp_path: Path) -> None:
     composed = run("--cfg", "hydra", "-p", "hydra.runtime.choices", cwd=tmp_path).out
     chosen = dict(re.findall(r"^(\w+): (\w+)$", composed, re.MULTILINE))
     for group, (head, _) in groups(page).items():
-        assert head[5] == ("none" if group in (*LISTS, "experiment") else chosen[group]), group
+        assert head[5] == ("none" if group in (*LIST_KINDS, "experiment") else chosen[group]), group
 
 
 @pytest.mark.parametrize("word", ["accelerate", "sweep", "tuned", "hydra/", "run_label"])

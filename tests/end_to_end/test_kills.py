@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.cli import SMALL, Result, metrics, run, without_times
 
-KILLER = Path(__file__).parent / "killer.py"
+KILLER = Path(__file__).parents[1] / "killer.py"
 STEPS = 6
 SIZES = tuple(
     argument for argument in SMALL if not argument.startswith(("train.steps", "eval.every"))

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 import rlkit
 from rlkit.batch import Prompt, Request
-from rlkit.distributed.processes import ALONE, Processes
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.interfaces import State
-from rlkit.rollout.base import Generation, RolloutConfig, RolloutEngine
+from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.shared import SharedEngine
 from rlkit.runs.checkpoint import list_checkpoints, load_tree
@@ -80,13 +80,13 @@ class Imagined(Processes):
     """One of several processes that nobody started."""
 
     def __init__(self, rank: int, count: int) -> None:
-        self.rank, self.count = rank, count
+        self.rank, self.world_size = rank, count
 
 
 def test_things_are_divided_without_overlap_and_evenly() -> None:
     for count in (1, 2, 3, 8):
         for things in (0, 1, 7, 16):
-            parts = [range(things)[Imagined(rank, count).own(things)] for rank in range(count)]
+            parts = [range(things)[Imagined(rank, count).share(things)] for rank in range(count)]
             assert [i for part in parts for i in part] == list(range(things))
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -114,7 +114,7 @@ def test_the_longest_rows_go_to_different_processes() -> None:
 
 
 def answers_of(engine: RolloutEngine[Any], requests: Sequence[Request], **how: Any) -> list[Any]:
-    found = engine.generate(requests, ("rollout", 3, 0), **how)
+    found = engine.generate(GenerationCall(requests, ("rollout", 3, 0), **how))
     return [[(g.response_ids.tolist(), g.logp.tolist()) for g in group] for group in found]
 
 
@@ -135,7 +135,7 @@ def test_a_part_of_the_requests_gets_the_draws_it_has_among_all() -> None:
 class Outside(RolloutEngine[RolloutConfig]):
     """Stands for servers."""
 
-    placement = "first"
+    hosted_by = "main process"
     Config = RolloutConfig
 
     def start(self, policy: Any, seed: int) -> None:
@@ -144,9 +144,9 @@ class Outside(RolloutEngine[RolloutConfig]):
     def sync(self, step: int) -> None:
         self.calls.append("sync")
 
-    def generate(self, requests: Sequence[Request], *_: Any, **how: Any) -> list[list[Generation]]:
-        self.calls.append(f"generate {len(requests[how['part']])}")
-        return [[one()] * request.n for request in requests[how["part"]]]
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        self.calls.append(f"generate {len(call.own)}")
+        return [[one()] * request.n for request in call.own]
 
 
 def one() -> Generation:
@@ -165,13 +165,13 @@ def test_the_first_process_alone_asks_what_is_outside() -> None:
     engine = SharedEngine(inner, Imagined(0, 1))
     engine.start(make_policy(), 0)
     engine.sync(1)
-    found = engine.generate([Request(prompt=prompt, n=2)] * 3, ("rollout", 1, 0))
+    found = engine.generate(GenerationCall([Request(prompt=prompt, n=2)] * 3, ("rollout", 1, 0)))
     assert [len(group) for group in found] == [2, 2, 2]
     assert inner.calls == ["start", "sync", "generate 3"]
     assert not engine.uses_policy, "no process needs all weights for what others generate"
     assert SharedEngine(HFRollout(), Imagined(0, 2)).uses_policy
     later = SharedEngine(Outside(), Imagined(1, 2))
-    assert later.own([Request(prompt=prompt, n=2)] * 3) == slice(0, 0)
+    assert later.share([Request(prompt=prompt, n=2)] * 3) == slice(0, 0)
 
 
 # ---- gradients, metrics and scores
@@ -183,7 +183,7 @@ def computed() -> tuple[State, State, State]:
     folder = Path(mkdtemp())
     done = launch("tests.group_cases", str(folder), cwd=ROOT)
     assert done.status == 0, done.err
-    return cases(ALONE), load_tree(folder / "rank-0"), load_tree(folder / "rank-1")
+    return cases(SINGLE), load_tree(folder / "rank-0"), load_tree(folder / "rank-1")
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:

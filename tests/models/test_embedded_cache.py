@@ -24,6 +24,11 @@ from rlkit.models.embedded import (
 SHORT = Recipe(steps=3, batch=4)
 
 
+@pytest.fixture(autouse=True)
+def unshifted(monkeypatch):
+    monkeypatch.delenv("RLKIT_BASE_SHIFT", raising=False)
+
+
 def test_the_folder_loads_as_any_model_does(tmp_path):
     folder = _make_once(tmp_path, SHORT, 0, progress=False)
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -106,7 +111,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_work(tmp_path, monkey
     monkeypatch.setenv("RLKIT_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(embedded, "warm_up", None)
     with pytest.raises(UserError, match="set RLKIT_CACHE to a folder that can be written"):
-        embedded_model_dir()
+        embedded_model_dir(seed=1)
 
 
 def test_the_public_function_uses_the_cache_and_the_recipe(tmp_path, monkeypatch, capsys):

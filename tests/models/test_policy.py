@@ -9,11 +9,11 @@ import torch
 
 from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.load import load_policy, resolve_device
 from rlkit.models.lora import plain_model
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
 from rlkit.training.micro_batches import split_rows
 from tests.tiny import make_policy
 

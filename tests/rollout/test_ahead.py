@@ -18,17 +18,17 @@ from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.rollout.ahead import Ahead, capacity, version_of
-from rlkit.rollout.base import Generation, RolloutConfig
+from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
-from rlkit.rollout.source import Answered
+from rlkit.rollout.source import Completed
 from rlkit.rollout.worker import newest_first
 from rlkit.tasks.prompts import Prompts, PromptStream
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
+from tests.steps import drawing, move
 from tests.tiny import make_policy
-from tests.training.test_update import move
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(40)]
 Queue = tuple[Ahead, PromptStream]
@@ -61,7 +61,7 @@ def test_without_staleness_only_the_step_itself_is_admitted() -> None:
 # ---- commands and answers
 
 
-def weights_of(step: int) -> dict[str, object]:
+def named_weights(step: int) -> dict[str, object]:
     return {"do": "weights", "step": step}
 
 
@@ -70,8 +70,8 @@ def job(number: int) -> dict[str, object]:
 
 
 def test_the_newest_weights_come_first_and_jobs_keep_their_order() -> None:
-    given = [job(1), weights_of(2), job(2), weights_of(3), job(3)]
-    assert newest_first(given) == [weights_of(3), job(1), job(2), job(3)]
+    given = [job(1), named_weights(2), job(2), named_weights(3), job(3)]
+    assert newest_first(given) == [named_weights(3), job(1), job(2), job(3)]
     assert newest_first([job(1), job(2)]) == [job(1), job(2)]
 
 
@@ -113,7 +113,7 @@ def ids(groups: Sequence[Sequence[Generation]]) -> list[list[list[int]]]:
     return [[g.response_ids.tolist() for g in group] for group in groups]
 
 
-def versions(groups: Sequence[Answered]) -> list[int]:
+def versions(groups: Sequence[Completed]) -> list[int]:
     return [version_of(group, -1) for group in groups]
 
 
@@ -129,14 +129,11 @@ def stream(policy: Policy) -> PromptStream:
     return PromptStream(Prompts("train", ROWS, policy.tokenizer), 0, 3, 6)
 
 
-def take(queue: Ahead, prompts: PromptStream, step: int, wanted: int = 2) -> list[Answered]:
+def take(queue: Ahead, prompts: PromptStream, step: int, wanted: int = 2) -> list[Completed]:
     """What step `step` trains on; it plans groups two by two, and moves the weights at its end."""
-
-    def plan() -> list[Request]:
-        return [Request(prompt=p, n=3) for p in prompts.take(2)]
-
-    queue.begin(plan, wanted, step)
-    taken = queue.answers(plan, None, step, 0)
+    plan = drawing(prompts, step, wanted, n=3)
+    queue.begin(plan)
+    taken = queue.completed(plan, None, 0)
     move(queue.engine.policy)
     queue.engine.sync(step + 1)
     return taken
@@ -150,14 +147,17 @@ def test_another_process_answers_as_the_engine_here_does() -> None:
     here.start(policy, seed=3)
     asked = [Request(prompt=p, n=2) for p in stream(policy).take(3)]
     try:
-        before, early = here.generate(asked, ("t", 1, 0)), there.submit(asked, ("t", 1, 0))
+        before, early = (
+            here.generate(GenerationCall(asked, ("t", 1, 0))),
+            there.submit(GenerationCall(asked, ("t", 1, 0))),
+        )
         move(policy)
         for engine in (here, there):
             engine.sync(2)
-        after = here.generate(asked, ("t", 1, 0))
-        assert ids(there.generate(asked, ("t", 1, 0))) == ids(after) != ids(before)
-        greedy = there.generate(asked, ("t", 1, 0), greedy=True)
-        assert ids(greedy) == ids(here.generate(asked, ("t", 1, 0), greedy=True))
+        after = here.generate(GenerationCall(asked, ("t", 1, 0)))
+        assert ids(there.generate(GenerationCall(asked, ("t", 1, 0)))) == ids(after) != ids(before)
+        greedy = there.generate(GenerationCall(asked, ("t", 1, 0), greedy=True))
+        assert ids(greedy) == ids(here.generate(GenerationCall(asked, ("t", 1, 0), greedy=True)))
         late = there.wait(early)
         assert ids(late) == ids(before)
         for a, b in zip(chain(*late), chain(*before), strict=True):
@@ -175,7 +175,7 @@ def test_without_fixed_hand_over_points_new_weights_overtake_what_waits() -> Non
     engine = remote(policy, mode="async", max_staleness=2)
     try:
         asked = [Request(prompt=p, n=60) for p in stream(policy).take(3)]
-        numbers = [engine.submit(asked, ("t", i, 0)) for i in range(12)]
+        numbers = [engine.submit(GenerationCall(asked, ("t", i, 0))) for i in range(12)]
         engine.sync(2)
         found = [
             {int(v) for g in chain(*engine.wait(n)) for v in g.policy_version} for n in numbers
@@ -221,10 +221,9 @@ def test_what_is_missing_after_the_rewards_is_taken_from_the_queue(two_ahead: Qu
     queue, prompts = two_ahead
     take(queue, prompts, 1)
 
-    def none() -> list[Request]:
-        raise AssertionError("the queue has enough")
-
-    assert len(queue.answers(none, 1, 1, 1)) == 1
+    position = prompts.position
+    assert len(queue.completed(drawing(prompts, 1), 1, 1)) == 1
+    assert prompts.position == position, "the queue had enough, so nothing is planned"
     assert queue.metrics()["off_policy/ahead"] == 3
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from rlkit.batch import Request
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
+from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout, pick, truncate
 from tests.tiny import make_policy, make_prompts
 
@@ -28,7 +29,7 @@ def requests(policy: Policy, n: int = 4) -> list[Request]:
 def test_log_probs_taken_while_sampling_are_those_of_a_full_forward(temperature: float) -> None:
     policy = make_policy(temperature=temperature)
     asked = requests(policy)
-    answers = engine(policy, temperature=temperature).generate(asked, ("t", 1, 0))
+    answers = engine(policy, temperature=temperature).generate(GenerationCall(asked, ("t", 1, 0)))
     flat = [(r.prompt.ids, g) for r, group in zip(asked, answers, strict=True) for g in group]
     logp = policy.logp(Tokens.of([p for p, _ in flat], [g.response_ids for _, g in flat]))
     for row, (_, g) in zip(logp, flat, strict=True):
@@ -37,8 +38,10 @@ def test_log_probs_taken_while_sampling_are_those_of_a_full_forward(temperature:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 12])
 def test_samples_do_not_depend_on_batching(policy: Policy, batch_size: int) -> None:
-    whole = engine(policy).generate(requests(policy), ("t", 1, 0))
-    parts = engine(policy, generation_batch_size=batch_size).generate(requests(policy), ("t", 1, 0))
+    whole = engine(policy).generate(GenerationCall(requests(policy), ("t", 1, 0)))
+    parts = engine(policy, generation_batch_size=batch_size).generate(
+        GenerationCall(requests(policy), ("t", 1, 0))
+    )
     assert [[g.response_ids.tolist() for g in r] for r in parts] == [
         [g.response_ids.tolist() for g in r] for r in whole
     ]
@@ -46,7 +49,7 @@ def test_samples_do_not_depend_on_batching(policy: Policy, batch_size: int) -> N
 
 def test_a_stream_repeats_and_another_differs(policy: Policy) -> None:
     def draw(step: int) -> list[list[int]]:
-        answers = engine(policy).generate(requests(policy), ("t", step, 0))
+        answers = engine(policy).generate(GenerationCall(requests(policy), ("t", step, 0)))
         return [g.response_ids.tolist() for r in answers for g in r]
 
     assert draw(1) == draw(1)
@@ -54,7 +57,9 @@ def test_a_stream_repeats_and_another_differs(policy: Policy) -> None:
 
 
 def test_responses_stop_at_the_end_token_and_say_so(policy: Policy) -> None:
-    answers = engine(policy, max_completion_length=30).generate(requests(policy, 16), ("t", 1, 0))
+    answers = engine(policy, max_completion_length=30).generate(
+        GenerationCall(requests(policy, 16), ("t", 1, 0))
+    )
     flat = [g for r in answers for g in r]
     assert {g.finish_reason for g in flat} == {"stop", "length"}
     for g in flat:
@@ -66,7 +71,9 @@ def test_responses_stop_at_the_end_token_and_say_so(policy: Policy) -> None:
 
 
 def test_a_stop_text_ends_the_response_that_contains_it(policy: Policy) -> None:
-    answers = engine(policy, stop=("#", "3,")).generate(requests(policy, 16), ("t", 1, 0))
+    answers = engine(policy, stop=("#", "3,")).generate(
+        GenerationCall(requests(policy, 16), ("t", 1, 0))
+    )
     ended = 0
     for g in (g for r in answers for g in r):
         text = policy.tokenizer.decode(g.response_ids, skip_special_tokens=True)
@@ -77,7 +84,7 @@ def test_a_stop_text_ends_the_response_that_contains_it(policy: Policy) -> None:
 
 
 def test_greedy_takes_the_most_probable_token(policy: Policy) -> None:
-    answers = engine(policy).generate(requests(policy, 1), ("t", 1, 0), greedy=True)
+    answers = engine(policy).generate(GenerationCall(requests(policy, 1), ("t", 1, 0), greedy=True))
     for request, (g,) in zip(requests(policy, 1), answers, strict=True):
         out = policy.model.generate(  # type: ignore[operator]
             request.prompt.ids[None], do_sample=False, max_new_tokens=12, pad_token_id=0
@@ -92,7 +99,7 @@ def test_frequencies_follow_the_probabilities(policy: Policy) -> None:
     """Inverse-CDF sampling: 4000 first tokens against the exact distribution."""
     prompt = make_prompts(policy, ["1+2="])[0]
     answers = engine(policy, max_completion_length=1, generation_batch_size=5000).generate(
-        [Request(prompt=prompt, n=4000)], ("t", 1, 0)
+        GenerationCall([Request(prompt=prompt, n=4000)], ("t", 1, 0))
     )
     counts = torch.bincount(torch.cat([g.response_ids for g in answers[0]]), minlength=16) / 4000
     exact = policy.model(prompt.ids[None]).logits[0, -1].softmax(-1)
@@ -121,7 +128,7 @@ def test_truncate_by_hand() -> None:
 def test_under_truncation_the_kept_mass_is_stored_and_corrects_the_log_prob(policy: Policy) -> None:
     """behaviour log-prob of the truncated sampler = stored log-prob - log of the kept mass."""
     asked = requests(policy)
-    answers = engine(policy, top_k=3).generate(asked, ("t", 1, 0))
+    answers = engine(policy, top_k=3).generate(GenerationCall(asked, ("t", 1, 0)))
     assert all(KEPT in g.extras for r in answers for g in r)
     g, prompt = answers[0][0], asked[0].prompt
     first = policy.model(prompt.ids[None]).logits[0, -1].log_softmax(-1)
@@ -132,4 +139,6 @@ def test_under_truncation_the_kept_mass_is_stored_and_corrects_the_log_prob(poli
     assert isinstance(kept, torch.Tensor)
     torch.testing.assert_close(kept[0], top.values.logsumexp(0), atol=1e-5, rtol=0)
     torch.testing.assert_close(g.logp[0], first[token], atol=1e-5, rtol=0)
-    assert all(not g.extras for r in engine(policy).generate(asked, ("t", 1, 0)) for g in r)
+    assert all(
+        not g.extras for r in engine(policy).generate(GenerationCall(asked, ("t", 1, 0))) for g in r
+    )

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from rlkit.batch import Group, Request, Sample
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
-from rlkit.rollout.base import Generation
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.lag import Lag
 from rlkit.training.metrics import staleness
 from rlkit.training.prepare import TrainBatch, prepare
-from rlkit.training.references import Forwards
+from tests.certain import FORM_AND_HALF
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
+from tests.steps import move, parts, scorer
 from tests.tiny import make_policy, make_prompts
-from tests.training.test_update import move, parts
 
 TEXTS = ["1+2=", "12+345="]
 
@@ -34,7 +34,7 @@ def lagging(policy: Policy, every: int) -> Lag:
 
 def responses(lag: Lag) -> list[Generation]:
     asked = [Request(prompt=p, n=4) for p in make_prompts(lag.policy, TEXTS)]
-    return [g for group in lag.engine.generate(asked, ("t", 1, 0)) for g in group]
+    return [g for group in lag.engine.generate(GenerationCall(asked, ("t", 1, 0))) for g in group]
 
 
 def texts(answers: list[Generation]) -> list[list[int]]:
@@ -133,7 +133,7 @@ def sample(number: int, versions: list[int], source: str = "policy") -> Sample:
 def prepared(policy: Policy, samples: list[Sample], step: int) -> TrainBatch:
     (prompt,) = make_prompts(policy, ["1+2="])
     groups = [Group(prompt=prompt, samples=samples)]
-    return prepare(groups, step, parts("ppo"), policy, None, Forwards(budget=64, exact=True))
+    return prepare(groups, step, parts("ppo"), scorer(policy))
 
 
 def test_staleness_by_hand() -> None:
@@ -141,7 +141,7 @@ def test_staleness_by_hand() -> None:
     its oldest token."""
     policy = make_policy()
     batch = prepared(policy, [sample(1, [9, 9, 5]), sample(2, [7, 7])], 9)
-    assert staleness(batch, 9) == {
+    assert staleness(batch.samples, 9) == {
         "off_policy/staleness_mean": pytest.approx(1.6),
         "off_policy/staleness_max": 4.0,
     }
@@ -151,11 +151,9 @@ def test_staleness_by_hand() -> None:
 def test_demonstrations_have_no_staleness() -> None:
     batch = prepared(make_policy(), [sample(1, [8])], 9)
     shown = [sample(2, [3], "expert")]
-    assert staleness(batch, 9)["off_policy/staleness_max"] == 1.0
-    object.__setattr__(batch, "samples", [*batch.samples, *shown])
-    assert staleness(batch, 9)["off_policy/staleness_max"] == 1.0
-    object.__setattr__(batch, "samples", shown)
-    assert staleness(batch, 9) == {}
+    assert staleness(batch.samples, 9)["off_policy/staleness_max"] == 1.0
+    assert staleness([*batch.samples, *shown], 9)["off_policy/staleness_max"] == 1.0
+    assert staleness(shown, 9) == {}
 
 
 def test_prox_is_the_policy_now_for_the_text_of_this_step_by_old_weights() -> None:
@@ -190,13 +188,14 @@ def test_a_run_killed_in_the_middle_of_a_lag_ends_like_an_uninterrupted_one(tmp_
 
 
 def test_a_lagging_run_evaluates_the_policy_it_has_trained(tmp_path: Path) -> None:
-    """Step 1 is the same with and without a lag, so the evaluation after it must be too."""
-    more = ("train.steps=1", "train.learning_rate=0.001", "eval.problems=64")
+    """Step 1 is the same with and without a lag, so the evaluation after it must be too. It is so
+    large that the policy forgets the form."""
+    more = ("train.steps=1", "train.learning_rate=1", "eval.problems=64", FORM_AND_HALF)
     one = lagged_run(tmp_path / "one", *more, "rollout.sync_every=1", "train.warmup_steps=0")
     two = lagged_run(tmp_path / "two", *more, "rollout.sync_every=2", "train.warmup_steps=0")
     (before, _, after), other = without_times(metrics(one)), without_times(metrics(two))
     assert after == other[-1]
-    assert abs(after["eval/greedy"] - before["eval/greedy"]) > 0.05, "the step is visible"
+    assert before["eval/greedy"] > 0.9 and after["eval/greedy"] < 0.1, "the step is visible"
 
 
 @pytest.mark.parametrize("name", ["oapl_lag", "grpo_lag"])

@@ -19,11 +19,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausa
 from rlkit.batch import LossBatch, PolicyTerms, Request
 from rlkit.config.run import EvalConfig, LoraConfig
 from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
 from rlkit.models.lora import add_adapter
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
 from rlkit.registry import build
-from rlkit.rollout.base import Generation
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
 from rlkit.rollout.layer_skip import (
     SEED,
@@ -37,8 +37,8 @@ from rlkit.rollout.packing import pack, unpack
 from rlkit.training.evaluate import Evaluator
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
+from tests.steps import move
 from tests.tiny import CHARACTERS, make_policy, make_prompts, make_tokenizer
-from tests.training.test_update import move
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
 LAYERS = 6
@@ -119,7 +119,7 @@ def log_probs(policy: Policy, asked: list[Request], answers: list[list[Generatio
 
 def check_log_probs(policy: Policy, made: LayerSkipRollout, stream: tuple[str, int, int]) -> None:
     asked = requests(policy)
-    answers = made.generate(asked, stream)
+    answers = made.generate(GenerationCall(asked, stream))
     smaller = without_layers(policy, skipped_layers(LAYERS, made.config, seed_of(answers)))
     for row, g in zip(log_probs(smaller, asked, answers), flat(answers), strict=True):
         torch.testing.assert_close(row[: len(g.logp)], g.logp, atol=1e-5, rtol=0)
@@ -136,7 +136,7 @@ def test_behavior_log_probs_are_those_of_the_model_without_the_seeds_layers(
     firsts = set()
     for step in range(1, 9):
         check_log_probs(policy, made, ("rollout", step, 0))
-        seed = seed_of(made.generate(requests(policy), ("rollout", step, 0)))
+        seed = seed_of(made.generate(GenerationCall(requests(policy), ("rollout", step, 0))))
         firsts.add(0 in skipped_layers(LAYERS, made.config, seed))
     assert firsts == {True, False}, "the first layer was left out and was not"
 
@@ -150,13 +150,13 @@ def test_samples_are_not_those_of_the_whole_policy() -> None:
     policy = deep_policy()
     asked = requests(policy)
     made = engine(policy)
-    answers = made.generate(asked, STREAM)
+    answers = made.generate(GenerationCall(asked, STREAM))
     own = log_probs(policy, asked, answers)
     gap = max(
         float((row[: len(g.logp)] - g.logp).abs().max())
         for row, g in zip(own, flat(answers), strict=True)
     )
-    assert gap > 0.1 and not made.exact
+    assert gap > 0.1 and not made.matches_trainer
 
 
 def state_of(policy: Policy) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def test_the_policy_is_as_before_after_a_generation(
     made = engine(policy, sync_every=sync_every)
     before, model = state_of(policy), made.model
     if error is None:
-        made.generate(requests(policy), STREAM)
+        made.generate(GenerationCall(requests(policy), STREAM))
     else:
 
         def fail(self: object) -> None:
@@ -198,7 +198,7 @@ def test_the_policy_is_as_before_after_a_generation(
 
         monkeypatch.setattr("rlkit.rollout.hf._Batch.run", fail)
         with pytest.raises(error, match="in the middle"):
-            made.generate(requests(policy), STREAM)
+            made.generate(GenerationCall(requests(policy), STREAM))
     assert made.model is model
     check_same(before, state_of(policy))
 
@@ -220,7 +220,7 @@ def test_a_stream_repeats_its_layers_and_another_has_others() -> None:
     policy = deep_policy()
 
     def draw(step: int, call: int = 0) -> tuple[int, list[list[int]]]:
-        answers = engine(policy).generate(requests(policy), ("rollout", step, call))
+        answers = engine(policy).generate(GenerationCall(requests(policy), ("rollout", step, call)))
         return seed_of(answers), texts(answers)
 
     assert draw(1) == draw(1)
@@ -252,8 +252,8 @@ def test_an_evaluation_is_of_the_whole_policy(stream: tuple[str, int, int]) -> N
     policy = deep_policy()
     whole = HFRollout(HFConfig(max_completion_length=12))
     whole.start(policy, seed=3)
-    answers = engine(policy).generate(requests(policy), stream)
-    assert texts(answers) == texts(whole.generate(requests(policy), stream))
+    answers = engine(policy).generate(GenerationCall(requests(policy), stream))
+    assert texts(answers) == texts(whole.generate(GenerationCall(requests(policy), stream)))
     assert not any(g.extras for g in flat(answers))
 
 
@@ -261,9 +261,9 @@ def test_the_evaluators_streams_are_those_of_the_whole_policy(monkeypatch: Any) 
     policy, names = deep_policy(), []
 
     class Noting(LayerSkipRollout):
-        def generate(self, requests: Any, stream: Any, **options: Any) -> Any:
-            names.append(stream[0])
-            return super().generate(requests, stream, **options)
+        def generate(self, call: GenerationCall) -> Any:
+            names.append(call.stream[0])
+            return super().generate(call)
 
     made = Noting(LayerSkipConfig(max_completion_length=2, **ANY))
     made.start(policy, seed=3)
@@ -281,8 +281,10 @@ def test_a_greedy_response_is_the_whole_policys() -> None:
     whole = HFRollout(HFConfig(max_completion_length=12))
     whole.start(policy, seed=3)
     stream = ("greedy", 1, 0)
-    ours = engine(policy).generate(requests(policy, 1), stream, greedy=True)
-    assert texts(ours) == texts(whole.generate(requests(policy, 1), stream, greedy=True))
+    ours = engine(policy).generate(GenerationCall(requests(policy, 1), stream, greedy=True))
+    assert texts(ours) == texts(
+        whole.generate(GenerationCall(requests(policy, 1), stream, greedy=True))
+    )
 
 
 def test_without_skipping_it_is_the_hf_engine_bit_for_bit() -> None:
@@ -290,8 +292,8 @@ def test_without_skipping_it_is_the_hf_engine_bit_for_bit() -> None:
     whole = HFRollout(HFConfig(max_completion_length=12))
     whole.start(policy, seed=3)
     made = engine(policy, skip=0.0)
-    ours, theirs = (e.generate(requests(policy), STREAM) for e in (made, whole))
-    assert made.exact and texts(ours) == texts(theirs)
+    ours, theirs = (e.generate(GenerationCall(requests(policy), STREAM)) for e in (made, whole))
+    assert made.matches_trainer and texts(ours) == texts(theirs)
     for mine, other in zip(flat(ours), flat(theirs), strict=True):
         assert torch.equal(mine.logp, other.logp) and mine.extras == other.extras == {}
 
@@ -303,8 +305,8 @@ def test_a_policy_in_training_mode_generates_the_same(checkpointing: bool) -> No
     training.model.train()
     if checkpointing:
         training.model.gradient_checkpointing_enable()
-    expected = engine(resting).generate(requests(resting), STREAM)
-    found = engine(training).generate(requests(training), STREAM)
+    expected = engine(resting).generate(GenerationCall(requests(resting), STREAM))
+    found = engine(training).generate(GenerationCall(requests(training), STREAM))
     assert texts(found) == texts(expected)
     assert all(
         torch.equal(a.logp, b.logp) for a, b in zip(flat(found), flat(expected), strict=True)
@@ -325,42 +327,47 @@ def test_weights_that_lag_are_those_of_the_last_sync() -> None:
 def test_shared_weights_are_followed_as_they_learn() -> None:
     policy = deep_policy()
     made = engine(policy)
-    before = made.generate(requests(policy), STREAM)
+    before = made.generate(GenerationCall(requests(policy), STREAM))
     move(policy)
     check_log_probs(policy, made, STREAM)
-    assert texts(made.generate(requests(policy), STREAM)) != texts(before)
+    assert texts(made.generate(GenerationCall(requests(policy), STREAM))) != texts(before)
 
 
 def test_processes_that_share_the_requests_draw_the_same_layers() -> None:
     policy = deep_policy()
-    whole = engine(policy).generate(requests(policy), STREAM)
+    whole = engine(policy).generate(GenerationCall(requests(policy), STREAM))
     shares = [slice(0, 2), slice(2, 5)]
-    parts = [engine(policy).generate(requests(policy), STREAM, part=part) for part in shares]
+    parts = [
+        engine(policy).generate(GenerationCall(requests(policy), STREAM, part=part))
+        for part in shares
+    ]
     assert {seed_of(part) for part in parts} == {seed_of(whole)}
     assert texts(parts[0] + parts[1]) == texts(whole)
 
 
 def test_a_seed_stands_beside_other_extras_and_travels_between_processes() -> None:
     policy = deep_policy()
-    answers = engine(policy, top_k=3).generate(requests(policy), STREAM)
+    answers = engine(policy, top_k=3).generate(GenerationCall(requests(policy), STREAM))
     assert all(g.extras.keys() == {KEPT, SEED} for g in flat(answers))
     assert [g.extras[SEED] for g in unpack(pack(flat(answers)))] == [seed_of(answers)] * 20
 
 
 def test_adapters_are_part_of_the_reduced_policy() -> None:
     policy = deep_policy()
-    plain = texts(engine(policy).generate(requests(policy), STREAM))
+    plain = texts(engine(policy).generate(GenerationCall(requests(policy), STREAM)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = add_adapter(policy.model, LoraConfig(r=2, target_modules=("q_proj", "up_proj")))
     adapted = Policy(model.train(False), policy.tokenizer, 1.0)
     made = engine(adapted)
-    assert texts(made.generate(requests(policy), STREAM)) == plain, "they add nothing at first"
+    assert texts(made.generate(GenerationCall(requests(policy), STREAM))) == plain, (
+        "they add nothing at first"
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.3)
-    assert texts(made.generate(requests(policy), STREAM)) != plain
+    assert texts(made.generate(GenerationCall(requests(policy), STREAM))) != plain
 
 
 @pytest.mark.parametrize(
@@ -400,7 +407,7 @@ def test_a_model_with_another_name_for_its_layers_works() -> None:
     policy = Policy(model, make_tokenizer(), 1.0)
     made = engine(policy)
     asked = requests(policy)
-    answers = made.generate(asked, STREAM)
+    answers = made.generate(GenerationCall(asked, STREAM))
     smaller = copy.deepcopy(policy)
     inner: Any = smaller.model.transformer
     for number in reversed(skipped_layers(LAYERS, made.config, seed_of(answers))):

@@ -20,26 +20,27 @@ from omegaconf import OmegaConf
 from rlkit.batch import Prompt, Request
 from rlkit.composition.compose import compose
 from rlkit.composition.config_files import configs_folder
-from rlkit.composition.hydra_groups import store_groups
-from rlkit.composition.session import open_session, supply
+from rlkit.composition.hydra_groups import import_before_compose
+from rlkit.composition.session import RunScope, open_session, source_of
 from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
-from rlkit.rollout.base import ALL, Generation, RolloutConfig, RolloutEngine
+from rlkit.rollout.base import ALL, Generation, GenerationCall, RolloutConfig, RolloutEngine
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
 from rlkit.rollout.partial import BLANK, Partial, extended, pool_size
-from rlkit.rollout.source import Answered, OnDemand
+from rlkit.rollout.source import Completed, OnDemand
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig
 from rlkit.runs.checkpoint import load_tree, save_tree
 from rlkit.tasks.prompts import Prompts, PromptStream
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.trainer import Trainer
+from tests.certain import HALF, UNEVEN
 from tests.cli import SMALL, metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
 from tests.rollout import models
+from tests.steps import drawing, move, plan_of
 from tests.tiny import make_policy, make_prompts
-from tests.training.test_update import move
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4="]
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(40)]
@@ -67,7 +68,9 @@ def forward(policy: Policy, prompt: Prompt, response: torch.Tensor) -> torch.Ten
 def test_a_continuation_is_the_rest_of_an_uninterrupted_response(policy: Policy) -> None:
     """Greedy, cut at another place in each row of a batch: tokens equal, log-probs to 1e-5."""
     engine, prompts = engine_of(policy), make_prompts(policy, TEXTS)
-    whole = engine.generate([Request(prompt=p, n=1) for p in prompts], STREAM, greedy=True)
+    whole = engine.generate(
+        GenerationCall([Request(prompt=p, n=1) for p in prompts], STREAM, greedy=True)
+    )
     cuts = [3, 0, 5, 1]
     assert all(len(g.response_ids) > cut for (g,), cut in zip(whole, cuts, strict=True))
     asked = [
@@ -75,7 +78,7 @@ def test_a_continuation_is_the_rest_of_an_uninterrupted_response(policy: Policy)
         for p, (g,), cut in zip(prompts, whole, cuts, strict=True)
     ]
     for (rest,), (g,), cut in zip(
-        engine.generate(asked, STREAM, greedy=True), whole, cuts, strict=True
+        engine.generate(GenerationCall(asked, STREAM, greedy=True)), whole, cuts, strict=True
     ):
         assert rest.response_ids.tolist() == g.response_ids[cut:].tolist()
         assert rest.finish_reason == g.finish_reason
@@ -86,7 +89,7 @@ def test_sampled_continuations_have_the_log_probs_of_one_forward(policy: Policy)
     engine, prompts = engine_of(policy, top_k=5), make_prompts(policy, TEXTS)
     prefixes = [torch.tensor(row) for row in ([5, 6, 7], [9], [4, 4, 4, 4], [11, 3])]
     asked = [Request(prompt=p, n=3, prefix=x) for p, x in zip(prompts, prefixes, strict=True)]
-    for request, group in zip(asked, engine.generate(asked, STREAM), strict=True):
+    for request, group in zip(asked, engine.generate(GenerationCall(asked, STREAM)), strict=True):
         assert len({tuple(g.response_ids.tolist()) for g in group}) > 1
         for g in group:
             start = len(request.prefix)
@@ -113,25 +116,30 @@ def test_a_request_gets_as_many_tokens_as_it_may_have(policy: Policy) -> None:
     hook = policy.model.register_forward_pre_hook(
         lambda model, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    together = engine.generate(asked, STREAM, greedy=True)
+    together = engine.generate(GenerationCall(asked, STREAM, greedy=True))
     hook.remove()
     assert rows == [4, 5, 5, *[1] * 9], "rows at their limit leave the batch"
     assert [len(g.response_ids) for g in chain(*together)] == [2, 3, 3, 3, 12]
     assert {g.finish_reason for g in chain(*together)} == {"length"}
     assert ids(together) == [
-        *chain(*(ids(engine.generate([request], STREAM, greedy=True)) for request in asked))
+        *chain(
+            *(
+                ids(engine.generate(GenerationCall([request], STREAM, greedy=True)))
+                for request in asked
+            )
+        )
     ]
 
 
 def test_an_end_beyond_a_row_s_limit_is_not_its_own(policy: Policy) -> None:
     """Forty rows that may have one token stay in the batch for a while, with ninety others."""
     engine, (first, second) = engine_of(policy), make_prompts(policy, TEXTS[:2])
-    whole = engine.generate([Request(prompt=first, n=30)], STREAM)[0]
+    whole = engine.generate(GenerationCall([Request(prompt=first, n=30)], STREAM))[0]
     stopping = next(g for g in whole if g.finish_reason == "stop" and len(g.logp) > 2)
     engine.ends = stopping.response_ids[-1:]
     prefix = stopping.response_ids[:-2]
     asked = [Request(prompt=first, n=40, prefix=prefix, max_tokens=1), Request(prompt=second, n=90)]
-    for g in engine.generate(asked, STREAM)[0]:
+    for g in engine.generate(GenerationCall(asked, STREAM))[0]:
         assert len(g.response_ids) == 1
         assert (g.finish_reason == "stop") == (int(g.response_ids[0]) == int(engine.ends[0]))
 
@@ -140,12 +148,14 @@ def test_a_stop_text_is_seen_across_the_end_of_a_prefix(policy: Policy) -> None:
     """The stop text is two tokens of the greedy response; the prefix holds the first of them."""
     engine = engine_of(policy)
     (prompt,) = make_prompts(policy, TEXTS[:1])
-    ((whole,),) = engine.generate([Request(prompt=prompt, n=1)], STREAM, greedy=True)
+    ((whole,),) = engine.generate(
+        GenerationCall([Request(prompt=prompt, n=1)], STREAM, greedy=True)
+    )
     text = str(policy.tokenizer.decode(whole.response_ids, skip_special_tokens=True))
     cut = next(i for i in range(1, len(text) - 1) if text.find(text[i : i + 2]) == i)
     stopping = engine_of(policy, stop=(text[cut : cut + 2],))
     asked = [Request(prompt=prompt, n=1, prefix=whole.response_ids[: cut + 1])]
-    ((g,),) = stopping.generate(asked, STREAM, greedy=True)
+    ((g,),) = stopping.generate(GenerationCall(asked, STREAM, greedy=True))
     assert len(g.response_ids) == 1 and g.finish_reason == "stop"
 
 
@@ -159,8 +169,10 @@ def test_processes_that_share_prefixed_requests_give_what_one_gives(
         Request(prompt=p, n=n, prefix=torch.full((n,), 4), max_tokens=3 + n)
         for n, p in enumerate(make_prompts(policy, TEXTS), start=1)
     ]
-    shared = [engine.generate(asked, STREAM, part=slice(a, b)) for a, b in pairwise(cuts)]
-    assert ids([*chain(*shared)]) == ids(engine.generate(asked, STREAM, part=ALL))
+    shared = [
+        engine.generate(GenerationCall(asked, STREAM, part=slice(a, b))) for a, b in pairwise(cuts)
+    ]
+    assert ids([*chain(*shared)]) == ids(engine.generate(GenerationCall(asked, STREAM, part=ALL)))
 
 
 def test_vllm_is_asked_with_the_prefix_and_what_is_left() -> None:
@@ -173,11 +185,11 @@ def test_vllm_is_asked_with_the_prefix_and_what_is_left() -> None:
         Request(prompt=prompt, n=1, prefix=prefix),
         Request(prompt=prompt, n=1, prefix=prefix, max_tokens=4),
     ]
-    jobs = asker.jobs(asked, config, STREAM, greedy=False)
+    jobs = asker.jobs(GenerationCall(asked, STREAM), config)
     start = prompt.ids.tolist()
     assert [job.prompt_ids for job in jobs] == [start, [*start, 7, 8], [*start, 7, 8]]
     assert [job.parameters["max_tokens"] for job in jobs] == [9, 7, 4]
-    again = asker.jobs(asked[2:], config, ("t", 1, 1), greedy=False)
+    again = asker.jobs(GenerationCall(asked[2:], ("t", 1, 1)), config)
     assert again[0].parameters["seed"] not in [job.parameters["seed"] for job in jobs]
 
 
@@ -249,16 +261,10 @@ class Scripted(RolloutEngine[ScriptedConfig]):
     def sync(self, step: int) -> None:
         self.version = step
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: tuple[str, int, int],
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
-        self.calls.append((stream, [(r.prompt.prompt_id, r.n, len(r.prefix)) for r in requests]))
-        return [[self.answer(r, i) for i in range(r.n)] for r in requests]
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        asked = [(r.prompt.prompt_id, r.n, len(r.prefix)) for r in call.requests]
+        self.calls.append((call.stream, asked))
+        return [[self.answer(r, i) for i in range(r.n)] for r in call.requests]
 
     def answer(self, request: Request, place: int) -> Generation:
         begun = request.prefix.tolist()
@@ -290,17 +296,14 @@ def scripted(
 
 def take(
     pool: Partial, prompts: PromptStream, step: int, wanted: int = 2, n: int = 2
-) -> list[Answered]:
+) -> list[Completed]:
     """What step `step` trains on; it plans groups two by two."""
-
-    def plan() -> list[Request]:
-        return [Request(prompt=p, n=n) for p in prompts.take(2)]
-
-    pool.begin(plan, wanted, step)
-    return pool.answers(plan, None, step, 0)
+    plan = drawing(prompts, step, wanted, n)
+    pool.begin(plan)
+    return pool.completed(plan, None, 0)
 
 
-def names(groups: Sequence[Answered]) -> list[str]:
+def names(groups: Sequence[Completed]) -> list[str]:
     return [group.request.prompt.prompt_id.removeprefix("train-") for group in groups]
 
 
@@ -345,18 +348,16 @@ def test_groups_that_lack_a_reward_are_replaced_from_the_pool() -> None:
     """Group 2 is complete after step 1. In step 2, where it has to be replaced, 5 comes after one
     more round and 4 after another; the figures are those of the step's four groups."""
     engine, pool, prompts = scripted()
-
-    def plan() -> list[Request]:
-        return [Request(prompt=p, n=2) for p in prompts.take(2)]
-
     take(pool, prompts, 1)
     asked = len(engine.calls)
-    assert names(copy.copy(pool).answers(plan, 1, 1, 1)) == ["2"] and len(engine.calls) == asked
+    plan = drawing(prompts, 1)
+    assert names(copy.copy(pool).completed(plan, 1, 1)) == ["2"] and len(engine.calls) == asked
     engine.sync(2)
     assert names(take(pool, prompts, 2)) == ["2", "3"]
-    assert names(pool.answers(plan, 1, 2, 1)) == ["5"]
+    plan = drawing(prompts, 2)
+    assert names(pool.completed(plan, 1, 1)) == ["5"]
     assert figures_of(pool) == pytest.approx((1, 0, 13 / 17))
-    assert names(pool.answers(plan, 1, 2, 2)) == ["4"]
+    assert names(pool.completed(plan, 1, 2)) == ["4"]
     assert figures_of(pool) == pytest.approx((1, 0, 13 / 41))
     assert [stream for stream, _ in engine.calls[asked:]] == [("rollout", 2, i) for i in range(3)]
 
@@ -504,7 +505,7 @@ def test_the_first_round_of_a_run_draws_as_a_synchronous_step_does() -> None:
     plain = OnDemand(engine_of(policy), greedy=False)
     asked = [Request(prompt=p, n=3) for p in prompts.take(2)]
     assert ids([group.own for group in partial]) == ids(
-        [group.own for group in plain.answers(lambda: asked, None, 1, 0)]
+        [group.own for group in plain.completed(plan_of(asked, 1), None, 0)]
     )
 
 
@@ -514,7 +515,7 @@ def test_greedy_responses_are_those_of_the_step_that_takes_the_group() -> None:
     for step in range(1, 4):
         groups = take(pool, prompts, step, n=3)
         asked = [Request(prompt=group.request.prompt, n=1) for group in groups]
-        now = engine_of(policy).generate(asked, STREAM, greedy=True)
+        now = engine_of(policy).generate(GenerationCall(asked, STREAM, greedy=True))
         assert ids([[group.greedy] for group in groups if group.greedy]) == ids(now)
         next_step(pool, step)
 
@@ -549,16 +550,16 @@ def test_the_state_holds_the_pool_and_gives_the_same_next_steps(tmp_path: Path) 
 
 
 def composed(*overrides: str) -> Any:
-    store_groups()
+    chosen = import_before_compose(overrides)
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
-        config = hydra_compose("config", overrides=[*overrides])
+        config = hydra_compose("config", overrides=chosen)
     return OmegaConf.to_container(config, resolve=True)
 
 
 def test_no_oversampling_is_the_plain_way() -> None:
     plain = compose(composed("output_dir=out", "rollout.round_tokens=3"))
     partial = compose(composed("output_dir=out", "rollout.oversample=0.5"))
-    assert type(supply(plain)) is OnDemand and type(supply(partial)) is Partial
+    assert type(source_of(plain)) is OnDemand and type(source_of(partial)) is Partial
 
 
 def test_an_engine_that_cannot_go_on_is_refused() -> None:
@@ -599,8 +600,9 @@ def test_wrong_combinations_are_one_line(
 
 # ---- whole runs
 
-FEW = ("rollout.oversample=1", "rollout.round_tokens=3", "rollout.temperature=2")
-"""So hot that the lengths of the embedded model's responses differ."""
+FEW = (UNEVEN, HALF, "rollout.oversample=1", "rollout.round_tokens=3")
+"""Of the responses under way some are complete after two rounds, the others after five; and every
+group teaches something."""
 RUNS = {
     "grpo": ("algorithm=grpo",),
     "remix": ("algorithm=remix", "schedule.at=4"),
@@ -608,6 +610,7 @@ RUNS = {
 }
 
 
+@pytest.mark.usefixtures("own_registry")
 def test_a_continued_response_is_not_fresh_in_a_real_step(tmp_path: Path) -> None:
     """Its prox_logp is one forward of the policy of the step, which its old tokens do not have;
     that of a response begun in the step is its behaviour log-prob."""
@@ -615,8 +618,9 @@ def test_a_continued_response_is_not_fresh_in_a_real_step(tmp_path: Path) -> Non
         *(*SMALL, "algorithm=grpo", *FEW, "train.steps=4", "rollout.num_generations=4"),
         *("train.learning_rate=1e-3", "train.warmup_steps=0", f"output_dir={tmp_path}/out"),
     )
-    session = open_session(compose(raw), None)
-    session.folder.open(raw, [], {}, 0)
+    made = compose(raw)
+    session = open_session(made, RunScope.of(made))
+    session.run_folder.open(raw, [], {}, 0)
     trainer = Trainer(session)
     real = trainer._prepare
     seen: list[tuple[int, TrainBatch, torch.Tensor]] = []

@@ -10,9 +10,9 @@ import torch
 
 from rlkit.batch import Request
 from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
-from rlkit.rollout.base import Generation
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from tests.cli import SMALL, metrics, run
@@ -74,7 +74,7 @@ def texts(policy: Policy, answers: Sequence[Sequence[Generation]]) -> list[str]:
 
 def test_its_log_probs_are_those_of_a_full_forward_at_the_temperature(engine: VLLMRollout) -> None:
     asked = requests(engine.policy)
-    answers = engine.generate(asked, ("t", 1, 0))
+    answers = engine.generate(GenerationCall(asked, ("t", 1, 0)))
     assert [len(group) for group in answers] == [4] * len(asked)
     assert largest_difference(engine.policy, asked, answers) < 5e-5
     assert not any(g.extras for group in answers for g in group)
@@ -82,7 +82,7 @@ def test_its_log_probs_are_those_of_a_full_forward_at_the_temperature(engine: VL
 
 def test_a_stream_repeats_and_another_differs(engine: VLLMRollout) -> None:
     def draw(step: int, asked: Sequence[Request]) -> list[list[int]]:
-        answers = engine.generate(asked, ("t", step, 0))
+        answers = engine.generate(GenerationCall(asked, ("t", step, 0)))
         return [g.response_ids.tolist() for group in answers for g in group]
 
     asked = requests(engine.policy)
@@ -94,7 +94,7 @@ def test_a_stream_repeats_and_another_differs(engine: VLLMRollout) -> None:
 
 
 def test_responses_stop_at_the_end_token_and_say_so(engine: VLLMRollout) -> None:
-    answers = engine.generate(requests(engine.policy, 16), ("t", 1, 0))
+    answers = engine.generate(GenerationCall(requests(engine.policy, 16), ("t", 1, 0)))
     flat = [g for group in answers for g in group]
     assert {g.finish_reason for g in flat} == {"stop", "length"}
     for g in flat:
@@ -108,7 +108,7 @@ def test_responses_stop_at_the_end_token_and_say_so(engine: VLLMRollout) -> None
 
 def test_a_stop_text_ends_the_response_that_contains_it(engine: VLLMRollout) -> None:
     engine.config = configured(stop=("#", "3,"))
-    answers = engine.generate(requests(engine.policy, 16), ("t", 1, 0))
+    answers = engine.generate(GenerationCall(requests(engine.policy, 16), ("t", 1, 0)))
     ended = [text for text in texts(engine.policy, answers) if "#" in text or "3," in text]
     assert len(ended) > 5
     assert all(text.endswith(("#", "3,")) for text in ended)
@@ -120,8 +120,8 @@ def test_greedy_takes_the_tokens_that_transformers_takes(engine: VLLMRollout) ->
     other = HFRollout(HFConfig(temperature=0.7, max_completion_length=12))
     other.start(engine.policy, seed=3)
     asked = requests(engine.policy, 1)
-    own = engine.generate(asked, ("t", 1, 0), greedy=True)
-    expected = other.generate(asked, ("t", 1, 0), greedy=True)
+    own = engine.generate(GenerationCall(asked, ("t", 1, 0), greedy=True))
+    expected = other.generate(GenerationCall(asked, ("t", 1, 0), greedy=True))
     assert texts(engine.policy, own) == texts(engine.policy, expected)
     assert not own[0][0].extras
     assert largest_difference(engine.policy, asked, own) < 5e-5
@@ -130,7 +130,7 @@ def test_greedy_takes_the_tokens_that_transformers_takes(engine: VLLMRollout) ->
 def test_frequencies_follow_the_probabilities_at_the_temperature(engine: VLLMRollout) -> None:
     engine.config = configured(max_completion_length=1)
     prompt = make_prompts(engine.policy, ["1+2="])[0]
-    (answers,) = engine.generate([Request(prompt=prompt, n=2000)], ("t", 1, 0))
+    (answers,) = engine.generate(GenerationCall([Request(prompt=prompt, n=2000)], ("t", 1, 0)))
     counts = torch.bincount(torch.cat([g.response_ids for g in answers]), minlength=16)
     expected = 2000 * (engine.policy.model(prompt.ids[None]).logits[0, -1] / 0.7).softmax(-1)
     assert float(((counts - expected) ** 2 / expected).sum()) < CHI_SQUARE_16_OF_1000
@@ -144,7 +144,7 @@ def test_under_truncation_log_probs_are_whole_and_the_kept_mass_is_stored(
     `top_p` of it."""
     engine.config = configured(top_k=3, top_p=top_p)
     asked = requests(engine.policy, 8)
-    answers = engine.generate(asked, ("t", 1, 0))
+    answers = engine.generate(GenerationCall(asked, ("t", 1, 0)))
     assert largest_difference(engine.policy, asked, answers) < 5e-5
     counted = set()
     for request, group in zip(asked, answers, strict=True):
@@ -170,7 +170,7 @@ def test_a_sync_brings_every_kind_of_weight(engine: VLLMRollout, names: str) -> 
     engine.sync(5)
     assert engine.probe.difference(engine.score_probe()) < 5e-5
     asked = requests(engine.policy)
-    answers = engine.generate(asked, ("t", 5, 0))
+    answers = engine.generate(GenerationCall(asked, ("t", 5, 0)))
     assert largest_difference(engine.policy, asked, answers) < 5e-5
     assert {int(v) for group in answers for g in group for v in g.policy_version} == {5}
 
@@ -179,10 +179,10 @@ def test_a_sync_forgets_what_was_computed_with_the_old_weights(engine: VLLMRollo
     """A prompt of several blocks, whose keys and values vLLM keeps for the next request."""
     prompt = make_prompts(engine.policy, ["1+2+3=" * 60])[0]
     asked = [Request(prompt=prompt, n=1)]
-    engine.generate(asked, ("t", 1, 0))
+    engine.generate(GenerationCall(asked, ("t", 1, 0)))
     change(engine.policy, "")
     engine.sync(2)
-    answers = engine.generate(asked, ("t", 2, 0))
+    answers = engine.generate(GenerationCall(asked, ("t", 2, 0)))
     assert largest_difference(engine.policy, asked, answers) < 5e-5
 
 
@@ -205,7 +205,7 @@ def test_weights_that_never_arrived_are_named(engine: VLLMRollout) -> None:
 def test_the_process_keeps_its_random_state_and_its_threads(engine: VLLMRollout) -> None:
     before = torch.get_rng_state()
     engine.sync(1)
-    engine.generate(requests(engine.policy), ("t", 1, 0))
+    engine.generate(GenerationCall(requests(engine.policy), ("t", 1, 0)))
     assert torch.equal(torch.get_rng_state(), before)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)

@@ -24,6 +24,7 @@ from rlkit.errors import UserError
 from rlkit.models.lora import add_adapter
 from rlkit.models.policy import Policy
 from rlkit.registry import build, names
+from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import KEPT
 from rlkit.rollout.vllm.client import Server, ServerFault
 from rlkit.rollout.vllm.probe import Probe
@@ -77,7 +78,7 @@ def test_each_response_has_a_seed_of_its_own_that_depends_on_nothing_else() -> N
     asked = requests(policy, 3)
 
     def seeds(some: list[Request], stream: tuple[str, int, int] = STREAM) -> list[int]:
-        found = asker.jobs(some, config, stream, greedy=False)
+        found = asker.jobs(GenerationCall(some, stream), config)
         return [job.parameters["seed"] for job in found]
 
     whole = seeds(asked)
@@ -85,7 +86,7 @@ def test_each_response_has_a_seed_of_its_own_that_depends_on_nothing_else() -> N
     assert seeds(asked[:2]) == whole[:6]
     assert not set(seeds(asked, ("t", 2, 0))) & set(whole)
     assert not set(seeds(asked, ("u", 1, 0))) & set(whole)
-    other = Asker.of(policy, seed=4).jobs(asked, config, STREAM, greedy=False)
+    other = Asker.of(policy, seed=4).jobs(GenerationCall(asked, STREAM), config)
     assert not {job.parameters["seed"] for job in other} & set(whole)
     assert all(0 <= seed < 2**63 for seed in whole)
 
@@ -96,7 +97,7 @@ def test_a_job_holds_the_prompt_and_the_settings_in_order() -> None:
         top_k=50, top_p=0.9, temperature=0.7, max_completion_length=9, stop=("#",)
     )
     asker, asked = Asker.of(policy, seed=3), requests(policy, 2)
-    first, *_, last = asker.jobs(asked, config, STREAM, greedy=False)
+    first, *_, last = asker.jobs(GenerationCall(asked, STREAM), config)
     assert first.prompt_ids == asked[0].prompt.ids.tolist()
     assert last.prompt_ids == asked[-1].prompt.ids.tolist()
     parameters = dict(first.parameters)
@@ -111,7 +112,7 @@ def test_a_job_holds_the_prompt_and_the_settings_in_order() -> None:
         "stop_token_ids": [1],
         "include_stop_str_in_output": True,
     }
-    greedy = asker.jobs(asked, config, STREAM, greedy=True)[0].parameters
+    greedy = asker.jobs(GenerationCall(asked, STREAM, greedy=True), config)[0].parameters
     assert [greedy[k] for k in ("temperature", "top_p", "top_k", "logprobs")] == [0.0, 1.0, 0, 0]
 
 
@@ -153,7 +154,7 @@ def test_top_p_alone_is_refused_before_the_run() -> None:
     for name in ("vllm", "vllm_server"):
         with pytest.raises(UserError, match=r"rollout\.top_p=0\.9 needs rollout\.top_k"):
             build("rollout", name, top_p=0.9)
-        assert build("rollout", name, top_p=0.9, top_k=50).exact is False
+        assert build("rollout", name, top_p=0.9, top_k=50).matches_trainer is False
         assert name in names("rollout")
 
 

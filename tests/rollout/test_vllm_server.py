@@ -14,6 +14,7 @@ import pytest
 
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
+from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.vllm.client import API_KEY, Server, ServerFault
 from rlkit.rollout.vllm.server import VLLMServerConfig, VLLMServerRollout
 from tests.rollout.models import change, make_policy, requests
@@ -72,7 +73,7 @@ def make_engine(policy: Policy, pair: Pair, **fields: object) -> VLLMServerRollo
 
 def draw(engine: VLLMServerRollout) -> list[list[list[int]]]:
     asked = requests(engine.policy, RESPONSES)
-    answers = engine.generate(asked, ("t", 1, 0))
+    answers = engine.generate(GenerationCall(asked, ("t", 1, 0)))
     assert [len(group) for group in answers] == [RESPONSES] * len(asked)
     return [[g.response_ids.tolist() for g in group] for group in answers]
 
@@ -88,11 +89,11 @@ def send_later(server: ServerProcess, number: signal.Signals, seconds: float) ->
 def test_log_probs_and_weights_are_the_trainers_on_every_server(policy: Policy, pair: Pair) -> None:
     engine = make_engine(policy, pair)
     asked = requests(policy, RESPONSES)
-    before = engine.generate(asked, ("t", 1, 0))
+    before = engine.generate(GenerationCall(asked, ("t", 1, 0)))
     assert largest_difference(policy, asked, before) < 5e-5
     change(policy, "")
     engine.sync(7)
-    after = engine.generate(asked, ("t", 1, 0))
+    after = engine.generate(GenerationCall(asked, ("t", 1, 0)))
     assert largest_difference(policy, asked, after) < 5e-5
     assert {int(v) for group in after for g in group for v in g.policy_version} == {7}
     assert {g.finish_reason for group in after for g in group} == {"stop", "length"}

@@ -18,9 +18,8 @@ from rlkit.rollout.source import OnDemand
 from rlkit.tasks.prompts import Prompts
 from rlkit.training.collect import Collected, Collector
 from rlkit.training.prepare import GREEDY, prepare
-from rlkit.training.references import Forwards
+from tests.steps import ROWS, has_one, parts, plan_of, scorer
 from tests.tiny import make_policy
-from tests.training.test_update import ROWS, has_one, parts
 
 ONE = torch.tensor([3, 1])
 """The text "1" and the end."""
@@ -37,7 +36,7 @@ def collect(
     supply = OnDemand(engine, greedy=part.needs_greedy)
     rewards = RewardSet({"one": reward_class(has_one)()})
     collector = Collector(supply, rewards, part, policy.tokenizer)
-    return collector.collect(lambda: requests, 3, first_id=70)
+    return collector.collect(plan_of(requests, 3), first_id=70)
 
 
 def shown(number: int, ids: torch.Tensor, reward: float | None = None) -> Demonstration:
@@ -70,7 +69,7 @@ def test_a_given_reward_is_not_scored() -> None:
     prompt = Prompts("train", ROWS, policy.tokenizer)[0]
     made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, TWO, 0.5),))])
     assert made.groups[0].samples[-1].reward == 0.5
-    assert len(made.rewards) == 2
+    assert len(made.tally.rewards) == 2
 
 
 def test_demonstrations_are_no_rollouts_and_enter_no_figure() -> None:
@@ -78,8 +77,8 @@ def test_demonstrations_are_no_rollouts_and_enter_no_figure() -> None:
     prompts = Prompts("train", ROWS, policy.tokenizer)
     plain = collect(policy, [Request(prompt=prompts[0], n=2)])
     joined = collect(policy, [Request(prompt=prompts[0], n=2, demonstrations=(shown(5, ONE),))])
-    assert joined.rollouts == 2
-    assert joined.metrics() == plain.metrics()
+    assert joined.tally.rollouts == 2
+    assert joined.tally.metrics() == plain.tally.metrics()
 
 
 def test_a_group_of_one_demonstration_needs_no_generation_and_no_company() -> None:
@@ -88,8 +87,8 @@ def test_a_group_of_one_demonstration_needs_no_generation_and_no_company() -> No
     prompts = Prompts("train", ROWS, policy.tokenizer)
     made = collect(policy, [Request(prompt=prompts[0], n=0, demonstrations=(shown(5, ONE, 1.0),))])
     assert [s.sample_id for s in made.groups[0].samples] == [-5]
-    assert made.rollouts == 0
-    assert "reward/mean" not in made.metrics(), "nothing was generated"
+    assert made.tally.rollouts == 0
+    assert "reward/mean" not in made.tally.metrics(), "nothing was generated"
 
 
 def test_greedy_rewards_go_to_groups_with_new_responses() -> None:
@@ -111,7 +110,7 @@ def test_a_batch_marks_demonstrations_and_computes_their_log_probs() -> None:
     prompt = Prompts("train", ROWS, policy.tokenizer)[0]
     made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))])
     chosen = parts("luffy")
-    batch = prepare(made.groups, 3, chosen, policy, None, Forwards(budget=64, exact=True)).loss
+    batch = prepare(made.groups, 3, chosen, scorer(policy)).loss
     assert batch.expert.tolist() == [False, False, True]
     assert batch.age.tolist() == [0, 0, 0]
     assert (batch.prox_logp[2, :2] < 0).all(), "the policy's own, not the zeros stored with it"
@@ -123,4 +122,4 @@ def test_a_loss_that_cannot_use_them_says_so() -> None:
     prompt = Prompts("train", ROWS, policy.tokenizer)[0]
     made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))])
     with pytest.raises(UserError, match="demonstrations"):
-        prepare(made.groups, 3, parts("remix"), policy, None, Forwards(budget=64, exact=True))
+        prepare(made.groups, 3, parts("remix"), scorer(policy))

@@ -6,7 +6,7 @@ import torch
 
 from rlkit.models.policy import Policy
 from rlkit.training.prepare import collate
-from tests.training.test_update import rollout
+from tests.steps import rollout
 
 
 def test_a_loss_finds_extras_rewards_and_response_ids(policy: Policy) -> None:

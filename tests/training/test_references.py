@@ -9,13 +9,13 @@ import torch
 
 import rlkit
 from rlkit.batch import Group
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import FrozenPolicy, Policy
-from rlkit.models.tokens import Tokens
 from rlkit.testing.base import stored
 from rlkit.training.prepare import prepare
-from rlkit.training.references import Forwards, Parts
+from rlkit.training.references import Parts
+from tests.steps import move, prepared, rollout, scorer
 from tests.tiny import make_policy
-from tests.training.test_update import move, prepared, rollout
 
 
 def held(anchor: str, **fields: Any) -> Parts:
@@ -87,15 +87,12 @@ def test_a_rebase_makes_what_is_kept_stale(rows: list[int]) -> None:
     assert (after - before).abs().max() > 0.01
     torch.testing.assert_close(
         after,
-        prepare(groups, 2, held_to_prox(), policy, None, EVERY).loss.prox_logp,
+        prepare(groups, 2, held_to_prox(), scorer(policy, "rounded", budget=10_000)).loss.prox_logp,
         atol=1e-5,
         rtol=0,
     )
     kept = [key for g in groups for s in g.samples for key in s.extras]
     assert len(kept) == 16, "the old base's are gone"
-
-
-EVERY = Forwards(budget=10_000, exact=False)
 
 
 def held_to_prox() -> Parts:

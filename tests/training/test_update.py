@@ -3,73 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
 import rlkit
-from rlkit.batch import Group, Request
 from rlkit.config.run import RunConfig, TrainConfig
 from rlkit.errors import UserError
-from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
-from rlkit.rewards.function import reward_class
-from rlkit.rewards.scoring import RewardSet
-from rlkit.rollout.hf import HFConfig, HFRollout
-from rlkit.rollout.source import OnDemand
-from rlkit.tasks.prompts import Prompts
-from rlkit.training.collect import Collector
-from rlkit.training.prepare import TrainBatch, explained_variance, prepare
-from rlkit.training.references import Forwards, Parts
-from rlkit.training.update import Updater, learning_rate_factor
+from rlkit.interfaces import Tokens
+from rlkit.training.metrics import explained_variance
+from rlkit.training.prepare import prepare
+from rlkit.training.update import Updater
+from tests.steps import move, parts, prepared, rollout, scorer
 from tests.tiny import make_policy
-
-ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(6)]
-
-
-def has_one(prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float]:
-    return [float("1" in c) for c in completions]
-
-
-def rollout(policy: Policy, step: int, n: int = 4, prompts: int = 4) -> list[Group]:
-    engine = HFRollout(HFConfig(max_completion_length=6))
-    engine.start(policy, seed=0)
-    engine.sync(step)
-    advantage = rlkit.build("advantage", "group_norm")
-    supply = OnDemand(engine, greedy=advantage.needs_greedy)
-    rewards = RewardSet({"one": reward_class(has_one)()})
-    collector = Collector(supply, rewards, advantage, policy.tokenizer)
-    chosen = Prompts("train", ROWS, policy.tokenizer)[:prompts]
-    return collector.collect(
-        lambda: [Request(prompt=p, n=n) for p in chosen], step, first_id=100 * step
-    ).groups
-
-
-def parts(loss: str = "remix", anchor: str = "none", advantage: str = "group_norm") -> Parts:
-    return Parts(
-        loss=rlkit.build("loss", loss),
-        corrections=(),
-        advantage=rlkit.build("advantage", advantage),
-        anchor=rlkit.build("anchor", anchor),
-    )
-
-
-def prepared(policy: Policy, groups: list[Group], step: int, chosen: Parts) -> TrainBatch:
-    return prepare(groups, step, chosen, policy, None, Forwards(budget=64, exact=True))
-
-
-def move(policy: Policy) -> None:
-    with torch.no_grad():
-        for p in policy.model.parameters():
-            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
 
 
 def test_learning_rates_by_hand() -> None:
     def rates(kind: str) -> list[float]:
         train = TrainConfig(steps=6, warmup_steps=2, lr_scheduler_type=kind)
-        return [learning_rate_factor(step, train) for step in range(1, 7)]
+        return [train.learning_rate_factor(step) for step in range(1, 7)]
 
     assert rates("constant") == [0.5, 1, 1, 1, 1, 1]
     assert rates("linear") == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25])
@@ -84,9 +37,7 @@ def test_prox_is_the_policy_now_where_a_group_is_old_and_behaviour_where_it_is_f
     batch = prepared(policy, fresh + old, 3, parts()).loss
     assert batch.age.tolist() == [0] * 16 + [2] * 16
     assert torch.equal(batch.prox_logp[:16], batch.behavior_logp[:16])
-    everything = prepare(
-        fresh + old, 3, parts(), policy, None, Forwards(budget=10_000, exact=False)
-    ).loss
+    everything = prepare(fresh + old, 3, parts(), scorer(policy, "rounded", budget=10_000)).loss
     torch.testing.assert_close(batch.prox_logp, everything.prox_logp, atol=3e-5, rtol=0)
     assert (batch.prox_logp[16:] - batch.behavior_logp[16:]).abs().max() > 0.01
     stored = torch.cat([s.behavior_logp for g in old for s in g.samples])
@@ -111,11 +62,9 @@ def test_only_the_forwards_a_part_reads_are_computed(monkeypatch: pytest.MonkeyP
     prepared(policy, groups, 3, parts(loss="remix"))
     assert calls
     calls.clear()
-    rounded = Forwards(budget=64, exact=False)
-    prepare(groups, 1, parts(loss="topr"), policy, None, rounded)
+    prepare(groups, 1, parts(loss="topr"), scorer(policy, "rounded"))
     assert not calls, "an engine in half precision is not measured where nothing reads prox"
-    other = Forwards(budget=64, exact=False, measured=True)
-    found = prepare(groups, 1, parts(loss="topr"), policy, None, other).metrics
+    found = prepare(groups, 1, parts(loss="topr"), scorer(policy, "foreign")).metrics
     assert calls and "off_policy/engine_kl" in found
 
 
@@ -137,6 +86,7 @@ def test_reward_stands_on_the_last_token_and_kl_in_the_reward_is_k1() -> None:
 
     class Spy:
         needs_critic = needs_greedy = False
+        needs: frozenset[str] = frozenset()
 
         def __call__(self, b):
             seen["b"] = b
@@ -162,11 +112,12 @@ def test_a_short_batch_is_cut_into_minibatches_of_whole_groups(
     batch = prepared(policy, rollout(policy, 1, prompts=groups), 1, parts())
     config = RunConfig(output_dir="x", train=TrainConfig(prompts_per_step=4, minibatches=2))
     updater = Updater(config, policy, parts(), 6)
-    cut = list(updater._minibatches(batch, 1, 0))
+    cut = [rows for _, rows in updater._minibatches(batch, 1, 1)]
     assert [len(batch.loss.group[rows].unique()) for rows in cut] == sizes
     assert sorted(torch.cat(cut).tolist()) == list(range(4 * groups))
-    again = [rows.tolist() for rows in updater._minibatches(batch, 1, 0)]
-    assert again == [rows.tolist() for rows in cut]
+    again = [(number, rows.tolist()) for number, rows in updater._minibatches(batch, 2, 1)]
+    assert again[: len(cut)] == [(0, rows.tolist()) for rows in cut]
+    assert [number for number, _ in again] == [0] * len(cut) + [1] * len(cut)
 
 
 def test_the_critic_learns_the_returns_and_its_figures_are_logged() -> None:
@@ -177,10 +128,8 @@ def test_the_critic_learns_the_returns_and_its_figures_are_logged() -> None:
     groups = rollout(policy, 1, n=8)
     losses = []
     for step in range(1, 31):
-        batch = prepare(
-            groups, step, chosen, policy, updater.critic, Forwards(budget=200, exact=True)
-        )
-        metrics, _ = updater.run(batch, 1, step)
+        batch = prepare(groups, step, chosen, scorer(policy, "own", updater.critic, 200))
+        metrics = updater.run(batch, 1, step).metrics
         losses.append(metrics["critic/loss"])
     assert losses[-1] < 0.5 * losses[0]
     assert {"critic/clip_fraction", "critic/explained_variance"} <= metrics.keys()
@@ -194,7 +143,7 @@ def test_what_the_buffer_observes_is_the_first_pass() -> None:
     updater = Updater(
         RunConfig(output_dir="x", train=TrainConfig(learning_rate=1e-2)), policy, parts(), 6
     )
-    _, scores = updater.run(batch, 2, 1)
+    scores = updater.run(batch, 2, 1).scores
     for group in groups:
         for sample in group.samples:
             score = scores[sample.sample_id]
@@ -208,15 +157,15 @@ def test_the_mismatch_of_an_engine_is_measured_on_this_steps_responses() -> None
     old, fresh = rollout(policy, step=1), rollout(policy, step=3)
     for sample in (s for g in fresh for s in g.samples):
         sample.behavior_logp.add_(0.1)
-    inexact = Forwards(budget=10_000, exact=False, measured=True)
+    other = scorer(policy, "foreign", budget=10_000)
     for loss in ("remix", "topr"):
-        metrics = prepare(fresh + old, 3, parts(loss), policy, None, inexact).metrics
+        metrics = prepare(fresh + old, 3, parts(loss), other).metrics
         assert metrics["off_policy/engine_difference_mean"] == pytest.approx(0.1, abs=1e-5)
         assert metrics["off_policy/engine_difference_max"] == pytest.approx(0.1, abs=1e-4)
         kl = math.exp(-0.1) - 1 + 0.1
         assert metrics["off_policy/engine_kl"] == pytest.approx(kl, abs=1e-4)
         assert not prepared(policy, fresh, 3, parts(loss)).metrics
-        assert not prepare(old, 3, parts(loss), policy, None, inexact).metrics
+        assert not prepare(old, 3, parts(loss), other).metrics
 
 
 def test_a_spread_of_the_returns_that_is_rounding_alone_explains_nothing() -> None:

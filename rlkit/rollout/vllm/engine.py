@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
@@ -14,12 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig
 from rlkit.models.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.vllm.probe import LENGTH, Probe
 from rlkit.rollout.vllm.sampling import (
     Answer,
@@ -62,7 +61,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     """
 
     Config: ClassVar[type[PartConfig]] = VLLMConfig
-    placement = "alone"
+    hosted_by = "single process"
 
     def start(self, policy: Policy, seed: int) -> None:
         """Build the engine and give it the policy's weights."""
@@ -127,16 +126,9 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         rest = zip(out.prompt_logprobs[1:], ids[1:], strict=True)
         return torch.tensor([found[token].logprob for found, token in rest])
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
-        asked = self.asker.jobs(requests, self.config, stream, greedy=greedy, part=part)
+        asked = self.asker.jobs(call, self.config)
         self._wake()
         with undisturbed():
             outputs = self.llm.generate(
@@ -147,8 +139,8 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         if self.sleeps:
             self.llm.sleep(level=1)
         answers = [read(output.outputs[0]) for output in outputs]
-        flat = [generation(a, self.config, greedy=greedy) for a in answers]
-        return by_request(flat, requests[part])
+        flat = [generation(a, self.config, greedy=call.greedy) for a in answers]
+        return by_request(flat, call.own)
 
     def _wake(self) -> None:
         if self.sleeps and self.llm.llm_engine.is_sleeping():

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import Tokens
 from rlkit.ops import stream_rng
 from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig
 

@@ -14,7 +14,7 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
-from rlkit.rollout.base import ALL, Generation, RolloutConfig, Stream
+from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig
 from rlkit.rollout.hf import KEPT, truncate
 
 FINISHED = ("stop", "length")
@@ -90,30 +90,22 @@ class Asker:
             vocabulary=policy.model.config.get_text_config().vocab_size,
         )
 
-    def jobs(
-        self,
-        requests: Sequence[Request],
-        config: VLLMSamplingConfig,
-        stream: Stream,
-        *,
-        greedy: bool,
-        part: slice = ALL,
-    ) -> list[Job]:
-        """Every response of a part of the requests, one after the other, each with its own seed.
+    def jobs(self, call: GenerationCall, config: VLLMSamplingConfig) -> list[Job]:
+        """Every response of a call's own requests, one after the other, each with its own seed.
 
         The seed depends on the stream, the request and the response, not on who samples it.
         """
-        top_k = 0 if greedy else min(config.top_k, self.vocabulary)
+        top_k = 0 if call.greedy else min(config.top_k, self.vocabulary)
         shared = {
-            "temperature": 0.0 if greedy else 1.0,  # the worker divides the logits themselves
-            "top_p": 1.0 if greedy else config.top_p,
+            "temperature": 0.0 if call.greedy else 1.0,  # the worker divides the logits themselves
+            "top_p": 1.0 if call.greedy else config.top_p,
             "top_k": top_k,
             "logprobs": top_k,
             "stop": list(config.stop),
             "stop_token_ids": list(self.ends),
             "include_stop_str_in_output": True,
         }
-        name, *index = stream
+        name, *index = call.stream
         return [
             Job(
                 prompt_ids=request.ids.tolist(),
@@ -123,7 +115,7 @@ class Asker:
                     "seed": stream_seed(self.seed, name, *index, place, number),
                 },
             )
-            for place, request in list(enumerate(requests))[part]
+            for place, request in list(enumerate(call.requests))[call.part]
             for number in range(request.n)
         ]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from rlkit.batch import Request
 from rlkit.interfaces import PartConfig
 from rlkit.models.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import ALL, Generation, RolloutEngine, Stream
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.vllm.client import Server
 from rlkit.rollout.vllm.dispatch import Dispatch, on_each
 from rlkit.rollout.vllm.probe import Probe
@@ -50,7 +48,7 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
     """
 
     Config: ClassVar[type[PartConfig]] = VLLMServerConfig
-    placement = "first"
+    hosted_by = "main process"
 
     def start(self, policy: Policy, seed: int) -> None:
         """Give the servers the policy's weights."""
@@ -76,17 +74,10 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
             write_weights(self.policy, folder)
             on_each(self.servers, take)
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        stream: Stream,
-        *,
-        greedy: bool = False,
-        part: slice = ALL,
-    ) -> list[list[Generation]]:
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
         on_each(self.servers, Server.expect)
-        jobs = self.asker.jobs(requests, self.config, stream, greedy=greedy, part=part)
+        jobs = self.asker.jobs(call, self.config)
         answers = Dispatch(jobs).run(self.servers, self.config.concurrency)
-        flat = [generation(a, self.config, greedy=greedy) for a in answers]
-        return by_request(flat, requests[part])
+        flat = [generation(a, self.config, greedy=call.greedy) for a in answers]
+        return by_request(flat, call.own)

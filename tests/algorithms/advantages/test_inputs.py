@@ -12,12 +12,14 @@ from rlkit.batch import Request
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
+from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.source import OnDemand
 from rlkit.tasks.prompts import Prompts
 from rlkit.training.collect import Collected, Collector
 from rlkit.training.prepare import GREEDY, prepare
-from rlkit.training.references import Forwards, Parts
+from rlkit.training.references import Parts
+from tests.steps import plan_of, scorer
 from tests.tiny import make_policy
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(4)]
@@ -38,7 +40,7 @@ def collect(policy: Policy, advantage: str) -> tuple[Collected, HFRollout]:
     collector = Collector(supply, rewards, part, policy.tokenizer)
     prompts = Prompts("train", ROWS, policy.tokenizer)[:4]
     plan = [Request(prompt=p, n=3) for p in prompts]
-    return collector.collect(lambda: plan, 1, first_id=0), engine
+    return collector.collect(plan_of(plan, 1), first_id=0), engine
 
 
 def test_one_greedy_response_a_prompt_is_scored_and_not_counted() -> None:
@@ -46,13 +48,14 @@ def test_one_greedy_response_a_prompt_is_scored_and_not_counted() -> None:
     with_greedy, engine = collect(policy, "remax")
     plain, _ = collect(policy, "reward")
     single = [Request(prompt=g.prompt, n=1) for g in with_greedy.groups]
-    answers = engine.generate(single, ("greedy", 1, 0), greedy=True)
+    answers = engine.generate(GenerationCall(single, ("greedy", 1, 0), greedy=True))
     for group, (answer,) in zip(with_greedy.groups, answers, strict=True):
         text = policy.tokenizer.decode(answer.response_ids, skip_special_tokens=True)
         expected = first_digit([""], [str(text)])[0]
         assert {s.extras[GREEDY] for s in group.samples} == {expected}
-    assert with_greedy.rollouts == plain.rollouts == 12
-    assert with_greedy.tokens == plain.tokens and with_greedy.rewards == plain.rewards
+    counted, expected_counts = with_greedy.tally, plain.tally
+    assert counted.rollouts == expected_counts.rollouts == 12
+    assert counted == expected_counts
     assert [len(g.samples) for g in with_greedy.groups] == [3] * 4
     assert all(GREEDY not in s.extras for g in plain.groups for s in g.samples)
 
@@ -70,7 +73,7 @@ def parts(advantage: str) -> Parts:
 def test_remax_gets_the_greedy_rewards_of_its_responses() -> None:
     policy = make_policy()
     groups = collect(policy, "remax")[0].groups
-    batch = prepare(groups, 1, parts("remax"), policy, None, Forwards(budget=64, exact=True))
+    batch = prepare(groups, 1, parts("remax"), scorer(policy))
     samples = [s for g in groups for s in g.samples]
     expected = [s.reward - float(s.extras[GREEDY]) for s in samples]
     assert any(expected)
@@ -87,10 +90,9 @@ def test_an_estimator_that_reads_prox_has_it_computed(monkeypatch: pytest.Monkey
         return real(tokens)
 
     monkeypatch.setattr(policy, "logp", counted)
-    forwards = Forwards(budget=64, exact=True)
-    prepare(groups, 3, parts("gae"), policy, None, forwards)
+    prepare(groups, 3, parts("gae"), scorer(policy))
     assert not calls
-    prepare(groups, 3, parts("gae_vtrace"), policy, None, forwards)
+    prepare(groups, 3, parts("gae_vtrace"), scorer(policy))
     assert calls
 
 
@@ -100,5 +102,5 @@ def test_responses_cut_at_the_limit_are_marked() -> None:
     ends = [replace(g.samples[0], finish_reason="stop") for g in groups]
     cut = [replace(g.samples[1], finish_reason="length") for g in groups]
     mixed = [replace(g, samples=list(pair)) for g, *pair in zip(groups, ends, cut, strict=True)]
-    batch = prepare(mixed, 1, parts("reward"), policy, None, Forwards(budget=64, exact=True))
+    batch = prepare(mixed, 1, parts("reward"), scorer(policy))
     assert batch.loss.truncated.tolist() == [False, True] * 4

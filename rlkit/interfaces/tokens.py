@@ -1,0 +1,75 @@
+"""Sequences as a model reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rlkit.batch import pad
+
+if (
+    TYPE_CHECKING
+):  # transformers takes seconds to import, which a wrong configuration need not wait for
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Sequences as a model reads them: left-padded prompts and right-padded responses."""
+
+    prompt_ids: Tensor
+    """[B, P] int64, left-padded"""
+    prompt_lengths: Tensor
+    """[B] int64"""
+    response_ids: Tensor
+    """[B, T] int64, right-padded"""
+    response_lengths: Tensor
+    """[B] int64"""
+
+    @staticmethod
+    def of(prompts: list[Tensor], responses: list[Tensor]) -> Tokens:
+        """Pad lists of [P_i] and [T_i] ids.
+
+        Pad positions hold id 0 and are masked wherever they are read.
+        """
+        longest = max(p.shape[0] for p in prompts)
+        flipped = pad([p.flip(0) for p in prompts], longest, 0)
+        return Tokens(
+            prompt_ids=flipped.flip(1),
+            prompt_lengths=torch.tensor([p.shape[0] for p in prompts]),
+            response_ids=pad(responses, max(1, *(r.shape[0] for r in responses)), 0),
+            response_lengths=torch.tensor([r.shape[0] for r in responses]),
+        )
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] prompt plus response tokens."""
+        return self.prompt_lengths + self.response_lengths
+
+    def rows(self, index: Tensor) -> Tokens:
+        """The sequences at `index`, trimmed to their longest prompt and response."""
+        prompt_lengths, response_lengths = self.prompt_lengths[index], self.response_lengths[index]
+        prompt, response = int(prompt_lengths.max()), max(1, int(response_lengths.max()))
+        return Tokens(
+            prompt_ids=self.prompt_ids[index][:, self.prompt_ids.shape[1] - prompt :],
+            prompt_lengths=prompt_lengths,
+            response_ids=self.response_ids[index][:, :response],
+            response_lengths=response_lengths,
+        )
+
+    def model_inputs(self, device: torch.device) -> dict[str, Tensor]:
+        """input_ids, attention_mask and position_ids [B, P + T], on the device."""
+        prompt = (
+            torch.arange(self.prompt_ids.shape[1])
+            >= self.prompt_ids.shape[1] - self.prompt_lengths[:, None]
+        )
+        response = torch.arange(self.response_ids.shape[1]) < self.response_lengths[:, None]
+        mask = torch.cat([prompt, response], 1).long()
+        return {
+            "input_ids": torch.cat([self.prompt_ids, self.response_ids], 1).to(device),
+            "attention_mask": mask.to(device),
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(device),
+        }

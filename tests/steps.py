@@ -1,0 +1,123 @@
+"""The pieces of a training step, for tests: responses, parts, a prepared batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+
+import rlkit
+from rlkit.batch import Group, Request
+from rlkit.interfaces import PromptSource, ReplayBuffer
+from rlkit.models.critic import Critic
+from rlkit.models.policy import Policy
+from rlkit.rewards.function import reward_class
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.source import OnDemand, StepPlan
+from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.training.collect import Collector
+from rlkit.training.micro_batches import Forwards, MicroBatches
+from rlkit.training.prepare import Scorer, TrainBatch, prepare
+from rlkit.training.references import BehaviorLogp, Parts
+
+ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(6)]
+
+
+def has_one(prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float]:
+    return [float("1" in c) for c in completions]
+
+
+def rollout(policy: Policy, step: int, n: int = 4, prompts: int = 4) -> list[Group]:
+    engine = HFRollout(HFConfig(max_completion_length=6))
+    engine.start(policy, seed=0)
+    engine.sync(step)
+    advantage = rlkit.build("advantage", "group_norm")
+    source = OnDemand(engine, greedy=advantage.needs_greedy)
+    rewards = RewardSet({"one": reward_class(has_one)()})
+    collector = Collector(source, rewards, advantage, policy.tokenizer)
+    chosen = Prompts("train", ROWS, policy.tokenizer)[:prompts]
+    plan = plan_of([Request(prompt=p, n=n) for p in chosen], step)
+    return collector.collect(plan, first_id=100 * step).groups
+
+
+def parts(loss: str = "remix", anchor: str = "none", advantage: str = "group_norm") -> Parts:
+    return Parts(
+        loss=rlkit.build("loss", loss),
+        corrections=(),
+        advantage=rlkit.build("advantage", advantage),
+        anchor=rlkit.build("anchor", anchor),
+    )
+
+
+def prepared(policy: Policy, groups: list[Group], step: int, chosen: Parts) -> TrainBatch:
+    return prepare(groups, step, chosen, scorer(policy))
+
+
+def move(policy: Policy) -> None:
+    with torch.no_grad():
+        for p in policy.model.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+
+
+class Planned(ReplayBuffer):
+    """Plans the requests it is given."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        super().__init__()
+        self.requests = list(requests)
+
+    def fresh_share(self, batch: int) -> int:
+        return len(self.requests)
+
+    def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
+        return self.requests
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        return fresh
+
+    def add(self, fresh: list[Group], step: int) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Drawing(Planned):
+    """Plans two groups of new prompts at a time, whatever a step wants."""
+
+    def __init__(self, wanted: int, n: int) -> None:
+        super().__init__(())
+        self.wanted, self.n = wanted, n
+
+    def fresh_share(self, batch: int) -> int:
+        return self.wanted
+
+    def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
+        return [Request(prompt=p, n=self.n) for p in prompts.take(2)]
+
+
+def drawing(prompts: PromptStream, step: int, wanted: int = 2, n: int = 2) -> StepPlan:
+    """A step that waits for so many groups and plans them two by two."""
+    return StepPlan(buffer=Drawing(wanted, n), prompts=prompts, groups=wanted, step=step)
+
+
+def plan_of(requests: Sequence[Request], step: int) -> StepPlan:
+    """A step that generates these requests, and asks for them again while groups are missing."""
+    nothing = PromptStream(cast("Prompts", ()), 0, 1, 1)
+    return StepPlan(buffer=Planned(requests), prompts=nothing, groups=len(requests), step=step)
+
+
+def scorer(
+    policy: Policy,
+    behavior: BehaviorLogp = "own",
+    critic: Critic | None = None,
+    budget: int = 64,
+) -> Scorer:
+    """The policy's forwards, in micro-batches of `budget` tokens."""
+    forwards = Forwards(MicroBatches(budget), policy.processes)
+    return Scorer(policy=policy, critic=critic, forwards=forwards, behavior=behavior)
