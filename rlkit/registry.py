@@ -167,6 +167,11 @@ def check_kind(kind: str) -> None:
         )
 
 
+def any_registered() -> bool:
+    """Whether any part has been imported yet, a built-in one or a user's."""
+    return bool(_table)
+
+
 def names(kind: str) -> list[str]:
     """The registered names of a kind, sorted."""
     check_kind(kind)

@@ -19,9 +19,10 @@ from omegaconf import OmegaConf, open_dict
 from transformers.utils import logging as transformers
 
 from rlkit.composition.compose import compose
+from rlkit.composition.config_files import configs_folder
 from rlkit.composition.error_messages import MAPPED, one_line
-from rlkit.composition.execute import Stopped, execute
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose, run_label
+from rlkit.composition.execute import execute
+from rlkit.composition.hydra_groups import import_before_compose, run_label
 from rlkit.composition.inputs import Inputs, RewardLike, quoted
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.composition.stages import stage_configs
@@ -29,6 +30,7 @@ from rlkit.distributed.launch import open_processes
 from rlkit.errors import UserError
 from rlkit.registry import scoped
 from rlkit.runs.checkpoint import list_checkpoints, load_rng_state, rng_state
+from rlkit.runs.stopping import Stopped
 
 
 class Metrics(list[dict[str, float]]):

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from rlkit.config.cache import cache_home
 from rlkit.errors import UserError
 from rlkit.ops import stream_seed
 from rlkit.tasks.arithmetic import EMBEDDED_OPERANDS, split
@@ -95,14 +96,6 @@ def embedded_model_dir(seed: int = 0, *, progress: bool = True) -> Path:
     if recipe.folder_name(seed) == json.loads(ORIGIN.read_text())["made_from"]:
         return SHIPPED
     return _make_once(cache_home(), recipe, seed, progress)
-
-
-def cache_home() -> Path:
-    """Where rlkit keeps what it can make again."""
-    if own := os.environ.get("RLKIT_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "rlkit"
 
 
 def _make_once(home: Path, recipe: Recipe, seed: int, progress: bool) -> Path:

@@ -15,9 +15,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlkit.composition.catalog import node
 from rlkit.composition.compose import compose
+from rlkit.composition.config_files import configs_folder
 from rlkit.composition.describe import describe
-from rlkit.composition.hydra_groups import configs_folder, node, store_groups
+from rlkit.composition.hydra_groups import store_groups
 from rlkit.registry import build, entry, names
 from tests.certain import HALF
 from tests.cli import ROOT, SMALL, metrics, run, without_times

@@ -16,7 +16,6 @@ from rlkit.models.embedded import (
     PAD,
     Recipe,
     _make_once,
-    cache_home,
     embedded_model_dir,
     make_model,
     warm_up,
@@ -105,16 +104,6 @@ def test_every_constant_and_the_seed_are_in_the_folders_name():
     for field in fields(Recipe):
         names.add(replace(SHORT, **{field.name: getattr(SHORT, field.name) + 1}).folder_name(0))
     assert len(names) == 2 + len(fields(Recipe))
-
-
-def test_where_the_cache_is(monkeypatch):
-    monkeypatch.setenv("RLKIT_CACHE", "/a")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert cache_home() == Path("/a")
-    monkeypatch.setenv("RLKIT_CACHE", "")
-    assert cache_home() == Path("/b/rlkit")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_home() == Path.home() / ".cache" / "rlkit"
 
 
 def test_a_cache_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from rlkit.batch import Prompt, Request
 from rlkit.composition.compose import compose
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.session import RunScope, open_session, source_of
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
