@@ -57,7 +57,7 @@ def show(group: str, name: str, folders: Sequence[Path]) -> None:
     if file.about:
         print(file.about, "\n")
     if group in COMPOSED:
-        return _show_choices(file)
+        return _show_choices(group, file)
     return _show_variant(group, file, files)
 
 
@@ -77,10 +77,10 @@ def print_settings(settings: Iterable[Setting], section: str = "") -> None:
         print(textwrap.indent(textwrap.fill(each.meaning, WIDTH), "    "))
 
 
-def _show_choices(file: ConfigFile) -> None:
+def _show_choices(group: str, file: ConfigFile) -> None:
     """Print what a composition or an experiment chooses and sets, as overrides."""
-    for group, option in file.chooses:
-        print(f"{group}={as_written(option)}")
+    for chosen, option in (*((group, base) for base in file.bases), *file.chooses):
+        print(f"{chosen}={as_written(option)}")
     _print_values(file.values, "")
 
 
