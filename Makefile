@@ -1,19 +1,23 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BASES ?= 1 2 3 4 5
 ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+# Makes the catalogue of the parts, so that `list`, `--help` and a typo are answered at once.
+WARM := $(BIN)/python -m rlkit list > /dev/null
 PACKAGES := rlkit algorithms buffers anchors schedules
 SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
-.PHONY: help run test test-deepspeed test-vllm static check format clean
+.PHONY: help run test test-bases test-deepspeed test-vllm static check format clean
 
 help:
 	@echo 'make run    ARGS="train.steps=50"   train with ReMix (creates .venv first)'
 	@echo 'make test   PYTEST_ARGS="-m ..."    run the tests'
+	@echo 'make test-bases BASES="1 2"         the tests with embedded models of other seeds'
 	@echo 'make test-deepspeed                 the tests against DeepSpeed (installs it beside .venv)'
 	@echo 'make test-vllm                      the tests against vLLM for CPU (creates .venv-vllm first)'
 	@echo 'make static                         formatting, lint, types, import contracts'
@@ -27,6 +31,14 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# The embedded model of each seed is made once; a test that needs a particular one fails here.
+test-bases: $(VENV)/.installed-dev
+	for base in $(BASES); do \
+		echo "RLKIT_BASE_SHIFT=$$base"; \
+		RLKIT_BASE_SHIFT=$$base OMP_NUM_THREADS=1 \
+			$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) || exit 1; \
+	done
 
 # DeepSpeed is beside the environment, so that nothing else finds it.
 test-deepspeed: $(VENV)/.installed-dev
@@ -62,10 +74,12 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .
+	$(WARM)
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
+	$(WARM)
 	touch $@ $(VENV)/.installed
 
 $(VENV)-vllm/.installed: pyproject.toml constraints.txt

@@ -1,1 +1,1 @@
-"""Policy losses, with advantages and corrections in folders of their own: one file a part."""
+"""Policy losses, with advantages and corrections in folders of their own: one file per part."""

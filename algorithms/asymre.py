@@ -33,7 +33,7 @@ class AsymreConfig(LossConfig):
 class AsymRE(PolicyLoss[AsymreConfig]):
     """L = -A log pi, summed over a response."""
 
-    Config = AsymreConfig
+    sources = ("2506.20520",)
     advantages = ("asymre",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -18,7 +18,7 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output, rows_of
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 ROUNDING = 1e-9
 """Slack when a range is divided into decimal steps."""
@@ -42,24 +42,52 @@ class Bounds:
     steps: int
 
 
-def bound_values(start: float, stop: float, step: float, *, partial: bool) -> Tensor:
-    """The values start, start + step, ... up to stop: [K] float64.
+@dataclass(slots=True, kw_only=True)
+class Bound:
+    """A bound of the clip on its way from `start` to `stop`.
 
-    `partial` adds a last, shorter step that reaches stop. Steps are counted as integers: repeated
-    addition of 0.02 from 0.6 would miss 0.9.
+    Steps are counted as integers: repeated addition of 0.02 from 0.6 would miss 0.9. `partial` adds
+    a last, shorter step that reaches stop.
     """
-    span = (stop - start) / step
-    steps = math.ceil(span - ROUNDING) if partial else math.floor(span + ROUNDING)
-    return (start + step * torch.arange(steps + 1, dtype=torch.float64)).clamp(max=stop)
+
+    start: float
+    stop: float
+    step: float
+    partial: bool
+    taken: int = 0
+
+    @property
+    def value(self) -> float:
+        """Where it is."""
+        return min(self.start + self.step * self.taken, self.stop)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether no step is left."""
+        span = (self.stop - self.start) / self.step
+        return self.taken >= (
+            math.ceil(span - ROUNDING) if self.partial else math.floor(span + ROUNDING)
+        )
 
 
-def capped_sums(x: Tensor, weight: Tensor, caps: Tensor) -> Tensor:
-    """sum_n weight_n min(x_n, cap_k) for each of the ascending caps [K], in one pass over x [N]."""
-    first = torch.bucketize(x, caps)  # the first k with x <= cap_k, K where there is none
-    zeros = weight.new_zeros(len(caps) + 1)
-    mass = zeros.index_add(0, first, weight)
-    below = zeros.index_add(0, first, weight * x).cumsum(0)[:-1]
-    return below + caps * (mass.sum() - mass.cumsum(0)[:-1])
+class Sums:
+    """Weighted sums of bounded ratios [N], for any bound: after one sort each is a look-up."""
+
+    def __init__(self, ratio: Tensor, weight: Tensor) -> None:
+        self.ratio, order = ratio.sort()
+        zero, w = weight.new_zeros(1), weight[order]
+        self.mass = torch.cat([zero, w.cumsum(0)])  # [N + 1], of the smallest ratios
+        self.moved = torch.cat([zero, (w * self.ratio).cumsum(0)])  # [N + 1]
+
+    def capped(self, high: float) -> float:
+        """Sum of w min(r, high)."""
+        k = int(torch.searchsorted(self.ratio, high))
+        return float(self.moved[k] + high * (self.mass[-1] - self.mass[k]))
+
+    def floored(self, low: float) -> float:
+        """Sum of w max(r, low)."""
+        k = int(torch.searchsorted(self.ratio, low))
+        return float(low * self.mass[k] + self.moved[-1] - self.moved[k])
 
 
 class BapoConfig(LossConfig):
@@ -78,11 +106,11 @@ class BapoConfig(LossConfig):
     target: Positive = 0.4
     """The balance at which the search stops. 0.4 of all is 0.67 positive over negative."""
     c_low_start: LowBound = 0.6
-    """Lower bound of the ratio where the search starts."""
+    """Lower bound of the ratio at the start of the search."""
     c_low_max: LowBound = 0.9
     """Highest lower bound."""
     c_high_start: HighBound = 1.2
-    """Upper bound of the ratio where the search starts."""
+    """Upper bound of the ratio at the start of the search."""
     c_high_max: HighBound = 3.0
     """Highest upper bound."""
     low_step: Positive = 0.02
@@ -102,37 +130,31 @@ class BapoConfig(LossConfig):
 
 
 def balanced_bounds(ratio: Tensor, advantage: Tensor, weight: Tensor, c: BapoConfig) -> Bounds:
-    """Move the bounds until the balance reaches the target, or to the end.
+    """Algorithm 1: move the bounds until the positive tokens have their share, or to the end.
 
-    Inputs [N], valid tokens only.     With P = sum_{A>0} w min(r, high) A and Q = sum_{A<0} w
-    max(r, low) |A|, the balance is P / (P + Q) (Eq. 8) or P / Q. Raising `high` raises it; raising
-    `low` can only lower it, so a search that gets there goes to the end.
+        c_low = a-, c_high = a+
+        while rho < rho_0 and c_low + delta_2 <= b-:
+            if c_high + delta_1 <= b+:  c_high += delta_1       else:  c_low += delta_2
+
+    Inputs [N], valid tokens only. With P = sum_{A>0} w min(r, c_high) A and Q = sum_{A<0} w max(r,
+    c_low) |A|, the balance rho is P / (P + Q) (Eq. 8) or P / Q. Raising c_high raises it; raising
+    c_low can only lower it, so a search that gets there goes to the end.
     """
-    lows = bound_values(c.c_low_start, c.c_low_max, c.low_step, partial=c.partial_step).to(
-        ratio.device
-    )
-    highs = bound_values(c.c_high_start, c.c_high_max, c.high_step, partial=c.partial_step).to(
-        ratio.device
-    )
-    r, mass = ratio.double(), weight.double() * advantage.double()
-    gain, loss = mass.clamp(min=0), (-mass).clamp(min=0)
-    positive = capped_sums(r, gain, highs)
-    # max(r, low) = r + low - min(r, low)
-    negative = (loss * r).sum() + loss.sum() * lows - capped_sums(r, loss, lows)
-    turn = (len(highs) if c.order == "high_first" else len(lows)) - 1
-    place = torch.arange(len(lows) + len(highs) - 1, device=ratio.device)
-    first, second = place.clamp(max=turn), (place - turn).clamp(min=0)
-    i_high, i_low = (first, second) if c.order == "high_first" else (second, first)
-    p, q = positive[i_high], negative[i_low]
-    balance = p / (p + q).clamp(min=TINY) if c.metric == "fraction" else p / (q + POS_NEG_EPS)
-    reached = (balance >= c.target).nonzero()
-    end = int(reached[0]) if len(reached) else len(balance) - 1
-    return Bounds(
-        low=lows[i_low[end]].item(),
-        high=highs[i_high[end]].item(),
-        balance=balance[end].item(),
-        steps=end,
-    )
+    low = Bound(start=c.c_low_start, stop=c.c_low_max, step=c.low_step, partial=c.partial_step)
+    high = Bound(start=c.c_high_start, stop=c.c_high_max, step=c.high_step, partial=c.partial_step)
+    first, second = (high, low) if c.order == "high_first" else (low, high)
+    r, mass = ratio.double(), (weight.double() * advantage.double()).abs()
+    good, bad = (Sums(r[side], mass[side]) for side in (advantage > 0, advantage < 0))
+
+    def balance() -> float:
+        p, q = good.capped(high.value), bad.floored(low.value)
+        return p / max(p + q, TINY) if c.metric == "fraction" else p / (q + POS_NEG_EPS)
+
+    rho = balance()
+    while rho < c.target and not (first.at_end and second.at_end):
+        (second if first.at_end else first).taken += 1
+        rho = balance()
+    return Bounds(low=low.value, high=high.value, balance=rho, steps=low.taken + high.taken)
 
 
 @register("loss", "bapo")
@@ -140,13 +162,13 @@ class BAPO(PolicyLoss[BapoConfig]):
     """L = -min(r A, clip(r, c_low, c_high) A), r = pi / behavior, with searched bounds.
 
     The bounds start anew each minibatch (arXiv:2510.18927, Eq. 8 and Algorithm 1) and see the whole
-    of it. Steps are counted as integers, so that decimal steps end where the paper's do.
+    of it.
 
     Public code: the authors' (WooooDyy/BAPO) differs from the paper in the balance, its weights and
     the order of the search; `bapo_authors_repo` is that variant. No other trainer ships BAPO.
     """
 
-    Config = BapoConfig
+    sources = ("2510.18927",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
 
@@ -175,22 +197,17 @@ class BAPO(PolicyLoss[BapoConfig]):
         )
 
 
-class BapoAuthorsRepoConfig(BapoConfig):
-    """Settings of the authors' code: positive over negative, lower bound first, dual clip."""
-
-    order: Order = "low_first"
-    metric: Metric = "pos_neg"
-    prob_weight: bool = False
-    partial_step: bool = True
-    target: Positive = 1.0
-    c_low_max: LowBound = 0.8
-    c_high_max: HighBound = 2.0
-    low_step: Positive = 0.05
-    dual_clip: DualClip | None = 3.0
-
-
-@register("loss", "bapo_authors_repo")
-class BAPOAuthorsRepo(BAPO):
-    """BAPO as its authors' code has it, which differs from the paper's Algorithm 1."""
-
-    Config = BapoAuthorsRepoConfig
+bapo_authors_repo = variant(
+    "bapo_authors_repo",
+    of=BAPO,
+    order="low_first",
+    metric="pos_neg",
+    prob_weight=False,
+    partial_step=True,
+    target=1.0,
+    c_low_max=0.8,
+    c_high_max=2.0,
+    low_step=0.05,
+    dual_clip=3.0,
+    doc="BAPO as its authors' code has it, which differs from the paper's Algorithm 1.",
+)

@@ -48,7 +48,7 @@ def asymmetric(advantage: Tensor, omega: float) -> Tensor:
 class BPPO(PolicyLoss[BPPOConfig]):
     """PPO's clipped surrogate on pi / prox, with positive advantages weighing more."""
 
-    Config = BPPOConfig
+    sources = ("2302.11312",)
     needs = frozenset({"prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

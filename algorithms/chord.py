@@ -36,10 +36,10 @@ class CHORD(RatioLoss[ChordConfig]):
     not depend on how many demonstrations there are.
 
     Public code: Trinity-RFT's `mix_chord` divides each part by its expected number
-    of responses in the batch; the two agree where the numbers are the expected ones.
+    of responses in the batch; the two agree if the numbers are the expected ones.
     """
 
-    Config = ChordConfig
+    sources = ("2508.11408",)
     accepts_expert = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -56,7 +56,7 @@ class CISPO(RatioLoss[CispoConfig]):
     in the mean.
     """
 
-    Config = CispoConfig
+    sources = ("2506.13585",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

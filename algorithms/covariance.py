@@ -76,7 +76,7 @@ class ClipCov(RatioLoss[ClipCovConfig]):
     micro-batch; here they are over the minibatch. The authors' script sets both clips to 1.
     """
 
-    Config = ClipCovConfig
+    sources = ("2505.22617",)
     scope = "minibatch"
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -119,7 +119,7 @@ class KLCov(RatioLoss[KlCovConfig]):
     micro-batch; here they are over the minibatch. There is no clip in either.
     """
 
-    Config = KlCovConfig
+    sources = ("2505.22617",)
     scope = "minibatch"
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -44,7 +44,7 @@ class DecoupledPPOConfig(LossConfig):
     """A weight beyond the bounds is cut to them, or 0 (AReaL's rejection of tokens, which stay in
     the denominators)."""
     imp_samp_max: Annotated[float, Field(gt=0)] | None = None
-    """Largest pi / behavior: where it is larger, behavior is taken as pi / imp_samp_max in the
+    """Largest pi / behavior: if it is larger, behavior is taken as pi / imp_samp_max in the
     weight; null = none."""
 
     @model_validator(mode="after")
@@ -65,7 +65,7 @@ def least_behavior(behavior_logp: Tensor, logp: Tensor, ratio_max: float | None)
 class DecoupledPPO(PolicyLoss[DecoupledPPOConfig]):
     """L = -sg[prox / behavior] min(u A, clip(u) A), u = pi / prox."""
 
-    Config = DecoupledPPOConfig
+    sources = ("2110.00641", "2505.24298")
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

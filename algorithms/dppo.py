@@ -13,20 +13,19 @@ from algorithms.reinforce import weighted_likelihood
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.ops import masked_log_ratio
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 REMAINDER = 1e-8
 """Least probability left to the other tokens, so that their logarithm exists."""
 Divergence = Literal["tv", "kl", "ipo"]
 Bound = Annotated[float, Field(gt=0)]
-Coefficient = Annotated[float, Field(ge=0)]
 
 
 class DppoConfig(LossConfig):
     """Settings of the trust region."""
 
     divergence: Divergence = "tv"
-    """The probability's difference ("tv") or the binary KL ("kl"), each only where the update
+    """The probability's difference ("tv") or the binary KL ("kl"), each only if the update
     would take it further; "ipo": the absolute difference, whatever the sign of the advantage."""
     form: Literal["detached", "ratio"] = "ratio"
     """"ratio" differentiates r (the paper); "detached" takes min(r, ratio_cap) as a weight of the
@@ -38,7 +37,7 @@ class DppoConfig(LossConfig):
     """Bound where the advantage is positive."""
     ratio_cap: Bound = 20.0
     """Upper bound of the weight in the form "detached"."""
-    log_ratio_sq_coef: Coefficient = 0.0
+    log_ratio_sq_coef: Annotated[float, Field(ge=0)] = 0.0
     """Coefficient of (log r)^2, added on every valid token, kept or not (prime-rl: 1e-3)."""
 
 
@@ -96,7 +95,7 @@ class DPPO(PolicyLoss[DppoConfig]):
     quadratic term at 1e-3, per token of the whole batch. All anchor at the sampling policy.
     """
 
-    Config = DppoConfig
+    sources = ("2602.04879",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -119,47 +118,37 @@ class DPPO(PolicyLoss[DppoConfig]):
         )
 
 
-class DppoKlConfig(DppoConfig):
-    """Settings of the binary KL; the bounds are those of verl's example."""
-
-    divergence: Divergence = "kl"
-    delta_low: Bound = 0.05
-    delta_high: Bound = 0.05
-
-
-@register("loss", "dppo_kl")
-class DPPOKL(DPPO):
-    """DPPO with the binary KL in place of the difference.
+dppo_kl = variant(
+    "dppo_kl",
+    of=DPPO,
+    divergence="kl",
+    delta_low=0.05,
+    delta_high=0.05,
+    doc="""DPPO with the binary KL in place of the difference.
 
         M = 1[KL(mu || pi) <= delta, or the move was against the update]
         KL = mu log(mu / pi) + (1 - mu) log((1 - mu) / (1 - pi))
 
-    Source: arXiv:2602.04879.
+    Source: arXiv:2602.04879; the bounds are those of verl's example.
 
     Public code: verl's `dppo_kl`, which adds 1e-8 inside the logarithm; here the probability left
     to other tokens is at least that.
-    """
+    """,
+)
 
-    Config = DppoKlConfig
-
-
-class DppoIpoConfig(DppoConfig):
-    """Settings of prime-rl's `ipo` loss; both bounds are its one threshold."""
-
-    divergence: Divergence = "ipo"
-    delta_low: Bound = 0.1
-    delta_high: Bound = 0.1
-    log_ratio_sq_coef: Coefficient = 1e-3
-
-
-@register("loss", "dppo_ipo")
-class DPPOIPO(DPPO):
-    """A symmetric trust region, with a quadratic pull back on every token.
+dppo_ipo = variant(
+    "dppo_ipo",
+    of=DPPO,
+    divergence="ipo",
+    delta_low=0.1,
+    delta_high=0.1,
+    log_ratio_sq_coef=1e-3,
+    sources=(),
+    doc="""A symmetric trust region, with a quadratic pull back on every token.
 
         L = -r A 1[|pi - mu| <= delta] + 1e-3 (log r)^2
 
     Public code: prime-rl's `ipo_loss_fn`, which names no paper; it is not the preference loss of
-    that name.
-    """
-
-    Config = DppoIpoConfig
+    that name. Both bounds are its one threshold.
+    """,
+)

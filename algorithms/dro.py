@@ -34,7 +34,7 @@ class DroConfig(RatioConfig):
 class DRO(RatioLoss[DroConfig]):
     """L = -(A log pi - beta/2 (log r)^2); the penalty is constant beyond `log_ratio_clamp`."""
 
-    Config = DroConfig
+    sources = ("2405.19107",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

@@ -26,7 +26,6 @@ class FunctionLoss(PolicyLoss[LossConfig]):
     proximal log-probs, and sees the whole minibatch at once.
     """
 
-    Config = LossConfig
     function: ClassVar[LossFunction]
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -67,12 +67,12 @@ class GEPO(PolicyLoss[GepoConfig]):
     probabilities; that p and q are length-normalised is the code's.
     """
 
-    Config = GepoConfig
+    sources = ("2508.17850",)
     scope = "group"
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One term a response."""
+        """One term per response."""
         c, mask = self.config, batch.mask
         live = mask.any(-1)
         log_p, log_q = (

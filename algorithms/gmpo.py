@@ -36,7 +36,7 @@ class GMPO(RatioLoss[GmpoConfig]):
         d_t = sgn(A) min(sgn(A) log r_t, sgn(A) clip(log r_t, -clip_low, clip_high))
         L_i = -A exp(mean_t d_t), averaged over responses
 
-    Source: arXiv:2507.20673. Where the advantage differs between tokens, d_t takes each token's
+    Source: arXiv:2507.20673. If the advantage differs between tokens, d_t takes each token's
     sign and L_i their mean.
 
     Public code: verl's `compute_policy_loss_geo_mean` and TRL's experimental GMPO agree, both
@@ -44,7 +44,7 @@ class GMPO(RatioLoss[GmpoConfig]):
     in TRL; both count it (`count_empty_rows=true`).
     """
 
-    Config = GmpoConfig
+    sources = ("2507.20673",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """A term per response; the framework aggregates them."""

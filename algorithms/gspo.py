@@ -12,10 +12,7 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import RatioConfig, RatioLoss, policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.ops import Aggregation, masked_log_ratio, sequence_log_ratio
-from rlkit.registry import register
-
-ClipLow = Annotated[float, Field(gt=0, le=1)]
-ClipHigh = Annotated[float, Field(gt=0)]
+from rlkit.registry import register, variant
 
 
 def response_log_ratio(logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
@@ -29,10 +26,10 @@ class GspoConfig(RatioConfig):
     """Settings of the clip on the response's ratio."""
 
     aggregation: Aggregation = "seq-mean-token-mean"
-    clip_low: ClipLow = 3e-4
+    clip_low: Annotated[float, Field(gt=0, le=1)] = 3e-4
     """Lower clip: below 1 - clip_low a response gives no gradient where its advantage is negative.
     """
-    clip_high: ClipHigh = 4e-4
+    clip_high: Annotated[float, Field(gt=0)] = 4e-4
     """Upper clip: above 1 + clip_high a response gives no gradient where its advantage is positive.
     """
     log_seq_ratio_max: Annotated[float, Field(gt=0)] | None = 10.0
@@ -42,14 +39,14 @@ class GspoConfig(RatioConfig):
 
 @register("loss", "gspo")
 class GSPO(RatioLoss[GspoConfig]):
-    """One ratio a response, length-normalised, since the reward is one a response too.
+    """One length-normalised ratio per response, since there is one reward per response too.
 
         s = exp(mean_t log r),  s_t = sg[s] pi_t / sg[pi_t]
         L = -min(s_t A, clip(s_t, 1 - clip_low, 1 + clip_high) A)
 
     Source: arXiv:2507.18071, Eqs. 5-7 and the token form of Eqs. 13-14, which lets the advantage
-    differ between tokens and is GSPO itself where it does not. Averaged over a response's tokens,
-    then over responses; the gradient weight is s A / T on each token, 0 where the response is
+    differ between tokens and is GSPO itself if it does not. Averaged over a response's tokens,
+    then over responses; the gradient weight is s A / T on each token, 0 if the response is
     clipped.
 
     Public code: verl (clamp of log s at 10), Trinity-RFT, OpenRLHF, AReaL, slime and NeMo-RL agree;
@@ -57,7 +54,7 @@ class GSPO(RatioLoss[GspoConfig]):
     loss_type weighs responses by their length, which is not the paper's.
     """
 
-    Config = GspoConfig
+    sources = ("2507.18071",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
@@ -79,24 +76,20 @@ class GSPO(RatioLoss[GspoConfig]):
         )
 
 
-class LuspoConfig(GspoConfig):
-    """Settings of LUSPO. The clip is that of section 5.1 as TRL's documentation gives it."""
-
-    aggregation: Aggregation = "seq-mean-token-sum"
-    clip_low: ClipLow = 2e-3
-    clip_high: ClipHigh = 2.5e-3
-
-
-@register("loss", "luspo")
-class LUSPO(GSPO):
-    """GSPO's loss of a response times its length, so that long responses are not favoured.
+luspo = variant(
+    "luspo",
+    of=GSPO,
+    aggregation="seq-mean-token-sum",
+    clip_low=2e-3,
+    clip_high=2.5e-3,
+    sources=("2602.05261",),
+    doc="""GSPO's loss of a response times its length, so that long responses are not favoured.
 
         L_i = T_i GSPO_i, averaged over responses
 
-    Source: arXiv:2602.05261.
+    Source: arXiv:2602.05261. The clip is that of section 5.1 as TRL's documentation gives it.
 
     Public code: TRL's loss_type "luspo" with importance_sampling_level "sequence"; with its default
     token level it is a plain sum over tokens.
-    """
-
-    Config = LuspoConfig
+    """,
+)

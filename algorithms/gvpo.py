@@ -68,13 +68,13 @@ class GvpoConfig(LossConfig):
 class GVPO(PolicyLoss[GvpoConfig]):
     """L = 1/(K-1) sum_i 1/2 [(beta S_i - sg mean beta S) - A_i]^2, averaged over prompts."""
 
-    Config = GvpoConfig
+    sources = ("2504.19599",)
     advantages = ("group_mean",)
     scope = "group"
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One value a response."""
+        """One value per response."""
         c, mask, group = self.config, batch.mask, batch.group
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         advantage = sequence_advantage(batch.advantage, mask)
@@ -103,13 +103,13 @@ class AGRO(PolicyLoss[AgroConfig]):
     reference is the anchor's base. The exact objective of the paper is unconfirmed.
     """
 
-    Config = AgroConfig
+    sources = ("2503.19612",)
     advantages = ("group_mean",)
     scope = "group"
     needs = frozenset({"anchor:base"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One value a response: its group's."""
+        """One value per response: its group's."""
         c, mask, group = self.config, batch.mask, batch.group
         moved = masked_log_ratio(policy.logp, batch.anchor_logp["base"], mask, c.log_ratio_clamp)
         regularised = sequence_advantage(batch.advantage, mask) - c.beta * moved.sum(-1)

@@ -20,6 +20,7 @@ class ImportanceSampling(RatioLoss):
     """
 
     Config = RatioConfig
+    sources = ("1707.06347",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

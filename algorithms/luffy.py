@@ -51,7 +51,7 @@ class LUFFY(RatioLoss[LuffyConfig]):
     upper clip is max(clip_upper_bound, 1 + clip_low).
     """
 
-    Config = LuffyConfig
+    sources = ("2504.14945",)
     accepts_expert = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -95,12 +95,11 @@ class ExGRPO(RatioLoss[ExgrpoConfig]):
     Public code: ElliottYan/LUFFY (ExGRPO) also drops steps whose gradient norm is above 500.
     """
 
-    Config = ExgrpoConfig
+    sources = ("2510.02245",)
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The stored log-probs, and those under the new tokens' ratio."""
-        return super().needs | {"behavior"}
+    def __init__(self, config: ExgrpoConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs = self.needs | {"behavior"}
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

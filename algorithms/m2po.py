@@ -1,13 +1,14 @@
 """Second-moment trust policy optimisation, M2PO (arXiv:2510.01161).
 
 Stale data is safe to learn from while the second moment of its log-ratios is small: the few tokens
-with the largest ones are left out, and the rest needs no clip.
+with the largest ones are left out, and the rest needs no clip. Two public codes differ from the
+paper and from each other, so each is a part of its own.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -17,12 +18,12 @@ from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output, rows_of
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import masked_log_ratio, masked_ratio
+from rlkit.ops import masked_log_ratio
 from rlkit.registry import register
 
 UNBOUNDED = 1e5
-"""The upper ratio bound of the authors' code where the budget holds already."""
-Variant = Literal["paper", "authors_repo", "areal"]
+"""The upper ratio bound of the authors' code if the budget holds already."""
+Threshold = Annotated[float, Field(ge=0)]
 
 
 def smallest(squares: Tensor, threshold: float, *, strict: bool) -> Tensor:
@@ -56,24 +57,20 @@ def clip_radius(squares: Tensor, budget: float) -> float | None:
     return math.sqrt(ascending[first - 1].item()) if first > 0 else 0.0
 
 
+def trust_region(policy: PolicyTerms, batch: LossBatch) -> tuple[Tensor, Tensor]:
+    """log r of pi / behavior [B, T], and the tokens whose push takes the ratio further from 1.
+
+    Those are (A > 0 and r > 1) or (A < 0 and r < 1).
+    """
+    log_ratio = masked_log_ratio(policy.logp.detach(), batch.behavior_logp, batch.mask)
+    return log_ratio, batch.mask & (batch.advantage * log_ratio > 0)
+
+
 class M2poConfig(LossConfig):
     """Settings of M2PO. The defaults are the paper's (Algorithm 1)."""
 
-    variant: Variant = "paper"
-    """paper: drop tokens of the trust region; authors_repo: clip the ratio where the same budget is
-    met; areal: drop tokens by how far pi_k moved from the policy that sampled them."""
-    m2_threshold: Annotated[float, Field(ge=0)] = 0.04
+    m2_threshold: Threshold = 0.04
     """Bound of the mean squared log-ratio."""
-    clip_low_min: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """authors_repo: the lower clip is at least this far from 1."""
-    clip_high_min: Annotated[float, Field(gt=0)] = 0.5
-    """authors_repo: the upper clip is at least this far from 1."""
-    clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """areal: lower clip of pi / prox."""
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
-    """areal: upper clip of pi / prox."""
-    behavior_weight: bool = False
-    """areal: multiply by the detached prox / behavior (AReaL's decoupled loss)."""
 
 
 @register("loss", "m2po")
@@ -84,45 +81,55 @@ class M2PO(PolicyLoss[M2poConfig]):
     largest (log r)^2, as many as it takes until the mean of the others is at most `m2_threshold`.
     The statistics are those of the whole minibatch.
 
-    Public code: Trinity-RFT follows the paper. The authors' code (Infini-AI-Lab/M2PO) drops
-    nothing: it clips the ratio to [e^-tau, e^tau], tau the largest |log r| that as a cap of the
-    trust-region tokens meets the budget, with bounds never tighter than `clip_low_min` and
-    `clip_high_min` allow; that is `m2po_authors_repo`. AReaL drops by (log behavior / prox)^2 of
-    all tokens, takes what it drops out of the mean, and clips pi / prox; that is `m2po_areal`.
+    Public code: Trinity-RFT follows the paper. The authors' code is `m2po_authors_repo`, AReaL's
+    `m2po_areal`.
     """
 
-    Config = M2poConfig
+    sources = ("2510.01161",)
     scope = "minibatch"
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The policy that sampled the responses; for AReaL's variant also pi_k."""
-        proximal = {"prox"} if self.config.variant == "areal" else set[str]()
-        return frozenset({"behavior"} | proximal)
+    needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
-        if self.config.variant == "areal":
-            return self._areal(policy, batch)
-        log_ratio = masked_log_ratio(policy.logp.detach(), batch.behavior_logp, batch.mask)
-        trusted = batch.mask & (batch.advantage * log_ratio > 0)  # [B, T]
-        if self.config.variant == "paper":
-            return self._paper(policy, batch, log_ratio, trusted)
-        return self._authors_repo(policy, batch, log_ratio, trusted)
-
-    def _paper(
-        self, policy: PolicyTerms, batch: LossBatch, log_ratio: Tensor, trusted: Tensor
-    ) -> LossOutput:
+        log_ratio, trusted = trust_region(policy, batch)
         stay = smallest(log_ratio[trusted].square(), self.config.m2_threshold, strict=False)
         dropped = torch.zeros_like(trusted).masked_scatter(trusted, ~stay)
         ratio = self.ratio(policy.logp, batch.behavior_logp, batch.mask)
         value = torch.where(dropped, 0.0, -ratio * batch.advantage)
         return policy_output(value, batch.mask, ratio=ratio, masked_tokens=dropped.to(ratio.dtype))
 
-    def _authors_repo(
-        self, policy: PolicyTerms, batch: LossBatch, log_ratio: Tensor, trusted: Tensor
-    ) -> LossOutput:
+
+class M2poAuthorsRepoConfig(LossConfig):
+    """Settings of the authors' code: a clip from the budget, no mask."""
+
+    m2_threshold: Threshold = 0.04
+    """Budget: what the mean squared log-ratio may be."""
+    clip_low_min: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """The lower clip is at least this far from 1."""
+    clip_high_min: Annotated[float, Field(gt=0)] = 0.5
+    """The upper clip is at least this far from 1."""
+
+
+@register("loss", "m2po_authors_repo")
+class M2POAuthorsRepo(PolicyLoss[M2poAuthorsRepoConfig]):
+    """M2PO as its authors' code has it: the budget sets the bounds of a clip, and nothing drops.
+
+        L = -min(r A, clip(r, e^-tau, e^tau) A),  r = pi / behavior
+
+    tau is the largest |log r| that as a cap of the trust-region tokens meets the budget; the bounds
+    are never tighter than `clip_low_min` and `clip_high_min` allow.
+
+    Public code: Infini-AI-Lab/M2PO.
+    """
+
+    sources = ("2510.01161",)
+    scope = "minibatch"
+    needs = frozenset({"behavior"})
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Per-token terms; the framework aggregates them."""
         c = self.config
+        log_ratio, trusted = trust_region(policy, batch)
         tau = clip_radius(log_ratio[trusted].square(), c.m2_threshold)
         low = min(-math.inf if tau is None else -tau, math.log1p(-c.clip_low_min))
         high = max(math.log(UNBOUNDED) if tau is None else tau, math.log1p(c.clip_high_min))
@@ -140,7 +147,36 @@ class M2PO(PolicyLoss[M2poConfig]):
             clip_high=rows_of(math.expm1(high), ratio),
         )
 
-    def _areal(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+
+class M2poArealConfig(LossConfig):
+    """Settings of AReaL's code: a mask by (log behavior / prox)^2, and PPO's clip."""
+
+    m2_threshold: Threshold = 0.04
+    """The mean squared log-ratio must be below this."""
+    clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Lower clip of pi / prox."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    """Upper clip of pi / prox."""
+    behavior_weight: bool = False
+    """Multiply by the detached prox / behavior (AReaL's decoupled loss)."""
+
+
+@register("loss", "m2po_areal")
+class M2POAreal(PolicyLoss[M2poArealConfig]):
+    """M2PO as AReaL has it: stale tokens leave the batch, the rest has PPO's clip on pi / prox.
+
+    Of all tokens those with the largest (log behavior / prox)^2 leave, and the mean with them, as
+    many as it takes until the mean square of the others is below `m2_threshold`.
+
+    Public code: AReaL's `_apply_m2po_masking` before its PPO loss.
+    """
+
+    sources = ("2510.01161",)
+    scope = "minibatch"
+    needs = frozenset({"behavior", "prox"})
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """Per-token terms; the framework aggregates them."""
         c, mask = self.config, batch.mask
         moved = masked_log_ratio(batch.behavior_logp, batch.prox_logp, mask)
         stay = smallest(moved[mask].square(), c.m2_threshold, strict=True)
@@ -148,34 +184,6 @@ class M2PO(PolicyLoss[M2poConfig]):
         ratio = self.ratio(policy.logp, batch.prox_logp, mask)
         value, clipped = clipped_surrogate(ratio, batch.advantage, 1 - c.clip_low, 1 + c.clip_high)
         if c.behavior_weight:
-            value = value * masked_ratio(
-                batch.prox_logp, batch.behavior_logp, mask, c.log_ratio_clamp
-            )
+            value = value * self.ratio(batch.prox_logp, batch.behavior_logp, mask)
         dropped = (mask & ~kept).to(ratio.dtype)
         return policy_output(value, kept, ratio=ratio, clip_fraction=clipped, masked_tokens=dropped)
-
-
-class M2poAuthorsRepoConfig(M2poConfig):
-    """Settings of the authors' code: a clip from the budget, no mask."""
-
-    variant: Variant = "authors_repo"
-
-
-@register("loss", "m2po_authors_repo")
-class M2POAuthorsRepo(M2PO):
-    """M2PO as its authors' code has it: the budget sets the bounds of a clip, and nothing drops."""
-
-    Config = M2poAuthorsRepoConfig
-
-
-class M2poArealConfig(M2poConfig):
-    """Settings of AReaL's code: a mask by (log behavior / prox)^2, and PPO's clip."""
-
-    variant: Variant = "areal"
-
-
-@register("loss", "m2po_areal")
-class M2POAreal(M2PO):
-    """M2PO as AReaL has it: stale tokens leave the batch, the rest has PPO's clip on pi / prox."""
-
-    Config = M2poArealConfig

@@ -40,7 +40,7 @@ class MinproConfig(LossConfig):
 
 
 def prefix_minimum(log_ratio: Tensor, mask: Tensor, first: float) -> Tensor:
-    """min_{j<t} of the valid log-ratios before each position [B, T]; `first` where none is."""
+    """min_{j<t} of the valid log-ratios before each position [B, T]; `first` if there is none."""
     lowest = torch.where(mask, log_ratio, torch.inf).cummin(-1).values
     before = torch.cat([torch.full_like(lowest[:, :1], torch.inf), lowest[:, :-1]], dim=-1)
     return before.masked_fill(before.isinf(), first)
@@ -50,7 +50,7 @@ def prefix_minimum(log_ratio: Tensor, mask: Tensor, first: float) -> Tensor:
 class MinPRO(PolicyLoss[MinproConfig]):
     """L = -sg[clip(min_{j<t} r_j r_t, 1 - clip_low, 1 + clip_high)] A log pi."""
 
-    Config = MinproConfig
+    sources = ("2601.22718",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -44,12 +44,12 @@ def regression(log_ratio: Tensor, advantage: Tensor, beta2: float) -> Tensor:
 class OAPL(PolicyLoss[OaplConfig]):
     """L = (beta2 S - A)^2, averaged over responses, with S the sum of log(pi / behavior)."""
 
-    Config = OaplConfig
+    sources = ("2602.19362",)
     advantages = ("oapl",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One value a response."""
+        """One value per response."""
         c, mask = self.config, batch.mask
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         value = regression(moved.sum(-1), sequence_advantage(batch.advantage, mask), c.beta2)

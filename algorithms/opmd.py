@@ -29,10 +29,9 @@ from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.ops import Aggregation, group_share, masked_log_ratio, sequence_advantage
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 Variant = Literal["kimi", "simple", "kimi_token", "pairwise"]
-Tau = Annotated[float, Field(ge=0)]
 
 
 class OpmdConfig(LossConfig):
@@ -42,7 +41,7 @@ class OpmdConfig(LossConfig):
     variant: Variant = "kimi"
     """Which of the four surrogates; `simple` and `kimi_token` are per token and go with
     aggregation=token-mean."""
-    tau: Tau = 0.1
+    tau: Annotated[float, Field(ge=0)] = 0.1
     """Strength of the pull to the policy that sampled the data. Kimi's value is unconfirmed."""
 
 
@@ -58,23 +57,18 @@ def kimi_token(logp: Tensor, moved: Tensor, advantage: Tensor, tau: float) -> Te
 
 @register("loss", "opmd")
 class OPMD(PolicyLoss[OpmdConfig]):
-    """Mirror descent on the reward; by default Kimi's, one value a response."""
+    """Mirror descent on the reward; by default Kimi's, one value per response."""
 
-    Config = OpmdConfig
+    sources = ("2501.12599",)
     advantages = ("opmd",)
 
-    @property
-    def scope(self) -> Literal["token", "group", "minibatch"]:  # type: ignore[override]
-        """`pairwise` compares the responses of a group."""
-        return "group" if self.config.variant == "pairwise" else "token"
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """`simple` reads no other policy."""
-        return frozenset() if self.config.variant == "simple" else frozenset({"behavior"})
+    def __init__(self, config: OpmdConfig | None = None) -> None:
+        super().__init__(config)
+        self.scope = "group" if self.config.variant == "pairwise" else "token"
+        self.needs = frozenset() if self.config.variant == "simple" else frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One value a response (kimi, pairwise) or a token."""
+        """One value per response (kimi, pairwise) or per token."""
         c, mask = self.config, batch.mask
         logp = torch.where(mask, policy.logp, 0.0)
         if c.variant == "simple":
@@ -90,43 +84,26 @@ class OPMD(PolicyLoss[OpmdConfig]):
         return policy_output(value, mask, ratio=moved.exp())
 
 
-class OpmdSimpleConfig(OpmdConfig):
-    """Settings of Trinity-RFT's OPMD."""
-
-    aggregation: Aggregation = "token-mean"
-    variant: Variant = "simple"
-    tau: Tau = 1.0
-
-
-@register("loss", "opmd_simple")
-class OPMDSimple(OPMD):
-    """L = -A log pi / (1 + tau): REINFORCE whose step tau scales."""
-
-    Config = OpmdSimpleConfig
-
-
-class OpmdPairwiseConfig(OpmdConfig):
-    """Settings of pairwise OPMD."""
-
-    variant: Variant = "pairwise"
-
-
-@register("loss", "opmd_pairwise")
-class OPMDPairwise(OPMD):
-    """L = the group's variance of A - tau S, which is 1/K^2 sum_{i<j} (a_i - a_j)^2."""
-
-    Config = OpmdPairwiseConfig
-
-
-class OpmdKimiTokenConfig(OpmdConfig):
-    """Settings of ROLL's kimi15."""
-
-    aggregation: Aggregation = "token-mean"
-    variant: Variant = "kimi_token"
-
-
-@register("loss", "opmd_kimi_token")
-class OPMDKimiToken(OPMD):
-    """L = -A log pi + tau/2 (log r)^2 per token."""
-
-    Config = OpmdKimiTokenConfig
+opmd_simple = variant(
+    "opmd_simple",
+    of=OPMD,
+    variant="simple",
+    aggregation="token-mean",
+    tau=1.0,
+    sources=("2509.24203",),
+    doc="L = -A log pi / (1 + tau): REINFORCE whose step tau scales, Trinity-RFT's OPMD.",
+)
+opmd_pairwise = variant(
+    "opmd_pairwise",
+    of=OPMD,
+    variant="pairwise",
+    sources=("2509.24203",),
+    doc="L = the group's variance of A - tau S, which is 1/K^2 sum_{i<j} (a_i - a_j)^2.",
+)
+opmd_kimi_token = variant(
+    "opmd_kimi_token",
+    of=OPMD,
+    variant="kimi_token",
+    aggregation="token-mean",
+    doc="L = -A log pi + tau/2 (log r)^2 per token, ROLL's kimi15.",
+)

@@ -37,11 +37,11 @@ class P3O(PolicyLoss[P3oConfig]):
     ESS = (sum r)^2 / (n sum r^2) over the valid tokens of the minibatch, detached: 1 on-policy.
 
     Public code: rasoolfa/P3O has the coefficient 1 - ESS always, the cap ESS only by an option that
-    is off (else 1), and a KL(pi || behavior) over all actions where its comment names the reverse.
-    It alternates on-policy and replay steps; here both kinds of data share a step.
+    is off (else 1), and a KL(pi || behavior) over all actions, although its comment names the
+    reverse. It alternates on-policy and replay steps; here both kinds of data share a step.
     """
 
-    Config = P3oConfig
+    sources = ("1905.01756",)
     scope = "minibatch"
     needs = frozenset({"behavior"})
 

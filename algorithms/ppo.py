@@ -15,8 +15,7 @@ from typing_extensions import TypeVar
 
 from algorithms.ratio import RatioConfig, RatioLoss, policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
-from rlkit.ops import Aggregation
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 ClipHigh = Annotated[float, Field(gt=0)]
 
@@ -96,6 +95,7 @@ class PPO(RatioLoss[PC]):
     """
 
     Config = PPOConfig
+    sources = ("1707.06347",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
@@ -105,68 +105,55 @@ class PPO(RatioLoss[PC]):
         return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
 
 
-class GRPOConfig(PPOConfig):
-    """Settings of GRPO: each response is averaged first (arXiv:2402.03300, Eq. 3)."""
-
-    aggregation: Aggregation = "seq-mean-token-mean"
-
-
-@register("loss", "grpo")
-class GRPO(PPO[PPOConfig]):
-    """GRPO's surrogate: PPO's, averaged over the tokens of a response and then over responses.
+grpo = variant(
+    "grpo",
+    of=PPO,
+    aggregation="seq-mean-token-mean",
+    sources=("2402.03300",),
+    doc="""GRPO's surrogate: PPO's, averaged over a response's tokens and then over responses.
 
     The source is arXiv:2402.03300, Eq. 3; its KL term is the anchor's (anchor=base, with beta 0.04
     there, unconfirmed).
 
     Public code: agrees with TRL's loss_type="grpo" and verl's seq-mean-token-mean. The defaults of
     both are a token mean (aggregation=token-mean).
-    """
+    """,
+)
 
-    Config = GRPOConfig
-
-
-class DrGRPOConfig(PPOConfig):
-    """Settings of Dr. GRPO: token sums over a constant length (arXiv:2503.20783)."""
-
-    aggregation: Aggregation = "seq-mean-token-sum-norm"
-
-
-@register("loss", "dr_grpo")
-class DrGRPO(PPO[PPOConfig]):
-    """Dr. GRPO's surrogate: PPO's, summed over tokens and divided by a constant length.
+dr_grpo = variant(
+    "dr_grpo",
+    of=PPO,
+    aggregation="seq-mean-token-sum-norm",
+    sources=("2503.20783",),
+    doc="""Dr. GRPO's surrogate: PPO's, summed over tokens and divided by a constant length.
 
     The source is arXiv:2503.20783.
 
     Public code: agrees with the authors' and with TRL's loss_type="dr_grpo", whose constant is the
     generation limit, the default here too. verl divides by the padded length of the batch unless
     told otherwise (norm_length).
-    """
+    """,
+)
 
-    Config = DrGRPOConfig
-
-
-class DapoConfig(PPOConfig):
-    """Settings of DAPO: a wider upper clip, token mean (arXiv:2503.14476, Eqs. 8-12)."""
-
-    clip_high: ClipHigh = 0.28
-
-
-@register("loss", "dapo")
-class DAPO(PPO[PPOConfig]):
-    """DAPO's surrogate: PPO's with clip-higher (arXiv:2503.14476, Eqs. 8-12).
+dapo = variant(
+    "dapo",
+    of=PPO,
+    clip_high=0.28,
+    sources=("2503.14476",),
+    doc="""DAPO's surrogate: PPO's with clip-higher (arXiv:2503.14476, Eqs. 8-12).
 
     Its dynamic sampling is correction=zero_variance_filter, its soft punishment reward=overlong.
 
     Public code: agrees with TRL's loss_type="dapo" and with verl's recipe but for its dual clip of
     10 (dual_clip=10).
-    """
+    """,
+)
 
-    Config = DapoConfig
-
-
-@register("loss", "reinforce_pp")
-class ReinforcePlusPlus(PPO[PPOConfig]):
-    """REINFORCE++: PPO's token clip without a critic, to be composed with advantage=reinforce_pp.
+reinforce_pp = variant(
+    "reinforce_pp",
+    of=PPO,
+    sources=("2501.03262",),
+    doc="""REINFORCE++: PPO's token clip without a critic, for advantage=reinforce_pp.
 
         L = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A),  r = pi / prox
 
@@ -175,4 +162,5 @@ class ReinforcePlusPlus(PPO[PPOConfig]):
 
     Public code: verl, slime, OpenRLHF and NeMo-RL give the estimator its name and use their PPO
     loss, token mean.
-    """
+    """,
+)

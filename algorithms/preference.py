@@ -89,7 +89,7 @@ class PreferenceLoss(PolicyLoss[PC]):
         return torch.ones_like(batch.reward)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """One term a pair, on both its rows."""
+        """One term per pair, on both its rows."""
         mask, group, reference = batch.mask, batch.group, batch.anchor_logp[REFERENCE]
         best, worst = best_and_worst(batch)
         key = hash_uniform(sequence_sum(reference.double(), mask))
@@ -123,11 +123,11 @@ class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
     Rewards rank the responses; advantages are not read.
 
     Public code: mnoukhov/async_rlhf takes the best and the worst of k, TRL's OnlineDPO and
-    OpenRLHF's DPO have the same losses on pairs, with sums in ipo too, where AReaL normalises by
+    OpenRLHF's DPO have the same losses on pairs, with sums in ipo too, whereas AReaL normalises by
     length (`length_normalize`). TRL also trains on pairs of equal reward, which have no order here.
     """
 
-    Config = OnlineDpoConfig
+    sources = ("2410.18252",)
 
     def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""
@@ -144,15 +144,13 @@ class VoteConfig(PreferenceConfig):
     """c of the Beta(c, c) prior on the share of votes: 0 = the share itself, large = 1/2. Our
     choice; the paper's value is unconfirmed, as is its beta."""
     votes: Literal["reward", "group"] = "reward"
-    """What a response's votes are: its reward, where a reward counts votes (a verifier's 1 is one
+    """What a response's votes are: its reward, if rewards count votes (a verifier's 1 is one
     vote, below 0 is none), or how many responses of the group have that reward. With "group" the
-    majority wins even where a verifier knows it to be wrong."""
+    majority wins even if a verifier knows it to be wrong."""
 
 
 class VoteLoss(PreferenceLoss[VoteConfig]):
     """A preference loss with a soft target: how the votes are split between the two answers."""
-
-    Config = VoteConfig
 
     def target(self, batch: LossBatch, best: Tensor, worst: Tensor) -> Tensor:
         """The posterior mean (v_w + c) / (v_w + v_l + 2c)."""
@@ -179,6 +177,8 @@ class VDPO(VoteLoss):
     Public code: none is known; the formula is the standard algebra of what the abstract says.
     """
 
+    sources = ("2410.22891",)
+
     def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""
         scaled = self.config.beta * margin
@@ -193,6 +193,8 @@ class VIPO(VoteLoss):
 
     Public code: none is known.
     """
+
+    sources = ("2410.22891",)
 
     def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""

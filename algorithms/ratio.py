@@ -26,10 +26,9 @@ RC = TypeVar("RC", bound=RatioConfig, default=RatioConfig)
 class RatioLoss(PolicyLoss[RC]):
     """A loss on pi / prox or, by `ratio_to`, on pi / behavior."""
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The log-probs under the ratio."""
-        return frozenset({self.config.ratio_to})
+    def __init__(self, config: RC | None = None) -> None:
+        super().__init__(config)
+        self.needs = frozenset({self.config.ratio_to})
 
     def other(self, batch: LossBatch) -> Tensor:
         """The log-probs under the ratio, [B, T]."""

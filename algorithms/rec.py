@@ -21,8 +21,8 @@ from torch import Tensor
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import Aggregation, masked_log_ratio, sequence_log_ratio
-from rlkit.registry import register
+from rlkit.ops import masked_log_ratio, sequence_log_ratio
+from rlkit.registry import register, variant
 
 ClipMode = Literal["none", "one-side", "two-side", "ring", "gspo-one-side"]
 Weight = Literal["none", "importance_sampling", "gspo_importance_sampling", "advantage"]
@@ -74,7 +74,7 @@ def kept_tokens(ratio: Tensor, advantage: Tensor, c: RecConfig) -> Tensor:
 class REC(PolicyLoss[RecConfig]):
     """L = -A w M log pi + regulariser. The default is REC-OneSide-NoIS with a wide range."""
 
-    Config = RecConfig
+    sources = ("2509.24203",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -103,149 +103,77 @@ class REC(PolicyLoss[RecConfig]):
         return (advantage / c.temp).clamp(-bound, bound).exp()
 
 
-class RecOneSideNoISConfig(RecConfig):
-    """Settings of REC-OneSide-NoIS with PPO's range."""
-
-    clip_low: ClipLow = 0.2
-    clip_high: ClipHigh = 0.2
-
-
-@register("loss", "rec_oneside_nois")
-class RecOneSideNoIS(REC):
-    """PPO's gradient without its ratio: clipped tokens are dropped, the others are REINFORCE."""
-
-    Config = RecOneSideNoISConfig
-
-
-class RecOneSideISConfig(RecOneSideNoISConfig):
-    """Settings of REC-OneSide-IS."""
-
-    weight: Weight = "importance_sampling"
-
-
-@register("loss", "rec_oneside_is")
-class RecOneSideIS(REC):
-    """The gradient of PPO's clipped surrogate to the behaviour policy; not its value."""
-
-    Config = RecOneSideISConfig
-
-
-class RecTwoSideISConfig(RecOneSideISConfig):
-    """Settings of REC-TwoSide-IS."""
-
-    clip_mode: ClipMode = "two-side"
-
-
-@register("loss", "rec_twoside_is")
-class RecTwoSideIS(REC):
-    """Tokens outside the range are dropped whatever their advantage."""
-
-    Config = RecTwoSideISConfig
-
-
-class RecRingISConfig(RecOneSideISConfig):
-    """Settings of REC-Ring-IS."""
-
-    clip_mode: ClipMode = "ring"
-
-
-@register("loss", "rec_ring_is")
-class RecRingIS(REC):
-    """Two-sided, but tokens far outside are kept where their push leads back."""
-
-    Config = RecRingISConfig
-
-
-class RecRingNoISConfig(RecOneSideNoISConfig):
-    """Settings of REC-Ring-NoIS."""
-
-    clip_mode: ClipMode = "ring"
-
-
-@register("loss", "rec_ring_nois")
-class RecRingNoIS(REC):
-    """REC-Ring-IS without the ratio."""
-
-    Config = RecRingNoISConfig
-
-
-class RecGspoNoISConfig(RecConfig):
-    """Settings of REC-GSPO-NoIS: GSPO's ranges and its mean over responses."""
-
-    aggregation: Aggregation = "seq-mean-token-mean"
-    clip_mode: ClipMode = "gspo-one-side"
-    clip_low: ClipLow = 3e-4
-    clip_high: ClipHigh = 4e-4
-
-
-@register("loss", "rec_gspo_nois")
-class RecGspoNoIS(REC):
-    """Whole responses are kept or dropped by the geometric mean of their ratios."""
-
-    Config = RecGspoNoISConfig
-
-
-class RecGspoISConfig(RecGspoNoISConfig):
-    """Settings of REC-GSPO-IS."""
-
-    weight: Weight = "gspo_importance_sampling"
-
-
-@register("loss", "rec_gspo_is")
-class RecGspoIS(REC):
-    """GSPO's gradient (arXiv:2507.18071) to the behaviour policy."""
-
-    Config = RecGspoISConfig
-
-
-class RedDropConfig(RecConfig):
-    """Settings of RED-Drop: nothing is clipped or reweighed."""
-
-    clip_mode: ClipMode = "none"
-
-
-@register("loss", "red_drop")
-class RedDrop(REC):
-    """Plain REINFORCE; superfluous bad responses are dropped by advantage=red_drop."""
-
-    Config = RedDropConfig
-    advantages = ("red_drop",)
-
-
-class RedWeightConfig(RedDropConfig):
-    """Settings of RED-Weight."""
-
-    weight: Weight = "advantage"
-
-
-@register("loss", "red_weight")
-class RedWeight(REC):
-    """REINFORCE with weights exp(A / temp), which favour good responses."""
-
-    Config = RedWeightConfig
-
-
-class RepAsymreConfig(RedDropConfig):
-    """Settings of REP-AsymRE."""
-
-    regularizer: Regularizer = "forward-kl"
-
-
-@register("loss", "rep_asymre")
-class RepAsymRE(REC):
-    """AsymRE (arXiv:2506.20520) as a regulariser: -coef log pi lowers the baseline by coef."""
-
-    Config = RepAsymreConfig
-
-
-class RepOpmdConfig(RedDropConfig):
-    """Settings of REP-OPMD."""
-
-    regularizer: Regularizer = "k2"
-
-
-@register("loss", "rep_opmd")
-class RepOPMD(REC):
-    """OPMD as a regulariser: REINFORCE with coef (log r)^2 on each token."""
-
-    Config = RepOpmdConfig
+rec_oneside_nois = variant(
+    "rec_oneside_nois",
+    of=REC,
+    clip_low=0.2,
+    clip_high=0.2,
+    doc="PPO's gradient without its ratio: clipped tokens are dropped, the others are REINFORCE.",
+)
+rec_oneside_is = variant(
+    "rec_oneside_is",
+    of=rec_oneside_nois,
+    weight="importance_sampling",
+    doc="The gradient of PPO's clipped surrogate to the behaviour policy; not its value.",
+)
+rec_twoside_is = variant(
+    "rec_twoside_is",
+    of=rec_oneside_is,
+    clip_mode="two-side",
+    doc="Tokens outside the range are dropped whatever their advantage.",
+)
+rec_ring_is = variant(
+    "rec_ring_is",
+    of=rec_oneside_is,
+    clip_mode="ring",
+    doc="Two-sided, but tokens far outside are kept where their push leads back.",
+)
+rec_ring_nois = variant(
+    "rec_ring_nois",
+    of=rec_oneside_nois,
+    clip_mode="ring",
+    doc="REC-Ring-IS without the ratio.",
+)
+rec_gspo_nois = variant(
+    "rec_gspo_nois",
+    of=REC,
+    aggregation="seq-mean-token-mean",
+    clip_mode="gspo-one-side",
+    clip_low=3e-4,
+    clip_high=4e-4,
+    doc="Whole responses are kept or dropped by the geometric mean of their ratios, as in GSPO.",
+)
+rec_gspo_is = variant(
+    "rec_gspo_is",
+    of=rec_gspo_nois,
+    weight="gspo_importance_sampling",
+    doc="GSPO's gradient (arXiv:2507.18071) to the behaviour policy.",
+)
+red_drop = variant(
+    "red_drop",
+    of=REC,
+    clip_mode="none",
+    advantages=("red_drop",),
+    doc="Plain REINFORCE; superfluous bad responses are dropped by advantage=red_drop.",
+)
+red_weight = variant(
+    "red_weight",
+    of=REC,
+    clip_mode="none",
+    weight="advantage",
+    doc="REINFORCE with weights exp(A / temp), which favour good responses.",
+)
+rep_asymre = variant(
+    "rep_asymre",
+    of=REC,
+    clip_mode="none",
+    regularizer="forward-kl",
+    doc="AsymRE (arXiv:2506.20520) as a regulariser: -coef log pi lowers the baseline by coef.",
+)
+rep_opmd = variant(
+    "rep_opmd",
+    of=REC,
+    clip_mode="none",
+    regularizer="k2",
+    doc="OPMD as a regulariser: REINFORCE with coef (log r)^2 on each token.",
+)

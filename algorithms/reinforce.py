@@ -8,7 +8,7 @@ from torch import Tensor
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import PolicyLoss
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 
 def weighted_likelihood(logp: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -29,15 +29,19 @@ class REINFORCE(PolicyLoss):
     `disable_ppo_ratio`. TOPR with every taper at 1 is the same.
     """
 
+    sources = ()
+
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
         value = weighted_likelihood(policy.logp, batch.advantage, batch.mask)
         return policy_output(value, batch.mask)
 
 
-@register("loss", "gpg")
-class GPG(REINFORCE):
-    """Group policy gradient: REINFORCE, to be composed with advantage=gpg.
+gpg = variant(
+    "gpg",
+    of=REINFORCE,
+    sources=("2504.02546",),
+    doc="""Group policy gradient: REINFORCE, to be composed with advantage=gpg.
 
         L = -A log pi,  A = alpha (R - group mean) / f_norm
 
@@ -45,4 +49,5 @@ class GPG(REINFORCE):
     whose rewards are all equal.
 
     Public code: verl's `compute_policy_loss_gpg`, token mean.
-    """
+    """,
+)

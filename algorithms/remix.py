@@ -10,18 +10,17 @@ training code is not public.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from algorithms.ppo import clipped_surrogate
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import Aggregation, mean_place, optimal_shares
-from rlkit.registry import register
+from rlkit.registry import alias, register, variant
 
 
 def mix_window(
@@ -37,9 +36,6 @@ def mix_window(
     return low.clamp(min=0) if lower_clamp_zero else low, centre + clip_high
 
 
-Centre = Literal["prox", "one"]
-
-
 class RemixConfig(LossConfig):
     """Settings of the mix-policy surrogate."""
 
@@ -53,7 +49,7 @@ class RemixConfig(LossConfig):
     lower_clamp_zero: bool = False
     """Whether a negative lower bound is raised to 0 (arXiv:2505.22257). It cannot change the
     gradient."""
-    centre: Centre = "prox"
+    centre: Literal["prox", "one"] = "prox"
     """Centre of the clip window: pi_k / pi_{k-i}, or 1, which takes the step's start for the policy
     that sampled and saves its forward."""
 
@@ -70,12 +66,13 @@ class Remix(PolicyLoss[RemixConfig]):
     (jqueeney/geppo, arXiv:2111.00072).
     """
 
-    Config = RemixConfig
+    sources = ("2507.06892", "2111.00072")
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The log-probs of the ratio and of the centre."""
-        return frozenset({"behavior", "prox"} if self.config.centre == "prox" else {"behavior"})
+    def __init__(self, config: RemixConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs = frozenset(
+            {"behavior", "prox"} if self.config.centre == "prox" else {"behavior"}
+        )
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
@@ -96,15 +93,12 @@ class Remix(PolicyLoss[RemixConfig]):
         return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
 
 
-class TopppoConfig(RemixConfig):
-    """Settings of ToPPO."""
-
-    lower_clamp_zero: bool = True
-
-
-@register("loss", "topppo")
-class ToPPO(Remix):
-    """Transductive off-policy PPO (arXiv:2406.03894).
+toppo = variant(
+    "toppo",
+    of=Remix,
+    lower_clamp_zero=True,
+    sources=("2406.03894", "2505.22257"),
+    doc="""Transductive off-policy PPO (arXiv:2406.03894).
 
         L = -min(r A, clip(r, max(c - epsilon, 0), c + epsilon) A)
 
@@ -112,93 +106,22 @@ class ToPPO(Remix):
     rewards. The form is as arXiv:2505.22257 restates it, which also says that in practice c is
     about 1 (centre=one). The paper's choice of which policies' data to keep, and its epsilon, are
     unconfirmed; no public code was found.
-    """
+    """,
+)
 
-    Config = TopppoConfig
+alias("loss", "topppo", "toppo")
 
-
-class OffPolicyGRPOConfig(TopppoConfig):
-    """Settings of off-policy GRPO, with the centre its authors use."""
-
-    aggregation: Aggregation = "seq-mean-token-mean"
-    centre: Centre = "one"
-
-
-@register("loss", "offpolicy_grpo")
-class OffPolicyGRPO(Remix):
-    """Off-policy GRPO (arXiv:2505.22257, Eq. 6): GRPO's surrogate on pi / pi_{k-v}.
+offpolicy_grpo = variant(
+    "offpolicy_grpo",
+    of=toppo,
+    aggregation="seq-mean-token-mean",
+    centre="one",
+    sources=("2505.22257",),
+    doc="""Off-policy GRPO (arXiv:2505.22257, Eq. 6): GRPO's surrogate on pi / pi_{k-v}.
 
     The advantage is group-normalised by the statistics of the policy that sampled. The authors set
     pi_k / pi_{k-v} to 1 as more stable; centre=prox is Eq. 6 as it stands. Groups of equal rewards
     leave the penalty too (Eq. 8), which is the anchor's skip_zero_advantage. Epsilon is
     unconfirmed. Public code: with centre=one it is TRL's GRPO on late samples.
-    """
-
-    Config = OffPolicyGRPOConfig
-
-
-class GeppoConfig(LossConfig):
-    """Settings of GePPO."""
-
-    epsilon_ppo: Annotated[float, Field(gt=0)] = 0.2
-    """Half-width of the clip window if all data were fresh."""
-    policies: Annotated[int, Field(ge=1)] = 3
-    """M: how many policies' data the batch mixes. 2 batch_multiple - 1 is the most GePPO uses with
-    the uniform mixture."""
-    mixture: Literal["uniform", "optimal"] = "uniform"
-    """How much each policy weighs: 1/M, or the shares that solve GePPO's quadratic program."""
-    kappa: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Trade-off of mixture=optimal: 1 seeks the largest effective sample size, 0 the largest
-    update."""
-    batch_multiple: Annotated[float, Field(ge=1)] = 2.0
-    """B of mixture=optimal: the mixed batch counts as at least, and clips as at most, this many
-    fresh ones."""
-
-    @model_validator(mode="after")
-    def _feasible(self) -> Self:
-        if self.mixture == "optimal" and self.policies < self.batch_multiple:
-            raise ValueError(
-                f"policies={self.policies} must be at least batch_multiple={self.batch_multiple}: "
-                "fewer policies do not give that many batches"
-            )
-        return self
-
-    def shares(self) -> tuple[float, ...]:
-        """nu: the weight of each age's policy, newest first, summing to 1."""
-        if self.mixture == "uniform":
-            return (1 / self.policies,) * self.policies
-        return optimal_shares(self.policies, self.batch_multiple, self.kappa)
-
-
-@register("loss", "geppo")
-class GePPO(PolicyLoss[GeppoConfig]):
-    """GePPO (arXiv:2111.00072): L = -M nu_age min(r A, clip(r, c - epsilon, c + epsilon) A).
-
-    r = pi / pi_{k-i}, c = pi_k / pi_{k-i}; epsilon = epsilon_ppo / sum_i nu_i (i + 1), which is
-    epsilon_ppo 2/(M + 1) for the uniform mixture. The window shrinks as the data ages, so that the
-    policy moves no further in a step than PPO's would. M nu_age is a response's share relative to
-    the uniform mixture; responses older than M count as the oldest.
-
-    Public code: the authors' code chooses M itself (the uniform M between B and 2B - 1, B = 2; up
-    to 20 policies for the optimal mixture) and renormalises nu while fewer are stored, which a loss
-    cannot see: set `policies` to what the buffer holds. Its V-trace advantages and its adaptive
-    learning rate are no part of the loss. That its shares also suit groups of responses is
-    unconfirmed.
-    """
-
-    Config = GeppoConfig
-    needs = frozenset({"behavior", "prox"})
-
-    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """Per-token terms; the framework aggregates them."""
-        c, mask = self.config, batch.mask
-        shares = c.shares()
-        epsilon = c.epsilon_ppo / mean_place(shares)
-        ratio = self.ratio(policy.logp, batch.behavior_logp, mask)
-        centre = self.ratio(batch.prox_logp, batch.behavior_logp, mask)
-        low, high = mix_window(centre, epsilon, epsilon, lower_clamp_zero=False)
-        value, clipped = clipped_surrogate(ratio, batch.advantage, low, high)
-        weight = c.policies * ratio.new_tensor(shares)[batch.age.clamp(max=c.policies - 1)]
-        return policy_output(
-            weight[:, None] * value, mask, ratio=ratio, clip_fraction=clipped, weight=weight
-        )
+    """,
+)

@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from algorithms.ppo import ClipHigh, PPOConfig
+from algorithms.ppo import PPOConfig
 from algorithms.ratio import RatioLoss, policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.ops import Aggregation
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 
 class RepoConfig(PPOConfig):
@@ -40,7 +40,7 @@ class RePO(RatioLoss[RepoConfig]):
     bnpo and dr_grpo.
     """
 
-    Config = RepoConfig
+    sources = ("2506.09340",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Two terms, each aggregated over its own rows."""
@@ -61,24 +61,21 @@ class RePO(RatioLoss[RepoConfig]):
         return LossOutput(terms=terms, metrics=out.metrics)
 
 
-class SpearConfig(RepoConfig):
-    """Settings of SPEAR: the surrogate of its base recipe, which bounds both sides widely."""
+spear = variant(
+    "spear",
+    of=RePO,
+    aggregation="seq-mean-token-sum-norm",
+    clip_high=0.28,
+    dual_clip=10.0,
+    sources=("2509.22601",),
+    doc="""J = J_GRPO(responses of this step) + gamma J_SIL(replayed successes).
 
-    aggregation: Aggregation = "seq-mean-token-sum-norm"
-    clip_high: ClipHigh = 0.28
-    dual_clip: Annotated[float, Field(gt=1)] | None = 10.0
-
-
-@register("loss", "spear")
-class SPEAR(RePO):
-    """J = J_GRPO(responses of this step) + gamma J_SIL(replayed successes), gamma = replay_weight.
-
-    Self-imitation with PPO's clip on the ratio to the policy that sampled (arXiv:2509.22601). Its
-    gamma(t) is the variant spear_curriculum, its advantages advantage=spear, its covariance clip
-    the loss clip_cov, which is not combined with it here.
+    gamma is replay_weight. Self-imitation with PPO's clip on the ratio to the policy that sampled
+    (arXiv:2509.22601); the surrogate is that of its base recipe, which bounds both sides widely.
+    Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear, its covariance
+    clip the loss clip_cov, which is not combined with it here.
 
     Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimiser steps,
     without a KL penalty on the replayed ones.
-    """
-
-    Config = SpearConfig
+    """,
+)

@@ -43,12 +43,12 @@ class RLOO(RatioLoss[RlooConfig]):
     seq-mean-token-mean, and each token's share under the other aggregations.
 
     Public code: TRL's `RLOOTrainer` and async_rlhf are "ppo_sequence", a mean over all responses
-    where one without valid tokens adds -A (`count_empty_rows=true`; false leaves it out). verl,
+    in which one without valid tokens adds -A (`count_empty_rows=true`; false leaves it out). verl,
     Trinity-RFT, SkyRL and OpenRLHF put the advantage into their token loss, which is "ppo_token"
     with a token mean.
     """
 
-    Config = RlooConfig
+    sources = ("2402.14740",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Terms per response, or per token; the framework aggregates them."""

@@ -50,7 +50,7 @@ class SAPO(RatioLoss[SapoConfig]):
     gate with a token mean does not; it is the variant "detached_gate".
     """
 
-    Config = SapoConfig
+    sources = ("2511.20347",)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

@@ -47,7 +47,7 @@ class SFT(PolicyLoss[SftConfig]):
     probability; its optional cut-off of the probability is not offered.
     """
 
-    Config = SftConfig
+    sources = ("2508.11408",)
     accepts_expert = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

@@ -39,13 +39,12 @@ class SIL(PolicyLoss[SilConfig]):
     critic's part of the loss is not included.
     """
 
-    Config = SilConfig
+    sources = ("1806.05635",)
     accepts_expert = True
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The policy that sampled the responses, if a ratio is asked for."""
-        return frozenset() if self.config.is_clip is None else frozenset({"behavior"})
+    def __init__(self, config: SilConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs = frozenset() if self.config.is_clip is None else frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

@@ -23,7 +23,7 @@ class SppoConfig(LossConfig):
 
 @register("loss", "sppo")
 class SPPO(PolicyLoss[SppoConfig]):
-    """Softmax PPO: the advantage times the log-ratio, cut where the policy has moved too far.
+    """Softmax PPO: the advantage times the log-ratio, cut if the policy has moved too far.
 
         L = -A log r 1[1 / (1 + epsilon) <= r <= 1 + epsilon],  r = pi / behavior
 
@@ -34,7 +34,7 @@ class SPPO(PolicyLoss[SppoConfig]):
     (self-play preference optimisation).
     """
 
-    Config = SppoConfig
+    sources = ("2108.05828",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

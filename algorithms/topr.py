@@ -22,14 +22,21 @@ from rlkit.registry import register
 Weight = Annotated[float, Field(ge=0)]
 
 
-def tapered(log_ratio: Tensor, positive: Tensor, config: ToprConfig) -> Tensor:
-    """The log of clip(ratio, min, max) [B, T], the bounds chosen by `positive` [B, T].
+def tapered(
+    log_ratio: Tensor,
+    positive: Tensor,
+    *,
+    pos_min: float,
+    pos_max: float | None,
+    neg_min: float,
+    neg_max: float | None,
+) -> Tensor:
+    """The log of clip(ratio, min, max) [B, T], the bounds chosen by `positive` [B, T]; None = none.
 
     `log_ratio` is [B, T] or [B, 1]. The clip happens before exp, so that no ratio overflows.
     """
     pos_low, pos_high, neg_low, neg_high = (
-        log_ratio.new_tensor(_log(bound))
-        for bound in (config.pos_min, config.pos_max, config.neg_min, config.neg_max)
+        log_ratio.new_tensor(_log(bound)) for bound in (pos_min, pos_max, neg_min, neg_max)
     )
     low, high = torch.where(positive, pos_low, neg_low), torch.where(positive, pos_high, neg_high)
     return log_ratio.expand_as(low).clamp(low, high)
@@ -79,7 +86,7 @@ class TOPR(PolicyLoss[ToprConfig]):
     with A = 0 as positive. None ships the paper's product over the response.
     """
 
-    Config = ToprConfig
+    sources = ("2503.14286",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -90,7 +97,14 @@ class TOPR(PolicyLoss[ToprConfig]):
         if c.log_ratio_clamp is not None:
             log_ratio = log_ratio.clamp(-c.log_ratio_clamp, c.log_ratio_clamp)
         zero = torch.full_like(mask, c.zero_is_positive) & (batch.advantage == 0)
-        log_weight = tapered(log_ratio, (batch.advantage > 0) | zero, c)
+        log_weight = tapered(
+            log_ratio,
+            (batch.advantage > 0) | zero,
+            pos_min=c.pos_min,
+            pos_max=c.pos_max,
+            neg_min=c.neg_min,
+            neg_max=c.neg_max,
+        )
         value = -log_weight.exp() * batch.advantage * torch.where(mask, policy.logp, 0.0)
         ratio = self.ratio(policy.logp.detach(), batch.behavior_logp, mask)
         return LossOutput(

@@ -45,7 +45,7 @@ class VespoConfig(RatioConfig):
 
 
 def gamma_weight(log_weight: Tensor, advantage: Tensor, c: VespoConfig) -> Tensor:
-    """phi = W^k exp(lambda (1 - W)) [B, T] of log W [B, 1]; 1 at W = 1, 0 where it overflows."""
+    """phi = W^k exp(lambda (1 - W)) [B, T] of log W [B, 1]; 1 at W = 1, 0 if it overflows."""
     positive = advantage >= 0
     k = torch.where(positive, log_weight.new_tensor(c.k_pos), c.k_neg)
     decay = torch.where(positive, log_weight.new_tensor(c.lambda_pos), c.lambda_neg)
@@ -67,13 +67,11 @@ class VESPO(RatioLoss[VespoConfig]):
     (already truncated) and never multiplied, which is `use_behavior`.
     """
 
-    Config = VespoConfig
+    sources = ("2602.10693",)
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The log-probs under the ratio, and both policies' with `use_behavior`."""
-        both = frozenset({"prox", "behavior"})
-        return both if self.config.use_behavior else super().needs
+    def __init__(self, config: VespoConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs = self.needs | {"prox", "behavior"} if self.config.use_behavior else self.needs
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

@@ -15,7 +15,7 @@ from rlkit.interfaces import AC, FreezablePolicy, State
 def mix(mean: State, weights: State, share: float) -> State:
     """(1 - share) mean + share weights, by name.
 
-    In float32, or in float64 where the weights are. Tensors that hold no floating-point numbers are
+    In float32, or in float64 if the weights are. Tensors that hold no floating-point numbers are
     those of `weights`.
     """
 
@@ -37,7 +37,7 @@ class AveragingAnchor(BaseAnchor[AC]):
     """Held to a base that follows the policy.
 
     A reference shows an average of the policy's weights. The average itself is kept beside it only
-    where the policy's type would round it: in bfloat16 a small share would be lost. So a reference
+    if the policy's type would round it: in bfloat16 a small share would be lost. So a reference
     costs one copy, and one in float32 more under a bfloat16 policy.
 
     The base always stands, also at beta = 0: a loss may read it, and a schedule may raise beta.
@@ -46,7 +46,7 @@ class AveragingAnchor(BaseAnchor[AC]):
     def __init__(self, config: AC | None = None) -> None:
         super().__init__(config)
         self.means: dict[str, State] = {}
-        """Reference name -> its average, where the reference itself rounds it."""
+        """Reference name -> its average, if the reference itself rounds it."""
         self.steps = 0
         """Steps since the last rebase."""
 

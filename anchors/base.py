@@ -7,6 +7,7 @@ and gradient are by the estimators of the fields, and the rebirth is ReMix's (ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from rlkit.interfaces import AC, AnchorConfig, AnchorPolicy, FreezablePolicy, Reference, State
 from rlkit.registry import register
@@ -19,6 +20,7 @@ class BaseAnchor(AnchorPolicy[AC]):
     """beta KL(pi || pi_base), with pi_base the policy of the last rebase."""
 
     Config = AnchorConfig
+    sources: ClassVar[tuple[str, ...]] = ("1909.08593",)
 
     def __init__(self, config: AC | None = None) -> None:
         super().__init__(config)

@@ -48,11 +48,11 @@ class ConvexConfig(AnchorConfig):
 class Convex(AveragingAnchor[ConvexConfig]):
     """beta sum_name share_name KL_name, over base, previous and ema.
 
-    The previous policy is pi_k where no copy is held (the first step, and the one after it gets a
+    The previous policy is pi_k if no copy is held (the first step, and the one after it gets a
     weight). The average starts at the base.
     """
 
-    Config = ConvexConfig
+    sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """The shares; the base's may be 0."""

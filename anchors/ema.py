@@ -2,7 +2,7 @@
 
     base <- decay base + (1 - decay) theta                          after each `every`-th step
 
-WARP's anchor (arXiv:2406.16768; 1 - decay = 0.01 a step). Status: exact for the anchor; WARP's
+WARP's anchor (arXiv:2406.16768; 1 - decay = 0.01 per step). Status: exact for the anchor; WARP's
 merging of several runs is no part of it.
 
 `bias_corrected` is BEMA (arXiv:2508.00180), which adds back what an average lags behind by:
@@ -73,10 +73,10 @@ def corrected(average: State, weights: State, start: State, share: float) -> Sta
 class Ema(AveragingAnchor[EmaConfig]):
     """beta KL(pi || base), where the base is the moving average of the weights."""
 
-    Config = EmaConfig
+    sources = ("2406.16768", "2508.00180")
 
     def move(self, policy: FreezablePolicy) -> None:
-        """Update the average where it is time."""
+        """Update the average if it is time."""
         c = self.config
         if self.steps % c.every != 0:
             return

@@ -41,7 +41,7 @@ class KLConvex(BaseAnchor[KLConvexConfig]):
     pi_{k-1} is the base in the first step, and wherever the step before kept no copy.
     """
 
-    Config = KLConvexConfig
+    sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """lambda(step) on the base, the rest on the previous policy.

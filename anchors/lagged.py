@@ -41,7 +41,7 @@ class Lagged(BaseAnchor[LaggedConfig]):
     The copies stand also at beta = 0: a loss may read the base, and a schedule may raise beta.
     """
 
-    Config = LaggedConfig
+    sources = ("2602.19362",)
 
     def __init__(self, config: LaggedConfig | None = None) -> None:
         super().__init__(config)
@@ -63,7 +63,7 @@ class Lagged(BaseAnchor[LaggedConfig]):
             self.frozen[BASE] = self.later.pop(0)
 
     def after_step(self, policy: FreezablePolicy, step: int, metrics: Mapping[str, float]) -> None:
-        """Count the step, and refresh the base where it is time."""
+        """Count the step, and refresh the base if it is time."""
         super().after_step(policy, step, metrics)
         self.steps += 1
         if self.config.form == "refreshed" and self.steps % self.config.lag == 0:

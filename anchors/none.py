@@ -15,7 +15,7 @@ from rlkit.registry import register
 class NoAnchor(AnchorPolicy[AnchorConfig]):
     """Holds the policy to nothing; `beta` has no effect."""
 
-    Config = AnchorConfig
+    sources = ("2503.14476",)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """No references."""

@@ -52,7 +52,7 @@ class PpoEwmaConfig(AnchorConfig):
 class PpoEwma(AveragingAnchor[PpoEwmaConfig]):
     """The proximal policy is the bias-corrected moving average of the weights."""
 
-    Config = PpoEwmaConfig
+    sources = ("2110.00641",)
     proximal = PROXIMAL
 
     def __init__(self, config: PpoEwmaConfig | None = None) -> None:

@@ -33,18 +33,18 @@ class PreviousConfig(AnchorConfig):
 class Previous(BaseAnchor[PreviousConfig]):
     """beta KL(pi || pi_{k-1}), with one copy.
 
-    Where no copy is held (the first step, and the one after a step whose copy nothing read) the
+    If no copy is held (the first step, and the one after a step whose copy nothing read) the
     reference is pi_k. A rebirth changes nothing: there is no base.
     """
 
-    Config = PreviousConfig
+    sources = ("2507.06892",)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """All on the previous policy."""
         return {PREVIOUS: 1.0}
 
     def reference(self, name: str) -> Reference | None:
-        """The frozen policy; None where it is the step's own start."""
+        """The frozen policy; None if it is the step's own start."""
         if name != PREVIOUS:
             raise KeyError(name)
         return self.frozen.get(PREVIOUS)

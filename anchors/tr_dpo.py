@@ -21,7 +21,7 @@ from pydantic import Field
 from anchors.average import AveragingAnchor
 from anchors.base import BASE
 from rlkit.interfaces import AnchorConfig, FreezablePolicy
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 
 class TrDpoConfig(AnchorConfig):
@@ -37,23 +37,18 @@ class TrDpoConfig(AnchorConfig):
 class TrDpo(AveragingAnchor[TrDpoConfig]):
     """beta KL(pi || base), where base <- alpha theta + (1 - alpha) base every so many steps."""
 
-    Config = TrDpoConfig
+    sources = ("2404.09656",)
 
     def move(self, policy: FreezablePolicy) -> None:
-        """Update the base where it is time."""
+        """Update the base if it is time."""
         if self.steps % self.config.every == 0:
             self.follow(policy, BASE, self.config.alpha)
 
 
-class PeriodicConfig(TrDpoConfig):
-    """Settings of the periodic reset."""
-
-    alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
-    every: Annotated[int, Field(ge=1)] = 100
-
-
-@register("anchor", "periodic")
-class Periodic(TrDpo):
-    """beta KL(pi || base), where the policy becomes the base every so many steps."""
-
-    Config = PeriodicConfig
+periodic = variant(
+    "periodic",
+    of=TrDpo,
+    alpha=1.0,
+    every=100,
+    doc="beta KL(pi || base), where the policy becomes the base every so many steps.",
+)

@@ -24,14 +24,14 @@ class AdaptiveConfig(StockConfig):
     temperature: Annotated[float, Field(gt=0)] = 0.2
     """What a difference of scores is divided by, alpha. The source prints 5 per action dimension of
     a control task and lists 0.2 to 2; 0.2 is our choice, since responses differ by tenths of a nat
-    a token."""
+    per token."""
     score_min: float = -12.0
     """Scores below are raised to it."""
     score_max: float = 7.0
     """Scores above are lowered to it; log pi never reaches the source's 7."""
     refresh_every: Annotated[int, Field(ge=1)] = 5
     """Training steps between two scorings of the whole buffer, one forward each. The source's 1000
-    steps make a transition each, where ours make a batch of responses; 5 is our choice."""
+    steps make a transition each, whereas ours make a batch of responses; 5 is our choice."""
 
     @model_validator(mode="after")
     def _has_a_range(self) -> Self:
@@ -85,7 +85,7 @@ class Adaptive(Stock[AdaptiveConfig]):
     Public code: song970407/ARB; its Cal-QL script has temperature 5, bounds -12 and 7, 1000 steps.
     """
 
-    Config = AdaptiveConfig
+    sources = ("2512.10510",)
 
     def __init__(self, config: AdaptiveConfig | None = None) -> None:
         super().__init__(config)

@@ -70,7 +70,7 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
 
     A prompt is hard while its latest mean is in [0, c1]; one that stays hard goes to the end of the
     queue. c_i = r_tot (c_i^max - c_i^min) + c_i^min, r_tot the mean reward of all responses so far,
-    each step's included after it was trained; rewards are taken to lie in 0..1. Where nothing is
+    each step's included after it was trained; rewards are taken to lie in 0..1. If nothing is
     left the fresh groups are trained, whose advantages are zero. Source: "Buffer Matters" BAPO
     (arXiv:2602.20722), not the BAPO of adaptive clipping. Status: adapted. Hard prompts take places
     of new prompts, at most `resample_fraction` of them, so that a step generates no more than its
@@ -81,7 +81,7 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
     Public code: the authors' BAPO-ICLR2026; the defaults are its own.
     """
 
-    Config = BufferMattersConfig
+    sources = ("2602.20722",)
 
     def __init__(self, config: BufferMattersConfig | None = None) -> None:
         super().__init__(config)
@@ -113,7 +113,7 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
         return [Request(prompt=prompt, n=prompts.num_generations) for prompt in asked]
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
-        """X1, X2 and X3; the fresh groups where all three are empty."""
+        """X1, X2 and X3; the fresh groups if all three are empty."""
         trained = [group for group in fresh if self._teaches(group)]
         rng = self.rng(step)
         for tier in by_age(self.high, lambda group: staleness(group, step), self.config):

@@ -63,7 +63,7 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
     entropy helper selects padding and is not followed.
     """
 
-    Config = ExgrpoConfig
+    sources = ("2510.02245",)
 
     def __init__(self, config: ExgrpoConfig | None = None) -> None:
         super().__init__(config)
@@ -180,7 +180,7 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
         return min(sample_staleness(sample, step) for sample in self.stored[name])
 
     def _youngest_tier(self, name: str, step: int) -> list[Sample]:
-        """The successes of a prompt within `max_age`, those over age where none is."""
+        """The successes of a prompt within `max_age`, those over age if none is."""
         stored = self.stored[name]
         tiers = by_age(stored, lambda sample: sample_staleness(sample, step), self.config)
         return next(tier for tier in tiers if tier)

@@ -72,7 +72,7 @@ def read_lines(path: str, column: str) -> list[Line]:
 
 
 def check_column(row: object, column: str, place: str) -> None:
-    """Raise UserError where a row has no text in the column."""
+    """Raise UserError if a row has no text in the column."""
     if not isinstance(row, Mapping):
         raise UserError(f"{place}: a demonstration must be an object with named columns")
     if not row.get(column):
@@ -100,9 +100,9 @@ class Demonstrating(Storeless[DC]):
     def demonstration(
         self, row: Mapping[str, Any], number: int, prompts: PromptSource, *, reward: float | None
     ) -> Demonstration | None:
-        """A row's demonstration; None where it is too long and may be dropped.
+        """A row's demonstration; None if it is too long and may be dropped.
 
-        Raises UserError where it is too long and may not.
+        Raises UserError if it is too long and may not.
         """
         c = self.config
         ids = prompts.response(str(row[c.column]))
@@ -133,7 +133,7 @@ class Expert(Demonstrating[DemonstrationConfig]):
     Public code: Trinity-RFT mixes an expert buffer into a batch by a share of it, 0.2 for CHORD.
     """
 
-    Config = DemonstrationConfig
+    sources = ()
 
     def __init__(self, config: DemonstrationConfig | None = None) -> None:
         super().__init__(config)
@@ -145,7 +145,7 @@ class Expert(Demonstrating[DemonstrationConfig]):
         return 0
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
-        """One demonstration a place, none twice; fewer where there are no more."""
+        """One demonstration per place, none twice; fewer if there are no more."""
         requests: dict[int, Request] = {}
         found = self._from_file(prompts) if self.lines else self._from_task(prompts)
         for _ in range(batch):
@@ -196,7 +196,7 @@ class LuffyConfig(DemonstrationConfig):
     """Settings of how demonstrations join the groups of their prompts."""
 
     demonstrations: Annotated[int, Field(ge=1)] = 1
-    """Demonstrations of a prompt that join its group, where it has as many."""
+    """Demonstrations of a prompt that join its group, if it has as many."""
     keep_size: bool = True
     """Whether they take the places of new responses, so that a group keeps its size: LUFFY's 7 + 1.
     false = all num_generations responses are generated besides."""
@@ -215,7 +215,7 @@ class Luffy(Demonstrating[LuffyConfig]):
     Public code: ElliottYan/LUFFY, groups of 7 + 1, demonstrations without their log-probs.
     """
 
-    Config = LuffyConfig
+    sources = ("2504.14945",)
 
     def __init__(self, config: LuffyConfig | None = None) -> None:
         super().__init__(config)
@@ -223,7 +223,7 @@ class Luffy(Demonstrating[LuffyConfig]):
         """The file's demonstrations by what they answer; filled when the first prompts come."""
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
-        """The next prompts of the data order, with their demonstrations, each shown once a step."""
+        """The next prompts in the data order with their demonstrations, each once per step."""
         taken = prompts.take(batch)
         first = {prompt.prompt_id: place for place, prompt in reversed(list(enumerate(taken)))}
         return [

@@ -96,13 +96,13 @@ class Fifo(ReplayBuffer[FifoConfig]):
     Each replayed group draws an age i ~ nu among the ages that have groups left, then one of their
     groups uniformly, without replacement inside a step. Whole groups, because a group's statistics
     belong to the responses it was sampled with; ReMix does not say how it samples. Behaviour
-    log-probs are stored and never recomputed. `max_age` differs from the window where the engine's
+    log-probs are stored and never recomputed. `max_age` differs from the window if the engine's
     weights lag.
 
     Status: adapted; ReMix prints neither nu nor what is drawn.
     """
 
-    Config = FifoConfig
+    sources = ("2507.06892",)
 
     def __init__(self, config: FifoConfig | None = None) -> None:
         super().__init__(config)

@@ -21,7 +21,7 @@ class MixConfig(PartConfig):
     """Settings of the two buffers and of how they share a batch."""
 
     first: Mapping[str, Any] = Field(default_factory=lambda: {"name": "on_policy"})
-    """A buffer: its name, and its settings where they are not the defaults."""
+    """A buffer: its name, and those of its settings that are not the defaults."""
     second: Mapping[str, Any] = Field(default_factory=lambda: {"name": "expert"})
     """Another buffer, in the same form."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -40,7 +40,7 @@ class Mix(ReplayBuffer[MixConfig]):
     Public code: Trinity-RFT rounds the second's places up.
     """
 
-    Config = MixConfig
+    sources = ("2505.17826",)
 
     def __init__(self, config: MixConfig | None = None) -> None:
         super().__init__(config)
@@ -48,6 +48,7 @@ class Mix(ReplayBuffer[MixConfig]):
             FIRST: _part(FIRST, self.config.first),
             SECOND: _part(SECOND, self.config.second),
         }
+        self.gives_expert = any(part.gives_expert for part in self.parts.values())
         self.asked: list[tuple[Request, str]] = []
         """This step's requests and whose they are."""
         self.planned = -1
@@ -59,11 +60,6 @@ class Mix(ReplayBuffer[MixConfig]):
         for name, part in self.parts.items():
             folder = context.folder / name if context.folder is not None else None
             part.open(replace(context, seed=stream_seed(context.seed, name), folder=folder))
-
-    @property
-    def gives_expert(self) -> bool:  # type: ignore[override]
-        """Whether one of them gives demonstrations."""
-        return any(part.gives_expert for part in self.parts.values())
 
     def places(self, batch: int) -> dict[str, int]:
         """How many groups of a batch each decides about."""

@@ -35,4 +35,4 @@ class OnPolicy(Storeless[OnPolicyConfig]):
     Status: exact.
     """
 
-    Config = OnPolicyConfig
+    sources = ()

@@ -36,7 +36,7 @@ class PrioritizedConfig(StockConfig):
 def group_priorities(entries: Sequence[Entry], config: PrioritizedConfig) -> Floats:
     """The priority of each entry, at least 0.
 
-    An entry that no step has scored yet gets the largest of the others, 1 where there is none.
+    An entry that no step has scored yet gets the largest of the others, 1 if there is none.
     """
     reduce = max if config.reduction == "max" else _mean
     if config.priority == "reward":
@@ -91,7 +91,7 @@ class Prioritized(Stock[PrioritizedConfig]):
     Public code: none by the authors.
     """
 
-    Config = PrioritizedConfig
+    sources = ("2112.03798", "1511.05952")
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""

@@ -56,7 +56,7 @@ class PromptReplay(ReplayBuffer[PromptReplayConfig]):
     Public code: none known.
     """
 
-    Config = PromptReplayConfig
+    sources = ("2603.21177",)
 
     def __init__(self, config: PromptReplayConfig | None = None) -> None:
         super().__init__(config)

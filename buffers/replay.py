@@ -38,10 +38,10 @@ class AgeConfig(PartConfig):
     """Settings of every buffer that replays the policy's own responses."""
 
     max_age: Annotated[int, Field(ge=1)] | None = None
-    """A response, or a stored group, is over age when weights of more than this many steps back
+    """A response, or a stored group, is over age if weights of more than this many steps back
     sampled a token of it; null = never."""
     over_age: Literal["drop", "keep"] = "drop"
-    """drop = what is over age is never replayed; keep = it is replayed where nothing younger is
+    """drop = what is over age is never replayed; keep = it is replayed if nothing younger is
     left."""
 
 
@@ -73,7 +73,7 @@ def by_age(
 ) -> list[list[Item]]:
     """What may be replayed, in tiers: each is drawn from only when those before it are used up.
 
-    All items where there is no `max_age`, else those within it, and under `keep` the others last.
+    All items if there is no `max_age`, else those within it, and under `keep` the others last.
     """
     items, limit = list(items), config.max_age
     if limit is None:
@@ -129,7 +129,7 @@ class Entry:
 
     @property
     def group(self) -> Group:
-        """The group; loaded at each call where it is on disk."""
+        """The group; loaded at each call if it is on disk."""
         return self.stored.group
 
     @property

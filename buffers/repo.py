@@ -16,7 +16,7 @@ Selector = Literal["all", "recent", "random", "highest", "max_variance"]
 
 
 class RepoConfig(AgeConfig):
-    """Settings of the stores, one a prompt, and of what is taken from them."""
+    """Settings of the stores, one per prompt, and of what is taken from them."""
 
     cache: Annotated[int, Field(ge=1)] = 16
     """Responses kept for a prompt; the oldest leave first."""
@@ -91,10 +91,10 @@ class Repo(PromptStore[RepoConfig]):
     replayed once.
 
     Public code: SihengLi99/RePO has the five selectors, cache and min_cache 16 and k = 8 beside 8
-    new responses. With 8 new responses a visit, a prompt is replayed from its third visit on.
+    new responses. With 8 new responses per visit, a prompt is replayed from its third visit on.
     """
 
-    Config = RepoConfig
+    sources = ("2506.09340",)
 
     def fresh_share(self, batch: int) -> int:
         """Half of the batch, rounded up, under split; all of it under mixed."""

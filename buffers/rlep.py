@@ -20,12 +20,12 @@ class RlepConfig(AgeConfig):
     """Settings of the pool and of the share each group gets from it."""
 
     pool: str | None = None
-    """JSON Lines file of an earlier run's responses: prompt_id, response_ids, behavior_logp (one a
-    token) and reward. null = the run collects its own pool in its first steps."""
+    """JSON Lines file of an earlier run's responses: prompt_id, response_ids, behavior_logp (one
+    per token) and reward. null = the run collects its own pool in its first steps."""
     collect_steps: Annotated[int, Field(ge=0)] = 100
     """Without a file: the steps whose successes become the pool. Replay starts after them."""
     per_prompt: Annotated[int, Field(ge=1)] = 64
-    """Successes kept for a prompt, the first ones; RLEP samples 64 responses a prompt."""
+    """Successes kept for a prompt, the first ones; RLEP samples 64 responses per prompt."""
     replayed: Annotated[int, Field(ge=0)] = 2
     """Successes added to each group of new responses, M."""
     success_at: float = 1.0
@@ -56,7 +56,7 @@ def _pool_sample(line: str, number: int, path: Path) -> Sample:
             f"and reward ({type(error).__name__}: {error})"
         ) from error
     if ids.ndim != 1 or ids.shape != logp.shape or not len(ids):
-        raise UserError(f"{path}:{number}: response_ids and behavior_logp need one value a token")
+        raise UserError(f"{path}:{number}: response_ids and behavior_logp need one value per token")
     return Sample(
         sample_id=-number,
         prompt_id=name,
@@ -86,7 +86,7 @@ class Rlep(PromptStore[RlepConfig]):
     the step, also on replayed tokens: use a loss that divides by prox.
     """
 
-    Config = RlepConfig
+    sources = ("2507.07451",)
 
     def __init__(self, config: RlepConfig | None = None) -> None:
         super().__init__(config)

@@ -174,7 +174,7 @@ class DiskStorage(MemoryStorage):
     def __init__(self, folder: Path | None, kept_states: int, *, writes: bool = True) -> None:
         self.kept_states = kept_states
         self.writes = writes or folder is None
-        """Whether it writes its folder; not where another process with the same groups does."""
+        """Whether it writes its folder; not if another process with the same groups does."""
         self.temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rlkit-buffer-"))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -269,10 +269,8 @@ class DiskStorage(MemoryStorage):
 
 def open_storage(kind: Literal["memory", "disk"], buffer: ReplayBuffer[Any]) -> MemoryStorage:
     """A new storage of a buffer, in its folder."""
-    if kind == "memory":
-        return MemoryStorage()
-    context = buffer.context
-    return DiskStorage(context.folder, context.kept_states, writes=context.writes)
+    run, disk = buffer.context, kind == "disk"
+    return DiskStorage(run.folder, run.kept_states, writes=run.writes) if disk else MemoryStorage()
 
 
 def _shards(kept: Iterable[Stored]) -> dict[str, Shard]:

@@ -45,7 +45,7 @@ class Spear(ReplayBuffer[SpearConfig]):
     Public code: TencentYoutuResearch/SPEAR, size 2048 (32 in a script for mathematics).
     """
 
-    Config = SpearConfig
+    sources = ("2509.22601",)
 
     def __init__(self, config: SpearConfig | None = None) -> None:
         super().__init__(config)

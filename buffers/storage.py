@@ -72,7 +72,7 @@ def plain(value: Any, where: str) -> Any:
 
 
 def oldest_version(samples: Iterable[Sample]) -> int | None:
-    """The oldest weights that sampled a token; None where there is no token."""
+    """The oldest weights that sampled a token; None if there is no token."""
     versions = [int(s.policy_version.min()) for s in samples if len(s.policy_version)]
     return min(versions, default=None)
 
@@ -99,7 +99,7 @@ class Stored:
 
     @property
     def group(self) -> Group:
-        """The group itself; loaded at each call where it is on disk."""
+        """The group itself; loaded at each call if it is on disk."""
         return self.place if isinstance(self.place, Group) else self.place.read()
 
     def staleness(self, step: int) -> int:

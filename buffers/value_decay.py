@@ -52,7 +52,7 @@ class ValueDecay(Stock[ValueDecayConfig]):
     10 000.
     """
 
-    Config = ValueDecayConfig
+    sources = ("2505.17826",)
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""

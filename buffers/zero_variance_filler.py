@@ -50,7 +50,7 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
     Public code: huggingface/trl, trl/experimental/grpo_with_replay_buffer.
     """
 
-    Config = ZeroVarianceFillerConfig
+    sources = ()
 
     def __init__(self, config: ZeroVarianceFillerConfig | None = None) -> None:
         super().__init__(config)

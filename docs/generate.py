@@ -5,7 +5,6 @@ Everything in them comes from the code: docstrings, config fields, defaults. A t
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from rlkit.interfaces import LossConfig, PartConfig
 from rlkit.registry import Entry, build, entry, names
 
 DOCS = Path(__file__).resolve().parent
-ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 STATUS = re.compile(r"Status:\s[^.;]*?\b(exact|adapted|our)\b")
 STATUSES = {"exact": "exact", "adapted": "adapted", "our": "choice"}
 """The first of these words after "Status:" in a docstring -> what the tables say."""
@@ -91,12 +89,8 @@ def settings_table(found: Entry) -> str:
 
 
 def sources(found: Entry) -> str:
-    """Links to every paper that the part's documentation names."""
-    text = file_documentation(found) + documentation(found)
-    return ", ".join(
-        f"[{number}](https://arxiv.org/abs/{number})"
-        for number in dict.fromkeys(ARXIV.findall(documentation(found)) or ARXIV.findall(text))
-    )
+    """Links to the papers that define the part."""
+    return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in found.cls.sources)
 
 
 def status(found: Entry) -> str:
@@ -125,15 +119,12 @@ def by_file(kind: str) -> list[tuple[str, list[Entry]]]:
         found = entry(kind, name)
         files.setdefault(found.cls.__module__, []).append(found)
     order = sorted(files.items())
-    return [
-        (file_documentation(parts[0]), sorted(parts, key=lambda p: line_of(p)))
-        for _, parts in order
-    ]
+    return [(file_documentation(parts[0]), sorted(parts, key=place_of)) for _, parts in order]
 
 
-def line_of(found: Entry) -> int:
-    """Where the part's class stands in its file."""
-    return inspect.getsourcelines(found.cls)[1]
+def place_of(found: Entry) -> int:
+    """Where the part stands among the names of its file."""
+    return list(vars(sys.modules[found.cls.__module__])).index(found.cls.__qualname__)
 
 
 def sections(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""One table per kind of part: names to classes, filled by a decorator."""
+"""One table per kind of part: names to classes, filled by `register` and `variant`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, known_names, suggest
@@ -45,6 +45,7 @@ class Entry:
 
 
 _table: dict[tuple[str, str], Entry] = {}
+_aliases: dict[tuple[str, str], str] = {}
 _wrappers: dict[str, Callable[..., type[Any]]] = {}
 
 
@@ -81,6 +82,69 @@ def scoped() -> Generator[None]:
         _table.update(before)
 
 
+def variant(name: str, *, of: type[T], doc: str, **settings: Any) -> type[T]:
+    """Register a part a second time, with other defaults: the same code, other numbers.
+
+        dapo = variant("dapo", of=PPO, doc="PPO with a wider upper clip.", clip_high=0.28)
+
+    `settings` are defaults of the config's fields, which keep their type, bounds and docstring, or
+    attributes of the class (`advantages`, `needs`, `sources`). As with `namedtuple`, the variable
+    has the name of the variant, so that its import path is `module:dapo`.
+
+    Raises UserError if `of` is not registered, and for a setting that it does not have or refuses.
+    """
+    base = next((found for found in _table.values() if found.cls is of), None)
+    if base is None:
+        raise UserError(f"variant '{name}' is of {of.__name__}, which is not registered")
+    fields = base.config.model_fields
+    for key in settings:
+        if key not in fields and not _is_attribute(of, key):
+            raise UserError(
+                f"variant '{name}': {base.name} has no setting '{key}'."
+                f"{suggest(key, list(fields))} {known_names(key, list(fields), str(base.source))}"
+            )
+    frame = inspect.currentframe()
+    assert frame is not None and frame.f_back is not None
+    module = frame.f_back.f_globals["__name__"]
+    defaults = {key: value for key, value in settings.items() if key in fields}
+    attributes = {key: value for key, value in settings.items() if key not in fields}
+    body = {"Config": _restated(base, name, module, defaults), "__doc__": doc, "__module__": module}
+    cls = cast("type[T]", type(name, (of,), body | attributes))
+    return register(base.kind, name)(cls)
+
+
+def _is_attribute(cls: type[Any], key: str) -> bool:
+    return not key.startswith("_") and hasattr(cls, key) and not callable(getattr(cls, key))
+
+
+def _restated(base: Entry, name: str, module: str, defaults: Mapping[str, Any]) -> type[BaseModel]:
+    """The config of a variant: a subclass that restates these defaults and nothing else."""
+    fields: dict[str, Any] = {
+        key: (base.config.model_fields[key].rebuild_annotation(), value)
+        for key, value in defaults.items()
+    }
+    config = create_model(
+        f"{name}.Config",
+        __base__=base.config,
+        __module__=module,
+        __doc__=f"Settings as `{base.name}`, with other defaults.",
+        **fields,
+    )
+    try:
+        config()
+    except ValidationError as error:
+        raise UserError(
+            f"variant '{name}': {validation_message(error, config, prefix=f'{base.kind}.')}"
+        ) from None
+    return config
+
+
+def alias(kind: str, old: str, new: str) -> None:
+    """Let `old` build what is registered as `new`; only `new` is listed."""
+    check_kind(kind)
+    _aliases[kind, old] = new
+
+
 def wraps_functions(kind: str) -> Callable[[F], F]:
     """Say how a plain function becomes a part of a kind: `@wraps_functions("reward")`.
 
@@ -103,6 +167,11 @@ def check_kind(kind: str) -> None:
         )
 
 
+def any_registered() -> bool:
+    """Whether any part has been imported yet, a built-in one or a user's."""
+    return bool(_table)
+
+
 def names(kind: str) -> list[str]:
     """The registered names of a kind, sorted."""
     check_kind(kind)
@@ -118,6 +187,8 @@ def entry(kind: str, name: str) -> Entry:
     known = names(kind)
     if ":" in name:
         return from_import_path(kind, name)
+    if name not in known:
+        name = _aliases.get((kind, name), name)
     if name not in known:
         raise UserError(
             f"there is no {kind} called '{name}'.{suggest(name, known)} "

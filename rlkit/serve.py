@@ -11,12 +11,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from rlkit.composition.guard import guarded
 from rlkit.config.run import EMBEDDED, ModelConfig
 from rlkit.models.load import load_policy
 from rlkit.rollout.vllm.engine import require_vllm
 from rlkit.rollout.vllm.worker import EXTENSION
 from rlkit.rollout.weights import write_config, write_weights
-from rlkit.run import guarded
 
 
 def command(folder: str, host: str, port: int, extra: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ class Never(ReincarnationSchedule[NeverConfig]):
     Status: exact; nothing changes.
     """
 
-    Config = NeverConfig
+    sources = ()
 
     def phase(self, progress: Progress) -> Phase:
         """Always the same."""

@@ -28,7 +28,7 @@ class Periodic(ReincarnationSchedule[PeriodicConfig]):
     Public code: slime resets its optimiser each rollout with --reset-optimizer-states.
     """
 
-    Config = PeriodicConfig
+    sources = ("2205.07802",)
 
     def phase(self, progress: Progress) -> Phase:
         """The phase "train", with the events in the steps that follow a whole period."""

@@ -8,10 +8,8 @@ from pydantic import Field
 
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import Phase, Progress, ReincarnationSchedule, State
-from rlkit.registry import register
+from rlkit.registry import register, variant
 from schedules.events import EventsConfig
-
-Passes = Annotated[int, Field(ge=1)] | None
 
 
 class PlateauConfig(EventsConfig):
@@ -29,7 +27,7 @@ class PlateauConfig(EventsConfig):
     """How often it fires at most; null = any number of times."""
     replay_after: bool = False
     """Whether stored responses are trained on after the first firing."""
-    updates_after: Passes = 1
+    updates_after: Annotated[int, Field(ge=1)] | None = 1
     """Passes over each batch after the first firing; null = train.updates_per_batch."""
 
 
@@ -44,7 +42,7 @@ class Plateau(ReincarnationSchedule[PlateauConfig]):
     gives a formula. Each firing is counted in `schedule/rebirths` if it rebases.
     """
 
-    Config = PlateauConfig
+    sources = ("2507.06892",)
 
     def __init__(self, config: PlateauConfig | None = None) -> None:
         super().__init__(config)
@@ -103,20 +101,17 @@ class Plateau(ReincarnationSchedule[PlateauConfig]):
             setattr(self, name, value)
 
 
-class ProrlConfig(PlateauConfig):
-    """Settings of ProRL's reset: as often as it stalls, with the optimiser, replay untouched."""
+prorl = variant(
+    "prorl",
+    of=Plateau,
+    reset_optimizer=True,
+    max_firings=None,
+    replay_after=True,
+    updates_after=None,
+    sources=("2505.24864",),
+    doc="""ProRL (arXiv:2505.24864): reference and optimiser are reset when validation stagnates.
 
-    reset_optimizer: bool = True
-    max_firings: Annotated[int, Field(ge=1)] | None = None
-    replay_after: bool = True
-    updates_after: Passes = None
-
-
-@register("schedule", "prorl")
-class ProRL(Plateau):
-    """ProRL (arXiv:2505.24864): reference and optimiser are reset when the validation stagnates.
-
-    Status: adapted. Its authors decided by hand, in eight runs; here `plateau` decides.
-    """
-
-    Config = ProrlConfig
+    It fires as often as the score stalls and leaves replay as it is. Status: adapted. Its authors
+    decided by hand, in eight runs; here `plateau` decides.
+    """,
+)

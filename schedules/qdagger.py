@@ -44,14 +44,14 @@ class QDagger(ReincarnationSchedule[QDaggerConfig]):
         field = weight max(1 - score / teacher_score, 0)       up to step decay_steps, then 0
 
     With the default field the teacher is the anchor's reference; with anchor=base it is the policy
-    the run starts from, which pulls where the score falls below its own. There is no rebirth.
+    the run starts from, which pulls if the score falls below its own. There is no rebirth.
 
     Source: QDagger (arXiv:2206.01626). Status: adapted. The coefficient is the paper's; its term is
     the distillation of action values, in a second phase after one on the teacher's data alone. The
     form for language models, a coefficient of a KL penalty, is ours.
     """
 
-    Config = QDaggerConfig
+    sources = ("2206.01626",)
 
     def phase(self, progress: Progress) -> Phase:
         """The phase "teacher" up to step `decay_steps`, then "alone"."""

@@ -35,7 +35,7 @@ class Reincarnate(ReincarnationSchedule[ReincarnateConfig]):
     and the passes after it are our reading.
     """
 
-    Config = ReincarnateConfig
+    sources = ("2507.06892",)
 
     def phase(self, progress: Progress) -> Phase:
         """Phase "mix" up to step `at`, then "on_policy"; the events fire in step `at` + 1 alone."""

@@ -35,11 +35,12 @@ def serve() -> None:
     for module in (
         "rlkit.run",
         "rlkit.__main__",
+        "rlkit.composition.execute",
         "transformers.models.llama.modeling_llama",
         "plotly.graph_objects",
     ):
         import_module(module)
-    import_module("rlkit.registry").load_parts()
+    import_module("rlkit.composition.catalog").of_registry()
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import rlkit
+from algorithms.ppo import PPO
 from rlkit import plugins, registry
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.plugins import KINDS, import_plugin
-from rlkit.registry import entry, from_import_path
+from rlkit.registry import alias, entry, from_import_path, variant
 from tests.cli import ROOT
 
 LOSS = """
@@ -119,6 +120,82 @@ def test_a_subclass_that_restates_a_default_keeps_bounds_and_documentation() -> 
     for name, field in grpo.items():
         assert field.description, name
     assert set(LossConfig.model_fields) < set(ppo)
+
+
+VARIANTS = """
+from algorithms.ppo import PPO
+from rlkit.registry import variant
+
+narrow = variant("user_narrow", of=PPO, clip_high=0.1, advantages=("gae",), doc="PPO, narrow.")
+narrower = variant("user_narrower", of=narrow, clip_low=0.05, doc="Narrower still.")
+"""
+
+
+def test_a_variant_is_the_part_with_other_defaults_and_a_name_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "user_variants.py"
+    path.write_text(VARIANTS)
+    import_plugin(str(path))
+    ppo, narrow, narrower = (
+        rlkit.build("loss", name) for name in ("ppo", "user_narrow", "user_narrower")
+    )
+    assert isinstance(narrower, type(narrow)) and isinstance(narrow, type(ppo))
+    assert narrow.config.model_dump() == ppo.config.model_dump() | {"clip_high": 0.1}
+    assert narrower.config.model_dump() == narrow.config.model_dump() | {"clip_low": 0.05}
+    assert (ppo.advantages, narrow.advantages, narrower.advantages) == ((), ("gae",), ("gae",))
+    assert type(narrow).__doc__ == "PPO, narrow."
+    assert entry("loss", "user_narrow").source == path
+    with pytest.raises(ValueError, match="frozen"):
+        narrow.config.clip_high = 0.3
+
+
+def test_a_variant_keeps_types_bounds_and_documentation() -> None:
+    dapo, ppo = (entry("loss", name).config for name in ("dapo", "ppo"))
+    assert list(dapo.model_fields) == list(ppo.model_fields)
+    theirs, ours = (c.model_json_schema()["properties"] for c in (ppo, dapo))
+    assert theirs["clip_high"] != ours["clip_high"]
+    assert theirs["clip_high"] | {"default": 0.28} == ours["clip_high"]
+    with pytest.raises(UserError, match=r"loss.clip_high=-1 is not valid"):
+        rlkit.build("loss", "dapo", clip_high=-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"clip_hgh": 0.1}, "variant 'x': ppo has no setting 'clip_hgh'. Did you mean 'clip_high'"),
+        ({"ratio": 0.1}, "variant 'x': ppo has no setting 'ratio'"),
+        ({"clip_high": -1}, "variant 'x': loss.clip_high=-1 is not valid"),
+        ({"delta": 1.1}, "variant 'x': loss.delta=1.1 must be above 1 + clip_high"),
+    ],
+)
+def test_a_variant_of_a_wrong_setting_is_refused_where_it_is_written(settings, said) -> None:
+    with pytest.raises(UserError) as caught:
+        variant("x", of=entry("loss", "ppo").cls, doc="Wrong.", **settings)
+    assert said in str(caught.value)
+    assert "x" not in rlkit.names("loss")
+
+
+def test_a_variant_is_of_a_registered_part() -> None:
+    class Unregistered(PPO):
+        """PPO without a name."""
+
+    with pytest.raises(UserError, match="is of Unregistered, which is not registered"):
+        variant("x", of=Unregistered, doc="Of nothing.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_import_path_of_every_part_is_its_class(kind: str) -> None:
+    """Also of variants, which must be assigned to a variable of their name."""
+    for name in rlkit.names(kind):
+        found = entry(kind, name)
+        assert from_import_path(kind, found.import_path) is found
+
+
+def test_an_alias_builds_the_part_under_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_aliases", dict(registry._aliases))
+    alias("loss", "old_name", "remix")
+    assert entry("loss", "old_name") is entry("loss", "remix")
+    assert rlkit.build("loss", "old_name", epsilon=0.1).config.epsilon == 0.1
+    assert "old_name" not in rlkit.names("loss")
 
 
 def test_a_folder_that_shadows_a_part_package_is_named(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class AsymREAdvantage(AdvantageEstimator[AsymREConfig]):
     without baseline and shift.
     """
 
-    Config = AsymREConfig
+    sources = ("2506.20520",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

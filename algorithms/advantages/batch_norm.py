@@ -32,7 +32,7 @@ class BatchNorm(AdvantageEstimator[BatchNormConfig]):
     weigh more; that is `reinforce_pp`.
     """
 
-    Config = BatchNormConfig
+    sources = ("2501.03262",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -37,7 +37,7 @@ class GAEConfig(PartConfig):
     """Settings of the estimator and of the critic's loss."""
 
     gamma: Share = 1.0
-    """Discount a token."""
+    """Discount per token."""
     lam: Share = 1.0
     """Weight of longer returns: 1 = the whole return less the value, 0 = one-step differences."""
     whiten: bool = True
@@ -64,6 +64,7 @@ class GAE(AdvantageEstimator[GC]):
     """
 
     Config = GAEConfig
+    sources: ClassVar[tuple[str, ...]] = ("1506.02438",)
     needs_critic = True
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -83,7 +83,7 @@ class GAEVtrace(GAE[GAEVtraceConfig]):
     plainly.
     """
 
-    Config = GAEVtraceConfig
+    sources = ("1802.01561", "2111.00072")
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

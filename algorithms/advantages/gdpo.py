@@ -37,7 +37,7 @@ class GDPO(AdvantageEstimator[GDPOConfig]):
     eps 1e-4). verl's gdpo whitens the sum over tokens.
     """
 
-    Config = GDPOConfig
+    sources = ("2601.05242",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -30,7 +30,7 @@ class GPG(AdvantageEstimator[GPGConfig]):
     correct one raises alpha too, although it has a gradient.
     """
 
-    Config = GPGConfig
+    sources = ("2504.02546",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

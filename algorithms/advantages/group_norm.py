@@ -1,4 +1,4 @@
-"""Group-relative advantages: GRPO's (arXiv:2402.03300) and Dr. GRPO's (arXiv:2503.20783)."""
+"""Group-relative advantages, GRPO (arXiv:2402.03300)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class GroupNorm(AdvantageEstimator[GroupNormConfig]):
     is std=batch; Trinity-RFT's REC divides by the biased deviation (unbiased=false).
     """
 
-    Config = GroupNormConfig
+    sources = ("2402.03300",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
@@ -66,19 +66,3 @@ class GroupNorm(AdvantageEstimator[GroupNormConfig]):
         return AdvantageOutput(
             advantage=over_tokens(advantage, b.mask), returns=over_tokens(b.reward, b.mask)
         )
-
-
-class GroupMeanConfig(GroupNormConfig):
-    """Settings of Dr. GRPO's baseline: no division."""
-
-    std: Spread = "none"
-
-
-@register("advantage", "group_mean")
-class GroupMean(GroupNorm):
-    """Dr. GRPO: A = R - mean(R_group), without a division by the group's spread (arXiv:2503.20783).
-
-    Public code: agrees with verl's norm_adv_by_std_in_grpo=False and TRL's scale_rewards="none".
-    """
-
-    Config = GroupMeanConfig

@@ -31,7 +31,7 @@ class MaxRL(AdvantageEstimator[MaxRLConfig]):
     Public code: agrees with SkyRL's maxrl.
     """
 
-    Config = MaxRLConfig
+    sources = ("2602.02710",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

@@ -32,7 +32,7 @@ class OAPLAdvantage(AdvantageEstimator[OAPLConfig]):
     samples of a fixed reference.
     """
 
-    Config = OAPLConfig
+    sources = ("2602.19362",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

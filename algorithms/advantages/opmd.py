@@ -43,7 +43,7 @@ class OPMDAdvantage(AdvantageEstimator[OPMDConfig]):
     Public code: agrees with Trinity-RFT's opmd for both baselines.
     """
 
-    Config = OPMDConfig
+    sources = ("2501.12599",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

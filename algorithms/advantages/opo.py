@@ -22,13 +22,13 @@ def length_centred(reward: Tensor, length: Tensor, group: Tensor) -> Tensor:
 class OPO(AdvantageEstimator[SingletonConfig]):
     """A_i = R_i - sum_j T_j R_j / sum_j T_j: the baseline of least variance.
 
-    It is optimal where a response's gradient grows with its number of valid tokens T. No division
+    It is optimal if a response's gradient grows with its number of valid tokens T. No division
     by a spread.
 
     Public code: agrees with verl's opo.
     """
 
-    Config = SingletonConfig
+    sources = ("2505.23585",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

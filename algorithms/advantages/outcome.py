@@ -1,4 +1,4 @@
-"""What estimators on one reward a response share."""
+"""What estimators with one reward per response share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SingletonConfig(PartConfig):
 def outcome(
     advantage: Tensor, b: AdvantageBatch, metrics: Mapping[str, float] | None = None
 ) -> AdvantageOutput:
-    """An advantage a response [B] on each of its tokens; the returns are the rewards."""
+    """One advantage per response [B], on each of its tokens; the returns are the rewards."""
     return AdvantageOutput(
         advantage=over_tokens(advantage, b.mask),
         returns=over_tokens(b.reward, b.mask),

@@ -46,7 +46,7 @@ class GrpoPassk(AdvantageEstimator[GrpoPasskConfig]):
     Public code: agrees with verl's grpo_passk.
     """
 
-    Config = GrpoPasskConfig
+    sources = ("2503.19595",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

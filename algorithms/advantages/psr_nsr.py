@@ -39,7 +39,7 @@ class PsrNsr(AdvantageEstimator[PsrNsrConfig]):
     rewards.
     """
 
-    Config = PsrNsrConfig
+    sources = ("2506.01347",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""

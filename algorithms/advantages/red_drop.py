@@ -47,7 +47,7 @@ class RedDropAdvantage(AdvantageEstimator[RedDropConfig]):
     another. Its std_normalize is not part of RED-Drop.
     """
 
-    Config = RedDropConfig
+    sources = ("2509.24203",)
     min_group = 2
     needs = frozenset({"behavior"})
 

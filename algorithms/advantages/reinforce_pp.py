@@ -27,7 +27,7 @@ class ReinforcePPConfig(PartConfig):
     """Settings of the return and of the whitening."""
 
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Discount a token."""
+    """Discount per token."""
     whiten_eps: WhitenEps = 1e-8
     """Added to the variance, which divides by the number of tokens - 1."""
 
@@ -43,7 +43,7 @@ class ReinforcePP(AdvantageEstimator[ReinforcePPConfig]):
     NeMo-RL and Trinity-RFT have the same form. The paper's eps is beside the standard deviation.
     """
 
-    Config = ReinforcePPConfig
+    sources = ("2501.03262",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Whitened returns and the returns, [B, T]."""
@@ -70,7 +70,7 @@ class ReinforcePPBaseline(AdvantageEstimator[ReinforcePPBaselineConfig]):
     Public code: agrees with verl's reinforce_plus_plus_baseline.
     """
 
-    Config = ReinforcePPBaselineConfig
+    sources = ("2501.03262",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

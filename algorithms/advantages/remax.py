@@ -13,11 +13,13 @@ from rlkit.registry import register
 class ReMax(AdvantageEstimator):
     """A_t = sum_{j>=t} R_j - R(greedy): better or worse than what the policy would say at once.
 
-    One greedy response a prompt is generated for its reward alone: it is not trained on, and not
+    One greedy response per prompt is generated for its reward alone: it is not trained on, and not
     counted in rollouts/total. A replayed response keeps the greedy reward of its own step.
 
     Public code: agrees with verl's remax.
     """
+
+    sources = ("2310.10505",)
 
     needs_greedy = True
 

@@ -28,7 +28,7 @@ class ScaledReward(AdvantageEstimator[RewardConfig]):
     Public code: Trinity-RFT's `reinforce` and NeMo-RL's raw reward are scale=1, shift=0.
     """
 
-    Config = RewardConfig
+    sources = ("2503.14286",)
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the same."""

@@ -36,7 +36,7 @@ class RLOO(AdvantageEstimator[RlooConfig]):
     rloo_vectorized (singleton=zero), and with TRL, whose KL stands in the reward.
     """
 
-    Config = RlooConfig
+    sources = ("2402.14740",)
     min_group = 2
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

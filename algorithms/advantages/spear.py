@@ -8,16 +8,17 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from algorithms.advantages.group_norm import GroupMeanConfig, group_advantage
+from algorithms.advantages.group_norm import GroupNormConfig, Spread, group_advantage
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.interfaces import AdvantageEstimator, State
 from rlkit.ops import over_tokens
 from rlkit.registry import register
 
 
-class SpearConfig(GroupMeanConfig):
+class SpearConfig(GroupNormConfig):
     """Settings of the running baseline. New responses are centred on their group's mean."""
 
+    std: Spread = "none"
     history: Annotated[int, Field(ge=1)] = 10_240
     """Means of groups that the baseline remembers."""
     quantile: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -37,7 +38,7 @@ class Spear(AdvantageEstimator[SpearConfig]):
     advantage times a constant, is not offered.
     """
 
-    Config = SpearConfig
+    sources = ("2509.22601",)
     min_group = 2
 
     def __init__(self, config: SpearConfig | None = None) -> None:

@@ -41,7 +41,7 @@ class DPPOMask(Correction[DPPOMaskConfig]):
     Public code: agrees with the masks of verl's dppo_tv and dppo_kl and of prime-rl's default loss.
     """
 
-    Config = DPPOMaskConfig
+    sources = ("2602.04879",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:

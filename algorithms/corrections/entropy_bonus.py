@@ -30,7 +30,7 @@ class EntropyBonus(Correction[EntropyBonusConfig]):
     token mean under every loss.
     """
 
-    Config = EntropyBonusConfig
+    sources = ("1602.01783",)
     needs = frozenset({"entropy"})
 
     def terms(self, policy: PolicyTerms, batch: LossBatch) -> Sequence[Term]:

@@ -1,6 +1,6 @@
 """Two guards of replay after the idea of experience replayable conditions (arXiv:2402.10374).
 
-The paper sees two causes of instability where responses are replayed: negative ones push the policy
+The paper sees two causes of instability when responses are replayed: negative ones push the policy
 without bound, and some of the stored ones no longer fit it. It answers with a counteraction and
 with mining. Status: adapted. The paper's formulas could not be read; both here are ours.
 
@@ -49,7 +49,7 @@ class ErcCounteraction(Correction[ErcCounteractionConfig]):
     (arXiv:2503.14286) bounds negative responses alike, by the ratio of the whole response.
     """
 
-    Config = ErcCounteractionConfig
+    sources = ("2402.10374",)
     needs = frozenset({"behavior"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
@@ -67,8 +67,8 @@ class ErcMiningConfig(PartConfig):
     """Settings of the mining."""
 
     m: Annotated[float, Field(ge=0)] = 0.1
-    """Largest mean log-ratio, in nats a token and in either direction, of a replayed response that
-    stays. No source gives a number; `opsm` has the same default."""
+    """Largest mean log-ratio, in nats per token and in either direction, of a replayed response
+    that stays. No source gives a number; `opsm` has the same default."""
 
 
 @register("correction", "erc_mining")
@@ -82,7 +82,7 @@ class ErcMining(Correction[ErcMiningConfig]):
     Status: adapted from arXiv:2402.10374, whose formula could not be read; the bound is ours.
     """
 
-    Config = ErcMiningConfig
+    sources = ("2402.10374",)
     needs = frozenset({"behavior"})
     scope = "minibatch"
 

@@ -30,6 +30,8 @@ class OverlongFilter(Correction):
     Public code: agrees with TRL's mask_truncated_completions.
     """
 
+    sources = ("2503.14476",)
+
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch with the smaller mask, and the 0/1 weight [B, T]."""
         return without(batch, batch.truncated)
@@ -46,6 +48,8 @@ class ZeroVarianceFilter(Correction):
     Public code: verl's filter_groups and DAPO drop such groups and generate others until the batch
     is full; a mask alone trains on fewer responses.
     """
+
+    sources = ("2503.14476",)
 
     scope = "group"
 

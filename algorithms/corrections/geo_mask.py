@@ -59,7 +59,7 @@ class GeoMask(Correction[GeoMaskConfig]):
     decoupled_geo_rs. Replayed data need wider ones.
     """
 
-    Config = GeoMaskConfig
+    sources = ()
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
@@ -91,6 +91,7 @@ class SeqMaskTIS(Correction[GeoMaskConfig]):
     """
 
     Config = SeqMaskTISConfig
+    sources = ()
     needs = frozenset({"behavior", "prox"})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:

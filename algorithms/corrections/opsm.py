@@ -37,12 +37,11 @@ class OPSM(Correction[OPSMConfig]):
     Trinity-RFT's enable_sequence_masking, up to whose log-probs are the reference.
     """
 
-    Config = OPSMConfig
+    sources = ("2512.02556",)
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The reference's log-probs."""
-        return frozenset({self.config.reference})
+    def __init__(self, config: OPSMConfig | None = None) -> None:
+        super().__init__(config)
+        self.needs = frozenset({self.config.reference})
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the 0/1 weight [B, T]."""

@@ -1,4 +1,4 @@
-"""Importance weights for data of another policy: truncated or masked."""
+"""Importance weights for data of another policy: truncated (arXiv:1606.02647) or masked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from rlkit.batch import Corrected, LossBatch, PolicyTerms
 from rlkit.interfaces import Correction, PartConfig
 from rlkit.ops import RatioLevel, masked_log_ratio, masked_mean, sequence_log_ratio
-from rlkit.registry import register
+from rlkit.registry import register, variant
 
 Level = Literal["token", "sequence", "geometric"]
 Mode = Literal["none", "truncate", "mask"]
@@ -46,7 +46,7 @@ class TISConfig(PartConfig):
     """Settings of the weight."""
 
     level: Level = "token"
-    """One weight a token, the product over the response, or the product's T-th root."""
+    """One weight per token, the product over the response, or the product's T-th root."""
     mode: Mode = "truncate"
     """Beyond the bounds the weight is cut to them, or 0; none = the bounds are off."""
     is_min: Bound = None
@@ -58,7 +58,7 @@ class TISConfig(PartConfig):
     """
     is_batch_normalize: bool = False
     """Whether weights are divided by their mean: over the minibatch's valid tokens, or over its
-    responses where a response has one weight."""
+    responses if a response has one weight."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -79,13 +79,12 @@ class TIS(Correction[TISConfig]):
     bounds and no log clamp.
     """
 
-    Config = TISConfig
+    sources = ("1606.02647",)
     needs = frozenset({"behavior", "prox"})
 
-    @property
-    def scope(self) -> Literal["token", "minibatch"]:  # type: ignore[override]
-        """A mean of weights is one of the whole minibatch."""
-        return "minibatch" if self.config.is_batch_normalize else "token"
+    def __init__(self, config: TISConfig | None = None) -> None:
+        super().__init__(config)
+        self.scope = "minibatch" if self.config.is_batch_normalize else "token"
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the weight [B, T]."""
@@ -103,63 +102,48 @@ class TIS(Correction[TISConfig]):
         return Corrected(batch=batch, weight=torch.where(batch.expert[:, None], 1.0, weight))
 
 
-class SeqTISConfig(TISConfig):
-    """Settings of the sequence weight."""
-
-    level: Level = "sequence"
-
-
-@register("correction", "seq_tis")
-class SeqTIS(TIS):
-    """w = min(prod_t prox_t / behavior_t, 2), the same on each token of a response.
+seq_tis = variant(
+    "seq_tis",
+    of=TIS,
+    level="sequence",
+    doc="""w = min(prod_t prox_t / behavior_t, 2), the same on each token of a response.
 
     Unbiased but for the truncation, at a variance that grows with the length.
 
     Public code: agrees with verl's rollout_is=sequence and TRL's sequence_truncate.
-    """
+    """,
+)
 
-    Config = SeqTISConfig
-
-
-class IcePopConfig(TISConfig):
-    """Settings of IcePop: token weights outside [0.5, 5] are 0 (arXiv:2510.18855)."""
-
-    mode: Mode = "mask"
-    is_min: Bound = 0.5
-    is_max: Bound = 5.0
-
-
-@register("correction", "icepop")
-class IcePop(TIS):
-    """w = k where 0.5 <= k <= 5, else 0, with k = prox / behavior of the token.
+icepop = variant(
+    "icepop",
+    of=TIS,
+    mode="mask",
+    is_min=0.5,
+    is_max=5.0,
+    sources=("2510.18855",),
+    doc="""w = k where 0.5 <= k <= 5, else 0, with k = prox / behavior of the token.
 
     Tokens on which training and sampling disagree give no gradient and stay in the denominators
     (arXiv:2510.18855, Eqs. 1-3).
 
     Public code: agrees with verl's rollout_is_threshold="0.5_5.0", slime's icepop_function and
     OpenRLHF's icepop.
-    """
+    """,
+)
 
-    Config = IcePopConfig
-
-
-class MISConfig(TISConfig):
-    """Settings of masked importance sampling: TRL's defaults."""
-
-    level: Level = "sequence"
-    mode: Mode = "mask"
-    is_max: Bound = 3.0
-
-
-@register("correction", "mis")
-class MIS(TIS):
-    """w = k where is_min <= k <= is_max, else 0, with k = prod_t prox_t / behavior_t.
+mis = variant(
+    "mis",
+    of=TIS,
+    level="sequence",
+    mode="mask",
+    is_max=3.0,
+    sources=(),
+    doc="""w = k where is_min <= k <= is_max, else 0, with k = prod_t prox_t / behavior_t.
 
     Masked importance sampling (Liu et al., "When Speed Kills Stability", 2025): a response too far
     from the policy is left out rather than cut to the bound; the denominators keep it.
 
     Public code: agrees with TRL's sequence_mask (its default, clip_max 3) and, with level=token,
     token_mask.
-    """
-
-    Config = MISConfig
+    """,
+)

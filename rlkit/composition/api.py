@@ -8,7 +8,6 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,22 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
+from transformers.utils import logging as transformers
 
 from rlkit.composition.compose import compose
+from rlkit.composition.config_files import configs_folder
 from rlkit.composition.error_messages import MAPPED, one_line
-from rlkit.composition.execute import Stopped, execute
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.execute import execute
+from rlkit.composition.hydra_groups import import_before_compose, run_label
 from rlkit.composition.inputs import Inputs, RewardLike, quoted
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.composition.stages import stage_configs
-from rlkit.config.overrides import key_of
 from rlkit.distributed.launch import open_processes
 from rlkit.errors import UserError
 from rlkit.registry import scoped
 from rlkit.runs.checkpoint import list_checkpoints, load_rng_state, rng_state
+from rlkit.runs.stopping import Stopped
 
 
 class Metrics(list[dict[str, float]]):
@@ -138,8 +139,8 @@ def train(  # noqa: PLR0913 - keywords of the public call
     arguments = list(overrides)
     if resume is not None:
         arguments.append(f"resume={quoted(str(resume))}")
-    folder = str(output_dir) if output_dir is not None else default_output_dir(overrides)
-    arguments.append(f"output_dir={quoted(folder)}")
+    if output_dir is not None:
+        arguments.append(f"output_dir={quoted(str(output_dir))}")
     with isolated():
         given = inputs.given
         raw, finished = composed([*arguments, *inputs.overrides()]), True
@@ -151,19 +152,16 @@ def train(  # noqa: PLR0913 - keywords of the public call
     return TrainedRun(path=path, finished=finished, arguments=tuple(overrides), inputs=inputs)
 
 
-def default_output_dir(overrides: Sequence[str]) -> str:
-    """runs/<algorithm>-<time>, unless an override names the folder."""
-    chosen = {key_of(o): o.partition("=")[2] for o in overrides}
-    label = chosen.get("algorithm", "remix")
-    return chosen.get("output_dir", f"runs/{label}-{datetime.now():%Y%m%d-%H%M%S-%f}")
-
-
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration that Hydra composes. Raises UserError in the user's words."""
     try:
         arguments = import_before_compose(overrides)
         with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
-            config = hydra_compose("config", overrides=arguments)
+            config = hydra_compose("config", overrides=arguments, return_hydra_config=True)
+        label = str(config.hydra.runtime.choices["algorithm"])
+        OmegaConf.register_new_resolver("run_label", lambda: label, replace=True)
+        with open_dict(config):
+            del config["hydra"]
         raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
             config, resolve=True, throw_on_missing=True
         )
@@ -186,6 +184,7 @@ def isolated() -> Generator[None]:
     hydra, store = GlobalHydra.instance(), ConfigStore.instance()
     held, repo, path = hydra.hydra, store.repo, list(sys.path)
     environment, draws = dict(os.environ), rng_state()
+    bars = transformers.is_progress_bar_enabled()
     resolver = OmegaConf.has_resolver("run_label")
     hydra.clear()
     store.repo = dict(repo)
@@ -197,8 +196,11 @@ def isolated() -> Generator[None]:
         if held is not None:
             GlobalHydra.instance().initialize(held)
         store.repo, sys.path[:] = repo, path
-        if not resolver:
-            OmegaConf.clear_resolver("run_label")
+        OmegaConf.clear_resolver("run_label")
+        if resolver:
+            OmegaConf.register_new_resolver("run_label", run_label)
         os.environ.clear()
         os.environ.update(environment)
         load_rng_state(draws)
+        if bars:
+            transformers.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ReplayBuffer
 from rlkit.models.load import resolve_device
+from rlkit.registry import entry, names
 
 
 def check(c: Composition) -> None:
@@ -29,10 +30,11 @@ def check(c: Composition) -> None:
                 f"(it holds: {', '.join(sorted(offered)) or 'none'}); choose another anchor"
             )
     if c.buffer.gives_expert and not c.parts.loss.accepts_expert:
+        able = [name for name in names("loss") if entry("loss", name).cls.accepts_expert]
         raise UserError(
             f"buffer={c.raw['buffer']['name']} adds demonstrations, whose behaviour log-probs are "
-            f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can, "
-            "such as luffy, chord or sft"
+            f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can: "
+            f"{', '.join(able)}"
         )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(

@@ -77,3 +77,25 @@ class Composition:
             "anchor": parts.anchor,
         }
         return named | {f"correction.{name}": part for name, part in parts.corrections}
+
+    @property
+    def every_part(self) -> dict[str, Part[Any]]:
+        """All parts by config section: those of `sections`, and what schedules do not set."""
+        return {
+            **self.sections,
+            "schedule": self.schedule,
+            "task": self.task,
+            "rollout": self.engine,
+            **{f"reward.{name}": part for name, part in self.rewards.items()},
+            **{f"tracker.{name}": part for name, part in self.trackers.items()},
+        }
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What each setting of the run is by default, as nested dicts."""
+        out: dict[str, Any] = RunConfig(output_dir="unset").model_dump(mode="json")
+        for section, part in self.every_part.items():
+            kind, _, label = section.partition(".")
+            settings = type(part.config)().model_dump(mode="json")
+            out.setdefault(kind, {}).update({label: settings} if label else settings)
+        return out

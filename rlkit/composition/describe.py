@@ -11,7 +11,6 @@ from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
-from rlkit.interfaces import Part
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS
 
 
@@ -59,28 +58,27 @@ def components(c: Composition) -> dict[str, Any]:
 
     For each: import path, version of its distribution, hash of its source, settings.
     """
-    rows: list[tuple[str, Part[Any]]] = [
-        *((kind, part) for kind, part in c.sections.items()),
-        ("schedule", c.schedule),
-        ("task", c.task),
-        ("rollout", c.engine),
-        *((f"reward.{name}", part) for name, part in c.rewards.items()),
-        *((f"tracker.{name}", part) for name, part in c.trackers.items()),
-    ]
     owners = importlib.metadata.packages_distributions()
     out = {}
-    for section, part in rows:
+    for section, part in c.every_part.items():
         cls = type(part)
-        source = Path(inspect.getsourcefile(cls) or "")
         kind, _, label = section.partition(".")
         out[section] = {
             "name": label or c.raw[kind]["name"],
             "import_path": f"{cls.__module__}:{cls.__qualname__}",
             "version": _version(cls.__module__.partition(".")[0], owners),
-            "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "source_sha256": hashlib.sha256(source_of(cls)).hexdigest(),
             "config": part.config.model_dump(mode="json"),
         }
     return out
+
+
+def source_of(cls: type[Any]) -> bytes:
+    """The file that defines a class; what it is called, if it was defined in a shell."""
+    try:
+        return Path(inspect.getsourcefile(cls) or "").read_bytes()
+    except (OSError, TypeError):
+        return f"{cls.__module__}:{cls.__qualname__}".encode()
 
 
 def _version(package: str, owners: Mapping[str, Sequence[str]]) -> str | None:

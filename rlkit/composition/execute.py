@@ -14,13 +14,9 @@ from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.runs.report import write_report
 from rlkit.runs.resume import check_config
-from rlkit.runs.stopping import resume_command, stop_on_signals
+from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
 from rlkit.training.state import load_counters
 from rlkit.training.trainer import Trainer
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and did."""
 
 
 def execute(
@@ -77,7 +73,7 @@ class Run:
         for line in self.folder.notes:
             whole.say(line)
         if checkpoint is not None:
-            check_config(checkpoint, whole.raw)
+            check_config(checkpoint, whole.raw, whole.defaults)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
         trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
         with stop_on_signals(self.scope.stop, whole.say):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rlkit.errors import UserError
 
@@ -15,3 +16,14 @@ def key_of(override: str) -> str:
     if match is None:
         raise UserError(f"stages: '{override}' is no override; write them as on the command line")
     return match[1]
+
+
+def option_value(arguments: Sequence[str], *names: str) -> str | None:
+    """The value of an option with dashes: of `--config-dir x`, or of `--config-dir=x`."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in names and equals:
+            return value
+        if name in names:
+            return next(iter(arguments[place + 1 :]), None)
+    return None

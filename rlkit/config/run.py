@@ -34,7 +34,7 @@ class ModelConfig(PartConfig):
 
     name: str = EMBEDDED
     """A Hugging Face name or folder, a .gguf file, `pkg://package/file.gguf` inside an installed
-    package, or `embedded`: a tiny model for `task=arithmetic`, made once and cached."""
+    package, or `embedded`: a tiny model for `task=arithmetic` that comes with rlkit."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The weights' type. Log-probs are always computed in float32."""
     autocast: Literal["bfloat16", "float16"] | None = None
@@ -48,7 +48,8 @@ class ModelConfig(PartConfig):
     """Recompute activations in the backward pass to save memory."""
     lora: LoraConfig = LoraConfig()
     base_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the embedded model's warm-up; other models ignore it."""
+    """Seed of the embedded model's warm-up: 0 comes with rlkit, others are made once and cached.
+    Other models ignore it."""
 
 
 class TrainConfig(PartConfig):

@@ -10,12 +10,8 @@ import torch
 from rlkit.distributed.deepspeed import DeepSpeed
 from rlkit.distributed.fsdp import FSDP
 from rlkit.distributed.processes import SINGLE, MultiProcess, Processes
+from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
-
-
-def launched() -> tuple[int, int]:
-    """Rank and world size that a launcher set, (0, 1) without one."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def asked_for(variable: str) -> bool:

@@ -20,7 +20,7 @@ class AdvantageEstimator(Part[C]):
     `needs` names the log-probs that are read, as for a loss: "behavior", "prox".
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()
     needs_critic: ClassVar[bool] = False
     needs_greedy: ClassVar[bool] = False
     min_group: ClassVar[int] = 1

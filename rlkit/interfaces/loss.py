@@ -47,12 +47,13 @@ class PolicyLoss(Part[LC]):
     `needs` names what is read besides the log-probs: "behavior", "prox", "entropy",
     "anchor:<name>". Only the forwards named there are computed. `scope` says which rows must be
     seen together: "token" (each row alone), "group" or "minibatch" (batch-wide statistics of the
-    policy's log-probs).
+    policy's log-probs). Both are class attributes; a part whose settings decide sets its own in
+    `__init__`.
     """
 
     Config: ClassVar[type[PartConfig]] = LossConfig
-    scope: ClassVar[Literal["token", "group", "minibatch"]] = "token"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: Literal["token", "group", "minibatch"] = "token"
+    needs: frozenset[str] = frozenset()
     accepts_expert: ClassVar[bool] = False
     advantages: ClassVar[tuple[str, ...]] = ()
     """Advantage parts the method is defined with, where its baseline is its own; another one is
@@ -73,8 +74,8 @@ class Correction(Part[C]):
     Corrections are applied in list order.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    scope: ClassVar[Literal["token", "group", "minibatch"]] = "token"
+    needs: frozenset[str] = frozenset()
+    scope: Literal["token", "group", "minibatch"] = "token"
     """Which rows must be seen together, as for a loss. A mask that depends on the policy's
     log-probs needs "minibatch", since it changes the counts of the aggregation."""
 

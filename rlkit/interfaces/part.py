@@ -73,6 +73,8 @@ class Part(ABC, Generic[C]):
 
     Config: ClassVar[type[PartConfig]] = PartConfig
     """The config it is built with: the generic parameter, `class MyLoss(PolicyLoss[MyConfig])`."""
+    sources: ClassVar[tuple[str, ...]] = ()
+    """The arXiv ids of the papers that define it, the first first; empty if there is none."""
     config: C
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

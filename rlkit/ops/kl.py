@@ -67,14 +67,14 @@ def kl_penalty(
     shown = kl_value(logp, ref_logp, mask, value, clamps)
     if value == gradient:
         return shown
-    carrier = kl_value(logp, ref_logp, mask, gradient)
-    return shown.detach() + (carrier - carrier.detach())
+    surrogate = kl_value(logp, ref_logp, mask, gradient)
+    return shown.detach() + (surrogate - surrogate.detach())
 
 
 def scaled_gradient(value: Tensor, weight: Tensor) -> Tensor:
     """The value as it is, with its gradient multiplied by a detached weight."""
-    carrier = weight.detach() * value
-    return value.detach() + (carrier - carrier.detach())
+    surrogate = weight.detach() * value
+    return value.detach() + (surrogate - surrogate.detach())
 
 
 def ratio_weighted(

@@ -50,8 +50,6 @@ class ExactConfig(RewardConfig):
 class Exact(Reward[ExactConfig]):
     """1 where the completion equals the `answer` column, else 0; None in a row without one."""
 
-    Config = ExactConfig
-
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:

@@ -32,7 +32,6 @@ class FunctionConfig(RewardConfig):
 class FunctionReward(Reward[FunctionConfig]):
     """Calls the function with the keyword arguments it takes, and runs it when it is async."""
 
-    Config = FunctionConfig
     function: ClassVar[RewardFunction]
 
     def __call__(

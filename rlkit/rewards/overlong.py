@@ -45,8 +45,6 @@ class OverlongConfig(RewardConfig):
 class Overlong(Reward[OverlongConfig]):
     """0 for completions that leave room, falling to -1 at `max_length` tokens."""
 
-    Config = OverlongConfig
-
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:

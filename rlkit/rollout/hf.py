@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from rlkit.batch import Request
 from rlkit.interfaces import PartConfig, Tokens
@@ -58,8 +59,11 @@ def pick(logp: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cdf, target, right=True).squeeze(-1).clamp(max=logp.shape[-1] - 1)
 
 
+HFC = TypeVar("HFC", bound=HFConfig, default=HFConfig)
+
+
 @register("rollout", "hf")
-class HFRollout(RolloutEngine[HFConfig]):
+class HFRollout(RolloutEngine[HFC]):
     """Batched sampling with a key-value cache; behaviour log-probs are taken while sampling.
 
     Each (response, position) has one uniform number of its own and the token is the inverse CDF at
@@ -136,7 +140,7 @@ class _Batch:
     """One batch being generated. Rows leave it once half of it is finished."""
 
     def __init__(
-        self, engine: HFRollout, requests: Sequence[Request], uniform: Tensor, greedy: bool
+        self, engine: HFRollout[Any], requests: Sequence[Request], uniform: Tensor, greedy: bool
     ) -> None:
         self.engine, self.config, self.greedy = engine, engine.config, greedy
         self.model, self.device = engine.model, engine.policy.device
@@ -195,6 +199,7 @@ class _Batch:
 
     def _step(self, logits: Tensor, rows: Tensor, position: int) -> Tensor:
         """Choose and record one token for the rows still in the batch, [b]."""
+        token: Tensor
         logp = (logits.float() / self.config.temperature).log_softmax(-1)
         if self.greedy:
             token = logp.argmax(-1)

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch.nn import ModuleList
 
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng, stream_seed
 from rlkit.registry import register
@@ -102,7 +101,7 @@ def reduced(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
 
 
 @register("rollout", "layer_skip")
-class LayerSkipRollout(HFRollout):
+class LayerSkipRollout(HFRollout[LayerSkipConfig]):
     """The policy generates with a random subset S of its layers skipped, another for every batch.
 
     mu_k = pi_k without the layers S_k, |S_k| = max(1, round(skip * layers)). Behaviour log-probs
@@ -115,9 +114,7 @@ class LayerSkipRollout(HFRollout):
     baselines are our choice.
     """
 
-    Config: ClassVar[type[PartConfig]] = LayerSkipConfig
     copies_model = True
-    config: LayerSkipConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def matches_trainer(self) -> bool:

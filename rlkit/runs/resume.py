@@ -38,15 +38,18 @@ def save_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
     (checkpoint / CONFIG).write_text(json.dumps(raw))
 
 
-def check_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
-    """Raise UserError, naming the keys, where `raw` would change the maths of a run.
+def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise UserError, naming the keys, if `raw` would change the maths of a run.
 
-    Keys in `resume_force`, and those below them, may change.
+    Keys in `resume_force`, and those below them, may change. A key that the checkpoint lacks, since
+    it is newer, counts as its default, by dotted name in `defaults`.
     """
     path = checkpoint / CONFIG
     if not path.is_file():
         raise UserError(f"{checkpoint} was not written by a run: {CONFIG} is missing in it")
-    old, new = flat(json.loads(path.read_text())), flat(json.loads(json.dumps(raw)))
+    new = flat(json.loads(json.dumps(raw)))
+    known = {key: value for key, value in flat(defaults).items() if key in new}
+    old = known | flat(json.loads(path.read_text()))
     free = [*FREE, *raw.get("resume_force", ())]
     if new.get("train.lr_scheduler_type") == "constant" and not raw.get("stages"):
         free.append("train.steps")  # nothing looks ahead to the last step

@@ -14,6 +14,10 @@ from rlkit.config.overrides import key_of
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stopped(Exception):
+    """The run was asked to stop, and did."""
+
+
 class StopRequest:
     """Whether somebody asked the run to stop."""
 

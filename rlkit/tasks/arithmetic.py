@@ -93,7 +93,6 @@ class Arithmetic(Task[ArithmeticConfig]):
     before it are free. 1/8 of the 9^operands problems is held out by a hash of the prompt.
     """
 
-    Config = ArithmeticConfig
     scores = True
 
     @property

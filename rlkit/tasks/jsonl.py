@@ -55,7 +55,6 @@ class Jsonl(Task[JsonlConfig]):
     so the first n are a fair sample.
     """
 
-    Config = JsonlConfig
     default_rewards = ("math",)
 
     def load(self, seed: int) -> TaskData:

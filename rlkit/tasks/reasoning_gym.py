@@ -100,7 +100,6 @@ class ReasoningGym(Task[ReasoningGymConfig]):
     scorer reads.
     """
 
-    Config = ReasoningGymConfig
     scores = True
 
     def load(self, seed: int) -> TaskData:

@@ -54,8 +54,6 @@ class ConsoleConfig(PartConfig):
 class ConsoleTracker(Tracker[ConsoleConfig]):
     """A progress bar on a terminal, a plain line now and then elsewhere."""
 
-    Config = ConsoleConfig
-
     def __init__(self, config: ConsoleConfig | None = None) -> None:
         super().__init__(config)
         self._console: Console | None = None

@@ -38,7 +38,6 @@ class WandbConfig(PartConfig):
 class WandbTracker(Tracker[WandbConfig]):
     """Sends the resolved configuration and every metric, over the key `step`."""
 
-    Config = WandbConfig
     _run: wandb.Run | None = None
 
     def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:

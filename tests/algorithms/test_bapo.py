@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.bapo import BapoConfig, Bounds, balanced_bounds, bound_values, capped_sums
+from algorithms.bapo import BapoConfig, Bound, Bounds, Sums, balanced_bounds
 from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build
@@ -23,24 +24,32 @@ def search(ratios: list[float], advantages: list[float], **fields: Any) -> Bound
     return balanced_bounds(r, a, torch.ones_like(r), BapoConfig(**fields))
 
 
+def values(start: float, stop: float, step: float, *, partial: bool) -> list[float]:
+    """Where a bound stands from its first step to its last."""
+    bound = Bound(start=start, stop=stop, step=step, partial=partial)
+    found = [bound.value]
+    while not bound.at_end:
+        bound.taken += 1
+        found.append(bound.value)
+    return found
+
+
 def test_decimal_steps_reach_the_maximum_that_repeated_addition_misses() -> None:
-    lows = bound_values(0.6, 0.9, 0.02, partial=False)
-    assert len(lows) == 16 and float(lows[-1]) == pytest.approx(0.9, abs=1e-12)
-    assert bound_values(1.2, 3.0, 0.05, partial=False).shape == (37,)
+    lows = values(0.6, 0.9, 0.02, partial=False)
+    assert len(lows) == 16 and lows[-1] == pytest.approx(0.9, abs=1e-12)
+    assert len(values(1.2, 3.0, 0.05, partial=False)) == 37
 
 
 def test_a_last_shorter_step_only_where_it_is_asked_for() -> None:
-    assert bound_values(0.6, 0.7, 0.04, partial=False).tolist() == pytest.approx([0.6, 0.64, 0.68])
-    assert bound_values(0.6, 0.7, 0.04, partial=True).tolist() == pytest.approx(
-        [0.6, 0.64, 0.68, 0.7]
-    )
-    assert bound_values(1.2, 1.2, 0.05, partial=True).tolist() == [1.2]
+    assert values(0.6, 0.7, 0.04, partial=False) == pytest.approx([0.6, 0.64, 0.68])
+    assert values(0.6, 0.7, 0.04, partial=True) == pytest.approx([0.6, 0.64, 0.68, 0.7])
+    assert values(1.2, 1.2, 0.05, partial=True) == [1.2]
 
 
 def test_binary_rounding_neither_loses_nor_adds_a_step() -> None:
     """(0.7 - 0.6) / 0.1 is just below 1 in binary, (0.8 - 0.6) / 0.05 just above 4."""
-    assert bound_values(0.6, 0.7, 0.1, partial=False).tolist() == pytest.approx([0.6, 0.7])
-    assert len(bound_values(0.6, 0.8, 0.05, partial=True)) == 5
+    assert values(0.6, 0.7, 0.1, partial=False) == pytest.approx([0.6, 0.7])
+    assert len(values(0.6, 0.8, 0.05, partial=True)) == 5
 
 
 def test_the_paper_raises_the_upper_bound_first_and_stops_at_the_target() -> None:
@@ -108,16 +117,45 @@ def test_without_any_advantage_the_balance_is_zero_and_not_a_quotient_of_zeros(m
 
 
 @given(
-    xs=st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 10)), min_size=1, max_size=20),
-    caps=st.lists(st.floats(0, 5), min_size=1, max_size=6, unique=True),
+    xs=st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 10)), max_size=20),
+    bound=st.floats(0, 5),
 )
-def test_capped_sums_are_the_sums_of_minima(
-    xs: list[tuple[float, float]], caps: list[float]
+def test_sums_are_those_of_the_bounded_ratios(xs: list[tuple[float, float]], bound: float) -> None:
+    """Also of no tokens, and of ratios that are the bound itself."""
+    x, weight = torch.tensor([*xs, (bound, 1.0)], dtype=torch.float64).T.contiguous()
+    sums = Sums(x, weight)
+    assert sums.capped(bound) == pytest.approx(float((weight * x.clamp(max=bound)).sum()))
+    assert sums.floored(bound) == pytest.approx(float((weight * x.clamp(min=bound)).sum()))
+    none = Sums(x[:0], weight[:0])
+    assert none.capped(bound) == none.floored(bound) == 0
+
+
+@given(
+    tokens=st.lists(
+        st.tuples(st.floats(1e-3, 1e3), st.floats(0.1, 10) | st.floats(-10, -0.1)),
+        min_size=1,
+        max_size=20,
+    ),
+    target=st.floats(0.05, 0.95),
+)
+def test_the_search_stops_at_the_first_bounds_that_reach_the_target(
+    tokens: list[tuple[float, float]], target: float
 ) -> None:
-    x, weight = torch.tensor(xs, dtype=torch.float64).T.contiguous()
-    bounds = torch.tensor(sorted(caps), dtype=torch.float64)
-    expected = (weight * torch.minimum(x, bounds[:, None])).sum(-1)
-    torch.testing.assert_close(capped_sums(x, weight, bounds), expected)
+    """By sums over the tokens one by one, at the bounds found and one step before them."""
+
+    def balance(low: float, high: float) -> float:
+        p = math.fsum(min(r, high) * a for r, a in tokens if a > 0)
+        q = math.fsum(max(r, low) * -a for r, a in tokens if a < 0)
+        return p / (p + q)
+
+    ratios, advantages = zip(*tokens, strict=True)
+    found = search(list(ratios), list(advantages), target=target)
+    highs, lows = values(1.2, 3.0, 0.05, partial=False), values(0.6, 0.9, 0.02, partial=False)
+    path = [(0.6, high) for high in highs] + [(low, 3.0) for low in lows[1:]]
+    assert (found.low, found.high) == pytest.approx(path[found.steps])
+    assert found.balance == pytest.approx(balance(*path[found.steps]), abs=1e-9)
+    assert found.balance >= target or found.steps == len(path) - 1
+    assert all(balance(*place) < target + 1e-9 for place in path[: found.steps])
 
 
 def test_the_bounds_come_from_the_whole_minibatch() -> None:

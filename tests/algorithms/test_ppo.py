@@ -12,6 +12,7 @@ from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples
+from tests.algorithms.tokens import LOG_RATIO, pushes, tokens
 
 RATIO = [0.5, 0.9, 1.0, 1.1, 1.5, 4.0]
 
@@ -83,3 +84,12 @@ def test_ratios_beyond_the_clamp_have_no_gradient() -> None:
 def test_a_cap_inside_the_clip_window_is_refused() -> None:
     with pytest.raises(UserError, match=r"delta=1\.1 must be above 1 \+ clip_high"):
         build("loss", "ppo", delta=1.1)
+
+
+def test_reinforce_pp_is_the_token_clip_of_ppo() -> None:
+    logp, batch = tokens(LOG_RATIO, 1.0)
+    for advantage in (1.0, -1.0):
+        moved = replace(batch, advantage=batch.advantage * advantage)
+        expected = pushes("ppo", logp, moved)
+        assert torch.equal(pushes("reinforce_pp", logp, moved), expected)
+        assert (expected == 0).sum() == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from algorithms.remix import Remix, RemixConfig, mix_window
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.objective import loss_value
 from rlkit.registry import build
+from rlkit.testing.base import close
 from rlkit.testing.losses import examples, value_and_grad
+from tests.algorithms.one_group import BEHAVIOR, PROX
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -117,3 +120,44 @@ def test_the_window_in_the_ratio_to_the_steps_start(
     start = max(1 - epsilon / centre, 0 if sign else -float("inf"))
     rescaled = c * min(max(share, start), 1 + epsilon / centre)
     assert float(direct) == pytest.approx(float(rescaled), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "clip"),
+    [
+        ("remix", {"epsilon": 0.15}, 0.15),
+        ("toppo", {"epsilon": 0.15}, 0.15),
+        ("offpolicy_grpo", {"epsilon": 0.15, "aggregation": "token-mean"}, 0.15),
+    ],
+)
+def test_on_fresh_data_the_losses_with_two_ratios_are_ppo(
+    name: str, fields: dict[str, Any], clip: float
+) -> None:
+    """geppo's window is 2 / (M + 1) as wide: it expects M policies, 3 by default, in the batch."""
+    logp, batch = examples(BEHAVIOR | PROX)
+    fresh = replace(batch, prox_logp=batch.behavior_logp, age=batch.age * 0)
+    ppo = build("loss", "ppo", clip_low=clip, clip_high=clip)
+    found = value_and_grad(build("loss", name, **fields), logp, fresh)
+    assert close(found, value_and_grad(ppo, logp, fresh))
+
+
+def test_offpolicy_grpo_is_grpo_on_the_stored_log_probs() -> None:
+    """With the centre at 1 the step's start is not read; with the centre of Eq. 6 it is."""
+    logp, batch = examples(BEHAVIOR | PROX)
+    one, moving = build("loss", "offpolicy_grpo"), build("loss", "offpolicy_grpo", centre="prox")
+    assert one.needs == {"behavior"} and moving.needs == {"behavior", "prox"}
+    grpo = value_and_grad(build("loss", "grpo", ratio_to="behavior"), logp, batch)
+    assert close(value_and_grad(one, logp, batch), grpo)
+    assert not close(value_and_grad(moving, logp, batch), grpo)
+    assert one.config.lower_clamp_zero and build("loss", "toppo").config.lower_clamp_zero
+
+
+def test_toppo_is_the_mix_policy_surrogate() -> None:
+    """Raising a negative lower bound to 0 changes nothing, since no ratio is below 0."""
+    logp, batch = examples(BEHAVIOR | PROX)
+    for epsilon in (0.1, 1.5):
+        found, expected = (
+            value_and_grad(build("loss", name, epsilon=epsilon), logp, batch)
+            for name in ("toppo", "remix")
+        )
+        assert close(found, expected)

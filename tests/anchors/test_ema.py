@@ -1,4 +1,4 @@
-"""The moving average: by hand, in a coarse type, and BEMA's correction."""
+"""The moving average by hand, and BEMA's correction."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from anchors.average import mix
 from anchors.ema import Ema, EmaConfig, corrected, power
 from anchors.tr_dpo import TrDpo, TrDpoConfig
 from rlkit.models.policy import Policy
-from tests.anchors.running import Run, resumed
+from tests.anchors.running import Run
 
 
 def ema(**fields: Any) -> Ema:
@@ -40,40 +39,6 @@ def test_a_rebirth_starts_the_average_at_the_policy() -> None:
     assert run.one(4) == [3, 3, 4, 4]
 
 
-def test_no_average_is_kept_beside_a_reference_that_holds_it_exactly() -> None:
-    run = Run(ema())
-    run.steps(3)
-    state = run.anchor.state_dict()
-    assert state["frozen"].keys() == {"base"} and state["means"] == {}
-
-
-def test_small_shares_are_not_lost_in_a_coarse_type() -> None:
-    """Below 256 a bfloat16 holds whole numbers, which steps of 0.128 would never reach."""
-    run = Run(ema(decay=0.999), torch.bfloat16)
-    run.policy.number.fill_(256)
-    run.rebirth()
-    average = 256.0
-    for _ in range(20):
-        run.policy.number.fill_(128)
-        run.anchor.after_step(run.policy, 1, {})
-        average = 0.999 * average + 0.001 * 128
-    mean = run.anchor.state_dict()["means"]["base"]["number"]
-    assert mean.dtype == torch.float32
-    torch.testing.assert_close(float(mean), average, rtol=1e-5, atol=0)
-    reference = run.anchor.reference("base")
-    assert reference is not None
-    number = reference.state_dict()["number"]
-    assert number == torch.tensor(average).bfloat16() and number.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("fields", [{"decay": 0.9}, {"bias_corrected": True}, {"every": 3}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_restored_average_goes_on_the_same(fields: dict[str, Any], dtype: torch.dtype) -> None:
-    run = Run(ema(**fields), dtype)
-    run.steps(5)
-    assert resumed(run).one(40) == run.one(40)
-
-
 def test_bema_by_hand() -> None:
     """theta_t = t, theta_0 = 0: E_1 = b_1, E_2 = (1 - b_2) b_1 + 2 b_2, and a_t t is added."""
     run = Run(ema(bias_corrected=True, ema_power=0.5, bias_power=0.25, offset=2, growth=3))
@@ -97,13 +62,9 @@ def test_the_defaults_of_bema_are_the_sources() -> None:
     assert power(90, c.bias_power, c.offset, c.growth) == pytest.approx(100**-0.2)
 
 
-def test_tensors_that_hold_no_floats_are_the_policys() -> None:
+def test_bema_adds_to_tensors_of_floats_alone() -> None:
     old, new = ({"w": torch.tensor([x]), "n": torch.tensor([int(x)])} for x in (1.0, 3.0))
-    assert mix(old, new, 0.5)["n"] == 3 and mix(old, new, 0.5)["w"] == 2
-    assert mix(old, new, 1.0)["w"] == 3 and mix(old, new, 0.0)["w"] == 1
     assert corrected(new, new, old, 1.0)["n"] == 3 and corrected(new, new, old, 1.0)["w"] == 5
-    exact = mix({"w": torch.zeros(1, dtype=torch.float64)}, {"w": torch.ones(1).double()}, 0.1)
-    assert exact["w"].dtype == torch.float64
 
 
 def test_a_model_follows_its_policy(policy: Policy) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from anchors.lagged import Lagged, LaggedConfig
 from anchors.previous import Previous
-from anchors.tr_dpo import Periodic, PeriodicConfig
+from rlkit.registry import build
 from tests.anchors.running import Run, resumed
 
 
@@ -19,7 +19,7 @@ def lagged(**fields: Any) -> Lagged:
 def test_the_refreshed_base_is_the_policy_of_every_lag_th_step() -> None:
     assert Run(lagged(lag=3)).one(7) == [0, 0, 0, 3, 3, 3, 6]
     assert Run(lagged(lag=1)).one(3) == [0, 1, 2]
-    assert Run(lagged(lag=3)).one(9) == Run(Periodic(PeriodicConfig(every=3))).one(9)
+    assert Run(lagged(lag=3)).one(9) == Run(build("anchor", "periodic", every=3)).one(9)
 
 
 def test_the_default_is_oapls() -> None:

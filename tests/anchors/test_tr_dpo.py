@@ -1,10 +1,11 @@
-"""Soft and hard updates of the base, and when they come."""
+"""Soft and hard updates of the base, when they come, and the periodic reset."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from anchors.tr_dpo import TrDpo, TrDpoConfig
+from rlkit.registry import build
 from rlkit.testing.base import stored
 from tests.anchors.running import Run, resumed
 
@@ -51,3 +52,29 @@ def test_a_restored_base_moves_at_the_same_steps() -> None:
     run = Run(tr_dpo(alpha=0.5, every=3))
     run.steps(4)
     assert resumed(run).one(6) == run.one(6)
+
+
+def test_periodic_makes_the_policy_the_base_every_so_many_steps() -> None:
+    assert Run(build("anchor", "periodic", every=3)).one(7) == [0, 0, 0, 3, 3, 3, 6]
+
+
+def test_periodic_is_the_hard_update() -> None:
+    hard = TrDpo(TrDpoConfig(alpha=1.0, every=2))
+    assert Run(build("anchor", "periodic", every=2)).one(7) == Run(hard).one(7)
+    assert (
+        build("anchor", "periodic").config.model_dump()
+        == TrDpoConfig(alpha=1.0, every=100).model_dump()
+    )
+
+
+def test_periodic_counts_from_a_rebirth() -> None:
+    run = Run(build("anchor", "periodic", every=3))
+    run.steps(2)
+    run.rebirth()
+    assert run.one(4) == [2, 2, 2, 5]
+
+
+def test_a_restored_periodic_reset_comes_at_the_same_step() -> None:
+    run = Run(build("anchor", "periodic", every=3))
+    run.steps(2)
+    assert resumed(run).one(3) == run.one(3) == [0, 3, 3]

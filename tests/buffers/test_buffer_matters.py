@@ -18,6 +18,7 @@ from rlkit.registry import build
 from rlkit.testing.base import stored
 from rlkit.testing.buffers import FakePrompts, FakeRollouts, ids
 from tests.buffers.test_replay import Cycle, check_frequencies, check_real_run
+from tests.certain import LADDER
 
 FIXED = {"c2": [0.25, 0.25], "c3": [0.5, 0.5]}
 """Thresholds that do not move."""
@@ -291,7 +292,11 @@ def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None
 
 
 def test_it_trains(tmp_path: Path) -> None:
-    rows = check_real_run("buffer=buffer_matters", cwd=tmp_path)
-    assert rows[0]["buffer/fresh_fraction"] == 1 and rows[0]["buffer/hard"] > 0
-    assert rows[1]["buffer/fresh_fraction"] < 1 and rows[1]["buffer/age_max"] == 1
+    """0, 1, 2 and 3 of 8 succeed: two prompts are hard, and the third's group is kept. In step 2
+    the first prompt, asked again, fails again; the kept group takes its place."""
+    rows = check_real_run("buffer=buffer_matters", LADDER, cwd=tmp_path)
+    assert [row["buffer/mean_reward"] for row in rows] == [6 / 32] * 3
+    assert rows[0]["buffer/hard"] == 2 and rows[0]["buffer/groups"] == 1
+    assert [row["buffer/fresh_fraction"] for row in rows] == [1, 0.75, 0.75]
+    assert rows[1]["buffer/age_max"] == 1
     assert [row["rollouts/total"] for row in rows] == [32, 64, 96]

@@ -105,13 +105,6 @@ def test_replaying_nothing_is_on_policy(batch: int, seed: int) -> None:
         assert ids(a.step(step)[1]) == ids(b.step(step)[1])
 
 
-def test_on_policy_stores_nothing() -> None:
-    loop = Loop(OnPolicy(), 4)
-    fresh, trained = loop.step(1)
-    assert trained == fresh and len(fresh) == 4
-    assert len(loop.buffer) == 0 and loop.buffer.state_dict() == {}
-
-
 def ages_drawn(buffer: Fifo, steps: int, batch: int = 4) -> Counter[int]:
     """How often each age is the first to be replayed, once the window is full."""
     loop, found = Loop(buffer, batch), Counter[int]()

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from rlkit.batch import Group, Sample
 from rlkit.composition.compose import compose
-from rlkit.composition.hydra_groups import configs_folder, store_groups
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.hydra_groups import store_groups
 from rlkit.composition.session import RunScope, open_session
 from rlkit.models.embedded import embedded_model_dir
 from rlkit.registry import build, from_import_path, names

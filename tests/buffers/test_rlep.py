@@ -102,9 +102,9 @@ def test_it_resumes() -> None:
     ("row", "message"),
     [
         ({"prompt_id": "a"}, "KeyError"),
-        ({**ROW, "behavior_logp": [0.0]}, "one value a token"),
+        ({**ROW, "behavior_logp": [0.0]}, "one value per token"),
         ({**ROW, "reward": "high"}, "ValueError"),
-        ({**ROW, "response_ids": [], "behavior_logp": []}, "one value a token"),
+        ({**ROW, "response_ids": [], "behavior_logp": []}, "one value per token"),
     ],
 )
 def test_a_line_that_is_no_response_is_named(

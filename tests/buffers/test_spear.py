@@ -7,6 +7,7 @@ from pathlib import Path
 from buffers.spear import Spear, SpearConfig
 from rlkit.registry import build
 from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
+from tests.certain import HALF
 
 # The contract cycle's rewards alternate and an advantage is the reward - 1/2: of four responses
 # of a group the two with the reward 1 are good.
@@ -79,6 +80,8 @@ def test_it_resumes() -> None:
 
 
 def test_a_real_run_replays_its_successes(tmp_path: Path) -> None:
-    rows = check_real_run("algorithm=spear", "buffer.size=2", cwd=tmp_path)
-    assert any(row["buffer/fresh_fraction"] < 1 for row in rows)
+    """Half of the 16 responses of a step are good, and 8 are more than 1.5 times the size."""
+    rows = check_real_run("algorithm=spear", "buffer.size=2", HALF, cwd=tmp_path)
+    assert rows[0]["buffer/ready"] == 8 and rows[0]["buffer/fresh_fraction"] == 1
+    assert rows[1]["buffer/fresh_fraction"] == 16 / 24 and rows[1]["buffer/age_max"] == 1
     assert build("advantage", "spear").min_group == 2

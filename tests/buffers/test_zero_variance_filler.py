@@ -18,6 +18,7 @@ from rlkit.registry import build
 from rlkit.testing.base import stored
 from rlkit.testing.buffers import ids
 from tests.buffers.test_replay import Cycle, check_frequencies, check_real_run, one
+from tests.certain import LADDER
 
 HALF = 0.5**0.5
 """The unbiased standard deviation of the rewards 0 and 1."""
@@ -216,9 +217,11 @@ def test_no_capacity_is_refused() -> None:
 
 
 def test_it_trains(tmp_path: Path) -> None:
-    """Of two responses both often fail, so that most groups are flat."""
-    args = ("train.prompts_per_step=16", "rollout.num_generations=2")
+    """Of two responses none succeeds in the first group, one in the second and both in the others:
+    all but one are flat."""
+    args = ("train.prompts_per_step=16", "rollout.num_generations=2", LADDER)
     rows = check_real_run("buffer=zero_variance_filler", *args, cwd=tmp_path)
-    assert rows[0]["buffer/fresh_fraction"] == 1 and rows[0]["buffer/groups"] > 0
-    assert rows[2]["buffer/fresh_fraction"] < 1 and rows[2]["buffer/age_max"] >= 1
+    assert [row["buffer/groups"] for row in rows] == [1, 2, 3]
+    assert [row["buffer/fresh_fraction"] for row in rows] == [1, 15 / 16, 14 / 16]
+    assert [row["buffer/age_max"] for row in rows] == [0, 1, 2]
     assert [row["rollouts/total"] for row in rows] == [32, 64, 96]

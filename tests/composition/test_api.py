@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from transformers.utils import logging as transformers
 
 import rlkit
-from tests.cli import SMALL, metrics, run, without_times
+from tests.cli import ROOT, SMALL, metrics, run, without_times
 from tests.tiny import make_policy
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(10) for b in range(4)]
@@ -128,6 +130,7 @@ def state() -> dict[str, Any]:
         "environment": dict(os.environ),
         "path": list(sys.path),
         "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
+        "bars": transformers.is_progress_bar_enabled(),
         "threads": torch.get_num_threads(),
         "python": random.getstate(),
         "torch": torch.get_rng_state().tolist(),
@@ -137,6 +140,7 @@ def state() -> dict[str, Any]:
 
 
 def test_nothing_global_is_left_behind_and_a_second_run_is_the_first(tmp_path: Path) -> None:
+    transformers.enable_progress_bar()
     before = state()
     arguments = (*SMALL, "algorithm=remix")
     one, two = (
@@ -170,3 +174,32 @@ def test_it_works_inside_a_running_event_loop(tmp_path: Path) -> None:
         return rlkit.train(*arguments, **objects(), reward=has_two, output_dir=tmp_path)
 
     assert asyncio.run(cell()).finished
+
+
+SHELL = """
+import rlkit
+
+def my_reward(prompts, completions, **columns):
+    return [float("1" in c) for c in completions]
+
+run = rlkit.train(*{small!r}, "algorithm=grpo", reward=my_reward, output_dir="out")
+assert run.finished and "reward/my_reward/mean" in run.metrics[1]
+try:
+    rlkit.train("algorithm=remx")
+except rlkit.UserError as error:
+    print(error)
+"""
+
+
+def test_a_function_typed_into_a_shell_is_a_reward(tmp_path: Path) -> None:
+    """Its module has no file, so its source is hashed by what it is called."""
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=SHELL.format(small=SMALL),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1].startswith("there is no algorithm called 'remx'.")

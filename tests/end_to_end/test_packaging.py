@@ -7,11 +7,13 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 import rlkit
+from rlkit.models import embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"rlkit", "algorithms", "buffers", "anchors", "schedules"}
@@ -21,8 +23,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
+    """Built from the sdist, as `build` does by default."""
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)]
     subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
     (built,) = out.glob("*.whl")
     return built
@@ -46,9 +49,10 @@ def installed(wheel, tmp_path_factory) -> Path:
     return env / "bin"
 
 
-def call(*command: str | Path, cwd: Path) -> str:
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+def call(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    whole = {**inherited, **(env or {})}
+    done = subprocess.run(command, cwd=cwd, env=whole, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -59,7 +63,9 @@ def test_the_wheel_holds_the_five_packages_and_the_configs_alone(wheel):
     assert {name.split("/")[0] for name in names} == PACKAGES | {info}
     configs = {str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.yaml")}
     assert configs and {f"rlkit/{path}" for path in configs} <= set(names)
-    kinds = {Path(name).suffix for name in names if not name.startswith(info)}
+    base = {str(p.relative_to(ROOT)) for p in embedded.SHIPPED.iterdir()}
+    assert base and base <= set(names)
+    kinds = {Path(name).suffix for name in names if not name.startswith((info, *base))}
     assert kinds <= {".py", ".yaml", ".typed", ""}
     sources = {str(p.relative_to(ROOT)) for name in PACKAGES for p in (ROOT / name).rglob("*.py")}
     assert sources <= set(names)
@@ -71,6 +77,15 @@ def test_the_installed_package_is_the_wheels_own(installed, tmp_path):
     version, *files = call(installed / "python", "-c", code, cwd=tmp_path).split()
     assert version == rlkit.__version__
     assert all(Path(file).is_relative_to(installed.parent) for file in files)
+
+
+def test_the_installed_package_brings_the_embedded_model(installed, tmp_path):
+    code = "from rlkit.models.embedded import embedded_model_dir; print(embedded_model_dir())"
+    env = {"RLKIT_CACHE": str(tmp_path / "cache"), "RLKIT_BASE_SHIFT": "0"}
+    folder = Path(call(installed / "python", "-c", code, cwd=tmp_path, env=env).strip())
+    assert folder.is_relative_to(installed.parent)
+    assert {p.name for p in folder.iterdir()} == {p.name for p in embedded.SHIPPED.iterdir()}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_parts_are_listed_from_another_folder(installed, tmp_path):

@@ -116,7 +116,8 @@ def test_the_pages_have_commands() -> None:
 def test_a_training_command_composes(case: tuple[str, list[str]], place: Path) -> None:
     """All of it but a launcher of sweeps, which is a package of its own."""
     chosen = [word for word in case[1] if not word.startswith(("hydra/", "hydra."))]
-    done = run(*chosen, "dry_run=true", "output_dir=dry", "resume=never", cwd=place)
+    extra = ["dry_run=true", "output_dir=dry", "resume=never"]
+    done = command("rlkit.__main__", "train", *chosen, *extra, cwd=place)
     assert done.status == 0, done.err
     assert not (place / "dry" / "metrics.jsonl").exists()
 
@@ -152,6 +153,15 @@ def test_what_a_page_links_to_and_names_exists(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_output_in_the_readme_is_that_of_the_command(place: Path) -> None:
+    """The same parts, and the same numbers in the plan; what follows depends on the machine."""
+    shown = blocks(ROOT / "README.md")[1].splitlines()
+    done = run("algorithm=remix", "dry_run=true", cwd=place)
+    assert done.out.splitlines()[0] == shown[0]
+    for found, line in zip(done.out.splitlines()[1:3], shown[1:3], strict=True):
+        assert re.findall(r"\d+", found) == re.findall(r"\d+", line)
 
 
 def test_the_index_names_every_page() -> None:

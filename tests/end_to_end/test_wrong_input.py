@@ -29,7 +29,7 @@ def nothing(prompts, completions, **columns):
 # arguments, what the line must say
 COMPOSITION = [
     # the choice of a part, an algorithm or an experiment
-    ("algorithm=remixx", "algorithm called 'remixx' | 'remix' | configs/algorithm"),
+    ("algorithm=remixx", "algorithm called 'remixx' | 'remix' | rlkit list algorithm"),
     ("algorithm=null", "algorithm=null | algorithm=<name>"),
     ("algorithm=[grpo,ppo]", "exactly one algorithm"),
     ("loss=remx", "loss called 'remx' | 'remix' | rlkit list loss"),
@@ -48,7 +48,7 @@ COMPOSITION = [
     ("correction=null", "correction=null | correction=[]"),
     ("tracker=[wandbb]", "tracker called 'wandbb' | 'wandb'"),
     ("tracker=3", "tracker=3 | tracker=[<name>]"),
-    ("+experiment=smollm2", "experiment called 'smollm2' | smollm2_cpu | configs/experiment"),
+    ("+experiment=smollm2", "experiment called 'smollm2' | smollm2_cpu | rlkit list experiment"),
     ("experiment=smollm2_cpu", "+experiment=<name>"),
     ("+sweep=remix", "sweep | wandb sweep"),
     # a key that is not there

@@ -130,7 +130,10 @@ LOSSES: dict[str, Recipe] = {
     ),
     "agro": Recipe(loss="agro", advantage="group_mean"),
     "gvpo": Recipe(loss="gvpo", notes=("group_size",)),
-    "m2po": Recipe(loss="m2po", notes=("denominator",)),
+    "m2po": Recipe(
+        loss=lambda c: {"paper": "m2po"}.get(c["variant"], f"m2po_{c['variant']}"),
+        notes=("variant", "denominator"),
+    ),
     "dppo_tv": Recipe(loss="dppo"),
     "dppo_kl": Recipe(loss="dppo_kl"),
     "ipo_tv": Recipe(loss="dppo_ipo", rename={"delta": ("delta_low", "delta_high")}),

@@ -16,13 +16,17 @@ from rlkit.models.embedded import (
     PAD,
     Recipe,
     _make_once,
-    cache_home,
     embedded_model_dir,
     make_model,
     warm_up,
 )
 
 SHORT = Recipe(steps=3, batch=4)
+
+
+@pytest.fixture(autouse=True)
+def unshifted(monkeypatch):
+    monkeypatch.delenv("RLKIT_BASE_SHIFT", raising=False)
 
 
 def test_the_folder_loads_as_any_model_does(tmp_path):
@@ -102,22 +106,12 @@ def test_every_constant_and_the_seed_are_in_the_folders_name():
     assert len(names) == 2 + len(fields(Recipe))
 
 
-def test_where_the_cache_is(monkeypatch):
-    monkeypatch.setenv("RLKIT_CACHE", "/a")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert cache_home() == Path("/a")
-    monkeypatch.setenv("RLKIT_CACHE", "")
-    assert cache_home() == Path("/b/rlkit")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_home() == Path.home() / ".cache" / "rlkit"
-
-
 def test_a_cache_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("RLKIT_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(embedded, "warm_up", None)
     with pytest.raises(UserError, match="set RLKIT_CACHE to a folder that can be written"):
-        embedded_model_dir()
+        embedded_model_dir(seed=1)
 
 
 def test_the_public_function_uses_the_cache_and_the_recipe(tmp_path, monkeypatch, capsys):

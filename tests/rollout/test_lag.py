@@ -17,6 +17,7 @@ from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.lag import Lag
 from rlkit.training.metrics import staleness
 from rlkit.training.prepare import TrainBatch, prepare
+from tests.certain import FORM_AND_HALF
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
 from tests.steps import move, parts, scorer
@@ -187,13 +188,14 @@ def test_a_run_killed_in_the_middle_of_a_lag_ends_like_an_uninterrupted_one(tmp_
 
 
 def test_a_lagging_run_evaluates_the_policy_it_has_trained(tmp_path: Path) -> None:
-    """Step 1 is the same with and without a lag, so the evaluation after it must be too."""
-    more = ("train.steps=1", "train.learning_rate=0.001", "eval.problems=64")
+    """Step 1 is the same with and without a lag, so the evaluation after it must be too. It is so
+    large that the policy forgets the form."""
+    more = ("train.steps=1", "train.learning_rate=1", "eval.problems=64", FORM_AND_HALF)
     one = lagged_run(tmp_path / "one", *more, "rollout.sync_every=1", "train.warmup_steps=0")
     two = lagged_run(tmp_path / "two", *more, "rollout.sync_every=2", "train.warmup_steps=0")
     (before, _, after), other = without_times(metrics(one)), without_times(metrics(two))
     assert after == other[-1]
-    assert abs(after["eval/greedy"] - before["eval/greedy"]) > 0.05, "the step is visible"
+    assert before["eval/greedy"] > 0.9 and after["eval/greedy"] < 0.1, "the step is visible"
 
 
 @pytest.mark.parametrize("name", ["oapl_lag", "grpo_lag"])

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from rlkit.batch import Prompt, Request
 from rlkit.composition.compose import compose
-from rlkit.composition.hydra_groups import configs_folder, store_groups
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.session import RunScope, open_session, source_of
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
@@ -34,6 +35,7 @@ from rlkit.runs.checkpoint import load_tree, save_tree
 from rlkit.tasks.prompts import Prompts, PromptStream
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.trainer import Trainer
+from tests.certain import HALF, UNEVEN
 from tests.cli import SMALL, metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
 from tests.rollout import models
@@ -548,9 +550,9 @@ def test_the_state_holds_the_pool_and_gives_the_same_next_steps(tmp_path: Path) 
 
 
 def composed(*overrides: str) -> Any:
-    store_groups()
+    chosen = import_before_compose(overrides)
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
-        config = hydra_compose("config", overrides=[*overrides])
+        config = hydra_compose("config", overrides=chosen)
     return OmegaConf.to_container(config, resolve=True)
 
 
@@ -598,8 +600,9 @@ def test_wrong_combinations_are_one_line(
 
 # ---- whole runs
 
-FEW = ("rollout.oversample=1", "rollout.round_tokens=3", "rollout.temperature=2")
-"""So hot that the lengths of the embedded model's responses differ."""
+FEW = (UNEVEN, HALF, "rollout.oversample=1", "rollout.round_tokens=3")
+"""Of the responses under way some are complete after two rounds, the others after five; and every
+group teaches something."""
 RUNS = {
     "grpo": ("algorithm=grpo",),
     "remix": ("algorithm=remix", "schedule.at=4"),
@@ -607,6 +610,7 @@ RUNS = {
 }
 
 
+@pytest.mark.usefixtures("own_registry")
 def test_a_continued_response_is_not_fresh_in_a_real_step(tmp_path: Path) -> None:
     """Its prox_logp is one forward of the policy of the step, which its old tokens do not have;
     that of a response begun in the step is its behaviour log-prob."""

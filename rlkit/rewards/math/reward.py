@@ -50,8 +50,6 @@ class Math(Reward[MathConfig]):
     gold, or was lost twice. Status: our choice.
     """
 
-    Config = MathConfig
-
     def __init__(self, config: MathConfig | None = None) -> None:
         super().__init__(config)
         self._counts: Counter[str] = Counter()

@@ -8,14 +8,13 @@ import os
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig
 from rlkit.models.policy import Policy
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
@@ -60,7 +59,6 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     prefix cache, and is proved by a probe. Status: our choice.
     """
 
-    Config: ClassVar[type[PartConfig]] = VLLMConfig
     hosted_by = "single process"
 
     def start(self, policy: Policy, seed: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from rlkit.interfaces import PartConfig
 from rlkit.models.policy import Policy
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
@@ -47,7 +46,6 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
     on each server. Status: our choice.
     """
 
-    Config: ClassVar[type[PartConfig]] = VLLMServerConfig
     hosted_by = "main process"
 
     def start(self, policy: Policy, seed: int) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.registry import build
 from rlkit.testing.advantages import examples
 
 REWARDS = [1.0, 0.0, 0.0, 3.0]
+STD = 2.0**0.5  # of them: mean 1, squares 0 + 1 + 1 + 4 = 6, over n - 1 = 3
+BIASED = 1.5**0.5  # over n = 4
+LME = math.log((2 + math.e + math.e**3) / 4)  # the log of the mean of their exponentials
+LME_HALF = 0.5 * math.log((2 + math.e**2 + math.e**6) / 4)  # the same at temperature 1/2
 
 
 def estimate(name: str, rewards: list[float], group: list[int], **fields: Any) -> AdvantageOutput:
@@ -40,3 +46,13 @@ def one_a_row(out: AdvantageOutput) -> list[float]:
     assert torch.equal(out.advantage[:, 0], out.advantage[:, 1]), "each token gets the response's"
     values: list[float] = out.advantage[:, 0].tolist()
     return values
+
+
+def row(*values: float) -> Tensor:
+    """One response's numbers, [1, T]."""
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def lengths(out_of: list[int]) -> Tensor:
+    """A mask of responses with so many of two tokens valid."""
+    return torch.arange(2) < torch.tensor(out_of)[:, None]

@@ -1,7 +1,17 @@
-"""The closed-form gradient weight and the ratio's denominator of every loss, by family."""
+"""The closed-form gradient weight and the ratio's denominator of every loss.
 
-from tests.algorithms.closed import first, mix, near, off
+One module for each file of algorithms/, with `CLOSED` and `DENOMINATOR` by the names of its losses.
+"""
 
-FAMILIES = (first, near, mix, off)
-CLOSED = {name: weights for family in FAMILIES for name, weights in family.CLOSED.items()}
-DENOMINATOR = {name: policy for family in FAMILIES for name, policy in family.DENOMINATOR.items()}
+from importlib import import_module
+from pkgutil import iter_modules
+
+from tests.algorithms.closed.base import Weights
+
+CLOSED: dict[str, Weights] = {}
+DENOMINATOR: dict[str, str] = {}
+for module in iter_modules(__path__, __name__ + "."):
+    if not module.name.endswith(".base"):
+        table = import_module(module.name)
+        CLOSED |= table.CLOSED
+        DENOMINATOR |= table.DENOMINATOR

@@ -42,3 +42,13 @@ def weight_of(name: str, logp: Tensor, batch: LossBatch, **fields: Any) -> Tenso
     out = apply(build("correction", name, **fields), logp, batch)
     assert torch.equal(out.batch.mask, batch.mask), "tokens leave by weight 0, not by the mask"
     return torch.where(batch.mask, out.weight, 0.0)
+
+
+def tensor(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+K = tensor([0.5, 4.0, 99.0], [1.5, 1.5, 1.5])  # geometric means sqrt(2) and 1.5
+
+
+ONES = [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]

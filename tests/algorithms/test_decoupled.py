@@ -1,0 +1,97 @@
+"""Decoupled PPO by hand, and in its authors' form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlkit.batch import LossBatch
+from rlkit.errors import UserError
+from rlkit.objective import loss_value
+from rlkit.registry import build
+from rlkit.testing.base import close
+from rlkit.testing.losses import examples, value_and_grad
+from tests.algorithms.one_group import BEHAVIOR, PROX, responses
+
+
+def three_policies() -> tuple[Tensor, LossBatch]:
+    """pi / prox = 1.1, 1.3, 0.7, 5, and prox / behavior = 2, 0.5, 4, 1.5, with A = -1."""
+    logp, batch = responses([[math.log(r) for r in (1.1, 1.3, 0.7, 5.0)]], [-1.0], to=PROX)
+    weight = torch.tensor([[2.0, 0.5, 4.0, 1.5]], dtype=torch.float64)
+    return logp, replace(batch, behavior_logp=batch.prox_logp - weight.log())
+
+
+@pytest.mark.parametrize(
+    ("fields", "weights", "surrogates"),
+    [
+        ({}, [2, 0.5, 4, 1.5], [1.1, 1.3, 0, 5]),
+        ({"clip_low": 0.4}, [2, 0.5, 4, 1.5], [1.1, 1.3, 0.7, 5]),
+        ({"dual_clip": 3.0}, [2, 0.5, 4, 1.5], [1.1, 1.3, 0, 0]),
+        ({"is_max": 1.8}, [1.8, 0.5, 1.8, 1.5], [1.1, 1.3, 0, 5]),
+        ({"is_min": 1.8}, [2, 1.8, 4, 1.8], [1.1, 1.3, 0, 5]),
+        ({"is_max": 1.8, "is_mode": "mask"}, [0, 0.5, 0, 1.5], [1.1, 1.3, 0, 5]),
+        ({"is_min": 1.8, "is_mode": "mask"}, [2, 0, 4, 0], [1.1, 1.3, 0, 5]),
+        ({"imp_samp_max": 1.0}, [1 / 1.1, 0.5, 1 / 0.7, 0.2], [1.1, 1.3, 0, 5]),
+        ({"imp_samp_max": 2.1}, [2.1 / 1.1, 0.5, 3, 0.42], [1.1, 1.3, 0, 5]),
+        ({"log_ratio_clamp": math.log(1.5)}, [1.5, 1 / 1.5, 1.5, 1.5], [1.1, 1.3, 0, 0]),
+    ],
+)
+def test_decoupled_ppo_weighs_the_clipped_surrogate_by_prox_over_behavior(
+    fields: dict[str, Any], weights: list[float], surrogates: list[float]
+) -> None:
+    """The gradient of a token is its detached weight times u, or 0 where the clip has none."""
+    logp, batch = three_policies()
+    loss = build("loss", "decoupled_ppo", aggregation="token-sum", **fields)
+    gradient = value_and_grad(loss, logp, batch)[1]
+    expected = [w * u for w, u in zip(weights, surrogates, strict=True)]
+    assert gradient[0].tolist() == pytest.approx(expected)
+    metrics = loss_value(loss, logp, batch)[1]
+    assert metrics["weights"] == pytest.approx(sum(weights) / 4)
+
+
+def test_decoupled_ppo_clips_good_tokens_above() -> None:
+    logp, batch = three_policies()
+    good = replace(batch, advantage=-batch.advantage)
+    for high, kept in ((0.2, [2.2, 0, 2.8, 0]), (0.4, [2.2, 0.65, 2.8, 0])):
+        loss = build("loss", "decoupled_ppo", aggregation="token-sum", clip_high=high)
+        assert (-value_and_grad(loss, logp, good)[1])[0].tolist() == pytest.approx(kept)
+        cut = loss_value(loss, logp, good)[1]["clip_fraction"]
+        assert cut == pytest.approx(kept.count(0) / 4)
+
+
+def test_decoupled_ppo_is_the_form_its_authors_wrote() -> None:
+    """max(-A pi / behavior, -A exp(clip(log pi / prox)) prox / behavior)."""
+    logp, batch = examples(BEHAVIOR | PROX)
+    a, near = batch.advantage, (logp - batch.prox_logp).clamp(math.log(0.9), math.log(1.1))
+    free = -a * (logp - batch.behavior_logp).exp()
+    held = -a * (near + batch.prox_logp - batch.behavior_logp).exp()
+    loss = build("loss", "decoupled_ppo", clip_low=0.1, clip_high=0.1)
+    value = loss_value(loss, logp, batch)[0]
+    assert float(value) == pytest.approx(float(torch.max(free, held)[batch.mask].mean()))
+
+
+def test_decoupled_ppo_refuses_bounds_the_wrong_way_round() -> None:
+    with pytest.raises(UserError, match=r"is_min=3\.0 must not exceed is_max=2\.0"):
+        build("loss", "decoupled_ppo", is_min=3.0, is_max=2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "clip"),
+    [
+        ("decoupled_ppo", {"clip_low": 0.15, "clip_high": 0.15}, 0.15),
+    ],
+)
+def test_on_fresh_data_the_losses_with_two_ratios_are_ppo(
+    name: str, fields: dict[str, Any], clip: float
+) -> None:
+    """geppo's window is 2 / (M + 1) as wide: it expects M policies, 3 by default, in the batch."""
+    logp, batch = examples(BEHAVIOR | PROX)
+    fresh = replace(batch, prox_logp=batch.behavior_logp, age=batch.age * 0)
+    ppo = build("loss", "ppo", clip_low=clip, clip_high=clip)
+    found = value_and_grad(build("loss", name, **fields), logp, fresh)
+    assert close(found, value_and_grad(ppo, logp, fresh))

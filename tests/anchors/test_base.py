@@ -1,0 +1,50 @@
+"""The base: what it holds, how often it was set, and what a checkpoint keeps of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from anchors.base import BaseAnchor
+from rlkit.interfaces import AnchorConfig, RunContext
+from tests.anchors.running import Run, resumed
+
+
+def test_the_base_stands_until_a_rebirth_makes_the_policy_the_base() -> None:
+    run = Run(BaseAnchor())
+    assert run.one(3) == [0, 0, 0]
+    run.rebirth()
+    assert run.one(3) == [3, 3, 3] and run.policy.copies == 2
+
+
+def test_each_base_has_a_number_and_other_references_have_none() -> None:
+    """What was computed under a base is known by its number."""
+    run = Run(BaseAnchor())
+    assert (run.anchor.number("base"), run.anchor.number("previous")) == (1, None)
+    run.rebirth()
+    assert resumed(run).anchor.number("base") == run.anchor.number("base") == 2
+
+
+def test_a_restored_base_is_the_same_policy() -> None:
+    run = Run(BaseAnchor())
+    run.steps(2)
+    run.rebirth()
+    run.steps(1)
+    assert resumed(run).one(2) == run.one(2) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("beta", "read", "expected"),
+    [
+        (0.1, frozenset(), True),
+        (0.0, None, True),
+        (0.0, frozenset({"base"}), True),
+        (0.0, frozenset({"previous"}), False),
+    ],
+)
+def test_a_copy_is_worth_making_if_the_penalty_or_the_loss_reads_it(
+    beta: float, read: frozenset[str] | None, expected: bool
+) -> None:
+    """Before a run has said what its loss reads, it may read anything."""
+    anchor = BaseAnchor(AnchorConfig(beta=beta))
+    anchor.open(RunContext(read_by_loss=read))
+    assert anchor.is_read("base") == expected

@@ -1,0 +1,37 @@
+"""What may differ between a checkpoint's configuration and that of the run that goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlkit.errors import UserError
+from rlkit.runs.resume import CONFIG, check_config
+
+OLD = {"seed": 0, "loss": {"name": "one", "cap": 2.0}, "train": {"steps": 3}}
+DEFAULTS = {"loss": {"cap": 1.0, "newer": 0.5}, "train": {"steps": 200, "warmup_steps": 0}}
+
+
+def check(tmp_path: Path, new: dict[str, Any]) -> None:
+    (tmp_path / CONFIG).write_text(json.dumps(OLD))
+    check_config(tmp_path, new, DEFAULTS)
+
+
+def test_a_key_that_the_checkpoint_lacks_counts_as_its_default(tmp_path: Path) -> None:
+    check(tmp_path, {**OLD, "loss": {**OLD["loss"], "newer": 0.5}})  # type: ignore[dict-item]
+    with pytest.raises(UserError, match=r"loss.newer 0.5 -> 0.7"):
+        check(tmp_path, {**OLD, "loss": {**OLD["loss"], "newer": 0.7}})  # type: ignore[dict-item]
+
+
+def test_a_key_that_it_has_counts_as_it_was(tmp_path: Path) -> None:
+    """Not as the default: a run with cap=2 does not go on with the default of 1."""
+    with pytest.raises(UserError, match=r"loss.cap 2.0 -> 1.0.*resume_force=\[loss.cap\]"):
+        check(tmp_path, {**OLD, "loss": {"name": "one", "cap": 1.0}})
+
+
+def test_a_part_that_it_lacks_is_a_change_whatever_its_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"reward.math.name unset -> \"math\""):
+        check(tmp_path, {**OLD, "reward": {"math": {"name": "math"}}})
