@@ -1,4 +1,4 @@
-"""Whether the parts of a run fit each other."""
+"""Checks that the parts of a run fit together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlkit.registry import entry, names
 
 
 def check(c: Composition) -> None:
-    """Whether the parts fit each other. Raises UserError with what to change."""
+    """Check that the parts fit together. Raises UserError with what to change."""
     smallest, n = c.parts.advantage.min_group, c.engine.config.num_generations
     if n < smallest:
         raise UserError(
@@ -48,7 +48,7 @@ def check(c: Composition) -> None:
 
 
 def check_processes(c: Composition) -> None:
-    """Whether several processes can run this."""
+    """Check that this many processes can run this composition."""
     if c.processes.world_size > 1 and ":" in c.config.model.device:
         raise UserError(
             f"model.device={c.config.model.device} is one device, and there are "
@@ -80,7 +80,7 @@ def check_processes(c: Composition) -> None:
 
 
 def check_mode(c: Composition) -> None:
-    """Whether a step's responses may be generated before it begins, where some are to be."""
+    """Check that responses may be generated before their step begins, if any are."""
     mode, oversample = c.engine.config.mode, c.engine.config.oversample
     if mode == "sync" and oversample == 0:
         return
@@ -100,7 +100,7 @@ def check_mode(c: Composition) -> None:
 
 
 def check_fields(c: Composition) -> None:
-    """Whether the fields that the reincarnation schedule sets exist and may take its values."""
+    """Check that the fields the reincarnation schedule sets exist and accept its values."""
     configs: dict[str, BaseModel] = {name: part.config for name, part in c.sections.items()}
     known = [
         f"{name}.{key}" for name, config in configs.items() for key in type(config).model_fields
@@ -123,7 +123,7 @@ def check_fields(c: Composition) -> None:
 
 
 def check_value(config: BaseModel, section: str, key: str, value: float) -> None:
-    """Whether a config may have this value in a field; whole numbers are rounded, as in a run."""
+    """Check that a config field accepts this value; integer fields round it, as in a run."""
     number = round(value) if type(getattr(config, key)) is int else value
     try:
         type(config).model_validate({**config.model_dump(), key: number})

@@ -1,4 +1,4 @@
-"""A run in words, and where each of its parts comes from."""
+"""A run described in words, and where each of its parts comes from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlkit.plugins import LIST_KINDS, SINGLE_KINDS
 
 
 def describe(c: Composition) -> list[str]:
-    """The run in words: its parts and its batch arithmetic."""
+    """The run described in words: its parts and its batch arithmetic."""
     train, rollout = c.config.train, c.engine.config
     n, groups = rollout.num_generations, train.prompts_per_step
     fresh = c.buffer.fresh_share(groups)
@@ -74,7 +74,7 @@ def components(c: Composition) -> dict[str, Any]:
 
 
 def source_of(cls: type[Any]) -> bytes:
-    """The file that defines a class; what it is called, if it was defined in a shell."""
+    """The contents of the file that defines a class, or its name if it was defined in a shell."""
     try:
         return Path(inspect.getsourcefile(cls) or "").read_bytes()
     except (OSError, TypeError):

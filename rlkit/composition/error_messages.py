@@ -1,4 +1,4 @@
-"""Hydra's, OmegaConf's and pydantic's errors as one line in the user's words."""
+"""Hydra's, OmegaConf's and pydantic's errors as one line in the user's terms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _part_keys() -> Iterator[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """What is wrong, what is known, and what was probably meant."""
+    """One line: what is wrong, what is known, and what was probably meant."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     if isinstance(error, MissingConfigException):
@@ -74,7 +74,7 @@ REWORDED = {
         r"\1 is not valid: \2 must be keys and values, such as \2={a:1}"
     ),
 }
-"""Patterns of Hydra's messages, and the line in their place."""
+"""Patterns of Hydra's messages, and the line printed instead."""
 
 
 def _unreadable(override: str) -> str:
@@ -106,14 +106,14 @@ def unknown_key(key: str) -> str:
 
 
 def _first_few(kind: str, owners: Sequence[str]) -> str:
-    """Parts by name, not more than a line holds: "loss=ppo, loss=grpo and 4 more"."""
+    """Parts by name, as many as fit on a line: "loss=ppo, loss=grpo and 4 more"."""
     shown = ", ".join(f"{kind}={name}" for name in owners[:NEAREST])
     rest = len(owners) - NEAREST
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _nearest_key(key: str, known: Sequence[str]) -> str:
-    """Suggestions from the key's own section, or else by its last word from the run's sections."""
+    """Suggestions from the key's own section, else from the run's sections by its last word."""
     section, _, field = key.rpartition(".")
     beside = [k.rpartition(".")[2] for k in known if section and k.rpartition(".")[0] == section]
     if beside:

@@ -50,7 +50,7 @@ def configs_folder() -> Path:
 
 
 def run_label() -> str:
-    """What the run folder is called after: the composition, or "sweep" for several runs."""
+    """What the run folder is named after: the composition, or "sweep" for several runs."""
     if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
         return "sweep"
     return str(HydraConfig.get().runtime.choices["algorithm"])
@@ -78,7 +78,8 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
 
     `plugins=[a.b,./c.py]` imports modules; `kind=a.b:Class` (also in a list) becomes `kind=<name>`,
     and its module joins the plugins so that a remote worker finds it. Returns the arguments for
-    Hydra. Raises UserError for a plugin that cannot be imported and for `check_override`.
+    Hydra. Raises UserError for a plugin that cannot be imported and for what `check_override`
+    rejects.
     """
     out: list[str] = []
     plugins: list[str] = []
@@ -102,7 +103,7 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
 
 
 def check_override(argument: str) -> None:
-    """Refuse a value of a wrong form where Hydra's own error would name none of the user's keys."""
+    """Reject a malformed override if Hydra's own error would name none of the user's keys."""
     key, equals, value = argument.lstrip("+~").partition("=")
     if argument.startswith("-"):
         _check_flag(argument)
@@ -129,7 +130,7 @@ def _check_removal(key: str) -> None:
 
 
 def _check_form(key: str, value: str) -> None:
-    """Refuse a plain value in place of a section, of `stages`, and what is a sweep's file."""
+    """Reject a plain value for a section or for `stages`, and a sweep file as a setting."""
     if key in SECTIONS and not value.startswith(("{", "$")):
         raise UserError(
             f"{key}={value} is not valid: {key} is a section, set its keys, such as "
@@ -144,7 +145,7 @@ def _check_form(key: str, value: str) -> None:
 
 
 def _check_choice(key: str, value: str) -> None:
-    """Refuse what is no name for the choice of a part."""
+    """Reject a value that is not the name of a part."""
     if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
     kind, _, field = key.partition(".")
@@ -174,7 +175,7 @@ def _quote(text: str) -> str:
 def import_before_compose(arguments: Sequence[str]) -> list[str]:
     """Everything Hydra needs before it composes.
 
-    The working directory on the path, user parts, the groups.
+    Put the working directory on the path, register user parts, store the groups.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")
