@@ -1,4 +1,4 @@
-"""The small commands: `python -m rlkit list|show|check|eval|merge|serve|report`."""
+"""Every command but training: `python -m rlkit list|show|check|eval|merge|serve|report`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rlkit.runs.resume import CONFIG
 
 
 def list_parts(kind: str | None) -> None:
-    """Print the registered names, of one kind or of all."""
+    """Print the registered names of one kind, or of all kinds."""
     for each in [kind] if kind else KINDS:
         found = names(each)
         if kind:
@@ -76,7 +76,7 @@ def check(path: str, kind: str | None) -> None:
 
 
 def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
-    """Evaluate a checkpoint or a model and print the figures as JSON."""
+    """Evaluate a checkpoint or a model and print the metrics as JSON."""
     arguments = import_before_compose([f"model.name={checkpoint}", "output_dir=.", *overrides])
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         raw: Any = OmegaConf.to_container(
@@ -91,7 +91,7 @@ def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
 
 
 def merge(checkpoint: str, out: str) -> None:
-    """Write a plain model folder with the adapters of a checkpoint added to its model."""
+    """Merge a checkpoint's adapters into its model and write a plain model folder."""
     folder = Path(checkpoint)
     try:
         raw = json.loads((folder / CONFIG).read_text())
@@ -121,7 +121,7 @@ def report(folders: Sequence[str], out: str | None) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
@@ -156,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the small commands; a user's mistake is one line and status 2."""
+    """Run one command; a user's mistake prints one line and exits with status 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["serve"]:  # takes vLLM's options as they are
         return importlib.import_module("rlkit.serve").main(given[1:])  # type: ignore[no-any-return]

@@ -24,13 +24,13 @@ from rlkit.plugins import SINGLE_KINDS
 
 USER_ERROR = 2
 PATIENCE = 5.0
-"""Seconds that a later process waits before it tells of an error, which the first may tell too."""
+"""Seconds that another rank waits before it prints an error that the main process may print too."""
 INTERRUPTED = 130
-"""What a shell calls a command that Ctrl-C ended."""
+"""The exit status of a command ended by Ctrl-C."""
 
 
 def job(config: DictConfig) -> None:
-    """One Hydra job. A user's mistake leaves here, before Hydra can add lines of its own to it."""
+    """One Hydra job. A user's mistake exits here, before Hydra can add lines of its own."""
     try:
         status = guarded(lambda: _job(config))
     except Stopped:
@@ -76,7 +76,7 @@ def guarded(call: Callable[[], None]) -> int:
 
 
 def leave(line: str) -> int:
-    """Tell the user what is wrong, once; of several processes the first does, if it knows too."""
+    """Tell the user what is wrong, once: the main process does, if it has the error too."""
     rank, count = launched()
     if rank > 0:
         time.sleep(PATIENCE)  # the launcher ends this process meanwhile, if another one has failed
