@@ -32,11 +32,11 @@ class RewardResult:
     """The scores of B completions."""
 
     total: list[float | None]
-    """[B], sum of weight * value over the rewards that apply; None where none applies."""
+    """[B], sum of weight * value over the rewards that apply; None if none applies."""
     components: dict[str, list[float | None]]
     """Reward name -> [B], unweighted."""
     counts: dict[str, int]
-    """What happened during the call ("errors", "timeouts", "lost"), over all rewards."""
+    """Events during the call ("errors", "timeouts", "lost"), over all rewards."""
 
     def at(self, index: int) -> dict[str, float]:
         """The rewards that apply to a completion."""
@@ -44,7 +44,7 @@ class RewardResult:
 
 
 class RewardSet:
-    """Scores completions with every reward of a run; of several processes, in the first."""
+    """Scores completions with every reward of a run, in the main process."""
 
     def __init__(self, rewards: Mapping[str, Reward], processes: Processes = SINGLE) -> None:
         if not rewards:
@@ -61,8 +61,8 @@ class RewardSet:
     ) -> RewardResult:
         """Score B completions; every argument and every column has B entries.
 
-        Raises UserError for a column with a reserved name, and when a reward raises or returns
-        anything but one finite number or None a completion.
+        Raises UserError for a column with a reserved name, and if a reward raises or returns
+        anything but one finite number or None per completion.
         """
         for name in RESERVED:
             if name in columns:
@@ -92,7 +92,7 @@ class RewardSet:
 
 
 def weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> float | None:
-    """Sum of weight * value over the values that are not None; None when all are."""
+    """Sum of weight * value over the values that are not None; None if all are."""
     parts = [w * v for w, v in zip(weights, values, strict=True) if v is not None]
     return math.fsum(parts) if parts else None
 
