@@ -27,7 +27,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generator[None]:
-    """While it lasts, signals ask the run to stop; a second one raises KeyboardInterrupt.
+    """A signal inside this context asks the run to stop; a second raises KeyboardInterrupt.
 
     Outside the main thread, which alone receives signals, nothing changes.
     """
@@ -50,7 +50,7 @@ def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generat
 
 
 def resume_command(overrides: Sequence[str], output_dir: str, processes: int = 1) -> str:
-    """The command line that goes on with a run."""
+    """The command line that continues a run."""
     kept = [o for o in overrides if key_of(o) not in ("output_dir", "resume")]
     arguments = [*kept, f"output_dir={output_dir}", "resume=auto"]
     launch = f"(launched with {processes} processes, as before)" if processes > 1 else "python"

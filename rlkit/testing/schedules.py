@@ -12,7 +12,7 @@ STEPS = 120
 
 
 def progress(step: int) -> Progress:
-    """A run that gets better and then stands still."""
+    """A run that gets better and then stalls."""
     score = min(step, STEPS // 2) / STEPS
     return Progress(
         step=step,
