@@ -96,10 +96,10 @@ def merge(checkpoint: str, out: str) -> None:
     try:
         raw = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{checkpoint} is no checkpoint of a run: {CONFIG} is missing") from error
+        raise UserError(f"{checkpoint} is not a run's checkpoint: {CONFIG} is missing") from error
     if not (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"{checkpoint} has no adapters to merge; it is a plain model folder already"
+            f"{checkpoint} has no adapters to merge; it is already a plain model folder"
         )
     c = compose(raw)
     try:
@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("show", help="a part's settings, bounds, documentation and source")
     one.add_argument("kind")
     one.add_argument("name")
-    one = commands.add_parser("check", help="the contract kit on your own part")
+    one = commands.add_parser("check", help="run the contract kit on your own part")
     one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")
     one.add_argument("--kind")
     one = commands.add_parser("eval", help="evaluate a checkpoint folder or a model")
@@ -151,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
-    one.add_argument("--out", help="where the comparison goes (default comparison.html)")
+    one.add_argument("--out", help="the comparison's file (default comparison.html)")
     return top
 
 

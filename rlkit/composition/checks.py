@@ -19,7 +19,7 @@ def check(c: Composition) -> None:
     if n < smallest:
         raise UserError(
             f"rollout.num_generations={n}, but this advantage compares {smallest} or more "
-            f"responses a prompt; set rollout.num_generations to {smallest} or more"
+            f"responses per prompt; set rollout.num_generations to {smallest} or more"
         )
     offered = set(c.parts.anchor.weights(1))
     for need in c.parts.loss.needs:
@@ -38,7 +38,7 @@ def check(c: Composition) -> None:
         )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(
-            "the embedded model only knows task=arithmetic as it is by default; "
+            "the embedded model only knows task=arithmetic with its default settings; "
             "set model.name to a Hugging Face name or folder"
         )
     check_fields(c)
@@ -56,7 +56,7 @@ def check_processes(c: Composition) -> None:
         )
     if c.processes.world_size > 1 and c.rollouts.hosted_by == "single process":
         raise UserError(
-            "this rollout engine works inside the training process, and here are "
+            "this rollout engine needs a single training process, and there are "
             f"{c.processes.world_size}; use rollout=vllm_server, or train in one process"
         )
     if not c.processes.shards_weights:
@@ -114,7 +114,7 @@ def check_fields(c: Composition) -> None:
             )
         if place in c.scalars:
             raise UserError(
-                f"{place} follows a scalar schedule and is set by the reincarnation schedule too; "
+                f"{place} follows a scalar schedule and is also set by the reincarnation schedule; "
                 "choose one of them"
             )
         section, _, key = place.rpartition(".")

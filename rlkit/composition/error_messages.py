@@ -62,10 +62,10 @@ def one_line(error: BaseException) -> str:
 
 REWORDED = {
     r"Multiple values for (\w+)\. To override a value use 'override \w+: (\S+)'": (
-        r"\1 is chosen already: write \1=\2, without +"
+        r"\1 is already chosen: write \1=\2, without +"
     ),
     r"Ambiguous value for argument '([^'=]+)=([^']*)'": (
-        r"\1=\2 has several values: put brackets around a list, or -m first for a run with each"
+        r"\1=\2 has several values: put brackets around a list, or -m first to run each value"
     ),
     r"Error merging override (\S+)\n.*\n\s*full_key: (\S+)\n\s*object_type=list": (
         r"\1 is not valid: \2 must be a list, such as \2=[a,b]"
@@ -80,7 +80,7 @@ REWORDED = {
 def _unreadable(override: str) -> str:
     """The message for an override that Hydra cannot read."""
     if "=" not in override:
-        return f"'{override}' is no override: write {override}=<value>"
+        return f"'{override}' is not an override: write {override}=<value>"
     key, _, value = override.partition("=")
     return (
         f"{key}={value} cannot be read: close every bracket, and put quotes around text with "
@@ -96,7 +96,7 @@ def unknown_key(key: str) -> str:
     if key == "experiment":
         return "experiment needs a plus: +experiment=<name>"
     if section in known and kind in SINGLE_KINDS and name:
-        return f"{key} is not there yet: write +{key}=<value>"
+        return f"{key} is not set yet: write +{key}=<value>"
     if key in known and kind in LIST_KINDS:
         return f"{key} needs its part: {kind}=[{name}]"
     if key in known and kind in SINGLE_KINDS:

@@ -138,7 +138,7 @@ class Run:
         if self.is_main:
             config, world_size = self.whole.config, self.whole.processes.world_size
             print(
-                f"Stopped after step {trainer.count.done} of {self.steps}, saved. To go on: "
+                f"Stopped after step {trainer.count.done} of {self.steps}, saved. To continue: "
                 + resume_command(self.overrides, config.output_dir, world_size)
             )
         raise Stopped

@@ -110,7 +110,7 @@ def check_override(argument: str) -> None:
     elif argument.startswith("~"):
         _check_removal(key)
     elif equals and not key.strip():
-        raise UserError(f"'{argument}' is no override: write key=value")
+        raise UserError(f"'{argument}' is not an override: write key=value")
     elif equals:
         _check_form(key, value)
         _check_choice(key, value)
@@ -126,7 +126,7 @@ def _check_flag(argument: str) -> None:
 
 def _check_removal(key: str) -> None:
     if key in (*SINGLE_KINDS, *SECTIONS, "algorithm"):
-        raise UserError(f"~{key} is not possible: no run is without {key}")
+        raise UserError(f"~{key} is not possible: every run needs {key}")
 
 
 def _check_form(key: str, value: str) -> None:
@@ -141,7 +141,7 @@ def _check_form(key: str, value: str) -> None:
             f"stages={value} is not valid: write a list, such as stages=[{{steps: 20}}]"
         )
     if key == "sweep":
-        raise UserError("sweep is no setting of a run: start it with `wandb sweep <its file>`")
+        raise UserError("sweep is not a setting of a run: start it with `wandb sweep <its file>`")
 
 
 def _check_choice(key: str, value: str) -> None:

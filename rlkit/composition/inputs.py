@@ -86,7 +86,7 @@ class Inputs:
         c = self.peft_config
         kind = getattr(getattr(c, "peft_type", None), "value", type(c).__name__)
         if kind != "LORA":
-            raise UserError(f"peft_config= must be a peft.LoraConfig, not of the kind {kind}")
+            raise UserError(f"peft_config= must be a peft.LoraConfig, not a config of {kind}")
         targets = c.target_modules or "all-linear"
         written = quoted(targets) if isinstance(targets, str) else f"[{','.join(sorted(targets))}]"
         return [

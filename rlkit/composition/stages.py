@@ -34,7 +34,7 @@ def read_stage(number: int, node: Any) -> StageConfig:
     """Validate an entry of `stages`."""
     if not isinstance(node, Mapping):
         raise UserError(
-            f"stages.{number}={node!r} is no stage; write it as {{steps: 20, overrides: "
+            f"stages.{number}={node!r} is not a stage; write it as {{steps: 20, overrides: "
             "[algorithm=sft]}"
         )
     try:

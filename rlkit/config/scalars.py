@@ -128,7 +128,7 @@ class Piecewise(Scalar):
     def _ordered(self) -> Self:
         steps = [step for step, _ in self.points]
         if not steps or steps != sorted(set(steps)):
-            raise ValueError("points must be one or more [step, value] pairs with growing steps")
+            raise ValueError("points must be one or more [step, value] pairs with increasing steps")
         return self
 
     def value(self, step: int, metrics: Mapping[str, float]) -> float:
@@ -195,7 +195,7 @@ def scalar_of(place: str, node: Mapping[str, Any]) -> Scalar:
     if cls is None:
         known = list(SHAPES)
         raise UserError(
-            f"{place}.kind={kind} is no scalar schedule.{suggest(kind, known)} "
+            f"{place}.kind={kind} is not a scalar schedule.{suggest(kind, known)} "
             f"Known: {', '.join(known)}"
         )
     try:

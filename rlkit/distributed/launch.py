@@ -32,7 +32,7 @@ def open_processes(device: str) -> Processes:
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision != "no":
         raise UserError(
-            f"the launch asks for mixed_precision={precision}; say it to rlkit instead, with "
+            f"the launch asks for mixed_precision={precision}; set it in rlkit instead, with "
             "model.autocast=bfloat16 or model.dtype=bfloat16, and launch with --mixed_precision no"
         )
     if launched()[1] == 1:

@@ -120,7 +120,7 @@ class MultiProcess(Processes):
             try:
                 told[0] = call()
             except Exception as error:
-                failed, told[1] = error, f"the first process failed: {error}"
+                failed, told[1] = error, f"the main process failed: {error}"
         torch.distributed.broadcast_object_list(told)
         if failed is not None:
             raise failed

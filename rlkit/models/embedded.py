@@ -115,8 +115,8 @@ def _make_once(home: Path, recipe: Recipe, seed: int, progress: bool) -> Path:
         unfinished.mkdir(parents=True)
     except OSError as error:
         raise UserError(
-            f"the embedded model cannot be kept in {home} ({error.strerror}); "
-            "set RLKIT_CACHE to a folder that can be written"
+            f"the embedded model cannot be saved in {home} ({error.strerror}); "
+            "set RLKIT_CACHE to a writable folder"
         ) from None
     if progress:
         print(f"Making the embedded model, once, in {folder}")

@@ -68,7 +68,7 @@ def load_policy(
         arguments["gguf_file"] = Path(source).name
         source = str(Path(source).parent)
     elif Path(source).is_dir() and not list(Path(source).glob("*config.json")):
-        raise UserError(f"model.name={config.name} is no model folder: it has no config.json")
+        raise UserError(f"model.name={config.name} is not a model folder: it has no config.json")
     resolve_device(config.device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **arguments)

@@ -115,7 +115,7 @@ def within(seconds: float, name: str, call: Callable[[], T]) -> T:
         return answer.get(timeout=seconds).result()
     except queue.Empty:
         raise UserError(
-            f"reward '{name}' has not answered within {seconds:g} s; mend it, or raise "
+            f"reward '{name}' has not returned within {seconds:g} s; fix it, or raise "
             f"reward.{name}.time_limit"
         ) from None
 

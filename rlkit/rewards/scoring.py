@@ -105,13 +105,13 @@ def numbers_of(name: str, values: Any, expected: int) -> list[float | None]:
     if not isinstance(values, (list, tuple, np.ndarray, Tensor)):
         raise UserError(
             f"reward '{name}' returned {_short(values)}; it must return a list with one number or "
-            "None a completion"
+            "None per completion"
         )
     rows = list(values)
     if len(rows) != expected:
         raise UserError(
             f"reward '{name}' returned {len(rows)} values for {expected} completions; "
-            "it must return one number or None a completion"
+            "it must return one number or None per completion"
         )
     return [_number(name, value, index) for index, value in enumerate(rows)]
 
@@ -133,7 +133,7 @@ def _number(name: str, value: Any, index: int) -> float | None:
     if not math.isfinite(number):
         raise UserError(
             f"reward '{name}' returned {number} for completion {index}; it must be finite, "
-            "or None where the reward does not apply"
+            "or None if the reward does not apply"
         )
     return number
 
@@ -153,7 +153,7 @@ def _call(
         message = " ".join(str(error).split())
         raise UserError(
             f"reward '{name}' raised {type(error).__name__}: {message[:300]} ({user_line(error)}); "
-            "correct it, or return None where it does not apply"
+            "fix it, or return None if it does not apply"
         ) from error
 
 

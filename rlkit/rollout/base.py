@@ -65,7 +65,7 @@ class RolloutConfig(PartConfig):
             )
         if self.oversample > 0 and not self.continues:
             raise ValueError(
-                f"rollout.oversample={self.oversample} needs an engine that can go on with a "
+                f"rollout.oversample={self.oversample} needs an engine that can continue a "
                 "response, and this one cannot: leave it at 0, or use rollout=hf"
             )
         return self

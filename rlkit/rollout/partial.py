@@ -47,7 +47,7 @@ def extended(before: Generation, more: Generation, reason: str) -> Generation:
             extras[name] = value
         else:
             raise UserError(
-                f"this engine notes one {name} for a whole response, and a continued response has "
+                f"this engine records one {name} per response, and a continued response has "
                 "several; set rollout.oversample=0"
             )
     return Generation(

@@ -164,5 +164,5 @@ class RemoteEngine(RolloutEngine[Any]):
         last = f": {lines[-1]}" if lines else ""
         return UserError(
             f"the rollout process ended with status {status}{last}; "
-            "go on from the last checkpoint with resume=auto"
+            "continue from the last checkpoint with resume=auto"
         )

@@ -182,7 +182,7 @@ def checkpoint_step(path: Path) -> int:
         manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is no complete checkpoint: its {MANIFEST} cannot be read"
+            f"{path} is not a complete checkpoint: its {MANIFEST} cannot be read"
         ) from error
     if manifest.get("format") != FORMAT:
         raise UserError(
@@ -196,7 +196,7 @@ def checkpoint_step(path: Path) -> int:
     step: int = manifest["step"]
     named = _NAME.search(path.name)
     if named and int(named[1]) != step:
-        raise UserError(f"{path} is damaged: its {MANIFEST} speaks of step {step}")
+        raise UserError(f"{path} is damaged: its {MANIFEST} names step {step}")
     return step
 
 

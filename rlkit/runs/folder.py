@@ -22,7 +22,7 @@ def write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
             file.write(text)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}; make room and go on with resume=auto"
+            f"{path} cannot be written: {error.strerror}; make room and continue with resume=auto"
         ) from error
 
 
@@ -67,7 +67,7 @@ class RunFolder:
         except OSError:
             os.close(lock)
             raise UserError(
-                f"another run is at work in {self.path}; wait for it or choose another output_dir"
+                f"another run is using {self.path}; wait for it or choose another output_dir"
             ) from None
         self._lock = lock
 
@@ -118,11 +118,11 @@ class RunFolder:
                 self.notes.append(f"{error}.")
                 continue
             if self.notes:
-                self.notes.append(f"Going on from {checkpoint}.")
+                self.notes.append(f"Continuing from {checkpoint}.")
             return checkpoint
         if found:
             raise UserError(
-                f"no checkpoint in {self.path} is whole ({self.notes[0].rstrip('.')}); start again "
+                f"no checkpoint in {self.path} is intact ({self.notes[0].rstrip('.')}); start over "
                 "in another output_dir"
             )
         return None

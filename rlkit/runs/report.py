@@ -39,14 +39,14 @@ PANELS = (
     Panel(title="Held-out accuracy over responses", keys=r"eval/.*(pass@\d+|greedy)", x=ROLLOUTS),
     Panel(title="Held-out accuracy over steps", keys=r"eval/.*(pass@\d+|greedy)"),
     Panel(title="Reward", keys=r"reward/(.+/)?(mean|std)"),
-    Panel(title="Reward failures", keys=r"reward/(errors|timeouts|lost)", unit="a step"),
+    Panel(title="Reward failures", keys=r"reward/(errors|timeouts|lost)", unit="per step"),
     Panel(title="Response length", keys=r"completions/mean_length", unit="tokens"),
     Panel(title="Responses cut at the length limit", keys=r"completions/clipped_ratio"),
     Panel(title="Ratio by age in steps", keys=r"policy/ratio_(mean(_age_\d+)?|max)"),
     Panel(title="Clip fraction by age in steps", keys=r"policy/clip_fraction(_age_\d+)?"),
-    Panel(title="KL", keys=r"anchor/kl(_.+)?|off_policy/(engine_)?kl", unit="nats a token"),
+    Panel(title="KL", keys=r"anchor/kl(_.+)?|off_policy/(engine_)?kl", unit="nats per token"),
     Panel(title="Anchor weights", keys=r"anchor/weight_.+"),
-    Panel(title="Entropy", keys=r"policy/entropy", unit="nats a token"),
+    Panel(title="Entropy", keys=r"policy/entropy", unit="nats per token"),
     Panel(title="Effective sample size", keys=r"off_policy/ess"),
     Panel(title="Corrections", keys=r"correction/.+"),
     Panel(title="Age of the trained batch", keys=r"buffer/age_(mean|max)", unit="steps"),
@@ -55,7 +55,7 @@ PANELS = (
     Panel(title="Gradient norm", keys=r"policy/grad_norm"),
     Panel(title="Critic's explained variance", keys=r"critic/explained_variance"),
     Panel(
-        title="Seconds of a step", keys=r"time/(rollout|reward|forward|update|sync)", stacked=True
+        title="Seconds per step", keys=r"time/(rollout|reward|forward|update|sync)", stacked=True
     ),
 )
 """What a run's page shows, in this order; a panel without a matching metric is left out."""

@@ -66,8 +66,8 @@ def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str
         )
     if changed:
         raise UserError(
-            f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Go "
-            f"on with the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
+            f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Use "
+            f"the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
         )
 
 

@@ -36,7 +36,7 @@ def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generat
         if request.asked:
             raise KeyboardInterrupt
         request.asked = True
-        say("Stopping after this step, with a checkpoint. Once more (Ctrl-C) stops at once.")
+        say("Stopping after this step, with a checkpoint. A second Ctrl-C stops at once.")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -208,7 +208,7 @@ def a_resumed_buffer_draws_the_same(buffer: ReplayBuffer[Any]) -> None:
     for step in range(STEPS, 2 * STEPS):
         require(
             ids(cycle.step(step)) == ids(again.step(step)),
-            "the batch after a checkpoint is another; state_dict leaves something out, or a draw "
+            "the batch after a checkpoint differs; state_dict leaves something out, or a draw "
             "does not come from self.rng(step)",
         )
 

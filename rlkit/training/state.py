@@ -158,7 +158,7 @@ class TrainState:
         count.best, count.best_step = before
         line = f"checkpoint-{count.done} could not be written ({failure}); those before it stay."
         if needed or config.on_error == "stop":
-            raise UserError(line + " Make room and go on with resume=auto.")
+            raise UserError(line + " Make room and continue with resume=auto.")
         self.session.say(line)
 
     def _write(self) -> str | None:

@@ -167,7 +167,7 @@ class Trainer:
                 f"that is not finite; lower train.learning_rate, or see their responses in {path}"
             )
         self.session.say(
-            f"Step {done}: an update was skipped, not finite; its responses are in {path}."
+            f"Step {done}: an update was not finite and was skipped; its responses are in {path}."
         )
 
     def _tally(self, fresh: Collected, batch: TrainBatch) -> None:

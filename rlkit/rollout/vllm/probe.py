@@ -61,7 +61,7 @@ class Probe:
         if stale_head > self.tolerance:
             return "its packed copy of the LM head is not that of the new weights"
         if self.previous is not None and self._is(logp, self.previous):
-            return "it still has the weights of the sync before"
+            return "it still has the weights of the previous sync"
         return (
             "some of its weights are not the trainer's, or it computes with another precision; "
             "compare model.dtype with the engine's and with rollout.sync_tolerance"
