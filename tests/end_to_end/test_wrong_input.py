@@ -128,7 +128,7 @@ COMPOSITION = [
     # the settings of parts
     ("loss.epsilon=[0.1,0.2]", "loss.epsilon=[0.1,0.2] | a number"),
     ("loss.epsilon={kind:linear,start:0.1,end:-1}", "loss.epsilon=-1.0 | greater than 0"),
-    ("loss.epsilon={kind:piecewise,points:[[5,1],[1,2]]}", "loss.epsilon.points | growing"),
+    ("loss.epsilon={kind:piecewise,points:[[5,1],[1,2]]}", "loss.epsilon.points | increasing"),
     ("loss.aggregation={kind:linear}", "loss.aggregation | 'token-mean'"),
     ("algorithm=grpo loss.clip_low=-0.2", "loss.clip_low=-0.2 | greater than"),
     ("loss=exgrpo loss.clip_low=2", "loss.clip_low=2 | less than or equal to 1"),
