@@ -52,7 +52,7 @@ class Whole(Surrogate):
 
 
 class Sequence(PolicyLoss):
-    """One value a response."""
+    """One value per response."""
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         delta = torch.where(batch.mask, policy.logp - batch.behavior_logp, 0.0)
