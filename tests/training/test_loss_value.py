@@ -27,3 +27,23 @@ def test_loss_value_is_what_training_minimises(cls: type[PolicyLoss]) -> None:
     found, total, _ = gradient(cls(), [[0, 1], [2, 3, 4, 5, 6]])
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     assert total == pytest.approx(value.item()) and metrics["loss"] == value.item()
+
+
+def test_metrics_are_masked_means_and_maxima() -> None:
+    logp, batch = make_batch()
+    ratio = (logp - batch.behavior_logp).exp()[batch.mask]
+    _, found = loss_value(Surrogate(), logp, batch)
+    assert found["ratio_mean"] == pytest.approx(ratio.mean().item())
+    assert found["ratio_max"] == pytest.approx(ratio.max().item())
+
+
+def test_a_loss_reads_the_entropy_it_is_given_and_zeros_otherwise() -> None:
+    class Entropic(Surrogate):
+        needs = frozenset({"entropy"})
+
+    logp, batch = make_batch()
+    plain, _ = loss_value(Surrogate(), logp, batch)
+    without, _ = loss_value(Entropic(), logp, batch)
+    given, _ = loss_value(Entropic(), logp, batch, entropy=torch.full_like(logp, 2.0))
+    assert without.item() == plain.item()
+    assert given.item() == pytest.approx(plain.item() - 0.3 * 2.0)

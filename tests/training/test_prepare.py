@@ -12,9 +12,10 @@ import rlkit
 from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
+from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.tasks.prompts import Prompts
-from rlkit.training.prepare import collate, prepare
+from rlkit.training.prepare import collate, prepare, stacked
 from tests.steps import ROWS, collected, move, parts, prepared, rollout, scorer, shown
 from tests.tiny import make_policy
 
@@ -154,3 +155,48 @@ def test_a_loss_that_cannot_use_them_says_so() -> None:
     made = collected(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))], 3)
     with pytest.raises(UserError, match="demonstrations"):
         prepare(made.groups, 3, parts("remix"), scorer(policy))
+
+
+def test_an_extra_is_per_token_as_soon_as_one_response_has_it_so(policy: Policy) -> None:
+    samples = rollout(policy, step=1, n=3, prompts=1)[0].samples
+    samples[0].extras["w"], samples[1].extras["w"] = 2.0, 3.0
+    assert stacked("w", samples, 9).tolist() == [2, 3, 0]
+    samples[1].extras["w"] = torch.tensor([5.0, 6.0])
+    assert stacked("w", samples, 3).tolist() == [[0, 0, 0], [5, 6, 0], [0, 0, 0]]
+
+
+def test_the_age_of_a_response_is_that_of_its_oldest_token(policy: Policy) -> None:
+    groups = rollout(policy, step=3, n=2, prompts=1)
+    first, second = groups[0].samples
+    first.policy_version[0] = 1
+    empty = replace(second, **{n: getattr(second, n)[:0] for n in PER_TOKEN})
+    rows = collate([replace(groups[0], samples=[first, second, empty])], 3)
+    assert rows.batch.age.tolist() == [2, 0, 0]
+    assert rows.batch.mask.sum(-1).tolist()[2] == 0
+
+
+PER_TOKEN = ("response_ids", "loss_mask", "behavior_logp", "policy_version")
+
+
+def test_stored_responses_are_scored_under_the_policy_as_it_is() -> None:
+    policy = make_policy()
+    (group,) = rollout(policy, step=1, n=4, prompts=1)
+    before = scorer(policy).score(group.samples, [group.prompt] * 4)
+    assert before.keys() == {s.sample_id for s in group.samples}
+    for sample in group.samples:
+        score = before[sample.sample_id]
+        torch.testing.assert_close(score.logp, sample.behavior_logp, atol=3e-5, rtol=0)
+        assert 0 < score.entropy <= math.log(policy.model.config.vocab_size)
+        assert score.advantage == 0
+    move(policy)
+    (moved,) = scorer(policy).score(group.samples[:1], [group.prompt]).values()
+    assert (moved.logp - group.samples[0].behavior_logp).abs().max() > 0.01
+
+
+def test_only_a_critic_gives_values(policy: Policy) -> None:
+    groups, chosen = rollout(policy, step=1, n=2, prompts=1), parts("ppo", advantage="gae")
+    critic = Critic(policy.model)
+    torch.nn.init.ones_(critic.head.bias)
+    with_one = prepare(groups, 1, chosen, scorer(policy, critic=critic))
+    assert torch.equal(with_one.values, with_one.loss.mask.float()), "its bias on every token"
+    assert not prepare(groups, 1, parts("ppo"), scorer(policy)).values.any()
