@@ -60,9 +60,9 @@ class Jsonl(Task[JsonlConfig]):
 
     def load(self, seed: int) -> TaskData:
         """Read the rows, whatever the seed. Raises UserError for what is wrong with the data."""
-        c, eval_table = self.config, self.eval_table()
+        c = self.config
         train = self._rows(self.table().head(c.limit))
-        if eval_table is None:
+        if (eval_table := self.eval_table()) is None:
             train, held_out = hold_out(train, c.eval_fraction)
         else:
             held_out = by_hash(self._rows(eval_table))

@@ -38,28 +38,6 @@ class Whole(Surrogate):
         return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
 
 
-class Sequence(PolicyLoss):
-    """One value per response."""
-
-    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        delta = torch.where(batch.mask, policy.logp - batch.behavior_logp, 0.0)
-        value = -delta.sum(-1) * batch.advantage[:, 0]
-        return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
-
-
-class ToBase(AnchorPolicy):
-    """Holds the policy to one reference."""
-
-    def weights(self, step: int) -> Mapping[str, float]:
-        return {"base": 1.0}
-
-    def reference(self, name: str) -> None:
-        return None
-
-    def rebase(self, policy: Any) -> None:
-        pass
-
-
 class Halve(Correction):
     """Weight one half."""
 
