@@ -77,15 +77,15 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
 
 
 def merge(checkpoint: str, out: str) -> None:
-    """Write a plain model folder with the adapters of a checkpoint added to its model."""
+    """Merge a checkpoint's adapters into its model and write a plain model folder."""
     folder = Path(checkpoint)
     try:
         raw = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{checkpoint} is no checkpoint of a run: {CONFIG} is missing") from error
+        raise UserError(f"{checkpoint} is not a run's checkpoint: {CONFIG} is missing") from error
     if not (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"{checkpoint} has no adapters to merge; it is a plain model folder already"
+            f"{checkpoint} has no adapters to merge; it is already a plain model folder"
         )
 
     from rlkit.composition.compose import compose
@@ -113,7 +113,7 @@ def report(folders: Sequence[str], out: str | None) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
-    one.add_argument("--out", help="where the comparison goes (default comparison.html)")
+    one.add_argument("--out", help="the comparison's file (default comparison.html)")
     return top
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def job(config: DictConfig) -> None:
-    """One Hydra job. A user's mistake leaves here, before Hydra can add lines of its own to it."""
+    """One Hydra job. A user's mistake exits here, before Hydra can add lines of its own."""
     try:
         status = guarded(lambda: _job(config))
     except Stopped:

@@ -1,4 +1,4 @@
-"""Runs command lines in forked copies of a process that has the imports done: one JSON request a
+"""Runs command lines in forked copies of a process that has the imports done: one JSON request per
 line.
 
 A request is {"module", "args", "cwd", "env", "out", "err"}; the answer is the exit status. The

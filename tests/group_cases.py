@@ -28,7 +28,7 @@ from rlkit.training.references import Parts
 from rlkit.training.update import Updater
 from tests.steps import move, rollout, scorer
 from tests.tiny import make_policy
-from tests.training.test_objective import AGGREGATIONS
+from tests.training.objectives import AGGREGATIONS
 
 BUDGET = 40
 """Tokens of a micro-batch: few, so that every process has several."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from torch import Tensor
 
 import rlkit
-from rlkit.batch import Group, Request
+from rlkit.batch import Demonstration, Group, Request
 from rlkit.interfaces import PromptSource, ReplayBuffer
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
@@ -17,7 +18,7 @@ from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.source import OnDemand, StepPlan
 from rlkit.tasks.prompts import Prompts, PromptStream
-from rlkit.training.collect import Collector
+from rlkit.training.collect import Collected, Collector
 from rlkit.training.micro_batches import Forwards, MicroBatches
 from rlkit.training.prepare import Scorer, TrainBatch, prepare
 from rlkit.training.references import BehaviorLogp, Parts
@@ -29,17 +30,33 @@ def has_one(prompts: Sequence[str], completions: Sequence[str], **columns: objec
     return [float("1" in c) for c in completions]
 
 
-def rollout(policy: Policy, step: int, n: int = 4, prompts: int = 4) -> list[Group]:
+def collected(
+    policy: Policy,
+    requests: Sequence[Request],
+    step: int,
+    *,
+    advantage: str = "group_norm",
+    first_id: int = 0,
+) -> Collected:
+    """What the tiny policy answers at a step, scored by whether it wrote a 1."""
     engine = HFRollout(HFConfig(max_completion_length=6))
     engine.start(policy, seed=0)
     engine.sync(step)
-    advantage = rlkit.build("advantage", "group_norm")
-    source = OnDemand(engine, greedy=advantage.needs_greedy)
+    part = rlkit.build("advantage", advantage)
+    source = OnDemand(engine, greedy=part.needs_greedy)
     rewards = RewardSet({"one": reward_class(has_one)()})
-    collector = Collector(source, rewards, advantage, policy.tokenizer)
+    collector = Collector(source, rewards, part, policy.tokenizer)
+    return collector.collect(plan_of(requests, step), first_id=first_id)
+
+
+def rollout(policy: Policy, step: int, n: int = 4, prompts: int = 4) -> list[Group]:
     chosen = Prompts("train", ROWS, policy.tokenizer)[:prompts]
-    plan = plan_of([Request(prompt=p, n=n) for p in chosen], step)
-    return collector.collect(plan, first_id=100 * step).groups
+    requests = [Request(prompt=p, n=n) for p in chosen]
+    return collected(policy, requests, step, first_id=100 * step).groups
+
+
+def shown(number: int, ids: Tensor, reward: float | None = None) -> Demonstration:
+    return Demonstration(number=number, response_ids=ids, reward=reward)
 
 
 def parts(loss: str = "remix", anchor: str = "none", advantage: str = "group_norm") -> Parts:

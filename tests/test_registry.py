@@ -198,14 +198,6 @@ def test_an_alias_builds_the_part_under_its_new_name(monkeypatch: pytest.MonkeyP
     assert "old_name" not in rlkit.names("loss")
 
 
-def test_a_folder_that_shadows_a_part_package_is_named(tmp_path: Path) -> None:
-    (tmp_path / "buffers").mkdir()
-    (tmp_path / "buffers" / "__init__.py").write_text("")
-    result = python("import rlkit; rlkit.names('buffer')", tmp_path, ROOT)
-    assert result.returncode != 0
-    assert "'buffers' is shadowed" in result.stderr and str(tmp_path / "buffers") in result.stderr
-
-
 def test_the_namesake_on_pypi_is_refused(tmp_path: Path) -> None:
     info = tmp_path / "rlkit-0.2.0.dist-info"
     info.mkdir()

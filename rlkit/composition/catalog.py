@@ -209,10 +209,10 @@ def values_of(field: dict[str, Any]) -> str:
 
 
 def file_documentation(entry: Entry) -> str:
-    """What the part's file says of itself."""
+    """The docstring of the part's file."""
     return inspect.cleandoc(sys.modules[entry.cls.__module__].__doc__ or "")
 
 
 def documentation(entry: Entry) -> str:
-    """What the part's class says of itself."""
+    """The docstring of the part's class."""
     return inspect.cleandoc(entry.cls.__doc__ or "")

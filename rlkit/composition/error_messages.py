@@ -55,10 +55,10 @@ def one_line(error: BaseException) -> str:
 
 REWORDED = {
     r"Multiple values for (\w+)\. To override a value use 'override \w+: (\S+)'": (
-        r"\1 is chosen already: write \1=\2, without +"
+        r"\1 is already chosen: write \1=\2, without +"
     ),
     r"Ambiguous value for argument '([^'=]+)=([^']*)'": (
-        r"\1=\2 has several values: put brackets around a list, or -m first for a run with each"
+        r"\1=\2 has several values: put brackets around a list, or -m first to run each value"
     ),
     r"Error merging override (\S+)\n.*\n\s*full_key: (\S+)\n\s*object_type=list": (
         r"\1 is not valid: \2 must be a list, such as \2=[a,b]"
@@ -67,13 +67,13 @@ REWORDED = {
         r"\1 is not valid: \2 must be keys and values, such as \2={a:1}"
     ),
 }
-"""Patterns of Hydra's messages, and the line in their place."""
+"""Patterns of Hydra's messages, and the line printed instead."""
 
 
 def _unreadable(override: str) -> str:
     """The message for an override that Hydra cannot read."""
     if "=" not in override:
-        return f"'{override}' is no override: write {override}=<value>"
+        return f"'{override}' is not an override: write {override}=<value>"
     key, _, value = override.partition("=")
     return (
         f"{key}={value} cannot be read: close every bracket, and put quotes around text with "
@@ -89,7 +89,7 @@ def unknown_key(key: str) -> str:
     if key == "experiment":
         return "experiment needs a plus: +experiment=<name>"
     if section in known and kind in SINGLE_KINDS and name:
-        return f"{key} is not there yet: write +{key}=<value>"
+        return f"{key} is not set yet: write +{key}=<value>"
     if key in known and kind in LIST_KINDS:
         return f"{key} needs its part: {kind}=[{name}]"
     if key in known and kind in SINGLE_KINDS:
@@ -100,14 +100,14 @@ def unknown_key(key: str) -> str:
 
 
 def _first_few(kind: str, owners: Sequence[str]) -> str:
-    """Parts by name, not more than a line holds: "loss=ppo, loss=grpo and 4 more"."""
+    """Parts by name, as many as fit on a line: "loss=ppo, loss=grpo and 4 more"."""
     shown = ", ".join(f"{kind}={name}" for name in owners[:NEAREST])
     rest = len(owners) - NEAREST
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _nearest_key(key: str, known: Sequence[str]) -> str:
-    """Suggestions from the key's own section, or else by its last word from the run's sections."""
+    """Suggestions from the key's own section, else from the run's sections by its last word."""
     section, _, field = key.rpartition(".")
     beside = [k.rpartition(".")[2] for k in known if section and k.rpartition(".")[0] == section]
     if beside:

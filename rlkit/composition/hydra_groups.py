@@ -33,7 +33,7 @@ _OVERRIDE = re.compile(r"^\+{0,2}(\w+)=(.*)$", re.DOTALL)
 
 
 def run_label() -> str:
-    """What the run folder is called after: the composition, or "sweep" for several runs."""
+    """What the run folder is named after: the composition, or "sweep" for several runs."""
     if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
         return "sweep"
     return str(HydraConfig.get().runtime.choices["algorithm"])
@@ -55,7 +55,8 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
 
     `plugins=[a.b,./c.py]` imports modules; `kind=a.b:Class` (also in a list) becomes `kind=<name>`,
     and its module joins the plugins so that a remote worker finds it. Returns the arguments for
-    Hydra. Raises UserError for a plugin that cannot be imported and for `check_override`.
+    Hydra. Raises UserError for a plugin that cannot be imported and for what `check_override`
+    rejects.
     """
     out: list[str] = []
     plugins: list[str] = []
@@ -79,14 +80,14 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
 
 
 def check_override(argument: str) -> None:
-    """Refuse a value of a wrong form where Hydra's own error would name none of the user's keys."""
+    """Reject a malformed override if Hydra's own error would name none of the user's keys."""
     key, equals, value = argument.lstrip("+~").partition("=")
     if argument.startswith("-"):
         _check_flag(argument)
     elif argument.startswith("~"):
         _check_removal(key)
     elif equals and not key.strip():
-        raise UserError(f"'{argument}' is no override: write key=value")
+        raise UserError(f"'{argument}' is not an override: write key=value")
     elif equals:
         _check_form(key, value)
         _check_choice(key, value)
@@ -118,11 +119,11 @@ def _check_form(key: str, value: str) -> None:
             f"stages={value} is not valid: write a list, such as stages=[{{steps: 20}}]"
         )
     if key == "sweep":
-        raise UserError("sweep is no setting of a run: start it with `wandb sweep <its file>`")
+        raise UserError("sweep is not a setting of a run: start it with `wandb sweep <its file>`")
 
 
 def _check_choice(key: str, value: str) -> None:
-    """Refuse what is no name for the choice of a part."""
+    """Reject a value that is not the name of a part."""
     if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
     kind, _, field = key.partition(".")
@@ -152,7 +153,7 @@ def _quote(text: str) -> str:
 def import_before_compose(arguments: Sequence[str]) -> list[str]:
     """Everything Hydra needs before it composes.
 
-    The working directory on the path, user parts, the groups.
+    Put the working directory on the path, register user parts, store the groups.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -14,7 +14,7 @@ def key_of(override: str) -> str:
     """What an override sets: "+train.steps=3" sets train.steps."""
     match = _KEY.match(override.strip())
     if match is None:
-        raise UserError(f"stages: '{override}' is no override; write them as on the command line")
+        raise UserError(f"stages: '{override}' is not an override; write it as on the command line")
     return match[1]
 
 

@@ -124,7 +124,7 @@ def check_samples(
     groups: list[list[int]],
     trained: list[list[Group]],
 ) -> None:
-    """Samples are whole, once a step, with their prompt; groups stay together."""
+    """Samples are whole, once per step, with their prompt; groups stay together."""
     replayed = 0
     for step, batch in enumerate(trained, start=1):
         ids = [s.sample_id for g in batch for s in g.samples]

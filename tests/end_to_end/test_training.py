@@ -335,7 +335,7 @@ def test_several_runs_without_a_folder_share_one_of_their_own(tmp_path: Path) ->
 def test_a_loss_with_a_baseline_of_its_own_warns_of_another(tmp_path: Path) -> None:
     result = run("loss=oapl", "dry_run=true", cwd=tmp_path)
     assert result.status == 0
-    assert "loss=oapl has a baseline of its own and is defined with advantage=oapl" in result.out
+    assert "loss=oapl has its own baseline and is defined with advantage=oapl" in result.out
     for algorithm in ("oapl", "asymre", "opmd_pairwise", "red_drop", "agro", "gvpo", "grpo"):
         assert "Warning" not in run(f"algorithm={algorithm}", "dry_run=true", cwd=tmp_path).out
 

@@ -110,7 +110,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_work(tmp_path, monkey
     (tmp_path / "file").touch()
     monkeypatch.setenv("RLKIT_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(embedded, "warm_up", None)
-    with pytest.raises(UserError, match="set RLKIT_CACHE to a folder that can be written"):
+    with pytest.raises(UserError, match="set RLKIT_CACHE to a writable folder"):
         embedded_model_dir(seed=1)
 
 

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytest
 import torch
 
-import rlkit
-from rlkit.batch import Demonstration, Request
-from rlkit.errors import UserError
+from rlkit.batch import Request
 from rlkit.models.policy import Policy
-from rlkit.rewards.function import reward_class
-from rlkit.rewards.scoring import RewardSet
-from rlkit.rollout.hf import HFConfig, HFRollout
-from rlkit.rollout.source import OnDemand
 from rlkit.tasks.prompts import Prompts
-from rlkit.training.collect import Collected, Collector
-from rlkit.training.prepare import GREEDY, prepare
-from tests.steps import ROWS, has_one, parts, plan_of, scorer
+from rlkit.training.collect import Collected
+from rlkit.training.prepare import GREEDY
+from tests.steps import ROWS, collected, shown
 from tests.tiny import make_policy
 
 ONE = torch.tensor([3, 1])
@@ -29,18 +22,7 @@ TWO = torch.tensor([4, 1])
 def collect(
     policy: Policy, requests: Sequence[Request], advantage: str = "group_norm"
 ) -> Collected:
-    engine = HFRollout(HFConfig(max_completion_length=6))
-    engine.start(policy, seed=0)
-    engine.sync(3)
-    part = rlkit.build("advantage", advantage)
-    supply = OnDemand(engine, greedy=part.needs_greedy)
-    rewards = RewardSet({"one": reward_class(has_one)()})
-    collector = Collector(supply, rewards, part, policy.tokenizer)
-    return collector.collect(plan_of(requests, 3), first_id=70)
-
-
-def shown(number: int, ids: torch.Tensor, reward: float | None = None) -> Demonstration:
-    return Demonstration(number=number, response_ids=ids, reward=reward)
+    return collected(policy, requests, 3, advantage=advantage, first_id=70)
 
 
 def test_a_demonstration_joins_its_group_and_is_scored_like_a_response() -> None:
@@ -82,7 +64,7 @@ def test_demonstrations_are_no_rollouts_and_enter_no_figure() -> None:
 
 
 def test_a_group_of_one_demonstration_needs_no_generation_and_no_company() -> None:
-    """group_norm asks for two responses a group; a demonstration alone is not compared."""
+    """group_norm asks for two responses per group; a demonstration alone is not compared."""
     policy = make_policy()
     prompts = Prompts("train", ROWS, policy.tokenizer)
     made = collect(policy, [Request(prompt=prompts[0], n=0, demonstrations=(shown(5, ONE, 1.0),))])
@@ -103,23 +85,3 @@ def test_greedy_rewards_go_to_groups_with_new_responses() -> None:
         advantage="remax",
     )
     assert [[GREEDY in s.extras for s in g.samples] for g in made.groups] == [[False], [True] * 3]
-
-
-def test_a_batch_marks_demonstrations_and_computes_their_log_probs() -> None:
-    policy = make_policy()
-    prompt = Prompts("train", ROWS, policy.tokenizer)[0]
-    made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))])
-    chosen = parts("luffy")
-    batch = prepare(made.groups, 3, chosen, scorer(policy)).loss
-    assert batch.expert.tolist() == [False, False, True]
-    assert batch.age.tolist() == [0, 0, 0]
-    assert (batch.prox_logp[2, :2] < 0).all(), "the policy's own, not the zeros stored with it"
-    assert torch.equal(batch.prox_logp[:2], batch.behavior_logp[:2])
-
-
-def test_a_loss_that_cannot_use_them_says_so() -> None:
-    policy = make_policy()
-    prompt = Prompts("train", ROWS, policy.tokenizer)[0]
-    made = collect(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))])
-    with pytest.raises(UserError, match="demonstrations"):
-        prepare(made.groups, 3, parts("remix"), scorer(policy))

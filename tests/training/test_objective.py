@@ -3,7 +3,6 @@ split."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,29 +12,17 @@ from torch import Tensor
 
 from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.errors import UserError
-from rlkit.interfaces import AnchorConfig, AnchorPolicy, Correction, LossConfig, PolicyLoss
-from rlkit.objective import Objective, loss_value
-from rlkit.training.metrics import MetricSums
-
-AGGREGATIONS = [
-    "token-mean",
-    "token-sum",
-    "seq-mean-token-mean",
-    "seq-mean-token-sum",
-    "seq-mean-token-sum-norm",
-]
-
-
-class Surrogate(PolicyLoss):
-    """-ratio * advantage, per token."""
-
-    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        ratio = self.ratio(policy.logp, batch.behavior_logp, batch.mask)
-        terms = [Term(name="policy", value=-ratio * batch.advantage, mask=batch.mask)]
-        if "entropy" in self.needs:
-            entropy = Term(name="entropy", value=-policy.entropy, mask=batch.mask, weight=0.3)
-            terms.append(entropy)
-        return LossOutput(terms=terms, metrics={"ratio_mean": ratio, "ratio_max": ratio})
+from rlkit.interfaces import AnchorConfig, Correction, LossConfig, PolicyLoss
+from rlkit.training.loss_value import loss_value
+from rlkit.training.objective import Objective
+from tests.training.objectives import (
+    AGGREGATIONS,
+    Sequence,
+    Surrogate,
+    ToBase,
+    gradient,
+    make_batch,
+)
 
 
 class Whole(Surrogate):
@@ -49,28 +36,6 @@ class Whole(Surrogate):
         centred = delta - delta.sum() / batch.mask.sum()
         value = -(centred.exp() * batch.advantage) - policy.entropy
         return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
-
-
-class Sequence(PolicyLoss):
-    """One value a response."""
-
-    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        delta = torch.where(batch.mask, policy.logp - batch.behavior_logp, 0.0)
-        value = -delta.sum(-1) * batch.advantage[:, 0]
-        return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
-
-
-class ToBase(AnchorPolicy):
-    """Holds the policy to one reference."""
-
-    def weights(self, step: int) -> Mapping[str, float]:
-        return {"base": 1.0}
-
-    def reference(self, name: str) -> None:
-        return None
-
-    def rebase(self, policy: Any) -> None:
-        pass
 
 
 class Halve(Correction):
@@ -88,44 +53,6 @@ class DropFirst(Correction):
         mask[0] = False
         kept = replace(batch, mask=mask)
         return Corrected(batch=kept, weight=torch.ones_like(batch.behavior_logp))
-
-
-def make_batch(rows: int = 7, length: int = 5, seed: int = 0) -> tuple[Tensor, LossBatch]:
-    g = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    lengths = torch.randint(1, length + 1, (rows,), generator=g)
-    lengths[2] = 0
-    batch = LossBatch(
-        mask=torch.arange(length) < lengths[:, None],
-        advantage=draw(rows, 1).expand(rows, length).clone(),
-        behavior_logp=draw(rows, length) - 2,
-        prox_logp=draw(rows, length) - 2,
-        anchor_logp={"base": draw(rows, length) - 2},
-        reward=draw(rows),
-        group=torch.arange(rows) // 2,
-        age=torch.arange(rows) % 3,
-        expert=torch.zeros(rows, dtype=torch.bool),
-        truncated=torch.zeros(rows, dtype=torch.bool),
-    )
-    return draw(rows, length) - 2, batch
-
-
-def gradient(
-    loss: PolicyLoss, splits: list[list[int]], anchor: AnchorPolicy | None = None
-) -> tuple[Tensor, float, dict[str, float]]:
-    logp, batch = make_batch()
-    theta = logp.clone().requires_grad_()
-    objective = Objective(loss, anchor=anchor, max_completion_length=9)
-
-    def forward(rows: Tensor) -> PolicyTerms:
-        return PolicyTerms(logp=theta[rows] * 1.0, entropy=theta[rows] ** 2)
-
-    found = objective.backward(forward, batch, [torch.tensor(s) for s in splits])
-    assert theta.grad is not None
-    return theta.grad, found.value, MetricSums().plus(found.sums).means()
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
@@ -176,25 +103,6 @@ def test_aggregations_by_their_definition(aggregation: Any, count_empty: bool) -
     assert value.item() == pytest.approx(
         by_hand(aggregation, values, batch.mask, rows, 9.0), rel=1e-12
     )
-
-
-def test_norm_length_of_the_loss_wins_over_the_completion_length() -> None:
-    logp, batch = make_batch()
-    kind = "seq-mean-token-sum-norm"
-    ten, _ = loss_value(Surrogate(LossConfig(aggregation=kind, norm_length=10)), logp, batch)
-    default, _ = loss_value(Surrogate(LossConfig(aggregation=kind)), logp, batch)
-    assert ten.item() == pytest.approx(default.item() * 512 / 10)
-
-
-@pytest.mark.parametrize("cls", [Surrogate, Sequence])
-def test_loss_value_is_what_training_minimises(cls: type[PolicyLoss]) -> None:
-    logp, batch = make_batch()
-    theta = logp.clone().requires_grad_()
-    value, metrics = loss_value(cls(), theta, batch, max_completion_length=9)
-    (expected,) = torch.autograd.grad(value, theta)
-    found, total, _ = gradient(cls(), [[0, 1], [2, 3, 4, 5, 6]])
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
-    assert total == pytest.approx(value.item()) and metrics["loss"] == value.item()
 
 
 def test_the_penalty_is_a_term_of_its_own_under_sequence_losses() -> None:

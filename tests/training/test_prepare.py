@@ -1,12 +1,23 @@
-"""The batch of a step: what a loss finds in it besides log-probs."""
+"""The batch of a step: log-probs where parts read them, what a loss finds besides, advantages."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import pytest
 import torch
 
+import rlkit
+from rlkit.batch import Request
+from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
+from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
-from rlkit.training.prepare import collate
-from tests.steps import rollout
+from rlkit.tasks.prompts import Prompts
+from rlkit.training.prepare import collate, prepare, stacked
+from tests.steps import ROWS, collected, move, parts, prepared, rollout, scorer, shown
+from tests.tiny import make_policy
 
 
 def test_a_loss_finds_extras_rewards_and_response_ids(policy: Policy) -> None:
@@ -28,3 +39,164 @@ def test_a_loss_finds_extras_rewards_and_response_ids(policy: Policy) -> None:
     part = batch.rows(torch.tensor([1]))
     assert torch.equal(part.extras["per_token"], batch.extras["per_token"][1:2])
     assert torch.equal(part.response_ids, batch.response_ids[1:2])
+
+
+def test_prox_is_the_policy_now_where_a_group_is_old_and_behaviour_where_it_is_fresh() -> None:
+    policy = make_policy()
+    old = rollout(policy, step=1)
+    move(policy)
+    fresh = rollout(policy, step=3)
+    batch = prepared(policy, fresh + old, 3, parts()).loss
+    assert batch.age.tolist() == [0] * 16 + [2] * 16
+    assert torch.equal(batch.prox_logp[:16], batch.behavior_logp[:16])
+    everything = prepare(fresh + old, 3, parts(), scorer(policy, "rounded", budget=10_000)).loss
+    torch.testing.assert_close(batch.prox_logp, everything.prox_logp, atol=3e-5, rtol=0)
+    assert (batch.prox_logp[16:] - batch.behavior_logp[16:]).abs().max() > 0.01
+    stored = torch.cat([s.behavior_logp for g in old for s in g.samples])
+    assert torch.equal(batch.behavior_logp[16:][batch.mask[16:]], stored), "never recomputed"
+
+
+def test_only_the_forwards_a_part_reads_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy()
+    groups = rollout(policy, step=1)
+    calls: list[int] = []
+    real = policy.logp
+
+    def counted(tokens: Tokens) -> torch.Tensor:
+        calls.append(len(tokens.lengths))
+        return real(tokens)
+
+    monkeypatch.setattr(policy, "logp", counted)
+    prepared(policy, groups, 3, parts(loss="topr"))
+    assert not calls, "TOPR reads the behaviour policy alone"
+    prepared(policy, groups, 1, parts(loss="remix"))
+    assert not calls, "fresh samples bring their own log-probs"
+    prepared(policy, groups, 3, parts(loss="remix"))
+    assert calls
+    calls.clear()
+    prepare(groups, 1, parts(loss="topr"), scorer(policy, "rounded"))
+    assert not calls, "an engine in half precision is not measured where nothing reads prox"
+    found = prepare(groups, 1, parts(loss="topr"), scorer(policy, "foreign")).metrics
+    assert calls and "off_policy/engine_kl" in found
+
+
+def test_demonstrations_are_refused_by_a_loss_that_cannot_use_them() -> None:
+    policy = make_policy()
+    groups = rollout(policy, step=1)
+    expert = [replace(s, source="expert") for s in groups[0].samples]
+    with pytest.raises(UserError, match="expert demonstrations"):
+        prepared(policy, [replace(groups[0], samples=expert)], 1, parts())
+
+
+def test_reward_stands_on_the_last_token_and_kl_in_the_reward_is_k1() -> None:
+    policy = make_policy()
+    anchor = rlkit.build("anchor", "base", placement="reward", beta=0.5)
+    anchor.rebase(policy)
+    move(policy)
+    groups = rollout(policy, step=2)
+    seen = {}
+
+    class Spy:
+        needs_critic = needs_greedy = False
+        needs: frozenset[str] = frozenset()
+
+        def __call__(self, b):
+            seen["b"] = b
+            return rlkit.build("advantage", "reward")(b)
+
+    chosen = replace(parts(anchor="base"), anchor=anchor, advantage=Spy())  # type: ignore[arg-type]
+    batch = prepared(policy, groups, 2, chosen).loss
+    b = seen["b"]
+    kl = torch.where(batch.mask, batch.prox_logp - batch.anchor_logp["base"], 0.0)
+    assert kl.abs().max() > 0.01
+    torch.testing.assert_close(b.reward, batch.reward - 0.5 * kl.sum(-1))
+    last = batch.mask.sum(-1) - 1
+    expected = -0.5 * kl
+    expected[torch.arange(len(last)), last] += batch.reward
+    torch.testing.assert_close(b.token_reward, expected)
+
+
+def test_the_mismatch_of_an_engine_is_measured_on_this_steps_responses() -> None:
+    """log-probs that are 0.1 too high everywhere: k3 = e^-0.1 - 1 + 0.1; nothing for exact ones."""
+    policy = make_policy()
+    old, fresh = rollout(policy, step=1), rollout(policy, step=3)
+    for sample in (s for g in fresh for s in g.samples):
+        sample.behavior_logp.add_(0.1)
+    other = scorer(policy, "foreign", budget=10_000)
+    for loss in ("remix", "topr"):
+        metrics = prepare(fresh + old, 3, parts(loss), other).metrics
+        assert metrics["off_policy/engine_difference_mean"] == pytest.approx(0.1, abs=1e-5)
+        assert metrics["off_policy/engine_difference_max"] == pytest.approx(0.1, abs=1e-4)
+        kl = math.exp(-0.1) - 1 + 0.1
+        assert metrics["off_policy/engine_kl"] == pytest.approx(kl, abs=1e-4)
+        assert not prepared(policy, fresh, 3, parts(loss)).metrics
+        assert not prepare(old, 3, parts(loss), other).metrics
+
+
+ONE = torch.tensor([3, 1])
+"""The text "1" and the end."""
+
+
+def test_a_batch_marks_demonstrations_and_computes_their_log_probs() -> None:
+    policy = make_policy()
+    prompt = Prompts("train", ROWS, policy.tokenizer)[0]
+    made = collected(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))], 3)
+    chosen = parts("luffy")
+    batch = prepare(made.groups, 3, chosen, scorer(policy)).loss
+    assert batch.expert.tolist() == [False, False, True]
+    assert batch.age.tolist() == [0, 0, 0]
+    assert (batch.prox_logp[2, :2] < 0).all(), "the policy's own, not the zeros stored with it"
+    assert torch.equal(batch.prox_logp[:2], batch.behavior_logp[:2])
+
+
+def test_a_loss_that_cannot_use_them_says_so() -> None:
+    policy = make_policy()
+    prompt = Prompts("train", ROWS, policy.tokenizer)[0]
+    made = collected(policy, [Request(prompt=prompt, n=2, demonstrations=(shown(5, ONE),))], 3)
+    with pytest.raises(UserError, match="demonstrations"):
+        prepare(made.groups, 3, parts("remix"), scorer(policy))
+
+
+def test_an_extra_is_per_token_as_soon_as_one_response_has_it_so(policy: Policy) -> None:
+    samples = rollout(policy, step=1, n=3, prompts=1)[0].samples
+    samples[0].extras["w"], samples[1].extras["w"] = 2.0, 3.0
+    assert stacked("w", samples, 9).tolist() == [2, 3, 0]
+    samples[1].extras["w"] = torch.tensor([5.0, 6.0])
+    assert stacked("w", samples, 3).tolist() == [[0, 0, 0], [5, 6, 0], [0, 0, 0]]
+
+
+def test_the_age_of_a_response_is_that_of_its_oldest_token(policy: Policy) -> None:
+    groups = rollout(policy, step=3, n=2, prompts=1)
+    first, second = groups[0].samples
+    first.policy_version[0] = 1
+    empty = replace(second, **{n: getattr(second, n)[:0] for n in PER_TOKEN})
+    rows = collate([replace(groups[0], samples=[first, second, empty])], 3)
+    assert rows.batch.age.tolist() == [2, 0, 0]
+    assert rows.batch.mask.sum(-1).tolist()[2] == 0
+
+
+PER_TOKEN = ("response_ids", "loss_mask", "behavior_logp", "policy_version")
+
+
+def test_stored_responses_are_scored_under_the_policy_as_it_is() -> None:
+    policy = make_policy()
+    (group,) = rollout(policy, step=1, n=4, prompts=1)
+    before = scorer(policy).score(group.samples, [group.prompt] * 4)
+    assert before.keys() == {s.sample_id for s in group.samples}
+    for sample in group.samples:
+        score = before[sample.sample_id]
+        torch.testing.assert_close(score.logp, sample.behavior_logp, atol=3e-5, rtol=0)
+        assert 0 < score.entropy <= math.log(policy.model.config.vocab_size)
+        assert score.advantage == 0
+    move(policy)
+    (moved,) = scorer(policy).score(group.samples[:1], [group.prompt]).values()
+    assert (moved.logp - group.samples[0].behavior_logp).abs().max() > 0.01
+
+
+def test_only_a_critic_gives_values(policy: Policy) -> None:
+    groups, chosen = rollout(policy, step=1, n=2, prompts=1), parts("ppo", advantage="gae")
+    critic = Critic(policy.model)
+    torch.nn.init.ones_(critic.head.bias)
+    with_one = prepare(groups, 1, chosen, scorer(policy, critic=critic))
+    assert torch.equal(with_one.values, with_one.loss.mask.float()), "its bias on every token"
+    assert not prepare(groups, 1, parts("ppo"), scorer(policy)).values.any()

@@ -1,0 +1,40 @@
+"""What a message says of a name that is not known."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlkit.errors import LONGEST_LIST, NEAREST, known_names, suggest
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("remx", " Did you mean 'remix'?"),
+        ("remix", " Did you mean 'remix'?"),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_known_word_is_suggested(word: str, said: str) -> None:
+    assert suggest(word, ["remix", "grpo", "reinforce"]) == said
+
+
+def test_a_short_list_is_printed_in_full() -> None:
+    assert known_names("x", ["b", "a"], "`list`") == "Known: b, a"
+    assert known_names("x", [], "`list`") == "Known: none"
+
+
+def test_of_a_long_list_the_nearest_are_printed_and_the_others_counted() -> None:
+    """40 names of 5 characters with ", " between are 278 characters."""
+    names = [f"nam{i:02}" for i in range(40)]
+    found = known_names("nam17", names, "`python -m rlkit list loss`")
+    assert found.startswith("Known: nam17, ")
+    assert found.count("nam") == NEAREST
+    assert found.endswith(" and 35 more, see `python -m rlkit list loss`")
+
+
+def test_a_list_is_long_above_its_limit_alone() -> None:
+    fits = ["a" * (LONGEST_LIST - 3), "b"]
+    assert known_names("b", fits, "x") == "Known: " + ", ".join(fits)
+    assert known_names("b", [*fits, ""], "x").endswith("and 0 more, see x")

@@ -1,0 +1,107 @@
+"""Where parts come from: files and modules of a user, the packages beside rlkit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlkit.errors import UserError
+from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS, import_plugin
+from tests.cli import ROOT
+
+
+def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_folder_that_shadows_a_part_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "buffers").mkdir()
+    (tmp_path / "buffers" / "__init__.py").write_text("")
+    result = python("import rlkit; rlkit.names('buffer')", tmp_path, ROOT)
+    assert result.returncode != 0
+    assert "'buffers' is shadowed" in result.stderr and str(tmp_path / "buffers") in result.stderr
+
+
+@pytest.fixture(autouse=True)
+def _own(own_registry: None) -> None:
+    """Modules that a test imports are gone after it."""
+
+
+def test_a_file_is_imported_once(tmp_path: Path) -> None:
+    path = tmp_path / "plugin_once.py"
+    path.write_text("import itertools\nnumber = object()\n")
+    first = import_plugin(str(path))
+    assert import_plugin(str(path)) is first
+    assert first.__name__ == "rlkit_plugin_plugin_once"
+
+
+def test_a_file_beside_the_command_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin_here.py").write_text("value = 5\n")
+    monkeypatch.chdir(tmp_path)
+    assert import_plugin("./plugin_here.py").value == 5
+
+
+def test_a_module_in_the_working_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rlkit_plugin_by_name.py").write_text("value = 6\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    assert import_plugin("rlkit_plugin_by_name").value == 6
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "plugin_same.py").write_text("")
+    import_plugin(str(tmp_path / "a" / "plugin_same.py"))
+    with pytest.raises(UserError, match=r"two plugin files are called plugin_same.py: .*a/plugin_"):
+        import_plugin(str(tmp_path / "b" / "plugin_same.py"))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x = 1\nraise KeyError('gone')\n", "KeyError: 'gone' (plugin_bad.py, line 2);"),
+        ("def f():\n    1 / 0\n\n\nf()\n", "division by zero (plugin_bad.py, line 5);"),
+        ("x =\n", "SyntaxError: invalid syntax (plugin_bad.py, line 1); RLKIT_DEBUG=1"),
+        ("import no_such_package_of_mine\n", "No module named 'no_such_package_of_mine'"),
+    ],
+)
+def test_a_file_that_fails_is_told_with_its_line_and_can_be_tried_again(
+    tmp_path: Path, source: str, said: str
+) -> None:
+    path = tmp_path / "plugin_bad.py"
+    path.write_text(source)
+    with pytest.raises(UserError) as caught:
+        import_plugin(str(path))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    path.write_text("value = 7\n")
+    assert import_plugin(str(path)).value == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "./file.py:Class or package.module:Class"),
+        ("no_such_package.part", "no module named 'no_such_package' here"),
+        ("./no_such.py", "plugin file ./no_such.py does not exist"),
+    ],
+)
+def test_a_plugin_that_is_not_there_is_told_in_the_users_words(name: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        import_plugin(name)
+    assert said in str(caught.value)
+
+
+def test_every_kind_has_one_part_or_a_list_of_them() -> None:
+    assert sorted(SINGLE_KINDS + LIST_KINDS) == sorted(KINDS)

@@ -1,0 +1,178 @@
+"""What a run has done so far: counters, fields that schedules set, checkpoints there and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlkit.config.run import CheckpointConfig
+from rlkit.errors import UserError
+from rlkit.models.policy import Policy
+from rlkit.rollout.hf import HFRollout
+from rlkit.runs.checkpoint import CheckpointError, list_checkpoints
+from rlkit.training import state as state_module
+from rlkit.training.state import Counters, Session, TrainState, load_counters
+from rlkit.training.trainer import Trainer
+from tests.sessions import config_of, heard, make_session
+from tests.tiny import make_policy
+
+
+def test_a_stage_begins_at_step_0_after_those_before_it() -> None:
+    count = Counters(step=4, stage=1, offset=6, rollouts=80, values={"anchor.beta": 0.1})
+    assert count.done == 10
+    after = count.next_stage()
+    assert (after.step, after.stage, after.offset, after.done) == (0, 2, 10, 10)
+    assert after.rollouts == 80 and after.values == {}, "what a schedule set was the stage's own"
+
+
+def state_of(policy: Policy, folder: Path, count: Counters | None = None) -> TrainState:
+    return TrainState(make_session(policy, folder), count or Counters())
+
+
+def test_a_field_is_set_through_the_config_that_owns_it(policy: Policy, tmp_path: Path) -> None:
+    state = state_of(policy, tmp_path)
+    before = state.session.parts.anchor.config
+    state.set_field("anchor.beta", 0.25)
+    state.set_field("anchor.horizon", 7.6)
+    state.set_field("train.learning_rate", 0.5)
+    anchor = state.session.parts.anchor.config
+    assert anchor.beta == 0.25 and before.beta != 0.25
+    assert anchor.horizon == 8 and type(anchor.horizon) is int, "a whole number stays one"
+    assert state.updater.config.learning_rate == 0.5
+    assert state.count.values == {
+        "anchor.beta": 0.25,
+        "anchor.horizon": 8,
+        "train.learning_rate": 0.5,
+    }
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        state.set_field("anchor.beta", -1.0)
+
+
+@pytest.mark.parametrize(
+    ("best", "now", "kept"),
+    [(None, 0.0, (0.0, 3)), (0.5, 0.5, (0.5, 3)), (0.5, 0.4, (0.5, 1)), (0.2, 0.4, (0.4, 3))],
+)
+def test_the_best_evaluation_is_the_latest_of_equal_ones(
+    policy: Policy, tmp_path: Path, best: float | None, now: float, kept: tuple[float, int]
+) -> None:
+    count = Counters(step=3, eval={"eval/pass@1": now}, eval_step=3)
+    count.best, count.best_step = best, None if best is None else 1
+    state = state_of(policy, tmp_path, count)
+    state.save(needed=False)
+    assert (count.best, count.best_step) == kept
+    assert asdict(load_counters(tmp_path / "checkpoint-3")) == asdict(count)
+
+
+def test_an_old_evaluation_is_not_the_best_of_a_new_checkpoint(
+    policy: Policy, tmp_path: Path
+) -> None:
+    count = Counters(step=3, eval={"eval/pass@1": 1.0}, eval_step=2)
+    state_of(policy, tmp_path, count).save(needed=False)
+    assert count.best is None and count.best_step is None
+
+
+def test_old_checkpoints_go_and_the_best_stays(policy: Policy, tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    config = config.model_copy(update={"checkpoint": CheckpointConfig(keep=1)})
+    state = TrainState(make_session(policy, tmp_path, config=config), Counters())
+    for step in (1, 2, 3):
+        state.count.step = step
+        state.count.eval, state.count.eval_step = {"eval/pass@1": float(step == 1)}, step
+        state.save(needed=False)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
+
+
+def full_disk(*args: object) -> None:
+    raise CheckpointError("no space left")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_is_not_the_best(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "write_checkpoint", full_disk)
+    count = Counters(step=3, eval={"eval/pass@1": 0.5}, eval_step=3)
+    state = state_of(policy, tmp_path, count)
+    state.save(needed=False)
+    assert heard(state.session).lines == [
+        "checkpoint-3 could not be written (no space left); those before it stay."
+    ]
+    assert (count.best, count.best_step) == (None, None)
+
+
+@pytest.mark.parametrize(("needed", "on_error"), [(True, "continue"), (False, "stop")])
+def test_a_needed_checkpoint_that_cannot_be_written_ends_the_run(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool, on_error: str
+) -> None:
+    monkeypatch.setattr(state_module, "write_checkpoint", full_disk)
+    config = config_of(tmp_path)
+    changed = CheckpointConfig.model_validate({"on_error": on_error})
+    session = make_session(
+        policy, tmp_path, config=config.model_copy(update={"checkpoint": changed})
+    )
+    with pytest.raises(UserError, match="no space left.*go on with resume=auto"):
+        TrainState(session, Counters(step=3)).save(needed=needed)
+
+
+def trained(folder: Path, steps: int) -> tuple[Session, TrainState]:
+    session = make_session(make_policy(), folder, config=config_of(folder, steps=steps))
+    trainer = Trainer(session)
+    trainer.run()
+    return session, trainer.state
+
+
+def test_a_loaded_checkpoint_is_the_state_that_was_saved(tmp_path: Path) -> None:
+    session, state = trained(tmp_path / "a", 2)
+    session.prompts.take(1)
+    state.set_field("anchor.beta", 0.125)
+    state.count.step = 3
+    state.save(needed=True)
+    saved = state.state_dict()
+    checkpoint = tmp_path / "a" / "checkpoint-3"
+    other = make_policy()
+    other.model.load_state_dict(session.policy.model.state_dict())
+    again = TrainState(make_session(other, tmp_path / "b"), Counters())
+    torch.rand(3)
+    again.load(checkpoint)
+    assert again.session.parts.anchor.config.beta == 0.125
+    found = again.state_dict()
+    assert found.keys() == saved.keys()
+    for name in found.keys() - {"updater", "anchor", "rng"}:
+        assert found[name] == saved[name], name
+    for name in ("updater", "anchor", "rng"):
+        for ours, theirs in zip(leaves(found[name]), leaves(saved[name]), strict=True):
+            assert ours == theirs, name
+
+
+def leaves(tree: object) -> list[object]:
+    """The numbers of a tree, in order."""
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree, key=str) for leaf in leaves(tree[key])]
+    if isinstance(tree, list | tuple):
+        return [leaf for each in tree for leaf in leaves(each)]
+    return tree.flatten().tolist() if isinstance(tree, torch.Tensor) else [tree]
+
+
+@pytest.mark.parametrize(
+    ("invariant", "matches", "behavior"),
+    [(True, True, "own"), (False, True, "rounded"), (True, False, "foreign")],
+)
+def test_the_scorer_knows_what_the_engines_log_probs_are(
+    policy: Policy, tmp_path: Path, invariant: bool, matches: bool, behavior: str
+) -> None:
+    session = make_session(policy, tmp_path)
+
+    class Engine(HFRollout):
+        matches_trainer = matches
+
+    class Model(Policy):
+        batch_invariant = invariant
+
+    changed = replace(
+        session,
+        engine=Engine(session.engine.config),
+        policy=Model(policy.model, policy.tokenizer, 1.0),
+    )
+    assert TrainState(changed, Counters()).scorer.behavior == behavior
