@@ -19,6 +19,7 @@ import rlkit
 from rlkit.config.run import RunConfig
 from rlkit.plugins import KINDS, LIST_KINDS
 from rlkit.registry import entry, names
+from tests.certain import HALF
 from tests.cli import ROOT, SMALL, command, metrics, run
 from tests.tiny import make_policy
 
@@ -96,11 +97,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(place: Path) -> Path:
     """The folder with the finished runs the pages speak of."""
-    for name, extra in {
-        "remix": [],
+    extras = {
+        "remix": [HALF, "train.learning_rate=1e-3"],  # far from where it began: the teacher
         "grpo": ["algorithm=grpo"],
         "lora": ["model.lora.r=2"],
-    }.items():
+    }
+    for name, extra in extras.items():
         done = run(*SMALL, *extra, f"output_dir=runs/{name}", cwd=place)
         assert done.status == 0, done.err
         shutil.copytree(place / f"runs/{name}/checkpoint-2", place / f"runs/{name}/checkpoint-100")
@@ -181,9 +183,16 @@ def test_the_page_is_the_plugin_file() -> None:
 
 
 def test_a_run_of_parts_that_are_all_the_users_resumes(place: Path) -> None:
-    """The first training command of own_parts.md, killed by nothing, in two halves and in one."""
-    chosen = next(args for page, args in TRAINING if page == "own_parts.md")
-    common = [*chosen, *SMALL, "buffer.replayed=2", "schedule.target=0.99", "checkpoint.every=1"]
+    """The first training command of own_parts.md, in two halves and in one.
+
+    Half the responses of a group are right for certain, so the buffer has something to keep.
+    """
+    chosen = [*next(args for page, args in TRAINING if page == "own_parts.md")]
+    both = "reward=[./examples/every_part.py:closeness,my_reward]"
+    assert both in chosen
+    chosen[chosen.index(both)] = both.replace("my_reward", f"my_reward,{HALF[8:-1]}")
+    common = [*chosen, "reward.closeness.weight=0", *SMALL, "buffer.replayed=2"]
+    common += ["schedule.target=1", "checkpoint.every=1"]
     for steps, folder, resume in ((3, "whole", "never"), (2, "part", "never"), (3, "part", "auto")):
         words = [*common, f"train.steps={steps}", f"output_dir={folder}", f"resume={resume}"]
         done = run(*words, "train.lr_scheduler_type=constant", cwd=place)
@@ -204,10 +213,10 @@ def test_a_teacher_is_loaded_and_the_policy_is_held_to_it(runs: Path) -> None:
     words = next(
         a for p, a in TRAINING if p == "own_parts.md" and any("anchor.path" in w for w in a)
     )
-    teacher = ["anchor.path=runs/remix/checkpoint-2", "model.base_seed=0"]
+    teacher = ["anchor.path=runs/remix/checkpoint-2"]
     done = rlkit_metrics([*words, *SMALL, *teacher, "output_dir=taught"], runs)
     itself = rlkit_metrics([*words, *SMALL, "anchor.path=null", "output_dir=itself"], runs)
-    assert itself["anchor/kl_teacher"] < 1e-6 < done["anchor/kl_teacher"]
+    assert done["anchor/kl_teacher"] > 1e-4 > 100 * itself["anchor/kl_teacher"]
 
 
 def rlkit_metrics(words: list[str], folder: Path) -> dict[str, float]:
