@@ -158,12 +158,10 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_output_in_the_readme_is_that_of_the_command(place: Path) -> None:
-    """The same parts, and the same numbers in the plan; what follows depends on the machine."""
+    """The plan of the run, word for word; the figures after it depend on the machine."""
     shown = blocks(ROOT / "README.md")[1].splitlines()
     done = run("algorithm=remix", "dry_run=true", cwd=place)
-    assert done.out.splitlines()[0] == shown[0]
-    for found, line in zip(done.out.splitlines()[1:3], shown[1:3], strict=True):
-        assert re.findall(r"\d+", found) == re.findall(r"\d+", line)
+    assert done.out.splitlines()[:3] == shown[:3]
 
 
 def test_the_index_names_every_page() -> None:
