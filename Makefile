@@ -7,6 +7,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+# Makes the catalogue of the parts, so that `list`, `--help` and a typo are answered at once.
+WARM := $(BIN)/python -m rlkit list > /dev/null
 PACKAGES := rlkit algorithms buffers anchors schedules
 SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
@@ -72,10 +74,12 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .
+	$(WARM)
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
+	$(WARM)
 	touch $@ $(VENV)/.installed
 
 $(VENV)-vllm/.installed: pyproject.toml constraints.txt

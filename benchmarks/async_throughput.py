@@ -1,4 +1,4 @@
-"""Responses a second when generation and training run at once, against taking turns.
+"""Responses per second with generation and training in parallel, against taking turns.
 
     python benchmarks/async_throughput.py --steps 60 --repeats 3
 
@@ -51,7 +51,7 @@ def pin(process: subprocess.Popen[bytes]) -> None:
 
 
 def measure(options: argparse.Namespace, arguments: Sequence[str], *, alone: bool) -> list[float]:
-    """[responses a second, g, t] of a run; `alone` on both cores in one process."""
+    """[responses per second, g, t] of a run; `alone` on both cores in one process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         process = subprocess.Popen(

@@ -1,9 +1,9 @@
-"""Time a step and memory of a buffer whose responses are on disk.
+"""Time per step and memory of a buffer whose responses are on disk.
 
     python benchmarks/buffer_storage.py --buffer fifo prioritized value_decay
     python benchmarks/buffer_storage.py --responses 8000 --tokens 200 --steps 20
 
-Writes groups of responses through the buffer, as many a step as a step would generate, then runs
+Writes groups of responses through the buffer, as many per step as a step would generate, then runs
 steps that draw a batch, add up every token of what was drawn, and store as many groups again. A
 draw reads all of its responses from the disk. Prints the milliseconds of the draw, also those of
 the processor alone, which do not grow when others use the machine, of the draw with the sums, and
@@ -41,7 +41,7 @@ class Generator:
         self.random = torch.Generator().manual_seed(0)
 
     def groups(self, count: int, step: int) -> list[Group]:
-        """So many groups of a step."""
+        """`count` groups of a step."""
         return [self._group(step) for _ in range(count)]
 
     def _group(self, step: int) -> Group:
@@ -113,7 +113,7 @@ def timed_steps(
 
 
 def measure(name: str, options: argparse.Namespace, folder: Path) -> None:
-    """Fill one buffer, run its steps and print its figures."""
+    """Fill one buffer, run its steps and print its measurements."""
     groups = options.responses // GROUP
     generator = Generator(options.tokens)
     share = build("buffer", name, **settings(name, options, 1)).fresh_share(options.batch)

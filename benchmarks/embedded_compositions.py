@@ -31,7 +31,7 @@ KINDS = ("loss", "advantage", "buffer", "anchor", "schedule")
 
 
 def figures(algorithm: str, seed: int) -> dict[str, Any]:
-    """Those of one run."""
+    """The measurements of one run."""
     done = run(f"algorithm={algorithm}", *SETTINGS, seed=seed)
     rows, config, steps = done.metrics, done.config, done.steps
     before, after = (row["eval/pass@1"] for row in rows if "eval/pass@1" in row)

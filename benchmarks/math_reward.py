@@ -1,10 +1,10 @@
-"""Answers a second and memory of the reward `math`, over completions like those of a policy.
+"""Answers per second and memory of the reward `math`, over completions like those of a policy.
 
     python benchmarks/math_reward.py --answers 20000 --out benchmarks/results/math_reward.json
 
 A batch holds right and wrong answers of many kinds, each in a text of its own, and with --bombs a
 few that run into bounds. After each batch the resident memory of this process and its workers is
-noted. The table gives answers a second and the memory after the first and after the last batch.
+noted. The table gives answers per second and the memory after the first and after the last batch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def resident_mb(pid: int | str) -> float:
 
 
 def measure(answers: int, batch: int, workers: int, bombs: bool) -> dict[str, object]:
-    """Judge so many answers in batches; the figures."""
+    """Judge `answers` answers in batches and return the measurements."""
     rng = random.Random(0)
     reward = Math(MathConfig(workers=workers))
     memory: list[list[float]] = []
@@ -83,7 +83,7 @@ def measure(answers: int, batch: int, workers: int, bombs: bool) -> dict[str, ob
 
 
 def main() -> None:
-    """Measure with and without bombs and print the figures."""
+    """Measure with and without bombs and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--answers", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=1000)

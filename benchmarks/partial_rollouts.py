@@ -1,4 +1,4 @@
-"""Responses a second when a step does not wait for its longest response, against one that does.
+"""Responses per second when a step does not wait for its longest response, against one that does.
 
     python benchmarks/partial_rollouts.py --repeats 3
 
@@ -78,7 +78,7 @@ def supply_of(
 def measure(
     policy: Policy, way: tuple[float, int], options: argparse.Namespace, seed: int
 ) -> list[float]:
-    """[responses and tokens a second, forwards and continued share a step] of some steps."""
+    """[responses and tokens per second, forwards and continued share per step] of some steps."""
     rows = [{"prompt": f"{i % 9}+{i % 7}="} for i in range(1000)]
     prompts = PromptStream(
         Prompts("train", rows, policy.tokenizer), seed, options.n, options.length

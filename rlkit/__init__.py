@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 
 def _refuse_namesake() -> None:
-    """PyPI's `rlkit` is another project, whose files would lie in this same package."""
+    """Refuse to run beside PyPI's `rlkit`, another project that installs into this same package."""
     try:
         other = distribution("rlkit")
     except PackageNotFoundError:
@@ -43,7 +43,7 @@ _LATER = {
     "TrainedRun": "rlkit.composition.api",
     "train": "rlkit.composition.api",
 }
-"""Names whose modules take seconds to import; they are imported when they are first used."""
+"""Names whose modules take seconds to import; they are imported on first use."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""The small commands: `python -m rlkit list|show|check|eval|merge|serve|report`."""
+"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|report`.
+
+What imports torch is imported where it is used, so that the others answer at once.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +9,20 @@ import argparse
 import importlib
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from omegaconf import OmegaConf
-
-from rlkit.composition.catalog import documentation, file_documentation, settings
-from rlkit.composition.compose import compose
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose
-from rlkit.composition.session import RunScope, close, model_folder, open_session
+from rlkit.composition.config_files import config_folders, configs_folder
+from rlkit.composition.guard import guarded
+from rlkit.composition.show import list_options, show
 from rlkit.errors import UserError, suggest
-from rlkit.models.load import load_policy
-from rlkit.models.lora import save_merged
-from rlkit.plugins import KINDS, LIST_KINDS, import_plugin
+from rlkit.plugins import KINDS, import_plugin
 from rlkit.registry import check_kind, entry, from_import_path, names
-from rlkit.run import guarded
 from rlkit.runs.report import compare_report, write_report
 from rlkit.runs.resume import CONFIG
 
-
-def list_parts(kind: str | None) -> None:
-    """Print the registered names, of one kind or of all."""
-    for each in [kind] if kind else KINDS:
-        found = names(each)
-        if kind:
-            print("\n".join(found))
-        else:
-            print(f"{each + ':':<12}{', '.join(found)}")
-
-
-def show(kind: str, name: str) -> None:
-    """Print a part's documentation and its settings with defaults and bounds."""
-    found = entry(kind, name)
-    print(f"{kind}={found.name}  {found.import_path}  {found.source}\n")
-    print(file_documentation(found), "\n")
-    print(documentation(found), "\n")
-    section = f"{kind}.{name}" if kind in LIST_KINDS else kind
-    for each in settings(found):
-        print(f"{section}.{each.name} = {each.default}    ({each.values})")
-        print(textwrap.indent(textwrap.fill(each.meaning, 92), "    "))
+CONFIG_DIR = "--config-dir"
 
 
 def check(path: str, kind: str | None) -> None:
@@ -75,13 +49,25 @@ def check(path: str, kind: str | None) -> None:
         raise UserError(f"{path} breaks the contract of a {guessed}: {error}") from error
 
 
-def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
+def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:
     """Evaluate a checkpoint or a model and print the figures as JSON."""
-    arguments = import_before_compose([f"model.name={checkpoint}", "output_dir=.", *overrides])
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from rlkit.composition.hydra_groups import import_before_compose
+
+    own = [f"'file://{folder}'" for folder in config_folders(config_dir)[1:]]
+    given = [f"model.name={checkpoint}", "output_dir=.", *overrides]
+    arguments = [f"hydra.searchpath=[{','.join(own)}]", *import_before_compose(given)]
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         raw: Any = OmegaConf.to_container(
             hydra_compose("config", overrides=arguments), resolve=True
         )
+
+    from rlkit.composition.compose import compose
+    from rlkit.composition.session import RunScope, close, open_session
+
     c = compose(raw)
     session = open_session(c, RunScope.of(c))
     try:
@@ -91,16 +77,22 @@ def evaluate(checkpoint: str, overrides: Sequence[str]) -> None:
 
 
 def merge(checkpoint: str, out: str) -> None:
-    """Write a plain model folder with the adapters of a checkpoint added to its model."""
+    """Merge a checkpoint's adapters into its model and write a plain model folder."""
     folder = Path(checkpoint)
     try:
         raw = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{checkpoint} is no checkpoint of a run: {CONFIG} is missing") from error
+        raise UserError(f"{checkpoint} is not a run's checkpoint: {CONFIG} is missing") from error
     if not (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"{checkpoint} has no adapters to merge; it is a plain model folder already"
+            f"{checkpoint} has no adapters to merge; it is already a plain model folder"
         )
+
+    from rlkit.composition.compose import compose
+    from rlkit.composition.session import close, model_folder
+    from rlkit.models.load import load_policy
+    from rlkit.models.lora import save_merged
+
     c = compose(raw)
     try:
         policy = load_policy(c.config.model, model_folder(c), 1.0, adapter=folder)
@@ -121,7 +113,7 @@ def report(folders: Sequence[str], out: str | None) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
@@ -130,44 +122,67 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = Parser(
-        prog="rlkit", description="Parts and runs of rlkit. Training is `python -m rlkit.run`."
-    )
+    top = Parser(prog="rlkit", description="Train, and what belongs to it.")
     commands = top.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("list", help="registered parts")
-    one.add_argument("kind", nargs="?")
-    one = commands.add_parser("show", help="a part's settings, bounds, documentation and source")
-    one.add_argument("kind")
+    commands.add_parser("train", help="a run, as `python -m rlkit.run`: see train --help")
+    one = commands.add_parser("list", help="what can be chosen: parts, compositions, experiments")
+    one.add_argument("kind", nargs="?", help="loss, buffer, ..., algorithm or experiment")
+    add_config_dir(one)
+    one = commands.add_parser(
+        "show",
+        help="a part's settings, bounds, documentation and source; what a composition chooses",
+    )
+    one.add_argument("kind", help="loss, buffer, ..., algorithm or experiment")
     one.add_argument("name")
+    add_config_dir(one)
     one = commands.add_parser("check", help="the contract kit on your own part")
     one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")
     one.add_argument("--kind")
     one = commands.add_parser("eval", help="evaluate a checkpoint folder or a model")
     one.add_argument("checkpoint")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
+    add_config_dir(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
     one.add_argument("checkpoint")
     one.add_argument("out", help="the folder to write")
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
-    one.add_argument("--out", help="where the comparison goes (default comparison.html)")
+    one.add_argument("--out", help="the comparison's file (default comparison.html)")
     return top
 
 
+def add_config_dir(command: argparse.ArgumentParser) -> None:
+    """Let a command take a user's own folder of configs."""
+    command.add_argument(CONFIG_DIR, help="a folder with algorithm/, experiment/, ... of your own")
+
+
+def option_first(given: Sequence[str]) -> list[str]:
+    """The arguments with --config-dir in front: argparse splits overrides that stand around it."""
+    for place, argument in enumerate(given):
+        if argument.partition("=")[0] == CONFIG_DIR:
+            end = place + (1 if "=" in argument else 2)
+            return [given[0], *given[place:end], *given[1:place], *given[end:]]
+    return list(given)
+
+
+WHOLE = {"train": "rlkit.run", "serve": "rlkit.serve"}
+"""Commands that are modules of their own and take their arguments as they are."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the small commands; a user's mistake is one line and status 2."""
+    """Run one of the commands; a user's mistake is one line and status 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["serve"]:  # takes vLLM's options as they are
-        return importlib.import_module("rlkit.serve").main(given[1:])  # type: ignore[no-any-return]
+    if given and given[0] in WHOLE:
+        return importlib.import_module(WHOLE[given[0]]).main(given[1:])  # type: ignore[no-any-return]
 
     def call() -> None:
-        a = parser().parse_args(given)
+        a = parser().parse_args(option_first(given))
         calls = {
-            "list": lambda: list_parts(a.kind),
-            "show": lambda: show(a.kind, a.name),
+            "list": lambda: list_options(a.kind, config_folders(a.config_dir)),
+            "show": lambda: show(a.kind, a.name, config_folders(a.config_dir)),
             "check": lambda: check(a.path, a.kind),
-            "eval": lambda: evaluate(a.checkpoint, a.overrides),
+            "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir),
             "merge": lambda: merge(a.checkpoint, a.out),
             "report": lambda: report(a.folders, a.out),
         }

@@ -1,9 +1,9 @@
-"""The data that crosses borders between parts.
+"""The data passed between parts.
 
 Shapes: B responses, T response tokens (right-padded), P prompt tokens. Log-probs are natural
 logarithms at `rollout.temperature`, float32. One word per idea: `behavior_` is the policy that
 sampled a token, `prox_` the policy at the start of the training step, `anchor_` a reference the
-policy is held to.
+policy is kept close to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Prompt:
     prompt_id: str
     text_or_messages: str | Messages
     ids: Tensor
-    """[P] int64, chat template applied where the tokenizer has one."""
+    """[P] int64, chat template applied if the tokenizer has one."""
     columns: Mapping[str, object]
 
 
@@ -54,14 +54,14 @@ class Sample:
     step: int
     """The training step that generated it."""
     extras: dict[str, Tensor | float] = field(default_factory=dict)
-    """Further figures that travel with it; the run keeps log-probs of a frozen base here."""
+    """Further values kept with the sample; the run caches log-probs of a frozen base here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Responses to one prompt: the unit of group statistics.
 
-    It may mix responses of several steps.
+    It may mix responses from several steps.
     """
 
     prompt: Prompt
@@ -70,7 +70,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstration:
-    """An expert's response to a prompt. Who wrote it with which probability is not known."""
+    """An expert's response to a prompt, of unknown probability under whatever policy wrote it."""
 
     number: int
     """Counts from 1; the sample it becomes has the id -number."""
@@ -88,19 +88,19 @@ class Request:
     n: int
     demonstrations: Sequence[Demonstration] = ()
     prefix: Tensor = NOTHING
-    """[T] int64, how each response begins: tokens that are there and are not generated again."""
+    """[T] int64, the first tokens of each response, which are given and not generated."""
     max_tokens: int | None = None
-    """Tokens that may follow the prefix now; None = as many as the engine's limit leaves."""
+    """Most tokens to generate after the prefix now; None = up to the engine's limit."""
 
     @property
     def ids(self) -> Tensor:
-        """What is read before the first new token, [P + T]."""
+        """What the model reads before the first new token, [P + T]."""
         return torch.cat([self.prompt.ids, self.prefix])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What the current policy says of a stored or trained sample."""
+    """The current policy's scores of a stored or trained sample."""
 
     logp: Tensor
     """[T] float32"""
@@ -112,16 +112,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyTerms:
-    """What the current policy gives a loss for each response token."""
+    """What a loss reads of the current policy, per response token."""
 
     logp: Tensor
     """[B, T], differentiable."""
     entropy: Tensor
-    """[B, T], nats; differentiable where the loss needs "entropy", zeros where nothing asked for
-    it."""
+    """[B, T], nats; differentiable if the loss needs "entropy", zeros if nothing asked for it."""
 
     def detach(self) -> PolicyTerms:
-        """The same numbers outside the graph."""
+        """The same values, detached from the graph."""
         return PolicyTerms(logp=self.logp.detach(), entropy=self.entropy.detach())
 
 
@@ -139,7 +138,7 @@ class LossBatch:
     behavior_logp: Tensor
     """[B, T], the policy that sampled the response (pi_{k-i})."""
     prox_logp: Tensor
-    """[B, T], the policy at the start of this step (pi_k); equals behavior_logp where no part needs
+    """[B, T], the policy at the start of this step (pi_k); equals behavior_logp if no part needs
     it."""
     anchor_logp: Mapping[str, Tensor]
     """Reference name -> [B, T]."""
@@ -148,18 +147,18 @@ class LossBatch:
     group: Tensor
     """[B] int64, numbers the Group objects."""
     age: Tensor
-    """[B] int64, step - min(policy_version); 0 = made by pi_k."""
+    """[B] int64, step - min(policy_version); 0 = sampled by pi_k."""
     expert: Tensor
     """[B] bool, a demonstration whose behavior_logp is unknown (zeros)."""
     truncated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
-    """[B] bool, a response that was cut at the length limit; none if it is left out."""
+    """[B] bool, responses cut at the length limit; none if left out."""
     response_ids: Tensor = NOTHING
-    """[B, T] int64, right-padded with 0; all 0 if it is left out."""
+    """[B, T] int64, right-padded with 0; all 0 if left out."""
     rewards: Mapping[str, Tensor] = field(default_factory=dict)
     """Each reward component by name, [B]; 0 if it does not apply to a response."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """What `Sample.extras` holds, by name: [B, T] or [B], 0 for a response that does not have it.
-    A buffer can hand importance weights to a loss here."""
+    """What `Sample.extras` holds, by name: [B, T] or [B], 0 for a response without it. A buffer can
+    hand importance weights to a loss here."""
 
     def __post_init__(self) -> None:
         if self.truncated.shape != self.expert.shape:
@@ -234,8 +233,8 @@ class Term:
     name: str
     """Unique among the terms of a loss, its corrections and the anchor."""
     value: Tensor
-    """[B, T] per token, or [B] per sequence, which then weighs what its tokens do together: under
-    seq-mean-token-mean every sequence alike."""
+    """[B, T] per token, or [B] per sequence, which then has the total weight of its tokens: under
+    seq-mean-token-mean every sequence counts the same."""
     mask: Tensor
     """[B, T] bool; under scope "token" it may depend on the batch but not on the policy's
     log-probs."""
@@ -243,7 +242,7 @@ class Term:
     aggregation: str | None = None
     """None = the loss's own."""
     corrected: bool = True
-    """Whether corrections weigh it. False for a penalty, a bonus or an imitation term, which are
+    """Whether corrections weight it. False for a penalty, a bonus or an imitation term, which are
     not estimates under the behaviour policy."""
 
 
@@ -257,9 +256,9 @@ class LossOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrected:
-    """A correction's answer: the batch and a detached weight for the policy terms.
+    """A correction's result: the batch and a detached weight for the policy terms.
 
-    The mask of the batch may be smaller than the one the correction was given.
+    The batch's mask may be smaller than the one passed in.
     """
 
     batch: LossBatch

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 LONGEST_LIST = 130
-"""Characters of a list of names that a message prints in full."""
+"""Longest list of names, in characters, that a message prints in full."""
 NEAREST = 5
-"""Names that a message prints of a longer list."""
+"""How many names of a longer list a message prints."""
 
 
 class UserError(Exception):
@@ -19,13 +19,13 @@ class UserError(Exception):
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known word, or "" when none is near."""
+    """Return " Did you mean 'x'?" for the nearest known word, or "" if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def known_names(word: str, known: Sequence[str], how_to_list: str) -> str:
-    """Return "Known: a, b": all known names, or of many the nearest ones and how to list the rest.
+    """Return "Known: a, b": all known names, or the nearest of many and how to list the rest.
 
     For example `known_names("remx", losses, "`python -m rlkit list loss`")`.
     """

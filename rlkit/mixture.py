@@ -1,4 +1,4 @@
-"""Where GePPO's shares are imported from; they live in `rlkit.ops`."""
+"""GePPO's shares, re-exported from `rlkit.ops`."""
 
 from rlkit.ops import mean_place, optimal_shares
 

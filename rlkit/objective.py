@@ -1,4 +1,4 @@
-"""Where `loss_value` is imported from; it lives in `rlkit.training.loss_value`."""
+"""`loss_value`, re-exported from `rlkit.training.loss_value`."""
 
 from rlkit.training.loss_value import loss_value
 from rlkit.training.objective import Objective

@@ -1,4 +1,4 @@
-"""Where parts come from: the packages beside `rlkit`, entry points, modules and files of a user.
+"""Where parts come from: the packages beside `rlkit`, entry points, a user's modules and files.
 
 Configurations can import code: run only those you trust.
 """
@@ -43,7 +43,7 @@ CORE_PACKAGES = ("rlkit.rewards", "rlkit.tasks", "rlkit.rollout", "rlkit.tracker
 def import_plugin(name: str) -> ModuleType:
     """Import a user's module by dotted name or by file path.
 
-    Raises UserError when it is not there, or with the place and the error of a module that fails.
+    Raises UserError if it does not exist, or with the error and its line if the module fails.
     """
     try:
         return _import_file(name) if name.endswith(".py") else _import_module(name)
@@ -57,7 +57,7 @@ def import_plugin(name: str) -> ModuleType:
 
 
 def _place(error: Exception) -> str:
-    """The line of a module that raised, " (file.py, line 3)"; a SyntaxError says its own."""
+    """The line of a module that raised, " (file.py, line 3)"; a SyntaxError names its own."""
     frames = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
     if isinstance(error, SyntaxError) or not frames:
         return ""
@@ -105,7 +105,7 @@ def _import_file(name: str) -> ModuleType:
 
 @cache
 def load_parts() -> None:
-    """Import every built-in part and every installed plug-in, once."""
+    """Import every built-in part and every installed plugin, once."""
     home = Path(__file__).resolve().parent.parent
     for package_name in (*PART_PACKAGES, *CORE_PACKAGES):
         package = importlib.import_module(package_name)

@@ -52,7 +52,7 @@ _wrappers: dict[str, Callable[..., type[Any]]] = {}
 def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
     """Register a class under a kind and a name: `@register("loss", "remix")`.
 
-    Raises UserError for an unknown kind and for a name that another class holds.
+    Raises UserError for an unknown kind and for a name that another class already has.
     """
     check_kind(kind)
 
@@ -72,8 +72,8 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
 
 @contextmanager
 def scoped() -> Generator[None]:
-    """Forgets, at its end, every part that is registered inside this context."""
-    load_parts()  # those that are always there stay
+    """Unregisters, on exit, every part registered inside this context."""
+    load_parts()  # built-in parts stay
     before = dict(_table)
     try:
         yield
@@ -91,7 +91,7 @@ def variant(name: str, *, of: type[T], doc: str, **settings: Any) -> type[T]:
     attributes of the class (`advantages`, `needs`, `sources`). As with `namedtuple`, the variable
     has the name of the variant, so that its import path is `module:dapo`.
 
-    Raises UserError if `of` is not registered, and for a setting that it does not have or refuses.
+    Raises UserError if `of` is not registered, and for a setting that it does not have or rejects.
     """
     base = next((found for found in _table.values() if found.cls is of), None)
     if base is None:
@@ -146,7 +146,7 @@ def alias(kind: str, old: str, new: str) -> None:
 
 
 def wraps_functions(kind: str) -> Callable[[F], F]:
-    """Say how a plain function becomes a part of a kind: `@wraps_functions("reward")`.
+    """Register how a plain function becomes a part of a kind: `@wraps_functions("reward")`.
 
     The decorated callable takes the function and returns a class, the same one at each call.
     """
@@ -159,12 +159,17 @@ def wraps_functions(kind: str) -> Callable[[F], F]:
 
 
 def check_kind(kind: str) -> None:
-    """Raise UserError when there is no such kind of part."""
+    """Raise UserError if there is no such kind of part."""
     if kind not in KINDS:
         raise UserError(
             f"there is no kind of part called '{kind}'.{suggest(kind, KINDS)} "
             f"Kinds: {', '.join(KINDS)}"
         )
+
+
+def any_registered() -> bool:
+    """Whether any part has been imported yet, a built-in one or a user's."""
+    return bool(_table)
 
 
 def names(kind: str) -> list[str]:
@@ -202,7 +207,7 @@ def build(kind: str, name: str, **fields: Any) -> Any:
 
 
 def build_section(kind: str, name: str, fields: Mapping[str, Any], section: str) -> Any:
-    """`build` for a part whose settings stand in another section ("reward.math")."""
+    """`build` for a part whose settings are in another section ("reward.math")."""
     found = entry(kind, name)
     try:
         return found.cls(found.config(**fields))

@@ -1,104 +1,105 @@
-"""`python -m rlkit.run algorithm=remix buffer=fifo anchor=kl_convex`: compose, validate, train."""
+"""`python -m rlkit.run algorithm=remix buffer=fifo anchor=kl_convex`: compose, validate, train.
+
+What imports torch is imported where it is used, so that `--help` and most mistakes are answered
+without it.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-
-from rlkit.composition.error_messages import MAPPED, one_line
-from rlkit.composition.execute import Stopped, execute
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose
-from rlkit.composition.stages import stage_configs
-from rlkit.distributed.launch import close_processes, launched, open_processes
+from rlkit.composition.config_files import config_folders, configs_folder
+from rlkit.composition.guard import guarded
+from rlkit.composition.help_page import print_help
+from rlkit.config.overrides import option_value
+from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
 from rlkit.plugins import SINGLE_KINDS
+from rlkit.runs.stopping import Stopped
 
-USER_ERROR = 2
-PATIENCE = 5.0
-"""Seconds that a later process waits before it tells of an error, which the first may tell too."""
-INTERRUPTED = 130
-"""What a shell calls a command that Ctrl-C ended."""
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def job(config: DictConfig) -> None:
-    """One Hydra job. A user's mistake leaves here, before Hydra can add lines of its own to it."""
+    """One Hydra job. A user's mistake exits here, before Hydra can add lines of its own."""
     try:
         status = guarded(lambda: _job(config))
     except Stopped:
-        close_processes()
+        _close_processes()
         sys.exit(0)  # ends a sweep too
     if status:
         sys.exit(status)
 
 
 def _job(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
     state = HydraConfig.get()
     raw: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     for kind in SINGLE_KINDS:
         chosen = [o.partition("=")[2] for o in state.overrides.task if o.startswith(f"{kind}=")]
         if not isinstance(state.runtime.choices.get(kind), str):
             raise UserError(f"{kind}={chosen[-1]} is not valid: choose exactly one {kind}")
+
+    from rlkit.composition.execute import execute
+    from rlkit.composition.stages import stage_configs
+    from rlkit.distributed.launch import open_processes
+
     processes = open_processes((raw.get("model") or {}).get("device", "auto"))
     raw["output_dir"] = processes.on_main(lambda: raw["output_dir"])  # the clock may be in it
     if state.mode == RunMode.MULTIRUN:
         raw["output_dir"] = str(Path(raw["output_dir"]) / str(state.job.num))
     overrides = list(state.overrides.task)
-    execute(raw, overrides, list(stage_configs(raw, overrides)), processes)
+    stages = list(stage_configs(raw, overrides))
+    own = [s.path for s in state.runtime.config_sources if s.provider == "command-line"]
+    execute(raw, [*(f"--config-dir={path}" for path in own), *overrides], stages, processes)
 
 
-def guarded(call: Callable[[], None]) -> int:
-    """Run `call`; a user's mistake becomes one line and status 2."""
-    if os.environ.get("RLKIT_DEBUG"):
-        call()
-        return 0
-    try:
-        call()
-        sys.stdout.flush()
-    except MAPPED as error:
-        return leave(one_line(error))
-    except KeyboardInterrupt:
-        line = "rlkit: stopped at once; go on from the last checkpoint: resume=auto"
-        if launched()[0] == 0:
-            print(line, file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def _close_processes() -> None:
+    if launched()[1] > 1:
+        from rlkit.distributed.launch import close_processes
+
+        close_processes()
 
 
-def leave(line: str) -> int:
-    """Tell the user what is wrong, once; of several processes the first does, if it knows too."""
-    rank, count = launched()
-    if rank > 0:
-        time.sleep(PATIENCE)  # the launcher ends this process meanwhile, if another one has failed
-        line = f"(process {rank}) {line}"
-    print(f"rlkit: {line}", file=sys.stderr, flush=True)
-    if count > 1:
-        os._exit(USER_ERROR)  # the others may wait for this one, and would not let it go
-    return USER_ERROR
+def show_help(arguments: Sequence[str]) -> None:
+    """Print the page of help, with what the plug-ins and the folder among the arguments add."""
+    overrides = [each for each in arguments if "=" in each and not each.startswith("-")]
+    if overrides:
+        from rlkit.composition.hydra_groups import register_user_parts
+
+        register_user_parts(overrides)
+    print_help(config_folders(option_value(arguments, "--config-dir", "-cd")))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    given = list(sys.argv[1:] if arguments is None else arguments)
 
     def call() -> None:
-        sys.argv[1:] = import_before_compose(sys.argv[1:])
+        if "--help" in given or "-h" in given:
+            return show_help(given)
+
+        import hydra
+
+        from rlkit.composition.hydra_groups import import_before_compose
+
+        sys.argv[1:] = import_before_compose(given)
         hydra.main(version_base=None, config_path=str(configs_folder()), config_name="config")(
             job
         )()
+        return None
 
     status = guarded(call)
-    close_processes()
+    _close_processes()
     return status
 
 

@@ -1,6 +1,6 @@
 """`python -m rlkit.serve [model] --port 8001`: a vLLM server for rollout=vllm_server.
 
-It becomes the server: what is not known here goes to vLLM (`--tensor-parallel-size 2`).
+It becomes the server; options it does not know go to vLLM (`--tensor-parallel-size 2`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from rlkit.composition.guard import guarded
 from rlkit.config.run import EMBEDDED, ModelConfig
 from rlkit.models.load import load_policy
 from rlkit.rollout.vllm.engine import require_vllm
 from rlkit.rollout.vllm.worker import EXTENSION
 from rlkit.rollout.weights import write_config, write_weights
-from rlkit.run import guarded
 
 
 def command(folder: str, host: str, port: int, extra: Sequence[str]) -> list[str]:
@@ -31,9 +31,9 @@ def command(folder: str, host: str, port: int, extra: Sequence[str]) -> list[str
 
 
 def serve(model: str, host: str, port: int, extra: Sequence[str]) -> None:
-    """Save the model where vLLM can read it, then replace this process by the server.
+    """Save the model where vLLM can read it, then replace this process with the server.
 
-    Its development mode offers the calls that change weights.
+    vLLM's development mode offers the calls that change weights.
     """
     require_vllm()
     source = model
@@ -50,7 +50,7 @@ def serve(model: str, host: str, port: int, extra: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; a user's mistake is one line and status 2."""
+    """The command line; a user's mistake prints one line and exits with status 2."""
     known = argparse.ArgumentParser(prog="rlkit serve", description=__doc__)
     known.add_argument("model", nargs="?", default=EMBEDDED, help="as model.name of a run")
     known.add_argument("--host", default="127.0.0.1")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers.models.llama.modeling_llama as llama
 
-import rlkit.training.trainer
+import rlkit.training.state
 from algorithms.ppo import PPO, PPOConfig
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.registry import register
@@ -115,7 +115,7 @@ def full_disk() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    setattr(rlkit.training.trainer, "write_checkpoint", limited)  # noqa: B010, what the loop calls
+    setattr(rlkit.training.state, "write_checkpoint", limited)  # noqa: B010, what the loop calls
 
 
 def no_room() -> None:

@@ -1,4 +1,4 @@
-"""Runs command lines in forked copies of a process that has the imports done: one JSON request a
+"""Runs command lines in forked copies of a process that has the imports done: one JSON request per
 line.
 
 A request is {"module", "args", "cwd", "env", "out", "err"}; the answer is the exit status. The
@@ -35,11 +35,12 @@ def serve() -> None:
     for module in (
         "rlkit.run",
         "rlkit.__main__",
+        "rlkit.composition.execute",
         "transformers.models.llama.modeling_llama",
         "plotly.graph_objects",
     ):
         import_module(module)
-    import_module("rlkit.registry").load_parts()
+    import_module("rlkit.composition.catalog").of_registry()
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

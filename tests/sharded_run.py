@@ -14,11 +14,12 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from rlkit.composition.config_files import configs_folder
 from rlkit.composition.execute import execute
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.guard import guarded
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.distributed.fsdp import FSDP
 from rlkit.distributed.launch import close_processes
-from rlkit.run import guarded
 
 
 class Sharded(FSDP):

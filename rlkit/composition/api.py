@@ -19,9 +19,10 @@ from omegaconf import OmegaConf, open_dict
 from transformers.utils import logging as transformers
 
 from rlkit.composition.compose import compose
+from rlkit.composition.config_files import configs_folder
 from rlkit.composition.error_messages import MAPPED, one_line
-from rlkit.composition.execute import Stopped, execute
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose, run_label
+from rlkit.composition.execute import execute
+from rlkit.composition.hydra_groups import import_before_compose, run_label
 from rlkit.composition.inputs import Inputs, RewardLike, quoted
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.composition.stages import stage_configs
@@ -29,6 +30,7 @@ from rlkit.distributed.launch import open_processes
 from rlkit.errors import UserError
 from rlkit.registry import scoped
 from rlkit.runs.checkpoint import list_checkpoints, load_rng_state, rng_state
+from rlkit.runs.stopping import Stopped
 
 
 class Metrics(list[dict[str, float]]):
@@ -47,13 +49,13 @@ class Metrics(list[dict[str, float]]):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A run that `train` began, continued or finished, read from its folder."""
+    """A run that `train` began, continued or finished, read from its run folder."""
 
     path: Path
-    """The run's folder."""
+    """The run folder."""
     finished: bool
     """Whether it reached its last step; otherwise it was asked to stop, and `train` with
-    resume="auto" goes on."""
+    resume="auto" continues it."""
     arguments: tuple[str, ...] = field(repr=False)
     inputs: Inputs = field(repr=False)
 
@@ -115,16 +117,16 @@ def train(  # noqa: PLR0913 - keywords of the public call
         tokenizer: the tokenizer of a model object.
         dataset: a `datasets.Dataset`, a list of dicts, or the name of a file or data set, with a
             column `prompt` and one of answers; `task.*` are the settings of task=jsonl.
-        eval_dataset: held-out rows in the same form; without, some of `dataset` are held out.
+        eval_dataset: held-out rows in the same form; by default some of `dataset` are held out.
         reward: registered names and functions (also async) with TRL's signature,
             `f(prompts, completions, **columns) -> list[float | None]`.
         peft_config: a `peft.LoraConfig`; its r, alpha, dropout and target modules are used.
-        output_dir: the run's folder; default runs/<algorithm>-<time>.
+        output_dir: the run folder; default runs/<algorithm>-<time>.
         resume: "never" (default), "auto" or a checkpoint folder.
 
-    Nothing global is changed: Hydra's state, environment variables, signal handlers, random
-    generators and the registry are as they were. config.yaml names objects in memory by class and
-    hash; a resume needs them again. Raises UserError for whatever the command line would refuse.
+    No global state changes: Hydra's state, environment variables, signal handlers, random
+    generators and the registry are restored. config.yaml names in-memory objects by class and hash;
+    pass them again to resume. Raises UserError for whatever the command line would reject.
     """
     inputs = Inputs(
         model=model,
@@ -151,7 +153,7 @@ def train(  # noqa: PLR0913 - keywords of the public call
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration that Hydra composes. Raises UserError in the user's words."""
+    """The configuration that Hydra composes. Raises UserError if Hydra rejects the overrides."""
     try:
         arguments = import_before_compose(overrides)
         with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
@@ -178,7 +180,7 @@ def stages_of(raw: Mapping[str, Any], overrides: Sequence[str]) -> list[dict[str
 
 @contextmanager
 def isolated() -> Generator[None]:
-    """Puts back, at its end, every global that a run changes."""
+    """Restores, on exit, every global that a run changes."""
     hydra, store = GlobalHydra.instance(), ConfigStore.instance()
     held, repo, path = hydra.hydra, store.repo, list(sys.path)
     environment, draws = dict(os.environ), rng_state()

@@ -9,7 +9,7 @@ from rlkit.composition.composition import Composition
 from rlkit.interfaces import Progress
 
 ROWS = 10
-"""About so many lines of the budget are printed besides the changes of phase."""
+"""About how many lines of the budget are printed, not counting the phase changes."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Zeros(dict[str, float]):
 def entries(parts: Sequence[Composition]) -> Iterator[Entry]:
     """After each step of the run's stages, the responses generated so far.
 
-    A step generates `fresh_share` groups of num_generations, all of them where the phase does not
-    replay. Schedules see a run whose every metric is 0; those that follow metrics stay in their
-    first phase. Demonstrations may take places of responses that are counted here.
+    A step generates `fresh_share` groups of num_generations, or the whole batch if the phase does
+    not replay. Schedules see a run whose every metric is 0, so those that follow metrics stay in
+    their first phase. Demonstrations may take the place of responses counted here.
     """
     done = responses = 0
     for part in parts:
@@ -53,7 +53,7 @@ def entries(parts: Sequence[Composition]) -> Iterator[Entry]:
 
 
 def budget(parts: Sequence[Composition]) -> list[str]:
-    """The plan of a run in lines: some of its steps, and the last one of each phase."""
+    """The budget as printed lines: some of the steps, and the last step of each phase."""
     every = list(entries(parts))
     interval = parts[0].config.eval.every or max(1, len(every) // ROWS)
     shown = [

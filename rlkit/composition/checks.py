@@ -1,4 +1,4 @@
-"""Whether the parts of a run fit each other."""
+"""Checks that the parts of a run fit together."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rlkit.registry import entry, names
 
 
 def check(c: Composition) -> None:
-    """Whether the parts fit each other. Raises UserError with what to change."""
+    """Check that the parts fit together. Raises UserError with what to change."""
     smallest, n = c.parts.advantage.min_group, c.engine.config.num_generations
     if n < smallest:
         raise UserError(
             f"rollout.num_generations={n}, but this advantage compares {smallest} or more "
-            f"responses a prompt; set rollout.num_generations to {smallest} or more"
+            f"responses per prompt; set rollout.num_generations to {smallest} or more"
         )
     offered = set(c.parts.anchor.weights(1))
     for need in c.parts.loss.needs:
@@ -38,7 +38,7 @@ def check(c: Composition) -> None:
         )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(
-            "the embedded model only knows task=arithmetic as it is by default; "
+            "the embedded model only knows task=arithmetic with its default settings; "
             "set model.name to a Hugging Face name or folder"
         )
     check_fields(c)
@@ -48,7 +48,7 @@ def check(c: Composition) -> None:
 
 
 def check_processes(c: Composition) -> None:
-    """Whether several processes can run this."""
+    """Check that this many processes can run this composition."""
     if c.processes.world_size > 1 and ":" in c.config.model.device:
         raise UserError(
             f"model.device={c.config.model.device} is one device, and there are "
@@ -56,7 +56,7 @@ def check_processes(c: Composition) -> None:
         )
     if c.processes.world_size > 1 and c.rollouts.hosted_by == "single process":
         raise UserError(
-            "this rollout engine works inside the training process, and here are "
+            "this rollout engine needs a single training process, and there are "
             f"{c.processes.world_size}; use rollout=vllm_server, or train in one process"
         )
     if not c.processes.shards_weights:
@@ -80,7 +80,7 @@ def check_processes(c: Composition) -> None:
 
 
 def check_mode(c: Composition) -> None:
-    """Whether a step's responses may be generated before it begins, where some are to be."""
+    """Check that responses may be generated before their step begins, if any are."""
     mode, oversample = c.engine.config.mode, c.engine.config.oversample
     if mode == "sync" and oversample == 0:
         return
@@ -100,7 +100,7 @@ def check_mode(c: Composition) -> None:
 
 
 def check_fields(c: Composition) -> None:
-    """Whether the fields that the reincarnation schedule sets exist and may take its values."""
+    """Check that the fields the reincarnation schedule sets exist and accept its values."""
     configs: dict[str, BaseModel] = {name: part.config for name, part in c.sections.items()}
     known = [
         f"{name}.{key}" for name, config in configs.items() for key in type(config).model_fields
@@ -114,7 +114,7 @@ def check_fields(c: Composition) -> None:
             )
         if place in c.scalars:
             raise UserError(
-                f"{place} follows a scalar schedule and is set by the reincarnation schedule too; "
+                f"{place} follows a scalar schedule and is also set by the reincarnation schedule; "
                 "choose one of them"
             )
         section, _, key = place.rpartition(".")
@@ -123,7 +123,7 @@ def check_fields(c: Composition) -> None:
 
 
 def check_value(config: BaseModel, section: str, key: str, value: float) -> None:
-    """Whether a config may have this value in a field; whole numbers are rounded, as in a run."""
+    """Check that a config field accepts this value; integer fields round it, as in a run."""
     number = round(value) if type(getattr(config, key)) is int else value
     try:
         type(config).model_validate({**config.model_dump(), key: number})

@@ -24,7 +24,7 @@ from rlkit.rollout.shared import SharedEngine, SharedRemote
 from rlkit.training.references import Parts
 
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
-"""The kinds of parts whose numbers may be scalar schedules."""
+"""The kinds of parts whose numeric settings may be scalar schedules."""
 
 NOTHING = Given()
 
@@ -32,7 +32,7 @@ NOTHING = Given()
 def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> Composition:
     """Build and validate every part of a composed configuration.
 
-    Of several processes the first alone has trackers. Raises UserError for whatever does not fit.
+    Only the main process has trackers. Raises UserError if anything does not fit.
     """
     for plugin in raw.get("plugins") or ():
         import_plugin(plugin)
@@ -80,7 +80,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
 
 
 def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> Any:
-    """A part from its section; scalar schedules in it are noted, and legal at their extremes."""
+    """Build a part from its section; note its scalar schedules and check their extremes."""
     if not isinstance(node, Mapping) or "name" not in node:
         raise UserError(
             f"{section} must be chosen by name: {kind}=<name>; "
@@ -124,9 +124,9 @@ def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
 def _placed(
     engine: RolloutEngine[Any], raw: Raw, config: RunConfig, processes: Processes
 ) -> RolloutEngine[Any]:
-    """The engine itself, or a process of its own for it where it generates while training runs.
+    """The engine itself, or one in its own process if it generates while training runs.
 
-    One for each where several processes train.
+    With multiple ranks, each gets its own.
     """
     if engine.config.mode == "sync":
         return engine if processes.world_size == 1 else SharedEngine(engine, processes)

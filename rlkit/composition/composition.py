@@ -49,12 +49,12 @@ class Composition:
     eval_rewards: Mapping[str, Reward]
     trackers: Mapping[str, Tracker]
     scalars: Mapping[str, Scalar]
-    """Scalar schedules by the place they are written at ("anchor.beta")."""
+    """Scalar schedules by the setting they replace ("anchor.beta")."""
     processes: Processes = SINGLE
     given: Given = Given()
 
     def say(self, line: str) -> None:
-        """Tell the user, from the first process."""
+        """Tell the user, from the main process."""
         if CONSOLE in self.trackers:
             self.trackers[CONSOLE].message(line)
 
@@ -80,7 +80,7 @@ class Composition:
 
     @property
     def every_part(self) -> dict[str, Part[Any]]:
-        """All parts by config section: those of `sections`, and what schedules do not set."""
+        """All parts by config section: those of `sections`, and those that schedules do not set."""
         return {
             **self.sections,
             "schedule": self.schedule,
@@ -92,7 +92,7 @@ class Composition:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What each setting of the run is by default, as nested dicts."""
+        """The default of every setting of the run, as nested dicts."""
         out: dict[str, Any] = RunConfig(output_dir="unset").model_dump(mode="json")
         for section, part in self.every_part.items():
             kind, _, label = section.partition(".")

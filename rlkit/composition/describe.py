@@ -1,4 +1,4 @@
-"""A run in words, and where each of its parts comes from."""
+"""A run described in words, and where each of its parts comes from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlkit.plugins import LIST_KINDS, SINGLE_KINDS
 
 
 def describe(c: Composition) -> list[str]:
-    """The run in words: its parts and its batch arithmetic."""
+    """The run described in words: its parts and its batch arithmetic."""
     train, rollout = c.config.train, c.engine.config
     n, groups = rollout.num_generations, train.prompts_per_step
     fresh = c.buffer.fresh_share(groups)
@@ -29,14 +29,14 @@ def describe(c: Composition) -> list[str]:
         if not c.buffer.gives_expert
         else f"A step trains {groups} groups, {fresh} of them with new responses (at most {n} "
         "generated for each), and demonstrations.",
-        f"It makes {train.updates_per_batch} x {train.minibatches} = "
-        f"{train.updates_per_batch * train.minibatches} optimiser steps "
-        f"on {groups // train.minibatches} groups each; {train.steps} steps in all.",
+        f"It takes {train.updates_per_batch} x {train.minibatches} = "
+        f"{train.updates_per_batch * train.minibatches} optimizer steps "
+        f"on {groups // train.minibatches} groups each; {train.steps} training steps in all.",
     ]
     wanted = c.parts.loss.advantages
     if wanted and names["advantage"] not in wanted:
         lines.append(
-            f"Warning: loss={names['loss']} has a baseline of its own and is defined with "
+            f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
     for place, scalar in c.scalars.items():
@@ -47,8 +47,8 @@ def describe(c: Composition) -> list[str]:
     if rollout.truncates:
         lines.append(
             f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated "
-            "policy, but log-probs and ratios are the whole policy's; "
-            "the kept mass is stored with each token, untreated bias remains."
+            "policy, but log-probs and ratios are the full policy's; "
+            "the kept mass is stored with each token, but the bias is not corrected."
         )
     return lines
 
@@ -74,7 +74,7 @@ def components(c: Composition) -> dict[str, Any]:
 
 
 def source_of(cls: type[Any]) -> bytes:
-    """The file that defines a class; what it is called, if it was defined in a shell."""
+    """The contents of the file that defines a class, or its name if it was defined in a shell."""
     try:
         return Path(inspect.getsourcefile(cls) or "").read_bytes()
     except (OSError, TypeError):

@@ -1,47 +1,40 @@
-"""Hydra's, OmegaConf's and pydantic's errors as one line in the user's words."""
+"""Hydra's and OmegaConf's errors as one line in the user's words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel
 
-from rlkit.composition.hydra_groups import configs_folder
-from rlkit.config.run import RunConfig
+from rlkit.composition.catalog import unknown_name
+from rlkit.composition.catalog_file import catalog
+from rlkit.composition.config_files import GROUPS, configs_folder, files_of, options
 from rlkit.config.validation import how_to_list
-from rlkit.errors import NEAREST, UserError, known_names, suggest
+from rlkit.errors import NEAREST, known_names, suggest
 from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS
-from rlkit.registry import entry, names
 
-MAPPED = (UserError, HydraException, OmegaConfBaseException)
+MAPPED = (HydraException, OmegaConfBaseException)
+"""The errors that `one_line` puts in words: mistakes that Hydra finds."""
+SEARCHED = re.compile(r"path=file://(.+)$", re.MULTILINE)
+"""The folders that Hydra says it searched."""
 
 
 def known_keys() -> list[str]:
     """Every key an override can name."""
-    return sorted({*_model_keys(RunConfig, ""), *_part_keys(), *KINDS, "algorithm", "experiment"})
-
-
-def _model_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _model_keys(field.annotation, f"{prefix}{name}.")
+    return sorted({*catalog().run_keys(), *_part_keys(), *GROUPS})
 
 
 def _part_keys() -> Iterator[str]:
-    for kind in (*SINGLE_KINDS, *LIST_KINDS):
-        for name in names(kind):
-            section = f"{kind}.{name}" if kind in LIST_KINDS else kind
-            yield from (f"{section}.{field}" for field in entry(kind, name).config.model_fields)
+    for kind in KINDS:
+        for part in catalog().parts[kind].values():
+            yield from (f"{part.section}.{setting.name}" for setting in part.settings)
 
 
 def one_line(error: BaseException) -> str:
     """What is wrong, what is known, and what was probably meant."""
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
@@ -62,10 +55,10 @@ def one_line(error: BaseException) -> str:
 
 REWORDED = {
     r"Multiple values for (\w+)\. To override a value use 'override \w+: (\S+)'": (
-        r"\1 is chosen already: write \1=\2, without +"
+        r"\1 is already chosen: write \1=\2, without +"
     ),
     r"Ambiguous value for argument '([^'=]+)=([^']*)'": (
-        r"\1=\2 has several values: put brackets around a list, or -m first for a run with each"
+        r"\1=\2 has several values: put brackets around a list, or -m first to run each value"
     ),
     r"Error merging override (\S+)\n.*\n\s*full_key: (\S+)\n\s*object_type=list": (
         r"\1 is not valid: \2 must be a list, such as \2=[a,b]"
@@ -74,13 +67,13 @@ REWORDED = {
         r"\1 is not valid: \2 must be keys and values, such as \2={a:1}"
     ),
 }
-"""Patterns of Hydra's messages, and the line in their place."""
+"""Patterns of Hydra's messages, and the line printed instead."""
 
 
 def _unreadable(override: str) -> str:
     """The message for an override that Hydra cannot read."""
     if "=" not in override:
-        return f"'{override}' is no override: write {override}=<value>"
+        return f"'{override}' is not an override: write {override}=<value>"
     key, _, value = override.partition("=")
     return (
         f"{key}={value} cannot be read: close every bracket, and put quotes around text with "
@@ -96,24 +89,25 @@ def unknown_key(key: str) -> str:
     if key == "experiment":
         return "experiment needs a plus: +experiment=<name>"
     if section in known and kind in SINGLE_KINDS and name:
-        return f"{key} is not there yet: write +{key}=<value>"
+        return f"{key} is not set yet: write +{key}=<value>"
     if key in known and kind in LIST_KINDS:
         return f"{key} needs its part: {kind}=[{name}]"
     if key in known and kind in SINGLE_KINDS:
-        owners = [n for n in names(kind) if field in entry(kind, n).config.model_fields]
+        parts = catalog().parts[kind].values()
+        owners = [p.name for p in parts if any(field == each.name for each in p.settings)]
         return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
     return _nearest_key(key, known)
 
 
 def _first_few(kind: str, owners: Sequence[str]) -> str:
-    """Parts by name, not more than a line holds: "loss=ppo, loss=grpo and 4 more"."""
+    """Parts by name, as many as fit on a line: "loss=ppo, loss=grpo and 4 more"."""
     shown = ", ".join(f"{kind}={name}" for name in owners[:NEAREST])
     rest = len(owners) - NEAREST
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _nearest_key(key: str, known: Sequence[str]) -> str:
-    """Suggestions from the key's own section, or else by its last word from the run's sections."""
+    """Suggestions from the key's own section, else from the run's sections by its last word."""
     section, _, field = key.rpartition(".")
     beside = [k.rpartition(".")[2] for k in known if section and k.rpartition(".")[0] == section]
     if beside:
@@ -121,11 +115,11 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
         listed = known_names(field, sorted(set(beside)), how_to_list(section))
         return f"unknown key {key}.{near} {listed}"
     kind, _, name = section.partition(".")
-    if kind in LIST_KINDS and name in names(kind):
+    if kind in LIST_KINDS and name in catalog().names(kind):
         return f"unknown key {key}: {section} has no keys"
     if name:
         return _nearest_key(section, known)
-    elsewhere = [k for k in _model_keys(RunConfig, "") if k.endswith(f".{field}")]
+    elsewhere = [k for k in catalog().run_keys() if k.endswith(f".{field}")]
     if elsewhere:
         return f"unknown key {key}. Did you mean '{elsewhere[0]}'?"
     top = [k for k in known if "." not in k]
@@ -137,12 +131,13 @@ def _missing_option(error: MissingConfigException) -> str:
     group, _, option = missing.rpartition("/")
     if not group:
         return _first_line(error)
-    files = {path.stem for path in (configs_folder() / group).glob("*.yaml")}
-    known = sorted(files | set(names(group) if group in KINDS else ()))
-    where = f"`python -m rlkit list {group}`" if group in KINDS else str(configs_folder() / group)
+    folders = [Path(found) for found in SEARCHED.findall(str(error))]
+    if group in GROUPS:
+        return str(unknown_name(group, option, options(group, folders)))
+    known = sorted(files_of(group, folders))
     return (
         f"there is no {group} called '{option}'.{suggest(option, known)} "
-        f"{known_names(option, known, where)}"
+        f"{known_names(option, known, str(configs_folder() / group))}"
     )
 
 

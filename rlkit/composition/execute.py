@@ -14,13 +14,9 @@ from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.runs.report import write_report
 from rlkit.runs.resume import check_config
-from rlkit.runs.stopping import resume_command, stop_on_signals
+from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
 from rlkit.training.state import load_counters
 from rlkit.training.trainer import Trainer
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and did."""
 
 
 def execute(
@@ -32,8 +28,8 @@ def execute(
 ) -> Path:
     """Run a composed configuration to its end and return the run's folder.
 
-    With `stages`, each composed too, they are run instead, one after the other. `given` are objects
-    in place of names. Raises Stopped if the run was asked to stop before its end.
+    `stages`, each composed too, are run instead, one after the other, if given. `given` holds
+    objects passed in place of names. Raises Stopped if the run was asked to stop before its end.
     """
     whole = compose(raw, processes, given)
     parts = [compose(stage, processes, given) for stage in stages] or [whole]
@@ -57,7 +53,7 @@ def execute(
 
 
 class Run:
-    """A run in one or several stages, in one folder."""
+    """A run of one or more stages, in one run folder."""
 
     def __init__(
         self, whole: Composition, parts: Sequence[Composition], overrides: Sequence[str]
@@ -91,7 +87,7 @@ class Run:
             self._conclude(trainer, complete=complete)
 
     def _tracked(self, trainer: Trainer) -> tuple[Trainer, bool]:
-        """Train with the folder open and the trackers at work."""
+        """Train with the folder open and the trackers running."""
         whole, failed = self.whole, True
         raw = {**whole.raw, "train": {**whole.raw["train"], "steps": self.steps}}
         alone = self.parts[0] is whole
@@ -126,7 +122,7 @@ class Run:
         return trainer, complete
 
     def _conclude(self, trainer: Trainer, *, complete: bool) -> None:
-        """Tell the user how it went. Raises Stopped if it stopped before its end."""
+        """Report how the run went. Raises Stopped if it stopped before its end."""
         if complete and self.is_main:
             before, after = self.folder.first_and_last("eval/pass@1")
             print(
@@ -138,7 +134,7 @@ class Run:
         if self.is_main:
             config, world_size = self.whole.config, self.whole.processes.world_size
             print(
-                f"Stopped after step {trainer.count.done} of {self.steps}, saved. To go on: "
+                f"Stopped after step {trainer.count.done} of {self.steps}, saved. To continue: "
                 + resume_command(self.overrides, config.output_dir, world_size)
             )
         raise Stopped

@@ -1,6 +1,6 @@
 """What Hydra composes from: every registered part as a config group option, and the configs folder.
 
-A default is written once, in the part's Config; Hydra gets it from the registry through the
+A default is written once, in the part's Config; Hydra gets it from the catalogue through the
 ConfigStore.
 """
 
@@ -9,28 +9,18 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from pydantic import BaseModel
 
-import rlkit
-from rlkit.config.run import RunConfig
+from rlkit.composition.catalog_file import catalog
 from rlkit.errors import UserError
-from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS, import_plugin
-from rlkit.registry import Entry, entry, from_import_path, names
+from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
-OUTPUT_DIR = "runs/${run_label:}-${now:%Y%m%d-%H%M%S-%f}"
-SECTIONS = {
-    name: list(field.annotation.model_fields)
-    for name, field in RunConfig.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-}
-"""The sections of the run's own settings and their keys."""
 _PLAIN = re.compile(r"null|true|false|[-+.\d]*")
 _NO_NAME = re.compile(r"\[.*|\{\s*name\s*:.*", re.DOTALL)
 FLAGS = (
@@ -42,35 +32,22 @@ FLAGS = (
 _OVERRIDE = re.compile(r"^\+{0,2}(\w+)=(.*)$", re.DOTALL)
 
 
-def configs_folder() -> Path:
-    """The shipped configs: beside the package in a checkout, inside it in a wheel."""
-    package = Path(rlkit.__file__).resolve().parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
 def run_label() -> str:
-    """What the run folder is called after: the composition, or "sweep" for several runs."""
+    """What the run folder is named after: the composition, or "sweep" for several runs."""
     if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
         return "sweep"
     return str(HydraConfig.get().runtime.choices["algorithm"])
-
-
-def node(found: Entry) -> dict[str, object]:
-    """A part's name and default settings as a config node."""
-    return {"name": found.name, **found.config().model_dump(mode="json")}
 
 
 def store_groups() -> None:
     """Put every registered part and the run's own defaults into Hydra's ConfigStore."""
     OmegaConf.register_new_resolver("run_label", run_label, replace=True)
     store = ConfigStore.instance()
-    base = RunConfig(output_dir=OUTPUT_DIR).model_dump(mode="json")
-    store.store(name=BASE, node=base)
-    for kind in KINDS:
-        for name in names(kind):
-            package = f"{kind}.{name}" if kind in LIST_KINDS else kind
-            store.store(group=kind, name=name, node=node(entry(kind, name)), package=package)
+    known = catalog()
+    store.store(name=BASE, node=known.run_node)
+    for kind, parts in known.parts.items():
+        for name, part in parts.items():
+            store.store(group=kind, name=name, node=part.node, package=part.section)
 
 
 def register_user_parts(arguments: Sequence[str]) -> list[str]:
@@ -78,7 +55,8 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
 
     `plugins=[a.b,./c.py]` imports modules; `kind=a.b:Class` (also in a list) becomes `kind=<name>`,
     and its module joins the plugins so that a remote worker finds it. Returns the arguments for
-    Hydra. Raises UserError for a plugin that cannot be imported and for `check_override`.
+    Hydra. Raises UserError for a plugin that cannot be imported and for what `check_override`
+    rejects.
     """
     out: list[str] = []
     plugins: list[str] = []
@@ -102,14 +80,14 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
 
 
 def check_override(argument: str) -> None:
-    """Refuse a value of a wrong form where Hydra's own error would name none of the user's keys."""
+    """Reject a malformed override if Hydra's own error would name none of the user's keys."""
     key, equals, value = argument.lstrip("+~").partition("=")
     if argument.startswith("-"):
         _check_flag(argument)
     elif argument.startswith("~"):
         _check_removal(key)
     elif equals and not key.strip():
-        raise UserError(f"'{argument}' is no override: write key=value")
+        raise UserError(f"'{argument}' is not an override: write key=value")
     elif equals:
         _check_form(key, value)
         _check_choice(key, value)
@@ -124,27 +102,28 @@ def _check_flag(argument: str) -> None:
 
 
 def _check_removal(key: str) -> None:
-    if key in (*SINGLE_KINDS, *SECTIONS, "algorithm"):
+    if key in (*SINGLE_KINDS, *catalog().sections(), "algorithm"):
         raise UserError(f"~{key} is not possible: no run is without {key}")
 
 
 def _check_form(key: str, value: str) -> None:
     """Refuse a plain value in place of a section, of `stages`, and what is a sweep's file."""
-    if key in SECTIONS and not value.startswith(("{", "$")):
+    keys = catalog().sections().get(key)
+    if keys and not value.startswith(("{", "$")):
         raise UserError(
             f"{key}={value} is not valid: {key} is a section, set its keys, such as "
-            f"{key}.{SECTIONS[key][0]}=..."
+            f"{key}.{keys[0]}=..."
         )
     if key == "stages" and not value.startswith(("[", "$")):
         raise UserError(
             f"stages={value} is not valid: write a list, such as stages=[{{steps: 20}}]"
         )
     if key == "sweep":
-        raise UserError("sweep is no setting of a run: start it with `wandb sweep <its file>`")
+        raise UserError("sweep is not a setting of a run: start it with `wandb sweep <its file>`")
 
 
 def _check_choice(key: str, value: str) -> None:
-    """Refuse what is no name for the choice of a part."""
+    """Reject a value that is not the name of a part."""
     if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
     kind, _, field = key.partition(".")
@@ -174,7 +153,7 @@ def _quote(text: str) -> str:
 def import_before_compose(arguments: Sequence[str]) -> list[str]:
     """Everything Hydra needs before it composes.
 
-    The working directory on the path, user parts, the groups.
+    Put the working directory on the path, register user parts, store the groups.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -1,4 +1,4 @@
-"""Models, data sets and functions in memory as settings of a run."""
+"""In-memory models, data sets and functions as settings of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Inputs:
 
     @property
     def given(self) -> Given:
-        """The objects that cannot be named."""
+        """The objects that no setting can name."""
         if self.model is None or isinstance(self.model, str | Path):
             if self.tokenizer is not None:
                 raise UserError(
@@ -86,7 +86,7 @@ class Inputs:
         c = self.peft_config
         kind = getattr(getattr(c, "peft_type", None), "value", type(c).__name__)
         if kind != "LORA":
-            raise UserError(f"peft_config= must be a peft.LoraConfig, not of the kind {kind}")
+            raise UserError(f"peft_config= must be a peft.LoraConfig, not a config of {kind}")
         targets = c.target_modules or "all-linear"
         written = quoted(targets) if isinstance(targets, str) else f"[{','.join(sorted(targets))}]"
         return [
@@ -112,7 +112,7 @@ def function_description(function: Callable[..., Any]) -> str:
     """How a configuration names a function: class and hash of its source."""
     try:
         text = inspect.getsource(function)
-    except (OSError, TypeError):  # made in a shell, or an object that can be called
+    except (OSError, TypeError):  # defined in a shell, or a callable object
         code = getattr(function, "__code__", None)
         text = code.co_code.hex() if code is not None else type(function).__qualname__
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -120,7 +120,7 @@ def function_description(function: Callable[..., Any]) -> str:
 
 
 def model_description(model: Any) -> str:
-    """How a configuration names a model in memory: class and hash of its weights, sampled."""
+    """How a configuration names a model in memory: class and hash of a sample of its weights."""
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for name, parameter in model.named_parameters():
         flat = parameter.detach().flatten()
@@ -130,5 +130,5 @@ def model_description(model: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A value as Hydra reads it, whatever is in it."""
+    """A value quoted so that Hydra reads it unchanged, whatever it contains."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

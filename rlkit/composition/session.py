@@ -32,7 +32,7 @@ from rlkit.training.state import Session
 def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
     """Training and evaluation prompts.
 
-    They are checked against max_prompt_length unless the task is the embedded model's.
+    Their lengths are checked against max_prompt_length unless the task is the embedded model's.
     """
     data = c.task.load(c.config.seed)
     other = data if c.eval_task is c.task else c.eval_task.load(c.config.seed)
@@ -84,14 +84,14 @@ class RunScope:
     """What all stages of a run share."""
 
     raw: Raw
-    """The whole run's configuration: a checkpoint holds it."""
+    """The whole run's configuration, saved in checkpoints."""
     folder: RunFolder
     trackers: Mapping[str, Tracker]
     stop: StopRequest
 
     @staticmethod
     def of(whole: Composition) -> RunScope:
-        """That of a run by its own configuration."""
+        """The scope of a run, from its own composition."""
         return RunScope(
             raw=whole.raw,
             folder=RunFolder(Path(whole.config.output_dir), writes=whole.processes.is_main),
@@ -124,9 +124,9 @@ def policy_of(c: Composition, checkpoint: Path | None) -> Policy:
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
-    """Load the model and the data, and hand everything to the loop.
+    """Load the model and the data, and bundle everything the loop needs.
 
-    The model comes from the checkpoint if there is one; a later stage brings its policy.
+    The model comes from the checkpoint, if there is one; a later stage passes its policy in.
     """
     config, processes = c.config, c.processes
     torch.manual_seed(config.seed)

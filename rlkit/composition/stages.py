@@ -1,9 +1,10 @@
-"""A run in stages: each is composed like a run of its own and goes on with the policy it finds.
+"""A run in stages: each is composed like a run of its own and continues the policy before it.
 
     stages: [{steps: 20, overrides: [algorithm=sft]}, {steps: 60, overrides: [algorithm=remix]}]
 
-A stage's overrides stand after those of the command line. Within a stage steps count from 1, for
-its schedules too, and its random draws are its own; logs and checkpoints count the whole run.
+A stage's overrides are applied after those of the command line. Within a stage, steps count from 1,
+for its schedules too, and random draws are separate; logs and checkpoints count steps of the whole
+run.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ OUTPUT = "output_dir"
 
 
 SHARED = ("model", "eval", "checkpoint", "tracker", "plugins", "resume", "dry_run", OUTPUT)
-"""What a run has once, whatever its stages."""
+"""Settings that all stages of a run share."""
 
 
 def read_stage(number: int, node: Any) -> StageConfig:
-    """An entry of `stages`."""
+    """Validate an entry of `stages`."""
     if not isinstance(node, Mapping):
         raise UserError(
-            f"stages.{number}={node!r} is no stage; write it as {{steps: 20, overrides: "
+            f"stages.{number}={node!r} is not a stage; write it as {{steps: 20, overrides: "
             "[algorithm=sft]}"
         )
     try:
@@ -45,7 +46,7 @@ def read_stage(number: int, node: Any) -> StageConfig:
 def stage_configs(raw: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The composed configuration of each stage of a run that Hydra composed from `overrides`.
 
-    Raises UserError when a stage changes what the whole run shares.
+    Raises UserError if a stage changes what the whole run shares.
     """
     for number, node in enumerate(raw["stages"]):
         stage = read_stage(number, node)

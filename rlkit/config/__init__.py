@@ -1,1 +1,1 @@
-"""The run's own settings, numbers that follow a schedule, and what validation errors say."""
+"""The run's own settings, scalar schedules, and the text of validation errors."""

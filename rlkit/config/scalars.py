@@ -1,8 +1,8 @@
-"""Scalar schedules: a dict with `kind` where a part's number stands.
+"""Scalar schedules: a dict with `kind` in place of a part's number.
 
     anchor.beta={kind: cosine, start: 0.1, end: 0, steps: 100}
 
-Steps count from 1; the value of step 1 is the first one.
+Steps count from 1; step 1 gets the first value.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Scalar(PartConfig):
 
     @abstractmethod
     def extremes(self) -> tuple[float, ...]:
-        """Values among which all others lie; each must be a legal value of the field."""
+        """Values that bound all others; each must be legal for the field."""
 
 
 class Constant(Scalar):
-    """Always the same."""
+    """The same value at every step."""
 
     kind: Literal["constant"] = "constant"
     start: float = 0.0
@@ -59,16 +59,16 @@ class Ramp(Scalar):
     end: float = 0.0
     """The value from step 1 + delay + steps."""
     steps: Steps = 100
-    """How many steps it takes."""
+    """Steps from `start` to `end`."""
     delay: Delay = 0
     """Steps at `start` before it begins."""
 
     def done(self, step: int) -> float:
-        """How much of the way is behind: 0 to 1."""
+        """The fraction of the ramp completed, 0 to 1."""
         return min(max(step - 1 - self.delay, 0) / self.steps, 1.0)
 
     def extremes(self) -> tuple[float, ...]:
-        """Its ends."""
+        """Its two ends."""
         return (self.start, self.end)
 
 
@@ -93,19 +93,19 @@ class Cosine(Ramp):
 
 
 class Staircase(Scalar):
-    """Falls of equal size at equal intervals, down to a floor (KL-Convex's lambda)."""
+    """Drops of equal size at equal intervals, down to a floor (KL-Convex's lambda)."""
 
     kind: Literal["staircase"] = "staircase"
     start: float = 1.0
     """The value up to step `delay`."""
     decrement: float = 0.1
-    """Size of a fall, as a share of start."""
+    """Size of a drop, as a share of start."""
     interval: Steps = 10
-    """Steps between two falls."""
+    """Steps between drops."""
     floor: float = 0.0
     """Lowest value, as a share of start."""
     delay: Delay = 0
-    """The last step without a fall."""
+    """The last step before the first drop."""
 
     def value(self, step: int, metrics: Mapping[str, float]) -> float:
         """start max(1 - decrement ceil((step - delay) / interval), floor)."""
@@ -128,7 +128,7 @@ class Piecewise(Scalar):
     def _ordered(self) -> Self:
         steps = [step for step, _ in self.points]
         if not steps or steps != sorted(set(steps)):
-            raise ValueError("points must be one or more [step, value] pairs with growing steps")
+            raise ValueError("points must be one or more [step, value] pairs with increasing steps")
         return self
 
     def value(self, step: int, metrics: Mapping[str, float]) -> float:
@@ -152,9 +152,9 @@ class Threshold(Scalar):
     metric: str = "eval/pass@1"
     """The metric's key, of the previous step or the latest evaluation."""
     threshold: float = 0.5
-    """Where it switches."""
+    """The metric's value at which it switches."""
     below: float = 0.0
-    """The value below the threshold, and in step 1 where the metric does not exist yet."""
+    """The value below the threshold, and in step 1, when the metric does not exist yet."""
     above: float = 0.0
     """The value at or above it."""
 
@@ -184,18 +184,18 @@ SHAPES: dict[str, type[Scalar]] = {
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a config value is a scalar schedule: a dict that says its kind."""
+    """Whether a config value is a scalar schedule: a dict with a `kind`."""
     return isinstance(value, Mapping) and "kind" in value
 
 
 def scalar_of(place: str, node: Mapping[str, Any]) -> Scalar:
-    """The scalar schedule written at a place of the configuration ("anchor.beta")."""
+    """The scalar schedule at a place in the configuration ("anchor.beta")."""
     kind = str(node["kind"])
     cls = SHAPES.get(kind)
     if cls is None:
         known = list(SHAPES)
         raise UserError(
-            f"{place}.kind={kind} is no scalar schedule.{suggest(kind, known)} "
+            f"{place}.kind={kind} is not a scalar schedule.{suggest(kind, known)} "
             f"Known: {', '.join(known)}"
         )
     try:

@@ -1,4 +1,4 @@
-"""pydantic's validation errors as one line in the user's words."""
+"""pydantic's validation errors as one line in the user's terms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlkit.plugins import KINDS
 def validation_message(error: ValidationError, config: type[BaseModel], prefix: str = "") -> str:
     """One line for the first problem pydantic found.
 
-    It holds the key, what is wrong, and the nearest known key.
+    It names the key, what is wrong, and the nearest known key.
     """
     first, *others = error.errors()
     place = _without_union_label(config, first["loc"])
@@ -42,7 +42,7 @@ def validation_message(error: ValidationError, config: type[BaseModel], prefix: 
 
 
 def _deeper(config: type[BaseModel], word: str) -> str:
-    """Return " Did you mean 'x.word'?" where a section of a config has the key."""
+    """Return " Did you mean 'x.word'?" if a section of a config has the key."""
     for name, field in config.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel) and word in inner.model_fields:
@@ -51,7 +51,7 @@ def _deeper(config: type[BaseModel], word: str) -> str:
 
 
 def how_to_list(section: str) -> str:
-    """Where a user finds every key of a section."""
+    """The command that lists every key of a section."""
     kind = section.partition(".")[0]
     if kind in KINDS:
         return f"`python -m rlkit show {kind} <name>`"
@@ -78,7 +78,7 @@ WANTED = {
     "dict": "keys and values, such as {a:1}",
     "model": "keys and values, such as {a:1}",
 }
-"""pydantic's words before the first "_" of an error's type, in the user's."""
+"""The part of a pydantic error type before its first "_" -> the user's term for it."""
 
 
 TYPE_ERRORS = ("type", "parsing", "from_float")
@@ -99,7 +99,7 @@ def _wanted(error: ErrorDetails, config: type[BaseModel]) -> str:
 
 
 def _placed(message: str, place: str, config: type[BaseModel]) -> str:
-    """A part's own message, with the section it is about in front."""
+    """A part's own message, prefixed with the section it is about."""
     word = re.split(r"\W", message, maxsplit=1)[0]
     if not place or message.startswith(f"{place}."):
         return message
@@ -109,14 +109,14 @@ def _placed(message: str, place: str, config: type[BaseModel]) -> str:
 def _without_union_label(
     config: type[BaseModel], location: tuple[int | str, ...]
 ) -> tuple[int | str, ...]:
-    """The place of an error without pydantic's name for the member of a union it tried."""
+    """The location of an error without pydantic's label for the union member it tried."""
     field = config.model_fields.get(str(location[0])) if location else None
     origin = get_origin(field.annotation) if field else None
     return location[:1] if origin in (Union, UnionType) else location
 
 
 def _model_of(config: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
-    """The model in which the last key of `location` stands."""
+    """The model that holds the last key of `location`."""
     for part in location[:-1]:
         inner = config.model_fields[str(part)].annotation
         assert isinstance(inner, type) and issubclass(inner, BaseModel)

@@ -1,1 +1,1 @@
-"""Several processes that train one policy."""
+"""Training one policy with multiple processes."""

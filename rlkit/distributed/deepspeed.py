@@ -20,7 +20,7 @@ STAGES = ("1", "2")
 
 
 def deepspeed() -> Any:
-    """The package. Raises UserError where it is not installed."""
+    """The package. Raises UserError if it is not installed."""
     try:
         return importlib.import_module("deepspeed")
     except ImportError as error:
@@ -31,7 +31,7 @@ def deepspeed() -> Any:
 
 
 class DeepSpeed(MultiProcess):
-    """One rank of several, with a shard of the gradients and moments.
+    """A rank with a shard of the gradients and moments.
 
     Every rank has the full weights, but DeepSpeed replaces them: they are copied, not aliased.
     """
@@ -60,7 +60,7 @@ class DeepSpeed(MultiProcess):
         optimizer: Optimizer,
         previous: Learner | None = None,
     ) -> Learner:
-        """A new engine for the module; that of the previous learner hands over its weights."""
+        """A new engine for the module, with the weights of the previous learner's engine."""
         exact: State = {}
         if isinstance(previous, DeepSpeedLearner):
             exact = masters(module)
@@ -94,7 +94,7 @@ class DeepSpeedLearner(Learner):
         self.engine, self.inner, self.world_size = engine, inner, world_size
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch; gradients are reduced in the last one."""
+        """Context of one micro-batch's forward and backward; the last one reduces gradients."""
         self.engine.set_gradient_accumulation_boundary(last)
         return nullcontext()
 
@@ -113,14 +113,14 @@ class DeepSpeedLearner(Learner):
         self.engine.step()
 
     def zero_grad(self) -> None:
-        """Drop the gradient."""
+        """Clear the gradient."""
         zero: Any = self.optimizer
         zero.zero_grad(set_to_none=True)
         for number in zero.averaged_gradients:
             zero.averaged_gradients[number] = None
 
     def state_dict(self, *, keep: bool = True) -> State:
-        """The optimizer's state as an unsharded one would write it, and the weights in float32."""
+        """The optimizer's state as an unsharded one would save it, and the weights in float32."""
         entries = list(self.inner.state.values())
         state: State = {}
         for number, parameter in enumerate(self.module.parameters() if entries else ()):
@@ -133,7 +133,7 @@ class DeepSpeedLearner(Learner):
         return {"state": state, "param_groups": groups, "masters": masters(self.module, keep=keep)}
 
     def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         set_masters(self.module, state.get("masters", {}))
         if not state["state"]:
             return
@@ -152,18 +152,18 @@ class DeepSpeedLearner(Learner):
 
 
 def tools() -> Any:
-    """DeepSpeed's own access to shards."""
+    """DeepSpeed's utilities to gather and set shards."""
     return importlib.import_module("deepspeed.utils")
 
 
 def moment(parameter: nn.Parameter, name: str, *, keep: bool) -> Tensor | None:
-    """A moment of a parameter in full, on the CPU; every rank must call it."""
+    """A parameter's moment, gathered in full on the CPU; every rank must call it."""
     whole: Tensor = tools().safe_get_full_optimizer_state(parameter, name)
     return whole.cpu() if keep else None
 
 
 def masters(module: nn.Module, *, keep: bool = True) -> State:
-    """The float32 weights that DeepSpeed updates, if the module's have another dtype."""
+    """The float32 weights that DeepSpeed updates, if the module's weights have another dtype."""
     out: State = {}
     for number, parameter in enumerate(module.parameters()):
         if parameter.dtype != torch.float32:
@@ -173,6 +173,6 @@ def masters(module: nn.Module, *, keep: bool = True) -> State:
 
 
 def set_masters(module: nn.Module, state: State) -> None:
-    """Take back what `masters` gave."""
+    """Restore what `masters` returned."""
     for number, parameter in enumerate(module.parameters() if state else ()):
         tools().safe_set_full_fp32_param(parameter, state[str(number)].to(parameter.device))

@@ -13,7 +13,7 @@ from rlkit.distributed.processes import MultiProcess
 
 
 class FSDP(MultiProcess):
-    """One rank of several, with a shard of the weights, gradients and moments."""
+    """A rank with a shard of the weights, gradients and moments."""
 
     shards_weights = True
 
@@ -21,7 +21,7 @@ class FSDP(MultiProcess):
         """The module itself, its weights sharded as the launch configuration says."""
         stand_in = torch.optim.SGD(module.parameters())  # accelerate asks for one, and changes it
         wrapped, _ = self.accelerator.prepare(module, stand_in)
-        self.accelerator.free_memory()  # it would keep both for good
+        self.accelerator.free_memory()  # it would keep both forever
         return cast("nn.Module", wrapped)
 
     @contextmanager

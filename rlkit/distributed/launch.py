@@ -10,16 +10,12 @@ import torch
 from rlkit.distributed.deepspeed import DeepSpeed
 from rlkit.distributed.fsdp import FSDP
 from rlkit.distributed.processes import SINGLE, MultiProcess, Processes
+from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
 
 
-def launched() -> tuple[int, int]:
-    """Rank and world size that a launcher set, (0, 1) without one."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def asked_for(variable: str) -> bool:
-    """Whether the launcher of accelerate set a switch."""
+    """Whether accelerate's launcher set a flag."""
     return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
 
 
@@ -27,12 +23,12 @@ def asked_for(variable: str) -> bool:
 def open_processes(device: str) -> Processes:
     """Join the other processes, if there are any, to train on a `model.device`.
 
-    Raises UserError for a launch that this version cannot train under.
+    Raises UserError for an unsupported launch configuration.
     """
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision != "no":
         raise UserError(
-            f"the launch asks for mixed_precision={precision}; say it to rlkit instead, with "
+            f"the launch asks for mixed_precision={precision}; set it in rlkit instead, with "
             "model.autocast=bfloat16 or model.dtype=bfloat16, and launch with --mixed_precision no"
         )
     if launched()[1] == 1:
@@ -48,7 +44,7 @@ def open_processes(device: str) -> Processes:
 
 
 def close_processes() -> None:
-    """Leave the process group, if there is one, once every rank has come here."""
+    """Leave the process group, if there is one, once every rank has reached this call."""
     if launched()[1] > 1 and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -12,10 +12,10 @@ from rlkit.interfaces import State
 
 
 class Backprop:
-    """How a loss is back-propagated: here by torch alone."""
+    """How a loss is back-propagated: here by plain torch."""
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch; `last` = the last one of a minibatch."""
+        """Context of a micro-batch's forward and backward; `last` = the last one of a minibatch."""
         return nullcontext()
 
     def backward(self, value: Tensor) -> None:
@@ -24,15 +24,15 @@ class Backprop:
 
 
 class Learner(Backprop):
-    """A module with its optimizer: takes gradients, updates weights."""
+    """A module with its optimizer: accumulates gradients, updates weights."""
 
     def __init__(self, module: nn.Module, wrapped: nn.Module, optimizer: Optimizer) -> None:
         self.module, self.optimizer = module, optimizer
         self.wrapped = wrapped
-        """What to call instead of the module for gradients."""
+        """The module to call for gradients."""
 
     def clip(self, max_norm: float) -> float:
-        """Scale the gradient down to a norm; returns the norm it had."""
+        """Clip the gradient to a norm; returns its norm before clipping."""
         return float(full_tensor(nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)))
 
     def step(self) -> None:
@@ -40,7 +40,7 @@ class Learner(Backprop):
         self.optimizer.step()
 
     def zero_grad(self) -> None:
-        """Drop the gradient."""
+        """Clear the gradient."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self, *, keep: bool = True) -> State:
@@ -56,7 +56,7 @@ class Learner(Backprop):
         return {**state, "state": moments}
 
     def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments = {
             int(key): {name: sharded_like(v, parameters[int(key)]) for name, v in entry.items()}
@@ -75,7 +75,7 @@ class DataParallelLearner(Learner):
         self.accelerator = accelerator
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch; gradients are reduced in the last one."""
+        """Context of one micro-batch's forward and backward; the last one reduces gradients."""
         if last:
             return nullcontext()
         return cast("AbstractContextManager[None]", self.accelerator.no_sync(self.wrapped))
@@ -107,5 +107,5 @@ def sharded_like(value: Any, parameter: Tensor) -> Any:
 
 
 def is_sharded(value: Any) -> bool:
-    """Whether a tensor is spread over the ranks."""
+    """Whether a tensor is sharded over the ranks."""
     return hasattr(value, "full_tensor")

@@ -1,6 +1,6 @@
 """The processes that train together: a single one, or those a launcher started.
 
-All ranks hold the same buffer, draw the same random numbers and take the same decisions. The
+All ranks hold the same buffer, draw the same random numbers and make the same decisions. The
 expensive work is split: each rank generates some of the responses, runs some of the forwards and
 back-propagates some of each minibatch. Results are gathered on every rank. Only the main process
 writes files and talks to the user.
@@ -28,14 +28,14 @@ TIMEOUT = timedelta(hours=2)
 
 
 class Processes:
-    """A single process, and the interface that several share with it."""
+    """A single process, and the interface of multi-process training."""
 
     rank: int = 0
     world_size: int = 1
     shards_weights: bool = False
     """Whether each rank holds only a shard of the weights; a forward then needs every rank."""
     owns_precision: bool = False
-    """Whether the engine decides the precision of forwards and steps, so that no run can."""
+    """Whether the engine, not the run, sets the precision of forwards and optimizer steps."""
 
     @property
     def is_main(self) -> bool:
@@ -86,7 +86,7 @@ SINGLE = Processes()
 
 
 class MultiProcess(Processes):
-    """One rank of several, through accelerate."""
+    """A rank of a multi-process run, through accelerate."""
 
     def __init__(self, *, cpu: bool) -> None:
         from accelerate import Accelerator
@@ -120,7 +120,7 @@ class MultiProcess(Processes):
             try:
                 told[0] = call()
             except Exception as error:
-                failed, told[1] = error, f"the first process failed: {error}"
+                failed, told[1] = error, f"the main process failed: {error}"
         torch.distributed.broadcast_object_list(told)
         if failed is not None:
             raise failed
@@ -147,7 +147,7 @@ class MultiProcess(Processes):
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
-    """What `state_dict` holds, read now: also inside `full_weights`."""
+    """The entries of `state_dict`, read now; works inside `full_weights` too."""
     out: dict[str, Tensor] = {}
     for prefix, part in module.named_modules(remove_duplicate=False):
         own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]

@@ -1,8 +1,8 @@
 """The abstract parts a method is composed of.
 
 A part is a frozen pydantic config (`Part.Config`) and a class that reads `self.config.x` at each
-call, never a copy made in `__init__`: schedules replace the config of a running part. The maths
-stands above both as a pure function.
+call, never a copy made in `__init__`: schedules replace the config of a running part. The maths is
+a pure function above both.
 """
 
 from rlkit.interfaces.advantage import AdvantageEstimator

@@ -1,4 +1,4 @@
-"""References the policy is held to, and the penalty for leaving them."""
+"""Reference policies, and the penalty for drifting away from them."""
 
 from __future__ import annotations
 
@@ -61,35 +61,35 @@ class AnchorConfig(PartConfig):
     beta: Annotated[float, Field(ge=0)] = 1e-3
     """Coefficient of the penalty; 0 = no penalty and no reference forwards."""
     value_estimator: KLEstimator = "k3"
-    """What the penalty's value is: k1 = log r, k2 = (log r)^2/2, k3 = 1/r - 1 + log r, with r =
-    pi/reference. On samples of pi, k1 and k3 estimate KL(pi||ref) without bias, k2 with bias."""
+    """Estimator of the penalty's value: k1 = log r, k2 = (log r)^2/2, k3 = 1/r - 1 + log r, with r
+    = pi/reference. On samples of pi, k1 and k3 estimate KL(pi||ref) without bias, k2 with bias."""
     gradient_estimator: KLEstimator = "k2"
-    """Whose derivative the gradient is. On samples of pi: k2 gives the gradient of KL(pi||ref), k3
-    that of the forward KL(ref||pi), k1 only zero-mean noise (arXiv:2510.01555). On replayed samples
-    none of them is exact unless `importance_weight` is set."""
+    """Estimator whose derivative is the gradient. On samples of pi: k2 gives the gradient of
+    KL(pi||ref), k3 that of the forward KL(ref||pi), k1 only zero-mean noise (arXiv:2510.01555). On
+    replayed samples none of them is exact unless `importance_weight` is set."""
     importance_weight: bool = False
     """Multiply the gradient by the detached ratio pi/behavior, which makes k2 the gradient of
     KL(pi||ref) on replayed samples too. ReMix (arXiv:2507.06892) does not say whether it does;
     false keeps the weight at 1."""
     skip_zero_advantage: bool = True
     """Leave groups whose advantages are all zero out of the penalty, as arXiv:2505.22257 (Eq. 8)
-    does: without a reward signal the penalty would be their only push. false = TRL's and
+    does: without a reward signal the penalty would be their only gradient. false = TRL's and
     DeepSeekMath's behaviour."""
     bias_correction: bool = False
     """Multiply the penalty by the ratio pi/prox, differentiated too: the unbiased estimate of
     DeepSeek-V3.2 (arXiv:2512.02556), TRL's `use_bias_correction_kl`."""
     bias_correction_cap: Annotated[float, Field(gt=0)] | None = None
-    """Upper bound of that ratio (Trinity-RFT's corrected_k3: 2); null = none."""
+    """Upper bound on that ratio (Trinity-RFT's corrected_k3: 2); null = none."""
     log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
-    """The value's log-ratio is clamped to [-c, c]; null = no clamp. A gradient by another
-    estimator is not."""
+    """The value's log-ratio is clamped to [-c, c]; null = no clamp. The gradient of another
+    estimator is not clamped."""
     value_clamp: Annotated[float, Field(gt=0)] | None = None
     """A token's value is clamped to [-c, c] (verl's low_var_kl: 10); null = no clamp."""
     target_kl: Annotated[float, Field(gt=0)] | None = None
-    """Moves the coefficient after each step so that `anchor/kl` comes near this value
+    """Adapts the coefficient after each step to bring `anchor/kl` near this value
     (arXiv:1909.08593); null = a constant beta."""
     horizon: Annotated[int, Field(ge=1)] = 40
-    """Steps over which an error of the KL is corrected, if target_kl is set. The source counts
+    """Steps over which an error in the KL is corrected, if target_kl is set. The source counts
     10,000 responses, which is 40 steps of 256."""
     placement: Literal["loss", "reward"] = "loss"
     """"loss" adds the penalty to the loss; "reward" subtracts beta * k1 from the token rewards
@@ -100,7 +100,7 @@ AC = TypeVar("AC", bound=AnchorConfig, default=AnchorConfig)
 
 
 class AnchorPolicy(Part[AC]):
-    """Holds the policy to one or several frozen references, which it owns."""
+    """Keeps the policy close to one or more frozen references, which it owns."""
 
     Config: ClassVar[type[PartConfig]] = AnchorConfig
     proximal: str | None = None
@@ -108,7 +108,7 @@ class AnchorPolicy(Part[AC]):
     context: RunContext = RunContext()
     """The run it belongs to, see `open`."""
     factor: float = 1.0
-    """What `target_kl` has multiplied beta with so far; part of the state."""
+    """The factor by which `target_kl` has scaled beta so far; part of the state."""
 
     def open(self, context: RunContext) -> None:
         """Called once before the run begins."""
@@ -137,17 +137,16 @@ class AnchorPolicy(Part[AC]):
         """
 
     def number(self, name: str) -> int | None:
-        """Which policy the name stands for now, counted; None = one that moves.
+        """The number of the policy that the name stands for now; None = one that moves.
 
-        Log-probs under a numbered one are kept with the samples until the number changes.
+        Log-probs under a numbered policy are cached with the samples until the number changes.
         """
         return None
 
     def penalty(self, logp: Tensor, batch: LossBatch, step: int) -> Tensor:
-        """beta * sum_name weight_name * KL_name, [B, T]: value and gradient by the two estimators.
+        """beta * sum_name weight_name * KL_name, [B, T]: value and gradient of the two estimators.
 
-        In the reward the value is k1 whatever the estimator, since k2 and k3 give a wrong gradient
-        there.
+        With placement "reward" the value is always k1, since k2 and k3 give a wrong gradient there.
         """
         c, weights = self.config, self.weights(step)
         total = logp.new_zeros(logp.shape)
@@ -183,10 +182,10 @@ class AnchorPolicy(Part[AC]):
         return out
 
     def before_step(self, policy: FreezablePolicy, step: int) -> None:
-        """Called after the step's log-probs are taken and before its update."""
+        """Called after the step's log-probs are computed and before its update."""
 
     def after_step(self, policy: FreezablePolicy, step: int, metrics: Mapping[str, float]) -> None:
-        """Called after the step's update; moves the coefficient if there is a `target_kl`."""
+        """Called after the step's update; adapts the coefficient if there is a `target_kl`."""
         c = self.config
         if c.target_kl is not None and "anchor/kl" in metrics:
             self.factor = adaptive_coefficient(
@@ -201,4 +200,4 @@ class AnchorPolicy(Part[AC]):
         """
 
     def restore(self, policy: FreezablePolicy, state: State) -> None:
-        """Take back `state_dict()`; the policy rebuilds the frozen references."""
+        """Restore `state_dict()`; the policy rebuilds the frozen references."""

@@ -23,7 +23,7 @@ from rlkit.ops import (
 
 
 class PromptSource(Protocol):
-    """Where a buffer's plan takes prompts from."""
+    """What a buffer's plan takes prompts from."""
 
     num_generations: int
     max_completion_length: int
@@ -41,7 +41,7 @@ class PromptSource(Protocol):
         ...
 
     def response(self, text: str) -> Tensor:
-        """The token ids of a response the policy could have written, with its end: [T] int64."""
+        """A text as a response the policy could have written, with its end: token ids [T] int64."""
         ...
 
 
@@ -67,7 +67,7 @@ class ReplayBuffer(Part[C]):
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """What to generate: by default the fresh share, on new prompts.
 
-        Asked again while groups are missing.
+        Called again while groups are missing.
         """
         return [
             Request(prompt=prompt, n=prompts.num_generations)
@@ -93,7 +93,7 @@ class ReplayBuffer(Part[C]):
         """Keep this step's fresh groups for later steps."""
 
     def stats(self) -> dict[str, float]:
-        """Further figures, logged as buffer/<name>."""
+        """Further metrics, logged as buffer/<name>."""
         return {}
 
     @abstractmethod
@@ -102,8 +102,8 @@ class ReplayBuffer(Part[C]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Stored responses."""
+        """How many responses are stored."""
 
     def rng(self, step: int) -> np.random.Generator:
-        """The buffer's generator of a step: stateless, so that a resumed run draws the same."""
+        """The buffer's generator for a step: stateless, so that a resumed run draws the same."""
         return stream_rng(self.context.seed, "buffer", step)

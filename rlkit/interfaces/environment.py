@@ -1,4 +1,4 @@
-"""The interfaces around the loop: where problems come from, what scores answers, what records."""
+"""The interfaces around the loop: tasks give problems, rewards score, trackers record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RewardConfig(PartConfig):
     """Fields every reward has."""
 
     weight: float = 1.0
-    """Its share of the total: reward = sum of weight * value over the rewards that apply."""
+    """Its weight in the total: reward = sum of weight * value over the rewards that apply."""
 
 
 RC = TypeVar("RC", bound=RewardConfig, default=RewardConfig)
@@ -31,14 +31,14 @@ class Reward(Part[RC]):
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:
-        """One value a completion; None = does not apply.
+        """One value per completion; None = does not apply.
 
-        Chat prompts and completions are message lists.
-        `columns` holds `completion_ids` and every column of the task, one entry a completion.
+        Chat prompts and completions are message lists. `columns` holds `completion_ids` and every
+        column of the task, one entry per completion.
         """
 
     def counts(self) -> dict[str, int]:
-        """What happened since the last call ("errors", "timeouts", "lost"), then forgotten."""
+        """Events since the last call ("errors", "timeouts", "lost"); the counts are then reset."""
         return {}
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Task(Part[TC]):
 
     Config: ClassVar[type[PartConfig]] = TaskConfig
     default_rewards: ClassVar[tuple[str, ...]] = ()
-    """Registered rewards used when the configuration names none and the task has no scorer of its
+    """Registered rewards used if the configuration names none and the task has no scorer of its
     own."""
 
     @property
@@ -81,10 +81,10 @@ class Task(Part[TC]):
 
     @abstractmethod
     def load(self, seed: int) -> TaskData:
-        """Read or make the rows. Deterministic in the config and the seed."""
+        """Read or generate the rows. Deterministic in the config and the seed."""
 
     def score(self, completion: str, row: Mapping[str, Any]) -> float:
-        """The task's own reward of a completion; only where `scores` is true."""
+        """The task's own reward for a completion; only if `scores` is true."""
         raise TypeError(f"{type(self).__name__} has no scorer of its own")
 
     scores: ClassVar[bool] = False
@@ -99,10 +99,10 @@ class Tracker(Part[C]):
 
     @abstractmethod
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One training step or one evaluation."""
+        """Record one training step or one evaluation."""
 
     def message(self, text: str) -> None:
-        """A line for the reader."""
+        """Show the user a line."""
 
     def close(self, *, failed: bool) -> None:
         """End the run."""

@@ -29,7 +29,8 @@ class LossConfig(PartConfig):
     """Fields every policy loss has."""
 
     aggregation: Aggregation = "token-mean"
-    """How per-token terms become one number (verl's names), normalised over the whole minibatch."""
+    """How per-token terms are reduced to one number (verl's names), normalised over the whole
+    minibatch."""
     norm_length: Annotated[int, Field(ge=1)] | None = None
     """Constant length of seq-mean-token-sum-norm; null = rollout.max_completion_length."""
     log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
@@ -47,8 +48,8 @@ class PolicyLoss(Part[LC]):
     `needs` names what is read besides the log-probs: "behavior", "prox", "entropy",
     "anchor:<name>". Only the forwards named there are computed. `scope` says which rows must be
     seen together: "token" (each row alone), "group" or "minibatch" (batch-wide statistics of the
-    policy's log-probs). Both are class attributes; a part whose settings decide sets its own in
-    `__init__`.
+    policy's log-probs). Both are class attributes; a part whose settings decide them sets its own
+    in `__init__`.
     """
 
     Config: ClassVar[type[PartConfig]] = LossConfig
@@ -56,8 +57,8 @@ class PolicyLoss(Part[LC]):
     needs: frozenset[str] = frozenset()
     accepts_expert: ClassVar[bool] = False
     advantages: ClassVar[tuple[str, ...]] = ()
-    """Advantage parts the method is defined with, where its baseline is its own; another one is
-    warned of at the start of a run. Empty = any."""
+    """Advantage parts the method is defined with, if it has its own baseline; a run with another
+    one starts with a warning. Empty = any."""
 
     @abstractmethod
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:

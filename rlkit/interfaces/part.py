@@ -46,20 +46,20 @@ class PartConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a buffer and an anchor learn of the run before it begins, by `open(context)`."""
+    """What a buffer and an anchor are told about the run before it begins, by `open(context)`."""
 
     seed: int = 0
     """The run's seed, from which every random draw derives."""
     folder: Path | None = None
-    """A folder of its own for what it keeps on disk; None = a temporary one."""
+    """A folder for the part's own files; None = a temporary one."""
     writes: bool = True
-    """Whether it writes to that folder. Of several processes, which all hold the same data, only
-    the main one does; the others read."""
+    """Whether the part writes to that folder. All ranks hold the same data: the main process writes
+    it, the others read."""
     kept_states: int = 4
-    """How many of its last states must stay loadable: those of the checkpoints the run keeps, of
-    one being written, and of one that a killed run had begun."""
+    """How many of the part's last states must stay loadable: those of the checkpoints the run
+    keeps, of one being written, and of one left unfinished by a killed run."""
     read_by_loss: frozenset[str] | None = None
-    """References that the loss reads; None = not known, which counts as all of them."""
+    """References that the loss reads; None = unknown, which counts as all of them."""
 
 
 C = TypeVar("C", bound=PartConfig, default=PartConfig)
@@ -68,13 +68,13 @@ C = TypeVar("C", bound=PartConfig, default=PartConfig)
 class Part(ABC, Generic[C]):
     """Anything the registry can build.
 
-    It holds its config and, if it has memory, gives and takes its state.
+    It holds its config and, if it has memory, saves and restores its state.
     """
 
     Config: ClassVar[type[PartConfig]] = PartConfig
     """The config it is built with: the generic parameter, `class MyLoss(PolicyLoss[MyConfig])`."""
     sources: ClassVar[tuple[str, ...]] = ()
-    """The arXiv ids of the papers that define it, the first first; empty if there is none."""
+    """The arXiv ids of the papers that define it, the original first; empty if there are none."""
     config: C
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -95,4 +95,4 @@ class Part(ABC, Generic[C]):
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""

@@ -1,4 +1,4 @@
-"""When a run changes: replay, passes, rebirths, and values of fields."""
+"""What changes during a run: replay, passes, rebirths, and values of fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Progress:
     eval: Mapping[str, float]
     """The latest evaluation."""
     eval_step: int = 0
-    """The step after which it was made; 0 = before training."""
+    """The step after which it ran; 0 = before training."""
 
 
 Event = Literal["rebase", "clear_buffer", "reset_optimizer"]

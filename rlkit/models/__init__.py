@@ -1,1 +1,1 @@
-"""What learns: the policy, the critic, adapters, and how a model is loaded."""
+"""The policy, the critic and LoRA adapters, and how a model is loaded."""

@@ -2,10 +2,10 @@
 
 It is trained from scratch on sloppy demonstrations of the running sums, which forget every other
 carry. So it knows the facts and the format, but has a bad habit that reinforcement learning can
-remove: right sums are likely enough to be sampled, and too rare to be the rule.
+remove: correct sums are likely enough to be sampled, but too rare to be the norm.
 
-Rounding differs between CPUs, and so do the weights that they make. Those of seed 0 therefore come
-with rlkit (`benchmarks/make_embedded_base.py` wrote them); other seeds are made once and cached.
+Rounding differs between CPUs, and so do the weights trained on them. Those of seed 0 therefore ship
+with rlkit (written by `benchmarks/make_embedded_base.py`); other seeds are trained once and cached.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from rlkit.config.cache import cache_home
 from rlkit.errors import UserError
 from rlkit.ops import stream_seed
 from rlkit.tasks.arithmetic import EMBEDDED_OPERANDS, split
 
 if TYPE_CHECKING:
-    # Slow to import; runs that find the model in the cache do without.
+    # Slow to import; runs that find the model in the cache do not need it.
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, EOS = 0, 1
 CHARACTERS = "0123456789+=,#"
 ZERO, PLUS, EQUALS, COMMA, HASH = (2 + CHARACTERS.index(c) for c in "0+=,#")
 SHIPPED = Path(__file__).with_name("embedded_base")
-"""The folder of the model that comes with rlkit. Nothing writes into it."""
+"""The folder of the model that ships with rlkit. Nothing writes to it."""
 ORIGIN = SHIPPED / "origin.json"
 """What that model was made from (`Recipe.folder_name`), and the SHA-256 of its weights."""
 
@@ -46,8 +47,8 @@ ORIGIN = SHIPPED / "origin.json"
 class Recipe:
     """Everything the model depends on besides the seed.
 
-    The heads are 32 wide, the least that inference engines accept, and so wider together than the
-    hidden state: with two of them some seeds learn the high sums too poorly to be improved.
+    Heads are 32 wide, the minimum that inference engines accept, and so together wider than the
+    hidden state: with only two of them, some seeds learn the large sums too poorly to be improved.
     """
 
     version: int = 1
@@ -84,11 +85,11 @@ class Recipe:
 def embedded_model_dir(seed: int = 0, *, progress: bool = True) -> Path:
     """The `save_pretrained` folder of the embedded model and its tokenizer.
 
-    That of seed 0 comes with rlkit. The others are made on first use, under $RLKIT_CACHE, else
-    $XDG_CACHE_HOME/rlkit, else ~/.cache/rlkit. Raises UserError when that cannot be written.
+    Seed 0 ships with rlkit. Other seeds are trained on first use and kept under $RLKIT_CACHE, else
+    $XDG_CACHE_HOME/rlkit, else ~/.cache/rlkit. Raises UserError if that cannot be written.
 
-    $RLKIT_BASE_SHIFT, an integer, is added to the seed. It is for tests alone, which must hold
-    whatever the base.
+    $RLKIT_BASE_SHIFT, an integer, is added to the seed. It is only for tests, which must pass with
+    any base.
     """
     seed += int(os.environ.get("RLKIT_BASE_SHIFT", "0"))
     recipe = Recipe()
@@ -97,16 +98,8 @@ def embedded_model_dir(seed: int = 0, *, progress: bool = True) -> Path:
     return _make_once(cache_home(), recipe, seed, progress)
 
 
-def cache_home() -> Path:
-    """Where rlkit keeps what it can make again."""
-    if own := os.environ.get("RLKIT_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "rlkit"
-
-
 def _make_once(home: Path, recipe: Recipe, seed: int, progress: bool) -> Path:
-    """The cached folder. It appears by one rename, so it is either whole or not there."""
+    """The cached folder. It appears by one rename, so it is either complete or absent."""
     folder = home / recipe.folder_name(seed)
     if folder.is_dir():
         return folder
@@ -115,8 +108,8 @@ def _make_once(home: Path, recipe: Recipe, seed: int, progress: bool) -> Path:
         unfinished.mkdir(parents=True)
     except OSError as error:
         raise UserError(
-            f"the embedded model cannot be kept in {home} ({error.strerror}); "
-            "set RLKIT_CACHE to a folder that can be written"
+            f"the embedded model cannot be saved in {home} ({error.strerror}); "
+            "set RLKIT_CACHE to a writable folder"
         ) from None
     if progress:
         print(f"Making the embedded model, once, in {folder}")
@@ -143,7 +136,7 @@ def _rename_unless_there(unfinished: Path, folder: Path) -> None:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, and <pad> and <eos>."""
+    """One token per character, plus <pad> and <eos>."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -160,7 +153,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(recipe: Recipe, seed: int) -> LlamaForCausalLM:
-    """The untrained model. The global random state stays as it was."""
+    """The untrained model. The global random state is left unchanged."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -189,7 +182,7 @@ def demonstrations(
     """Sloppy solutions of randomly drawn problems, as token ids [count, 5K-3] for K operands.
 
     Each addition with a carry forgets it (is 10 too small) with probability `forget_carry`, and the
-    next one goes on from the wrong sum. `problems` is [N, K].
+    next one continues from the wrong sum. `problems` is [N, K].
     """
     drawn = problems[torch.randint(len(problems), (count,), generator=generator)]  # [count, K]
     operands = drawn.shape[1]
@@ -210,7 +203,7 @@ def demonstrations(
 
 
 def stream(recipe: Recipe, seed: int) -> Iterator[Tensor]:
-    """The batches of the warm-up, one a step, from training problems only."""
+    """The batches of the warm-up, one per step, from training problems only."""
     problems = torch.tensor(split(recipe.operands)[0].problems)
     generator = torch.Generator().manual_seed(stream_seed(seed, "embedded/data"))
     for _ in range(recipe.steps):
@@ -220,7 +213,7 @@ def stream(recipe: Recipe, seed: int) -> Iterator[Tensor]:
 def warm_up(recipe: Recipe, seed: int, progress: bool) -> LlamaForCausalLM:
     """Train the model from scratch on the sloppy demonstrations, by cross-entropy of the response.
 
-    It uses one thread, so that the weights do not depend on how many there are.
+    It uses one thread, so that the weights do not depend on the number of threads.
     """
     from rich.progress import Progress
     from transformers.utils.logging import disable_progress_bar

@@ -27,7 +27,7 @@ from rlkit.models.policy import Policy
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one. Raises UserError for a device that is not there."""
+    """`auto` is CUDA if available. Raises UserError for a device that does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -54,8 +54,7 @@ def load_policy(
     """The model and tokenizer of a Hugging Face name, a folder, or a `.gguf` file.
 
     A `.gguf` file may also be `pkg://package/file.gguf`. With model.lora.r the model gets adapters,
-    those of the folder `adapter` if there is one.
-    Raises UserError when it cannot be found.
+    loaded from the folder `adapter` if there is one. Raises UserError if the model cannot be found.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -69,7 +68,7 @@ def load_policy(
         arguments["gguf_file"] = Path(source).name
         source = str(Path(source).parent)
     elif Path(source).is_dir() and not list(Path(source).glob("*config.json")):
-        raise UserError(f"model.name={config.name} is no model folder: it has no config.json")
+        raise UserError(f"model.name={config.name} is not a model folder: it has no config.json")
     resolve_device(config.device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **arguments)
@@ -96,7 +95,7 @@ def given_policy(
     checkpoint: Path | None = None,
     processes: Processes = SINGLE,
 ) -> Policy:
-    """A policy on a model and a tokenizer in memory, which go on from a checkpoint if there is one.
+    """A policy on an in-memory model and tokenizer, with a checkpoint's weights if there is one.
 
     The model is trained in place.
     """

@@ -1,4 +1,4 @@
-"""Low-rank adapters of a model, through the package peft: made, saved, switched, merged."""
+"""LoRA adapters of a model, with the package peft: added, saved, switched, merged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rlkit.errors import UserError
 from rlkit.interfaces import State
 
 OUTPUT = "lora_B"
-"""The half of an adapter that is zero at first, so that the adapter adds nothing."""
+"""The half of an adapter that starts at zero, so that the adapter adds nothing at first."""
 
 
 def peft() -> Any:
-    """The package. Raises UserError where it is not installed."""
+    """The package. Raises UserError if it is not installed."""
     try:
         import peft as package
     except ImportError as error:
@@ -30,14 +30,14 @@ def peft() -> Any:
 
 
 def has_adapter(model: Any) -> bool:
-    """Whether a model was given adapters."""
+    """Whether a model has adapters."""
     return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
 
 
 def add_adapter(model: Any, config: LoraConfig) -> Any:
-    """The model with new adapters, which alone are trained.
+    """The model with new adapters; only they are trained.
 
-    Their random half comes from torch's generator.
+    Their random half is drawn from torch's generator.
     """
     targets = config.target_modules
     settings = peft().LoraConfig(
@@ -54,7 +54,7 @@ def add_adapter(model: Any, config: LoraConfig) -> Any:
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
-    """The model with the adapters of a checkpoint, to train on."""
+    """The model with the adapters of a checkpoint, to continue training."""
     return peft().PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
@@ -75,7 +75,7 @@ def is_off(weights: State) -> bool:
 
 @contextmanager
 def with_adapter(model: Any, weights: State | None) -> Generator[None]:
-    """The model with other adapters for a while; None = without any."""
+    """Gives the model other adapters inside this context; None = no adapters."""
     if weights is None:
         with model.disable_adapter():
             yield
@@ -96,7 +96,7 @@ def put(model: Any, weights: State) -> None:
 
 
 def merged(model: Any) -> dict[str, Tensor]:
-    """The weights of the plain model that computes the same: each layer with its adapter added."""
+    """The full weights of the equivalent plain model: each layer with its adapter merged."""
     model.merge_adapter()
     try:
         return {
@@ -125,5 +125,5 @@ def plain_model(model: Any, weights: Mapping[str, Tensor]) -> Any:
 
 
 def save_merged(model: Any, folder: Path) -> None:
-    """Write the plain model that computes the same as a `save_pretrained` folder."""
+    """Write the equivalent plain model as a `save_pretrained` folder."""
     plain_model(model.get_base_model(), merged(model)).save_pretrained(folder)

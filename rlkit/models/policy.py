@@ -91,7 +91,7 @@ class Policy:
         """The dtype of matrix products, if not that of the weights."""
         self.processes = processes
         self.wrapped = processes.wrap(model)
-        """What a `Learner` calls instead of the model for gradients."""
+        """The module a `Learner` calls for gradients."""
 
     def at(self, temperature: float) -> Policy:
         """The same policy, its log-probs at another temperature."""
@@ -101,11 +101,11 @@ class Policy:
 
     @property
     def batch_invariant(self) -> bool:
-        """Whether a forward gives the same in another batch, up to the rounding of float32."""
+        """Whether a forward gives the same result in another batch, up to float32 rounding."""
         return self.model.dtype == torch.float32 and self.autocast is None
 
     def autocasting(self) -> torch.autocast:
-        """Around forwards of its model."""
+        """The context for forwards of the model."""
         return autocast_to(self.autocast, self.device)
 
     @contextmanager
@@ -127,7 +127,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.model.device
 
     def terms(
@@ -135,7 +135,7 @@ class Policy:
     ) -> PolicyTerms:
         """Log-probs and entropies of the response tokens, [B, T].
 
-        Differentiable; for gradients `through` is what the learner wants called in place of the
+        Differentiable; for gradients, `through` is the module the learner calls in place of the
         model.
         """
         return token_terms(self.model, tokens, self.temperature, entropy, through, self.autocast)

@@ -21,7 +21,7 @@ EntropyMode = Literal["none", "value", "gradient"]
 
 
 def autocast_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
-    """Around forwards: matrix products in this type; None = in the weights' own."""
+    """The context for forwards: matrix products in this dtype; None = that of the weights."""
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
@@ -35,7 +35,7 @@ def token_terms(
 ) -> PolicyTerms:
     """Log-prob and entropy (nats) of each response token [B, T] at a temperature.
 
-    In float32; zeros where padded. `call` is what runs the model, if not itself.
+    In float32; zeros where padded. `call` runs the model, if it is not called directly.
     """
     inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(model.device).items()}
     length = tokens.response_ids.shape[1]

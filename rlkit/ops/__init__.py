@@ -1,7 +1,7 @@
 """Pure functions of tensors: masked reductions, ratios, KL estimators, aggregation, seeded streams.
 
 Shapes: B responses, T response tokens. Every function masks the log-ratio BEFORE exp, so that
-garbage at a masked position can give neither a value nor a NaN gradient.
+garbage at a masked position can produce neither a value nor a NaN gradient.
 """
 
 from rlkit.ops.groups import (

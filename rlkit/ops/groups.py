@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
-    """Sum of x [B] over the rows of the same group, given back to each row [B]."""
+    """Sum of x [B] over the rows of the same group, broadcast back to each row [B]."""
     index, inverse = torch.unique(group, return_inverse=True)
     return x.new_zeros(len(index)).index_add(0, inverse, x)[inverse]
 
 
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
-    """Mean of x [B] over the rows of the same group, given back to each row [B]."""
+    """Mean of x [B] over the rows of the same group, broadcast back to each row [B]."""
     return group_sum(x, group) / group_size(group, x.dtype)
 
 
 def group_max(x: Tensor, group: Tensor) -> Tensor:
-    """Maximum of x [B] over the rows of the same group, given back to each row [B]."""
+    """Maximum of x [B] over the rows of the same group, broadcast back to each row [B]."""
     index, inverse = torch.unique(group, return_inverse=True)
     lowest = x.new_full((len(index),), -torch.inf)
     return lowest.scatter_reduce(0, inverse, x, "amax")[inverse]
@@ -39,16 +39,16 @@ def group_size(group: Tensor, dtype: torch.dtype) -> Tensor:
 def group_share(group: Tensor, dtype: torch.dtype) -> Tensor:
     """The weight [B] that turns a mean over rows into a mean over groups of the groups' means.
 
-    It is B / (number of groups * size of the row's group): 1 where all groups are equally large.
+    It is B / (number of groups * size of the row's group): 1 if all groups have the same size.
     """
     return len(group) / (len(torch.unique(group)) * group_size(group, dtype))
 
 
 def group_centred(x: Tensor, group: Tensor) -> Tensor:
-    """The difference of x [B] to its group's mean, exactly 0 where all of a group are equal.
+    """x [B] minus its group's mean, exactly 0 if all values of the group are equal.
 
-    Rounding in a plain mean would leave 1e-9 there, which a division by the group's spread makes
-    large.
+    Rounding in a plain mean would leave 1e-9 there, which dividing by the group's spread would blow
+    up.
     """
     index, inverse = torch.unique(group, return_inverse=True)
     member = x.new_zeros(len(index)).index_put((inverse,), x)[inverse]

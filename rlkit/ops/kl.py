@@ -13,12 +13,12 @@ KLEstimator = Literal["k1", "abs", "k2", "k3"]
 
 
 class Clamps(NamedTuple):
-    """Bounds of a KL estimator's value, each with zero gradient beyond; None = none."""
+    """Bounds on a KL estimator's value, with zero gradient beyond; None = no bound."""
 
     log_ratio: float | None = None
-    """On d, to [-c, c] (verl's low_var_kl: 20)."""
+    """Clamps d to [-c, c] (verl's low_var_kl: 20)."""
     value: float | None = None
-    """On the result, to [-c, c] (verl's low_var_kl: 10)."""
+    """Clamps the result to [-c, c] (verl's low_var_kl: 10)."""
 
 
 UNCLAMPED = Clamps()
@@ -62,19 +62,19 @@ def kl_penalty(
 ) -> Tensor:
     """A KL term [B, T]: one estimator's value, another's gradient (straight-through).
 
-    The clamps are the value's; a gradient by another estimator is never clamped.
+    The clamps apply to the value; the gradient of another estimator is never clamped.
     """
     shown = kl_value(logp, ref_logp, mask, value, clamps)
     if value == gradient:
         return shown
-    carrier = kl_value(logp, ref_logp, mask, gradient)
-    return shown.detach() + (carrier - carrier.detach())
+    surrogate = kl_value(logp, ref_logp, mask, gradient)
+    return shown.detach() + (surrogate - surrogate.detach())
 
 
 def scaled_gradient(value: Tensor, weight: Tensor) -> Tensor:
     """The value as it is, with its gradient multiplied by a detached weight."""
-    carrier = weight.detach() * value
-    return value.detach() + (carrier - carrier.detach())
+    surrogate = weight.detach() * value
+    return value.detach() + (surrogate - surrogate.detach())
 
 
 def ratio_weighted(

@@ -1,4 +1,4 @@
-"""Masked reductions and ratios, and how tokens become one number."""
+"""Masked reductions and ratios, and the aggregation of tokens to one number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RatioLevel = Literal["token", "geometric", "product"]
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x over mask ([B, T] or [B]); 0 where the mask is empty."""
+    """Mean of x over mask ([B, T] or [B]); 0 if the mask is empty."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
 
 
@@ -107,14 +107,14 @@ def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
 def sequence_advantage(advantage: Tensor, mask: Tensor) -> Tensor:
     """The advantage of each response [B]: its mean over the valid tokens.
 
-    A response without any has no token to weigh, so all its places count; that matters only where
-    empty responses count.
+    A response without valid tokens averages over all its positions; this matters only if empty
+    responses count.
     """
     return sequence_mean(advantage, mask | ~mask.any(-1, keepdim=True))
 
 
 def over_tokens(x: Tensor, mask: Tensor) -> Tensor:
-    """One value a response [B] on each of its valid tokens, 0 where masked: [B, T]."""
+    """One value per response [B] on each of its valid tokens, 0 where masked: [B, T]."""
     return torch.where(mask, x[:, None], 0.0)
 
 

@@ -1,4 +1,4 @@
-"""How much each of the last policies weighs in a batch that mixes their data (GePPO)."""
+"""The share of each of the last policies in a batch that mixes their data (GePPO)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 TRUNCATION = 0.01
-"""Optimal shares up to this are dropped, as in the authors' code."""
+"""Optimal shares up to this size are dropped, as in the authors' code."""
 
 
 def tilted(policies: int, tilt: float) -> tuple[float, ...]:
-    """Shares that fall by `tilt` a policy, cut at 0.
+    """Shares that fall by `tilt` per policy, cut off at 0.
 
     This is -tilt * place, place = i + 1, projected on the simplex: with n shares above 0,
     nu_i = 1/n + tilt ((n + 1)/2 - place).
@@ -26,7 +26,7 @@ def mean_place(shares: Sequence[float]) -> float:
 
 
 def _where(policies: int, tilt_of: Callable[[int, float], float]) -> float:
-    """The tilt at which a figure of the shares is reached, 0 where no tilt is needed.
+    """The tilt at which a statistic of the shares reaches its bound; 0 if no tilt is needed.
 
     `tilt_of(n, v)` is that tilt while n shares are above 0; their places have the sum of squares v
     around their mean.

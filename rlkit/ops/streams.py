@@ -1,4 +1,4 @@
-"""Random draws and falling shares that depend on nothing but their arguments."""
+"""Random draws and falling shares that depend only on their arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 DIGITS = 12
-"""Decimals kept where a share is computed, so that 1 - 3 * 0.1 is 0.7 and zero is zero."""
+"""Decimals kept when a share is computed, so that 1 - 3 * 0.1 is 0.7 and zero is zero."""
 
 
 def staircase(step: int, start: int, interval: int, decrement: float, floor: float) -> float:

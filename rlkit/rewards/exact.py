@@ -22,7 +22,7 @@ NUMBER = re.compile(
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last decimal number in a text, exactly; `1,234.0` is 1234. None where there is no number.
+    """The last decimal number in a text, exactly; `1,234.0` is 1234. None if there is no number.
 
     Fractions, exponents and percent signs are not read: `3/4` ends in 4.
     """
@@ -31,7 +31,7 @@ def last_number(text: str) -> Decimal | None:
 
 
 def text_after(text: str, marker: str) -> str | None:
-    """What stands after the one occurrence of a marker, stripped; None unless there is one."""
+    """The stripped text after a marker; None unless the marker occurs exactly once."""
     _before, found, after = text.partition(marker)
     return after.strip() if found and marker not in after else None
 
@@ -41,19 +41,19 @@ class ExactConfig(RewardConfig):
 
     extract: Literal["all", "last_number", "after"] = "all"
     """What is compared with the answer: the whole text, the last number in it (compared exactly:
-    1,234.0 equals 1234), or the text after the one occurrence of `marker`."""
+    1,234.0 equals 1234), or the text after the only occurrence of `marker`."""
     marker: Annotated[str, Field(min_length=1)] = "####"
-    """Where the answer begins under extract=after; a text that holds it not exactly once gets 0."""
+    """With extract=after, the answer follows it; a text without exactly one gets 0."""
 
 
 @register("reward", "exact")
 class Exact(Reward[ExactConfig]):
-    """1 where the completion equals the `answer` column, else 0; None in a row without one."""
+    """1 if the completion equals the `answer` column, else 0; None for a row without one."""
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:
-        """One mark a completion. Raises UserError when last_number meets an answer without one."""
+        """One score per completion. Raises UserError if last_number finds none in an answer."""
         answers = answer_texts(columns, "exact")
         return [
             None if answer is None else float(self._equal(completion_text(completion), answer))

@@ -25,19 +25,19 @@ class FunctionConfig(RewardConfig):
     """Settings of a function as a reward."""
 
     time_limit: Annotated[float, Field(gt=0)] | None = 600.0
-    """Seconds one call, a step's responses, may take before the run stops; null = no limit, and the
-    function is called in the main thread."""
+    """Seconds that one call, for all responses of a step, may take before the run stops; null = no
+    limit, and the function is called in the main thread."""
 
 
 class FunctionReward(Reward[FunctionConfig]):
-    """Calls the function with the keyword arguments it takes, and runs it when it is async."""
+    """Calls the function with the keyword arguments it accepts, and awaits it if it is async."""
 
     function: ClassVar[RewardFunction]
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:
-        """What the function returns. Raises UserError when it needs a column that is not there."""
+        """What the function returns. Raises UserError if it needs a column that does not exist."""
         function = type(self).function
         offered = {"prompts": prompts, "completions": completions, **columns}
         arguments = accepted(function, offered)
@@ -71,9 +71,9 @@ def reward_class(fn: RewardFunction) -> type[Reward]:
 
 
 def accepted(function: RewardFunction, offered: dict[str, Any]) -> dict[str, Any]:
-    """The offered arguments that a function takes: all of them under **kwargs.
+    """The offered arguments that a function accepts: all of them with **kwargs.
 
-    Raises UserError when it requires one that is not offered.
+    Raises UserError if it requires one that is not offered.
     """
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -96,9 +96,9 @@ def accepted(function: RewardFunction, offered: dict[str, Any]) -> dict[str, Any
 
 
 def within(seconds: float, name: str, call: Callable[[], T]) -> T:
-    """What `call` returns or raises. Raises UserError when it takes longer.
+    """What `call` returns or raises. Raises UserError if it takes longer.
 
-    It runs in a thread, which cannot be ended, but does not keep the process alive either.
+    It runs in a thread that cannot be stopped, but does not keep the process alive either.
     """
     answer: queue.Queue[Future[T]] = queue.Queue()
 
@@ -115,7 +115,7 @@ def within(seconds: float, name: str, call: Callable[[], T]) -> T:
         return answer.get(timeout=seconds).result()
     except queue.Empty:
         raise UserError(
-            f"reward '{name}' has not answered within {seconds:g} s; mend it, or raise "
+            f"reward '{name}' has not returned within {seconds:g} s; fix it, or raise "
             f"reward.{name}.time_limit"
         ) from None
 

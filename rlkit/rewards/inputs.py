@@ -15,7 +15,7 @@ def completion_text(completion: Any) -> str:
 
 
 def column(columns: Mapping[str, Sequence[Any]], name: str, reward: str) -> Sequence[Any]:
-    """A column of the task. Raises UserError with the columns there are when it is missing."""
+    """A column of the task. Raises UserError, naming the known ones, if it is missing."""
     if name not in columns:
         known = sorted(set(columns) - {"completion_ids"})
         raise UserError(
@@ -26,6 +26,6 @@ def column(columns: Mapping[str, Sequence[Any]], name: str, reward: str) -> Sequ
 
 
 def answer_texts(columns: Mapping[str, Sequence[Any]], reward: str) -> list[str | None]:
-    """The `answer` column as stripped text; None where a row has no answer."""
+    """The `answer` column as stripped text; None if a row has no answer."""
     answers = column(columns, "answer", reward)
     return [None if a is None or not str(a).strip() else str(a).strip() for a in answers]

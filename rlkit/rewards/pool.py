@@ -1,4 +1,4 @@
-"""Workers that judge items side by side: a time limit an item, one retry for a lost worker."""
+"""Workers that judge items in parallel: a time limit per item, one retry for a lost worker."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Batch:
 class WorkerPool:
     """Up to `size` processes of `python -m module arguments`, started when needed and then kept.
 
-    Safe to call from any thread; calls follow one another.
+    Safe to call from any thread; calls are serialized.
     """
 
     def __init__(self, module: str, arguments: Sequence[str], size: int) -> None:
@@ -73,7 +73,7 @@ class WorkerPool:
     def judge(self, items: Sequence[Mapping[str, Any]], seconds: float) -> list[Verdict]:
         """The verdict on each item, which has at most `seconds` of a worker's time.
 
-        Raises UserError when workers cannot be started.
+        Raises UserError if workers cannot be started.
         """
         batch = Batch(items)
         with self._lock:
@@ -82,7 +82,7 @@ class WorkerPool:
                     self._hand_out(batch, seconds)
                     self._listen(batch)
             except BaseException:
-                # A worker still at work on this call would answer the next one.
+                # A worker still busy with this call would answer the next one.
                 self.close()
                 raise
         return [batch.verdicts[i] for i in range(len(items))]
@@ -105,7 +105,7 @@ class WorkerPool:
                 self._gone(worker, batch)
 
     def _listen(self, batch: Batch) -> None:
-        """Wait for the first news or deadline, and act on all there are."""
+        """Wait for the first reply or deadline, and handle all that are due."""
         first = min((w.deadline for w in self.workers if not w.waits), default=0.0)
         for key, _ in self._selector.select(max(0.0, first - time.monotonic())):
             worker: Worker = key.data
@@ -129,7 +129,7 @@ class WorkerPool:
             self._end(worker)
 
     def _gone(self, worker: Worker, batch: Batch) -> None:
-        """A worker died, or is out of time and must end."""
+        """A worker died, or is out of time and must be killed."""
         if not worker.ready:
             self._check_start(worker)
         elif worker.item is not None:

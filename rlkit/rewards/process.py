@@ -25,10 +25,10 @@ PASSED_ON = (
 
 
 class Worker:
-    """A process and the item it is at work on.
+    """A process and the item it is working on.
 
     It writes {"ready": true} when it has started, then answers each line with one of "score",
-    "limit" and "error", and "retire": whether to replace it. It ends when its stdin does.
+    "limit" and "error", and "retire": whether to replace it. It exits when its stdin closes.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -61,11 +61,11 @@ class Worker:
 
     @property
     def overdue(self) -> bool:
-        """Whether its start or its item takes too long."""
+        """Whether its start or its item has taken too long."""
         return not self.waits and self.deadline <= time.monotonic()
 
     def send(self, item: int, message: Mapping[str, Any], seconds: float) -> bool:
-        """Hand it an item to judge within `seconds`; False when the process is gone."""
+        """Hand it an item to judge within `seconds`; False if the process is gone."""
         self.item, self.deadline = item, time.monotonic() + seconds
         data = memoryview(json.dumps(message).encode() + b"\n")
         try:
@@ -76,7 +76,7 @@ class Worker:
         return True
 
     def receive(self) -> dict[str, Any] | None:
-        """A reply, {} while it is incomplete, None when the process is gone."""
+        """A reply, {} while it is incomplete, None if the process is gone."""
         data = os.read(self.stdout.fileno(), 1 << 16)
         if not data:
             return None
@@ -94,7 +94,7 @@ class Worker:
         return lines[-1] if lines else "nothing"
 
     def end(self) -> None:
-        """Kill the process and wait for its end."""
+        """Kill the process and wait until it has exited."""
         self._process.kill()
         self._process.wait()
         for stream in (self.stdin, self.stdout, self._stderr):
@@ -102,7 +102,7 @@ class Worker:
 
 
 def worker_environment() -> dict[str, str]:
-    """A small environment in which modules are found where this process finds them.
+    """A minimal environment with this process's module search path.
 
     A fixed hash seed and sympy's own integers make a verdict the same on every machine.
     """

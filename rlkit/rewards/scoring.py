@@ -32,11 +32,11 @@ class RewardResult:
     """The scores of B completions."""
 
     total: list[float | None]
-    """[B], sum of weight * value over the rewards that apply; None where none applies."""
+    """[B], sum of weight * value over the rewards that apply; None if none applies."""
     components: dict[str, list[float | None]]
     """Reward name -> [B], unweighted."""
     counts: dict[str, int]
-    """What happened during the call ("errors", "timeouts", "lost"), over all rewards."""
+    """Events during the call ("errors", "timeouts", "lost"), over all rewards."""
 
     def at(self, index: int) -> dict[str, float]:
         """The rewards that apply to a completion."""
@@ -44,7 +44,7 @@ class RewardResult:
 
 
 class RewardSet:
-    """Scores completions with every reward of a run; of several processes, in the first."""
+    """Scores completions with every reward of a run, in the main process."""
 
     def __init__(self, rewards: Mapping[str, Reward], processes: Processes = SINGLE) -> None:
         if not rewards:
@@ -61,8 +61,8 @@ class RewardSet:
     ) -> RewardResult:
         """Score B completions; every argument and every column has B entries.
 
-        Raises UserError for a column with a reserved name, and when a reward raises or returns
-        anything but one finite number or None a completion.
+        Raises UserError for a column with a reserved name, and if a reward raises or returns
+        anything but one finite number or None per completion.
         """
         for name in RESERVED:
             if name in columns:
@@ -92,7 +92,7 @@ class RewardSet:
 
 
 def weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> float | None:
-    """Sum of weight * value over the values that are not None; None when all are."""
+    """Sum of weight * value over the values that are not None; None if all are."""
     parts = [w * v for w, v in zip(weights, values, strict=True) if v is not None]
     return math.fsum(parts) if parts else None
 
@@ -105,13 +105,13 @@ def numbers_of(name: str, values: Any, expected: int) -> list[float | None]:
     if not isinstance(values, (list, tuple, np.ndarray, Tensor)):
         raise UserError(
             f"reward '{name}' returned {_short(values)}; it must return a list with one number or "
-            "None a completion"
+            "None per completion"
         )
     rows = list(values)
     if len(rows) != expected:
         raise UserError(
             f"reward '{name}' returned {len(rows)} values for {expected} completions; "
-            "it must return one number or None a completion"
+            "it must return one number or None per completion"
         )
     return [_number(name, value, index) for index, value in enumerate(rows)]
 
@@ -133,7 +133,7 @@ def _number(name: str, value: Any, index: int) -> float | None:
     if not math.isfinite(number):
         raise UserError(
             f"reward '{name}' returned {number} for completion {index}; it must be finite, "
-            "or None where the reward does not apply"
+            "or None if the reward does not apply"
         )
     return number
 
@@ -153,7 +153,7 @@ def _call(
         message = " ".join(str(error).split())
         raise UserError(
             f"reward '{name}' raised {type(error).__name__}: {message[:300]} ({user_line(error)}); "
-            "correct it, or return None where it does not apply"
+            "fix it, or return None if it does not apply"
         ) from error
 
 

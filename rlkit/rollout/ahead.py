@@ -1,4 +1,4 @@
-"""Answers that were asked for some training steps before their own: modes ahead and async."""
+"""Responses requested some training steps before their own: modes ahead and async."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from rlkit.tasks.prompts import PromptStream
 
 
 def capacity(*, accepted: int, running: int, version: int, batch: int, max_staleness: int) -> int:
-    """How many groups may be asked for now, so that none is older than allowed when it is used.
+    """How many groups may be requested now so that none is older than allowed when it is used.
 
     (max_staleness + version + 1) batch - (accepted + running), at least 0: `version` updates were
-    made, each used `batch` groups; `accepted` are those that were generated, used or not.
-    Source: AReaL (arXiv:2505.24298), staleness manager. Status: adapted: it also limits the running
-    requests, whereas here one engine answers them in their order.
+    made with `batch` groups each; `accepted` counts the groups generated, used or not. Source:
+    AReaL (arXiv:2505.24298), staleness manager. Status: adapted: AReaL also limits the running
+    requests, whereas here one engine serves them in order.
     """
     return max(0, (max_staleness + version + 1) * batch - (accepted + running))
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Requests that the engine was given together."""
+    """Requests submitted to the engine together."""
 
     requests: Sequence[Request]
     own: int
     """The engine's number for their responses."""
     greedy: int | None
-    """And for the greedy ones."""
+    """The number for the greedy responses."""
 
 
 class Ahead(Source):
-    """A queue of groups; the step takes the oldest and asks for as many as `capacity` allows.
+    """A queue of groups; each step takes the oldest and requests as many as `capacity` allows.
 
-    In step k the engine has the weights of its start, and what is asked for then is used up to
-    `max_staleness` steps later. With max_staleness = 1 (mode ahead) step k trains on what was
-    generated with the weights of step k - 1 while that step trained, and the first step on its own:
-    the one-step lag of asynchronous RLHF (arXiv:2410.18252). With 0 it is the synchronous run.
-    The prompts are new ones, in the data's order: a buffer that plans others cannot be asked early.
-    A group whose oldest token is more than `max_staleness` steps old when it is to be used is
-    dropped and replaced; this happens where the steps come to want fewer groups.
-    Status: adapted: the rule is AReaL's (arXiv:2505.24298), the groups are used in their order.
+    In step k the engine has the weights that step starts from; what is requested then is used at
+    most `max_staleness` steps later. With max_staleness = 1 (mode ahead) step k trains on what was
+    generated with the weights of step k - 1 while that step trained, and the first step on its own
+    responses: the one-step lag of asynchronous RLHF (arXiv:2410.18252). With 0 it is the
+    synchronous run. Prompts are always new, in data order: a buffer that plans others cannot be
+    asked early. A group whose oldest token is more than `max_staleness` steps old when it is to be
+    used is dropped and replaced; this happens if later steps want fewer groups. Status: adapted:
+    the rule is AReaL's (arXiv:2505.24298); here groups are used in order.
     """
 
     def __init__(self, engine: RemoteEngine | SharedRemote, *, greedy: bool) -> None:
@@ -58,7 +58,7 @@ class Ahead(Source):
         self.jobs: deque[Job] = deque()
         self.waiting: deque[Completed] = deque()
         self.planned: list[Request] = []
-        """Planned, but not asked for yet: what is left of a plan."""
+        """Planned, but not requested yet: what is left of a plan."""
         self.asked = 0
         """Jobs so far; they number the random streams."""
         self.wanted = 0
@@ -67,11 +67,11 @@ class Ahead(Source):
 
     @property
     def size(self) -> int:
-        """Groups that are generated or about to be, and not used."""
+        """Groups that are generated or requested, and not used yet."""
         return len(self.waiting) + self._running()
 
     def begin(self, plan: StepPlan) -> None:
-        """Ask for as many groups as may be: the hand-over point of the step."""
+        """Request as many groups as allowed: the hand-over point of the step."""
         wanted, step = plan.wanted, plan.step
         self.wanted, self.dropped = wanted, 0
         used = (step - 1) * wanted  # as many as the rule counts for the updates that were made
@@ -85,7 +85,7 @@ class Ahead(Source):
         self._ask(room, plan)
 
     def completed(self, plan: StepPlan, missing: int | None, attempt: int) -> list[Completed]:
-        """The oldest groups that are young enough; asks for more where the queue has too few."""
+        """The oldest groups that are young enough; requests more if the queue has too few."""
         count = self.wanted if missing is None else missing
         taken: list[Completed] = []
         while len(taken) < count:
@@ -102,7 +102,7 @@ class Ahead(Source):
         return {"off_policy/dropped": self.dropped, "off_policy/ahead": self.size}
 
     def state_dict(self) -> State:
-        """The queue; waits until everything that was asked for is there."""
+        """The queue; waits until every request is answered."""
         while self.jobs:
             self._receive()
         return {
@@ -119,7 +119,7 @@ class Ahead(Source):
         }
 
     def load_state_dict(self, state: State, prompts: PromptStream) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.asked = state["asked"]
         self.planned = [Request(prompt=prompts.get(name), n=n) for name, n in state["planned"]]
         for tree in state["waiting"]:
@@ -133,7 +133,7 @@ class Ahead(Source):
         return sum(len(job.requests) for job in self.jobs)
 
     def _ask(self, count: int, plan: StepPlan) -> None:
-        """Give the engine so many requests, as many together as a step wants."""
+        """Submit `count` requests, in jobs of as many as a step wants."""
         while count > 0:
             size = min(count, self.wanted)
             while len(self.planned) < size:
@@ -149,7 +149,7 @@ class Ahead(Source):
             count -= size
 
     def _oldest(self) -> Completed:
-        """Take the group that was asked for first."""
+        """Take the group that was requested first."""
         if not self.waiting:
             self._receive()
         return self.waiting.popleft()
@@ -166,5 +166,5 @@ class Ahead(Source):
 
 
 def version_of(group: Completed, step: int) -> int:
-    """The oldest version among a group's tokens; the step where there is none."""
+    """The oldest version among a group's tokens; the step itself if there are none."""
     return min((int(g.policy_version.min()) for g in group.own if len(g.logp)), default=step)

@@ -20,42 +20,41 @@ class RolloutConfig(PartConfig):
     """Settings every engine has."""
 
     num_generations: Annotated[int, Field(ge=1)] = 8
-    """Responses a prompt (the group size)."""
+    """Responses per prompt (the group size)."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature; every log-prob of the run is at this temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus mass kept; 1 = off. The untreated bias of a truncated sampler was about 0.1 nat a
+    """Nucleus mass kept; 1 = off. The uncorrected bias of a truncated sampler was about 0.1 nat per
     token at 0.9."""
     top_k: Annotated[int, Field(ge=0)] = 0
     """Most probable tokens kept; 0 = all."""
     max_prompt_length: Annotated[int, Field(ge=1)] = 512
-    """Tokens of a prompt; see task.overlong."""
+    """Most tokens of a prompt; see task.overlong."""
     max_completion_length: Annotated[int, Field(ge=1)] = 512
-    """Tokens of a response."""
+    """Most tokens of a response."""
     stop: tuple[str, ...] = ()
     """Texts that end a response when they appear in it."""
     sync_every: Annotated[int, Field(ge=1)] = 1
     """Training steps between two weight syncs, in mode sync: the weights that generate are up to
     sync_every - 1 steps old. OAPL (arXiv:2602.19362) syncs every 50 steps, at most every 400."""
     mode: Literal["sync", "ahead", "async"] = "sync"
-    """sync = a step's responses are generated when it begins; ahead = in a process of their own
-    while the step before trains; async = there too, up to max_staleness steps before."""
+    """sync = a step's responses are generated when it begins; ahead = in a separate process while
+    the previous step trains; async = in a separate process too, up to max_staleness steps early."""
     max_staleness: Annotated[int, Field(ge=0)] = 4
-    """In mode async: by how many training steps the weights that generated a group may be behind
-    those it trains; older groups are dropped. The default is that of SkyRL."""
+    """In mode async: by how many training steps the weights that generated a group may lag behind
+    those it trains; older groups are dropped. The default is SkyRL's."""
     deterministic: bool = False
-    """In mode async: each response's weights depend on the plan alone, not on the clock, so that a
-    run can be repeated and resumed exactly; they are then as old as they may be. Mode ahead is
-    always so."""
+    """In mode async: the weights that generate a response depend on the plan alone, not on timing,
+    so that a run can be repeated and resumed exactly; they are then as old as allowed. Mode ahead
+    always works this way."""
     oversample: Annotated[float, Field(ge=0)] = 0.0
-    """In mode sync: groups kept under way beside those a step wants, as a share of them. A step
-    ends its generation when enough groups are complete; the others go on in the next step, with its
+    """In mode sync: extra groups kept in progress, as a share of those a step wants. A step stops
+    generating when enough groups are complete; the others continue in the next step, with its
     weights. 0 = every step waits for its longest response."""
     round_tokens: Annotated[int, Field(ge=1)] = 128
-    """With oversample: tokens a response grows by between two looks at which groups are
-    complete."""
+    """With oversample: tokens generated per response between checks for complete groups."""
     continues: ClassVar[bool] = False
-    """Whether the engine goes on after a request's prefix and heeds its max_tokens."""
+    """Whether the engine continues a request's prefix and respects its max_tokens."""
 
     @model_validator(mode="after")
     def _can_oversample(self) -> RolloutConfig:
@@ -66,7 +65,7 @@ class RolloutConfig(PartConfig):
             )
         if self.oversample > 0 and not self.continues:
             raise ValueError(
-                f"rollout.oversample={self.oversample} needs an engine that can go on with a "
+                f"rollout.oversample={self.oversample} needs an engine that can continue a "
                 "response, and this one cannot: leave it at 0, or use rollout=hf"
             )
         return self
@@ -97,22 +96,22 @@ class RolloutConfig(PartConfig):
 
 
 Stream = tuple[str, int, int]
-"""What names random draws: name, step, call."""
+"""What identifies random draws: name, step, call."""
 ALL = slice(None)
 """Every request."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationCall:
-    """What an engine is asked."""
+    """What an engine is asked to generate."""
 
     requests: Sequence[Request]
     stream: Stream
-    """Names the random draws: the same stream gives the same draws."""
+    """Identifies the random draws: the same stream gives the same draws."""
     greedy: bool = False
     part: slice = field(default_factory=lambda: ALL)
-    """The requests this process answers, if several share them. Their draws are those they have
-    among all requests."""
+    """The requests this rank answers, if ranks share them. Their draws are those they would have if
+    one process answered all."""
 
     @property
     def own(self) -> Sequence[Request]:
@@ -128,7 +127,7 @@ class Generation:
     """One response as an engine returns it, on the CPU."""
 
     response_ids: Tensor
-    """[T] int64, with the end-of-sequence token where there was one."""
+    """[T] int64, with the end-of-sequence token if there was one."""
     logp: Tensor
     """[T] float32, under the policy that sampled it, before any truncation."""
     policy_version: Tensor
@@ -143,15 +142,15 @@ class RolloutEngine(Part[RolloutC]):
 
     Config: ClassVar[type[PartConfig]] = RolloutConfig
     hosted_by: ClassVar[Literal["every rank", "main process", "single process"]] = "every rank"
-    """Of several training processes, every rank has an engine and answers a part of the requests,
-    or the main process asks an engine elsewhere for all; "single process" = it works with one
-    training process only."""
+    """With multiple training processes, "every rank" has an engine and answers a share of the
+    requests, or the "main process" asks an external engine for all; "single process" = it works
+    with one training process only."""
     copies_model: ClassVar[bool] = False
-    """Whether it copies the model, which it cannot if the weights are sharded."""
+    """Whether it copies the model, which is not possible if the weights are sharded."""
 
     @property
     def matches_trainer(self) -> bool:
-        """Whether its log-probs of fresh samples are the trainer's own: no second forward."""
+        """Whether its log-probs of fresh samples are the trainer's own, with no second forward."""
         return False
 
     @abstractmethod
@@ -162,7 +161,7 @@ class RolloutEngine(Part[RolloutC]):
     def sync(self, step: int) -> None:
         """Generate with the policy's weights of the start of training step `step` from now on.
 
-        Where `sync_every` is more than 1 they must be a copy, since the policy goes on to learn.
+        If `sync_every` is above 1 they must be a copy, since the policy keeps learning.
         """
 
     @abstractmethod
@@ -170,4 +169,4 @@ class RolloutEngine(Part[RolloutC]):
         """Responses to each request of `call.part`, in order: what follows its prefix."""
 
     def close(self) -> None:
-        """Release what the engine holds."""
+        """Release the engine's resources."""

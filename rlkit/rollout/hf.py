@@ -1,4 +1,4 @@
-"""Sampling with transformers on the policy's own weights, or on a copy where it lags."""
+"""Sampling with transformers on the policy's own weights, or on a copy if it lags."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HFConfig(RolloutConfig):
 def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:
     """Log-probs [b, V] with the tokens outside top-k and outside the nucleus set to -inf.
 
-    The nucleus is the shortest prefix of the tokens, by falling probability, whose mass reaches
+    The nucleus is the shortest prefix of the tokens, by decreasing probability, whose mass reaches
     top_p; it is taken after top-k, and always holds the most probable token.
     """
     if top_k:
@@ -78,7 +78,7 @@ class HFRollout(RolloutEngine[HFC]):
         return True
 
     def start(self, policy: Policy, seed: int) -> None:
-        """Share the policy's weights, or copy them where the engine is to lag."""
+        """Share the policy's weights, or copy them if the engine lags."""
         self.policy = policy
         self.seed = seed
         self.model = policy.model
@@ -91,7 +91,7 @@ class HFRollout(RolloutEngine[HFC]):
         self.ends = torch.tensor([end for end in ends if end is not None], dtype=torch.int64)
 
     def sync(self, step: int) -> None:
-        """Take the weights where they are not shared, and the version."""
+        """Copy the weights if they are not shared, and note the version."""
         if self.model is not self.policy.model:
             self.model.load_state_dict(self.policy.model.state_dict())
         self.version = step
@@ -137,7 +137,7 @@ class HFRollout(RolloutEngine[HFC]):
 
 
 class _Batch:
-    """One batch being generated. Rows leave it once half of it is finished."""
+    """One batch being generated. Finished rows leave it once they are half of it."""
 
     def __init__(
         self, engine: HFRollout[Any], requests: Sequence[Request], uniform: Tensor, greedy: bool

@@ -17,10 +17,9 @@ class Lag:
     """Syncs an engine every L = `rollout.sync_every` training steps, and knows what it holds.
 
     Step k generates with the weights of step k - (k - 1) mod L, so a run with L = 1 is on-policy.
-    An evaluation is of the policy as it is. Where L > 1 a copy of the engine's weights is kept in
-    host memory, for checkpoints and to give them back after an evaluation; any engine can lag.
-    Source: OAPL (arXiv:2602.19362), whose inference policy is refreshed every L steps.
-    Status: exact.
+    Evaluations use the current policy. If L > 1, a copy of the engine's weights is kept in host
+    memory, for checkpoints and to restore them after an evaluation; any engine can lag. Source:
+    OAPL (arXiv:2602.19362), whose inference policy is refreshed every L steps. Status: exact.
     """
 
     def __init__(self, engine: RolloutEngine[Any], policy: Policy) -> None:
@@ -39,7 +38,7 @@ class Lag:
 
     @contextmanager
     def current(self, step: int) -> Generator[None]:
-        """While it lasts, the engine generates with the policy's weights, which start `step`."""
+        """Generate with the policy's weights, which `step` starts from, inside this context."""
         if self.version == step:
             yield
             return
@@ -50,11 +49,11 @@ class Lag:
             self._restore()
 
     def state_dict(self) -> State:
-        """The engine's version and weights; nothing where they are the policy's own."""
+        """The engine's version and weights; nothing if they are the policy's own."""
         return {"version": self.version, "weights": self.kept} if self.kept else {}
 
     def load_state_dict(self, state: State, step: int) -> None:
-        """Take back what `state_dict` gave, before step `step`."""
+        """Restore what `state_dict` returned, before step `step`."""
         if not state:
             self.sync(step)
             return
@@ -62,14 +61,14 @@ class Lag:
         self._restore()
 
     def _weights(self) -> dict[str, Tensor]:
-        """A copy of the policy's weights in host memory; {} where the engine does not lag."""
+        """A copy of the policy's weights in host memory; {} if the engine does not lag."""
         if self.every == 1:
             return {}
         state = self.policy.model.state_dict()
         return {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def _restore(self) -> None:
-        """Sync the engine with the kept weights; the policy has them meanwhile."""
+        """Sync the engine with the kept weights, which the policy holds during the sync."""
         now = self._weights()
         self.policy.model.load_state_dict(self.kept)
         self.engine.sync(self.version)

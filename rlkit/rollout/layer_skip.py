@@ -1,4 +1,4 @@
-"""Sampling with the policy less some of its layers, drawn anew for every batch."""
+"""Sampling with some of the policy's layers skipped, drawn anew for every batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SEED = "layer_skip_seed"
 """The key of `Sample.extras` that holds the seed of the layers its batch was generated without."""
 WHOLE = ("eval", "eval-greedy")
-"""Streams of an evaluation, which is of the whole policy."""
+"""Streams of an evaluation, which uses the whole policy."""
 NOT_BITS = 31
 """Bits of a stream's seed that are dropped: 32 are left, which any float64 holds."""
 
@@ -32,21 +32,21 @@ class LayerSkipConfig(HFConfig):
     """Settings of the engine that skips layers."""
 
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of all layers that a batch is generated without, at least one layer; 0 = the whole
-    policy, as rollout=hf."""
+    """Share of all layers that each batch skips, at least one layer; 0 = the whole policy, as
+    rollout=hf."""
     keep_first: Annotated[int, Field(ge=0)] | None = None
-    """So many layers at the beginning are never skipped; null = 1, or 0 where the model has too few
+    """This many layers at the beginning are never skipped; null = 1, or 0 if the model has too few
     layers for that (our choice)."""
     keep_last: Annotated[int, Field(ge=0)] | None = None
-    """So many layers at the end are never skipped; null as for keep_first (our choice)."""
-    continues: ClassVar[bool] = False  # a sample has one seed, so no second batch may go on with it
+    """This many layers at the end are never skipped; null as for keep_first (our choice)."""
+    continues: ClassVar[bool] = False  # a sample has one seed, so no second batch may continue it
 
 
 def skipped_layers(layers: int, config: LayerSkipConfig, seed: int) -> list[int]:
-    """Which of so many layers the batch of a seed is generated without.
+    """Which of `layers` layers the batch of a seed skips.
 
-    Each subset of the layers that may be skipped is equally likely. Raises UserError where there
-    are too few of them.
+    Each subset of the layers that may be skipped is equally likely. Raises UserError if there are
+    too few of them.
     """
     count = max(1, round(config.skip * layers)) if config.skip else 0
     end = 1 if count <= layers - 2 else 0
@@ -64,7 +64,7 @@ def skipped_layers(layers: int, config: LayerSkipConfig, seed: int) -> list[int]
 
 
 def decoder_layers(model: PreTrainedModel) -> ModuleList:
-    """The list of a model's layers. Raises UserError where layers cannot be left out of it."""
+    """The list of a model's layers. Raises UserError if its layers cannot be skipped."""
     config = model.config.get_text_config(decoder=True)
     # models without these fields have neither
     tied = getattr(config, "num_kv_shared_layers", 0) or getattr(config, "is_heterogeneous", False)
@@ -80,8 +80,8 @@ def reduced(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
     """The model without some layers, sharing its weights; the model itself is left as it is.
 
     A layer adds to the residual stream, so leaving one out is the identity in its place. The rest
-    are numbered anew, since a key-value cache goes by number and asks the first layer of a kind for
-    its length.
+    are renumbered, since a key-value cache is indexed by layer and asks the first layer of a kind
+    for its length.
     """
     weights = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     smaller = copy.deepcopy(model, weights)
@@ -108,21 +108,21 @@ class LayerSkipRollout(HFRollout[LayerSkipConfig]):
     are those of mu_k, so fresh samples are off-policy: the trainer computes prox_logp, and
     `off_policy/engine_kl` is KL(mu_k || pi_k). S_k follows from the stream of the call, so each
     process that shares the requests draws the same, as a resumed run does; its seed is kept with
-    each sample (`layer_skip_seed`). Evaluations and greedy responses are the whole policy's.
-    Source: Nested-ReFT (arXiv:2508.10123). Status: adapted: a subset of the policy's layers, drawn
-    anew for every batch, is the paper's; the share, the kept ends and the whole policy for greedy
-    baselines are our choice.
+    each sample (`layer_skip_seed`). Evaluations and greedy responses use the whole policy. Source:
+    Nested-ReFT (arXiv:2508.10123). Status: adapted: a subset of the policy's layers, drawn anew for
+    every batch, is the paper's; the share, the kept ends and the whole policy for greedy baselines
+    are our choice.
     """
 
     copies_model = True
 
     @property
     def matches_trainer(self) -> bool:
-        """Only a whole policy's log-probs are the trainer's own."""
+        """Only the whole policy's log-probs are the trainer's own."""
         return self.config.skip == 0
 
     def start(self, policy: Policy, seed: int) -> None:
-        """Share the policy's weights, or copy them; whether so many layers can be skipped."""
+        """Share the policy's weights, or copy them; check that this many layers can be skipped."""
         super().start(policy, seed)
         if self.config.skip:
             skipped_layers(len(decoder_layers(self.model)), self.config, seed)

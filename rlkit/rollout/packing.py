@@ -1,4 +1,4 @@
-"""Responses as trees that a checkpoint can hold and that travel between processes, no pickle."""
+"""Responses as trees for checkpoints and for other processes, without pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlkit.rollout.base import Generation
 
 
 def pack(generations: Sequence[Generation]) -> State:
-    """Their tokens one after the other, and what each has besides."""
+    """Their tokens concatenated, and the other fields of each."""
     return {
         "lengths": [len(g.response_ids) for g in generations],
         "response_ids": joined([g.response_ids for g in generations], torch.int64),
@@ -24,12 +24,12 @@ def pack(generations: Sequence[Generation]) -> State:
 
 
 def joined(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Rows [T_i] one after the other; an empty tensor for none."""
+    """Rows [T_i] concatenated; an empty tensor for none."""
     return torch.cat(list(rows)) if rows else torch.zeros(0, dtype=dtype)
 
 
 def unpack(tree: State) -> list[Generation]:
-    """Take back what `pack` gave."""
+    """Restore what `pack` returned."""
     rows = zip(
         *(tree[name].split(tree["lengths"]) for name in ("response_ids", "logp", "policy_version")),
         tree["finish_reasons"],

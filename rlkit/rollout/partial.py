@@ -1,4 +1,4 @@
-"""Responses that go on in the next training step where a step does not wait for them."""
+"""Partial rollouts: responses that continue in the next training step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlkit.rollout.source import Completed, Source, StepPlan, once
 from rlkit.tasks.prompts import PromptStream
 
 OPEN = "open"
-"""The finish reason of a response that goes on."""
+"""The finish reason of an unfinished response."""
 BLANK = Generation(
     response_ids=NOTHING,
     logp=torch.zeros(0),
@@ -28,11 +28,11 @@ BLANK = Generation(
     finish_reason=OPEN,
     extras={},
 )
-"""A response without a token yet."""
+"""A response without any token yet."""
 
 
 def pool_size(wanted: int, oversample: float) -> int:
-    """How many groups are under way where a step wants so many: ceil(wanted (1 + oversample))."""
+    """How many groups are in progress if a step wants `wanted`: ceil(wanted (1 + oversample))."""
     return math.ceil(round(wanted * (1 + oversample), DIGITS))
 
 
@@ -47,7 +47,7 @@ def extended(before: Generation, more: Generation, reason: str) -> Generation:
             extras[name] = value
         else:
             raise UserError(
-                f"this engine notes one {name} for a whole response, and a continued response has "
+                f"this engine records one {name} per response, and a continued response has "
                 "several; set rollout.oversample=0"
             )
     return Generation(
@@ -61,7 +61,7 @@ def extended(before: Generation, more: Generation, reason: str) -> Generation:
 
 @dataclass(slots=True)
 class UnderWay:
-    """A request and the beginnings of its responses."""
+    """A request and its responses so far."""
 
     request: Request
     own: list[Generation]
@@ -71,7 +71,7 @@ class UnderWay:
 
     @property
     def unfinished(self) -> list[int]:
-        """The places of the responses that go on."""
+        """The indices of the unfinished responses."""
         return [i for i, g in enumerate(self.own) if g.finish_reason == OPEN]
 
     @property
@@ -80,7 +80,7 @@ class UnderWay:
         return sum(len(g.response_ids) for g in self.own)
 
     def asks(self, tokens: int) -> list[Request]:
-        """How the engine is asked for a round of at most so many tokens.
+        """The requests for a round of at most this many tokens.
 
         The responses of a new group share one request, and so the forward over its prompt.
         """
@@ -92,25 +92,24 @@ class UnderWay:
 
 
 class Partial(Source):
-    """A pool of groups under way; a step takes those that are complete, the others go on.
+    """A pool of groups in progress; a step takes complete ones, the others continue.
 
-    A step that wants W groups has ceil(W (1 + oversample)) under way. All their unfinished
+    A step that wants W groups keeps ceil(W (1 + oversample)) in progress. All their unfinished
     responses grow by rounds of at most `round_tokens` tokens until W groups are complete; the
-    oldest complete ones are taken. What is left goes on in the next step with that step's weights,
-    after a fresh forward over its tokens, which keep the version and the log-prob of the weights
-    that sampled them. So nothing is thrown away, and nothing depends on a clock: rounds count
-    tokens, their draws are of the stream (step, round), and a checkpoint holds the pool.
+    oldest complete ones are taken. The rest continue in the next step with that step's weights,
+    after a fresh forward over their tokens, which keep the version and the log-prob of the weights
+    that sampled them. So nothing is thrown away, and nothing depends on timing: rounds count
+    tokens, they draw from the stream (step, round), and a checkpoint holds the pool.
 
     Groups of short responses are complete first: the first steps of a run train on shorter
-    responses than the policy writes, and in all steps long ones come with older weights. Every
-    group that was begun is used later, in the order of the pool among the complete, but for those
-    under way when a run or one of its stages ends.
-    With oversample <= 1 and W fixed no token is more than ceil(max_completion_length /
-    round_tokens) steps old. Where the advantage needs greedy responses, they are generated when
-    their group is taken, with the weights of that step.
-    Source: Kimi k1.5 (arXiv:2501.12599), partial rollouts; APRIL (arXiv:2509.18521), oversampling.
-    Status: adapted: both stop the engine at the moment enough responses are there; here it is asked
-    for rounds, so that a run can be repeated and resumed exactly.
+    responses than the policy writes, and in every step long responses come from older weights.
+    Every group that was begun is used later, the oldest complete ones first, except those in
+    progress when a run or one of its stages ends. With oversample <= 1 and W fixed no token is more
+    than ceil(max_completion_length / round_tokens) steps old. If the advantage needs greedy
+    responses, they are generated when their group is taken, with the weights of that step. Source:
+    Kimi k1.5 (arXiv:2501.12599), partial rollouts; APRIL (arXiv:2509.18521), oversampling. Status:
+    adapted: both stop the engine as soon as there are enough responses; here it generates in
+    rounds, so that a run can be repeated and resumed exactly.
     """
 
     def __init__(self, engine: RolloutEngine[Any], *, greedy: bool) -> None:
@@ -127,7 +126,7 @@ class Partial(Source):
         """The groups of this step."""
 
     def begin(self, plan: StepPlan) -> None:
-        """Note what earlier steps generated."""
+        """Record what earlier steps generated."""
         self.wanted, self.rounds, self.taken = plan.wanted, 0, []
         for group in self.pool:
             group.earlier = group.tokens
@@ -148,7 +147,7 @@ class Partial(Source):
         ]
 
     def metrics(self) -> dict[str, float]:
-        """What the step leaves, and the share of its tokens that earlier steps generated."""
+        """What the step leaves unfinished, and the share of its tokens from earlier steps."""
         complete = len(self._complete())
         tokens = sum(group.tokens for group in self.taken)
         return {
@@ -168,7 +167,7 @@ class Partial(Source):
         }
 
     def load_state_dict(self, state: State, prompts: PromptStream) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.planned = [Request(prompt=prompts.get(name), n=n) for name, n in state["planned"]]
         for tree in state["pool"]:
             own = unpack(tree["own"])
@@ -180,7 +179,7 @@ class Partial(Source):
         return [group for group in self.pool if not group.unfinished]
 
     def _fill(self, plan: StepPlan, size: int) -> None:
-        """Begin new groups until so many are under way."""
+        """Begin new groups until `size` are in progress."""
         while len(self.pool) < size:
             if not self.planned:
                 self.planned += plan.requests()
@@ -188,7 +187,7 @@ class Partial(Source):
             self.pool.append(UnderWay(request, [BLANK] * request.n))
 
     def _round(self, step: int) -> None:
-        """Let every unfinished response grow."""
+        """Extend every unfinished response by a round."""
         config = self.engine.config
         groups = [group for group in self.pool if group.unfinished]
         asked = [request for group in groups for request in group.asks(config.round_tokens)]
@@ -203,9 +202,9 @@ class Partial(Source):
     def _pieces(
         self, asked: Sequence[Request], found: Sequence[Sequence[Generation]]
     ) -> Iterator[tuple[Generation, str]]:
-        """Each piece, and why the response ends with it: OPEN where it does not.
+        """Each piece, and why the response ends with it: OPEN if it does not.
 
-        A piece that is shorter than the round and did not stop met a limit of the engine.
+        A piece that is shorter than the round and did not stop hit a limit of the engine.
         """
         full = self.engine.config.max_completion_length
         for request, pieces in zip(asked, found, strict=True):
@@ -218,7 +217,7 @@ class Partial(Source):
     def _greedy(
         self, requests: Sequence[Request], step: int, attempt: int
     ) -> Sequence[Generation | None]:
-        """The greedy response to each prompt, where it is needed."""
+        """The greedy response to each prompt, if it is needed."""
         if not self.greedy or not requests:
             return [None] * len(requests)
         found = self.engine.generate(

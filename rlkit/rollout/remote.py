@@ -23,16 +23,16 @@ from rlkit.rollout.worker import MODEL, SPEC, weights_file
 from rlkit.runs.checkpoint import load_tree
 
 LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher tells the training processes; the engine's belongs to none of their group."""
+"""What a launcher tells the training ranks; the engine's process is not one of them."""
 
 
 class RemoteEngine(RolloutEngine[Any]):
     """An engine that another process runs on a copy of the policy.
 
     Weights are handed over as a safetensors file, requests as JSON and responses as a tree of
-    tensors, in a temporary folder. Commands are carried out in the order they were given, so which
-    weights answer a request does not depend on the clock; in mode async without `deterministic` the
-    newest weights are taken before each generation instead.
+    tensors, in a temporary folder. Commands run in the order given, so which weights answer a
+    request does not depend on timing; in mode async without `deterministic` the newest weights are
+    loaded before each generation instead.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class RemoteEngine(RolloutEngine[Any]):
 
     @property
     def matches_trainer(self) -> bool:
-        """As the engine itself."""
+        """As for the engine itself."""
         return self.inner.matches_trainer
 
     def start(self, policy: Policy, seed: int) -> None:
         """Start the process with the policy as it is and wait until it is ready."""
         self.policy, self.number = policy, 0
         self.lengths: dict[int, list[int]] = {}
-        """Responses a request, of generations that were asked for."""
+        """Responses per request, of the generations submitted."""
         self.arrived: dict[int, list[list[Generation]]] = {}
         self.temporary = tempfile.TemporaryDirectory(prefix="rlkit-rollout-")
         self.folder = Path(self.temporary.name)
@@ -75,7 +75,7 @@ class RemoteEngine(RolloutEngine[Any]):
         self._receive()
 
     def _spec(self, seed: int) -> dict[str, Any]:
-        """What the process needs to know; there it is an engine of mode sync."""
+        """What the process needs to know; inside it the engine is in mode sync."""
         c = self.config
         alone = {"mode": "sync", "max_staleness": 0, "deterministic": True}
         return {
@@ -89,12 +89,12 @@ class RemoteEngine(RolloutEngine[Any]):
         }
 
     def sync(self, step: int) -> None:
-        """Hand over the policy's weights; they are used for what is asked from now on."""
+        """Hand over the policy's weights; they are used for all later requests."""
         save_weights(self.policy, weights_file(self.folder, step))
         self._send({"do": "weights", "step": step})
 
     def submit(self, call: GenerationCall) -> int:
-        """Ask for responses; returns the number to `wait` for."""
+        """Request responses; returns the number to `wait` for."""
         self.number += 1
         self.lengths[self.number] = [request.n for request in call.own]
         self._send(
@@ -116,7 +116,7 @@ class RemoteEngine(RolloutEngine[Any]):
         return self.arrived.pop(number)
 
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
-        """Responses to each request, in order, after everything that was asked before."""
+        """Responses to each request, in order, after all earlier requests."""
         return self.wait(self.submit(call))
 
     def close(self) -> None:
@@ -164,5 +164,5 @@ class RemoteEngine(RolloutEngine[Any]):
         last = f": {lines[-1]}" if lines else ""
         return UserError(
             f"the rollout process ended with status {status}{last}; "
-            "go on from the last checkpoint with resume=auto"
+            "continue from the last checkpoint with resume=auto"
         )

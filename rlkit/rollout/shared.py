@@ -32,7 +32,7 @@ class SharedEngine(RolloutEngine[Any]):
 
     @property
     def matches_trainer(self) -> bool:
-        """As the engine itself."""
+        """As for the engine itself."""
         return self.inner.matches_trainer
 
     def start(self, policy: Policy, seed: int) -> None:
@@ -93,7 +93,7 @@ class SharedRemote(SharedEngine):
         self.number = 0
 
     def submit(self, call: GenerationCall) -> int:
-        """Ask for responses; returns the number to `wait` for."""
+        """Request responses; returns the number to `wait` for."""
         requests = call.requests
         share = self.share(requests)
         number = None

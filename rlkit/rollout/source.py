@@ -1,7 +1,7 @@
 """Where a step's responses come from: here an engine that is asked when the step needs them.
 
-`rlkit.rollout.ahead` asks some steps earlier, `rlkit.rollout.partial` lets responses go on in the
-next step.
+`rlkit.rollout.ahead` asks some steps earlier; `rlkit.rollout.partial` lets responses continue in
+the next step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class StepPlan:
     """What a step generates."""
 
     buffer: ReplayBuffer[Any] | None
-    """Who plans its requests; None = the step replays nothing, all its prompts are new."""
+    """Plans the step's requests; None = the step replays nothing, all its prompts are new."""
     prompts: PromptStream
     groups: int
     """Groups the step trains."""
@@ -34,7 +34,7 @@ class StepPlan:
         return self.groups if self.buffer is None else self.buffer.fresh_share(self.groups)
 
     def requests(self) -> Sequence[Request]:
-        """The step's requests; each call asks for as many again."""
+        """The step's requests; each call plans as many again."""
         if self.buffer is not None:
             return self.buffer.plan(self.groups, self.step, self.prompts)
         n = self.prompts.num_generations
@@ -53,7 +53,7 @@ class Completed:
 
     @property
     def prompt(self) -> Prompt:
-        """What was answered."""
+        """The prompt of the request."""
         return self.request.prompt
 
 
@@ -79,7 +79,7 @@ class Source(ABC):
         return {}
 
     def load_state_dict(self, state: State, prompts: PromptStream) -> None:  # noqa: B027
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 class OnDemand(Source):
@@ -90,7 +90,7 @@ class OnDemand(Source):
         self.greedy = greedy
 
     def completed(self, plan: StepPlan, missing: int | None, attempt: int) -> list[Completed]:
-        """The engine's responses; requests of demonstrations alone have none."""
+        """The engine's responses; requests for demonstrations alone have none."""
         requests = plan.requests()[:missing]
         asked = [request for request in requests if request.n > 0]
         own = iter(

@@ -16,7 +16,7 @@ from rlkit.models.policy import Policy
 
 
 def write_config(policy: Policy, folder: str | Path) -> None:
-    """Write the model's config and the tokenizer, in whichever process.
+    """Write the model's config and the tokenizer; any rank may call it.
 
     A policy's weights are never quantised, though a config that came from a quantised file says so.
     """

@@ -1,10 +1,10 @@
 """The process that generates while another one trains: `python -m rlkit.rollout.worker <folder>`.
 
-The folder holds `spec.json` and the model. Commands come as JSON lines on stdin and are carried out
-in their order: {"do": "weights", "step"}, whose file is in the folder, and {"do": "generate",
-"number", "requests", "stream", "greedy", "part"}. A reply line {"number"} says that
-`answer-<number>` is written in the folder, {"error"} that there is nothing more to come. The
-process ends, and removes the folder, as soon as its stdin does.
+The folder holds `spec.json` and the model. Commands come as JSON lines on stdin and run in order:
+{"do": "weights", "step"}, whose file is in the folder, and {"do": "generate", "number", "requests",
+"stream", "greedy", "part"}. A reply line {"number"} says that `answer-<number>` is written in the
+folder, {"error"} that no more replies will follow. The process exits, and removes the folder, as
+soon as its stdin closes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def newest_first(commands: Sequence[Command]) -> list[Command]:
 
 
 class Inbox:
-    """Commands in their order; or, if not `ordered`, the newest weights before any other."""
+    """Commands in order; or, if not `ordered`, the newest weights before any other."""
 
     def __init__(self, lines: Iterable[str], folder: Path, *, ordered: bool) -> None:
         self.ordered = ordered
@@ -63,7 +63,7 @@ class Inbox:
         for line in lines:
             self.arrived.put(json.loads(line))
         shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)  # the trainer is gone, in the middle of a generation too
+        os._exit(0)  # the trainer is gone; also ends a generation in progress
 
     def next(self) -> Command:
         """The next command; waits for it."""
@@ -90,10 +90,10 @@ class Generator:
         self.policy: Policy = load_policy(model, folder / MODEL, temperature)
         self.engine.start(self.policy, spec["seed"])
         self.taken = 0
-        """The step of the newest weights that were taken."""
+        """The step of the newest weights that were loaded."""
 
     def take_weights(self, step: int) -> None:
-        """Take the weights of the start of a training step; their file and older ones go."""
+        """Load the weights of the start of a training step; remove their file and older ones."""
         device = str(self.policy.device)
         load_model(self.policy.model, weights_file(self.folder, step), device=device)
         self.engine.sync(step)
@@ -121,7 +121,7 @@ class Generator:
 
 
 def serve(folder: Path, replies: TextIO) -> None:
-    """Carry out commands until the trainer closes stdin."""
+    """Run commands until the trainer closes stdin."""
     spec = json.loads((folder / SPEC).read_text())
     inbox = Inbox(sys.stdin, folder, ordered=spec["ordered"])
     generator = Generator(folder, spec)
@@ -136,7 +136,7 @@ def serve(folder: Path, replies: TextIO) -> None:
 
 
 def main() -> int:
-    """Serve; what goes wrong is told to the trainer."""
+    """Serve; errors are reported to the trainer."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     try:

@@ -35,7 +35,7 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 def save_tree(path: Path, tree: State) -> None:
     """Write a tree as `<path>.safetensors` (its tensors) and `<path>.json` (everything else).
 
-    Raises TypeError for a value that is no tensor, number, string, boolean, None, list, tuple or
+    Raises TypeError for a value that is not a tensor, number, string, boolean, None, list, tuple or
     dict with text keys.
     """
     tensors: dict[str, Tensor] = {}
@@ -80,7 +80,7 @@ def load_tree(path: Path) -> State:
 def rng_state() -> State:
     """The state of the global generators, for user code that draws from them.
 
-    rlkit's own draws are stateless. Of several GPUs it is the present one's.
+    rlkit's own draws are stateless. With several GPUs it is the current one's.
     """
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -99,7 +99,7 @@ def rng_state() -> State:
 
 
 def load_rng_state(state: State) -> None:
-    """Take back what `rng_state` gave."""
+    """Restore what `rng_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
@@ -117,7 +117,7 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> 
     """Make `checkpoint-<step>`.
 
     `write` fills a temporary folder, which then gets its manifest and its name. Raises
-    CheckpointError when that fails, with nothing left behind and older checkpoints as they were.
+    CheckpointError if that fails, with nothing left behind and older checkpoints unchanged.
     """
     temporary = folder / f".checkpoint-{step}.tmp"
     try:
@@ -132,12 +132,12 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> 
 
 
 def reason_of(error: Exception) -> str:
-    """What the system says was wrong."""
+    """The system's reason for a failure."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _seal(temporary: Path, step: int) -> None:
-    """Write the manifest, last, and everything through to the disk."""
+    """Write the manifest, last, and flush everything to disk."""
     files = sorted(p for p in temporary.rglob("*") if p.is_file())
     digests = {str(p.relative_to(temporary)): _sha256(p) for p in files}
     manifest = temporary / MANIFEST
@@ -148,7 +148,7 @@ def _seal(temporary: Path, step: int) -> None:
 
 
 def _put_in_place(temporary: Path, final: Path) -> Path:
-    """Give the folder its name; one that has it already, from before a resume, gives way."""
+    """Give the folder its name; an existing one, from before a resume, is replaced."""
     if final.exists():
         old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -176,13 +176,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def checkpoint_step(path: Path) -> int:
     """The training step after which it was written.
 
-    Raises UserError when its files are not what it lists.
+    Raises UserError if its files do not match its manifest.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is no complete checkpoint: its {MANIFEST} cannot be read"
+            f"{path} is not a complete checkpoint: its {MANIFEST} cannot be read"
         ) from error
     if manifest.get("format") != FORMAT:
         raise UserError(
@@ -196,14 +196,14 @@ def checkpoint_step(path: Path) -> int:
     step: int = manifest["step"]
     named = _NAME.search(path.name)
     if named and int(named[1]) != step:
-        raise UserError(f"{path} is damaged: its {MANIFEST} speaks of step {step}")
+        raise UserError(f"{path} is damaged: its {MANIFEST} names step {step}")
     return step
 
 
 def prune(folder: Path, keep: int, best: int | None = None) -> None:
     """Remove all but the newest `keep` checkpoints and the one of step `best`.
 
-    A checkpoint is renamed before it is removed, so that none is ever half there.
+    A checkpoint is renamed before it is removed, so that none is ever incomplete.
     """
     for path in list_checkpoints(folder)[:-keep]:
         if path.name != f"checkpoint-{best}":

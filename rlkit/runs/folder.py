@@ -1,4 +1,4 @@
-"""A run's folder: what is written where, and what a resumed run finds."""
+"""The run folder: what is written where, and what a resumed run finds."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_left
 
 
 def write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
-    """Write or append text. Raises UserError where the system refuses (a full disk)."""
+    """Write or append text. Raises UserError if the system refuses (a full disk)."""
     try:
         with path.open(mode) as file:
             file.write(text)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}; make room and go on with resume=auto"
+            f"{path} cannot be written: {error.strerror}; make room and continue with resume=auto"
         ) from error
 
 
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One JSON object a line."""
+    """One JSON object per line."""
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
 
@@ -40,10 +40,10 @@ class RunFolder:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
         self.writes = writes
-        """Whether this process writes; of several the first alone does."""
+        """Whether this process writes; only the main process does."""
         self.metrics = path / "metrics.jsonl"
         self.notes: list[str] = []
-        """What the user should know of how the folder was found."""
+        """What the user should know about the state of the folder."""
         self._lock: int | None = None
 
     def holds_run(self) -> bool:
@@ -51,9 +51,9 @@ class RunFolder:
         return self.metrics.exists() or bool(list_checkpoints(self.path))
 
     def lock(self) -> None:
-        """Hold the folder for this process until it ends. Raises UserError where another one does.
+        """Lock the folder for this process until it ends. Raises UserError if another one holds it.
 
-        The system gives the lock back when the process dies, however it dies.
+        The system releases the lock when the process dies, however it dies.
         """
         if self._lock is not None or not self.writes:
             return
@@ -67,12 +67,12 @@ class RunFolder:
         except OSError:
             os.close(lock)
             raise UserError(
-                f"another run is at work in {self.path}; wait for it or choose another output_dir"
+                f"another run is using {self.path}; wait for it or choose another output_dir"
             ) from None
         self._lock = lock
 
     def unlock(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -80,7 +80,7 @@ class RunFolder:
     def find_checkpoint(self, resume: str) -> Path | None:
         """The checkpoint to continue from, if any.
 
-        Raises UserError where `resume` forbids or finds none.
+        Raises UserError if `resume` forbids one or finds none.
         """
         if self.path.is_dir():
             self.lock()
@@ -109,7 +109,7 @@ class RunFolder:
         return checkpoint
 
     def _newest_whole(self) -> Path | None:
-        """The newest checkpoint whose files are what it lists; the damaged ones are noted."""
+        """The newest checkpoint whose files match its manifest; damaged ones are noted."""
         found = list_checkpoints(self.path)
         for checkpoint in reversed(found):
             try:
@@ -118,11 +118,11 @@ class RunFolder:
                 self.notes.append(f"{error}.")
                 continue
             if self.notes:
-                self.notes.append(f"Going on from {checkpoint}.")
+                self.notes.append(f"Continuing from {checkpoint}.")
             return checkpoint
         if found:
             raise UserError(
-                f"no checkpoint in {self.path} is whole ({self.notes[0].rstrip('.')}); start again "
+                f"no checkpoint in {self.path} is intact ({self.notes[0].rstrip('.')}); start over "
                 "in another output_dir"
             )
         return None

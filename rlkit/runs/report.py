@@ -1,4 +1,4 @@
-"""A run's figures as one self-contained HTML page, and several runs on one page."""
+"""A run's metrics as one self-contained HTML page, and several runs on one page."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ PANELS = (
     Panel(title="Held-out accuracy over responses", keys=r"eval/.*(pass@\d+|greedy)", x=ROLLOUTS),
     Panel(title="Held-out accuracy over steps", keys=r"eval/.*(pass@\d+|greedy)"),
     Panel(title="Reward", keys=r"reward/(.+/)?(mean|std)"),
-    Panel(title="Reward failures", keys=r"reward/(errors|timeouts|lost)", unit="a step"),
+    Panel(title="Reward failures", keys=r"reward/(errors|timeouts|lost)", unit="per step"),
     Panel(title="Response length", keys=r"completions/mean_length", unit="tokens"),
     Panel(title="Responses cut at the length limit", keys=r"completions/clipped_ratio"),
     Panel(title="Ratio by age in steps", keys=r"policy/ratio_(mean(_age_\d+)?|max)"),
     Panel(title="Clip fraction by age in steps", keys=r"policy/clip_fraction(_age_\d+)?"),
-    Panel(title="KL", keys=r"anchor/kl(_.+)?|off_policy/(engine_)?kl", unit="nats a token"),
+    Panel(title="KL", keys=r"anchor/kl(_.+)?|off_policy/(engine_)?kl", unit="nats per token"),
     Panel(title="Anchor weights", keys=r"anchor/weight_.+"),
-    Panel(title="Entropy", keys=r"policy/entropy", unit="nats a token"),
+    Panel(title="Entropy", keys=r"policy/entropy", unit="nats per token"),
     Panel(title="Effective sample size", keys=r"off_policy/ess"),
     Panel(title="Corrections", keys=r"correction/.+"),
     Panel(title="Age of the trained batch", keys=r"buffer/age_(mean|max)", unit="steps"),
@@ -55,7 +55,7 @@ PANELS = (
     Panel(title="Gradient norm", keys=r"policy/grad_norm"),
     Panel(title="Critic's explained variance", keys=r"critic/explained_variance"),
     Panel(
-        title="Seconds of a step", keys=r"time/(rollout|reward|forward|update|sync)", stacked=True
+        title="Seconds per step", keys=r"time/(rollout|reward|forward|update|sync)", stacked=True
     ),
 )
 """What a run's page shows, in this order; a panel without a matching metric is left out."""
@@ -69,7 +69,7 @@ td,th{padding:.1em .9em .1em 0;text-align:left}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecords:
-    """What a run left in its folder."""
+    """What a run left in its run folder."""
 
     path: Path
     records: Sequence[Record]
@@ -89,14 +89,14 @@ class RunRecords:
         return sorted(found, key=lambda key: int(m[1]) if (m := re.search(r"_(\d+)$", key)) else -1)
 
     def rebirths(self, x: str) -> list[float]:
-        """Where, on the axis `x`, the policy became its own base."""
+        """The points on the axis `x` where the policy became its own base."""
         steps, counts = self.series("schedule/rebirths", x)
         previous = [0.0, *counts]
         return [s for s, was, now in zip(steps, previous, counts, strict=False) if now > was]
 
 
 def read_run(run_dir: Path) -> RunRecords:
-    """Read a run's folder. Raises UserError where there are no metrics or a line is not JSON.
+    """Read a run folder. Raises UserError if there are no metrics or a line is not JSON.
 
     A last line without its newline is still being written, and is left out.
     """
@@ -136,7 +136,7 @@ def _on_all_axes(records: Sequence[Record]) -> list[Record]:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write <run_dir>/report.html and return its path. Raises UserError where `read_run` does."""
+    """Write <run_dir>/report.html and return its path. Raises UserError as `read_run` does."""
     run = read_run(run_dir)
     figures = [figure for panel in PANELS if (figure := _panel_figure(panel, run)) is not None]
     settings = yaml.safe_dump(dict(run.config), sort_keys=False)
@@ -172,7 +172,7 @@ def compare_report(run_dirs: Sequence[Path], out: Path) -> Path:
 
 
 def _named(runs: Sequence[RunRecords]) -> dict[str, RunRecords]:
-    """Runs by folder name, or by whole path where two folders share a name."""
+    """Runs by folder name, or by whole path if two folders share a name."""
     short = [run.path.resolve().name for run in runs]
     return {
         name if short.count(name) == 1 else str(run.path): run

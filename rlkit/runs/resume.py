@@ -24,13 +24,13 @@ FREE = (
     ),
     *("model.device", "train.micro_batch_tokens", "train.max_skipped_steps"),
 )
-"""What may change: where the run is, how it is watched, and how its arithmetic is cut up."""
+"""What may change: where the run is, how it is monitored, and how its computation is split."""
 HARMLESS = ("workers", "timeout", "time_limit")
-"""Fields of rewards and tasks that change how fast they are, not what they say."""
+"""Fields of rewards and tasks that change their speed, not their results."""
 OBJECT = "object"
-"""How a configuration begins to name an object in memory, which it cannot hold."""
+"""How the name of an in-memory object, which no configuration can hold, begins."""
 SHOWN = 4
-"""Changes named in the message."""
+"""How many changes the message names."""
 
 
 def save_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
@@ -66,13 +66,13 @@ def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str
         )
     if changed:
         raise UserError(
-            f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Go "
-            f"on with the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
+            f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Use "
+            f"the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
         )
 
 
 def is_object(value: Any) -> bool:
-    """Whether a configuration's value stands for an object in memory: its class and hash."""
+    """Whether a configuration's value names an object in memory: its class and hash."""
     return isinstance(value, str) and value.startswith(f"{OBJECT} ") and " sha256:" in value
 
 
@@ -90,7 +90,7 @@ def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
 
 
 def covers(name: str, key: str) -> bool:
-    """Whether a key is the named one or stands below it."""
+    """Whether a key is the named one or lies below it."""
     return key == name or key.startswith(name + ".")
 
 
@@ -102,5 +102,5 @@ def changes(keys: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any])
 
 
 def shortly(values: Mapping[str, Any], key: str) -> str:
-    """A value, or "unset" where there is none."""
+    """A value, or "unset" if there is none."""
     return json.dumps(values[key]) if key in values else "unset"

@@ -14,6 +14,10 @@ from rlkit.config.overrides import key_of
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stopped(Exception):
+    """The run was asked to stop, and did."""
+
+
 class StopRequest:
     """Whether somebody asked the run to stop."""
 
@@ -27,7 +31,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generator[None]:
-    """While it lasts, signals ask the run to stop; a second one raises KeyboardInterrupt.
+    """A signal inside this context asks the run to stop; a second raises KeyboardInterrupt.
 
     Outside the main thread, which alone receives signals, nothing changes.
     """
@@ -36,7 +40,7 @@ def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generat
         if request.asked:
             raise KeyboardInterrupt
         request.asked = True
-        say("Stopping after this step, with a checkpoint. Once more (Ctrl-C) stops at once.")
+        say("Stopping after this step, with a checkpoint. A second Ctrl-C stops at once.")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -50,7 +54,7 @@ def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generat
 
 
 def resume_command(overrides: Sequence[str], output_dir: str, processes: int = 1) -> str:
-    """The command line that goes on with a run."""
+    """The command line that continues a run."""
     kept = [o for o in overrides if key_of(o) not in ("output_dir", "resume")]
     arguments = [*kept, f"output_dir={output_dir}", "resume=auto"]
     launch = f"(launched with {processes} processes, as before)" if processes > 1 else "python"

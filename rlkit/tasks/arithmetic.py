@@ -41,7 +41,7 @@ def score_sum(completion: str, answer: str) -> float:
 
 
 class Sums(Sequence[Mapping[str, Any]]):
-    """Rows {"prompt", "answer", "solution"} made when they are asked for."""
+    """Rows {"prompt", "answer", "solution"} made on access."""
 
     def __init__(self, problems: Sequence[tuple[int, ...]]) -> None:
         self.problems = problems
@@ -82,14 +82,14 @@ class ArithmeticConfig(TaskConfig):
     """Settings of the running sums."""
 
     operands: Annotated[int, Field(ge=2, le=6)] = EMBEDDED_OPERANDS
-    """Numbers in a sum. The embedded model has seen sums of 5 only and knows no other length."""
+    """Numbers in a sum. The embedded model has only seen sums of 5 and knows no other length."""
 
 
 @register("task", "arithmetic")
 class Arithmetic(Task[ArithmeticConfig]):
     """Add up digits, writing every running sum: "3+8+5+9+2=" is answered by "11,16,25#27".
 
-    The reward is 1 exactly where the text after a single '#' is the sum in two digits; the steps
+    The reward is 1 exactly if the text after a single '#' is the sum in two digits; the steps
     before it are free. 1/8 of the 9^operands problems is held out by a hash of the prompt.
     """
 

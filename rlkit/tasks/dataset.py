@@ -15,7 +15,7 @@ from rlkit.tasks.read import Table
 
 
 def rows_of(dataset: Any, what: str) -> list[Mapping[str, Any]]:
-    """The rows of a `datasets.Dataset`, or of a list of dicts. Raises UserError for others."""
+    """The rows of a `datasets.Dataset`, or of a list of dicts. Raises UserError otherwise."""
     rows = dataset.to_list() if hasattr(dataset, "to_list") else dataset
     if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
         raise UserError(

@@ -1,9 +1,9 @@
 """Scores answers to a reasoning-gym data set in a process of its own.
 
-It reads {"entry", "text", "alarm"} lines and writes a verdict a line. Several of the data sets' own
-scorers hand the model's text to `eval` or to sympy's parser, which evaluates it. So the process has
-a memory limit, gets few environment variables, refuses to write, start or connect to anything (see
-`refuse_side_effects`), and may be killed at any moment.
+It reads {"entry", "text", "alarm"} lines and writes one verdict per line. Several of the data sets'
+own scorers hand the model's text to `eval` or to sympy's parser, which evaluates it. So the process
+has a memory limit, gets few environment variables, refuses to write, start or connect to anything
+(see `refuse_side_effects`), and may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def unpack(value: Any) -> Any:
 
 
 def judge(dataset: Any, entry: Mapping[str, Any], text: str | None) -> dict[str, Any]:
-    """{"score"}, {"limit"}, or {"error"} where the scorer cannot even judge a missing answer.
+    """{"score"}, {"limit"}, or {"error"} if the scorer cannot even judge a missing answer.
 
     A scorer that fails on a text, and not on a missing answer, could not parse it: that is 0.
     """

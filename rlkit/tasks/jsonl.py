@@ -31,17 +31,18 @@ class JsonlConfig(TaskConfig):
     prompt_column: str = "prompt"
     """Column with the prompts: text, or chat messages with a role and a content."""
     answer_column: str | None = None
-    """Column with the answers, "outer.inner" for a nested one; null = the first that is there of
+    """Column with the answers, "outer.inner" for a nested one; null = the first one found of
     answer, solution, ground_truth, label, reward_model.ground_truth."""
     eval_path: str | None = None
     """Held-out problems, a file or name like `path`; null = hold out some of `path`."""
     eval_split: str = "test"
     """Split of a Hugging Face data set in `eval_path`; files ignore it."""
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the problems held out where there is no `eval_path`, by a hash of the prompt: copies
-    of a prompt always fall on the same side."""
+    """Share of the problems held out if there is no `eval_path`, by a hash of the prompt: copies of
+    a prompt always fall on the same side."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only so many rows at the beginning of `path`, before some are held out; null = all."""
+    """Use only this many rows from the beginning of `path`, before some are held out; null =
+    all."""
     suffix: str = ""
     r"""Text appended to every prompt, such as " Put the final answer in \\boxed{}."."""
 
@@ -51,17 +52,17 @@ class Jsonl(Task[JsonlConfig]):
     """Rows of a data set: `prompt`, `answer` as text, and all other columns as they are.
 
     Reads TRL's and verl's data unchanged. A text prompt stays text; the run makes it a chat message
-    where the tokenizer has a template. Held-out problems come in the order of a hash of the prompt,
-    so the first n are a fair sample.
+    if the tokenizer has a template. Held-out problems come in the order of a hash of the prompt, so
+    the first n are a fair sample.
     """
 
     default_rewards = ("math",)
 
     def load(self, seed: int) -> TaskData:
         """Read the rows, whatever the seed. Raises UserError for what is wrong with the data."""
-        c, eval_table = self.config, self.eval_table()
+        c = self.config
         train = self._rows(self.table().head(c.limit))
-        if eval_table is None:
+        if (eval_table := self.eval_table()) is None:
             train, held_out = hold_out(train, c.eval_fraction)
         else:
             held_out = by_hash(self._rows(eval_table))
@@ -102,7 +103,7 @@ class Jsonl(Task[JsonlConfig]):
 
 
 def lookup(row: Row, column: str) -> Any:
-    """A column, or a nested one by "outer.inner"; None where it is not there."""
+    """A column, or a nested one by "outer.inner"; None if it does not exist."""
     if column in row:
         return row[column]
     outer, _, inner = column.partition(".")
@@ -116,7 +117,7 @@ def has(table: Table, column: str) -> bool:
 
 
 def answer_column(table: Table, chosen: str | None) -> str:
-    """The chosen column, or the first of the usual ones. Raises UserError when it is not there."""
+    """The chosen column, or the first of the usual ones. Raises UserError if it is missing."""
     if chosen is not None:
         check_column(table, chosen, "task.answer_column")
         return chosen
@@ -130,7 +131,7 @@ def answer_column(table: Table, chosen: str | None) -> str:
 
 
 def check_column(table: Table, column: str, key: str) -> None:
-    """Raise UserError with the nearest and all known columns where no row has it."""
+    """Raise UserError with the nearest and all known columns if no row has it."""
     if not has(table, column):
         known = columns(table)
         raise UserError(
@@ -151,7 +152,7 @@ def columns(table: Table) -> list[str]:
 
 
 def prompt_of(value: Any, place: str) -> str | list[dict[str, str]]:
-    """A prompt as text or messages. Raises UserError where there is none."""
+    """A prompt as text or messages. Raises UserError if there is none."""
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         raise UserError(f"{place} has no prompt")
     if isinstance(value, str):
@@ -169,9 +170,9 @@ def is_message(value: Any) -> bool:
 
 
 def answer_text(value: Any, column: str, place: str) -> str:
-    """An answer as text, numbers and truth values as JSON writes them.
+    """An answer as text, with numbers and booleans as JSON writes them.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     if value is None:
         raise UserError(f"{place} has no answer (column '{column}')")
@@ -186,7 +187,7 @@ def answer_text(value: Any, column: str, place: str) -> str:
 
 
 def append(prompt: str | list[dict[str, str]], suffix: str) -> str | list[dict[str, str]]:
-    """The prompt with text appended, to its last message where it is a chat."""
+    """The prompt with text appended, to its last message if it is a chat."""
     if isinstance(prompt, str):
         return prompt + suffix
     *before, last = prompt

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Prompts(Sequence[Prompt]):
-    """A task's rows as prompts, encoded when they are asked for.
+    """A task's rows as prompts, encoded on access.
 
-    A text prompt becomes a user message where the tokenizer has a chat template.
+    A text prompt becomes a user message if the tokenizer has a chat template.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class PromptStream:
         return taken
 
     def get(self, prompt_id: str) -> Prompt:
-        """A prompt by its id. Raises KeyError when it is not of this set."""
+        """A prompt by its id. Raises KeyError if it is not in this set."""
         name, _, index = prompt_id.rpartition("-")
         if name != self.prompts.name or not index.isdigit() or int(index) >= len(self.prompts):
             raise KeyError(prompt_id)
@@ -138,9 +138,9 @@ class PromptStream:
         return torch.tensor([*ids, tokenizer.eos_token_id], dtype=torch.int64)
 
     def state_dict(self) -> State:
-        """Where the stream is."""
+        """The position in the stream."""
         return {"position": self.position}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from there."""
+        """Continue from a saved position."""
         self.position = state["position"]

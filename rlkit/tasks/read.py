@@ -19,7 +19,7 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows and where they stand, for messages."""
+    """Rows and where they come from, for messages."""
 
     name: str
     """The file or data set."""
@@ -30,7 +30,7 @@ class Table:
     """What the numbers count: "line" or "row"."""
 
     def place(self, index: int) -> str:
-        """Where row `index` stands: "data.jsonl line 3"."""
+        """The source of row `index`: "data.jsonl line 3"."""
         return f"{self.name} {self.unit} {self.numbers[index]}"
 
     def head(self, count: int | None) -> Table:
@@ -41,9 +41,9 @@ class Table:
 
 
 def read_table(path: str, subset: str | None, split: str) -> Table:
-    """Read a file by its ending, or else a Hugging Face data set.
+    """Read a file by its extension, or else a Hugging Face data set.
 
-    Raises UserError for what cannot be read, and for no rows.
+    Raises UserError if it cannot be read or has no rows.
     """
     file = Path(path).expanduser()
     if file.name.lower().endswith(ENDINGS):

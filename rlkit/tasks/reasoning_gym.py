@@ -37,14 +37,14 @@ class ReasoningGymConfig(TaskConfig):
     params: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     """Settings of the data set itself, by its own names: {min_terms: 2, max_terms: 2}."""
     size: Annotated[int, Field(ge=1)] = 2000
-    """Different training problems; fewer where the data set has no more."""
+    """Different training problems; fewer if the data set has no more."""
     eval_size: Annotated[int, Field(ge=1)] = 256
-    """Different held-out problems; fewer where the data set has no more."""
+    """Different held-out problems; fewer if the data set has no more."""
     data_seed: Annotated[int, Field(ge=0)] = 0
-    """Which problems are drawn. Runs with different seeds so share their problems."""
+    """Which problems are drawn. Runs with different seeds share their problems."""
     answer_format: Literal["raw", "last_number", "tag"] = "raw"
     """What of a completion is scored: raw = all of it, last_number = the last number in it, tag =
-    what stands in the last <answer>...</answer>. Chat models put words around a number: they need
+    the content of the last <answer>...</answer>. Chat models put words around a number: they need
     last_number or tag."""
     suffix: str = ""
     """Text appended to every question, such as an instruction on the answer's form."""
@@ -53,7 +53,7 @@ class ReasoningGymConfig(TaskConfig):
 
 
 def extract(completion: str, answer_format: str) -> str | None:
-    """The part of a completion that is the answer; None where there is none."""
+    """The part of a completion that is the answer; None if there is none."""
     if answer_format == "raw":
         return completion.strip()
     if answer_format == "tag":
@@ -87,17 +87,17 @@ def divide(
 
 
 def draws(size: int, eval_size: int) -> int:
-    """The most entries that are drawn."""
+    """The most entries to draw."""
     return 64 + 2 * int(max(size / (1 - HELD_OUT), eval_size / HELD_OUT))
 
 
 @register("task", "reasoning_gym")
 class ReasoningGym(Task[ReasoningGymConfig]):
-    """Procedurally made problems with verifiable answers (reasoning-gym, arXiv:2505.24760).
+    """Procedurally generated problems with verifiable answers (reasoning-gym, arXiv:2505.24760).
 
     The reward is the data set's own score in [0, 1], which may be partial; a text it cannot parse
-    gets 0. Rows: prompt, answer (None where there is no single right one) and entry, which the
-    scorer reads.
+    gets 0. Rows: prompt, answer (None if there is no single right one) and entry, which the scorer
+    reads.
     """
 
     scores = True
@@ -118,7 +118,7 @@ class ReasoningGym(Task[ReasoningGymConfig]):
     def score(self, completion: str, row: Mapping[str, Any]) -> float:
         """The data set's score of the answer in the completion.
 
-        Raises UserError when its scorer fails whatever the answer.
+        Raises UserError if its scorer fails whatever the answer.
         """
         c = self.config
         item = {
@@ -166,7 +166,7 @@ class ReasoningGym(Task[ReasoningGymConfig]):
 
 @contextmanager
 def _global_random(seed: int) -> Generator[None]:
-    """Python's global generator seeded, then put back: some data sets draw from it."""
+    """Python's global generator seeded, then restored: some data sets draw from it."""
     state = random.getstate()
     random.seed(seed)
     try:

@@ -75,5 +75,5 @@ def check_anchor(anchor: AnchorPolicy[Any]) -> None:
 
 
 def check_schedule(schedule: ReincarnationSchedule[Any]) -> None:
-    """Phases that a run can carry out, the same ones after a resume."""
+    """Phases that a run can follow, the same ones after a resume."""
     check_part("schedule", schedule)

@@ -47,7 +47,7 @@ class FakePrompts:
         )
 
     def response(self, text: str) -> Tensor:
-        """One token a character, and the end."""
+        """One token per character, and the end."""
         return torch.tensor([*map(ord, text), 0])
 
     def _make(self) -> Prompt:
@@ -70,7 +70,7 @@ class FakeRollouts:
         return Group(prompt=prompt, samples=[self._sample(prompt, step) for _ in range(n)])
 
     def groups(self, requests: list[Request], step: int) -> list[Group]:
-        """One group a request, with its demonstrations."""
+        """One group per request, with its demonstrations."""
         groups = [self.group(request.prompt, request.n, step) for request in requests]
         for group, request in zip(groups, requests, strict=True):
             group.samples.extend(shown(group.prompt, d, step) for d in request.demonstrations)
@@ -208,7 +208,7 @@ def a_resumed_buffer_draws_the_same(buffer: ReplayBuffer[Any]) -> None:
     for step in range(STEPS, 2 * STEPS):
         require(
             ids(cycle.step(step)) == ids(again.step(step)),
-            "the batch after a checkpoint is another; state_dict leaves something out, or a draw "
+            "the batch after a checkpoint differs; state_dict leaves something out, or a draw "
             "does not come from self.rng(step)",
         )
 

@@ -127,7 +127,7 @@ def micro_batches_do_not_matter(correction: Correction[Any]) -> None:
             require(
                 close(expected, through_the_loss(correction, logp, case, list(splits))),
                 "the split into micro-batches changes the corrected loss; "
-                'set scope = "group" or "minibatch" where rows are seen together',
+                'set scope = "group" or "minibatch" if rows are seen together',
             )
 
 

@@ -191,7 +191,7 @@ def micro_batches_do_not_matter(loss: PolicyLoss[Any]) -> None:
         require(
             close((value, gradient), found),
             "the split into micro-batches changes the loss or its gradient; "
-            'set scope = "group" or "minibatch" where rows are seen together',
+            'set scope = "group" or "minibatch" if rows are seen together',
         )
 
 

@@ -12,7 +12,7 @@ STEPS = 120
 
 
 def progress(step: int) -> Progress:
-    """A run that gets better and then stands still."""
+    """A run that gets better and then stalls."""
     score = min(step, STEPS // 2) / STEPS
     return Progress(
         step=step,
@@ -49,7 +49,7 @@ def a_resumed_schedule_gives_the_same_phases(schedule: ReincarnationSchedule[Any
         again.load_state_dict(stored(schedule.state_dict()))
         require(
             again.phase(progress(step)) == schedule.phase(progress(step)),
-            f"the phase of step {step} is another after a checkpoint; complete state_dict",
+            f"the phase of step {step} differs after a checkpoint; complete state_dict",
         )
 
 

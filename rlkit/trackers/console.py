@@ -1,4 +1,4 @@
-"""What the reader of a terminal or a log file sees of a run."""
+"""What a terminal or a log file shows of a run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SHOWN = (
     ("rollouts", "rollouts/total", "{:.0f}"),
     ("s/step", "time/step", "{:.1f}"),
 )
-"""Label, metric and format of the figures beside the bar; a figure not seen yet is left out."""
+"""Label, metric and format of the values beside the bar; a value not seen yet is left out."""
 
 
 def figures(latest: Mapping[str, float]) -> str:
-    """The latest figures on one line: "reward 0.531  pass@1 0.250  rollouts 3072  s/step 2.1"."""
+    """The latest values on one line: "reward 0.531 pass@1 0.250 rollouts 3072 s/step 2.1"."""
     return "  ".join(
         f"{label} {form.format(latest[key])}" for label, key, form in SHOWN if key in latest
     )
@@ -47,7 +47,7 @@ class ConsoleConfig(PartConfig):
     """Settings of the console."""
 
     every_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """Without a terminal, the least time between two lines; an evaluation always gets one."""
+    """Without a terminal, the least time between lines; an evaluation always gets one."""
 
 
 @register("tracker", "console")
@@ -95,13 +95,13 @@ class ConsoleTracker(Tracker[ConsoleConfig]):
             self.message(self.line(step))
 
     def line(self, step: int) -> str:
-        """A step in one line: where the run is, the latest figures, the time left."""
+        """A step in one line: where the run is, the latest values, the time left."""
         left = self._time_left(step)
         ending = f"  left {duration(left)}" if left else ""
         return f"step {step}/{self._steps}  {figures(self._latest)}{ending}"
 
     def message(self, text: str) -> None:
-        """Print a line, above the bar where there is one."""
+        """Print a line, above the bar if there is one."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def close(self, *, failed: bool) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard: one scalar a metric key, in the run's folder."""
+"""TensorBoard: one scalar per metric key, in the run folder."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class WandbTracker(Tracker[WandbConfig]):
     _run: wandb.Run | None = None
 
     def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
-        """Begin a run, or continue `run_id`. Raises UserError where W&B would ask for a login."""
+        """Begin a run, or continue `run_id`. Raises UserError if W&B would ask for a login."""
         import wandb
 
         mode = self.config.mode or wandb.setup().settings.mode

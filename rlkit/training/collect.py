@@ -56,7 +56,7 @@ def score(
 
 
 class Mark(NamedTuple):
-    """What the rewards say of a response."""
+    """The rewards of a response."""
 
     total: float | None
     """None = no reward applies."""

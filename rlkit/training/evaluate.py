@@ -16,9 +16,9 @@ FULL_MARKS = 1.0 - 1e-6
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased estimator of the chance that one of k samples is right.
+    """Unbiased estimator of the probability that at least one of k samples is right.
 
-    It is 1 - C(n - c, k) / C(n, k) for c right ones among n samples (arXiv:2107.03374).
+    It is 1 - C(n - c, k) / C(n, k) for c right samples among n (arXiv:2107.03374).
     """
     return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
@@ -26,7 +26,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 class Evaluator:
     """Answers a fixed set of held-out problems.
 
-    A response is right when the first reward gives it 1 or more.
+    A response is right if the first reward gives it 1 or more.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Evaluator:
         self.config = config
 
     def run(self, step: int) -> dict[str, float]:
-        """eval/pass@1, eval/pass@<k> where k > 1, and eval/greedy."""
+        """eval/pass@1, eval/pass@<k> if k > 1, and eval/greedy."""
         n, k = self.config.samples, self.config.k
         several = [Request(prompt=p, n=n) for p in self.prompts]
         once = [Request(prompt=p, n=1) for p in self.prompts]

@@ -26,7 +26,7 @@ def loss_value(
     The scalar is differentiable in `logp` [B, T].
 
     `entropy` [B, T] is the policy's token entropy (zeros when left out); `max_completion_length` is
-    the length seq-mean-token-sum-norm divides by when the loss's `norm_length` is null.
+    the length seq-mean-token-sum-norm divides by if the loss's `norm_length` is null.
     """
     objective = Objective(loss, max_completion_length=max_completion_length)
     policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp) if entropy is None else entropy)

@@ -1,4 +1,4 @@
-"""What a step logs: every number that no part computes itself.
+"""The metrics a step logs, except those that parts compute themselves.
 
 Unreduced metrics ([B, T] or [B]) are reduced by masked means, and by maxima if their key ends in
 `_max`, over all rows of a step whatever the micro-batches and processes.
@@ -26,7 +26,7 @@ CLAMP = 20.0
 BY_AGE = ("policy/clip_fraction", "policy/ratio_mean")
 """Metrics that are also logged per age of the weights that sampled a response."""
 ROUNDING = 1e-10
-"""Above the relative variance of float32 numbers that should be equal."""
+"""An upper bound on the relative variance of float32 numbers that should be equal."""
 
 Sums = Sequence[tuple[str, float, float]]
 """Key, total and count of one share of a metric; a maximum has the maximum as its total."""
@@ -52,7 +52,7 @@ class MetricSums:
         self.counts: dict[str, float] = {}
 
     def plus(self, shares: Sums) -> MetricSums:
-        """Take in some shares; returns itself."""
+        """Add some shares; returns itself."""
         for name, total, count in shares:
             if name.endswith("_max"):
                 self.sums[name] = max(self.sums.get(name, float("-inf")), total)
@@ -63,7 +63,7 @@ class MetricSums:
         return self
 
     def over(self, processes: Processes) -> MetricSums:
-        """Those of all processes together."""
+        """The sums over all ranks."""
         if processes.world_size == 1:
             return self
         out = MetricSums()
@@ -135,7 +135,7 @@ def engine_mismatch(batch: LossBatch, own: Tensor, fresh: Tensor) -> dict[str, f
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """1 - Var(returns - values) / Var(returns) over the mask; 0 if the returns do not vary.
 
-    A spread that is rounding alone is none.
+    A spread that is only rounding counts as none.
     """
     spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
     error = returns - values
@@ -156,7 +156,7 @@ def mean_steps(steps: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 @dataclass
 class RolloutTally:
-    """The responses a step generated, counted."""
+    """Counts of the responses a step generated."""
 
     rollouts: int = 0
     tokens: int = 0
@@ -169,7 +169,7 @@ class RolloutTally:
     def count(
         self, generation: Generation, total: float | None, components: Mapping[str, float]
     ) -> None:
-        """Count one of the policy's responses, with what its rewards say."""
+        """Count one of the policy's responses, with its rewards."""
         self.rollouts += 1
         self.tokens += len(generation.response_ids)
         self.truncated += generation.finish_reason == "length"

@@ -1,4 +1,4 @@
-"""How rows are cut into micro-batches, and what happens if one does not fit into memory."""
+"""How rows are split into micro-batches, and what happens if one does not fit in memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MicroBatches:
     def run(self, call: Callable[[int], T]) -> T:
         """`call` with the tokens of a micro-batch; if they do not fit, once more with half.
 
-        The call must be able to start afresh. Raises UserError if half does not fit either.
+        It must be safe to call again from the start. Raises UserError if half does not fit either.
         """
         try:
             return call(self.tokens)
@@ -82,12 +82,12 @@ class MicroBatches:
             raise too_large(self.tokens) from error
 
     def halve(self, times: int) -> None:
-        """Halve the tokens so many times."""
+        """Halve the tokens `times` times."""
         self.tokens, self.halvings = max(1, self.tokens // 2**times), self.halvings + times
 
 
 def too_large(tokens: int) -> UserError:
-    """What the user reads if micro-batches of so many tokens do not fit."""
+    """The error if micro-batches of this many tokens do not fit."""
     return UserError(
         f"out of memory with micro-batches of {tokens} tokens; set train.micro_batch_tokens lower, "
         "model.gradient_checkpointing=true or shorter responses (rollout.max_completion_length)"
@@ -95,14 +95,14 @@ def too_large(tokens: int) -> UserError:
 
 
 def release() -> None:
-    """Give back what the failed forward held."""
+    """Release the memory that the failed forward held."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 class Forwards:
-    """Forwards without gradient over many rows, in micro-batches shared by the processes."""
+    """Forwards without gradient over many rows, in micro-batches shared by the ranks."""
 
     def __init__(self, micro: MicroBatches, processes: Processes = SINGLE) -> None:
         self.micro, self.processes = micro, processes

@@ -36,14 +36,14 @@ Counts = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinibatchResult:
-    """What one minibatch gave, besides the gradient."""
+    """The results of one minibatch, besides the gradient."""
 
     value: float
     """The loss."""
     sums: Sums
-    """Metrics of this process's rows, for `MetricSums`."""
+    """Metrics of this rank's rows, for `MetricSums`."""
     terms: Sequence[tuple[Tensor, PolicyTerms]]
-    """This process's rows of the minibatch and the policy's terms for them, detached."""
+    """This rank's rows of the minibatch and the policy's terms for them, detached."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Objective:
         return LossOutput(terms=terms, metrics=metrics)
 
     def counts(self, terms: Sequence[Term]) -> Counts:
-        """Valid tokens and rows of each term. Raises UserError if two have one name."""
+        """Valid tokens and rows of each term. Raises UserError if two share a name."""
         names = [term.name for term in terms]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f"two terms of the loss are called '{twice}'; rename one")
@@ -135,7 +135,7 @@ class Objective:
         return total
 
     def _row_weights(self, term: Term, weights: Tensor, rows: Tensor) -> Tensor:
-        """The weight [B] of a value a response: that of its tokens together.
+        """The weight [B] of a per-response value: the total weight of its tokens.
 
         Under seq-mean-token-mean an empty response that counts keeps its place in the mean.
         """
@@ -166,8 +166,8 @@ class Objective:
     ) -> MinibatchResult:
         """Accumulate the gradient of a minibatch's loss, one micro-batch after the other.
 
-        `splits` are this rank's micro-batches of its rows; one without rows is one that other ranks
-        still have.
+        `splits` are this rank's micro-batches of its rows; one without rows stands for one that
+        only other ranks have.
         """
         minibatch = _Minibatch(self, forward, batch)
         if self.scope == "token" or (len(splits) == 1 and self.processes.world_size == 1):
@@ -243,7 +243,7 @@ class _Minibatch:
         return MinibatchResult(value=value.item(), sums=sums, terms=terms)
 
     def _gathered(self, parts: Sequence[PolicyTerms], splits: Sequence[Tensor]) -> PolicyTerms:
-        """The terms of the whole minibatch, gathered from every process."""
+        """The terms of the whole minibatch, gathered from every rank."""
         logp, entropy = (parts[0].logp.new_zeros(self.batch.mask.shape) for _ in range(2))
         for part, rows in zip(parts, splits, strict=True):
             logp[rows], entropy[rows] = part.logp.detach(), part.entropy.detach()

@@ -1,6 +1,6 @@
 """From the groups of a step to the batch its updates read.
 
-Log-probs where parts need them, values, advantages.
+Log-probs if parts need them, values, advantages.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class TrainBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """Who scores the responses of a batch, without gradient."""
+    """Scores the responses of a batch, without gradient."""
 
     policy: Policy
     critic: Critic | None
     forwards: Forwards
     behavior: BehaviorLogp
-    """What fresh samples' behaviour log-probs are to the policy."""
+    """How fresh samples' behaviour log-probs relate to the policy's own."""
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> dict[int, Score]:
-        """What the policy says of stored samples, each with its prompt, by sample_id."""
+        """The policy's scores of stored samples, each with its prompt, by sample_id."""
         groups = [Group(prompt=p, samples=[s]) for p, s in zip(prompts, samples, strict=True)]
         tokens = collate(groups, 0).tokens
 

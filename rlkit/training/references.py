@@ -27,10 +27,11 @@ from rlkit.training.metrics import engine_mismatch
 from rlkit.training.micro_batches import Forwards
 
 CACHED = "anchor_logp:"
-"""How the keys of `Sample.extras` begin under which log-probs of a reference are cached."""
+"""The prefix of the `Sample.extras` keys that cache the log-probs of a reference."""
 BehaviorLogp = Literal["own", "rounded", "foreign"]
-"""What a fresh sample's behaviour log-probs are to the trainer: its own up to float32 rounding, its
-own up to a coarser rounding, or another engine's, which are compared with its own each step."""
+"""How a fresh sample's behaviour log-probs relate to the trainer's own: equal up to float32
+rounding, equal up to a coarser rounding, or another engine's, compared with the trainer's each
+step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ class ForwardPlan:
 
 
 def plan_forwards(rows: Rows, step: int, parts: Parts, behavior: BehaviorLogp) -> ForwardPlan:
-    """What a step reads decides; no other forward is run."""
+    """Plan the forwards whose results the step reads, and no others."""
     references, anchor = parts.references(step), parts.anchor
     reads_prox = (
         (parts.needs("prox") and parts.proximal is None)  # the loss's denominator
@@ -117,7 +118,7 @@ def plan_forwards(rows: Rows, step: int, parts: Parts, behavior: BehaviorLogp) -
 
 @dataclass(frozen=True)
 class CachedLogprobs:
-    """Log-probs under a frozen reference, cached with the samples for as long as it is the same."""
+    """Log-probs under a frozen reference, cached with the samples while it stays the same."""
 
     name: str
     number: int | None
@@ -125,7 +126,7 @@ class CachedLogprobs:
 
     @property
     def key(self) -> str:
-        """Where a sample has them."""
+        """Their key in `Sample.extras`."""
         return f"{CACHED}{self.name}:{self.number}"
 
     def logp(self, reference: Reference, rows: Rows, forwards: Forwards) -> Tensor:
@@ -144,7 +145,7 @@ class CachedLogprobs:
         return out
 
     def _store(self, sample: Sample, logp: Tensor) -> None:
-        """Put them in the place of those under an earlier policy of the name."""
+        """Store them in place of those under an earlier policy of the same name."""
         stem = self.key.rpartition(":")[0] + ":"
         for key in [key for key in sample.extras if key.startswith(stem)]:
             del sample.extras[key]

@@ -1,4 +1,4 @@
-"""What a run is made of, what it has done so far, and how that gets into a checkpoint and back."""
+"""What a run is made of, what it has done so far, and how that is saved and restored."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from rlkit.training.update import Updater
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Everything a run, or a stage of it, is composed of. Complete when it is made."""
+    """Everything a run, or a stage of it, is composed of. Complete once constructed."""
 
     config: RunConfig
     raw: Mapping[str, Any]
-    """The run's configuration as it was composed: a checkpoint holds it."""
+    """The run's configuration as composed, saved in checkpoints."""
     policy: Policy
     parts: Parts
     buffer: ReplayBuffer
@@ -62,7 +62,7 @@ class Session:
 
     @property
     def processes(self) -> Processes:
-        """Who trains; all hold the same buffer and take the same decisions."""
+        """The ranks that train; all hold the same buffer and make the same decisions."""
         return self.policy.processes
 
     def say(self, line: str) -> None:
@@ -76,7 +76,7 @@ class Counters:
     """What a run has done so far."""
 
     step: int = 0
-    """Steps of the present stage."""
+    """Steps of the current stage."""
     stage: int = 0
     """Stages before it."""
     offset: int = 0
@@ -102,7 +102,7 @@ class Counters:
         return self.offset + self.step
 
     def next_stage(self) -> Counters:
-        """What the stage after this one begins with."""
+        """The counters that the next stage starts with."""
         return replace(self, step=0, stage=self.stage + 1, offset=self.done, values={})
 
 
@@ -112,7 +112,7 @@ def load_counters(checkpoint: Path) -> Counters:
 
 
 class TrainState:
-    """Everything a step reads and changes; a checkpoint is this, written down."""
+    """Everything a step reads and changes; a checkpoint is this, saved to disk."""
 
     def __init__(self, session: Session, count: Counters, previous: Updater | None = None) -> None:
         self.session, self.count = session, count
@@ -145,8 +145,8 @@ class TrainState:
     def save(self, *, needed: bool) -> None:
         """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep.
 
-        One that cannot be written ends the run if checkpoint.on_error says so, or if it is needed:
-        the last one, without which the work since the one before would be lost.
+        A checkpoint that cannot be written ends the run if checkpoint.on_error says so, or if it is
+        needed: without the last one, the work since the one before would be lost.
         """
         config, count = self.session.config.checkpoint, self.count
         before = count.best, count.best_step
@@ -158,7 +158,7 @@ class TrainState:
         count.best, count.best_step = before
         line = f"checkpoint-{count.done} could not be written ({failure}); those before it stay."
         if needed or config.on_error == "stop":
-            raise UserError(line + " Make room and go on with resume=auto.")
+            raise UserError(line + " Make room and continue with resume=auto.")
         self.session.say(line)
 
     def _write(self) -> str | None:
@@ -168,7 +168,7 @@ class TrainState:
         try:
             state = self.state_dict()
         except OSError as error:
-            if processes.world_size > 1:  # the other ranks count on what could not be written
+            if processes.world_size > 1:  # the other ranks rely on what could not be written
                 raise
             state, failure = {}, reason_of(error)
         weights = (

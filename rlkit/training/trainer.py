@@ -38,7 +38,7 @@ class Trainer:
         return self.state.count
 
     def next_stage(self, session: Session) -> Trainer:
-        """Who trains the session of the stage after this one, on the same policy."""
+        """The trainer of the next stage's session, on the same policy."""
         return Trainer(session, self.count.next_stage(), self.state.updater)
 
     def run(self) -> bool:
@@ -103,7 +103,7 @@ class Trainer:
             self.state.set_field(name, scalar.value(step, seen))
 
     def _apply(self, phase: Phase) -> None:
-        """Carry out the phase's events and remember where the run is."""
+        """Fire the phase's events and record where the run is."""
         if "rebase" in phase.events:
             self.parts.anchor.rebase(self.session.policy)
             self.count.rebirths += 1
@@ -153,7 +153,7 @@ class Trainer:
             return self.state.updater.run(batch, passes, step)
 
     def _write_completions(self, groups: Sequence[Group], result: UpdateResult, step: int) -> None:
-        """Write the step's responses, skipped ones apart too; end a run that is stuck."""
+        """Write the step's responses, those skipped separately too; end a run that is stuck."""
         folder, done = self.session.run_folder, self.count.offset + step
         rows = completion_rows(groups, step, self.session.policy.tokenizer)
         folder.write_completions(done, rows)
@@ -167,7 +167,7 @@ class Trainer:
                 f"that is not finite; lower train.learning_rate, or see their responses in {path}"
             )
         self.session.say(
-            f"Step {done}: an update was skipped, not finite; its responses are in {path}."
+            f"Step {done}: an update was not finite and was skipped; its responses are in {path}."
         )
 
     def _tally(self, fresh: Collected, batch: TrainBatch) -> None:
@@ -197,7 +197,7 @@ class Trainer:
         )
 
     def _metrics(self, batch: TrainBatch, phase: Phase, step: int) -> dict[str, float]:
-        """What the batch, the buffer, the schedule and the anchor have to say of the step."""
+        """The step's metrics from the batch, the buffer, the schedule and the anchor."""
         count, anchor, buffer = self.count, self.parts.anchor, self.session.buffer
         out: dict[str, Any] = {
             **data_metrics(batch.samples, step),
@@ -230,7 +230,7 @@ class Trainer:
         self.seconds[name] += time.perf_counter() - started
 
     def _log(self, metrics: Mapping[str, float]) -> None:
-        """Log what was done up to now."""
+        """Log metrics at the current step."""
         self.session.run_folder.log(self.count.done, metrics)
         for tracker in self.session.trackers.values():
             tracker.log(self.count.done, metrics)

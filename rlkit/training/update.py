@@ -36,17 +36,17 @@ from rlkit.training.references import Parts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateResult:
-    """What the updates of a step gave, besides a better policy."""
+    """The results of a step's updates, besides the new weights."""
 
     metrics: Mapping[str, float]
     scores: Mapping[int, Score]
-    """What the policy said of each sample in the first pass, by sample_id."""
+    """The policy's scores of each sample in the first pass, by sample_id."""
     skipped_rows: Sequence[int]
     """Rows of the batch whose minibatch gave no finite loss or gradient."""
 
 
 class Updater:
-    """Owns the optimizers and takes a prepared batch to a better policy."""
+    """Owns the optimizers and updates the policy on a prepared batch."""
 
     def __init__(
         self,
@@ -146,13 +146,13 @@ class Updater:
         return self.skipped_in_a_row >= self.config.max_skipped_steps
 
     def _accepts(self, value: float, norm: float) -> bool:
-        """Whether a step may be taken; counts those in a row that may not."""
+        """Whether a step may be taken; counts the refused ones in a row."""
         finite = math.isfinite(value) and math.isfinite(norm)
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
         return finite
 
     def state_dict(self) -> State:
-        """Optimizers and critic, and what was learned of the memory."""
+        """Optimizers and critic, and how often micro-batches were halved."""
         state: State = {
             "optimizer": self.learner.state_dict(keep=self.processes.is_main),
             "skipped_in_a_row": self.skipped_in_a_row,
@@ -164,7 +164,7 @@ class Updater:
         return state
 
     def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.learner.load_state_dict(state["optimizer"])
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.micro.halve(state["halvings"])
@@ -197,7 +197,7 @@ class Updater:
     def _policy_step(
         self, objective: Objective, batch: TrainBatch, rows: Tensor, *, first: bool
     ) -> tuple[MinibatchResult, float]:
-        """The gradient of a minibatch, clipped; its result and the norm it had."""
+        """Accumulate and clip a minibatch's gradient; its result and the norm before clipping."""
         mode: EntropyMode = "value" if first else "none"
         mode = "gradient" if self.parts.needs("entropy") else mode
         tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows).to(self.policy.device)
@@ -257,7 +257,7 @@ def note(first: PolicyTerms, rows: Tensor, terms: Sequence[tuple[Tensor, PolicyT
 
 
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:
-    """What a buffer learns of each trained sample, from the policy's terms [B, T]."""
+    """What a buffer learns about each trained sample, from the policy's terms [B, T]."""
     loss = batch.loss
     return {
         sample.sample_id: Score(

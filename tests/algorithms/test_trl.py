@@ -17,7 +17,7 @@ from tests.trl_losses import MAX_COMPLETION_LENGTH, trl_loss, vllm_ratio
 
 
 def inputs(seed: int = 2) -> tuple[Tensor, LossBatch]:
-    """Log-probs that differ from prox and behavior, and one advantage a response."""
+    """Log-probs that differ from prox and behavior, and one advantage per response."""
     logp, batch = examples(frozenset(), seed=seed)
     logp = (logp + 0.6 * (logp - batch.behavior_logp)).requires_grad_()
     return logp, replace(batch, advantage=batch.advantage[:, :1].expand_as(logp))

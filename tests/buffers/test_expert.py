@@ -24,7 +24,7 @@ def file(folder: Path, *rows: dict[str, Any]) -> str:
 
 
 def texts(requests: list[Request]) -> list[list[str]]:
-    """What each request shows; the fake tokenizer writes a character a token and a 0."""
+    """What each request shows; the fake tokenizer writes one token per character and a 0."""
     return [
         ["".join(map(chr, d.response_ids.tolist()[:-1])) for d in r.demonstrations]
         for r in requests

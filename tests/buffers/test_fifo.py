@@ -145,7 +145,7 @@ def test_groups_of_an_age_are_drawn_evenly() -> None:
 
 
 def test_an_age_that_runs_out_hands_its_share_to_the_others() -> None:
-    """One fresh group a step and four places: both ages are used up, whatever their weights."""
+    """One fresh group per step and four places: both ages are used up, whatever their weights."""
     loop = Loop(fifo(window=2, replay_fraction=0.8, age_weights=[1.0, 99.0]), 5)
     for step in (1, 2):
         loop.step(step)
@@ -255,7 +255,7 @@ def test_the_draw_follows_a_law() -> None:
 
 
 def test_groups_over_age_are_dropped_or_replayed_last() -> None:
-    """Weights as old as the step that made the group; two groups a step, three places."""
+    """Weights as old as the step that made the group; two groups per step, three places."""
     found = {}
     for over_age in ("drop", "keep"):
         loop = Loop(fifo(window=3, replay_fraction=0.6, max_age=1, over_age=over_age), 5)

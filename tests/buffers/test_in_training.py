@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from rlkit.batch import Group, Sample
 from rlkit.composition.compose import compose
-from rlkit.composition.hydra_groups import configs_folder, store_groups
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.hydra_groups import store_groups
 from rlkit.composition.session import RunScope, open_session
 from rlkit.models.embedded import embedded_model_dir
 from rlkit.registry import build, from_import_path, names
@@ -123,7 +124,7 @@ def check_samples(
     groups: list[list[int]],
     trained: list[list[Group]],
 ) -> None:
-    """Samples are whole, once a step, with their prompt; groups stay together."""
+    """Samples are whole, once per step, with their prompt; groups stay together."""
     replayed = 0
     for step, batch in enumerate(trained, start=1):
         ids = [s.sample_id for g in batch for s in g.samples]

@@ -139,7 +139,7 @@ def test_a_real_run_of_replay_beside_demonstrations(tmp_path: Path) -> None:
         *("buffer.share=0.5", "rollout.num_generations=4"),
         cwd=tmp_path,
     )
-    assert [row["rollouts/total"] for row in rows] == [4, 8, 12], "one new group of four a step"
+    assert [row["rollouts/total"] for row in rows] == [4, 8, 12], "one new group of four per step"
     assert [row["buffer/fresh_fraction"] for row in rows] == [1, 6 / 10, 6 / 10]
 
 

@@ -33,7 +33,7 @@ REVISITS = (
     *("task.operands=2", "train.prompts_per_step=34", "rollout.num_generations=4"),
     *("rollout.max_completion_length=5", "eval.problems=2"),
 )
-"""Half of the 68 sums of two digits a step: the third step meets the first one's prompts again."""
+"""Half of the 68 sums of two digits per step: the third step meets the first step's prompts."""
 
 
 class FewPrompts(FakePrompts):
@@ -212,7 +212,7 @@ def test_a_stock_forgets_what_is_too_old(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["prioritized", "value_decay"])
 def test_a_stock_may_replay_what_is_too_old_where_nothing_younger_is_left(name: str) -> None:
-    """One group a step; from step 4 on two of them are young, whatever their priorities."""
+    """One group per step; from step 4 on two of them are young, whatever their priorities."""
     for share, ages in ((0.5, {1, 2}), (0.8, {1, 2, 3, 4})):
         fields: dict[str, Any] = {"replay_fraction": share, "max_age": 2, "over_age": "keep"}
         buffer = build("buffer", name, **fields, **no_limit(name))

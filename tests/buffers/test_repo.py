@@ -68,7 +68,7 @@ def test_max_variance_is_the_best_of_all_subsets(rewards: list[int], k: int) -> 
 
 
 def test_split_replays_beside_the_new_group_once_the_store_is_filled() -> None:
-    """Two prompts in turn, one visit a step: 4 responses each, replayed from the third step on."""
+    """Two prompts in turn, one visit per step: 4 responses each, replayed from the third on."""
     cycle = Cycle(Repo(RepoConfig(**FIELDS)), 2, FewPrompts(2))
     made: dict[str, list[int]] = {}
     for step in range(1, 8):

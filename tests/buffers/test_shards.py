@@ -113,7 +113,7 @@ def test_what_is_read_is_a_copy(tmp_path: Path, small: int) -> None:
 def test_a_run_on_disk_is_the_run_in_memory(
     name: str, over_age: str, tmp_path: Path, small: int
 ) -> None:
-    """The same groups field by field, the same figures; shards come and go meanwhile."""
+    """The same groups field by field, the same statistics; shards come and go meanwhile."""
     fields: dict[str, Any] = {"replay_fraction": 0.6, "max_age": 2, "over_age": over_age}
     memory = Cycle(build("buffer", name, **FIELDS[name], **fields), 5)
     disk = Cycle(on_disk(name, tmp_path, **fields), 5)
@@ -305,7 +305,7 @@ def test_a_state_of_files_needs_the_disk_and_one_of_groups_does_not(
 def test_what_a_step_does_beside_its_draw_needs_no_file(
     name: str, tmp_path: Path, small: int
 ) -> None:
-    """With the shards gone, storing, scores, ages, figures and forgetting still work."""
+    """With the shards gone, storing, scores, ages, statistics and forgetting still work."""
     cycle = Cycle(on_disk(name, tmp_path, replay_fraction=0.0, max_age=2), 5)
     for step in range(1, 6):
         cycle.step(step)

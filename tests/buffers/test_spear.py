@@ -34,7 +34,7 @@ def test_replayed_responses_are_not_stored_again() -> None:
 
 
 def test_all_are_handed_out_once_and_oldest_first_when_more_than_one_and_a_half_are_there() -> None:
-    """size 4 hands out at 7 or more: after the second step, six groups two a step, then anew."""
+    """size 4 hands out at 7 or more: after the second step, six groups two per step, then anew."""
     cycle = Cycle(Spear(SpearConfig(size=4)), 5)
     replayed = []
     for step in range(1, 6):

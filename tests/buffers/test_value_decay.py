@@ -27,7 +27,7 @@ def test_priority() -> None:
 
 
 def test_each_use_costs_as_much_as_decay_steps() -> None:
-    """Groups of steps 1, 2, 3, each used once. One draw a step, worked out by hand: priorities
+    """Groups of steps 1, 2, 3, each used once. One draw per step, worked out by hand: priorities
     -1, 0, 1 -> step 3; then -1, 0, -1 -> step 2; then -1, -2, -1: the newer of the equal ones."""
     buffer = queue(replay_fraction=0.2, use_limit=None)
     for step in (1, 2, 3):
@@ -45,7 +45,7 @@ def test_a_group_is_trained_no_more_often_than_the_limit(limit: int) -> None:
 
 
 def test_a_used_group_rests() -> None:
-    """One fresh group a step, room for all: a group comes back every third step."""
+    """One fresh group per step, room for all: a group comes back every third step."""
     cycle = Cycle(queue(replay_fraction=0.8, use_limit=None, cooldown=3), 5)
     found: dict[int, list[int]] = {}
     for step in range(1, 11):

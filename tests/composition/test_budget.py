@@ -21,7 +21,7 @@ REMIX_PPO = (
 def test_remix_generates_what_its_paper_reports(
     at: int, steps: int, responses: int, tmp_path: Path
 ) -> None:
-    """153 = 256 - ceil(0.4 x 256) responses a step up to T, 256 after it: the published 40.9K and
+    """153 = 256 - ceil(0.4 x 256) responses per step up to T, 256 after it: the published 40.9K and
     79.3K for T = 100 (arXiv:2507.06892), 0.117M after 500 steps, 0.020M after 100 for T = 50."""
     out = run(
         *REMIX_PPO, f"schedule.at={at}", f"train.steps={steps}", "dry_run=true", cwd=tmp_path

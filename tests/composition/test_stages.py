@@ -99,13 +99,13 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
         ("[{steps: 0}]", "stages.0.steps=0 is not valid"),
         ("[{overrides: []}]", "stages.0.steps"),
         ("[{steps: 1, override: []}]", "unknown key stages.0.override. Did you mean 'overrides'?"),
-        ("[5]", "stages.0=5 is no stage"),
+        ("[5]", "stages.0=5 is not a stage"),
         ("[{steps: 1}, {steps: 1, overrides: ['loss=remixx']}]", "remixx"),
         ("[{steps: 1, overrides: ['loss.epsilonn=1']}]", "epsilonn"),
         ("[{steps: 1}, {steps: 1, overrides: ['eval.problems=3']}]", "stage 2 changes eval"),
         ("[{steps: 1}, {steps: 1, overrides: ['model.dtype=bfloat16']}]", "stage 2 changes model"),
         ("[{steps: 1}, {steps: 1, overrides: ['output_dir=b']}]", "stage 2 changes output_dir"),
-        ("[{steps: 1, overrides: ['=3']}]", "is no override"),
+        ("[{steps: 1, overrides: ['=3']}]", "is not an override"),
     ],
 )
 def test_every_stage_is_checked_before_the_run(stages: str, message: str, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_an_override_sets(override: str, key: str) -> None:
 
 
 def test_what_is_no_override() -> None:
-    with pytest.raises(UserError, match="is no override"):
+    with pytest.raises(UserError, match="is not an override"):
         key_of("=3")
 
 

@@ -46,10 +46,13 @@ def test_a_threshold_switches_on_its_metric_and_refuses_an_unknown_one() -> None
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"kind": "cosin"}, "anchor.beta.kind=cosin is no scalar schedule. Did you mean 'cosine'?"),
+        (
+            {"kind": "cosin"},
+            "anchor.beta.kind=cosin is not a scalar schedule. Did you mean 'cosine'?",
+        ),
         ({"kind": "linear", "stop": 1}, "unknown key anchor.beta.stop"),
         ({"kind": "linear", "steps": 0}, "anchor.beta.steps=0 is not valid"),
-        ({"kind": "piecewise", "points": [[3, 1], [2, 1]]}, "growing steps"),
+        ({"kind": "piecewise", "points": [[3, 1], [2, 1]]}, "increasing steps"),
     ],
 )
 def test_a_wrong_schedule_is_one_line(node: dict[str, Any], message: str) -> None:

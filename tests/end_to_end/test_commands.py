@@ -36,10 +36,20 @@ def rlkit(*args: str, cwd: Path) -> tuple[int, str, str]:
     return result.status, result.out, result.err
 
 
+def files(group: str) -> list[str]:
+    return sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))
+
+
 def test_list_shows_every_name(tmp_path: Path) -> None:
-    assert rlkit("list", "loss", cwd=tmp_path)[1].split() == names("loss")
-    out = rlkit("list", cwd=tmp_path)[1]
-    assert all(name in out for kind in KINDS for name in names(kind))
+    listed = rlkit("list", "loss", cwd=tmp_path)[1].split()
+    assert listed == sorted({*names("loss"), *files("loss")}) and "grpo_behavior" in listed
+    for group in ("algorithm", "experiment"):
+        assert rlkit("list", group, cwd=tmp_path)[1].split() == files(group)
+    out = rlkit("list", cwd=tmp_path)[1].splitlines()
+    assert [line.partition(":")[0] for line in out] == [*KINDS, "algorithm", "experiment"]
+    for line, group in zip(out, [*KINDS, "algorithm", "experiment"], strict=True):
+        known = {*(names(group) if group in KINDS else ()), *files(group)}
+        assert line.partition(":")[2].strip() == ", ".join(sorted(known))
     status, _, err = rlkit("list", "los", cwd=tmp_path)
     assert status == 2 and "Did you mean 'loss'?" in err
 
@@ -51,6 +61,59 @@ def test_show_documents_every_setting_of_every_part(kind: str, tmp_path: Path) -
         assert status == 0
         for field in entry(kind, name).config.model_fields:
             assert re.search(rf"\.{field} = .+\(.+\)\n    \S", out), (name, field)
+
+
+@pytest.mark.parametrize("group", ["algorithm", "experiment"])
+def test_show_says_what_a_composition_chooses_and_sets(group: str, tmp_path: Path) -> None:
+    for name in files(group):
+        status, out, err = rlkit("show", group, name, cwd=tmp_path)
+        assert status == 0, err
+        path = ROOT / "configs" / group / f"{name}.yaml"
+        comment = path.read_text().split("defaults:")[0].split("stages:")[0].splitlines()[1:]
+        assert out.startswith(f"{group}={name}  {path}\n\n{comment[0].removeprefix('# ')}"), out
+        overrides = [line for line in out.splitlines() if re.match(r"[\w.]+=", line)][1:]
+        assert overrides, out
+    lines = rlkit("show", "algorithm", "remix", cwd=tmp_path)[1].splitlines()
+    parts = ["loss=remix", "advantage=group_norm", "buffer=fifo", "anchor=kl_convex"]
+    assert lines[-6:] == [*parts, "schedule=reincarnate", "train.updates_per_batch=2"]
+    lines = rlkit("show", "experiment", "remix_paper", cwd=tmp_path)[1].splitlines()
+    assert {"algorithm=remix_ppo", "task=jsonl", "train.steps=500"} <= set(lines)
+    lines = rlkit("show", "experiment", "nested_reft_retrace", cwd=tmp_path)[1].splitlines()
+    assert "correction=[retrace]" in lines
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("loss", "grpo_behavior", ["loss=grpo with", 'loss.ratio_to = "behavior"    (prox']),
+        ("correction", "retrace", ["correction=[tis] with", "correction.tis.is_max = 1.0"]),
+        ("loss", "chord_mu", ["loss.mu.kind=cosine", 'loss.mu = {"kind": "cosine"']),
+    ],
+)
+def test_show_of_a_variant_is_its_part_with_its_defaults(
+    kind: str, name: str, said: list[str], tmp_path: Path
+) -> None:
+    status, out, err = rlkit("show", kind, name, cwd=tmp_path)
+    assert status == 0, err
+    for words in said:
+        assert words in out
+    base = out.split(" with\n")[0].splitlines()[-1].partition("=")[2].strip("[]")
+    for field in entry(kind, base).config.model_fields:
+        assert re.search(rf"\.{field} = .+\(.+\)\n    \S", out), field
+
+
+def test_train_is_the_same_as_the_module(tmp_path: Path) -> None:
+    for arguments in (
+        ("algorithm=grpo", "dry_run=true"),
+        ("--cfg", "job", "-p", "train"),
+        ("train.stepz=3",),
+        ("--help",),
+    ):
+        by_command = command("rlkit.__main__", "train", *arguments, cwd=tmp_path)
+        assert by_command == run(*arguments, cwd=tmp_path)
+    result = command("rlkit.__main__", "train", *SMALL, "output_dir=out", cwd=tmp_path)
+    assert result.status == 0, result.err
+    assert (tmp_path / "out" / "checkpoint-2").is_dir()
 
 
 def test_check_passes_the_example_and_says_what_a_broken_part_breaks(tmp_path: Path) -> None:
@@ -88,7 +151,11 @@ WRONG = [
     ("list los", "no kind of part called 'los' | 'loss'"),
     ("show los ppo", "no kind of part called 'los' | 'loss'"),
     ("show loss pppo", "no loss called 'pppo' | 'ppo' | rlkit list loss"),
-    ("show algorithm remix", "no kind of part called 'algorithm' | loss"),
+    ("show algorithm remx", "no algorithm called 'remx' | 'remix' | rlkit list algorithm"),
+    ("show loss grpo_behaviour", "no loss called 'grpo_behaviour' | 'grpo_behavior'"),
+    ("show tuned arithmetic_ppo", "no kind of part called 'tuned' | algorithm"),
+    ("list --config-dir ./nothing", "--config-dir ./nothing is no folder"),
+    ("eval embedded --config-dir ./nothing", "--config-dir ./nothing is no folder"),
     ("show loss ./nothing.py:Loss", "./nothing.py does not exist"),
     ("check nothing", "./file.py:Class"),
     ("check ./nothing.py:Loss", "./nothing.py does not exist"),
@@ -131,7 +198,7 @@ def test_a_wrong_command_is_one_line_and_writes_nothing(
 # a command that is not complete or not known, what its last line must say
 UNREADABLE = [
     ("", "required: command"),
-    ("lst", "'lst' (choose from 'list', 'show'"),
+    ("lst", "'lst' (choose from 'train', 'list', 'show'"),
     ("list loss ppo", "unrecognized arguments: ppo"),
     ("show loss", "required: name"),
     ("check", "required: path"),

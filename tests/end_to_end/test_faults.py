@@ -138,7 +138,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
         out = start("out", "resume=auto", cwd=tmp_path)
     finally:
         os.close(held)
-    assert out.status == 2 and "another run is at work in out" in out.err
+    assert out.status == 2 and "another run is using out" in out.err
     assert not list((tmp_path / "out").iterdir())
     assert start("out", "train.steps=1", cwd=tmp_path).status == 0, "the lock went with its owner"
     told("A second run is started in the folder of one at work", "the second stops", out.err)
@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     folder.unlock()
     assert found == out / "checkpoint-2"
     if (name, damage) != ("manifest.json", remove):  # such a folder is no checkpoint at all
-        assert folder.notes[-1] == f"Going on from {found}."
+        assert folder.notes[-1] == f"Continuing from {found}."
         assert "checkpoint-3" in folder.notes[0]
 
 
@@ -208,7 +208,7 @@ def test_nothing_whole_is_an_error_and_not_a_new_start(tmp_path: Path) -> None:
         truncate(out / f"checkpoint-{step}" / "model.safetensors")
     before = (out / "metrics.jsonl").read_text()
     again = start("out", "resume=auto", cwd=tmp_path)
-    assert again.status == 2 and "no checkpoint in out is whole" in again.err
+    assert again.status == 2 and "no checkpoint in out is intact" in again.err
     assert (out / "metrics.jsonl").read_text() == before
     told("Every checkpoint is damaged", "stops, nothing is overwritten", again.err)
 
@@ -271,7 +271,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(name: str, tmp_p
     assert out.status == 0, out.err
     line = line_with(out.out, "Stopped after step")
     assert "Stopped after step 2 of 4, saved" in line
-    command = line.partition("To go on: ")[2]
+    command = line.partition("To continue: ")[2]
     assert command.startswith("python -m rlkit.run ") and "resume=auto" in command
     assert start("out", "resume=auto", cwd=tmp_path).status == 0
     assert same(weights(tmp_path / "out"), weights(whole()))
@@ -314,7 +314,7 @@ def test_a_second_signal_stops_at_once_and_harms_nothing(tmp_path: Path) -> None
         ("nan", "stops", "nan"),
         ("inf", "stops", "inf"),
         ("short", "stops", "15"),
-        ("hangs", "stops", "has not answered within 0.2 s"),
+        ("hangs", "stops", "has not returned within 0.2 s"),
     ],
 )
 def test_a_reward_that_is_wrong_stops_the_run_in_one_line(

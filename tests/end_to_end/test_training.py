@@ -15,9 +15,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlkit.composition.catalog import node
 from rlkit.composition.compose import compose
+from rlkit.composition.config_files import configs_folder
 from rlkit.composition.describe import describe
-from rlkit.composition.hydra_groups import configs_folder, node, store_groups
+from rlkit.composition.hydra_groups import store_groups
 from rlkit.registry import build, entry, names
 from tests.certain import HALF
 from tests.cli import ROOT, SMALL, metrics, run, without_times
@@ -333,7 +335,7 @@ def test_several_runs_without_a_folder_share_one_of_their_own(tmp_path: Path) ->
 def test_a_loss_with_a_baseline_of_its_own_warns_of_another(tmp_path: Path) -> None:
     result = run("loss=oapl", "dry_run=true", cwd=tmp_path)
     assert result.status == 0
-    assert "loss=oapl has a baseline of its own and is defined with advantage=oapl" in result.out
+    assert "loss=oapl has its own baseline and is defined with advantage=oapl" in result.out
     for algorithm in ("oapl", "asymre", "opmd_pairwise", "red_drop", "agro", "gvpo", "grpo"):
         assert "Warning" not in run(f"algorithm={algorithm}", "dry_run=true", cwd=tmp_path).out
 

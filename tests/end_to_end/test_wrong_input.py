@@ -29,7 +29,7 @@ def nothing(prompts, completions, **columns):
 # arguments, what the line must say
 COMPOSITION = [
     # the choice of a part, an algorithm or an experiment
-    ("algorithm=remixx", "algorithm called 'remixx' | 'remix' | configs/algorithm"),
+    ("algorithm=remixx", "algorithm called 'remixx' | 'remix' | rlkit list algorithm"),
     ("algorithm=null", "algorithm=null | algorithm=<name>"),
     ("algorithm=[grpo,ppo]", "exactly one algorithm"),
     ("loss=remx", "loss called 'remx' | 'remix' | rlkit list loss"),
@@ -48,7 +48,7 @@ COMPOSITION = [
     ("correction=null", "correction=null | correction=[]"),
     ("tracker=[wandbb]", "tracker called 'wandbb' | 'wandb'"),
     ("tracker=3", "tracker=3 | tracker=[<name>]"),
-    ("+experiment=smollm2", "experiment called 'smollm2' | smollm2_cpu | configs/experiment"),
+    ("+experiment=smollm2", "experiment called 'smollm2' | smollm2_cpu | rlkit list experiment"),
     ("experiment=smollm2_cpu", "+experiment=<name>"),
     ("+sweep=remix", "sweep | wandb sweep"),
     # a key that is not there
@@ -75,9 +75,12 @@ COMPOSITION = [
     ("correction=[tis] correction.tis.ismax=5", "'correction.tis.is_max' | level"),
     ("tracker=[tensorboard] tracker.tensorboard.dir=x", "tracker.tensorboard has no keys"),
     # how an override is written
-    ("=3", "'=3' is no override | key=value"),
+    ("=3", "'=3' is not an override | key=value"),
     ("train.=3", "train.=3 cannot be read"),
-    ("train.learning_rate", "'train.learning_rate' is no override | train.learning_rate=<value>"),
+    (
+        "train.learning_rate",
+        "'train.learning_rate' is not an override | train.learning_rate=<value>",
+    ),
     ("train.steps={", "train.steps={ cannot be read | bracket"),
     ("model.name=a=b", "model.name=a=b cannot be read | quotes"),
     ("--steps 3", "--steps | train.steps=3"),
@@ -100,7 +103,7 @@ COMPOSITION = [
     ("stages=[{steps:2,overrides:['--steps']}]", "--steps"),
     ("model=gpt2", "model=gpt2 | section | model.name="),
     ("model.name=/no/such/model", "model.name=/no/such/model cannot be loaded"),
-    ("model.name=/", "model.name=/ is no model folder | config.json"),
+    ("model.name=/", "model.name=/ is not a model folder | config.json"),
     ("output_dir=", "output_dir"),
     ("model.name=model.gguf", "model.name=model.gguf | does not exist"),
     ("model.dtype=float8", "model.dtype=float8 | 'bfloat16'"),
@@ -125,7 +128,7 @@ COMPOSITION = [
     # the settings of parts
     ("loss.epsilon=[0.1,0.2]", "loss.epsilon=[0.1,0.2] | a number"),
     ("loss.epsilon={kind:linear,start:0.1,end:-1}", "loss.epsilon=-1.0 | greater than 0"),
-    ("loss.epsilon={kind:piecewise,points:[[5,1],[1,2]]}", "loss.epsilon.points | growing"),
+    ("loss.epsilon={kind:piecewise,points:[[5,1],[1,2]]}", "loss.epsilon.points | increasing"),
     ("loss.aggregation={kind:linear}", "loss.aggregation | 'token-mean'"),
     ("algorithm=grpo loss.clip_low=-0.2", "loss.clip_low=-0.2 | greater than"),
     ("loss=exgrpo loss.clip_low=2", "loss.clip_low=2 | less than or equal to 1"),

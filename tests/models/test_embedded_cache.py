@@ -16,7 +16,6 @@ from rlkit.models.embedded import (
     PAD,
     Recipe,
     _make_once,
-    cache_home,
     embedded_model_dir,
     make_model,
     warm_up,
@@ -107,21 +106,11 @@ def test_every_constant_and_the_seed_are_in_the_folders_name():
     assert len(names) == 2 + len(fields(Recipe))
 
 
-def test_where_the_cache_is(monkeypatch):
-    monkeypatch.setenv("RLKIT_CACHE", "/a")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert cache_home() == Path("/a")
-    monkeypatch.setenv("RLKIT_CACHE", "")
-    assert cache_home() == Path("/b/rlkit")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_home() == Path.home() / ".cache" / "rlkit"
-
-
 def test_a_cache_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("RLKIT_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(embedded, "warm_up", None)
-    with pytest.raises(UserError, match="set RLKIT_CACHE to a folder that can be written"):
+    with pytest.raises(UserError, match="set RLKIT_CACHE to a writable folder"):
         embedded_model_dir(seed=1)
 
 

@@ -342,7 +342,7 @@ def figures(folder: Path) -> list[dict[str, float]]:
 
 
 def test_without_staleness_a_run_in_two_processes_is_the_synchronous_one() -> None:
-    """Bit for bit: the same prompts, draws, weights; only the queue's own figures are new."""
+    """Bit for bit: the same prompts, draws, weights; only the queue's own metrics are new."""
     one, two = uninterrupted("sync"), uninterrupted("no_staleness")
     rows = figures(two)
     for row in rows:

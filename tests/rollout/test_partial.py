@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from rlkit.batch import Prompt, Request
 from rlkit.composition.compose import compose
-from rlkit.composition.hydra_groups import configs_folder, import_before_compose
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.session import RunScope, open_session, source_of
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
@@ -228,7 +229,7 @@ def test_pieces_join_token_by_token() -> None:
 
 def test_a_number_a_response_that_differs_between_its_pieces_is_refused() -> None:
     first = extended(BLANK, piece([3], 1, "length", layer_seed=1.0), "open")
-    with pytest.raises(UserError, match=r"one layer_seed for a whole response.*oversample=0$"):
+    with pytest.raises(UserError, match=r"one layer_seed per response.*oversample=0$"):
         extended(first, piece([4], 2, "stop", layer_seed=2.0), "stop")
 
 
@@ -314,7 +315,7 @@ def figures_of(pool: Partial) -> tuple[float, float, float]:
 
 
 def test_the_pool_by_hand() -> None:
-    """Two groups a step, three under way, rounds of 4 tokens, 12 at most.
+    """Two groups per step, three in progress, rounds of 4 tokens, 12 at most.
 
     Step 1 needs three rounds; group 2 is complete with group 0, which is older. Step 2 needs one
     for group 3 and leaves 4 at four tokens. In step 3 they reach their limit of 12 in two rounds.
@@ -345,7 +346,7 @@ def test_the_pool_by_hand() -> None:
 
 def test_groups_that_lack_a_reward_are_replaced_from_the_pool() -> None:
     """Group 2 is complete after step 1. In step 2, where it has to be replaced, 5 comes after one
-    more round and 4 after another; the figures are those of the step's four groups."""
+    more round and 4 after another; the metrics are those of the step's four groups."""
     engine, pool, prompts = scripted()
     take(pool, prompts, 1)
     asked = len(engine.calls)
@@ -562,7 +563,7 @@ def test_no_oversampling_is_the_plain_way() -> None:
 
 
 def test_an_engine_that_cannot_go_on_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs an engine that can go on with a response"):
+    with pytest.raises(ValueError, match="needs an engine that can continue a response"):
         RolloutConfig(oversample=0.5)
 
 

@@ -198,7 +198,7 @@ def test_a_head_that_was_not_packed_again_is_named(engine: VLLMRollout) -> None:
 def test_weights_that_never_arrived_are_named(engine: VLLMRollout) -> None:
     change(engine.policy, "norm")
     engine.probe.score()
-    with pytest.raises(UserError, match="it still has the weights of the sync before"):
+    with pytest.raises(UserError, match="it still has the weights of the previous sync"):
         engine.probe.check(engine.score_probe(), 0.0, "vLLM", 2)
 
 

@@ -182,7 +182,7 @@ def test_a_probe_measures_names_the_cause_and_stops() -> None:
     change(policy, "")
     probe.score()
     for logp, stale, cause in (
-        (before, 0.0, "it still has the weights of the sync before"),
+        (before, 0.0, "it still has the weights of the previous sync"),
         (before, 0.5, "its packed copy of the LM head is not that of the new weights"),
         (probe.logp + 0.01, 0.0, "some of its weights are not the trainer's"),
     ):

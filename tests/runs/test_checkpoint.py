@@ -89,7 +89,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged: x"):
         checkpoint_step(path)
     (path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="is no complete checkpoint"):
+    with pytest.raises(UserError, match="is not a complete checkpoint"):
         checkpoint_step(path)
 
 

@@ -119,7 +119,7 @@ def test_the_page_shows_ages_kl_and_where_the_time_went(run_dir):
     clip = [t["name"] for t in plot(page, "Clip fraction by age in steps")["data"]]
     assert clip == ["policy/clip_fraction", *(f"policy/clip_fraction_age_{k}" for k in range(3))]
     assert [t["name"] for t in plot(page, "KL")["data"]] == ["anchor/kl", "anchor/kl_base"]
-    seconds = plot(page, "Seconds of a step")["data"]
+    seconds = plot(page, "Seconds per step")["data"]
     assert {t["stackgroup"] for t in seconds} == {"all"}
     assert "time/step" not in {t["name"] for t in seconds}
     assert plot(page, "Reward")["layout"]["shapes"][0]["x0"] == 3

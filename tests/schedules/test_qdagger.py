@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition
-from rlkit.composition.hydra_groups import configs_folder, store_groups
+from rlkit.composition.config_files import configs_folder
+from rlkit.composition.hydra_groups import store_groups
 from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress, RunContext
 from rlkit.registry import build

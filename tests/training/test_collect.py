@@ -64,7 +64,7 @@ def test_demonstrations_are_no_rollouts_and_enter_no_figure() -> None:
 
 
 def test_a_group_of_one_demonstration_needs_no_generation_and_no_company() -> None:
-    """group_norm asks for two responses a group; a demonstration alone is not compared."""
+    """group_norm asks for two responses per group; a demonstration alone is not compared."""
     policy = make_policy()
     prompts = Prompts("train", ROWS, policy.tokenizer)
     made = collect(policy, [Request(prompt=prompts[0], n=0, demonstrations=(shown(5, ONE, 1.0),))])

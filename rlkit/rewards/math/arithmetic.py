@@ -12,7 +12,7 @@ sympy: Any = importlib.import_module("sympy")
 
 MAX_DIGITS = 1000
 MAX_BITS = 100_000
-"""Bits of a number that is worked out: 2024^{4046} is, 9**9**9**9 is not."""
+"""Most bits of a number that is evaluated: 2024^{4046} is, 9**9**9**9 is not."""
 MAX_EXPONENT = 100
 """Of a sum, whose powers may be expanded."""
 MAX_FACTORIAL = 3000
@@ -37,7 +37,7 @@ def rational(literal: str) -> Any:
 
 
 def power(base: Any, exponent: Any) -> Any:
-    """base ** exponent within the bounds; the real root of a negative number where it has one."""
+    """base ** exponent within the bounds; the real root of a negative number if it has one."""
     if exponent.has(sympy.zoo, sympy.nan, sympy.oo):
         raise Unread("no finite exponent")
     size = abs(sympy.N(exponent, 15)) if exponent.is_number else 1

@@ -24,7 +24,7 @@ class Cursor:
         return found
 
     def expect(self, token: str) -> None:
-        """Step over this token. Raises Unread when another one stands here."""
+        """Step over this token. Raises Unread if another one stands here."""
         if not self.take(token):
             raise Unread(f"{token} expected")
 

@@ -1,6 +1,6 @@
 """Whether two answers are equal: first their kinds, then numbers, then a proof by algebra.
 
-Numbers may refute an equality, only exact arithmetic or algebra may prove one: what cannot be
+Numbers may refute an equality, but only exact arithmetic or algebra may prove one: what cannot be
 proved is not equal.
 """
 
@@ -22,7 +22,8 @@ from rlkit.rewards.math.tokens import MAX_CHARS, Unread, canonical
 PLAIN = re.compile(r"-?[0-9]{1,50}(?:\.[0-9]{1,50})?")
 ORDERED = ("matrix", "row", "ratio", "named", *INTERVALS)
 POINTS = ((31, 17), (59, 23), (163, 29))
-"""Where expressions are compared by numbers: the i-th symbol is (start + i step) / 97."""
+"""Points at which expressions are compared numerically: the i-th symbol is (start + i step) /
+97."""
 DIGITS = 40
 REFUTED = 1e-25
 
@@ -54,7 +55,7 @@ def equal_short(gold: str, answer: str, tolerance: float) -> bool:
 
 
 def same_words(gold: str, answer: str) -> bool:
-    """Whether two texts are one word, whose first letter may be a capital."""
+    """Whether two texts are the same word, up to the case of the first letter."""
     word = len(gold) > 3 and gold.isalpha() and gold[1:].islower()
     return word and gold[1:] == answer[1:] and gold[:1].casefold() == answer[:1].casefold()
 
@@ -71,7 +72,7 @@ def gold_text(gold: str) -> str:
 
 
 def matches(gold: str, text: str, tolerance: float) -> bool:
-    """Whether a completion gives the gold answer: where it says so, or when it is nothing else.
+    """Whether a completion gives the gold answer, where it states one or as its whole text.
 
     A box may hold a sentence that ends in the answer.
     """
@@ -89,7 +90,7 @@ def same_numbers(gold: Any, answer: Any, tolerance: float) -> bool:
 
 
 def same(gold: Form, answer: Form, tolerance: float) -> bool:
-    """Whether two forms are equal. A name or a unit counts where both have one."""
+    """Whether two forms are equal. A name or a unit counts if both have one."""
     if gold.label and answer.label and gold.label != answer.label:
         return same_equations(as_equation(gold), as_equation(answer))
     gold, answer = one_kind(gold, answer)
@@ -109,7 +110,7 @@ def same(gold: Form, answer: Form, tolerance: float) -> bool:
 
 
 def one_kind(gold: Form, answer: Form) -> tuple[Form, Form]:
-    """Both forms as one kind, where two kinds mean the same.
+    """Both forms as one kind, if their two kinds can mean the same.
 
     x = 3 beside an equation is one; x = 1, y = 2 beside (1, 2) or 1, 2 is its values in order, and
     beside y = 2, x = 1 it is sorted by name; a bare list beside a set is one.
@@ -193,7 +194,7 @@ def same_values(gold: Any, answer: Any, tolerance: float) -> bool:
 
 
 def refuted(gold: Any, answer: Any) -> bool:
-    """Whether the two differ by numbers somewhere."""
+    """Whether the two differ numerically somewhere."""
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     for start, step in POINTS:
         point = {s: sympy.Rational(start + step * i, 97) for i, s in enumerate(symbols)}

@@ -68,7 +68,7 @@ class Reader(Cursor):
         return -self.factors() if self.take("-") else self.factors()
 
     def divisor(self) -> Any:
-        """The one factor after a slash. Raises Unread where a letter follows it: 1/2x."""
+        """The one factor after a slash. Raises Unread if a letter follows it: 1/2x."""
         negative = self.take("-")
         value = self.factor()
         after = self.next
@@ -97,7 +97,7 @@ class Reader(Cursor):
         return value
 
     def may_precede_digits(self, start: int, value: Any) -> bool:
-        """Whether digits behind the factor from `start` on are a factor too: not in 2 3 or x2."""
+        """Whether digits after the factor from `start` on are a factor too: not in 2 3 or x2."""
         bracket = self.tokens[self.at - 1] in (")", "]", "}") and not value.is_number
         return bracket or "^" in self.tokens[start : self.at]
 
@@ -110,7 +110,7 @@ class Reader(Cursor):
         return bool(token) and token not in FACTOR_ENDS and token not in closers
 
     def factor(self) -> Any:
-        """An atom with what stands behind it: primes are names, ! and ^ are work."""
+        """An atom with what follows it: primes are names, ! and ^ are work."""
         value = self.atom()
         while self.next in ("!", "^"):
             if self.take("!"):

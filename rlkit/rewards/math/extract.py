@@ -13,7 +13,7 @@ CLOSED_THINKING = re.compile(r"</(?:think|thinking|thought|reasoning|scratchpad)
 OPEN_THINKING = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>", re.I)
 SPECIAL = re.compile(r"<\|[^|<>]{1,40}\|>|</s>")
 MIN_ECHO = 20
-"""A prompt of at least so many characters that a completion repeats is cut out of it."""
+"""A prompt of at least this many characters is cut out of a completion that repeats it."""
 BETWEEN_BOXES = re.compile(
     r"(?:[\s,;$]|\\[()\[\],;:! ]|\\q?quad|\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\})*"
 )
@@ -34,7 +34,7 @@ SPAN = re.compile(
     r"|\\\(((?:(?!\\\().){1,2000}?)\\\)|\\\[((?:(?!\\\[).){1,2000}?)\\\]",
     re.S,
 )
-"""A formula between delimiters, of a length that keeps the search linear."""
+"""A formula between delimiters, short enough to keep the search linear."""
 STATES = re.compile(r"(?:\bis|\bare|\bget|\bequals|[:=])\s*$", re.I)
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|。")
 DOUBTS = re.compile(
@@ -95,7 +95,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def answer_of(text: str) -> str | None:
-    """The answer a text gives, None where it gives none.
+    """The answer a text gives, None if it gives none.
 
     In this order: its last box; what follows the last "answer is", "Answer:" or "####"; a formula
     at the end of its last sentence behind "is", "=" or ":". A heading "Final Answer:" behind the

@@ -74,7 +74,7 @@ def is_range(form: Form) -> bool:
 
 
 def listed(items: list[Form]) -> Form:
-    """A bare list; "named" where each item has its own name. n = 1, 2 is a list called n.
+    """A bare list; "named" if each item has its own name. n = 1, 2 is a list called n.
 
     A point that is listed twice is listed once; a number that is listed twice stays so.
     """

@@ -33,21 +33,21 @@ class MathConfig(RewardConfig):
     """Address space of a worker in MiB. A completion that needs more gets 0 and is counted in
     reward/timeouts. null = no limit (macOS does not enforce one)."""
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Worker processes; null = one a processor, at most two."""
+    """Worker processes; null = one per processor, at most two."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Relative error that a real number may have. 0 = none: 0.3333333 is not 1/3."""
     max_chars: Annotated[int, Field(ge=1)] = 10_000
-    """Only so many characters at the end of a completion are judged: the answer stands there."""
+    """Only this many characters at the end of a completion are judged: the answer is there."""
 
 
 @register("reward", "math")
 class Math(Reward[MathConfig]):
-    r"""1 where the completion's answer equals the `answer` column mathematically, else 0.
+    r"""1 if the completion's answer equals the `answer` column mathematically, else 0.
 
     The answer is the last \boxed{}, or else what a sentence such as "The answer is 3." states; the
-    thinking part and copies of the prompt count for nothing. docs/math_reward.md says what equals
-    what. None in a row without an `answer`, and where no worker could judge: it could not read the
-    gold, or was lost twice. Status: our choice.
+    thinking part and copies of the prompt are ignored. docs/math_reward.md says what equals what.
+    None for a row without an `answer`, and if no worker could judge: it could not read the gold, or
+    was lost twice. Status: our choice.
     """
 
     def __init__(self, config: MathConfig | None = None) -> None:
@@ -57,7 +57,7 @@ class Math(Reward[MathConfig]):
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:
-        """One mark a completion. Workers start at the first call."""
+        """One score per completion. Workers start at the first call."""
         c = self.config
         golds = answer_texts(columns, "math")
         texts = [

@@ -12,12 +12,12 @@ MAX_TOKENS = 800
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of a list written with blanks."""
+    """The words of a list separated by blanks."""
     return frozenset(text.split())
 
 
 class Unread(ValueError):
-    """A text that is no answer of a known form; it is compared as text."""
+    """A text that is not an answer of a known form; it is compared as text."""
 
 
 UNICODE = {
@@ -118,7 +118,7 @@ CLOSERS = (")", "]", r"\}")
 
 
 def strip_math(text: str) -> str:
-    r"""A text without $, \( \) or \[ \] around it and without a full stop behind it."""
+    r"""A text without $, \( \) or \[ \] around it and without a full stop after it."""
     text = text.translate(UNICODE_TABLE).strip()
     while True:
         before = text

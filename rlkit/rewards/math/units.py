@@ -1,4 +1,4 @@
-r"""Units behind a number: which words count as one, and which never do.
+r"""Units after a number: which words count as one, and which never do.
 
 A unit is a known abbreviation (bare or in \text{}) or, in \text{} only, a plain noun. One bare
 letter is never a unit: 2t is 2 times t.
@@ -63,7 +63,7 @@ NEVER = words_of(
     "is are was be wrong incorrect false maybe perhaps possibly cannot unknown guess prime "
     "repeating recurring reciprocal inverse root opposite"
 )
-"""Words that change a value, and so are no unit."""
+"""Words that change a value, and so are not units."""
 WORDS = re.compile(r"[A-Za-z]+(?:[ /][A-Za-z]+){0,3}")
 
 
@@ -90,10 +90,10 @@ def unit_name(token: str) -> str:
 
 
 def split_unit(tokens: list[str]) -> tuple[list[str], str]:
-    """The tokens without a unit, and the unit in one spelling; "" where there is none.
+    """The tokens without a unit, and the unit in one spelling; "" if there is none.
 
-    A sign of money stands before a number; degrees, words and their powers behind it. The degrees
-    of an angle inside sin(...) are no unit of the whole.
+    A sign of money stands before a number; degrees, words and their powers after it. The degrees of
+    an angle inside sin(...) are not a unit of the whole.
     """
     if tokens[:1] == [r"\$"] or tokens[:2] == ["-", r"\$"]:
         return [token for token in tokens if token != r"\$"], "$"

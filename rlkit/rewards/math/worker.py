@@ -1,4 +1,4 @@
-"""The math reward's worker process: reads items as JSON lines, writes a verdict a line.
+"""The math reward's worker process: reads items as JSON lines, writes one verdict per line.
 
 An item is {"gold", "text", "tolerance", "alarm"}. What a model wrote is never evaluated as code,
 but a symbolic algebra system works on it, which may take long. So the process may be killed at any
@@ -22,11 +22,11 @@ NEEDED_BY_IMPORTS = ("os.listdir", "os.scandir")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 STATUS = Path("/proc/self/status")
 SUSPECT_SHARE = 0.75
-"""The share of the memory limit beyond which a failure is taken for a want of memory."""
+"""The share of the memory limit beyond which a failure is attributed to lack of memory."""
 
 
 RAISED = "raised "
-"""Begins the reason of a limit that stands for an exception which the model's text caused."""
+"""Prefix of a limit's reason that marks an exception caused by the model's text."""
 
 
 @cache
@@ -72,7 +72,7 @@ def described(error: Exception) -> str:
 
 
 def peak_bytes() -> int:
-    """The largest address space this process ever had; 0 where the system does not say."""
+    """The largest address space this process ever had; 0 if the system does not say."""
     if not STATUS.exists():
         return 0
     lines = STATUS.read_text().splitlines()
@@ -104,7 +104,7 @@ def refuse_side_effects() -> None:
 def main(memory_mb: int | None) -> None:
     """Judge until stdin ends.
 
-    An item that outlasts its alarm ends the process, also when nobody is left to kill it.
+    An item that outlasts its alarm ends the process, even if nobody is left to kill it.
     """
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

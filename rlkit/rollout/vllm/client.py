@@ -25,7 +25,7 @@ class ServerFault(Exception):
 
 
 class Server:
-    """The calls rlkit makes on a server, each over a connection of its own.
+    """The calls rlkit makes to a server, each over its own connection.
 
     They raise ServerFault, whatever goes wrong, after `tries` attempts with a back-off that
     doubles.
@@ -41,12 +41,12 @@ class Server:
         self.secure, self.host, self.port = parts.scheme == "https", parts.hostname, parts.port
         self.timeout, self.tries, self.backoff = timeout, tries, backoff
         self.version: str | None = None
-        """The weights it was given; None while it takes some."""
+        """The version of its weights; None while it loads new ones."""
         self.fault: str | None = None
         """Why it was dropped."""
 
     def call(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """POST a body, or GET without one; the answer as JSON, None where it is empty."""
+        """POST a body, or GET without one; the reply as JSON, None if it is empty."""
         attempt = 0
         while True:
             try:
@@ -60,7 +60,7 @@ class Server:
                 time.sleep(self.backoff * 2 ** (attempt - 1))
 
     def expect(self) -> None:
-        """Check that it has the weights it was given: a server that was restarted has not."""
+        """Check that it has the weights it was given: a restarted server does not."""
         self._compare(self.call("/weight_info"))
 
     def _compare(self, held: Mapping[str, str]) -> None:
@@ -95,7 +95,7 @@ class Server:
         return answer["results"][0]
 
     def take(self, folder: str, temperature: float, step: int) -> None:
-        """Load the weights of a folder, and from then on be of version `step`."""
+        """Load the weights of a folder as version `step`."""
         self.version = None
         self.worker("rlkit_temperature", temperature)
         self.worker("rlkit_load", folder)

@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def drop(server: Server, fault: ServerFault) -> None:
-    """Use a server no more, and say why, once."""
+    """Stop using a server, and log why, once."""
     if server.fault is None:
         server.fault = str(fault)
         log.warning("vLLM server %s is dropped: %s", server.address, fault)
 
 
 def living(servers: Sequence[Server]) -> list[Server]:
-    """Those still in use. Raises UserError when there is none."""
+    """The servers still in use. Raises UserError if there is none."""
     found = [server for server in servers if server.fault is None]
     if not found:
         reasons = "; ".join(f"{server.address}: {server.fault}" for server in servers)
@@ -34,7 +34,7 @@ def living(servers: Sequence[Server]) -> list[Server]:
 def on_each(servers: Sequence[Server], call: Callable[[Server], None]) -> None:
     """Make a call on every living server at the same time; those that fail are dropped.
 
-    Raises UserError when none is left.
+    Raises UserError if none is left.
     """
 
     def guarded(server: Server) -> None:
@@ -50,10 +50,10 @@ def on_each(servers: Sequence[Server], call: Callable[[Server], None]) -> None:
 
 
 class Dispatch:
-    """Jobs under way at several servers.
+    """Jobs in progress on several servers.
 
     A job belongs to one server at a time. It leaves the queue when a server takes it, comes back
-    when that server fails, and its answer is kept under its place.
+    when that server fails, and its answer is kept at the job's place.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -63,7 +63,7 @@ class Dispatch:
         self.changed = threading.Condition()
 
     def run(self, servers: Sequence[Server], concurrency: int) -> list[Answer]:
-        """The answer to each job, in order. Raises UserError when no server is left."""
+        """The answer to each job, in order. Raises UserError if no server is left."""
         chosen = living(servers)
         each = min(concurrency, len(self.jobs))
         with ThreadPoolExecutor(len(chosen) * each) as pool:

@@ -35,7 +35,7 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer computes on the same cores
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-"""What vLLM reads when it is imported; the user's own values go first."""
+"""What vLLM reads when it is imported; the user's own values take precedence."""
 
 
 class VLLMConfig(VLLMSamplingConfig):
@@ -44,11 +44,10 @@ class VLLMConfig(VLLMSamplingConfig):
     kv_cache_gb: Annotated[float, Field(gt=0)] = 4.0
     """Memory of its key-value cache, in GiB."""
     enforce_eager: bool = False
-    """Sample without compilation and CUDA graphs: slower, but ready sooner. On the CPU it is always
-    so."""
+    """Sample without compilation and CUDA graphs: slower, but ready sooner. Always so on the
+    CPU."""
     sleep: bool = True
-    """Leave the memory to the trainer between generations, where the platform can (not on the
-    CPU)."""
+    """Free its memory for the trainer between generations, if the platform can (not on the CPU)."""
 
 
 @register("rollout", "vllm")
@@ -56,7 +55,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     """vLLM beside the trainer on the same device; behaviour log-probs are vLLM's own.
 
     Every sync hands the policy's weights to vLLM's reload interface layer by layer, empties the
-    prefix cache, and is proved by a probe. Status: our choice.
+    prefix cache, and is verified by a probe. Status: our choice.
     """
 
     hosted_by = "single process"
@@ -99,7 +98,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         )
 
     def sync(self, step: int) -> None:
-        """Hand over the policy's weights and prove that they arrived."""
+        """Hand over the policy's weights and verify that they arrived."""
         self._wake()
         self.load_weights()
         self.llm.collective_rpc("rlkit_rebuild_head")
@@ -152,7 +151,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
 
 
 def require_vllm() -> None:
-    """Raise UserError where vLLM is not installed."""
+    """Raise UserError if vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "vLLM is not installed; install the extra with pip install 'rlkit-rft[vllm]', or "
@@ -162,7 +161,7 @@ def require_vllm() -> None:
 
 @contextmanager
 def undisturbed() -> Generator[None]:
-    """Undo what vLLM changes in the process: global random states, the setter of threads."""
+    """Undo what vLLM changes in the process: global random states, torch.set_num_threads."""
     state, set_threads = rng_state(), torch.set_num_threads
     try:
         yield
@@ -172,7 +171,7 @@ def undisturbed() -> Generator[None]:
 
 
 def read(output: Any) -> Answer:
-    """A vLLM CompletionOutput. The versions are those vLLM noted while it sampled."""
+    """A vLLM CompletionOutput. The versions are those vLLM recorded while it sampled."""
     return Answer(
         ids=output.token_ids,
         logp=[found[t].logprob for found, t in zip(output.logprobs, output.token_ids, strict=True)],

@@ -1,6 +1,6 @@
 """The check after every weight sync: both sides score one short sequence and must agree.
 
-A sync that loses a layer is otherwise silent: sampling goes on with weights that are not the
+A sync that loses a layer is otherwise silent: sampling continues with weights that are not the
 policy's. Status: our choice.
 """
 
@@ -20,7 +20,7 @@ TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-3, 0.3
 
 
 class Probe:
-    """A fixed sequence of random tokens and what the trainer says of it."""
+    """A fixed sequence of random tokens and the trainer's log-probs of it."""
 
     def __init__(self, policy: Policy, config: VLLMSamplingConfig, asker: Asker) -> None:
         self.policy = policy
@@ -38,15 +38,15 @@ class Probe:
         self.logp = self.policy.logp(Tokens.of([first], [rest]))[0].cpu()
 
     def difference(self, logp: Tensor) -> float:
-        """The largest difference to the trainer's log-probs, in nats a token."""
+        """The largest difference from the trainer's log-probs, in nats per token."""
         assert self.logp is not None
         return float((logp - self.logp).abs().max())
 
     def check(self, logp: Tensor, stale_head: float, engine: str, step: int) -> float:
-        """The difference to an engine's log-probs [LENGTH - 1].
+        """The difference from an engine's log-probs [LENGTH - 1].
 
         `stale_head` is the worker's `rlkit_stale_head`. Raises UserError above the tolerance, with
-        the cause as far as it shows.
+        the likely cause.
         """
         found = self.difference(logp)
         if found <= self.tolerance:
@@ -61,7 +61,7 @@ class Probe:
         if stale_head > self.tolerance:
             return "its packed copy of the LM head is not that of the new weights"
         if self.previous is not None and self._is(logp, self.previous):
-            return "it still has the weights of the sync before"
+            return "it still has the weights of the previous sync"
         return (
             "some of its weights are not the trainer's, or it computes with another precision; "
             "compare model.dtype with the engine's and with rollout.sync_tolerance"

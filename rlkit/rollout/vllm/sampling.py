@@ -1,4 +1,4 @@
-"""What both vLLM engines share: settings, how a request is asked for, how an answer is read."""
+"""What both vLLM engines share: settings, how a request is made, how an answer is read."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class VLLMSamplingConfig(RolloutConfig):
     """Settings both vLLM engines have."""
 
     sync_tolerance: Annotated[float, Field(gt=0)] | None = None
-    """How far, in nats a token, the engine and the trainer may differ on the probe after a weight
-    sync; null = 0.001 where the weights are float32 and 0.3 in half precision."""
+    """How far, in nats per token, the engine and the trainer may differ on the probe after a weight
+    sync; null = 0.001 if the weights are float32, 0.3 in half precision."""
     continues: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -64,14 +64,14 @@ class Answer:
     logp: Sequence[float]
     """Of the sampled tokens, before top_p and top_k."""
     top: Sequence[Sequence[float]]
-    """The most probable tokens' log-probs at each position; read under top_k alone."""
+    """The most probable tokens' log-probs at each position; read only with top_k."""
     finish_reason: str | None
     version: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """What a request needs to know of the run."""
+    """What a request needs to know about the run."""
 
     seed: int
     ends: Sequence[int]
@@ -121,7 +121,7 @@ class Asker:
 
 
 def generation(answer: Answer, config: VLLMSamplingConfig, *, greedy: bool) -> Generation:
-    """The response as the rest of rlkit reads it. Raises UserError when it was not finished."""
+    """The response as the rest of rlkit reads it. Raises UserError if it was not finished."""
     if answer.finish_reason not in FINISHED:
         raise UserError(f"vLLM ended a response with '{answer.finish_reason}'")
     return Generation(

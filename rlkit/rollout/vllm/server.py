@@ -1,4 +1,4 @@
-"""Sampling with vLLM servers that someone else started."""
+"""Sampling with vLLM servers started separately."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class VLLMServerConfig(VLLMSamplingConfig):
 
     addresses: Annotated[tuple[str, ...], Field(min_length=1)] = ("http://127.0.0.1:8000",)
     """Where they listen; `python -m rlkit.serve` starts one. Whoever can reach a server controls
-    it, so keep them on this machine or on a network of your own. A key in the environment variable
+    it, so keep servers on this machine or on a private network. A key in the environment variable
     VLLM_API_KEY is passed on."""
     concurrency: Annotated[int, Field(ge=1)] = 64
-    """Responses under way at one server."""
+    """Responses in progress per server."""
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds a server may take for a response, or for taking the weights."""
+    """Seconds a server may take for a response, or for loading the weights."""
     tries: Annotated[int, Field(ge=1)] = 3
-    """How often a server is asked before it is dropped for the rest of the run."""
+    """Attempts before a server is dropped for the rest of the run."""
     backoff_s: Annotated[float, Field(ge=0)] = 1.0
-    """Seconds before it is asked again; they double each time."""
+    """Seconds before the next attempt, doubled each time."""
     sync_dir: str | None = None
-    """The folder through which they get the weights, which they must see under the same name; null
-    = the temporary folder of this machine."""
+    """The folder through which servers get the weights; they must see it under the same path. null
+    = this machine's temporary folder."""
 
 
 @register("rollout", "vllm_server")
 class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
-    """One or several vLLM servers; behaviour log-probs are theirs.
+    """One or more vLLM servers; behaviour log-probs are theirs.
 
-    A server that dies, hangs, is late or answers with an error is asked again and then dropped; the
-    others take over its responses. A run stops when none is left. Every sync is proved by a probe
+    A server that dies, hangs, is late or answers with an error is retried and then dropped; the
+    others take over its responses. A run stops if none is left. Every sync is verified by a probe
     on each server. Status: our choice.
     """
 
@@ -60,7 +60,7 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
         self.sync(1)
 
     def sync(self, step: int) -> None:
-        """Hand over the policy's weights through a folder and prove that they arrived."""
+        """Hand over the policy's weights through a folder and verify that they arrived."""
         self.probe.score()
 
         def take(server: Server) -> None:

@@ -22,7 +22,7 @@ class RlkitWorker:
 
     model_runner: Any
     rlkit_scale: float | None = None
-    """The factor of the logits that the model came with."""
+    """The model's original logit scale."""
 
     def rlkit_temperature(self, temperature: float) -> None:
         """Divide the model's logits by the temperature from now on.
@@ -36,7 +36,7 @@ class RlkitWorker:
         processor.scale = self.rlkit_scale / temperature
 
     def rlkit_load(self, folder: str) -> None:
-        """Take the weights of a folder, layer by layer."""
+        """Load the weights of a folder, layer by layer."""
         runner: Any = self
         runner.reload_weights(weights_path=folder)
         self.rlkit_rebuild_head()
