@@ -1,6 +1,6 @@
-"""Parts of one's own: a policy loss and a replay buffer, in one file that edits nothing of rlkit.
+"""A policy loss, and a replay buffer that changes one method of a built-in one.
 
-python -m rlkit.run plugins=[./examples/my_parts.py] loss=my_loss buffer=my_buffer loss.strength=0.5
+rlkit train plugins=[./examples/my_parts.py] loss=my_loss buffer=my_buffer loss.strength=0.5
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from buffers.fifo import Fifo, FifoConfig
+from buffers.fifo import Fifo
 from rlkit.batch import Group, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.registry import register
@@ -20,7 +20,7 @@ class MyLossConfig(LossConfig):
     """Settings of my_loss: sweep them, override them, get a one-line error for a typo."""
 
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Ratios above this many times 1 are cut off."""
+    """Ratios above 1 + strength are cut to it."""
 
 
 @register("loss", "my_loss")
@@ -44,8 +44,6 @@ class MyLoss(PolicyLoss[MyLossConfig]):
 @register("buffer", "my_buffer")
 class MyBuffer(Fifo):
     """A FIFO buffer that keeps only groups with both right and wrong answers."""
-
-    Config = FifoConfig
 
     def add(self, fresh: list[Group], step: int) -> None:
         """Keep the groups whose rewards differ."""

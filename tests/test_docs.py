@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +11,6 @@ import pytest
 import yaml
 
 from rlkit.registry import Entry, entry, names
-from tests.cli import run
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -76,8 +74,8 @@ def test_a_paper_is_credited_because_it_is_declared_and_not_because_it_is_named(
     assert "2504.11944" not in build.pages()["losses.md"].partition("\n## ")[0]
 
 
-def test_the_readme_credits_each_composition_with_the_first_paper_of_its_loss() -> None:
-    lines = (DOCS.parent / "README.md").read_text().splitlines()
+def test_the_table_of_compositions_credits_each_with_the_first_paper_of_its_loss() -> None:
+    lines = (DOCS / "concepts.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| composition |"))
     end = lines.index("", start)
     table = [line[2:-2].split(" | ") for line in lines[start + 2 : end]]
@@ -120,21 +118,3 @@ def test_a_part_that_does_not_say_it_is_named() -> None:
 
     with pytest.raises(ValueError, match=r"rlkit\.interfaces\.part:.*Silent needs `Status: exact`"):
         generator().status(Entry("buffer", "silent", Silent))
-
-
-def commands(page: str) -> list[list[str]]:
-    """The arguments of every training command in a page's code blocks."""
-    blocks = re.findall(r"^```\n(.*?)^```", (DOCS / page).read_text(), re.S | re.M)
-    lines = "\n".join(blocks).replace("\\\n", " ").replace('"\n', "\n").splitlines()
-    found = [line.partition("-m rlkit.run")[2] for line in lines if "-m rlkit.run" in line]
-    return [shlex.split(line, comments=True) for line in found]
-
-
-@pytest.mark.parametrize("page", ["scaling.md", "lag.md"])
-def test_the_commands_of_a_page_compose(page: str, tmp_path: Path) -> None:
-    """All but those of a sweep, whose launchers are packages of their own."""
-    chosen = [arguments for arguments in commands(page) if "-m" not in arguments]
-    assert len(chosen) > 3
-    for arguments in chosen:
-        done = run(*arguments, "dry_run=true", "output_dir=x", "resume=never", cwd=tmp_path)
-        assert done.status == 0, (arguments, done.err)

@@ -54,7 +54,8 @@ def check_processes(c: Composition) -> None:
             f"model.device={c.config.model.device} is one device, and there are "
             f"{c.processes.world_size} processes; leave it at auto, which gives each its own"
         )
-    if c.processes.world_size > 1 and c.rollouts.hosted_by == "single process":
+    in_process = c.engine.hosted_by == "single process" and c.engine.config.mode == "sync"
+    if c.processes.world_size > 1 and in_process:
         raise UserError(
             "this rollout engine needs a single training process, and there are "
             f"{c.processes.world_size}; use rollout=vllm_server, or train in one process"

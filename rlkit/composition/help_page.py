@@ -55,7 +55,7 @@ Examples
   python -m rlkit.run algorithm=remix buffer.replay_fraction=0.2 train.steps=50 dry_run=true
   python -m rlkit.run algorithm=grpo model.name=./model task=jsonl task.path=data.jsonl
   python -m rlkit.run "anchor.beta={kind: cosine, start: 0.1, end: 0, steps: 50}"
-  python -m rlkit.run plugins=[./my_loss.py] loss=my_loss loss.cap=1.5
+  python -m rlkit.run loss=./my_loss.py:my_loss
   python -m rlkit.run algorithm=grpo output_dir=runs/mine resume=auto
   python -m rlkit.run +experiment=sft_remix_grpo
 

@@ -1,10 +1,9 @@
-"""The small commands, and every command line the README shows."""
+"""The small commands."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from rlkit.registry import entry, names
 from tests.certain import HALF
 from tests.cli import ROOT, SMALL, command, run
 
-README = (ROOT / "README.md").read_text()
 BROKEN = """
 from rlkit.batch import LossOutput, Term
 from rlkit.interfaces import LossConfig, PolicyLoss
@@ -221,32 +219,3 @@ def test_a_command_that_is_not_complete_says_what_is_wanted(
 def test_help_is_no_error(line: str, tmp_path: Path) -> None:
     status, out, err = rlkit(*line.split(), cwd=tmp_path)
     assert (status, err) == (0, "") and out.startswith("usage: rlkit")
-
-
-def readme_commands() -> list[str]:
-    lines = re.findall(r"^python -m rlkit\.run (.+)$", README, re.MULTILINE)
-    return [re.sub(r"\s+#.*", "", line) for line in lines]
-
-
-@pytest.mark.parametrize("line", readme_commands())
-def test_a_command_of_the_readme_composes(line: str, tmp_path: Path) -> None:
-    (tmp_path / "my_loss.py").write_text(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0])
-    line = re.sub(r"<[^>]+>", "some/model", line)
-    result = run(*shlex.split(line), "dry_run=true", "output_dir=out", cwd=tmp_path)
-    assert result.status == 0, result.err
-    assert not (tmp_path / "out").exists() or line.startswith("-m")
-
-
-def test_the_loss_of_the_readme_trains_and_keeps_the_contract(tmp_path: Path) -> None:
-    (tmp_path / "my_loss.py").write_text(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0])
-    result = run(
-        *SMALL,
-        "plugins=[./my_loss.py]",
-        "loss=my_loss",
-        "loss.cap=1.5",
-        "output_dir=o",
-        cwd=tmp_path,
-    )
-    assert result.status == 0, result.err
-    status, _, err = rlkit("check", "./my_loss.py:MyLoss", cwd=tmp_path)
-    assert status == 0, err
