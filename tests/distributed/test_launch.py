@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlkit.distributed import launch
-from rlkit.distributed.launch import asked_for, launched, open_processes
+from rlkit.distributed.launch import asked_for, open_processes
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 
@@ -30,13 +30,6 @@ def opened(monkeypatch: pytest.MonkeyPatch, device: str = "cpu", **variables: st
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return open_processes.__wrapped__(device)
-
-
-def test_the_rank_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launched() == (0, 1)
-    monkeypatch.setenv("RANK", "2")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert launched() == (2, 4)
 
 
 @pytest.mark.parametrize(
