@@ -145,11 +145,12 @@ def test_what_was_opened_is_closed_once() -> None:
             closed.append("engine")
 
     one: Any = Reward()
+    engine: Any = Engine()
     made: Any = replace(
         composed(),
-        rollouts=Engine(),
+        rollouts=engine,
         rewards={"a": one},
-        eval_rewards={"a": one},  # type: ignore[arg-type]
+        eval_rewards={"a": one},
     )
     close(made)
     assert closed == ["engine", "reward"]

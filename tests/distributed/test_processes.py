@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
 from rlkit.distributed.learner import DataParallelLearner, Learner
@@ -50,11 +51,11 @@ def test_one_process_keeps_what_it_has() -> None:
 @pytest.fixture
 def alone() -> Iterator[MultiProcess]:
     """The only rank of a group, without accelerate's state, which outlives a test."""
-    store = torch.distributed.HashStore()
+    store = HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     rank = object.__new__(MultiProcess)
     rank.rank, rank.world_size = 0, 1
-    rank.accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=1)  # type: ignore[assignment]
+    rank.accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=1)
     yield rank
     torch.distributed.destroy_process_group()
 

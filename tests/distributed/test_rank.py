@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.distributed.launch import launched
+from rlkit.distributed.rank import launched
 
 VARIABLES = (
     "RANK",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rlkit.errors import UserError
@@ -14,7 +16,7 @@ def test_the_text_of_a_chat_is_its_last_message() -> None:
 
 
 def test_a_missing_column_is_told_with_the_nearest_and_those_there_are() -> None:
-    columns = {"answers": [1], "level": [2], "completion_ids": [[3]]}
+    columns: dict[str, list[Any]] = {"answers": [1], "level": [2], "completion_ids": [[3]]}
     assert column(columns, "level", "own") == [2]
     with pytest.raises(UserError) as caught:
         column(columns, "answer", "own")

@@ -19,7 +19,10 @@ def opened(path: Path, step: int = 0) -> RunFolder:
 
 
 def checkpoint(path: Path, step: int) -> Path:
-    return write_checkpoint(path, step, lambda inside: (inside / "w").write_text("x") and None)
+    def fill(inside: Path) -> None:
+        (inside / "w").write_text("x")
+
+    return write_checkpoint(path, step, fill)
 
 
 def test_one_process_alone_holds_a_folder(tmp_path: Path) -> None:

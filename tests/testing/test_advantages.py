@@ -133,7 +133,7 @@ def test_an_estimator_that_saves_its_memory_passes() -> None:
 
 
 def test_every_check_is_in_the_kit() -> None:
-    own = [v for k, v in vars(kit).items() if callable(v) and getattr(v, "__doc__", "")]
+    own = [v for k, v in vars(kit).items() if callable(v) and v.__doc__]
     checks = [f for f in own if f.__module__ == kit.__name__ and f is not kit.examples]
     assert list(kit.ADVANTAGE) == checks
 

@@ -42,7 +42,8 @@ class Own(Part[Any]):
 
 def test_a_sentence_is_said_where_something_does_not_hold() -> None:
     require(True, "never said")
-    for nothing in (False, 0, [], None):
+    nothings: tuple[object, ...] = (False, 0, [], None)
+    for nothing in nothings:
         with pytest.raises(AssertionError, match="^always said$"):
             require(nothing, "always said")
 
@@ -56,7 +57,7 @@ def test_tensors_are_close_by_the_scale_of_the_largest() -> None:
 
 
 def test_a_stored_state_is_another_one_with_the_same_contents() -> None:
-    state = {"x": torch.tensor([1.0]), "n": [1, [2, None]], "inner": {"y": True}}
+    state: dict[str, Any] = {"x": torch.tensor([1.0]), "n": [1, [2, None]], "inner": {"y": True}}
     found = stored(state)
     assert torch.equal(found["x"], state["x"]) and found["x"] is not state["x"]
     assert found["inner"] == {"y": True} and found["n"] == [1, [2, None]]

@@ -43,7 +43,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     name = "vllm.model_executor.layers.vocab_parallel_embedding"
     layer: Any = SimpleNamespace(UnquantizedEmbeddingMethod=Packed)
     for parent in ("vllm", "vllm.model_executor", "vllm.model_executor.layers"):
-        monkeypatch.setitem(sys.modules, parent, SimpleNamespace())  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, parent, SimpleNamespace())
     monkeypatch.setitem(sys.modules, name, layer)
     return Worker()
 
