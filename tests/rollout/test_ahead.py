@@ -152,7 +152,7 @@ def test_a_process_that_died_ends_the_run_with_one_line(two_ahead: Queue) -> Non
     assert isinstance(queue.engine, RemoteEngine) and queue.engine.process is not None
     process = queue.engine.process
     process.kill()
-    with pytest.raises(UserError, match=r"ended with status -9; go on .* resume=auto"):
+    with pytest.raises(UserError, match=r"ended with status -9; continue .* resume=auto"):
         take(queue, prompts, 1)
 
 
