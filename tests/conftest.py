@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from rlkit import registry
+from rlkit import plugins, registry
 from rlkit.models.policy import Policy
 from tests.tiny import make_policy
 
@@ -24,6 +24,7 @@ def policy() -> Policy:
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A registry and a module table that forget the plug-ins of the test."""
+    plugins.load_parts()  # what is first imported in a test would be forgotten with it
     modules = set(sys.modules)
     monkeypatch.setattr(registry, "_table", dict(registry._table))
     yield

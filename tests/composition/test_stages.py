@@ -11,8 +11,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from rlkit.config.overrides import key_of
-from rlkit.errors import UserError
 from tests.cli import ROOT, SMALL, metrics, run, without_times
 
 THREE = (
@@ -113,19 +111,6 @@ def test_every_stage_is_checked_before_the_run(stages: str, message: str, tmp_pa
     assert result.status == 2
     assert message in result.err and len(result.err.splitlines()) == 1, result.err
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("override", "key"),
-    [("a=1", "a"), ("+a.b=1", "a.b"), ("++a=1", "a"), ("~a", "a"), ("a@b=1", "a")],
-)
-def test_what_an_override_sets(override: str, key: str) -> None:
-    assert key_of(override) == key
-
-
-def test_what_is_no_override() -> None:
-    with pytest.raises(UserError, match="is not an override"):
-        key_of("=3")
 
 
 def test_the_shipped_experiment_composes(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from rlkit.errors import UserError
         (" buffer=fifo", "buffer"),
         ("task@eval.task=jsonl", "task"),
         ("model.name=a=b", "model.name"),
+        ("a@b=1", "a"),
+        ("~a", "a"),
     ],
 )
 def test_the_key_of_an_override(override: str, key: str) -> None:
@@ -26,5 +28,5 @@ def test_the_key_of_an_override(override: str, key: str) -> None:
 
 @pytest.mark.parametrize("override", ["", "=3", ":"])
 def test_what_sets_nothing_is_no_override(override: str) -> None:
-    with pytest.raises(UserError, match="is no override"):
+    with pytest.raises(UserError, match="is not an override"):
         key_of(override)

@@ -15,7 +15,14 @@ from transformers import AutoModelForCausalLM
 import rlkit
 from rlkit.config.run import LoraConfig
 from rlkit.interfaces import Tokens
-from rlkit.models.lora import adapter_weights, add_adapter, has_adapter, merged, parameters
+from rlkit.models.lora import (
+    adapter_weights,
+    add_adapter,
+    has_adapter,
+    merged,
+    parameters,
+    plain_model,
+)
 from rlkit.models.policy import FrozenAdapter, Policy
 from tests.certain import HALF
 from tests.cli import SMALL, command, metrics, run, without_times
@@ -139,3 +146,22 @@ def test_an_anchor_under_adapters_is_the_one_without(tmp_path: Path) -> None:
     assert rows[1]["anchor/kl"] == pytest.approx(0, abs=1e-6)
     assert rows[2]["anchor/kl"] > 0
     assert rlkit.build("anchor", "base").config.beta > 0
+
+
+PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13]), torch.tensor([6, 7, 12, 8, 9, 13])]
+
+
+RESPONSES = [torch.tensor([4, 5, 1]), torch.tensor([9, 9, 9, 9, 1]), torch.tensor([2])]
+
+
+def test_a_plain_copy_computes_what_the_model_does_in_half_precision_too() -> None:
+    """Rotary frequencies are in no checkpoint and stay float32; nothing is drawn."""
+    policy = make_policy()
+    for parameter in policy.model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    before = torch.get_rng_state()
+    copied = Policy(plain_model(policy.model, policy.model.state_dict()), policy.tokenizer, 1.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = Tokens.of(PROMPTS, RESPONSES)
+    assert copied.model.dtype == torch.bfloat16
+    assert torch.equal(copied.logp(tokens), policy.logp(tokens))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from rlkit.batch import Request
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
+from rlkit.rollout.base import Generation
 from tests import tiny
 from tests.tiny import make_prompts
 
@@ -35,3 +39,13 @@ def change(policy: Policy, names: str, by: float = 0.02) -> None:
         for name, parameter in policy.model.named_parameters():
             if names in name:
                 parameter.add_(by * torch.randn(parameter.shape, generator=draws))
+
+
+def largest_difference(
+    policy: Policy, asked: Sequence[Request], answers: Sequence[Sequence[Generation]]
+) -> float:
+    """Between the engine's log-probs and a full forward's."""
+    flat = [(r.prompt.ids, g) for r, group in zip(asked, answers, strict=True) for g in group]
+    logp = policy.logp(Tokens.of([p for p, _ in flat], [g.response_ids for _, g in flat]))
+    pairs = zip(logp, flat, strict=True)
+    return max(float((row[: len(g.logp)] - g.logp).abs().max()) for row, (_, g) in pairs)

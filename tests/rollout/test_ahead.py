@@ -13,24 +13,17 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.batch import Request
-from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
-from rlkit.models.policy import Policy
 from rlkit.rollout.ahead import Ahead, capacity, version_of
-from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig
-from rlkit.rollout.hf import HFConfig, HFRollout
-from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.source import Completed
-from rlkit.rollout.worker import newest_first
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import PromptStream
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
+from tests.rollout.remotes import ids, remote, stream
 from tests.steps import drawing, move
 from tests.tiny import make_policy
 
-ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(40)]
 Queue = tuple[Ahead, PromptStream]
 
 
@@ -61,56 +54,7 @@ def test_without_staleness_only_the_step_itself_is_admitted() -> None:
 # ---- commands and answers
 
 
-def named_weights(step: int) -> dict[str, object]:
-    return {"do": "weights", "step": step}
-
-
-def job(number: int) -> dict[str, object]:
-    return {"do": "generate", "number": number}
-
-
-def test_the_newest_weights_come_first_and_jobs_keep_their_order() -> None:
-    given = [job(1), named_weights(2), job(2), named_weights(3), job(3)]
-    assert newest_first(given) == [named_weights(3), job(1), job(2), job(3)]
-    assert newest_first([job(1), job(2)]) == [job(1), job(2)]
-
-
-def generation(ids: Sequence[int], version: int, **extras: torch.Tensor | float) -> Generation:
-    return Generation(
-        response_ids=torch.tensor(ids, dtype=torch.int64),
-        logp=torch.linspace(-1, 0, len(ids)),
-        policy_version=torch.full((len(ids),), version, dtype=torch.int32),
-        finish_reason="stop",
-        extras=extras,
-    )
-
-
-def test_packed_responses_come_back_as_they_were() -> None:
-    given = [generation([3, 1], 4, kept_logmass=torch.tensor([-0.1, -0.2]), x=0.5)]
-    given += [generation([], 4), generation([7], 5)]
-    for before, after in zip(given, unpack(pack(given)), strict=True):
-        for name in ("response_ids", "logp", "policy_version"):
-            a, b = getattr(before, name), getattr(after, name)
-            assert torch.equal(a, b) and a.dtype == b.dtype
-        assert (
-            after.finish_reason == before.finish_reason
-            and after.extras.keys() == before.extras.keys()
-        )
-    assert unpack(pack([])) == []
-
-
 # ---- a real process with a tiny model
-
-
-def remote(policy: Policy, **fields: object) -> RemoteEngine:
-    inner = HFRollout(HFConfig(**{"max_completion_length": 6, "num_generations": 3, **fields}))
-    made = RemoteEngine(inner, "hf", ModelConfig(device="cpu"), ())
-    made.start(policy, seed=3)
-    return made
-
-
-def ids(groups: Sequence[Sequence[Generation]]) -> list[list[list[int]]]:
-    return [[g.response_ids.tolist() for g in group] for group in groups]
 
 
 def versions(groups: Sequence[Completed]) -> list[int]:
@@ -125,10 +69,6 @@ def two_ahead() -> Iterator[Queue]:
     engine.close()
 
 
-def stream(policy: Policy) -> PromptStream:
-    return PromptStream(Prompts("train", ROWS, policy.tokenizer), 0, 3, 6)
-
-
 def take(queue: Ahead, prompts: PromptStream, step: int, wanted: int = 2) -> list[Completed]:
     """What step `step` trains on; it plans groups two by two, and moves the weights at its end."""
     plan = drawing(prompts, step, wanted, n=3)
@@ -137,53 +77,6 @@ def take(queue: Ahead, prompts: PromptStream, step: int, wanted: int = 2) -> lis
     move(queue.engine.policy)
     queue.engine.sync(step + 1)
     return taken
-
-
-def test_another_process_answers_as_the_engine_here_does() -> None:
-    """Responses, log-probs, versions, greedy ones; before and after a hand-over of weights, which
-    applies to what is asked after it."""
-    policy = make_policy()
-    there, here = remote(policy, mode="ahead"), HFRollout(HFConfig(max_completion_length=6))
-    here.start(policy, seed=3)
-    asked = [Request(prompt=p, n=2) for p in stream(policy).take(3)]
-    try:
-        before, early = (
-            here.generate(GenerationCall(asked, ("t", 1, 0))),
-            there.submit(GenerationCall(asked, ("t", 1, 0))),
-        )
-        move(policy)
-        for engine in (here, there):
-            engine.sync(2)
-        after = here.generate(GenerationCall(asked, ("t", 1, 0)))
-        assert ids(there.generate(GenerationCall(asked, ("t", 1, 0)))) == ids(after) != ids(before)
-        greedy = there.generate(GenerationCall(asked, ("t", 1, 0), greedy=True))
-        assert ids(greedy) == ids(here.generate(GenerationCall(asked, ("t", 1, 0), greedy=True)))
-        late = there.wait(early)
-        assert ids(late) == ids(before)
-        for a, b in zip(chain(*late), chain(*before), strict=True):
-            assert torch.equal(a.logp, b.logp) and torch.equal(a.policy_version, b.policy_version)
-        assert not list(there.folder.glob("weights-*")), "files that were read are removed"
-        assert not list(there.folder.glob("answer-*"))
-    finally:
-        there.close()
-    assert not there.folder.exists()
-
-
-def test_without_fixed_hand_over_points_new_weights_overtake_what_waits() -> None:
-    """Twelve jobs and then new weights: the last job, still waiting, is generated with them."""
-    policy = make_policy()
-    engine = remote(policy, mode="async", max_staleness=2)
-    try:
-        asked = [Request(prompt=p, n=60) for p in stream(policy).take(3)]
-        numbers = [engine.submit(GenerationCall(asked, ("t", i, 0))) for i in range(12)]
-        engine.sync(2)
-        found = [
-            {int(v) for g in chain(*engine.wait(n)) for v in g.policy_version} for n in numbers
-        ]
-        assert all(len(one) == 1 for one in found), "a generation keeps its weights"
-        assert found == sorted(found, key=max) and found[-1] == {2}
-    finally:
-        engine.close()
 
 
 def test_each_step_takes_the_oldest_groups_and_asks_ahead(two_ahead: Queue) -> None:
@@ -263,28 +156,7 @@ def test_a_process_that_died_ends_the_run_with_one_line(two_ahead: Queue) -> Non
         take(queue, prompts, 1)
 
 
-def test_an_error_in_the_process_is_told_here() -> None:
-    inner = HFRollout(HFConfig())
-    engine = RemoteEngine(inner, "nothing", ModelConfig(device="cpu"), ())
-    with pytest.raises(UserError, match="the rollout process failed: there is no rollout called"):
-        engine.start(make_policy(), seed=0)
-    engine.close()
-
-
 # ---- settings
-
-
-def test_a_lag_by_both_means_is_refused() -> None:
-    with pytest.raises(ValueError, match="rollout.sync_every=3 is for rollout.mode=sync"):
-        RolloutConfig(mode="ahead", sync_every=3)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [({}, 0), ({"mode": "ahead"}, 1), ({"mode": "async", "max_staleness": 7}, 7)],
-)
-def test_steps_ahead(fields: dict[str, object], expected: int) -> None:
-    assert RolloutConfig(**{"max_staleness": 4, **fields}).steps_ahead == expected
 
 
 def test_buffers_that_plan_by_what_they_hold_are_those_that_are_refused(tmp_path: Path) -> None:

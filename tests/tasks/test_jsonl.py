@@ -1,82 +1,20 @@
-"""The `jsonl` task: every format, what becomes of the columns, and the split."""
+"""The `jsonl` task: what becomes of the columns, the split, and what is said of a bad row."""
 
 from __future__ import annotations
 
 import importlib
-import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlkit.errors import UserError
 from rlkit.registry import build
 from rlkit.tasks.jsonl import hold_out
 from rlkit.tasks.split import unit_hash
 from tests.tasks.files import ROWS, VERL, every_row, lines, load, write
 
 datasets = importlib.import_module("datasets")
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet", "A.JSONL"])
-def test_every_format_gives_the_same_rows(name, tmp_path):
-    wanted = [{**row, "answer": str(row["answer"])} for row in ROWS]
-    assert every_row(load(write(tmp_path / name, ROWS))) == sorted(
-        wanted, key=lambda row: str(row["prompt"])
-    )
-
-
-def test_json_may_also_hold_one_object_a_line(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(lines(ROWS))
-    assert len(every_row(load(path))) == 40
-
-
-def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text("\ufeff" + lines(ROWS[:3]) + "\n\n" + lines(ROWS[3:]), encoding="utf-8")
-    assert len(every_row(load(path))) == 40
-
-
-def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path):
-    path = tmp_path / "a.jsonl"
-    rows = [{"prompt": f"{i}\u2028{i}", "answer": "1"} for i in range(9)]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    assert len(every_row(load(path))) == 9
-
-
-def test_verl_parquet_is_read_unchanged(tmp_path):
-    rows = every_row(load(write(tmp_path / "train.parquet", VERL)))
-    assert [row["answer"] for row in rows] == [
-        row["reward_model"]["ground_truth"] for row in sorted(VERL, key=lambda r: str(r["prompt"]))
-    ]
-    for row in rows:
-        assert row["prompt"][0]["role"] == "user"
-        assert int(row["answer"]) == row["extra_info"]["index"] + 1
-        assert row["data_source"] == "math"
-
-
-def test_a_folder_is_loaded_as_a_hugging_face_data_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    (tmp_path / "set").mkdir()
-    write(tmp_path / "set" / "train.parquet", ROWS)
-    assert len(every_row(load(tmp_path / "set"))) == 40
-
-
-def test_a_name_is_loaded_with_its_subset_and_splits(tmp_path, monkeypatch):
-    asked = []
-
-    def load_dataset(*args, **kwargs):
-        asked.append((args, kwargs))
-        return datasets.Dataset.from_list(
-            [{"question": "1+1=", "answer": "2"}, {"question": "2+2=", "answer": "4"}]
-        )
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    data = load("openai/gsm8k", subset="main", eval_path="openai/gsm8k", prompt_column="question")
-    assert asked == [
-        (("openai/gsm8k", "main"), {"split": "train"}),
-        (("openai/gsm8k", "main"), {"split": "test"}),
-    ]
-    assert [row["prompt"] for row in data.train] == ["1+1=", "2+2="]
-    assert data.train[0]["question"] == "1+1="
 
 
 @pytest.mark.parametrize(
@@ -186,3 +124,72 @@ def test_the_math_reward_is_the_default():
     assert task.default_rewards == ("math",)
     assert not task.scores
     assert not task.embedded
+
+
+def message(path: Path | str, **fields: Any) -> str:
+    with pytest.raises(UserError) as raised:
+        load(path, **fields)
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lines(ROWS[:2]) + "{broken\n" + lines(ROWS[2:]), "a.jsonl line 3 is not valid JSON"),
+        ("\n\n" + lines(ROWS[:2]) + '{"prompt": "cut', "a.jsonl line 5 is not valid JSON"),
+        (lines(ROWS[:2]) + "[1, 2]\n", "a.jsonl line 3 is not an object"),
+        (lines(ROWS[:2]) + '\n{"answer": "1"}\n', "a.jsonl line 4 has no prompt"),
+        (lines(ROWS[:2]) + '{"prompt": null, "answer": "1"}\n', "a.jsonl line 3 has no prompt"),
+        (lines(ROWS[:2]) + '{"prompt": " ", "answer": "1"}\n', "a.jsonl line 3 has no prompt"),
+        (lines(ROWS[:2]) + '{"prompt": [], "answer": "1"}\n', "a.jsonl line 3 has no prompt"),
+        (lines(ROWS[:2]) + '{"prompt": "1+1="}\n', "a.jsonl line 3 has no answer"),
+        (lines(ROWS[:2]) + '{"prompt": "1", "answer": null}\n', "a.jsonl line 3 has no answer"),
+        (lines(ROWS[:2]) + '{"prompt": "1", "answer": [1]}\n', "a.jsonl line 3: the answer"),
+        (lines(ROWS[:2]) + '{"prompt": 7, "answer": "1"}\n', "a.jsonl line 3: the prompt must be"),
+        (
+            lines(ROWS[:2]) + '{"prompt": [{"role": "user"}], "answer": "1"}\n',
+            "a.jsonl line 3: the",
+        ),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(content, said, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    assert said in message(path)
+
+
+def test_a_bad_row_of_an_array_or_a_table_is_named_by_its_place(tmp_path):
+    rows: list[dict[str, Any]] = [{"prompt": "1", "answer": "1"}, {"prompt": "2", "answer": None}]
+    assert "a.json row 2 has no answer" in message(write(tmp_path / "a.json", rows))
+    assert "a.parquet row 2 has no answer" in message(write(tmp_path / "a.parquet", rows))
+    (tmp_path / "b.json").write_text('[{"prompt": "1",\n "answer": }]')
+    assert "b.json line 2 is not valid JSON" in message(tmp_path / "b.json")
+
+
+def test_a_column_that_is_not_there_is_named_with_the_nearest_and_the_known_ones(tmp_path):
+    path = write(tmp_path / "a.jsonl", ROWS)
+    text = message(path, prompt_column="promt")
+    assert "'promt' (task.prompt_column)" in text
+    assert "'prompt'?" in text
+    assert "prompt, answer, level" in text
+    text = message(path, answer_column="levle")
+    assert "'levle' (task.answer_column)" in text
+    assert "'level'?" in text
+    nested = write(tmp_path / "b.jsonl", VERL)
+    assert "'reward_model.ground_truth'?" in message(
+        nested, answer_column="reward_model.groundtruth"
+    )
+
+
+def test_no_answer_column_is_said_with_the_columns_there_are(tmp_path):
+    text = message(write(tmp_path / "a.jsonl", [{"prompt": "1+1=", "reply": "2"}]))
+    assert "no answer column" in text
+    assert "prompt, reply" in text
+
+
+def test_a_data_set_with_one_prompt_cannot_be_split(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"prompt": "1+1=", "answer": "2"}] * 5)
+    assert "single prompt" in message(path)
+    assert len(load(path, eval_path=str(path)).train) == 5

@@ -159,3 +159,13 @@ def test_a_rank_without_rows_joins_a_forward_only_if_weights_are_sharded(
     rank = Rank(1, 2, shards=shards)
     found = Forwards(MicroBatches(100), rank).by_rows(shapes(seen), tokens_of([3]), torch.arange(1))
     assert seen == forwards and not found.any()
+
+
+@pytest.mark.parametrize("budget", [1, 9, 20, 1000])
+def test_micro_batches_partition_the_rows_within_the_budget(budget: int) -> None:
+    lengths = torch.tensor([5, 9, 2, 9, 1, 7])
+    splits = split_rows(lengths, budget)
+    assert sorted(torch.cat(splits).tolist()) == list(range(6))
+    assert all(len(s) == 1 or len(s) * int(lengths[s].max()) <= budget for s in splits)
+    if budget == 1000:
+        assert len(splits) == 1

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.batch import Request
+from rlkit.batch import Group, Request, Sample
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.tasks.prompts import Prompts
-from rlkit.training.prepare import collate, prepare, stacked
+from rlkit.training.metrics import staleness
+from rlkit.training.prepare import TrainBatch, collate, prepare, stacked
 from tests.steps import ROWS, collected, move, parts, prepared, rollout, scorer, shown
-from tests.tiny import make_policy
+from tests.tiny import make_policy, make_prompts
 
 
 def test_a_loss_finds_extras_rewards_and_response_ids(policy: Policy) -> None:
@@ -200,3 +201,55 @@ def test_only_a_critic_gives_values(policy: Policy) -> None:
     with_one = prepare(groups, 1, chosen, scorer(policy, critic=critic))
     assert torch.equal(with_one.values, with_one.loss.mask.float()), "its bias on every token"
     assert not prepare(groups, 1, parts("ppo"), scorer(policy)).values.any()
+
+
+def test_prox_is_the_policy_now_for_the_text_of_this_step_by_old_weights() -> None:
+    """Age counts weights: sample 1 was generated in step 9 by pi_9, sample 2 in step 9 by pi_6."""
+    policy = make_policy()
+    batch = prepared_alone(policy, [sample(1, [9]), sample(2, [6])], 9)
+    prox, now = batch.loss.prox_logp[:, 0], policy.logp(batch.tokens)[:, 0]
+    assert prox[0] == -1.0 and now[1] != -1.0
+    torch.testing.assert_close(prox[1], now[1])
+
+
+def sample(number: int, versions: list[int], source: str = "policy") -> Sample:
+    n = len(versions)
+    return Sample(
+        sample_id=number,
+        prompt_id="train-0",
+        response_ids=torch.full((n,), 3),
+        loss_mask=torch.ones(n, dtype=torch.bool),
+        behavior_logp=torch.full((n,), -1.0),
+        policy_version=torch.tensor(versions, dtype=torch.int32),
+        reward=float(number % 2),
+        rewards={},
+        finish_reason="stop",
+        source=source,
+        step=9,
+    )
+
+
+def prepared_alone(policy: Policy, samples: list[Sample], step: int) -> TrainBatch:
+    (prompt,) = make_prompts(policy, ["1+2="])
+    groups = [Group(prompt=prompt, samples=samples)]
+    return prepare(groups, step, parts("ppo"), scorer(policy))
+
+
+def test_staleness_by_hand() -> None:
+    """Ages of the tokens at step 9: 0, 0, 4, 2, 2 -> mean 1.6, maximum 4; a response is as old as
+    its oldest token."""
+    policy = make_policy()
+    batch = prepared_alone(policy, [sample(1, [9, 9, 5]), sample(2, [7, 7])], 9)
+    assert staleness(batch.samples, 9) == {
+        "off_policy/staleness_mean": pytest.approx(1.6),
+        "off_policy/staleness_max": 4.0,
+    }
+    assert batch.loss.age.tolist() == [4, 2]
+
+
+def test_demonstrations_have_no_staleness() -> None:
+    batch = prepared_alone(make_policy(), [sample(1, [8])], 9)
+    shown = [sample(2, [3], "expert")]
+    assert staleness(batch.samples, 9)["off_policy/staleness_max"] == 1.0
+    assert staleness([*batch.samples, *shown], 9)["off_policy/staleness_max"] == 1.0
+    assert staleness(shown, 9) == {}

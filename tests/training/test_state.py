@@ -112,7 +112,7 @@ def test_a_needed_checkpoint_that_cannot_be_written_ends_the_run(
     session = make_session(
         policy, tmp_path, config=config.model_copy(update={"checkpoint": changed})
     )
-    with pytest.raises(UserError, match="no space left.*go on with resume=auto"):
+    with pytest.raises(UserError, match="no space left.*continue with resume=auto"):
         TrainState(session, Counters(step=3)).save(needed=needed)
 
 

@@ -262,7 +262,7 @@ def test_skipped_updates_leave_their_responses_and_too_many_end_the_run(
     hooked.remove()
     path = tmp_path / "nonfinite" / "step-1.jsonl"
     assert heard(session).lines == [
-        f"Step 1: an update was skipped, not finite; its responses are in {path}."
+        f"Step 1: an update was not finite and was skipped; its responses are in {path}."
     ]
     assert path.read_text().splitlines() == trained_rows(tmp_path, 1)
     assert torch.isfinite(head).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import torch
 
 from rlkit.batch import Request
 from rlkit.errors import UserError
-from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from tests.cli import SMALL, metrics, run
-from tests.rollout.models import change, make_policy, requests
+from tests.end_to_end.test_processes import launch
+from tests.rollout.models import change, largest_difference, make_policy, requests
 from tests.tiny import make_prompts
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
@@ -52,16 +53,6 @@ def engine(shared: VLLMRollout) -> Iterator[VLLMRollout]:
     yield shared
     shared.policy.model.load_state_dict(weights)
     shared.sync(1)
-
-
-def largest_difference(
-    policy: Policy, asked: Sequence[Request], answers: Sequence[Sequence[Generation]]
-) -> float:
-    """Between the engine's log-probs and a full forward's."""
-    flat = [(r.prompt.ids, g) for r, group in zip(asked, answers, strict=True) for g in group]
-    logp = policy.logp(Tokens.of([p for p, _ in flat], [g.response_ids for _, g in flat]))
-    pairs = zip(logp, flat, strict=True)
-    return max(float((row[: len(g.logp)] - g.logp).abs().max()) for row, (_, g) in pairs)
 
 
 def texts(policy: Policy, answers: Sequence[Sequence[Generation]]) -> list[str]:
@@ -236,3 +227,33 @@ def test_a_run_on_the_embedded_model_trains_with_it(tmp_path: Path) -> None:
     rows = metrics(tmp_path / "out")
     assert rows[0]["eval/pass@1"] > 0
     assert all(abs(row["policy/ratio_mean"] - 1) < 0.1 for row in rows[1:3])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_a_run_says_what_to_install(tmp_path: Path) -> None:
+    result = run("rollout=vllm", "output_dir=out", cwd=tmp_path)
+    assert result.status == 2
+    assert result.err.startswith("rlkit: vLLM is not installed; install the extra with pip install")
+    assert len(result.err.splitlines()) == 1
+
+
+GRPO = (*SMALL, "algorithm=grpo", "correction=[tis]", "output_dir=out")
+
+
+@pytest.mark.slow
+def test_vllm_generates_in_a_process_of_its_own_while_training_runs(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    chosen = ("rollout=vllm", "rollout.kv_cache_gb=0.1", "rollout.mode=ahead")
+    done = run(*GRPO, *chosen, cwd=tmp_path)
+    assert done.status == 0, done.err
+    rows = metrics(tmp_path / "out")
+    assert [row["off_policy/staleness_max"] for row in rows[1:3]] == [0, 1]
+
+
+@pytest.mark.slow
+def test_two_trainers_have_a_vllm_each_in_processes_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    chosen = ("rollout=vllm", "rollout.kv_cache_gb=0.1", "rollout.mode=ahead")
+    done = launch("rlkit.run", *GRPO, *chosen, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert metrics(tmp_path / "out")[2]["off_policy/staleness_max"] == 1

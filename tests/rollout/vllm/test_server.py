@@ -1,6 +1,6 @@
 """vLLM servers in processes of their own: weights, samples, and what happens when one fails.
 
-The tests share two servers and stand in an order: the last one kills them.
+The tests share two servers and stand in an order: the last one of those kills them.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rlkit.errors import UserError
+from rlkit.models.embedded import embedded_model_dir
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.vllm.client import API_KEY, Server, ServerFault
 from rlkit.rollout.vllm.server import VLLMServerConfig, VLLMServerRollout
-from tests.rollout.models import change, make_policy, requests
+from tests.cli import SMALL, metrics, run
+from tests.end_to_end.test_processes import launch
+from tests.rollout.models import change, largest_difference, make_policy, requests
 from tests.rollout.servers import KEY, ServerProcess
-from tests.rollout.test_vllm import largest_difference
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 TIMEOUT = 4.0
@@ -173,3 +176,45 @@ def test_a_server_that_dies_is_replaced_by_the_other_and_without_any_the_run_sto
         draw(engine)
     with pytest.raises(ServerFault, match="ConnectionRefused"):
         Server(pair[1].address, timeout=1, tries=1, backoff=0).call("/health")
+
+
+GRPO = (*SMALL, "algorithm=grpo", "correction=[tis]", "output_dir=out")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    pytest.importorskip("vllm")
+    started = ServerProcess(embedded_model_dir(0), tmp_path / "log")
+    try:
+        started.wait()
+        yield started
+    finally:
+        started.kill()
+
+
+def assert_trained(folder: Path, processes: int) -> None:
+    """The engine follows the policy: after each sync its log-probs are the trainer's."""
+    rows = metrics(folder)
+    assert len(rows) == 4 and rows[0]["eval/pass@1"] > 0
+    for row in rows[1:3]:
+        assert row["run/processes"] == processes
+        assert row["off_policy/engine_difference_max"] < 1e-3
+
+
+def test_two_trainers_share_a_server(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first talks to it, and both train what one would: the first step's responses are
+    those of one trainer."""
+    monkeypatch.setenv(API_KEY, KEY)
+    chosen = ("rollout=vllm_server", f'rollout.addresses=["{server.address}"]')
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    alone = run(*GRPO, *chosen, cwd=one, env={API_KEY: KEY})
+    assert alone.status == 0, alone.err
+    done = launch("rlkit.run", *GRPO, *chosen, cwd=two)
+    assert done.status == 0, done.err
+    assert_trained(two / "out", processes=2)
+    first = "out/completions/step-1.jsonl"
+    assert (two / first).read_text() == (one / first).read_text()

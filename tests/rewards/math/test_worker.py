@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rlkit.rewards.math import equal as math_equal
+from rlkit.rewards.math import worker as math_worker
+from rlkit.rewards.math.worker import judge
 from tests.rewards.processes import script
 
 
@@ -53,7 +56,7 @@ def test_a_running_worker_refuses_side_effects_and_prints_nothing_but_replies(
     running = script(
         tmp_path,
         """
-        from rlkit.rewards import math_worker
+        from rlkit.rewards.math import worker as math_worker
 
         def matches(gold, text, tolerance):
             print("noise", flush=True)
@@ -78,7 +81,7 @@ def test_a_swallowed_memory_error_is_a_limit_unless_the_answer_is_right(tmp_path
     running = script(
         tmp_path,
         """
-        from rlkit.rewards import math_worker
+        from rlkit.rewards.math import worker as math_worker
 
         def hoard(gold, text, tolerance):
             kept = []
@@ -109,3 +112,26 @@ def test_a_swallowed_memory_error_is_a_limit_unless_the_answer_is_right(tmp_path
         {"limit": "MemoryError", "retire": True},
         {"score": 0.0, "retire": False},
     ], err
+
+
+def breaks(*arguments: object) -> bool:
+    """A comparison that meets a defect of the algebra system."""
+    raise TypeError("no order")
+
+
+def test_an_exception_over_the_gold_is_an_error_and_never_a_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(math_equal, "gold_text", breaks)
+    assert judge("4", r"\boxed{4}", 0.0) == {"error": "TypeError: no order", "retire": False}
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_want_of_memory_or_stack_is_a_limit(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def exhausted(*arguments: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(math_worker, "matches", exhausted)
+    assert judge("4", r"\boxed{5}", 0.0) == {"limit": error.__name__, "retire": False}

@@ -1,0 +1,81 @@
+"""Parts that do not fit together are told what to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from pydantic import Field
+
+from rlkit.composition.checks import check_processes, check_value
+from rlkit.distributed.processes import Processes
+from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig
+from tests.compositions import composed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("advantage=group_norm", "rollout.num_generations=1"), "rollout.num_generations to 2"),
+        (("loss=grpo", "buffer=expert"), "adds demonstrations"),
+        (("task=jsonl",), "the embedded model only knows task=arithmetic"),
+        (("rollout.mode=ahead", "buffer=prompt_replay"), "use rollout.mode=sync"),
+        (("rollout.oversample=0.5", "buffer=prompt_replay"), "use rollout.oversample=0"),
+        (("rollout.mode=ahead", "model.lora.r=2"), "use rollout.mode=sync with model.lora"),
+    ],
+)
+def test_parts_that_do_not_fit(overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        composed(*overrides)
+
+
+def test_what_fits_is_composed() -> None:
+    composed("advantage=group_norm", "rollout.num_generations=2")
+    composed("rollout.mode=ahead")
+    composed("model.lora.r=2")
+
+
+class Several(Processes):
+    """Ranks as a launch makes them."""
+
+    def __init__(self, *, shards: bool) -> None:
+        self.world_size, self.shards_weights, self.owns_precision = 2, shards, True
+
+
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        (("model.lora.r=2",), "model.lora"),
+        (("advantage=gae",), "an advantage with a critic"),
+        (("rollout.sync_every=2",), "rollout.sync_every above 1"),
+        (("rollout=layer_skip",), "rollout=layer_skip"),
+        (("model.autocast=bfloat16",), "model.autocast"),
+        (("model.dtype=float16",), "model.dtype=float16"),
+    ],
+)
+def test_what_sharded_weights_cannot_do(overrides: tuple[str, ...], what: str) -> None:
+    c = composed("loss=ppo", *overrides)
+    check_processes(replace(c, processes=Several(shards=False)))
+    with pytest.raises(UserError, match=f"{what} is not possible with processes launched"):
+        check_processes(replace(c, processes=Several(shards=True)))
+
+
+def test_several_processes_have_a_device_each() -> None:
+    c = composed()
+    model = c.config.model.model_copy(update={"device": "cuda:1"})
+    c = replace(c, config=c.config.model_copy(update={"model": model}))
+    check_processes(c)
+    with pytest.raises(UserError, match="leave it at auto"):
+        check_processes(replace(c, processes=Several(shards=False)))
+
+
+class Own(PartConfig):
+    whole: int = Field(2, ge=1)
+    """A whole number."""
+
+
+def test_a_value_of_a_schedule_is_rounded_as_in_a_run_and_must_be_legal() -> None:
+    check_value(Own(), "buffer", "whole", 0.6)
+    with pytest.raises(UserError, match=r"the schedule sets buffer\.whole, but buffer\.whole=0"):
+        check_value(Own(), "buffer", "whole", 0.4)

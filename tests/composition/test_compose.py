@@ -1,0 +1,83 @@
+"""From a composed configuration to parts: what is built, placed, and refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlkit.composition.compose import compose
+from rlkit.distributed.processes import SINGLE, Processes
+from rlkit.errors import UserError
+from rlkit.registry import entry
+from rlkit.rewards.task import TaskReward
+from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.shared import SharedEngine, SharedRemote
+from tests.compositions import composed, raw_of
+
+
+class Two(Processes):
+    """The second of two."""
+
+    rank, world_size = 1, 2
+
+
+def test_every_part_is_the_one_chosen_with_the_settings_written() -> None:
+    c = composed("algorithm=remix", "buffer=fifo", "buffer.window=3", "correction=[tis]")
+    for kind, part in (("loss", c.parts.loss), ("buffer", c.buffer), ("anchor", c.parts.anchor)):
+        assert type(part) is entry(kind, c.raw[kind]["name"]).cls
+    assert c.buffer.config.model_dump()["window"] == 3
+    ((name, correction),) = c.parts.corrections
+    assert name == "tis" and type(correction) is entry("correction", "tis").cls
+    assert c.config.output_dir == "out" and "console" in c.trackers
+
+
+def test_a_scalar_schedule_is_kept_beside_the_part_which_starts_with_its_first_value() -> None:
+    c = composed(
+        "anchor.beta={kind: linear, start: 0.5, end: 1.0, steps: 4}",
+        "train.learning_rate={kind: constant, start: 0.01}",
+    )
+    assert c.parts.anchor.config.beta == 0.5 and c.config.train.learning_rate == 0.01
+    assert set(c.scalars) == {"anchor.beta", "train.learning_rate"}
+    with pytest.raises(UserError, match=r"anchor\.beta=-1\.0 is not valid"):
+        composed("anchor.beta={kind: linear, start: 0.5, end: -1, steps: 4}")
+    with pytest.raises(UserError, match=r"train\.learning_rate=0\.0 is not valid"):
+        composed("train.learning_rate={kind: linear, start: 0, end: 1, steps: 4}")
+
+
+@pytest.mark.parametrize(
+    ("mode", "processes", "kind"),
+    [
+        ("sync", SINGLE, None),
+        ("sync", Two(), SharedEngine),
+        ("ahead", SINGLE, RemoteEngine),
+        ("ahead", Two(), SharedRemote),
+    ],
+)
+def test_the_engine_is_placed_where_its_mode_says(
+    mode: str, processes: Processes, kind: type[Any] | None
+) -> None:
+    c = composed(f"rollout.mode={mode}", processes=processes)
+    assert type(c.rollouts) is (kind or type(c.engine))
+    assert (c.rollouts is c.engine) == (kind is None)
+    assert bool(c.trackers) == processes.is_main, "the main process has them"
+
+
+def test_a_task_that_scores_brings_its_reward_unless_one_is_chosen() -> None:
+    c = composed("task=arithmetic")
+    (reward,) = c.rewards.values()
+    assert isinstance(reward, TaskReward) and reward.task is c.task
+    assert c.eval_rewards is c.rewards and c.eval_task is c.task
+    assert list(composed("reward=[exact]").rewards) == ["exact"]
+    other = composed("eval.task=arithmetic")
+    (own,) = other.eval_rewards.values()
+    assert isinstance(own, TaskReward) and own.task is other.eval_task is not other.task
+
+
+def test_what_is_not_chosen_by_name_is_told_how() -> None:
+    raw: dict[str, Any] = raw_of()
+    for node in (None, "fifo", {"window": 3}):
+        with pytest.raises(UserError, match="buffer must be chosen by name: buffer=<name>"):
+            compose({**raw, "buffer": node})
+    with pytest.raises(UserError, match="output_dir is missing"):
+        compose({key: value for key, value in raw.items() if key != "output_dir"})

@@ -1,0 +1,58 @@
+"""A run in words, and where its parts come from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import algorithms.ppo
+import rlkit
+from rlkit.composition.describe import components, describe, source_of
+from tests.compositions import composed
+
+
+def test_the_arithmetic_of_a_step() -> None:
+    settings = ("train.prompts_per_step=8", "rollout.num_generations=4", "train.steps=20")
+    c = composed("buffer=on_policy", *settings, "train.minibatches=2", "train.updates_per_batch=3")
+    names, batch, passes, *rest = describe(c)
+    assert "loss=" in names and "buffer=on_policy" in names
+    assert batch == "A step trains 8 groups of 4 = 32 responses, 8 of them fresh (32 generated)."
+    assert passes == (
+        "It takes 3 x 2 = 6 optimizer steps on 4 groups each; 20 training steps in all."
+    )
+    assert not [line for line in rest if "follows a schedule" in line]
+
+
+def test_replay_schedules_and_truncation_are_said() -> None:
+    beta = "anchor.beta={kind: constant, start: 0.5}"
+    c = composed("buffer=fifo", "train.prompts_per_step=8", "rollout.top_p=0.9", beta)
+    text, fresh = "\n".join(describe(c)), c.buffer.fresh_share(8)
+    assert fresh < 8 and f"and up to {8 - fresh} replayed." in text
+    assert "anchor.beta follows a schedule: constant (start=0.5)." in text
+    assert "Warning: top_p=0.9" in text
+
+
+def test_a_loss_with_another_baseline_than_its_own_is_warned_of() -> None:
+    own, other = (
+        [line for line in describe(composed("loss=oapl", f"advantage={n}")) if "baseline" in line]
+        for n in ("oapl", "group_norm")
+    )
+    assert not own and "not with advantage=group_norm" in other[0]
+
+
+def test_each_part_is_named_with_the_hash_of_its_source() -> None:
+    c = composed("loss=ppo", "reward=[exact]")
+    found = components(c)
+    assert found.keys() == c.every_part.keys() and found["reward.exact"]["name"] == "exact"
+    source = Path(algorithms.ppo.__file__).read_bytes()
+    assert found["loss"] == {
+        "name": "ppo",
+        "import_path": "algorithms.ppo:PPO",
+        "version": f"rlkit-rft {rlkit.__version__}",
+        "source_sha256": hashlib.sha256(source).hexdigest(),
+        "config": c.parts.loss.config.model_dump(mode="json"),
+    }
+
+
+def test_a_class_from_a_shell_is_known_by_its_name() -> None:
+    assert source_of(type("Made", (), {"__module__": "nowhere"})) == b"nowhere:Made"

@@ -1,0 +1,55 @@
+"""From a dry run to the end of a run: what is told, checked and left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlkit.composition.compose import compose
+from rlkit.composition.execute import components_of_stages, execute
+from rlkit.errors import UserError
+from rlkit.runs.checkpoint import list_checkpoints
+from tests.cli import SMALL
+from tests.compositions import raw_of
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(raw_of(*SMALL, "dry_run=true"), []) == Path("out")
+    said = capsys.readouterr().out
+    assert "A step trains 4 groups" in said and not Path("out").exists()
+
+
+def test_a_dry_run_of_stages_tells_each(capsys: pytest.CaptureFixture[str]) -> None:
+    raw = raw_of(*SMALL, "dry_run=true")
+    execute(raw, [], [raw, {**raw, "loss": raw_of("loss=ppo")["loss"]}])
+    said = capsys.readouterr().out
+    assert said.index("Stage 1 of 2") < said.index("Stage 2 of 2") < said.index("loss=ppo")
+
+
+def test_a_run_that_is_finished_is_told_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    raw = raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2")
+    folder = execute(raw, ["train.steps=1"])
+    assert "Done: 1 steps, " in capsys.readouterr().out
+    assert (folder / "overrides").read_text() == "train.steps=1\n"
+    used = json.loads((folder / "components.json").read_text())
+    assert used.keys() == compose(raw).every_part.keys()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    execute({**raw, "resume": "auto"}, [])
+    assert "is finished: 1 steps are done." in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    with pytest.raises(UserError, match="already holds a run"):
+        execute(raw, [])
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-1"]
+
+
+def test_components_of_stages_are_told_apart() -> None:
+    parts = [compose(raw_of("loss=ppo")), compose(raw_of("loss=grpo"))]
+    found = components_of_stages(parts)
+    assert found["loss (stage 1)"]["name"] == "ppo" and found["loss (stage 2)"]["name"] == "grpo"

@@ -1,0 +1,118 @@
+"""Backward, clipping and optimizer step, and the optimizer's state there and back."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlkit.distributed.learner import (
+    DataParallelLearner,
+    Learner,
+    full_tensor,
+    is_sharded,
+    sharded_like,
+)
+from rlkit.testing.base import stored
+
+
+def make() -> Learner:
+    """Weights 3 and 4 under AdamW."""
+    module = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[3.0, 4.0]]))
+    return Learner(module, module, torch.optim.AdamW(module.parameters(), lr=0.1, weight_decay=0))
+
+
+def gradient(learner: Learner) -> list[float]:
+    weight: Any = learner.module.weight
+    assert weight.grad is not None
+    return weight.grad.flatten().tolist()
+
+
+def halved_square(learner: Learner) -> Tensor:
+    """Its gradient is the weights."""
+    weight: Any = learner.module.weight
+    return 0.5 * (weight**2).sum()
+
+
+@pytest.mark.parametrize(
+    ("limit", "clipped"), [(10.0, [3.0, 4.0]), (5.0, [3.0, 4.0]), (1.0, [0.6, 0.8])]
+)
+def test_a_gradient_is_scaled_down_to_the_norm(limit: float, clipped: list[float]) -> None:
+    learner = make()
+    learner.backward(halved_square(learner))
+    assert learner.clip(limit) == pytest.approx(5.0)
+    assert gradient(learner) == pytest.approx(clipped, rel=1e-5)
+
+
+def test_gradients_add_up_until_they_are_dropped() -> None:
+    learner = make()
+    for last in (False, True):
+        with learner.accumulate(last=last):
+            learner.backward(halved_square(learner))
+    assert gradient(learner) == [6, 8]
+    learner.zero_grad()
+    weight: Any = learner.module.weight
+    assert weight.grad is None
+
+
+def stepped(learner: Learner, times: int) -> list[float]:
+    for _ in range(times):
+        learner.zero_grad()
+        learner.backward(halved_square(learner))
+        learner.step()
+    weight: Any = learner.module.weight
+    return weight.flatten().tolist()
+
+
+def test_the_first_step_of_adam_is_the_learning_rate() -> None:
+    assert stepped(make(), 1) == pytest.approx([2.9, 3.9])
+
+
+def test_a_learner_goes_on_from_its_state() -> None:
+    learner, again = make(), make()
+    stepped(learner, 3)
+    state = stored(learner.state_dict())
+    assert set(state["state"]) == {"0"}, "keys are text"
+    with torch.no_grad():
+        again.module.load_state_dict(learner.module.state_dict())
+    again.load_state_dict(state)
+    assert stepped(again, 2) == stepped(learner, 2)
+
+
+def test_the_ranks_average_so_each_scales_its_part_up() -> None:
+    learner, waits = make(), list[nn.Module]()
+
+    @contextmanager
+    def no_sync(module: nn.Module):
+        waits.append(module)
+        yield
+
+    accelerator = SimpleNamespace(num_processes=4, no_sync=no_sync)
+    parallel = DataParallelLearner(learner.module, learner.wrapped, learner.optimizer, accelerator)
+    with parallel.accumulate(last=False):
+        assert waits == [learner.wrapped], "not reduced yet"
+    with parallel.accumulate(last=True):
+        parallel.backward(halved_square(parallel))
+    assert len(waits) == 1 and gradient(parallel) == [12, 16]
+
+
+class Sharded:
+    """A stand-in for a tensor that is spread over ranks."""
+
+    def full_tensor(self) -> Tensor:
+        return torch.tensor([1.0, 2.0])
+
+
+def test_a_sharded_tensor_is_gathered_and_kept_only_where_asked() -> None:
+    plain = torch.ones(2)
+    assert is_sharded(Sharded()) and not is_sharded(plain)
+    assert full_tensor(plain, keep=False) is plain and full_tensor(3) == 3
+    assert full_tensor(Sharded()).tolist() == [1, 2]
+    assert full_tensor(Sharded(), keep=False) is None
+    assert sharded_like(plain, torch.zeros(2)) is plain

@@ -1,0 +1,118 @@
+"""What every anchor brings: the penalty's parts, what is logged, the adaptive coefficient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlkit.batch import LossBatch
+from rlkit.interfaces import AnchorConfig, AnchorPolicy
+from rlkit.testing.losses import examples
+
+LOG2 = math.log(2)
+
+
+class Two(AnchorPolicy):
+    """Held to a with 0.75 and to b with 0.25; c has no weight."""
+
+    def weights(self, step: int) -> Mapping[str, float]:
+        return {"a": 0.75, "b": 0.25, "c": 0.0}
+
+    def reference(self, name: str) -> None:
+        return None
+
+    def rebase(self, policy: Any) -> None:
+        raise AssertionError
+
+
+def batch_of(logp: Tensor, **differences: float) -> LossBatch:
+    """References and behaviour so much below the policy, in nats."""
+    _, batch = examples(frozenset())
+    mask = torch.zeros_like(batch.mask)
+    mask[0, 0] = True
+    other = {name: logp - d for name, d in differences.items()}
+    behavior, prox = (other.pop(name, logp) for name in ("behavior", "prox"))
+    return replace(batch, mask=mask, behavior_logp=behavior, prox_logp=prox, anchor_logp=other)
+
+
+def penalty(config: dict[str, Any], **differences: float) -> tuple[float, float]:
+    """Value and derivative of the one token that is not masked."""
+    batch_logp = examples(frozenset())[0].detach().double()
+    logp = batch_logp.clone().requires_grad_()
+    found = Two(AnchorConfig(**config)).penalty(logp, batch_of(batch_logp, **differences), 1)
+    assert not found.flatten()[1:].any(), "masked"
+    (gradient,) = torch.autograd.grad(found.sum(), logp)
+    return found[0, 0].item(), gradient[0, 0].item()
+
+
+BASE = {"beta": 0.5, "value_estimator": "k2", "gradient_estimator": "k2"}
+
+
+@pytest.mark.parametrize(
+    ("config", "value", "gradient"),
+    [
+        ({}, 0.75 * 2 + 0.25 * 0.5, 0.75 * 2 + 0.25),
+        ({"value_estimator": "k1"}, 0.75 * 2 + 0.25, 0.75 * 2 + 0.25),
+        ({"value_estimator": "k3", "placement": "reward"}, 0.75 * 2 + 0.25, 0.75 * 2 + 0.25),
+        ({"log_ratio_clamp": 1.0}, 0.5, 0.25),
+        ({"value_clamp": 1.0}, 0.75 + 0.25 * 0.5, 0.25),
+        ({"importance_weight": True}, 1.625, 3 * 1.75),
+    ],
+)
+def test_the_penalty_of_a_token_by_hand(
+    config: dict[str, Any], value: float, gradient: float
+) -> None:
+    """2 nats above a, 1 above b: k2 is 2 and 1/2, its derivative 2 and 1; pi/behavior is 3."""
+    found = penalty({**BASE, **config}, a=2.0, b=1.0, c=9.0, behavior=math.log(3))
+    assert found == pytest.approx((0.5 * value, 0.5 * gradient))
+
+
+@pytest.mark.parametrize(
+    ("cap", "value", "gradient"), [(None, 3.25, 2 * 1.75 + 3.25), (1.5, 2.4375, 1.5 * 1.75)]
+)
+def test_the_bias_correction_is_differentiated_up_to_its_cap(
+    cap: float | None, value: float, gradient: float
+) -> None:
+    """k2 together 1.625 with derivative 1.75, times pi/prox = 2."""
+    config = {**BASE, "bias_correction": True, "bias_correction_cap": cap}
+    found = penalty(config, a=2.0, b=1.0, c=9.0, prox=LOG2)
+    assert found == pytest.approx((0.5 * value, 0.5 * gradient))
+    in_reward = penalty({**config, "placement": "reward"}, a=2.0, b=1.0, c=9.0, prox=LOG2)
+    assert in_reward == pytest.approx((0.5 * 1.75, 0.5 * 1.75)), "the loss's alone"
+
+
+def test_what_has_no_weight_or_no_penalty_needs_no_forward() -> None:
+    assert Two().references(1) == ("a", "b")
+    assert Two(AnchorConfig(beta=0)).references(1) == ()
+    assert Two().number("a") is None
+
+
+def test_the_logged_kl_is_the_weighted_sum_without_beta() -> None:
+    logp = examples(frozenset())[0].detach().double()
+    anchor = Two(AnchorConfig(value_estimator="k1", beta=0.125))
+    found = anchor.metrics(logp, batch_of(logp, a=2.0, b=1.0, c=9.0), 1)
+    assert found.keys() == {"kl", "kl_a", "kl_b"}
+    assert [found[name][0, 0].item() for name in ("kl", "kl_a", "kl_b")] == pytest.approx(
+        [1.75, 2, 1]
+    )
+
+
+def test_a_target_moves_the_coefficient_and_so_the_penalty() -> None:
+    anchor = Two(AnchorConfig(target_kl=0.1, horizon=10))
+    anchor.after_step(None, 1, {"anchor/kl": 9.0})  # type: ignore[arg-type]
+    assert anchor.factor == pytest.approx(1.02)
+    anchor.after_step(None, 2, {})  # type: ignore[arg-type]
+    assert anchor.factor == pytest.approx(1.02), "a step without a penalty says nothing"
+    logp = examples(frozenset())[0].detach().double()
+    batch = batch_of(logp, a=2.0, b=1.0, c=9.0)
+    moved = anchor.penalty(logp, batch, 1)[0, 0].item()
+    assert moved == pytest.approx(1.02 * Two(anchor.config).penalty(logp, batch, 1)[0, 0].item())
+    fixed = Two()
+    fixed.after_step(None, 1, {"anchor/kl": 9.0})  # type: ignore[arg-type]
+    assert fixed.factor == 1

@@ -1,0 +1,59 @@
+"""Defaults of tasks, rewards and trackers that a part need not restate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from rlkit.interfaces import Reward, Task, TaskData, Tracker
+from rlkit.interfaces.environment import RewardConfig, TaskConfig
+
+
+class OwnTask(Task):
+    """Only its base."""
+
+    def load(self, seed: int) -> TaskData:
+        raise AssertionError
+
+
+class OwnReward(Reward):
+    """Only its base."""
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
+    ) -> list[float | None]:
+        raise AssertionError
+
+
+class OwnTracker(Tracker):
+    """Only its base."""
+
+    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
+        raise AssertionError
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        raise AssertionError
+
+
+def test_a_task_without_a_scorer_says_so() -> None:
+    task = OwnTask()
+    assert not task.scores and not task.embedded and task.default_rewards == ()
+    with pytest.raises(TypeError, match="OwnTask has no scorer of its own"):
+        task.score("1", {})
+
+
+def test_what_is_optional_does_nothing() -> None:
+    reward, tracker = OwnReward(), OwnTracker()
+    assert reward.counts() == {}
+    reward.close()
+    tracker.message("a line")
+    tracker.close(failed=False)
+
+
+def test_defaults() -> None:
+    assert type(OwnReward().config) is RewardConfig and OwnReward().config.weight == 1
+    assert type(OwnTask().config) is TaskConfig and OwnTask().config.overlong == "error"
+    with pytest.raises(ValueError, match="overlong"):
+        TaskConfig.model_validate({"overlong": "cut"})

@@ -1,0 +1,45 @@
+"""What every loss and correction brings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.interfaces import Correction, LossConfig, PolicyLoss
+from rlkit.testing.losses import examples
+
+
+class Own(PolicyLoss):
+    """Only its base."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("clamp", "largest"), [(2.0, 2.0), (None, 30.0)])
+def test_the_ratio_is_clamped_as_the_config_says_and_1_where_masked(
+    clamp: float | None, largest: float
+) -> None:
+    loss = Own(LossConfig(log_ratio_clamp=clamp))
+    logp, other = torch.tensor([[30.0, 1.0, 9.0]]), torch.zeros(1, 3)
+    mask = torch.tensor([[True, True, False]])
+    expected = torch.tensor([[largest, 1.0, 0.0]]).exp()
+    torch.testing.assert_close(loss.ratio(logp, other, mask), expected)
+
+
+def test_a_correction_changes_nothing_by_default() -> None:
+    logp, batch = examples(frozenset())
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    correction = Correction()
+    found = correction(policy, batch)
+    assert found.batch is batch and found.weight.tolist() == torch.ones_like(logp).tolist()
+    assert correction.terms(policy, batch) == ()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"norm_length": 0}, {"log_ratio_clamp": 0}, {"aggregation": "mean"}]
+)
+def test_settings_no_loss_can_have(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        LossConfig.model_validate(settings)

@@ -1,0 +1,30 @@
+"""What a phase may say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from rlkit.interfaces import Phase, Progress, ReincarnationSchedule
+from rlkit.interfaces.schedule import EVENTS
+
+
+class Own(ReincarnationSchedule):
+    """Only its base."""
+
+    def phase(self, progress: Progress) -> Phase:
+        raise AssertionError
+
+
+def test_a_phase_by_its_name_alone_is_an_ordinary_step() -> None:
+    phase = Phase(name="x")
+    assert phase.replay and phase.updates_per_batch is None
+    assert not phase.events and not phase.values
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        phase.replay = False  # type: ignore[misc]
+
+
+def test_the_events_the_loop_carries_out() -> None:
+    assert {"rebase", "clear_buffer", "reset_optimizer"} == EVENTS
+    assert Own().fields() == {}, "a schedule that sets fields declares them"

@@ -1,0 +1,40 @@
+"""The task's own scorer as a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlkit.interfaces import Task, TaskData
+from rlkit.rewards.task import TaskReward
+
+
+class Echo(Task):
+    """1 where the completion is the row's answer to its prompt."""
+
+    scores = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Mapping[str, Any]] = []
+
+    def load(self, seed: int) -> TaskData:
+        raise AssertionError
+
+    def score(self, completion: str, row: Mapping[str, Any]) -> float:
+        self.rows.append(row)
+        return float(completion == row["answer"])
+
+
+def test_each_completion_is_scored_with_its_row() -> None:
+    task = Echo()
+    chat = [{"role": "assistant", "content": "2"}]
+    found = TaskReward(task)(
+        ["p", "q", "r"], ["1", chat, "x"], answer=["1", "2", "3"], completion_ids=[[1]] * 3
+    )
+    assert found == [1.0, 1.0, 0.0]
+    assert task.rows == [
+        {"prompt": "p", "answer": "1"},
+        {"prompt": "q", "answer": "2"},
+        {"prompt": "r", "answer": "3"},
+    ], "without the token ids"

@@ -1,0 +1,103 @@
+"""A run's folder: who holds it, what a resumed run finds and cuts, what is written where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlkit.errors import UserError
+from rlkit.runs.checkpoint import write_checkpoint
+from rlkit.runs.folder import RunFolder, as_lines, write
+
+
+def opened(path: Path, step: int = 0) -> RunFolder:
+    folder = RunFolder(path)
+    folder.open({"a": 1}, ["x=1"], {"loss": {}}, step)
+    return folder
+
+
+def checkpoint(path: Path, step: int) -> Path:
+    def fill(inside: Path) -> None:
+        (inside / "w").write_text("x")
+
+    return write_checkpoint(path, step, fill)
+
+
+def test_one_process_alone_holds_a_folder(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.lock()
+    first.lock()
+    with pytest.raises(UserError, match="another run is using"):
+        second.lock()
+    RunFolder(tmp_path, writes=False).lock()
+    first.unlock()
+    second.lock()
+
+
+def test_a_run_is_described_and_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    for step in range(4):
+        folder.log(step, {"m": float(step)})
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 4, "m"')
+    assert (tmp_path / "config.yaml").read_text() == "a: 1\n"
+    assert (tmp_path / "overrides").read_text() == "x=1\n"
+    folder.unlock()
+    again = opened(tmp_path, step=2)
+    rows = [json.loads(line) for line in again.metrics.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert again.first_and_last("m") == (0.0, 2.0)
+    again.unlock()
+    assert opened(tmp_path).metrics.read_text() == "", "a run from its start has none"
+
+
+def test_a_process_that_does_not_write_leaves_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out", writes=False)
+    folder.open({}, [], {}, 0)
+    folder.log(1, {})
+    folder.write_completions(1, [{}])
+    folder.write_nonfinite(1, [{}])
+    folder.save_tracker_ids({"a": "b"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_resume_finds_and_forbids(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    assert folder.find_checkpoint("never") is None and folder.find_checkpoint("auto") is None
+    older, newer = (checkpoint(tmp_path / "out", step) for step in (1, 2))
+    assert folder.find_checkpoint("auto") == newer and not folder.notes
+    assert folder.find_checkpoint(str(older)) == older
+    assert folder.find_checkpoint(str(tmp_path / "out")) == newer
+    with pytest.raises(UserError, match="already holds a run"):
+        folder.find_checkpoint("never")
+    with pytest.raises(UserError, match="there is no such folder"):
+        folder.find_checkpoint("nowhere")
+    other = checkpoint(tmp_path / "other", 3)
+    with pytest.raises(UserError, match="already holds another run"):
+        folder.find_checkpoint(str(other))
+
+
+def test_a_damaged_checkpoint_is_noted_and_the_one_before_taken(tmp_path: Path) -> None:
+    older, newer = (checkpoint(tmp_path, step) for step in (1, 2))
+    (newer / "w").write_text("y")
+    folder = RunFolder(tmp_path)
+    assert folder.find_checkpoint("auto") == older
+    assert len(folder.notes) == 2 and str(older) in folder.notes[1]
+    (older / "w").write_text("y")
+    folder.unlock()
+    with pytest.raises(UserError, match="no checkpoint in .* is intact"):
+        RunFolder(tmp_path).find_checkpoint("auto")
+
+
+def test_ids_and_rows_come_back(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    assert folder.tracker_ids() == {}
+    folder.save_tracker_ids({"wandb": "x"})
+    assert folder.tracker_ids() == {"wandb": "x"}
+    path = folder.write_nonfinite(3, [{"a": "é"}, {"p": Path("q")}])
+    assert path == tmp_path / "nonfinite" / "step-3.jsonl"
+    assert path.read_text() == as_lines([{"a": "é"}, {"p": "q"}]) == '{"a": "é"}\n{"p": "q"}\n'
+    with pytest.raises(UserError, match="cannot be written"):
+        write(tmp_path, "x")
