@@ -26,7 +26,7 @@ def guarded(call: Callable[[], None]) -> int:
         call()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        line = "rlkit: stopped at once; go on from the last checkpoint: resume=auto"
+        line = "rlkit: stopped at once; continue from the last checkpoint: resume=auto"
         if launched()[0] == 0:
             print(line, file=sys.stderr)
         return INTERRUPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,5 +131,8 @@ def model_description(model: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A value quoted so that Hydra reads it unchanged, whatever it contains."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A value quoted so that Hydra reads it unchanged, whatever it contains.
+
+    Inside quotes a backslash is special only before a quote.
+    """
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rlkit.errors import UserError
 
-_KEY = re.compile(r"[+~]*([^=@:]+)")
+_KEY = re.compile(r"[+~]*([^+~=@:][^=@:]*)")
 
 
 def key_of(override: str) -> str:

@@ -91,8 +91,8 @@ class TrainConfig(PartConfig):
     def _divides(self) -> TrainConfig:
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
-                f"train.prompts_per_step={self.prompts_per_step} is not divisible into "
-                f"train.minibatches={self.minibatches} equal minibatches; change one of them"
+                f"train.prompts_per_step={self.prompts_per_step} is not divisible by "
+                f"train.minibatches={self.minibatches}; change one of them"
             )
         return self
 

@@ -64,17 +64,17 @@ def finite(value: Tensor, gradient: Tensor) -> bool:
 def the_loss_pushes_the_policy(loss: PolicyLoss[Any]) -> None:
     """On an ordinary batch there is a gradient, and metrics have a shape that can be averaged."""
     logp, batch = examples(loss.needs)
-    value, gradient = value_and_grad(loss, logp, batch)
-    require(finite(value, gradient), "the loss or its gradient is not finite")
-    require(
-        gradient.abs().sum() > 0, "the loss has no gradient with respect to the policy's log-probs"
-    )
     out = loss(PolicyTerms(logp=logp, entropy=torch.full_like(logp, ENTROPY)), batch)
     for name, metric in out.metrics.items():
         require(
             metric.shape in (batch.mask.shape, batch.reward.shape),
             f"the metric '{name}' is not [B, T] or [B]",
         )
+    value, gradient = value_and_grad(loss, logp, batch)
+    require(finite(value, gradient), "the loss or its gradient is not finite")
+    require(
+        gradient.abs().sum() > 0, "the loss has no gradient with respect to the policy's log-probs"
+    )
 
 
 def masked_positions_change_nothing(loss: PolicyLoss[Any]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
 from rlkit.distributed.processes import Processes
+from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
 from rlkit.rollout.base import Generation
@@ -36,6 +37,11 @@ def sums_of(metrics: Mapping[str, Tensor], mask: Tensor) -> list[tuple[str, floa
     """One share of each metric: values [B, T] over the mask, or [B] over its non-empty rows."""
     out = []
     for name, value in metrics.items():
+        if value.shape not in (mask.shape, mask.shape[:1]):
+            raise UserError(
+                f"the metric '{name}' has shape {list(value.shape)}; return it unreduced, one "
+                "value per token [B, T] or per response [B]"
+            )
         chosen = value.detach()[mask if value.dim() == mask.dim() else mask.any(-1)]
         if chosen.numel() and name.endswith("_max"):
             out.append((name, float(chosen.max()), 1.0))

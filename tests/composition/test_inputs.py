@@ -105,7 +105,7 @@ def test_a_function_is_registered_under_its_name_with_the_hash_of_its_source() -
     assert reward([""], ["abc"], completion_ids=[[1]]) == [3.0]
 
 
-@pytest.mark.parametrize("text", ["a", "it's", "x=1,[y]{z}", ""])
+@pytest.mark.parametrize("text", ["a", "it's", "x=1,[y]{z}", "", "a\\b", "a\\\\'b", "c\\"])
 def test_a_quoted_value_is_read_unchanged(text: str) -> None:
     (parsed,) = OverridesParser.create().parse_overrides([f"key={quoted(text)}"])
     assert parsed.value() == text

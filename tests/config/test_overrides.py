@@ -26,7 +26,7 @@ def test_the_key_of_an_override(override: str, key: str) -> None:
     assert key_of(override) == key
 
 
-@pytest.mark.parametrize("override", ["", "=3", ":"])
+@pytest.mark.parametrize("override", ["", "=3", ":", "+=3", "~"])
 def test_what_sets_nothing_is_no_override(override: str) -> None:
     with pytest.raises(UserError, match="is not an override"):
         key_of(override)

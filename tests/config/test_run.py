@@ -38,7 +38,7 @@ def test_minibatches_divide_the_prompts(prompts: int, minibatches: int, legal: b
     if legal:
         assert TrainConfig(**settings).minibatches == minibatches
         return
-    with pytest.raises(ValueError, match="train.prompts_per_step=6 is not divisible into"):
+    with pytest.raises(ValueError, match="train.prompts_per_step=6 is not divisible by"):
         TrainConfig(**settings)
 
 

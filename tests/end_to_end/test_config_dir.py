@@ -113,7 +113,7 @@ def test_stages_find_the_files(folder: Path) -> None:
     two = "{steps: 3, overrides: ['algorithm=mine']}"
     result = run(*DIRECTORY, f"stages=[{one}, {two}]", "dry_run=true", cwd=folder)
     assert result.status == 0, result.err
-    assert "It makes 3 x " in result.out.split("Stage 2 of 2")[1]
+    assert "It takes 3 x " in result.out.split("Stage 2 of 2")[1]
 
 
 def test_list_show_and_help_know_the_files(folder: Path) -> None:

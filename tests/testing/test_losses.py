@@ -43,6 +43,13 @@ class Deep(Sound):
         return of(super().__call__(policy, batch).terms[0].value, batch, own=policy.logp[..., None])
 
 
+class Reduced(Sound):
+    """A metric that is reduced already."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        return of(super().__call__(policy, batch).terms[0].value, batch, own=policy.logp.mean())
+
+
 class LateMask(Sound):
     """The exponential is masked after the fact."""
 
@@ -112,6 +119,7 @@ class Silent(Sound):
     [
         (kit.the_loss_pushes_the_policy, Detached, "no gradient"),
         (kit.the_loss_pushes_the_policy, Deep, "the metric 'own' is not"),
+        (kit.the_loss_pushes_the_policy, Reduced, "the metric 'own' is not"),
         (kit.masked_positions_change_nothing, LateMask, "mask before exp"),
         (kit.extreme_ratios_stay_finite, Unclamped, r"\+-50"),
         (kit.empty_and_short_responses_are_harmless, Dividing, "no finite loss"),

@@ -12,6 +12,7 @@ import torch
 import rlkit
 from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
 from rlkit.distributed.processes import SINGLE, Processes
+from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation
 from rlkit.training.metrics import (
@@ -50,6 +51,13 @@ def test_sums_are_over_the_mask_or_over_rows_that_have_a_token() -> None:
     found = sums_of({"a": token, "b": row, "a_max": token, "b_max": row}, MASK)
     assert found == [("a", 8, 3), ("b", 10, 2), ("a_max", 5, 1), ("b_max", 6, 1)]
     assert sums_of({"a": token, "a_max": token}, torch.zeros_like(MASK)) == []
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1)])
+def test_a_metric_that_is_reduced_already_is_refused(shape: tuple[int, ...]) -> None:
+    """Its mean over micro-batches would depend on how the rows are split."""
+    with pytest.raises(UserError, match=r"the metric 'kl' has shape .* return it unreduced"):
+        sums_of({"kl": torch.ones(shape)}, torch.ones(2, 4, dtype=torch.bool))
 
 
 def test_shares_of_a_step_add_up_to_one_mean_and_one_maximum() -> None:
