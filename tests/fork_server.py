@@ -14,6 +14,15 @@ import traceback
 from importlib import import_module
 from typing import Any
 
+IMPORTED = (
+    *("rlkit.run", "rlkit.__main__", "rlkit.composition.execute", "rlkit.composition.stages"),
+    *("rlkit.composition.hydra_groups", "rlkit.distributed.launch", "rlkit.models.embedded"),
+    *("hydra.main", "hydra._internal.hydra", "hydra._internal.core_plugins.basic_launcher"),
+    *("hydra._internal.core_plugins.basic_sweeper", "hydra.core.override_parser.overrides_parser"),
+    *("plotly.io", "plotly.offline", "rich.console", "rich.progress", "rich.live"),
+    *("transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"),
+)
+
 
 def child(request: dict[str, Any]) -> int:
     for name, number in (("out", 1), ("err", 2)):
@@ -32,15 +41,13 @@ def child(request: dict[str, Any]) -> int:
 
 
 def serve() -> None:
-    for module in (
-        "rlkit.run",
-        "rlkit.__main__",
-        "rlkit.composition.execute",
-        "transformers.models.llama.modeling_llama",
-        "plotly.graph_objects",
-    ):
+    for module in IMPORTED:
         import_module(module)
+    # what every run computes alike, without torch
     import_module("rlkit.composition.catalog").of_registry()
+    import_module("rlkit.runs.report")._template()
+    import_module("rlkit.tasks.arithmetic").split(5)
+    import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

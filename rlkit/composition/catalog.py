@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -130,12 +131,17 @@ def unknown_name(group: str, name: str, known: list[str]) -> UserError:
 
 def of_registry() -> Catalog:
     """The catalogue of the parts as they are registered now; imports all built-in ones."""
+    parts = {kind: {name: part_info(entry(kind, name)) for name in names(kind)} for kind in KINDS}
+    return replace(_of_runs(), parts=parts)
+
+
+@cache
+def _of_runs() -> Catalog:
+    """The catalogue of a run's own settings, without parts."""
     from rlkit.config.run import RunConfig
 
     return Catalog(
-        parts={
-            kind: {name: part_info(entry(kind, name)) for name in names(kind)} for kind in KINDS
-        },
+        parts={},
         run_settings=tuple(_run_settings(RunConfig, "")),
         run_node=RunConfig(output_dir=OUTPUT_DIR).model_dump(mode="json"),
     )

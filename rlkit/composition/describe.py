@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import inspect
-from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
-from rlkit.plugins import LIST_KINDS, SINGLE_KINDS
+from rlkit.plugins import LIST_KINDS, PART_PACKAGES, SINGLE_KINDS
 
 
 def describe(c: Composition) -> list[str]:
@@ -58,7 +58,6 @@ def components(c: Composition) -> dict[str, Any]:
 
     For each: import path, version of its distribution, hash of its source, settings.
     """
-    owners = importlib.metadata.packages_distributions()
     out = {}
     for section, part in c.every_part.items():
         cls = type(part)
@@ -66,7 +65,7 @@ def components(c: Composition) -> dict[str, Any]:
         out[section] = {
             "name": label or c.raw[kind]["name"],
             "import_path": f"{cls.__module__}:{cls.__qualname__}",
-            "version": _version(cls.__module__.partition(".")[0], owners),
+            "version": _version(cls.__module__.partition(".")[0]),
             "source_sha256": hashlib.sha256(source_of(cls)).hexdigest(),
             "config": part.config.model_dump(mode="json"),
         }
@@ -81,10 +80,11 @@ def source_of(cls: type[Any]) -> bytes:
         return f"{cls.__module__}:{cls.__qualname__}".encode()
 
 
-def _version(package: str, owners: Mapping[str, Sequence[str]]) -> str | None:
+@cache
+def _version(package: str) -> str | None:
     """The distribution a top-level package belongs to, with its version."""
-    if package in owners:
-        name = owners[package][0]
-        return f"{name} {importlib.metadata.version(name)}"
-    home = Path(rlkit.__file__).parent.parent
-    return f"rlkit-rft {rlkit.__version__}" if (home / package).is_dir() else None
+    if package in ("rlkit", *PART_PACKAGES):
+        return f"rlkit-rft {rlkit.__version__}"
+    owners = importlib.metadata.packages_distributions()  # reads every distribution's files
+    name = next(iter(owners.get(package, ())), None)
+    return name and f"{name} {importlib.metadata.version(name)}"

@@ -6,22 +6,23 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import yaml
 
 from rlkit.errors import UserError
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 STEP, ROLLOUTS, SECONDS = "step", "rollouts/total", "time/total"
 """The axes. The last is not logged: it is the sum of time/step, so evaluation is not in it."""
 PASS = r"eval/(.+/)?pass@1"
 EXTREMES = ("metric", "first", "last", "lowest", "highest")
 Record = Mapping[str, Any]
+Figure = dict[str, Any]
+"""A figure, or a part of one, in plotly's JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,37 +200,72 @@ def _panel_figure(panel: Panel, run: RunRecords) -> Figure | None:
     keys = run.keys(panel.keys)
     if not keys:
         return None
-    figure = _figure(panel.title, "responses" if panel.x == ROLLOUTS else "step", panel.unit)
-    for key in keys:
-        x, y = run.series(key, panel.x)
-        stack = "all" if panel.stacked else None
-        figure.add_scatter(x=x, y=y, name=key, stackgroup=stack)
-    for place in run.rebirths(panel.x):
-        figure.add_vline(x=place, line_dash="dot", annotation_text="rebirth")
-    return figure
+    stack = {"stackgroup": "all"} if panel.stacked else {}
+    return _figure(
+        (panel.title, "responses" if panel.x == ROLLOUTS else "step", panel.unit),
+        [_line(key, run.series(key, panel.x), **stack) for key in keys],
+        marks=dict.fromkeys(run.rebirths(panel.x), "rebirth"),
+    )
 
 
 def _overlay(named: Mapping[str, RunRecords], x: str, label: str) -> Figure:
-    figure = _figure(f"Held-out accuracy over {label}", label, "pass@1")
-    for name, run in named.items():
-        for key in run.keys(PASS):
-            xs, ys = run.series(key, x)
-            figure.add_scatter(x=xs, y=ys, name=f"{name} {key}")
-    return figure
+    return _figure(
+        (f"Held-out accuracy over {label}", label, "pass@1"),
+        [
+            _line(f"{name} {key}", run.series(key, x))
+            for name, run in named.items()
+            for key in run.keys(PASS)
+        ],
+    )
 
 
-def _figure(title: str, x: str, y: str) -> Figure:
-    from plotly.graph_objects import Figure
+def _line(name: str, points: tuple[list[float], list[float]], **more: str) -> Figure:
+    return {"type": "scatter", "name": name, "x": points[0], "y": points[1], **more}
 
-    figure = Figure()
-    figure.update_layout(title=title, height=360, template="plotly_white", showlegend=True)
-    figure.update_layout(xaxis_title=x, yaxis_title=y, legend={"orientation": "h", "y": -0.25})
-    return figure
+
+def _figure(
+    titles: tuple[str, str, str],
+    lines: Sequence[Figure],
+    marks: Mapping[float, str] = MappingProxyType({}),
+) -> Figure:
+    """A figure in plotly's JSON: its title and those of its axes, lines, and named points of x."""
+    title, x, y = titles
+    vertical = {"x0": 0.0, "x1": 0.0, "y0": 0, "y1": 1, "xref": "x", "yref": "y domain"}
+    named = {"y": 1, "xref": "x", "yref": "y domain", "showarrow": False, "xanchor": "left"}
+    return {
+        "data": list(lines),
+        "layout": {
+            "title": {"text": title},
+            "height": 360,
+            "template": _template(),
+            "showlegend": True,
+            "xaxis": {"title": {"text": x}},
+            "yaxis": {"title": {"text": y}},
+            "legend": {"orientation": "h", "y": -0.25},
+            "shapes": [
+                {"type": "line", **vertical, "x0": at, "x1": at, "line": {"dash": "dot"}}
+                for at in marks
+            ],
+            "annotations": [{**named, "x": at, "text": text} for at, text in marks.items()],
+        },
+    }
+
+
+@cache
+def _template() -> Figure:
+    from plotly import io
+
+    template: Figure = io.templates["plotly_white"].to_plotly_json()
+    return template
 
 
 def _plots(figures: Sequence[Figure]) -> str:
+    """The figures side by side; as plain JSON, since checking every field takes plotly a second."""
+    from plotly import io
+
+    settings = {"responsive": True}
     divs = (
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
+        io.to_html(figure, config=settings, include_plotlyjs=False, full_html=False, validate=False)
         for figure in figures
     )
     return f'<div class="plots">{"".join(f"<div>{div}</div>" for div in divs)}</div>'

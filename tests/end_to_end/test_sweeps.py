@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cli import ROOT, SMALL, metrics
+from tests.cli import ROOT, SMALL, metrics, run
 
 SWEEPS = sorted((ROOT / "configs" / "sweep").glob("*.yaml"))
 
@@ -41,15 +39,10 @@ def test_the_first_and_the_last_command_run_and_report_to_wandb(path: Path, tmp_
     expanded = commands(yaml.safe_load(path.read_text()))
     assert len(expanded) > 10
     for i, command in enumerate((expanded[0], expanded[-1])):
+        assert command[:4] == ["/usr/bin/env", sys.executable, "-m", "rlkit.run"]
         out = tmp_path / str(i)
-        result = subprocess.run(
-            [*command, *SMALL, f"output_dir={out}"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
+        env = {"WANDB_MODE": "offline"}
+        result = run(*command[4:], *SMALL, f"output_dir={out}", cwd=tmp_path, env=env)
+        assert result.status == 0, result.err
         assert "eval/pass@1" in metrics(out)[-1]
         assert list(out.glob("wandb/offline-run-*/*.wandb"))

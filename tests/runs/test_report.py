@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from plotly.graph_objects import Figure
 
 from rlkit.errors import UserError
 from rlkit.runs.report import ROLLOUTS, SECONDS, compare_report, read_run, write_report
@@ -123,6 +124,15 @@ def test_the_page_shows_ages_kl_and_where_the_time_went(run_dir):
     assert {t["stackgroup"] for t in seconds} == {"all"}
     assert "time/step" not in {t["name"] for t in seconds}
     assert plot(page, "Reward")["layout"]["shapes"][0]["x0"] == 3
+
+
+def test_every_figure_is_one_that_plotly_accepts(run_dir):
+    """The page is written from plain JSON, which plotly has not checked; here it does."""
+    for found in plots(write_report(run_dir).read_text()):
+        figure = Figure(found["data"], found["layout"])
+        assert figure.layout.template.layout.plot_bgcolor == "white"
+        assert figure.layout.xaxis.title.text in ("step", "responses")
+        assert [mark.text for mark in figure.layout.annotations] == ["rebirth"]
 
 
 def test_a_panel_without_its_metrics_is_left_out(run_dir):
