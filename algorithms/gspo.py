@@ -18,8 +18,8 @@ from rlkit.registry import register, variant
 def response_log_ratio(logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
     """log s [B, T]: the mean log-ratio of a response, with each token's own gradient."""
     mean = sequence_log_ratio(masked_log_ratio(logp, other, mask), mask, "geometric")
-    carrier = torch.where(mask, logp, 0.0)
-    return mean.detach() + (carrier - carrier.detach())
+    grad_surrogate = torch.where(mask, logp, 0.0)
+    return mean.detach() + (grad_surrogate - grad_surrogate.detach())
 
 
 class GspoConfig(RatioConfig):

@@ -29,6 +29,7 @@ Weight = Literal["none", "importance_sampling", "gspo_importance_sampling", "adv
 Regularizer = Literal["none", "k2", "forward-kl"]
 ClipLow = Annotated[float, Field(gt=0, le=1)]
 ClipHigh = Annotated[float, Field(gt=0)]
+Interval = tuple[float, float]
 
 
 class RecConfig(LossConfig):
@@ -56,16 +57,18 @@ class RecConfig(LossConfig):
     """clip_mode=ring: tokens with A <= 0 are also kept above 1 + clip_high_prime."""
 
 
-def kept_tokens(ratio: Tensor, advantage: Tensor, c: RecConfig) -> Tensor:
-    """M [B, T] bool: the tokens that `clip_mode` lets push."""
-    low, high = ratio >= 1 - c.clip_low, ratio <= 1 + c.clip_high
+def kept_tokens(
+    ratio: Tensor, advantage: Tensor, *, clip_mode: ClipMode, inner: Interval, outer: Interval
+) -> Tensor:
+    """M [B, T] bool: the tokens that `clip_mode` lets push; `outer` is read by "ring" alone."""
+    low, high = ratio >= inner[0], ratio <= inner[1]
     up, down = advantage >= 0, advantage <= 0
-    if c.clip_mode == "none":
+    if clip_mode == "none":
         return torch.ones_like(low)
-    if c.clip_mode == "two-side":
+    if clip_mode == "two-side":
         return low & high
-    if c.clip_mode == "ring":
-        below, above = ratio <= 1 - c.clip_low_prime, ratio >= 1 + c.clip_high_prime
+    if clip_mode == "ring":
+        below, above = ratio <= outer[0], ratio >= outer[1]
         return (low & high) | (up & below) | (down & above)
     return (up & high) | (down & low)
 
@@ -84,7 +87,13 @@ class REC(PolicyLoss[RecConfig]):
         distance = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         ratio = distance.detach().exp()
         mean_ratio = sequence_log_ratio(distance.detach(), mask, "geometric").exp().expand_as(ratio)
-        kept = kept_tokens(mean_ratio if c.clip_mode == "gspo-one-side" else ratio, advantage, c)
+        kept = kept_tokens(
+            mean_ratio if c.clip_mode == "gspo-one-side" else ratio,
+            advantage,
+            clip_mode=c.clip_mode,
+            inner=(1 - c.clip_low, 1 + c.clip_high),
+            outer=(1 - c.clip_low_prime, 1 + c.clip_high_prime),
+        )
         logp = torch.where(mask, policy.logp, 0.0)
         value = -advantage * self._weight(ratio, mean_ratio, advantage) * kept * logp
         if c.regularizer == "k2":

@@ -16,17 +16,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlkit.batch import Request
 from rlkit.models.embedded import make_tokenizer
 from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.partial import Partial
-from rlkit.rollout.source import OnDemand, Supply
+from rlkit.rollout.source import OnDemand, Source, StepPlan
 from rlkit.tasks.prompts import Prompts, PromptStream
 
 WAYS: dict[str, tuple[float, int]] = {
@@ -59,9 +57,9 @@ def make_policy(options: argparse.Namespace) -> Policy:
     return policy
 
 
-def supply_of(
+def source_of(
     policy: Policy, way: tuple[float, int], options: argparse.Namespace, seed: int
-) -> Supply:
+) -> Source:
     """Where a step's responses come from."""
     oversample, tokens = way
     config = HFConfig(
@@ -83,23 +81,20 @@ def measure(
     prompts = PromptStream(
         Prompts("train", rows, policy.tokenizer), seed, options.n, options.length
     )
-    supply = supply_of(policy, way, options, seed)
-
-    def plan() -> Sequence[Request]:
-        return [Request(prompt=p, n=options.n) for p in prompts.take(options.prompts)]
-
+    source = source_of(policy, way, options, seed)
     responses, tokens, seconds, continued = 0, 0, 0.0, []
     forwards: list[int] = []
     hook = policy.model.register_forward_pre_hook(lambda model, inputs: forwards.append(step))
     for step in range(1, options.warm_up + options.steps + 1):
         started = time.process_time()
-        supply.begin(plan, options.prompts, step)
-        groups = supply.answers(plan, None, step, 0)
+        plan = StepPlan(buffer=None, prompts=prompts, groups=options.prompts, step=step)
+        source.begin(plan)
+        groups = source.completed(plan, None, 0)
         if step > options.warm_up:
             seconds += time.process_time() - started
             responses += sum(len(group.own) for group in groups)
             tokens += sum(len(g.response_ids) for group in groups for g in group.own)
-            continued.append(supply.metrics().get("off_policy/continued_fraction", 0.0))
+            continued.append(source.metrics().get("off_policy/continued_fraction", 0.0))
     hook.remove()
     counted = sum(step > options.warm_up for step in forwards)
     share = statistics.mean(continued)

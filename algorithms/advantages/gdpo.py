@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from algorithms.advantages.group_norm import GroupNormConfig, group_advantage
+from algorithms.advantages.group_norm import group_advantage
 from algorithms.advantages.outcome import outcome, standardised
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.errors import UserError, suggest
@@ -50,8 +50,10 @@ class GDPO(AdvantageEstimator[GDPOConfig]):
                     f"advantage.weights names the reward '{name}', which this run does not have."
                     f"{suggest(name, list(rewards))} Rewards: {', '.join(rewards)}"
                 )
-        scale = GroupNormConfig(eps=c.eps, singleton="zero")
         total = torch.zeros_like(b.reward)
         for name, reward in rewards.items():
-            total = total + c.weights.get(name, 1.0) * group_advantage(reward, b.group, scale)
+            advantage = group_advantage(
+                reward, b.group, std="group", unbiased=True, eps=c.eps, singleton="zero"
+            )
+            total = total + c.weights.get(name, 1.0) * advantage
         return outcome(standardised(total, c.eps), b)

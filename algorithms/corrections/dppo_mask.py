@@ -46,7 +46,15 @@ class DPPOMask(Correction[DPPOMaskConfig]):
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the 0/1 weight [B, T]."""
+        c = self.config
         known = batch.mask & ~batch.expert[:, None]
         logp, other = (torch.where(known, x, 0.0) for x in (policy.logp, batch.behavior_logp))
-        kept = inside(logp, other, batch.advantage, self.config) | ~known
-        return Corrected(batch=batch, weight=kept.to(logp.dtype))
+        kept = inside(
+            logp,
+            other,
+            batch.advantage,
+            divergence=c.divergence,
+            delta_low=c.delta_low,
+            delta_high=c.delta_high,
+        )
+        return Corrected(batch=batch, weight=(kept | ~known).to(logp.dtype))
