@@ -1,4 +1,4 @@
-"""Balanced policy optimisation with adaptive clipping, BAPO (arXiv:2510.18927).
+"""Balanced policy optimization with adaptive clipping, BAPO (arXiv:2510.18927).
 
 On stale data negative tokens dominate the update. Each minibatch, the clip bounds are moved until
 the positive tokens have their share of it.

@@ -1,4 +1,4 @@
-"""Behaviour proximal policy optimisation, BPPO (arXiv:2302.11312).
+"""Behavior proximal policy optimization, BPPO (arXiv:2302.11312).
 
 PPO's clip alone keeps a policy near the one that made the data, so it can be trained off-line if
 good actions count more than bad ones:

@@ -51,7 +51,7 @@ class CISPO(RatioLoss[CispoConfig]):
 
         L = -sg[clip(r, 1 - clip_low, 1 + clip_high)] A log pi,  r = pi / prox
 
-    Source: MiniMax-M1, arXiv:2506.13585, Eqs. 4-5; token mean over the minibatch, group-normalised
+    Source: MiniMax-M1, arXiv:2506.13585, Eqs. 4-5; token mean over the minibatch, group-normalized
     advantages, no KL.
 
     Public code: verl, slime, NeMo-RL, SkyRL and open-instruct read clip_high as an epsilon; TRL

@@ -39,7 +39,7 @@ class GspoConfig(RatioConfig):
 
 @register("loss", "gspo")
 class GSPO(RatioLoss[GspoConfig]):
-    """One length-normalised ratio per response, since there is one reward per response too.
+    """One length-normalized ratio per response, since there is one reward per response too.
 
         s = exp(mean_t log r),  s_t = sg[s] pi_t / sg[pi_t]
         L = -min(s_t A, clip(s_t, 1 - clip_low, 1 + clip_high) A)
@@ -83,7 +83,7 @@ luspo = variant(
     clip_low=2e-3,
     clip_high=2.5e-3,
     sources=("2602.05261",),
-    doc="""GSPO's loss of a response times its length, so that long responses are not favoured.
+    doc="""GSPO's loss of a response times its length, so that long responses are not favored.
 
         L_i = T_i GSPO_i, averaged over responses
 

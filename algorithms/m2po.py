@@ -1,4 +1,4 @@
-"""Second-moment trust policy optimisation, M2PO (arXiv:2510.01161).
+"""Second-moment trust policy optimization, M2PO (arXiv:2510.01161).
 
 Stale data is safe to learn from while the second moment of its log-ratios is small: the few tokens
 with the largest ones are left out, and the rest needs no clip. Two public codes differ from the

@@ -1,4 +1,4 @@
-"""Policy-on policy-off policy optimisation, P3O (arXiv:1905.01756).
+"""Policy-on policy-off policy optimization, P3O (arXiv:1905.01756).
 
 How far the data is off-policy is read from the effective sample size of its ratios; that one number
 caps the ratio and sets the strength of the pull back, so that neither is tuned.

@@ -2,9 +2,9 @@
 
 Group-relative REINFORCE works off policy if samples are reweighed or dropped, or the policy held:
 
-    L = -A w M log pi + regulariser        (the ratio r = pi / behavior is detached everywhere)
+    L = -A w M log pi + regularizer        (the ratio r = pi / behavior is detached everywhere)
 
-with a mask M, a weight w and a regulariser. It wants advantage=group_mean.
+with a mask M, a weight w and a regularizer. It wants advantage=group_mean.
 
 Public code: Trinity-RFT's `rec`, whose ring has two sets of defaults (0.4/0.4 in the constructor,
 0.6/2.0 in its default arguments, as here).
@@ -44,7 +44,7 @@ class RecConfig(LossConfig):
     regularizer: Regularizer = "none"
     """k2 adds coef (log r)^2, forward-kl adds -coef log pi, to each token."""
     regularizer_coef: Annotated[float, Field(ge=0)] = 0.1
-    """The regulariser's coefficient."""
+    """The regularizer's coefficient."""
     temp: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of weight=advantage; `log_ratio_clamp` bounds A / temp."""
     clip_low: ClipLow = 0.6
@@ -75,7 +75,7 @@ def kept_tokens(
 
 @register("loss", "rec")
 class REC(PolicyLoss[RecConfig]):
-    """L = -A w M log pi + regulariser. The default is REC-OneSide-NoIS with a wide range."""
+    """L = -A w M log pi + regularizer. The default is REC-OneSide-NoIS with a wide range."""
 
     sources = ("2509.24203",)
     needs = frozenset({"behavior"})
@@ -123,7 +123,7 @@ rec_oneside_is = variant(
     "rec_oneside_is",
     of=rec_oneside_nois,
     weight="importance_sampling",
-    doc="The gradient of PPO's clipped surrogate to the behaviour policy; not its value.",
+    doc="The gradient of PPO's clipped surrogate to the behavior policy; not its value.",
 )
 rec_twoside_is = variant(
     "rec_twoside_is",
@@ -156,7 +156,7 @@ rec_gspo_is = variant(
     "rec_gspo_is",
     of=rec_gspo_nois,
     weight="gspo_importance_sampling",
-    doc="GSPO's gradient (arXiv:2507.18071) to the behaviour policy.",
+    doc="GSPO's gradient (arXiv:2507.18071) to the behavior policy.",
 )
 red_drop = variant(
     "red_drop",
@@ -170,19 +170,19 @@ red_weight = variant(
     of=REC,
     clip_mode="none",
     weight="advantage",
-    doc="REINFORCE with weights exp(A / temp), which favour good responses.",
+    doc="REINFORCE with weights exp(A / temp), which favor good responses.",
 )
 rep_asymre = variant(
     "rep_asymre",
     of=REC,
     clip_mode="none",
     regularizer="forward-kl",
-    doc="AsymRE (arXiv:2506.20520) as a regulariser: -coef log pi lowers the baseline by coef.",
+    doc="AsymRE (arXiv:2506.20520) as a regularizer: -coef log pi lowers the baseline by coef.",
 )
 rep_opmd = variant(
     "rep_opmd",
     of=REC,
     clip_mode="none",
     regularizer="k2",
-    doc="OPMD as a regulariser: REINFORCE with coef (log r)^2 on each token.",
+    doc="OPMD as a regularizer: REINFORCE with coef (log r)^2 on each token.",
 )

@@ -82,7 +82,7 @@ class TOPR(PolicyLoss[ToprConfig]):
     baseline (advantage=reward). `log_ratio_clamp` bounds log w.
 
     Public code: Trinity-RFT and ROLL taper each token's ratio (ratio_level=token) and average over
-    tokens; a proposed change to verl tapers the length-normalised ratio (ratio_level=geometric),
+    tokens; a proposed change to verl tapers the length-normalized ratio (ratio_level=geometric),
     with A = 0 as positive. None ships the paper's product over the response.
     """
 

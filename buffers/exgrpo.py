@@ -38,7 +38,7 @@ class ExgrpoConfig(AgeConfig):
 
 
 def bucket_weight(successes: int, responses: int, law: Literal["share", "count"]) -> float:
-    """The unnormalised Gaussian weight of a bucket."""
+    """The unnormalized Gaussian weight of a bucket."""
     distance = successes - responses / 2
     if law == "share":
         distance /= responses

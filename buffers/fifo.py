@@ -95,7 +95,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
 
     Each replayed group draws an age i ~ nu among the ages that have groups left, then one of their
     groups uniformly, without replacement inside a step. Whole groups, because a group's statistics
-    belong to the responses it was sampled with; ReMix does not say how it samples. Behaviour
+    belong to the responses it was sampled with; ReMix does not say how it samples. Behavior
     log-probs are stored and never recomputed. `max_age` differs from the window if the engine's
     weights lag.
 

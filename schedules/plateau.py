@@ -109,7 +109,7 @@ prorl = variant(
     replay_after=True,
     updates_after=None,
     sources=("2505.24864",),
-    doc="""ProRL (arXiv:2505.24864): reference and optimiser are reset when validation stagnates.
+    doc="""ProRL (arXiv:2505.24864): reference and optimizer are reset when validation stagnates.
 
     It fires as often as the score stalls and leaves replay as it is. Status: adapted. Its authors
     decided by hand, in eight runs; here `plateau` decides.

@@ -75,7 +75,7 @@ def test_a_target_out_of_reach_ends_at_both_maxima_and_one_that_holds_moves_noth
 
 
 def test_tokens_count_by_the_probability_they_were_sampled_with() -> None:
-    """Eq. 8: behaviour probabilities 0.1 and 0.4 on equal magnitudes give the balance 0.1 / 0.5."""
+    """Eq. 8: behavior probabilities 0.1 and 0.4 on equal magnitudes give the balance 0.1 / 0.5."""
     _, batch = examples(frozenset())
     logp = torch.tensor([[0.1, 0.4]]).double().log()
     row = batch.rows(torch.tensor([0]))
