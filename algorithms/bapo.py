@@ -1,7 +1,7 @@
 """Balanced policy optimization with adaptive clipping, BAPO (arXiv:2510.18927).
 
-On stale data negative tokens dominate the update. Each minibatch, the clip bounds are moved until
-the positive tokens have their share of it.
+On stale data negative tokens dominate the update. For each minibatch the clip bounds are moved
+until the positive tokens have their share.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def balanced_bounds(
 class BAPO(PolicyLoss[BapoConfig]):
     """L = -min(r A, clip(r, c_low, c_high) A), r = pi / behavior, with searched bounds.
 
-    The bounds start anew each minibatch (arXiv:2510.18927, Eq. 8 and Algorithm 1) and see the whole
-    of it.
+    The search starts again for each minibatch and reads all of its tokens (arXiv:2510.18927, Eq. 8
+    and Algorithm 1).
 
     Public code: the authors' (WooooDyy/BAPO) differs from the paper in the balance, its weights and
     the order of the search; `bapo_authors_repo` is that variant. No other trainer ships BAPO.

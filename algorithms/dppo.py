@@ -76,8 +76,8 @@ class DPPO(PolicyLoss[DppoConfig]):
         L = -r A M + log_ratio_sq_coef (log r)^2,  r = pi / behavior
         M = 1[pi - mu <= delta_high] where A > 0, 1[pi - mu >= -delta_low] elsewhere   (tv)
 
-    A ratio of 100 is nothing on a rare token and a drop from 0.99 to 0.8 is much; PPO's clip has it
-    the other way. Source: arXiv:2602.04879. Dropped tokens still count in the mean.
+    A ratio of 100 is nothing on a rare token and a drop from 0.99 to 0.8 is much; PPO's clip treats
+    them the other way round. Source: arXiv:2602.04879. Dropped tokens still count in the mean.
 
     Public code: verl's `dppo_tv` and `dppo_kl` are the form "detached"; the ratio cap in effect
     there is its clip_ratio_c. prime-rl's default loss is the form "ratio" with deltas 0.2 and the

@@ -51,7 +51,7 @@ class GSPO(RatioLoss[GspoConfig]):
 
     Public code: verl (clamp of log s at 10), Trinity-RFT, OpenRLHF, AReaL, slime and NeMo-RL agree;
     TRL is the same with importance_sampling_level "sequence" and loss_type "grpo". TRL's default
-    loss_type weighs responses by their length, which is not the paper's.
+    loss_type weights responses by their length, which is not the paper's.
     """
 
     sources = ("2507.18071",)

@@ -36,7 +36,7 @@ class P3O(PolicyLoss[P3oConfig]):
 
     ESS = (sum r)^2 / (n sum r^2) over the valid tokens of the minibatch, detached: 1 on-policy.
 
-    Public code: rasoolfa/P3O has the coefficient 1 - ESS always, the cap ESS only by an option that
+    Public code: rasoolfa/P3O always has the coefficient 1 - ESS, the cap ESS only by an option that
     is off (else 1), and a KL(pi || behavior) over all actions, although its comment names the
     reverse. It alternates on-policy and replay steps; here both kinds of data share a step.
     """

@@ -1,8 +1,8 @@
 """Preference losses on pairs of a group: online DPO (arXiv:2410.18252), VPO (arXiv:2410.22891).
 
-The best and the worst response of a group are a pair, and the policy learns to prefer the one to
-the other, relative to a reference. Such losses bear stale data well: no ratio to the policy that
-sampled it enters.
+The best and the worst response of a group are a pair, and the policy learns to prefer the one over
+the other, relative to a reference. Such losses tolerate stale data well: they have no ratio to the
+policy that sampled it.
 """
 
 from __future__ import annotations

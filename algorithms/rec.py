@@ -1,10 +1,11 @@
 """Group-relative REINFORCE off policy, the REC, REP and RED family (arXiv:2509.24203).
 
-Group-relative REINFORCE works off policy if samples are reweighed or dropped, or the policy held:
+Group-relative REINFORCE works off policy if samples are reweighted or dropped, or the policy is
+regularized:
 
     L = -A w M log pi + regularizer        (the ratio r = pi / behavior is detached everywhere)
 
-with a mask M, a weight w and a regularizer. It wants advantage=group_mean.
+with a mask M, a weight w and a regularizer. It expects advantage=group_mean.
 
 Public code: Trinity-RFT's `rec`, whose ring has two sets of defaults (0.4/0.4 in the constructor,
 0.6/2.0 in its default arguments, as here).
@@ -36,9 +37,9 @@ class RecConfig(LossConfig):
     """Settings of the family. The defaults are the variant the paper recommends."""
 
     clip_mode: ClipMode = "one-side"
-    """Which tokens push. one-side: A >= 0 and r <= 1 + clip_high, or A <= 0 and r >= 1 - clip_low.
-    two-side: r within both. ring: two-side, and beyond the outer bounds where the push leads back.
-    gspo-one-side: one-side on the response's geometric mean."""
+    """Which tokens are kept. one-side: A >= 0 and r <= 1 + clip_high, or A <= 0 and r >= 1 -
+    clip_low. two-side: r within both. ring: two-side, and beyond the outer bounds those whose
+    update leads back. gspo-one-side: one-side on the response's geometric mean."""
     weight: Weight = "none"
     """Detached weight: 1, the ratio, the response's geometric mean ratio, or exp(A / temp)."""
     regularizer: Regularizer = "none"
@@ -60,7 +61,7 @@ class RecConfig(LossConfig):
 def kept_tokens(
     ratio: Tensor, advantage: Tensor, *, clip_mode: ClipMode, inner: Interval, outer: Interval
 ) -> Tensor:
-    """M [B, T] bool: the tokens that `clip_mode` lets push; `outer` is read by "ring" alone."""
+    """M [B, T] bool: the tokens that `clip_mode` keeps; `outer` is read by "ring" alone."""
     low, high = ratio >= inner[0], ratio <= inner[1]
     up, down = advantage >= 0, advantage <= 0
     if clip_mode == "none":
@@ -135,7 +136,7 @@ rec_ring_is = variant(
     "rec_ring_is",
     of=rec_oneside_is,
     clip_mode="ring",
-    doc="Two-sided, but tokens far outside are kept where their push leads back.",
+    doc="Two-sided, but tokens far outside are kept if their update leads back.",
 )
 rec_ring_nois = variant(
     "rec_ring_nois",

@@ -68,7 +68,7 @@ class VESPO(RatioLoss[VespoConfig]):
 
         L = -sg[phi(W)] A log pi,  phi(W) = W^k exp(lambda (1 - W)),  W = prod_t pi / prox
 
-    k and lambda go by the sign of A. Source: arXiv:2602.10693; token mean over the minibatch.
+    k and lambda depend on the sign of A. Source: arXiv:2602.10693; token mean over the minibatch.
     Token log-ratios are clamped to +-20 and log W to [log 1e-8, 20].
 
     Public code: TRL's `get_gamma_weights`, clamps included; its vLLM weight is folded into W there

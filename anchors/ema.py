@@ -5,7 +5,7 @@
 WARP's anchor (arXiv:2406.16768; 1 - decay = 0.01 per step). Status: exact for the anchor; WARP's
 merging of several runs is no part of it.
 
-`bias_corrected` is BEMA (arXiv:2508.00180), which adds back what an average lags behind by:
+`bias_corrected` is BEMA (arXiv:2508.00180), which adds back what the average lags behind:
 
     E_t = (1 - b_t) E_{t-1} + b_t theta_t       b_t = (offset + growth t)^-ema_power
     base = E_t + a_t (theta_t - theta_0)        a_t = (offset + growth t)^-bias_power

@@ -5,10 +5,10 @@
 Generation alone, with rollout=hf in one thread on a random model whose every token ends the
 response with the same probability: lengths are skewed, and unlike those of a real model they do not
 depend on the prompt. The ways are measured in turn, each from an empty pool, whose first steps are
-not counted; the table gives medians. Seconds are the process's own, so that others at work on the
-machine count little. A continued response costs a forward over its tokens each round, since the
-engine keeps no cache between rounds. Forwards one after the other are what a step lasts on a device
-that takes a batch as fast as one response; here a forward costs about what its tokens do.
+not counted; the table gives medians. Seconds are the process's CPU time, so that other work on the
+machine counts little. A continued response costs a forward over its tokens each round, since the
+engine keeps no cache between rounds. On a device that runs a batch as fast as one response a step
+lasts as long as its sequential forwards; here a forward costs in proportion to its tokens.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -51,7 +52,8 @@ def make_policy(options: argparse.Namespace) -> Policy:
         bos_token_id=None,
         eos_token_id=1,
     )
-    policy = Policy(LlamaForCausalLM(shape), make_tokenizer(), 1.0)
+    model: Any = LlamaForCausalLM
+    policy = Policy(model(shape), make_tokenizer(), 1.0)
     ends = list(range(1, 1 + max(1, round(VOCABULARY / options.mean))))
     policy.model.generation_config.eos_token_id = ends
     return policy
@@ -84,6 +86,7 @@ def measure(
     source = source_of(policy, way, options, seed)
     responses, tokens, seconds, continued = 0, 0, 0.0, []
     forwards: list[int] = []
+    step = 0
     hook = policy.model.register_forward_pre_hook(lambda model, inputs: forwards.append(step))
     for step in range(1, options.warm_up + options.steps + 1):
         started = time.process_time()

@@ -28,7 +28,7 @@ class FifoConfig(StorageConfig):
     """Relative weight of each age in steps, 1 to window; null = by `age_law`. ReMix draws the age
     from a distribution nu that it does not print."""
     age_law: Literal["uniform", "geometric", "linear", "optimal"] = "uniform"
-    """How the weight falls with the age i: not, as (1 - age_decay)^(i - 1), as
+    """How the weight falls with the age i: not at all, as (1 - age_decay)^(i - 1), as
     max(0, 1 - age_decay (i - 1)), or as GePPO's optimal shares of window + 1 policies
     (arXiv:2111.00072), of which the first, nu_0, is that of the fresh groups: replay_fraction =
     1 - nu_0 belongs to it."""
@@ -111,7 +111,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
 
     @cached_property
     def storage(self) -> MemoryStorage:
-        """Where the groups are; opened when it is first needed, when the run has set `folder`."""
+        """Where the groups are; made when it is first needed, after `open`."""
         return open_storage(self.config.storage, self)
 
     def fresh_share(self, batch: int) -> int:

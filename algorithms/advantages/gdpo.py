@@ -29,7 +29,7 @@ class GDPOConfig(PartConfig):
 class GDPO(AdvantageEstimator[GDPOConfig]):
     """A = standardize_batch(sum_k w_k (R_k - mean(R_k,group)) / (std(R_k,group) + eps)).
 
-    Rewards that are added first hide each other: (1, 0) and (0, 1) become the same number. Each is
+    Rewards that are summed first hide each other: (1, 0) and (0, 1) become the same number. Each is
     normalized in its group instead, and the weighted sum over the batch's responses. An in-reward
     KL penalty belongs to no single reward and is not seen here.
 

@@ -33,7 +33,7 @@ class RLOO(AdvantageEstimator[RlooConfig]):
     """A_i = R_i - mean of the other rewards of the group: an unbiased baseline without a critic.
 
     Public code: agrees with verl's rloo (a lonely response keeps its reward), with verl's
-    rloo_vectorized (singleton=zero), and with TRL, whose KL stands in the reward.
+    rloo_vectorized (singleton=zero), and with TRL, whose KL is in the reward.
     """
 
     sources = ("2402.14740",)

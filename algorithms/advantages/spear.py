@@ -34,7 +34,7 @@ class Spear(AdvantageEstimator[SpearConfig]):
     is a replayed one; the means are those of new groups, this step's included. Source:
     arXiv:2509.22601.
 
-    Public code: TencentYoutuResearch/SPEAR, a history of 10 240 means. Its alternative, the stored
+    Public code: TencentYoutuResearch/SPEAR, a history of 10,240 means. Its alternative, the stored
     advantage times a constant, is not offered.
     """
 

@@ -35,8 +35,8 @@ class DPPOMask(Correction[DPPOMaskConfig]):
 
         A > 0: 0 where pi - behavior > delta_high;  A <= 0: 0 where behavior - pi > delta_low
 
-    A ratio clip stops rare tokens, whose ratio is large at a tiny difference, and lets frequent
-    ones go (arXiv:2602.04879). Demonstrations have no behavior log-probs and stay.
+    A ratio clip stops rare tokens, whose ratio is large even if the difference is tiny, and misses
+    frequent ones (arXiv:2602.04879). Demonstrations have no behavior log-probs and stay.
 
     Public code: agrees with the masks of verl's dppo_tv and dppo_kl and of prime-rl's default loss.
     """
