@@ -126,18 +126,6 @@ class BapoConfig(LossConfig):
                 raise ValueError(f"c_{name}_start={start} must not exceed c_{name}_max={stop}")
         return self
 
-    @property
-    def low(self) -> Bound:
-        """The path of the lower bound."""
-        start, stop = self.c_low_start, self.c_low_max
-        return Bound(start=start, stop=stop, step=self.low_step, partial=self.partial_step)
-
-    @property
-    def high(self) -> Bound:
-        """The path of the upper bound."""
-        start, stop = self.c_high_start, self.c_high_max
-        return Bound(start=start, stop=stop, step=self.high_step, partial=self.partial_step)
-
 
 def balance_of(ratio: Tensor, advantage: Tensor, weight: Tensor, *, metric: Metric) -> Balance:
     """rho(c_low, c_high), the share of the positive tokens; inputs [N], valid tokens only.
@@ -208,8 +196,12 @@ class BAPO(PolicyLoss[BapoConfig]):
         weight = batch.behavior_logp[mask].exp() if c.prob_weight else torch.ones_like(valid)
         bounds = balanced_bounds(
             balance_of(valid, batch.advantage[mask], weight, metric=c.metric),
-            low=c.low,
-            high=c.high,
+            low=Bound(
+                start=c.c_low_start, stop=c.c_low_max, step=c.low_step, partial=c.partial_step
+            ),
+            high=Bound(
+                start=c.c_high_start, stop=c.c_high_max, step=c.high_step, partial=c.partial_step
+            ),
             order=c.order,
             target=c.target,
         )

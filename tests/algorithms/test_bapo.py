@@ -26,7 +26,14 @@ def search(ratios: list[float], advantages: list[float], **fields: Any) -> Bound
 
 def search_all(ratio: torch.Tensor, advantage: torch.Tensor, c: BapoConfig) -> Bounds:
     balance = balance_of(ratio, advantage, torch.ones_like(ratio), metric=c.metric)
-    return balanced_bounds(balance, low=c.low, high=c.high, order=c.order, target=c.target)
+    low, high = (
+        Bound(start=start, stop=stop, step=step, partial=c.partial_step)
+        for start, stop, step in (
+            (c.c_low_start, c.c_low_max, c.low_step),
+            (c.c_high_start, c.c_high_max, c.high_step),
+        )
+    )
+    return balanced_bounds(balance, low=low, high=high, order=c.order, target=c.target)
 
 
 def values(start: float, stop: float, step: float, *, partial: bool) -> list[float]:

@@ -210,7 +210,8 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(tmp_path: Path) -> None:
     line = line_with(again.out, "is damaged")
     assert same(weights(out), weights(whole())) and trained(out) == trained(whole())
     told(
-        f"One of {len(FILES)} files of the newest checkpoint is truncated, has a flipped bit, or is missing",
+        f"One of {len(FILES)} files of the newest checkpoint is cut, has a flipped bit "
+        "or is missing",
         "continues from the checkpoint before",
         line,
     )
@@ -449,9 +450,9 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
 HEAD = """# Failures and how a run responds
 
 Written by `RLKIT_WRITE_DOCS=1 pytest tests/end_to_end/test_faults.py` from the runs it makes.
-Kills at any moment are tested in `tests/end_to_end/test_kills.py`: a run killed inside a rollout, an
-update, a reward call, a checkpoint or a line of its metrics and resumed with `resume=auto` has the
-metrics and the weights of an uninterrupted run, bit for bit.
+Kills at any moment are tested in `tests/end_to_end/test_kills.py`: a run killed inside a rollout,
+an update, a reward call, a checkpoint or a line of its metrics and resumed with `resume=auto` has
+the metrics and the weights of an uninterrupted run, bit for bit.
 
 | what was tried | what the run did | what it said |
 |---|---|---|
