@@ -55,7 +55,7 @@ static: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/mypy tests
+	MYPYPATH=benchmarks $(BIN)/mypy tests $(wildcard examples benchmarks docs)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

@@ -1,12 +1,13 @@
-"""Balanced policy optimisation with adaptive clipping, BAPO (arXiv:2510.18927).
+"""Balanced policy optimization with adaptive clipping, BAPO (arXiv:2510.18927).
 
-On stale data negative tokens dominate the update. Each minibatch, the clip bounds are moved until
-the positive tokens have their share of it.
+On stale data negative tokens dominate the update. For each minibatch the clip bounds are moved
+until the positive tokens have their share.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -30,6 +31,7 @@ HighBound = Annotated[float, Field(ge=1)]
 DualClip = Annotated[float, Field(gt=1)]
 Order = Literal["high_first", "low_first"]
 Metric = Literal["fraction", "pos_neg"]
+Balance = Callable[[float, float], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +44,9 @@ class Bounds:
     steps: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A bound of the clip on its way from `start` to `stop`.
+    """The values a bound of the clip takes on its way from `start` to `stop`.
 
     Steps are counted as integers: repeated addition of 0.02 from 0.6 would miss 0.9. `partial` adds
     a last, shorter step that reaches stop.
@@ -54,20 +56,16 @@ class Bound:
     stop: float
     step: float
     partial: bool
-    taken: int = 0
 
     @property
-    def value(self) -> float:
-        """Where it is."""
-        return min(self.start + self.step * self.taken, self.stop)
-
-    @property
-    def at_end(self) -> bool:
-        """Whether no step is left."""
+    def steps(self) -> int:
+        """Steps from start to stop."""
         span = (self.stop - self.start) / self.step
-        return self.taken >= (
-            math.ceil(span - ROUNDING) if self.partial else math.floor(span + ROUNDING)
-        )
+        return math.ceil(span - ROUNDING) if self.partial else math.floor(span + ROUNDING)
+
+    def after(self, taken: int) -> float:
+        """Its value after so many steps."""
+        return min(self.start + self.step * taken, self.stop)
 
 
 class Sums:
@@ -129,40 +127,58 @@ class BapoConfig(LossConfig):
         return self
 
 
-def balanced_bounds(ratio: Tensor, advantage: Tensor, weight: Tensor, c: BapoConfig) -> Bounds:
+def balance_of(ratio: Tensor, advantage: Tensor, weight: Tensor, *, metric: Metric) -> Balance:
+    """rho(c_low, c_high), the share of the positive tokens; inputs [N], valid tokens only.
+
+        P = sum_{A>0} w min(r, c_high) A,  Q = sum_{A<0} w max(r, c_low) |A|
+
+    rho is P / (P + Q) (Eq. 8, "fraction") or P / Q ("pos_neg").
+    """
+    r, mass = ratio.double(), (weight.double() * advantage.double()).abs()
+    good, bad = (Sums(r[side], mass[side]) for side in (advantage > 0, advantage < 0))
+
+    def balance(c_low: float, c_high: float) -> float:
+        p, q = good.capped(c_high), bad.floored(c_low)
+        return p / max(p + q, TINY) if metric == "fraction" else p / (q + POS_NEG_EPS)
+
+    return balance
+
+
+def balanced_bounds(
+    balance: Balance, *, low: Bound, high: Bound, order: Order, target: float
+) -> Bounds:
     """Algorithm 1: move the bounds until the positive tokens have their share, or to the end.
 
         c_low = a-, c_high = a+
         while rho < rho_0 and c_low + delta_2 <= b-:
             if c_high + delta_1 <= b+:  c_high += delta_1       else:  c_low += delta_2
 
-    Inputs [N], valid tokens only. With P = sum_{A>0} w min(r, c_high) A and Q = sum_{A<0} w max(r,
-    c_low) |A|, the balance rho is P / (P + Q) (Eq. 8) or P / Q. Raising c_high raises it; raising
-    c_low can only lower it, so a search that gets there goes to the end.
+    Raising c_high raises rho; raising c_low can only lower it, so a search that gets there goes to
+    the end. "low_first" swaps the two.
     """
-    low = Bound(start=c.c_low_start, stop=c.c_low_max, step=c.low_step, partial=c.partial_step)
-    high = Bound(start=c.c_high_start, stop=c.c_high_max, step=c.high_step, partial=c.partial_step)
-    first, second = (high, low) if c.order == "high_first" else (low, high)
-    r, mass = ratio.double(), (weight.double() * advantage.double()).abs()
-    good, bad = (Sums(r[side], mass[side]) for side in (advantage > 0, advantage < 0))
 
-    def balance() -> float:
-        p, q = good.capped(high.value), bad.floored(low.value)
-        return p / max(p + q, TINY) if c.metric == "fraction" else p / (q + POS_NEG_EPS)
+    def place(taken: int) -> tuple[float, float]:
+        if order == "high_first":
+            up = min(taken, high.steps)
+            return low.after(taken - up), high.after(up)
+        up = min(taken, low.steps)
+        return low.after(up), high.after(taken - up)
 
-    rho = balance()
-    while rho < c.target and not (first.at_end and second.at_end):
-        (second if first.at_end else first).taken += 1
-        rho = balance()
-    return Bounds(low=low.value, high=high.value, balance=rho, steps=low.taken + high.taken)
+    taken = 0
+    rho = balance(*place(taken))
+    while rho < target and taken < low.steps + high.steps:
+        taken += 1
+        rho = balance(*place(taken))
+    c_low, c_high = place(taken)
+    return Bounds(low=c_low, high=c_high, balance=rho, steps=taken)
 
 
 @register("loss", "bapo")
 class BAPO(PolicyLoss[BapoConfig]):
     """L = -min(r A, clip(r, c_low, c_high) A), r = pi / behavior, with searched bounds.
 
-    The bounds start anew each minibatch (arXiv:2510.18927, Eq. 8 and Algorithm 1) and see the whole
-    of it.
+    The search starts again for each minibatch and reads all of its tokens (arXiv:2510.18927, Eq. 8
+    and Algorithm 1).
 
     Public code: the authors' (WooooDyy/BAPO) differs from the paper in the balance, its weights and
     the order of the search; `bapo_authors_repo` is that variant. No other trainer ships BAPO.
@@ -178,7 +194,17 @@ class BAPO(PolicyLoss[BapoConfig]):
         ratio = self.ratio(policy.logp, batch.behavior_logp, mask)
         valid = ratio.detach()[mask]
         weight = batch.behavior_logp[mask].exp() if c.prob_weight else torch.ones_like(valid)
-        bounds = balanced_bounds(valid, batch.advantage[mask], weight, c)
+        bounds = balanced_bounds(
+            balance_of(valid, batch.advantage[mask], weight, metric=c.metric),
+            low=Bound(
+                start=c.c_low_start, stop=c.c_low_max, step=c.low_step, partial=c.partial_step
+            ),
+            high=Bound(
+                start=c.c_high_start, stop=c.c_high_max, step=c.high_step, partial=c.partial_step
+            ),
+            order=c.order,
+            target=c.target,
+        )
         value, clipped = clipped_surrogate(
             ratio, batch.advantage, bounds.low, bounds.high, dual_clip=c.dual_clip
         )

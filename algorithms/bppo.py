@@ -1,6 +1,6 @@
-"""Behaviour proximal policy optimisation, BPPO (arXiv:2302.11312).
+"""Behavior proximal policy optimization, BPPO (arXiv:2302.11312).
 
-PPO's clip alone keeps a policy near the one that made the data, so it can be trained off-line if
+PPO's clip alone keeps a policy near the one that made the data, so it can be trained offline if
 good actions count more than bad ones:
 
     L = -min(r a, clip(r, 1 - clip_low, 1 + clip_high) a),   r = pi / prox

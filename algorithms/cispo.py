@@ -13,11 +13,13 @@ from algorithms.reinforce import weighted_likelihood
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.registry import register
 
+Convention = Literal["one_plus_eps", "absolute_cap"]
+
 
 class CispoConfig(RatioConfig):
     """Settings of the weight's bounds."""
 
-    convention: Literal["one_plus_eps", "absolute_cap"] = "one_plus_eps"
+    convention: Convention = "one_plus_eps"
     """What clip_high is: an epsilon, so that the weight is at most 1 + clip_high, or that bound
     itself."""
     clip_low: Annotated[float, Field(ge=0)] | None = None
@@ -34,11 +36,13 @@ class CispoConfig(RatioConfig):
     """With ppo_sign_mask: positive advantages lose the tokens with ratios above 1 + this."""
 
 
-def clipped_weight(ratio: Tensor, config: CispoConfig) -> Tensor:
-    """The ratio between the bounds of the weight, [B, T]."""
-    low = 0.0 if config.clip_low is None else 1 - config.clip_low
-    one = 1.0 if config.convention == "one_plus_eps" else 0.0
-    return ratio.clamp(low, one + config.clip_high)
+def clipped_weight(
+    ratio: Tensor, *, clip_low: float | None, clip_high: float, convention: Convention
+) -> Tensor:
+    """The ratio clipped to the bounds of the weight, [B, T]."""
+    low = 0.0 if clip_low is None else 1 - clip_low
+    one = 1.0 if convention == "one_plus_eps" else 0.0
+    return ratio.clamp(low, one + clip_high)
 
 
 @register("loss", "cispo")
@@ -47,7 +51,7 @@ class CISPO(RatioLoss[CispoConfig]):
 
         L = -sg[clip(r, 1 - clip_low, 1 + clip_high)] A log pi,  r = pi / prox
 
-    Source: MiniMax-M1, arXiv:2506.13585, Eqs. 4-5; token mean over the minibatch, group-normalised
+    Source: MiniMax-M1, arXiv:2506.13585, Eqs. 4-5; token mean over the minibatch, group-normalized
     advantages, no KL.
 
     Public code: verl, slime, NeMo-RL, SkyRL and open-instruct read clip_high as an epsilon; TRL
@@ -62,7 +66,9 @@ class CISPO(RatioLoss[CispoConfig]):
         """Per-token terms; the framework aggregates them."""
         c, mask = self.config, batch.mask
         ratio = self.ratio(policy.logp.detach(), self.other(batch), mask)
-        weight = clipped_weight(ratio, c)
+        weight = clipped_weight(
+            ratio, clip_low=c.clip_low, clip_high=c.clip_high, convention=c.convention
+        )
         cut = (weight != ratio).to(ratio.dtype)
         if c.ppo_sign_mask:
             kept = in_clip(ratio, batch.advantage, 1 - c.mask_clip_low, 1 + c.mask_clip_high)

@@ -55,7 +55,7 @@ class DecoupledPPOConfig(LossConfig):
 
 
 def least_behavior(behavior_logp: Tensor, logp: Tensor, ratio_max: float | None) -> Tensor:
-    """The behaviour log-prob [B, T], raised where pi / behavior would exceed `ratio_max`."""
+    """The behavior log-prob [B, T], raised where pi / behavior would exceed `ratio_max`."""
     if ratio_max is None:
         return behavior_logp
     return torch.maximum(behavior_logp, logp.detach() - math.log(ratio_max))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -41,39 +41,28 @@ class DppoConfig(LossConfig):
     """Coefficient of (log r)^2, added on every valid token, kept or not (prime-rl: 1e-3)."""
 
 
-class TrustRegion(Protocol):
-    """The settings that decide which tokens are kept."""
-
-    @property
-    def divergence(self) -> Divergence:
-        """What is bounded."""
-        ...
-
-    @property
-    def delta_low(self) -> float:
-        """The bound where the advantage is not positive."""
-        ...
-
-    @property
-    def delta_high(self) -> float:
-        """The bound where it is."""
-        ...
-
-
 def log_rest(log_prob: Tensor) -> Tensor:
     """log(1 - p) of log p."""
     return (-torch.expm1(log_prob)).log()
 
 
-def inside(logp: Tensor, other: Tensor, advantage: Tensor, c: TrustRegion) -> Tensor:
+def inside(
+    logp: Tensor,
+    other: Tensor,
+    advantage: Tensor,
+    *,
+    divergence: Divergence,
+    delta_low: float,
+    delta_high: float,
+) -> Tensor:
     """Which tokens keep their gradient, [B, T] bool; in float64, as bounds are on differences."""
     log_pi, log_mu = (x.detach().double().clamp(max=-REMAINDER) for x in (logp, other))
     moved = log_pi.exp() - log_mu.exp()
     up = advantage > 0
-    bound = torch.where(up, moved.new_tensor(c.delta_high), c.delta_low)
-    if c.divergence == "ipo":
+    bound = torch.where(up, moved.new_tensor(delta_high), delta_low)
+    if divergence == "ipo":
         return moved.abs() <= bound
-    if c.divergence == "tv":
+    if divergence == "tv":
         return torch.where(up, moved, -moved) <= bound
     mu = log_mu.exp()
     kl = mu * (log_mu - log_pi) + (1 - mu) * (log_rest(log_mu) - log_rest(log_pi))
@@ -87,8 +76,8 @@ class DPPO(PolicyLoss[DppoConfig]):
         L = -r A M + log_ratio_sq_coef (log r)^2,  r = pi / behavior
         M = 1[pi - mu <= delta_high] where A > 0, 1[pi - mu >= -delta_low] elsewhere   (tv)
 
-    A ratio of 100 is nothing on a rare token and a drop from 0.99 to 0.8 is much; PPO's clip has it
-    the other way. Source: arXiv:2602.04879. Dropped tokens still count in the mean.
+    A ratio of 100 is nothing on a rare token and a drop from 0.99 to 0.8 is much; PPO's clip treats
+    them the other way round. Source: arXiv:2602.04879. Dropped tokens still count in the mean.
 
     Public code: verl's `dppo_tv` and `dppo_kl` are the form "detached"; the ratio cap in effect
     there is its clip_ratio_c. prime-rl's default loss is the form "ratio" with deltas 0.2 and the
@@ -103,7 +92,14 @@ class DPPO(PolicyLoss[DppoConfig]):
         c, mask = self.config, batch.mask
         log_ratio = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         ratio = log_ratio.exp()
-        kept = mask & inside(policy.logp, batch.behavior_logp, batch.advantage, c)
+        kept = mask & inside(
+            policy.logp,
+            batch.behavior_logp,
+            batch.advantage,
+            divergence=c.divergence,
+            delta_low=c.delta_low,
+            delta_high=c.delta_high,
+        )
         if c.form == "ratio":
             value = torch.where(kept, -ratio * batch.advantage, 0.0)
         else:

@@ -1,4 +1,4 @@
-"""Direct reward optimisation, DRO (arXiv:2405.19107), as a token loss.
+"""Direct reward optimization, DRO (arXiv:2405.19107), as a token loss.
 
 A quadratic penalty on the log-ratio takes the place of the clip, so the loss can be used on any
 data:

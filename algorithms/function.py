@@ -22,7 +22,7 @@ class FunctionLoss(PolicyLoss[LossConfig]):
 
     It returns a value per token [B, T] or per response [B], which becomes the term "policy", or a
     whole `LossOutput`. Its settings are those every loss has. Attributes of the function may say
-    what a class would: `f.needs`, `f.scope`, `f.accepts_expert`; without them it gets behaviour and
+    what a class would: `f.needs`, `f.scope`, `f.accepts_expert`; without them it gets behavior and
     proximal log-probs, and sees the whole minibatch at once.
     """
 

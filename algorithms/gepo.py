@@ -1,4 +1,4 @@
-"""Group expectation policy optimisation, GEPO (arXiv:2508.17850).
+"""Group expectation policy optimization, GEPO (arXiv:2508.17850).
 
 A response is weighted against what its whole group was expected to be worth under the policy that
 sampled it, not against its own probability there: a biased ratio of far lower variance.
@@ -64,7 +64,7 @@ class GEPO(PolicyLoss[GepoConfig]):
 
     Public code: this is HanlardResearch/HeteroRL_GEPO, including its other denominator EqP; it sums
     over the micro-batch, which must therefore be one group. The paper writes sequence
-    probabilities; that p and q are length-normalised is the code's.
+    probabilities; that p and q are length-normalized is the code's.
     """
 
     sources = ("2508.17850",)

@@ -1,4 +1,4 @@
-"""Generalised PPO with sample reuse, GePPO (arXiv:2111.00072).
+"""Generalized PPO with sample reuse, GePPO (arXiv:2111.00072).
 
 The clip is around the policy that the step starts from, not around the one that made the data, and
 is the narrower the older the data is, so that reuse costs none of PPO's guarantees.
@@ -62,7 +62,7 @@ class GePPO(PolicyLoss[GeppoConfig]):
     the uniform mixture; responses older than M count as the oldest.
 
     Public code: the authors' code chooses M itself (the uniform M between B and 2B - 1, B = 2; up
-    to 20 policies for the optimal mixture) and renormalises nu while fewer are stored, which a loss
+    to 20 policies for the optimal mixture) and renormalizes nu while fewer are stored, which a loss
     cannot see: set `policies` to what the buffer holds. Its V-trace advantages and its adaptive
     learning rate are no part of the loss. That its shares also suit groups of responses is
     unconfirmed.

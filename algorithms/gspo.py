@@ -18,8 +18,8 @@ from rlkit.registry import register, variant
 def response_log_ratio(logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
     """log s [B, T]: the mean log-ratio of a response, with each token's own gradient."""
     mean = sequence_log_ratio(masked_log_ratio(logp, other, mask), mask, "geometric")
-    carrier = torch.where(mask, logp, 0.0)
-    return mean.detach() + (carrier - carrier.detach())
+    grad_surrogate = torch.where(mask, logp, 0.0)
+    return mean.detach() + (grad_surrogate - grad_surrogate.detach())
 
 
 class GspoConfig(RatioConfig):
@@ -39,7 +39,7 @@ class GspoConfig(RatioConfig):
 
 @register("loss", "gspo")
 class GSPO(RatioLoss[GspoConfig]):
-    """One length-normalised ratio per response, since there is one reward per response too.
+    """One length-normalized ratio per response, since there is one reward per response too.
 
         s = exp(mean_t log r),  s_t = sg[s] pi_t / sg[pi_t]
         L = -min(s_t A, clip(s_t, 1 - clip_low, 1 + clip_high) A)
@@ -51,7 +51,7 @@ class GSPO(RatioLoss[GspoConfig]):
 
     Public code: verl (clamp of log s at 10), Trinity-RFT, OpenRLHF, AReaL, slime and NeMo-RL agree;
     TRL is the same with importance_sampling_level "sequence" and loss_type "grpo". TRL's default
-    loss_type weighs responses by their length, which is not the paper's.
+    loss_type weights responses by their length, which is not the paper's.
     """
 
     sources = ("2507.18071",)
@@ -83,7 +83,7 @@ luspo = variant(
     clip_low=2e-3,
     clip_high=2.5e-3,
     sources=("2602.05261",),
-    doc="""GSPO's loss of a response times its length, so that long responses are not favoured.
+    doc="""GSPO's loss of a response times its length, so that long responses are not favored.
 
         L_i = T_i GSPO_i, averaged over responses
 

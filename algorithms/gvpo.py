@@ -1,7 +1,7 @@
-"""Group-variance policy optimisation, GVPO (arXiv:2504.19599), and AGRO (arXiv:2503.19612).
+"""Group-variance policy optimization, GVPO (arXiv:2504.19599), and AGRO (arXiv:2503.19612).
 
 At the optimum under a KL penalty, R - beta log(pi / mu) is the same for all responses of a prompt.
-Both methods minimise how much it varies within a group, which needs neither a ratio nor a clip:
+Both methods minimize how much it varies within a group, which needs neither a ratio nor a clip:
 
     GVPO  L = 1/(K-1) sum_i 1/2 [(beta S_i - sg mean_group beta S) - A_i]^2,  S = sum log(pi / mu)
     AGRO  L = 1/2 Var_group(A - beta S),                                      S = sum log(pi / ref)
@@ -112,6 +112,6 @@ class AGRO(PolicyLoss[AgroConfig]):
         """One value per response: its group's."""
         c, mask, group = self.config, batch.mask, batch.group
         moved = masked_log_ratio(policy.logp, batch.anchor_logp["base"], mask, c.log_ratio_clamp)
-        regularised = sequence_advantage(batch.advantage, mask) - c.beta * moved.sum(-1)
-        value = 0.5 * group_variance(regularised, group) * group_share(group, moved.dtype)
+        regularized = sequence_advantage(batch.advantage, mask) - c.beta * moved.sum(-1)
+        value = 0.5 * group_variance(regularized, group) * group_share(group, moved.dtype)
         return policy_output(value, mask, ratio=moved.exp())

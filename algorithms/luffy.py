@@ -1,4 +1,4 @@
-"""Learning from better responses than the policy's next ones, with shaped weights.
+"""Learning from responses better than the policy's own, with shaped weights.
 
 LUFFY (arXiv:2504.14945) lets an expert's demonstrations join the group of the policy's own
 responses. Their unknown probability is taken as 1, and their weight is shaped so that tokens the
@@ -87,10 +87,10 @@ class ExgrpoConfig(PPOConfig):
 class ExGRPO(RatioLoss[ExgrpoConfig]):
     """Replayed tokens: L = -A w / (w + beta), w = pi / behavior. New ones: PPO's surrogate.
 
-    Responses sampled by earlier weights (age > 0) are the replayed ones. In groups of K a batch of
-    which a share rho holds one replayed response each has the paper's two objectives with their
-    weights 1 - rho and rho, since all groups are averaged alike. The weight's gradient on log pi is
-    beta w / (w + beta)^2, at most 1/4 at w = beta. The logged ratio is pi / behavior on all tokens.
+    Responses sampled by earlier weights (age > 0) are the replayed ones. If a share rho of the
+    groups holds one replayed response each, the paper's two objectives get their weights 1 - rho
+    and rho, since all groups are averaged alike. The weight's gradient on log pi is beta w / (w +
+    beta)^2, at most 1/4 at w = beta. The logged ratio is pi / behavior on all tokens.
 
     Public code: ElliottYan/LUFFY (ExGRPO) also drops steps whose gradient norm is above 500.
     """

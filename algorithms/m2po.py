@@ -1,8 +1,8 @@
-"""Second-moment trust policy optimisation, M2PO (arXiv:2510.01161).
+"""Second-moment trust policy optimization, M2PO (arXiv:2510.01161).
 
 Stale data is safe to learn from while the second moment of its log-ratios is small: the few tokens
-with the largest ones are left out, and the rest needs no clip. Two public codes differ from the
-paper and from each other, so each is a part of its own.
+with the largest ones are left out, and the rest needs no clip. Two public implementations differ
+from the paper and from each other, so each is a part of its own.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class M2poAuthorsRepoConfig(LossConfig):
 
 @register("loss", "m2po_authors_repo")
 class M2POAuthorsRepo(PolicyLoss[M2poAuthorsRepoConfig]):
-    """M2PO as its authors' code has it: the budget sets the bounds of a clip, and nothing drops.
+    """M2PO as its authors' code has it: the budget sets a clip's bounds, and no token is dropped.
 
         L = -min(r A, clip(r, e^-tau, e^tau) A),  r = pi / behavior
 
@@ -165,8 +165,8 @@ class M2poArealConfig(LossConfig):
 class M2POAreal(PolicyLoss[M2poArealConfig]):
     """M2PO as AReaL has it: stale tokens leave the batch, the rest has PPO's clip on pi / prox.
 
-    Of all tokens those with the largest (log behavior / prox)^2 leave, and the mean with them, as
-    many as it takes until the mean square of the others is below `m2_threshold`.
+    The tokens with the largest (log behavior / prox)^2 leave the loss and its mean, as many as it
+    takes until the mean square of the others is below `m2_threshold`.
 
     Public code: AReaL's `_apply_m2po_masking` before its PPO loss.
     """

@@ -6,7 +6,7 @@ explodes. MinPRO keeps the prefix's smallest ratio instead:
     w_t = sg clip(min_{j<t} r_j * r_t, 1 - clip_low, 1 + clip_high),   r = pi / behavior
     L = -w A log pi                                                     (CISPO's form, token mean)
 
-It goes with advantage=group_norm. Masked tokens are no part of a prefix.
+Use it with advantage=group_norm. Masked tokens are no part of a prefix.
 
 Public code: none was found. The clip widths and the weight of the first token, whose prefix is
 empty, are unconfirmed; both are settings.
@@ -36,7 +36,7 @@ class MinproConfig(LossConfig):
     clip_high: Annotated[float, Field(gt=0)] = 0.28
     """The weight is at most 1 + clip_high. The paper's value is unconfirmed."""
     first_prefix: Annotated[float, Field(gt=0)] = 1.0
-    """What stands for the minimum before a response's first token; 1 is an assumption."""
+    """The prefix minimum of a response's first token, whose prefix is empty; 1 is an assumption."""
 
 
 def prefix_minimum(log_ratio: Tensor, mask: Tensor, first: float) -> Tensor:

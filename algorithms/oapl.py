@@ -1,4 +1,4 @@
-"""Optimal-advantage policy optimisation with a lagged inference policy, OAPL (arXiv:2602.19362).
+"""Optimal-advantage policy optimization with a lagged inference policy, OAPL (arXiv:2602.19362).
 
 The best policy under a KL penalty has log(pi* / mu) = (R - V*) / beta2, so the policy is fitted to
 that by least squares, on data of any age:

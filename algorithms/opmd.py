@@ -12,7 +12,7 @@ The baseline is the advantage's: use advantage=opmd (the mean, or tau log mean e
 `pairwise` it drops out.
 
 Public code: `simple` is Trinity-RFT's `opmd` and the first order of `pairwise` at pi = behavior;
-`kimi_token` is ROLL's kimi15; `pairwise` stands in Trinity-RFT's history, untested there
+`kimi_token` is ROLL's kimi15; `pairwise` is in Trinity-RFT's history, untested there
 (arXiv:2509.24203 describes it).
 """
 

@@ -1,4 +1,4 @@
-"""Policy-on policy-off policy optimisation, P3O (arXiv:1905.01756).
+"""Policy-on policy-off policy optimization, P3O (arXiv:1905.01756).
 
 How far the data is off-policy is read from the effective sample size of its ratios; that one number
 caps the ratio and sets the strength of the pull back, so that neither is tuned.
@@ -36,7 +36,7 @@ class P3O(PolicyLoss[P3oConfig]):
 
     ESS = (sum r)^2 / (n sum r^2) over the valid tokens of the minibatch, detached: 1 on-policy.
 
-    Public code: rasoolfa/P3O has the coefficient 1 - ESS always, the cap ESS only by an option that
+    Public code: rasoolfa/P3O always has the coefficient 1 - ESS, the cap ESS only by an option that
     is off (else 1), and a KL(pi || behavior) over all actions, although its comment names the
     reverse. It alternates on-policy and replay steps; here both kinds of data share a step.
     """

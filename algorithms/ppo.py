@@ -158,7 +158,7 @@ reinforce_pp = variant(
         L = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A),  r = pi / prox
 
     Source: arXiv:2501.03262. The method is in the advantage: the reward-to-go with the KL penalty
-    in the reward (Eq. 4), normalised over the tokens of the whole batch (Eq. 5).
+    in the reward (Eq. 4), normalized over the tokens of the whole batch (Eq. 5).
 
     Public code: verl, slime, OpenRLHF and NeMo-RL give the estimator its name and use their PPO
     loss, token mean.

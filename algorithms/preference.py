@@ -1,8 +1,8 @@
 """Preference losses on pairs of a group: online DPO (arXiv:2410.18252), VPO (arXiv:2410.22891).
 
-The best and the worst response of a group are a pair, and the policy learns to prefer the one to
-the other, relative to a reference. Such losses bear stale data well: no ratio to the policy that
-sampled it enters.
+The best and the worst response of a group are a pair, and the policy learns to prefer the one over
+the other, relative to a reference. Such losses tolerate stale data well: they have no ratio to the
+policy that sampled it.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
     Rewards rank the responses; advantages are not read.
 
     Public code: mnoukhov/async_rlhf takes the best and the worst of k, TRL's OnlineDPO and
-    OpenRLHF's DPO have the same losses on pairs, with sums in ipo too, whereas AReaL normalises by
+    OpenRLHF's DPO have the same losses on pairs, with sums in ipo too, whereas AReaL normalizes by
     length (`length_normalize`). TRL also trains on pairs of equal reward, which have no order here.
     """
 
@@ -189,7 +189,7 @@ class VDPO(VoteLoss):
 class VIPO(VoteLoss):
     """L = (h - (2p - 1) / (2 beta))^2, with p as in `vdpo`: vote-based IPO.
 
-    Not the VIPO of arXiv:2504.11944, which penalises value inconsistency offline.
+    Not the VIPO of arXiv:2504.11944, which penalizes value inconsistency offline.
 
     Public code: none is known.
     """

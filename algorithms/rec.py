@@ -1,10 +1,11 @@
 """Group-relative REINFORCE off policy, the REC, REP and RED family (arXiv:2509.24203).
 
-Group-relative REINFORCE works off policy if samples are reweighed or dropped, or the policy held:
+Group-relative REINFORCE works off policy if samples are reweighted or dropped, or the policy is
+regularized:
 
-    L = -A w M log pi + regulariser        (the ratio r = pi / behavior is detached everywhere)
+    L = -A w M log pi + regularizer        (the ratio r = pi / behavior is detached everywhere)
 
-with a mask M, a weight w and a regulariser. It wants advantage=group_mean.
+with a mask M, a weight w and a regularizer. It expects advantage=group_mean.
 
 Public code: Trinity-RFT's `rec`, whose ring has two sets of defaults (0.4/0.4 in the constructor,
 0.6/2.0 in its default arguments, as here).
@@ -29,21 +30,22 @@ Weight = Literal["none", "importance_sampling", "gspo_importance_sampling", "adv
 Regularizer = Literal["none", "k2", "forward-kl"]
 ClipLow = Annotated[float, Field(gt=0, le=1)]
 ClipHigh = Annotated[float, Field(gt=0)]
+Interval = tuple[float, float]
 
 
 class RecConfig(LossConfig):
     """Settings of the family. The defaults are the variant the paper recommends."""
 
     clip_mode: ClipMode = "one-side"
-    """Which tokens push. one-side: A >= 0 and r <= 1 + clip_high, or A <= 0 and r >= 1 - clip_low.
-    two-side: r within both. ring: two-side, and beyond the outer bounds where the push leads back.
-    gspo-one-side: one-side on the response's geometric mean."""
+    """Which tokens are kept. one-side: A >= 0 and r <= 1 + clip_high, or A <= 0 and r >= 1 -
+    clip_low. two-side: r within both. ring: two-side, and beyond the outer bounds those whose
+    update leads back. gspo-one-side: one-side on the response's geometric mean."""
     weight: Weight = "none"
     """Detached weight: 1, the ratio, the response's geometric mean ratio, or exp(A / temp)."""
     regularizer: Regularizer = "none"
     """k2 adds coef (log r)^2, forward-kl adds -coef log pi, to each token."""
     regularizer_coef: Annotated[float, Field(ge=0)] = 0.1
-    """The regulariser's coefficient."""
+    """The regularizer's coefficient."""
     temp: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of weight=advantage; `log_ratio_clamp` bounds A / temp."""
     clip_low: ClipLow = 0.6
@@ -56,23 +58,25 @@ class RecConfig(LossConfig):
     """clip_mode=ring: tokens with A <= 0 are also kept above 1 + clip_high_prime."""
 
 
-def kept_tokens(ratio: Tensor, advantage: Tensor, c: RecConfig) -> Tensor:
-    """M [B, T] bool: the tokens that `clip_mode` lets push."""
-    low, high = ratio >= 1 - c.clip_low, ratio <= 1 + c.clip_high
+def kept_tokens(
+    ratio: Tensor, advantage: Tensor, *, clip_mode: ClipMode, inner: Interval, outer: Interval
+) -> Tensor:
+    """M [B, T] bool: the tokens that `clip_mode` keeps; `outer` is read by "ring" alone."""
+    low, high = ratio >= inner[0], ratio <= inner[1]
     up, down = advantage >= 0, advantage <= 0
-    if c.clip_mode == "none":
+    if clip_mode == "none":
         return torch.ones_like(low)
-    if c.clip_mode == "two-side":
+    if clip_mode == "two-side":
         return low & high
-    if c.clip_mode == "ring":
-        below, above = ratio <= 1 - c.clip_low_prime, ratio >= 1 + c.clip_high_prime
+    if clip_mode == "ring":
+        below, above = ratio <= outer[0], ratio >= outer[1]
         return (low & high) | (up & below) | (down & above)
     return (up & high) | (down & low)
 
 
 @register("loss", "rec")
 class REC(PolicyLoss[RecConfig]):
-    """L = -A w M log pi + regulariser. The default is REC-OneSide-NoIS with a wide range."""
+    """L = -A w M log pi + regularizer. The default is REC-OneSide-NoIS with a wide range."""
 
     sources = ("2509.24203",)
     needs = frozenset({"behavior"})
@@ -84,7 +88,13 @@ class REC(PolicyLoss[RecConfig]):
         distance = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         ratio = distance.detach().exp()
         mean_ratio = sequence_log_ratio(distance.detach(), mask, "geometric").exp().expand_as(ratio)
-        kept = kept_tokens(mean_ratio if c.clip_mode == "gspo-one-side" else ratio, advantage, c)
+        kept = kept_tokens(
+            mean_ratio if c.clip_mode == "gspo-one-side" else ratio,
+            advantage,
+            clip_mode=c.clip_mode,
+            inner=(1 - c.clip_low, 1 + c.clip_high),
+            outer=(1 - c.clip_low_prime, 1 + c.clip_high_prime),
+        )
         logp = torch.where(mask, policy.logp, 0.0)
         value = -advantage * self._weight(ratio, mean_ratio, advantage) * kept * logp
         if c.regularizer == "k2":
@@ -114,7 +124,7 @@ rec_oneside_is = variant(
     "rec_oneside_is",
     of=rec_oneside_nois,
     weight="importance_sampling",
-    doc="The gradient of PPO's clipped surrogate to the behaviour policy; not its value.",
+    doc="The gradient of PPO's clipped surrogate to the behavior policy; not its value.",
 )
 rec_twoside_is = variant(
     "rec_twoside_is",
@@ -126,7 +136,7 @@ rec_ring_is = variant(
     "rec_ring_is",
     of=rec_oneside_is,
     clip_mode="ring",
-    doc="Two-sided, but tokens far outside are kept where their push leads back.",
+    doc="Two-sided, but tokens far outside are kept if their update leads back.",
 )
 rec_ring_nois = variant(
     "rec_ring_nois",
@@ -147,7 +157,7 @@ rec_gspo_is = variant(
     "rec_gspo_is",
     of=rec_gspo_nois,
     weight="gspo_importance_sampling",
-    doc="GSPO's gradient (arXiv:2507.18071) to the behaviour policy.",
+    doc="GSPO's gradient (arXiv:2507.18071) to the behavior policy.",
 )
 red_drop = variant(
     "red_drop",
@@ -161,19 +171,19 @@ red_weight = variant(
     of=REC,
     clip_mode="none",
     weight="advantage",
-    doc="REINFORCE with weights exp(A / temp), which favour good responses.",
+    doc="REINFORCE with weights exp(A / temp), which favor good responses.",
 )
 rep_asymre = variant(
     "rep_asymre",
     of=REC,
     clip_mode="none",
     regularizer="forward-kl",
-    doc="AsymRE (arXiv:2506.20520) as a regulariser: -coef log pi lowers the baseline by coef.",
+    doc="AsymRE (arXiv:2506.20520) as a regularizer: -coef log pi lowers the baseline by coef.",
 )
 rep_opmd = variant(
     "rep_opmd",
     of=REC,
     clip_mode="none",
     regularizer="k2",
-    doc="OPMD as a regulariser: REINFORCE with coef (log r)^2 on each token.",
+    doc="OPMD as a regularizer: REINFORCE with coef (log r)^2 on each token.",
 )

@@ -119,7 +119,7 @@ offpolicy_grpo = variant(
     sources=("2505.22257",),
     doc="""Off-policy GRPO (arXiv:2505.22257, Eq. 6): GRPO's surrogate on pi / pi_{k-v}.
 
-    The advantage is group-normalised by the statistics of the policy that sampled. The authors set
+    The advantage is group-normalized by the statistics of the policy that sampled. The authors set
     pi_k / pi_{k-v} to 1 as more stable; centre=prox is Eq. 6 as it stands. Groups of equal rewards
     leave the penalty too (Eq. 8), which is the anchor's skip_zero_advantage. Epsilon is
     unconfirmed. Public code: with centre=one it is TRL's GRPO on late samples.

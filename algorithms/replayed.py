@@ -75,7 +75,7 @@ spear = variant(
     Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear, its covariance
     clip the loss clip_cov, which is not combined with it here.
 
-    Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimiser steps,
+    Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimizer steps,
     without a KL penalty on the replayed ones.
     """,
 )

@@ -31,7 +31,7 @@ class SPPO(PolicyLoss[SppoConfig]):
     (not read in the paper). Its gradient weight is A inside the window.
 
     Public code: Trinity-RFT's `sppo`, token mean. verl-recipe's SPPO is another method
-    (self-play preference optimisation).
+    (self-play preference optimization).
     """
 
     sources = ("2108.05828",)

@@ -44,11 +44,19 @@ class VespoConfig(RatioConfig):
         return self
 
 
-def gamma_weight(log_weight: Tensor, advantage: Tensor, c: VespoConfig) -> Tensor:
+def gamma_weight(
+    log_weight: Tensor,
+    advantage: Tensor,
+    *,
+    k_pos: float,
+    lambda_pos: float,
+    k_neg: float,
+    lambda_neg: float,
+) -> Tensor:
     """phi = W^k exp(lambda (1 - W)) [B, T] of log W [B, 1]; 1 at W = 1, 0 if it overflows."""
     positive = advantage >= 0
-    k = torch.where(positive, log_weight.new_tensor(c.k_pos), c.k_neg)
-    decay = torch.where(positive, log_weight.new_tensor(c.lambda_pos), c.lambda_neg)
+    k = torch.where(positive, log_weight.new_tensor(k_pos), k_neg)
+    decay = torch.where(positive, log_weight.new_tensor(lambda_pos), lambda_neg)
     decay = decay.clamp(min=LAMBDA_MIN)
     log_phi = decay + k * log_weight - decay * log_weight.exp()
     return log_phi.exp().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
@@ -60,7 +68,7 @@ class VESPO(RatioLoss[VespoConfig]):
 
         L = -sg[phi(W)] A log pi,  phi(W) = W^k exp(lambda (1 - W)),  W = prod_t pi / prox
 
-    k and lambda go by the sign of A. Source: arXiv:2602.10693; token mean over the minibatch.
+    k and lambda depend on the sign of A. Source: arXiv:2602.10693; token mean over the minibatch.
     Token log-ratios are clamped to +-20 and log W to [log 1e-8, 20].
 
     Public code: TRL's `get_gamma_weights`, clamps included; its vLLM weight is folded into W there
@@ -75,13 +83,20 @@ class VESPO(RatioLoss[VespoConfig]):
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
-        mask, logp = batch.mask, policy.logp.detach()
+        c, mask, logp = self.config, batch.mask, policy.logp.detach()
         log_weight = masked_log_ratio(logp, self.other(batch), mask, LOG_MAX)
-        if self.config.use_behavior:
+        if c.use_behavior:
             lag = masked_log_ratio(batch.prox_logp, batch.behavior_logp, mask)
             log_weight = log_weight + lag.clamp(LOG_MIN, LOG_MAX)
         total = log_weight.sum(-1, keepdim=True).clamp(LOG_MIN, LOG_MAX)
-        phi = gamma_weight(total, batch.advantage, self.config)
+        phi = gamma_weight(
+            total,
+            batch.advantage,
+            k_pos=c.k_pos,
+            lambda_pos=c.lambda_pos,
+            k_neg=c.k_neg,
+            lambda_neg=c.lambda_neg,
+        )
         value = weighted_likelihood(policy.logp, phi * batch.advantage, mask)
         return policy_output(
             value,

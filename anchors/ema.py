@@ -5,13 +5,13 @@
 WARP's anchor (arXiv:2406.16768; 1 - decay = 0.01 per step). Status: exact for the anchor; WARP's
 merging of several runs is no part of it.
 
-`bias_corrected` is BEMA (arXiv:2508.00180), which adds back what an average lags behind by:
+`bias_corrected` is BEMA (arXiv:2508.00180), which adds back what the average lags behind:
 
     E_t = (1 - b_t) E_{t-1} + b_t theta_t       b_t = (offset + growth t)^-ema_power
     base = E_t + a_t (theta_t - theta_0)        a_t = (offset + growth t)^-bias_power
 
 with t the steps since the last rebase and E_0 = theta_0 the policy there. `decay` is not read then.
-Status: adapted; the source counts optimiser steps and updates every 400.
+Status: adapted; the source counts optimizer steps and updates every 400.
 
 Public code: BEMA is TRL's `BEMACallback` (ema_power 0.5, bias_power 0.2, lag 10, multiplier 1),
 which may write the average into the reference model every 400 steps.

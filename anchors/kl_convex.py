@@ -38,7 +38,7 @@ class KLConvexConfig(AnchorConfig):
 class KLConvex(BaseAnchor[KLConvexConfig]):
     """beta (lambda KL(pi || pi_base) + (1 - lambda) KL(pi || pi_{k-1})), a combination of two KLs.
 
-    pi_{k-1} is the base in the first step, and wherever the step before kept no copy.
+    pi_{k-1} is the base in the first step, and whenever the step before kept no copy.
     """
 
     sources = ("2507.06892",)

@@ -3,12 +3,12 @@
     refreshed:  base = pi_k at k = 1, 1 + lag, 1 + 2 lag, ...           0 to lag - 1 steps old
     constant:   base = pi_{k - lag}                                      lag steps old
 
-"refreshed" is the inference policy of OAPL (arXiv:2602.19362), which is synchronised every `lag`
+"refreshed" is the inference policy of OAPL (arXiv:2602.19362), which is synchronized every `lag`
 steps: 50 for mathematics (100 was stable too), about 400 for code. OAPL's own loss measures the
 policy against the log-probs that were stored at sampling and needs no anchor; this one holds any
-other loss to the same policy. Status: exact for the policy; to hold to it by a penalty is ours.
-"constant" is our choice: the lag of an asynchronous generator that is always so many steps late.
-With lag = 1 it is `previous`, but for a rebirth.
+other loss to the same policy. Status: exact for the policy; the penalty that holds the policy to it
+is ours. "constant" is our choice: the lag of an asynchronous generator that is always so many steps
+late. With lag = 1 it is `previous`, but for a rebirth.
 
 Public code: NeMo-RL's documentation of OAPL has the lag of 50.
 """
@@ -38,7 +38,7 @@ class LaggedConfig(AnchorConfig):
 class Lagged(BaseAnchor[LaggedConfig]):
     """beta KL(pi || base), with the base some steps behind; the last rebase is as far as it lags.
 
-    The copies stand also at beta = 0: a loss may read the base, and a schedule may raise beta.
+    The copies are kept even at beta = 0: a loss may read the base, and a schedule may raise beta.
     """
 
     sources = ("2602.19362",)

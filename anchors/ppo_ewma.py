@@ -3,13 +3,13 @@
     W' = decay W + 1        proximal <- (decay W / W') proximal + theta / W'        W = 1 at first
 
 The bias-corrected average takes the place of pi_k in a batch's proximal log-probs, which are the
-centre of a decoupled clip; the paper makes PPO independent of its batch size by it. A penalty
+centre of a decoupled clip; with it the paper makes PPO independent of the batch size. A penalty
 beta KL(pi || proximal) by k2 is the source's second form; none by default. The average starts again
-at each rebirth. Use a loss whose ratio is to the behaviour and whose clip is around prox, such as
+at each rebirth. Use a loss whose ratio is to the behavior and whose clip is around prox, such as
 loss=decoupled_ppo; one whose ratio is to prox would take the average for the sampling policy.
 
-Status: adapted; the source updates after every optimiser step, here after every training step, so
-that `decay` counts training steps. Its default is the paper's for optimiser steps (a centre of mass
+Status: adapted; the source updates after every optimizer step, here after every training step, so
+that `decay` counts training steps. Its default is the paper's for optimizer steps (a centre of mass
 of 8).
 
 Public code: openai/ppo-ewma. The average of advantage moments that it also has is not part of this.

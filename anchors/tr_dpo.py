@@ -3,13 +3,13 @@
     every `every` steps:  base <- alpha theta + (1 - alpha) base
 
 TR-DPO (arXiv:2404.09656): alpha < 1 is its soft update, alpha = 1 its hard one. Status: exact; the
-steps are training steps here, since the last rebase, not optimiser steps. A loss that reads
+steps are training steps here, since the last rebase, not optimizer steps. A loss that reads
 `anchor:base`, as DPO's does, reads the moving base: with beta = 0 that is TR-DPO as printed.
 
 Public code: TRL's `sync_ref_model` with `ref_model_mixup_alpha` 0.6 and `ref_model_sync_steps` 512,
 the defaults of `tr_dpo`. `periodic` is a hard copy every so many steps: slime's
 `ref_update_interval`. ProRL (arXiv:2505.24864) resets by hand when validation stagnates, 8 times in
-about 2,500 steps, and re-initialises the optimiser too, which is a schedule's event here.
+about 2,500 steps, and re-initializes the optimizer too, which is a schedule's event here.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/async_throughput.py --steps 60 --repeats 3
 
 Two processes, pinned to one core each, generate and train on the embedded model. The synchronous
-baseline is the same two processes taking turns (mode async with max_staleness=0); beside it stands
-one process on both cores (mode sync). With g and t the seconds that a step generates and trains
+baseline is the same two processes taking turns (mode async with max_staleness=0); the table also
+has one process on both cores (mode sync). With g and t the seconds that a step generates and trains
 when they take turns, (g + t) / max(g, t) is the most that running them at once can gain; choose
 `--prompts` so that g and t are alike. The loss is GRPO's on the ratio to the policy that sampled;
 the other form needs one more forward of each response that is a step old. The machine must be idle.
@@ -13,17 +13,16 @@ the other form needs one more forward of each response that is a step old. The m
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench import ROOT, command, read
+
 TURNS = ("rollout.mode=async", "rollout.max_staleness=0", "rollout.deterministic=true")
 WARM_UP = 5
 """Steps that are not counted."""
@@ -55,14 +54,14 @@ def measure(options: argparse.Namespace, arguments: Sequence[str], *, alone: boo
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "rlkit.run", "algorithm=grpo", "loss=grpo_behavior"),
+            command(
+                *("algorithm=grpo", "loss=grpo_behavior", "train.lr_scheduler_type=constant"),
                 *("eval.problems=8", "eval.every=null", "checkpoint.every=null"),
-                f"output_dir={out}",
-                *(f"train.steps={options.steps + WARM_UP}", "train.lr_scheduler_type=constant"),
-                *(f"train.prompts_per_step={options.prompts}", "train.minibatches=1"),
-                *(f"train.updates_per_batch={options.passes}", *arguments),
-            ],
+                *(f"train.steps={options.steps + WARM_UP}", "train.minibatches=1"),
+                *(f"train.prompts_per_step={options.prompts}", *arguments),
+                f"train.updates_per_batch={options.passes}",
+                out=out,
+            ),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "2" if alone else "1"},
@@ -71,8 +70,7 @@ def measure(options: argparse.Namespace, arguments: Sequence[str], *, alone: boo
             pin(process)
         if process.wait():
             raise SystemExit("the run failed")
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    steps = [row for row in rows if "policy/loss" in row]
+        steps = read(out).steps
     counted = steps[WARM_UP:]
     seconds = sum(row["time/step"] for row in counted)
     responses = steps[-1]["rollouts/total"] - steps[WARM_UP - 1]["rollouts/total"]

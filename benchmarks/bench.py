@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rlkit.runs.report import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -21,18 +21,29 @@ RESULTS = ROOT / "benchmarks" / "results"
 class Run:
     """What a run wrote."""
 
-    metrics: list[dict[str, Any]]
+    metrics: Sequence[Mapping[str, Any]]
     """The lines of metrics.jsonl."""
-    config: dict[str, Any]
+    config: Mapping[str, Any]
 
     def values(self, key: str, over: str = "step") -> list[list[float]]:
         """[over, value] of every line that has the key."""
         return [[row[over], row[key]] for row in self.metrics if key in row]
 
     @property
-    def steps(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[Mapping[str, Any]]:
         """The lines of training steps."""
         return [row for row in self.metrics if "policy/lr" in row]
+
+
+def command(*arguments: str, out: Path) -> list[str]:
+    """`python -m rlkit.run <arguments>` into a folder."""
+    return [sys.executable, "-m", "rlkit.run", *arguments, f"output_dir={out}"]
+
+
+def read(out: Path) -> Run:
+    """The run in a folder."""
+    found = read_run(out)
+    return Run(found.records, found.config)
 
 
 def run(*arguments: str, seed: int) -> Run:
@@ -44,7 +55,7 @@ def run(*arguments: str, seed: int) -> Run:
         out = Path(folder) / "run"
         seeds = (f"seed={seed}", f"model.base_seed={seed}")
         done = subprocess.run(
-            [sys.executable, "-m", "rlkit.run", *arguments, *seeds, f"output_dir={out}"],
+            command(*arguments, *seeds, out=out),
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -52,6 +63,4 @@ def run(*arguments: str, seed: int) -> Run:
         )
         if done.returncode:
             raise SystemExit(f"{' '.join(arguments)}, seed {seed}: {done.stderr}")
-        lines = (out / "metrics.jsonl").read_text().splitlines()
-        config = yaml.safe_load((out / "config.yaml").read_text())
-    return Run([json.loads(line) for line in lines], config)
+        return read(out)

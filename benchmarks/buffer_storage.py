@@ -5,11 +5,11 @@
 
 Writes groups of responses through the buffer, as many per step as a step would generate, then runs
 steps that draw a batch, add up every token of what was drawn, and store as many groups again. A
-draw reads all of its responses from the disk. Prints the milliseconds of the draw, also those of
-the processor alone, which do not grow when others use the machine, of the draw with the sums, and
-of storing; and the memory the buffer adds against the bytes it has on disk. RssAnon is the memory
-of the process itself; RSS also counts mapped pages of files, which the system takes back when it
-needs them.
+draw reads all of its responses from the disk. Prints the milliseconds of the draw, also its CPU
+time, which does not grow when others use the machine, of the draw with the sums, and of storing;
+and the memory the buffer adds against the bytes it has on disk. RssAnon is the memory of the
+process itself; RSS also counts mapped pages of files, which the system takes back when it needs
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from rlkit.batch import Group, Prompt, Sample
-from rlkit.interfaces import ReplayBuffer
+from rlkit.interfaces import ReplayBuffer, RunContext
 from rlkit.registry import build
 
 GROUP = 8
@@ -119,10 +119,11 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> None:
     share = build("buffer", name, **settings(name, options, 1)).fresh_share(options.batch)
     last = -(-groups // share)
     buffer = build("buffer", name, **settings(name, options, last))
-    buffer.folder = folder
+    buffer.open(RunContext(folder=folder))
     before = memory_mb()
     for step in range(1, last + 1):
         buffer.add(generator.groups(min(share, groups - share * (step - 1)), step), step)
+    buffer.state_dict()  # writes the unfinished shard
     after = memory_mb()
     disk = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     print(f"{name}: {len(buffer)} responses, {disk:.0f} MiB on disk")

@@ -45,14 +45,14 @@ def draw(curves: dict[str, list[list[list[float]]]]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 3.6))
-    colours = ("#c2410c", "#1d4ed8", "#6b7280")
-    for (name, runs), colour in zip(curves.items(), colours, strict=True):
+    colors = ("#c2410c", "#1d4ed8", "#6b7280")
+    for (name, runs), color in zip(curves.items(), colors, strict=True):
         x = [point[0] for point in runs[0]]
         columns = [[point[1] for point in points] for points in zip(*runs, strict=True)]
         style = "--" if name.startswith("control") else "-"
-        axes.plot(x, [statistics.median(c) for c in columns], style, color=colour, label=name)
+        axes.plot(x, [statistics.median(c) for c in columns], style, color=color, label=name)
         axes.fill_between(
-            x, [min(c) for c in columns], [max(c) for c in columns], color=colour, alpha=0.12, lw=0
+            x, [min(c) for c in columns], [max(c) for c in columns], color=color, alpha=0.12, lw=0
         )
     axes.set(xlabel="generated responses", ylabel="held-out pass@1 (sampled)", ylim=(0, 1))
     axes.grid(alpha=0.25)

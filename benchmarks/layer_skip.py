@@ -6,8 +6,8 @@
 
 `speed` generates responses of a fixed length with the whole policy and with each share skipped, in
 turn, so that a drift of the machine meets all alike. It gives the median and the extremes of the
-tokens a second, the same by the processor's time alone, which others' work does not take, and
-KL(mu || pi) in nats a token on the responses of the reduced policy mu; then, on responses of the
+tokens per second, the same per CPU second, which other work on the machine does not change, and
+KL(mu || pi) in nats per token on the responses of the reduced policy mu; then, on responses of the
 policy pi, KL(pi || pi without layer i) for each layer i. `curves` runs the shipped experiments on
 the embedded default beside rollout=hf, equal in generated responses. All of it goes to
 benchmarks/results/layer_skip.json.

@@ -2,7 +2,7 @@
 
     python benchmarks/math_reward.py --answers 20000 --out benchmarks/results/math_reward.json
 
-A batch holds right and wrong answers of many kinds, each in a text of its own, and with --bombs a
+A batch holds right and wrong answers of many kinds, each in its own text, and with --bombs a
 few that run into bounds. After each batch the resident memory of this process and its workers is
 noted. The table gives answers per second and the memory after the first and after the last batch.
 """
@@ -65,8 +65,8 @@ def measure(answers: int, batch: int, workers: int, bombs: bool) -> dict[str, ob
         marks = reward([""] * batch, texts, answer=golds, completion_ids=[[]] * batch)
         seconds += time.perf_counter() - start
         right += sum(mark or 0.0 for mark in marks)
-        pids = [worker.pid for worker in reward._pool.workers]
-        memory.append([round(resident_mb(pid), 1) for pid in ("self", *pids)])
+        pids: list[int | str] = ["self", *(worker.pid for worker in reward._pool.workers)]
+        memory.append([round(resident_mb(pid), 1) for pid in pids])
     figures = {
         "answers": len(memory) * batch,
         "workers": workers,

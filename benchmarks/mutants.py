@@ -84,7 +84,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         new.ops = [SWAPPED_COMPARISONS[type(node.ops[0])]()]
         yield f"{before} -> {ast.unparse(new)}", new
     elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        new.value = node.value + 1
+        new.value += 1
         yield f"{before} -> {new.value}", new
     elif isinstance(node, ast.Attribute) and node.attr in SWAPPED_NAMES:
         new.attr = SWAPPED_NAMES[node.attr]
@@ -175,7 +175,7 @@ def noticed(mutant: Mutant, tests: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def files_that_name(names: Sequence[str]) -> list[str]:
-    """The files of tests in which a loss is spoken of by its name."""
+    """The test files that name a loss."""
     files = sorted((ROOT / "tests" / "algorithms").glob("test_*.py"))
     return [str(f) for f in files if any(f'"{name}' in f.read_text() for name in names)]
 
@@ -234,7 +234,7 @@ def run_all(
             index, process = running.pop(0)
             process.join(120)
             if process.is_alive():
-                process.kill()  # a mutant may loop for ever; that is noticed
+                process.kill()  # a mutant may loop forever, which counts as noticed
                 process.join()
             elif process.exitcode not in (NOTICED, SURVIVED):
                 raise SystemExit(f"the tests of {every[index].module} did not run")

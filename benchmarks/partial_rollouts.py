@@ -5,10 +5,10 @@
 Generation alone, with rollout=hf in one thread on a random model whose every token ends the
 response with the same probability: lengths are skewed, and unlike those of a real model they do not
 depend on the prompt. The ways are measured in turn, each from an empty pool, whose first steps are
-not counted; the table gives medians. Seconds are the process's own, so that others at work on the
-machine count little. A continued response costs a forward over its tokens each round, since the
-engine keeps no cache between rounds. Forwards one after the other are what a step lasts on a device
-that takes a batch as fast as one response; here a forward costs about what its tokens do.
+not counted; the table gives medians. Seconds are the process's CPU time, so that other work on the
+machine counts little. A continued response costs a forward over its tokens each round, since the
+engine keeps no cache between rounds. On a device that runs a batch as fast as one response a step
+lasts as long as its sequential forwards; here a forward costs in proportion to its tokens.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlkit.batch import Request
 from rlkit.models.embedded import make_tokenizer
 from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.partial import Partial
-from rlkit.rollout.source import OnDemand, Supply
+from rlkit.rollout.source import OnDemand, Source, StepPlan
 from rlkit.tasks.prompts import Prompts, PromptStream
 
 WAYS: dict[str, tuple[float, int]] = {
@@ -53,15 +52,16 @@ def make_policy(options: argparse.Namespace) -> Policy:
         bos_token_id=None,
         eos_token_id=1,
     )
-    policy = Policy(LlamaForCausalLM(shape), make_tokenizer(), 1.0)
+    model: Any = LlamaForCausalLM
+    policy = Policy(model(shape), make_tokenizer(), 1.0)
     ends = list(range(1, 1 + max(1, round(VOCABULARY / options.mean))))
     policy.model.generation_config.eos_token_id = ends
     return policy
 
 
-def supply_of(
+def source_of(
     policy: Policy, way: tuple[float, int], options: argparse.Namespace, seed: int
-) -> Supply:
+) -> Source:
     """Where a step's responses come from."""
     oversample, tokens = way
     config = HFConfig(
@@ -83,23 +83,21 @@ def measure(
     prompts = PromptStream(
         Prompts("train", rows, policy.tokenizer), seed, options.n, options.length
     )
-    supply = supply_of(policy, way, options, seed)
-
-    def plan() -> Sequence[Request]:
-        return [Request(prompt=p, n=options.n) for p in prompts.take(options.prompts)]
-
+    source = source_of(policy, way, options, seed)
     responses, tokens, seconds, continued = 0, 0, 0.0, []
     forwards: list[int] = []
+    step = 0
     hook = policy.model.register_forward_pre_hook(lambda model, inputs: forwards.append(step))
     for step in range(1, options.warm_up + options.steps + 1):
         started = time.process_time()
-        supply.begin(plan, options.prompts, step)
-        groups = supply.answers(plan, None, step, 0)
+        plan = StepPlan(buffer=None, prompts=prompts, groups=options.prompts, step=step)
+        source.begin(plan)
+        groups = source.completed(plan, None, 0)
         if step > options.warm_up:
             seconds += time.process_time() - started
             responses += sum(len(group.own) for group in groups)
             tokens += sum(len(g.response_ids) for group in groups for g in group.own)
-            continued.append(supply.metrics().get("off_policy/continued_fraction", 0.0))
+            continued.append(source.metrics().get("off_policy/continued_fraction", 0.0))
     hook.remove()
     counted = sum(step > options.warm_up for step in forwards)
     share = statistics.mean(continued)

@@ -1,4 +1,4 @@
-"""Whether a change of the code changes any number: short runs of a fixed seed, before and after.
+"""Does a change of the code change any number? Short runs of fixed seeds, before and after.
 
     python benchmarks/reference.py before.json          # at the commit before
     python benchmarks/reference.py after.json --compare before.json

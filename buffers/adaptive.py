@@ -69,7 +69,7 @@ def key_of(entry: Entry) -> int:
 
 @register("buffer", "adaptive")
 class Adaptive(Stock[AdaptiveConfig]):
-    """Replays whole groups, the likelier under the current policy the more often.
+    """Replays whole groups, more often the likelier they are under the current policy.
 
         l_i = clip(mean_t log pi(y_i,t), score_min, score_max)
         L_g = mean_i (l_i - max over the buffer of l),  w_g = exp(L_g / temperature)
@@ -77,10 +77,9 @@ class Adaptive(Stock[AdaptiveConfig]):
     Groups are drawn with P_g = w_g / sum w. Every `refresh_every` steps the current policy scores
     all usable stored responses; until then a new group weighs 1, the most a group can. The oldest
     groups leave when `capacity` is reached. Source: ARB (arXiv:2512.10510). Status: adapted from
-    continuous control. A response stands where ARB has a transition, its length where ARB has the
-    action's dimension, and a group where it has a trajectory. The draw is without replacement
-    inside a step, ARB's with. ARB leaves out the density's factor 1/sigma, which tokens do not
-    have.
+    continuous control. A response takes the place of ARB's transition, its length that of the
+    action's dimension, and a group that of a trajectory. The draw is without replacement inside a
+    step, ARB's with. ARB leaves out the density's factor 1/sigma, which tokens do not have.
 
     Public code: song970407/ARB; its Cal-QL script has temperature 5, bounds -12 and 7, 1000 steps.
     """

@@ -1,4 +1,4 @@
-"""Batches of fresh, of once hard and of recent good groups ("Buffer Matters", BAPO)."""
+"""Batches of fresh groups, once-hard prompts and recent good groups ("Buffer Matters", BAPO)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def is_informative(group: Group) -> bool:
 
 @register("buffer", "buffer_matters")
 class BufferMatters(ReplayBuffer[BufferMattersConfig]):
-    """A batch is what fresh groups teach, what hard prompts have become, and recent good groups.
+    """A batch of informative fresh groups, hard prompts answered again, and recent good groups.
 
         X1: fresh groups with 1/G <= mean <= (G-1)/G
         X2: hard prompts, answered again, with a new mean in (c1, 1)
@@ -70,13 +70,13 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
 
     A prompt is hard while its latest mean is in [0, c1]; one that stays hard goes to the end of the
     queue. c_i = r_tot (c_i^max - c_i^min) + c_i^min, r_tot the mean reward of all responses so far,
-    each step's included after it was trained; rewards are taken to lie in 0..1. If nothing is
-    left the fresh groups are trained, whose advantages are zero. Source: "Buffer Matters" BAPO
+    each step's included after it was trained; rewards are taken to lie in 0..1. If nothing is left
+    the fresh groups are trained, whose advantages are zero. Source: "Buffer Matters" BAPO
     (arXiv:2602.20722), not the BAPO of adaptive clipping. Status: adapted. Hard prompts take places
     of new prompts, at most `resample_fraction` of them, so that a step generates no more than its
-    batch; the paper answers them beside it. A group is filed for replay by the thresholds of the
-    step that made it. The optional filter of the code on fresh groups, the loss and the lagged
-    rollout policy are no work of a buffer.
+    batch; the paper answers them in addition. A group is filed for replay by the thresholds of the
+    step that made it. The code's optional filter on fresh groups, the loss and the lagged rollout
+    policy are not a buffer's job.
 
     Public code: the authors' BAPO-ICLR2026; the defaults are its own.
     """

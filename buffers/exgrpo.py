@@ -38,7 +38,7 @@ class ExgrpoConfig(AgeConfig):
 
 
 def bucket_weight(successes: int, responses: int, law: Literal["share", "count"]) -> float:
-    """The unnormalised Gaussian weight of a bucket."""
+    """The unnormalized Gaussian weight of a bucket."""
     distance = successes - responses / 2
     if law == "share":
         distance /= responses
@@ -49,15 +49,15 @@ def bucket_weight(successes: int, responses: int, law: Literal["share", "count"]
 class Exgrpo(PromptStore[ExgrpoConfig]):
     """Groups of some prompts get K - 1 new responses and one of their earlier successes.
 
-    min(floor(rho B), prompts) prompts are drawn: a bucket by its weight, then a prompt of it
-    evenly, without replacement. Of a prompt's stored successes the one with the lowest mean token
-    entropy under the current policy is replayed, with its stored log-probs; advantages are over the
-    mixed group. Stored are successes of prompts solved some of the time, no two alike; the bucket
-    is the latest count of successes among the prompt's new responses. A prompt solved every time
-    leaves for good. Replay starts after a step above `start_at` and then stays on. Source: ExGRPO
-    (arXiv:2510.02245). Status: adapted. K is the number of new responses a prompt usually gets; at
-    least 2 are generated beside the replayed one, because group statistics need them. Its two
-    losses and shaping are a loss's work.
+    min(floor(rho B), prompts) prompts are drawn: first a bucket by its weight, then a prompt in it
+    uniformly, without replacement. Of a prompt's stored successes the one with the lowest mean
+    token entropy under the current policy is replayed, with its stored log-probs; advantages are
+    over the mixed group. What is stored are different successes of prompts that are solved some of
+    the time; the bucket is the latest count of successes among the prompt's new responses. A prompt
+    solved every time leaves for good. Replay starts after a step above `start_at` and then stays
+    on. Source: ExGRPO (arXiv:2510.02245). Status: adapted. K is the number of new responses a
+    prompt usually gets; at least 2 are generated beside the replayed one, because group statistics
+    need them. Its two losses and shaping belong to the loss.
 
     Public code: ElliottYan/LUFFY (ExGRPO). The two bucket laws differ between paper and code. Its
     entropy helper selects padding and is not followed.

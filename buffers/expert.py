@@ -126,9 +126,9 @@ class Expert(Demonstrating[DemonstrationConfig]):
     """Every group is one demonstration: supervised finetuning, where nothing is generated.
 
     Each counts as right (reward 1) and is not scored. Without a file the demonstrations are those
-    of the next prompts of the data order; a file is gone through in an order of its own, new in
-    each epoch. To train beside generated groups, as CHORD (arXiv:2508.11408) does, take
-    `buffer=mix`. Status: exact for supervised data; the order is our choice.
+    of the next prompts of the data order; a file is read in its own order, shuffled again in each
+    epoch. To train beside generated groups, as CHORD (arXiv:2508.11408) does, take `buffer=mix`.
+    Status: exact for supervised data; the order is our choice.
 
     Public code: Trinity-RFT mixes an expert buffer into a batch by a share of it, 0.2 for CHORD.
     """

@@ -28,7 +28,7 @@ class FifoConfig(StorageConfig):
     """Relative weight of each age in steps, 1 to window; null = by `age_law`. ReMix draws the age
     from a distribution nu that it does not print."""
     age_law: Literal["uniform", "geometric", "linear", "optimal"] = "uniform"
-    """How the weight falls with the age i: not, as (1 - age_decay)^(i - 1), as
+    """How the weight falls with the age i: not at all, as (1 - age_decay)^(i - 1), as
     max(0, 1 - age_decay (i - 1)), or as GePPO's optimal shares of window + 1 policies
     (arXiv:2111.00072), of which the first, nu_0, is that of the fresh groups: replay_fraction =
     1 - nu_0 belongs to it."""
@@ -95,7 +95,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
 
     Each replayed group draws an age i ~ nu among the ages that have groups left, then one of their
     groups uniformly, without replacement inside a step. Whole groups, because a group's statistics
-    belong to the responses it was sampled with; ReMix does not say how it samples. Behaviour
+    belong to the responses it was sampled with; ReMix does not say how it samples. Behavior
     log-probs are stored and never recomputed. `max_age` differs from the window if the engine's
     weights lag.
 
@@ -111,7 +111,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
 
     @cached_property
     def storage(self) -> MemoryStorage:
-        """Where the groups are; opened when it is first needed, when the run has set `folder`."""
+        """Where the groups are; made when it is first needed, after `open`."""
         return open_storage(self.config.storage, self)
 
     def fresh_share(self, batch: int) -> int:

@@ -1,4 +1,4 @@
-"""Prioritised replay: groups that still teach much are replayed more often."""
+"""Prioritized replay: groups that still teach much are replayed more often."""
 
 from __future__ import annotations
 
@@ -83,10 +83,11 @@ class Prioritized(Stock[PrioritizedConfig]):
 
     Advantages are those of the last step that trained the group, so a replayed group's priority is
     refreshed. The oldest groups leave when `capacity` is reached. The draw is not undone by
-    importance weights. Source: PTR-PPO (arXiv:2112.03798) and prioritised experience replay
-    (arXiv:1511.05952). Status: adapted. Groups stand where PTR-PPO has trajectories, the formulas
-    follow a reconstruction because the paper's code is not public, and its product of ratios as a
-    weight is left to the loss. It is said to replay 8 of 10 updates; the default here is fifo's.
+    importance weights. Source: PTR-PPO (arXiv:2112.03798) and prioritized experience replay
+    (arXiv:1511.05952). Status: adapted. Groups take the place of PTR-PPO's trajectories, the
+    formulas follow a reconstruction because the paper's code is not public, and its product of
+    ratios as a weight is left to the loss. It is said to replay 8 of 10 updates; the default here
+    is fifo's.
 
     Public code: none by the authors.
     """

@@ -40,7 +40,7 @@ class PromptReplayConfig(PartConfig):
 
 @register("buffer", "prompt_replay")
 class PromptReplay(ReplayBuffer[PromptReplayConfig]):
-    """Part of each batch is prompts of medium pass rate of earlier steps, answered anew.
+    """Part of each batch is prompts of medium pass rate from earlier steps, answered again.
 
         priority = -|p - 1/2|, p = share of the responses with reward >= success_at
 

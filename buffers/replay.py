@@ -173,7 +173,7 @@ class Stock(ReplayBuffer[S]):
 
     @cached_property
     def storage(self) -> MemoryStorage:
-        """Where the groups are; opened when it is first needed, when the run has set `folder`."""
+        """Where the groups are; made when it is first needed, after `open`."""
         return open_storage(self.config.storage, self)
 
     def fresh_share(self, batch: int) -> int:

@@ -75,7 +75,7 @@ def _pool_sample(line: str, number: int, path: Path) -> Sample:
 class Rlep(PromptStore[RlepConfig]):
     """Each group of G new responses gets M random successes of its prompt from a static pool.
 
-    Advantages are standardised over the G + M responses of the group. Failures are not stored:
+    Advantages are standardized over the G + M responses of the group. Failures are not stored:
     RLEP found no gain in them. Source: RLEP (arXiv:2507.07451). Status: the draw is exact; the pool
     the run collects itself when no file is given is our choice, since RLEP's comes from an earlier
     run and training then restarts from the base model. Responses of the pool count as sampled at

@@ -38,9 +38,9 @@ class Spear(ReplayBuffer[SpearConfig]):
     The responses of a prompt that were good stay together as a group. When more than 1.5 `size`
     responses are stored, they are handed out over the next steps, the oldest first, and the store
     fills anew. Source: SPEAR (arXiv:2509.22601). Status: adapted. SPEAR asks for a tool call too,
-    which text tasks do not have, and replays in optimiser steps of their own after the fresh ones;
-    here replayed groups take their places of the batches that follow. What they are worth when they
-    are replayed is the advantage's work (advantage=spear).
+    which text tasks do not have, and replays in optimizer steps of their own after the fresh ones;
+    here replayed groups take their places of the batches that follow. Their advantage at replay is
+    that of advantage=spear.
 
     Public code: TencentYoutuResearch/SPEAR, size 2048 (32 in a script for mathematics).
     """

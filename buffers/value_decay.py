@@ -1,4 +1,4 @@
-"""A queue that prefers new and little used groups (Trinity-RFT)."""
+"""A queue that prefers new and little-used groups (Trinity-RFT)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ValueDecay(Stock[ValueDecayConfig]):
     limit belongs to its variant with noise.
 
     Public code: Trinity-RFT's priority queue, with linear decay 2, limit 3, noise 0, capacity
-    10 000.
+    10,000.
     """
 
     sources = ("2505.17826",)

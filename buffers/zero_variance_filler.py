@@ -44,8 +44,8 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
     are drawn. The draw is without replacement, and what cannot be replaced stays. Source: TRL's
     experimental GRPO with a replay buffer; no paper. Status: adapted. TRL stores a step's groups
     before it draws, so that a group may be trained twice in a step, and draws with replacement when
-    the store is too small; here no group is trained twice in a step. Advantages are computed anew,
-    TRL stores them. Groups of score 0, which no draw could give, are not kept; `max_age` is ours.
+    the store is too small; here no group is trained twice in a step. Advantages are recomputed, TRL
+    stores them. Groups of score 0, which no draw could give, are not kept; `max_age` is ours.
 
     Public code: huggingface/trl, trl/experimental/grpo_with_replay_buffer.
     """

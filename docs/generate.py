@@ -213,7 +213,7 @@ def pages() -> dict[str, str]:
         "schedules.md": kind_page(
             "schedule",
             "Schedules",
-            f"{MADE} When the base, the buffer and the optimiser are reset: `schedule=<name>`.",
+            f"{MADE} When the base, the buffer and the optimizer are reset: `schedule=<name>`.",
         ),
     }
 

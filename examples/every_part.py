@@ -295,7 +295,7 @@ class MySchedule(ReincarnationSchedule[MyScheduleConfig]):
 def closeness(
     completions: Sequence[str], answer: Sequence[str], **columns: Sequence[Any]
 ) -> list[float | None]:
-    """1 for the right sum, 1/2 for one beside it, and so on; 0 without a number."""
+    """1 for the right sum, 1/2 if it is off by one, and so on; 0 without a number."""
     last = [re.findall(r"\d+", text)[-1:] for text in completions]
     return [
         1 / (1 + abs(int(number[0]) - int(right))) if number else 0.0

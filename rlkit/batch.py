@@ -243,7 +243,7 @@ class Term:
     """None = the loss's own."""
     corrected: bool = True
     """Whether corrections weight it. False for a penalty, a bonus or an imitation term, which are
-    not estimates under the behaviour policy."""
+    not estimates under the behavior policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ class EventsConfig(PartConfig):
     clear_buffer: bool = False
     """Whether the stored responses are forgotten."""
     reset_optimizer: bool = False
-    """Whether the optimiser's moments are forgotten."""
+    """Whether the optimizer's moments are forgotten."""
 
     def events(self) -> frozenset[Event]:
         """The events of a firing."""

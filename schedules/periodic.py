@@ -23,9 +23,9 @@ class Periodic(ReincarnationSchedule[PeriodicConfig]):
     """Fires before the steps every + 1, 2 every + 1, ...: by default the policy becomes its base.
 
     Status: our choice. Periodic resets are known from other fields (arXiv:2205.07802); for language
-    models only the optimiser and the reference are reset, never a layer.
+    models only the optimizer and the reference are reset, never a layer.
 
-    Public code: slime resets its optimiser each rollout with --reset-optimizer-states.
+    Public code: slime resets its optimizer each rollout with --reset-optimizer-states.
     """
 
     sources = ("2205.07802",)

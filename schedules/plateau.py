@@ -36,7 +36,7 @@ class Plateau(ReincarnationSchedule[PlateauConfig]):
     """ReMix's reincarnation when the score stalls, instead of at a fixed step.
 
     It fires before the step that follows the `patience`-th evaluation in a row without a score
-    above best + min_delta. A firing starts the search for the best anew.
+    above best + min_delta. After a firing the search for the best score starts again.
 
     Status: our choice. ReMix (arXiv:2507.06892) names the fixed T as its limitation, and no source
     gives a formula. Each firing is counted in `schedule/rebirths` if it rebases.
@@ -109,7 +109,7 @@ prorl = variant(
     replay_after=True,
     updates_after=None,
     sources=("2505.24864",),
-    doc="""ProRL (arXiv:2505.24864): reference and optimiser are reset when validation stagnates.
+    doc="""ProRL (arXiv:2505.24864): reference and optimizer are reset when validation stagnates.
 
     It fires as often as the score stalls and leaves replay as it is. Status: adapted. Its authors
     decided by hand, in eight runs; here `plateau` decides.

@@ -19,7 +19,7 @@ class ReincarnateConfig(PartConfig):
     clear_buffer: bool = True
     """Whether the stored responses are forgotten. They are not replayed again either way."""
     reset_optimizer: bool = False
-    """Whether the optimiser's moments are forgotten."""
+    """Whether the optimizer's moments are forgotten."""
     updates_after: Annotated[int, Field(ge=1)] | None = 1
     """Passes over each batch after the switch, which the paper's on-policy objective implies to be
     1; null = train.updates_per_batch."""

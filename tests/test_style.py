@@ -183,7 +183,7 @@ def test_the_ablation_grid_holds_remix_and_each_change_of_one_part():
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=name_of)
-def test_a_sweep_runs_the_command_and_maximises_a_logged_metric(path):
+def test_a_sweep_runs_the_command_and_maximizes_a_logged_metric(path):
     sweep = yaml.safe_load(path.read_text())
     assert sweep["metric"] == {"name": "eval/pass@1", "goal": "maximize"}
     assert sweep["command"] == [

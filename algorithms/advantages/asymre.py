@@ -21,8 +21,8 @@ class AsymREConfig(SingletonConfig):
 class AsymREAdvantage(AdvantageEstimator[AsymREConfig]):
     """A = R - (mean(R_group) + baseline_shift) (arXiv:2506.20520, Eq. 1).
 
-    Rewards are +-1 in the paper. A group of equal rewards is pushed by -baseline_shift, which is
-    meant.
+    Rewards are +-1 in the paper. A group of equal rewards gets the advantage -baseline_shift, as
+    intended.
 
     Public code: agrees with Trinity-RFT's asymre, which leaves a response alone in its group
     without baseline and shift.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from algorithms.advantages.outcome import outcome, standardised
+from algorithms.advantages.outcome import outcome, standardized
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.interfaces import AdvantageEstimator, PartConfig
 from rlkit.registry import register
@@ -25,10 +25,10 @@ class BatchNormConfig(PartConfig):
 class BatchNorm(AdvantageEstimator[BatchNormConfig]):
     """One baseline for all prompts: A = (R - mean of the batch) / (std of the batch + eps).
 
-    It needs no second response to a prompt. The global normalisation of REINFORCE++
+    It needs no second response to a prompt. The global normalization of REINFORCE++
     (arXiv:2501.03262, Eq. 5), over responses.
 
-    Public code: verl, slime and NeMo-RL normalise over tokens instead, so that long responses
+    Public code: verl, slime and NeMo-RL normalize over tokens instead, so that long responses
     weigh more; that is `reinforce_pp`.
     """
 
@@ -37,4 +37,4 @@ class BatchNorm(AdvantageEstimator[BatchNormConfig]):
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
         c = self.config
-        return outcome(standardised(b.reward, c.eps, unbiased=c.unbiased), b)
+        return outcome(standardized(b.reward, c.eps, unbiased=c.unbiased), b)

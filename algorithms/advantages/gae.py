@@ -1,4 +1,4 @@
-"""Generalised advantage estimation with a critic, GAE (arXiv:1506.02438)."""
+"""Generalized advantage estimation with a critic, GAE (arXiv:1506.02438)."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class GAEVtraceConfig(GAEConfig):
     rho_bar: Bound = 1.0
     """Upper bound of the ratio prox / behavior at a token's own difference. It decides what the
     critic converges to: the value of the policy at the start of the step (infinity), or of one
-    between that and the behaviour policy."""
+    between that and the behavior policy."""
     c_bar: Bound = 1.0
     """Upper bound of the ratio by which later differences are passed back; it decides the variance
     alone. GePPO uses one bound, 1.0, for both."""
@@ -75,7 +75,7 @@ class GAEVtrace(GAE[GAEVtraceConfig]):
 
     The ratio of a token's own action is left to the loss: A_t weighs later differences alone
     (arXiv:2111.00072). The critic is fitted to the V-trace value v (arXiv:1802.01561,
-    Eq. 1). With prox = behavior it is `gae` exactly. Demonstrations have no behaviour log-probs and
+    Eq. 1). With prox = behavior it is `gae` exactly. Demonstrations have no behavior log-probs and
     get ratio 1.
 
     Public code: with whiten=false and one bound it is the authors' gae_vtrace (jqueeney/geppo),

@@ -1,4 +1,4 @@
-"""Several rewards, each normalised before they are added, GDPO (arXiv:2601.05242)."""
+"""Several rewards, each normalized before they are added, GDPO (arXiv:2601.05242)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from algorithms.advantages.group_norm import GroupNormConfig, group_advantage
-from algorithms.advantages.outcome import outcome, standardised
+from algorithms.advantages.group_norm import group_advantage
+from algorithms.advantages.outcome import outcome, standardized
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import AdvantageEstimator, PartConfig
@@ -27,10 +27,10 @@ class GDPOConfig(PartConfig):
 
 @register("advantage", "gdpo")
 class GDPO(AdvantageEstimator[GDPOConfig]):
-    """A = standardise_batch(sum_k w_k (R_k - mean(R_k,group)) / (std(R_k,group) + eps)).
+    """A = standardize_batch(sum_k w_k (R_k - mean(R_k,group)) / (std(R_k,group) + eps)).
 
-    Rewards that are added first hide each other: (1, 0) and (0, 1) become the same number. Each is
-    normalised in its group instead, and the weighted sum over the batch's responses. An in-reward
+    Rewards that are summed first hide each other: (1, 0) and (0, 1) become the same number. Each is
+    normalized in its group instead, and the weighted sum over the batch's responses. An in-reward
     KL penalty belongs to no single reward and is not seen here.
 
     Public code: agrees with TRL's multi_objective_aggregation="normalize_then_sum" (std with n - 1,
@@ -50,8 +50,10 @@ class GDPO(AdvantageEstimator[GDPOConfig]):
                     f"advantage.weights names the reward '{name}', which this run does not have."
                     f"{suggest(name, list(rewards))} Rewards: {', '.join(rewards)}"
                 )
-        scale = GroupNormConfig(eps=c.eps, singleton="zero")
         total = torch.zeros_like(b.reward)
         for name, reward in rewards.items():
-            total = total + c.weights.get(name, 1.0) * group_advantage(reward, b.group, scale)
-        return outcome(standardised(total, c.eps), b)
+            advantage = group_advantage(
+                reward, b.group, std="group", unbiased=True, eps=c.eps, singleton="zero"
+            )
+            total = total + c.weights.get(name, 1.0) * advantage
+        return outcome(standardized(total, c.eps), b)

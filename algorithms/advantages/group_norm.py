@@ -14,22 +14,25 @@ from rlkit.ops import group_centred, group_mean, group_size, over_tokens
 from rlkit.registry import register
 
 Spread = Literal["group", "batch", "none"]
+Singleton = Literal["raw_score", "zero"]
 
 
-def group_advantage(reward: Tensor, group: Tensor, config: GroupNormConfig) -> Tensor:
+def group_advantage(
+    reward: Tensor, group: Tensor, *, std: Spread, unbiased: bool, eps: float, singleton: Singleton
+) -> Tensor:
     """(R - mean of the group) / (std + eps), [B] from rewards and group numbers [B]."""
     size = group_size(group, reward.dtype)
     centred = group_centred(reward, group)
-    if config.singleton == "raw_score":
+    if singleton == "raw_score":
         centred = torch.where(size > 1, centred, reward)
-    if config.std == "none":
+    if std == "none":
         return centred
-    lost = int(config.unbiased)
-    if config.std == "batch":
+    lost = int(unbiased)
+    if std == "batch":
         total = (reward - reward.mean()).square().sum()
-        return centred / ((total / max(1, len(reward) - lost)).sqrt() + config.eps)
+        return centred / ((total / max(1, len(reward) - lost)).sqrt() + eps)
     variance = group_mean(centred.square(), group) * size / (size - lost).clamp(min=1)
-    return centred / (torch.where(size > 1, variance, 1.0).sqrt() + config.eps)
+    return centred / (torch.where(size > 1, variance, 1.0).sqrt() + eps)
 
 
 class GroupNormConfig(PartConfig):
@@ -42,7 +45,7 @@ class GroupNormConfig(PartConfig):
     """Whether the standard deviation divides by n - 1 rather than n."""
     eps: Annotated[float, Field(gt=0)] = 1e-6
     """Added to the standard deviation. TRL uses 1e-4."""
-    singleton: Literal["raw_score", "zero"] = "raw_score"
+    singleton: Singleton = "raw_score"
     """What a response alone in its group gets: its reward, with standard deviation 1, or 0."""
 
 
@@ -62,7 +65,10 @@ class GroupNorm(AdvantageEstimator[GroupNormConfig]):
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
-        advantage = group_advantage(b.reward, b.group, self.config)
+        c = self.config
+        advantage = group_advantage(
+            b.reward, b.group, std=c.std, unbiased=c.unbiased, eps=c.eps, singleton=c.singleton
+        )
         return AdvantageOutput(
             advantage=over_tokens(advantage, b.mask), returns=over_tokens(b.reward, b.mask)
         )

@@ -17,7 +17,7 @@ class OAPLConfig(PartConfig):
     """Settings of the value."""
 
     beta1: Annotated[float, Field(gt=0)] = 1.0
-    """Strength of the KL regularisation in the optimal value: to infinity the group's mean, to 0
+    """Strength of the KL regularization in the optimal value: to infinity the group's mean, to 0
     its best reward."""
 
 

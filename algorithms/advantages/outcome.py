@@ -39,7 +39,7 @@ def lonely(advantage: Tensor, reward: Tensor, group: Tensor, singleton: Singleto
     return torch.where(alone, reward if singleton == "raw_score" else 0.0, advantage)
 
 
-def standardised(x: Tensor, eps: float, *, unbiased: bool = True) -> Tensor:
+def standardized(x: Tensor, eps: float, *, unbiased: bool = True) -> Tensor:
     """(x - mean) / (std + eps) over all of x [B], exactly 0 where all are equal."""
     centred = group_centred(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
     variance = centred.square().sum() / max(1, len(x) - int(unbiased))

@@ -1,4 +1,4 @@
-"""Correct and wrong answers with a weight each (arXiv:2506.01347)."""
+"""Separate weights for correct and wrong answers (arXiv:2506.01347)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class RedDropConfig(SingletonConfig):
     drop: Literal["balance"] | None = "balance"
     """balance = negatives leave until a group has no more of them than others; null = none do."""
     drop_choice: Literal["random", "first_negatives_in_index_order"] = "random"
-    """Which negatives leave. Random ones are drawn by a hash of the response's behaviour log-probs,
+    """Which negatives leave. Random ones are drawn by a hash of the response's behavior log-probs,
     so that a resumed run draws the same."""
 
 

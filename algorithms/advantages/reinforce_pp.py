@@ -37,10 +37,11 @@ class ReinforcePP(AdvantageEstimator[ReinforcePPConfig]):
     """A_t = whiten(G_t), G_t = sum_{j>=t} gamma^{j-t} R_j (arXiv:2501.03262, Eqs. 4-5).
 
     No critic and no group: the batch's own mean is the baseline, over its valid tokens. The paper's
-    KL stands in the token rewards (anchor.placement=reward).
+    KL is in the token rewards (anchor.placement=reward).
 
-    Public code: agrees with verl's reinforce_plus_plus, holes in a response included; slime,
-    NeMo-RL and Trinity-RFT have the same form. The paper's eps is beside the standard deviation.
+    Public code: agrees with verl's reinforce_plus_plus, including masked tokens inside a response;
+    slime, NeMo-RL and Trinity-RFT have the same form. The paper's eps is beside the standard
+    deviation.
     """
 
     sources = ("2501.03262",)

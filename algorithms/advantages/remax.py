@@ -11,7 +11,7 @@ from rlkit.registry import register
 
 @register("advantage", "remax")
 class ReMax(AdvantageEstimator):
-    """A_t = sum_{j>=t} R_j - R(greedy): better or worse than what the policy would say at once.
+    """A_t = sum_{j>=t} R_j - R(greedy): better or worse than the greedy response.
 
     One greedy response per prompt is generated for its reward alone: it is not trained on, and not
     counted in rollouts/total. A replayed response keeps the greedy reward of its own step.

@@ -23,7 +23,7 @@ class RewardConfig(PartConfig):
 
 @register("advantage", "reward")
 class ScaledReward(AdvantageEstimator[RewardConfig]):
-    """A = scale * R + shift, without a baseline, as TOPR (arXiv:2503.14286) wants it.
+    """A = scale * R + shift, without a baseline, as TOPR (arXiv:2503.14286) expects.
 
     Public code: Trinity-RFT's `reinforce` and NeMo-RL's raw reward are scale=1, shift=0.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from algorithms.advantages.outcome import SingletonConfig, lonely, outcome, standardised
+from algorithms.advantages.outcome import SingletonConfig, lonely, outcome, standardized
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.ops import group_centred, group_size
@@ -33,7 +33,7 @@ class RLOO(AdvantageEstimator[RlooConfig]):
     """A_i = R_i - mean of the other rewards of the group: an unbiased baseline without a critic.
 
     Public code: agrees with verl's rloo (a lonely response keeps its reward), with verl's
-    rloo_vectorized (singleton=zero), and with TRL, whose KL stands in the reward.
+    rloo_vectorized (singleton=zero), and with TRL, whose KL is in the reward.
     """
 
     sources = ("2402.14740",)
@@ -43,4 +43,4 @@ class RLOO(AdvantageEstimator[RlooConfig]):
         """Advantages [B, T]; the returns are the rewards."""
         c = self.config
         advantage = lonely(leave_one_out(b.reward, b.group), b.reward, b.group, c.singleton)
-        return outcome(standardised(advantage, NORMALIZE_EPS) if c.normalize else advantage, b)
+        return outcome(standardized(advantage, NORMALIZE_EPS) if c.normalize else advantage, b)

@@ -34,7 +34,7 @@ class Spear(AdvantageEstimator[SpearConfig]):
     is a replayed one; the means are those of new groups, this step's included. Source:
     arXiv:2509.22601.
 
-    Public code: TencentYoutuResearch/SPEAR, a history of 10 240 means. Its alternative, the stored
+    Public code: TencentYoutuResearch/SPEAR, a history of 10,240 means. Its alternative, the stored
     advantage times a constant, is not offered.
     """
 
@@ -48,9 +48,11 @@ class Spear(AdvantageEstimator[SpearConfig]):
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
-        replayed = b.age > 0
+        c, replayed = self.config, b.age > 0
         self._remember(b)
-        new = group_advantage(b.reward, b.group, self.config)
+        new = group_advantage(
+            b.reward, b.group, std=c.std, unbiased=c.unbiased, eps=c.eps, singleton=c.singleton
+        )
         baseline = self._baseline()
         old = (b.reward - baseline).clamp(min=0)
         advantage = torch.where(replayed, old, new)

@@ -35,8 +35,8 @@ class DPPOMask(Correction[DPPOMaskConfig]):
 
         A > 0: 0 where pi - behavior > delta_high;  A <= 0: 0 where behavior - pi > delta_low
 
-    A ratio clip stops rare tokens, whose ratio is large at a tiny difference, and lets frequent
-    ones go (arXiv:2602.04879). Demonstrations have no behaviour log-probs and stay.
+    A ratio clip stops rare tokens, whose ratio is large even if the difference is tiny, and misses
+    frequent ones (arXiv:2602.04879). Demonstrations have no behavior log-probs and stay.
 
     Public code: agrees with the masks of verl's dppo_tv and dppo_kl and of prime-rl's default loss.
     """
@@ -46,7 +46,15 @@ class DPPOMask(Correction[DPPOMaskConfig]):
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the 0/1 weight [B, T]."""
+        c = self.config
         known = batch.mask & ~batch.expert[:, None]
         logp, other = (torch.where(known, x, 0.0) for x in (policy.logp, batch.behavior_logp))
-        kept = inside(logp, other, batch.advantage, self.config) | ~known
-        return Corrected(batch=batch, weight=kept.to(logp.dtype))
+        kept = inside(
+            logp,
+            other,
+            batch.advantage,
+            divergence=c.divergence,
+            delta_low=c.delta_low,
+            delta_high=c.delta_high,
+        )
+        return Corrected(batch=batch, weight=(kept | ~known).to(logp.dtype))

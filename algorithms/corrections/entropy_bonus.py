@@ -1,4 +1,4 @@
-"""A reward for staying undecided (arXiv:1602.01783)."""
+"""An entropy bonus (arXiv:1602.01783)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two guards of replay after the idea of experience replayable conditions (arXiv:2402.10374).
+"""Two safeguards for replay, after experience replayable conditions (arXiv:2402.10374).
 
 The paper sees two causes of instability when responses are replayed: negative ones push the policy
 without bound, and some of the stored ones no longer fit it. It answers with a counteraction and
@@ -35,7 +35,7 @@ class ErcCounteractionConfig(PartConfig):
     form: Literal["weigh", "drop"] = "weigh"
     """weigh = tokens with A < 0 count min(1, r); drop = they count 0 where r < 1 - eps, else 1."""
     eps: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """How far r may fall below 1 before a token is dropped; PPO's clip range. Not read by weigh."""
+    """How far r may fall below 1 before a token is dropped; PPO's clip range. Not used by weigh."""
 
 
 @register("correction", "erc_counteraction")
@@ -46,7 +46,8 @@ class ErcCounteraction(Correction[ErcCounteractionConfig]):
     demonstrations have weight 1, the denominators keep every token, and r is detached.
 
     Status: adapted from arXiv:2402.10374, whose formula could not be read; w is ours. TOPR
-    (arXiv:2503.14286) bounds negative responses alike, by the ratio of the whole response.
+    (arXiv:2503.14286) bounds negative responses in the same way, by the ratio of the whole
+    response.
     """
 
     sources = ("2402.10374",)
@@ -76,7 +77,7 @@ class ErcMining(Correction[ErcMiningConfig]):
     """A replayed response (age > 0) leaves the mask unless |mean_t log(pi / behavior)| <= m.
 
     Only stored responses that still fit the policy are trained on. Fresh ones and demonstrations
-    stay; the denominators shrink with the mask. The policy is the one of the optimiser step, so a
+    stay; the denominators shrink with the mask. The policy is the one of the optimizer step, so a
     response may leave in a later pass over the batch.
 
     Status: adapted from arXiv:2402.10374, whose formula could not be read; the bound is ours.

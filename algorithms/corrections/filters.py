@@ -1,4 +1,4 @@
-"""Responses that leave the loss whatever the policy says of them (arXiv:2503.14476)."""
+"""Filters that take whole responses or groups out of the loss (arXiv:2503.14476)."""
 
 from __future__ import annotations
 

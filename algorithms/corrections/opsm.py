@@ -31,7 +31,7 @@ class OPSM(Correction[OPSMConfig]):
 
     Wrong responses the policy has already left are not pushed down further; correct ones always
     stay (arXiv:2512.02556). A mask of the policy's term alone: the denominators and the KL penalty
-    keep the response. Demonstrations have no behaviour log-probs and stay.
+    keep the response. Demonstrations have no behavior log-probs and stay.
 
     Public code: agrees with TRL's off_policy_mask_threshold, slime's compute_opsm_mask and
     Trinity-RFT's enable_sequence_masking, up to whose log-probs are the reference.

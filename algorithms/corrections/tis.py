@@ -24,7 +24,7 @@ TINY = 1e-8
 def prox_over_behavior(batch: LossBatch) -> Tensor:
     """log(prox / behavior) [B, T], 0 where masked.
 
-    Demonstrations have no behaviour log-probs and get 0 too.
+    Demonstrations have no behavior log-probs and get 0 too.
     """
     known = batch.mask & ~batch.expert[:, None]
     return masked_log_ratio(batch.prox_logp, batch.behavior_logp, known)
@@ -74,7 +74,7 @@ class TIS(Correction[TISConfig]):
     Detached; the source is arXiv:1606.02647. It completes a loss whose ratio is pi / prox. A loss
     whose ratio is pi / behavior needs none. Demonstrations get weight 1.
 
-    Public code: agrees with verl's rollout_is=token (threshold 2, log clamp 20, normalisation
+    Public code: agrees with verl's rollout_is=token (threshold 2, log clamp 20, normalization
     after the truncation), slime's vanilla_tis and TRL's token_truncate; OpenRLHF's tis has two
     bounds and no log clamp.
     """

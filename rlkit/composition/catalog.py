@@ -1,7 +1,7 @@
 """What the registry knows of each part, for people and for Hydra, as plain data.
 
 Parts import torch. What `list`, `show`, `--help` and the message for a misspelt key say of them
-comes from a catalogue, which `catalog_file` keeps on disk.
+comes from a catalog, which `catalog_file` keeps on disk.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Catalog:
 
     @classmethod
     def from_json(cls, text: str) -> Catalog:
-        """The catalogue that `to_json` wrote."""
+        """The catalog that `to_json` wrote."""
         raw = json.loads(text)
         return cls(
             parts={
@@ -130,14 +130,14 @@ def unknown_name(group: str, name: str, known: list[str]) -> UserError:
 
 
 def of_registry() -> Catalog:
-    """The catalogue of the parts as they are registered now; imports all built-in ones."""
+    """The catalog of the parts as they are registered now; imports all built-in ones."""
     parts = {kind: {name: part_info(entry(kind, name)) for name in names(kind)} for kind in KINDS}
     return replace(_of_runs(), parts=parts)
 
 
 @cache
 def _of_runs() -> Catalog:
-    """The catalogue of a run's own settings, without parts."""
+    """The catalog of a run's own settings, without parts."""
     from rlkit.config.run import RunConfig
 
     return Catalog(

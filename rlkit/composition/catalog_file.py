@@ -1,4 +1,4 @@
-"""The catalogue on disk: as long as nothing that it depends on has changed, no part is imported.
+"""The catalog on disk: as long as nothing that it depends on has changed, no part is imported.
 
 The file's name is a digest of the contents of every source file of rlkit, of its parts and of the
 plug-ins that are entry points, of the installed distributions and of Python. So it cannot be stale:
@@ -27,17 +27,17 @@ HOME = Path(__file__).resolve().parents[2]
 """The folder that holds rlkit and the packages of parts."""
 DISTRIBUTIONS = (".dist-info", ".egg-info")
 KEPT = 4
-"""Catalogues of an installation that stay: in some folders Python finds more distributions."""
+"""Catalogs of an installation that stay: in some folders Python finds more distributions."""
 
 
 def catalog() -> Catalog:
-    """The catalogue: of the registry once parts are imported, a user's too, else the kept one."""
+    """The catalog: of the registry once parts are imported, a user's too, else the kept one."""
     return of_registry() if any_registered() else kept()
 
 
 @cache
 def kept() -> Catalog:
-    """The catalogue from its file, which is written where it is missing.
+    """The catalog from its file, which is written where it is missing.
 
     Where it cannot be written the parts are imported each time.
     """
@@ -51,18 +51,18 @@ def kept() -> Catalog:
 
 
 def catalog_path() -> Path:
-    """Where the catalogue of the present sources is, or would be."""
+    """Where the catalog of the present sources is, or would be."""
     return cache_home() / f"{_prefix()}{digest()}.json"
 
 
 def _prefix() -> str:
-    """How the names of an installation's catalogues begin."""
+    """How the names of an installation's catalogs begin."""
     place = f"{HOME}\n{sys.prefix}\n{sys.version}"
     return f"catalog-{hashlib.sha256(place.encode()).hexdigest()[:8]}-"
 
 
 def digest() -> str:
-    """A number that changes whenever the catalogue might."""
+    """A number that changes whenever the catalog might."""
     total = hashlib.sha256()
     for path in source_files():
         contents = path.read_bytes()

@@ -32,7 +32,7 @@ def check(c: Composition) -> None:
     if c.buffer.gives_expert and not c.parts.loss.accepts_expert:
         able = [name for name in names("loss") if entry("loss", name).cls.accepts_expert]
         raise UserError(
-            f"buffer={c.raw['buffer']['name']} adds demonstrations, whose behaviour log-probs are "
+            f"buffer={c.raw['buffer']['name']} adds demonstrations, whose behavior log-probs are "
             f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can: "
             f"{', '.join(able)}"
         )

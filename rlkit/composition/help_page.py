@@ -15,7 +15,7 @@ from rlkit.plugins import LIST_KINDS
 WIDTH = 96
 GROUPS = {
     "algorithm": "the composition: a part of each kind, and settings that go with them",
-    "loss": "what an update minimises",
+    "loss": "what an update minimizes",
     "advantage": "how much better a response is than expected",
     "correction": "weights and masks of the loss's terms, applied in order",
     "buffer": "what a step trains on: fresh responses, replayed ones, demonstrations",

@@ -1,6 +1,6 @@
 """What Hydra composes from: every registered part as a config group option, and the configs folder.
 
-A default is written once, in the part's Config; Hydra gets it from the catalogue through the
+A default is written once, in the part's Config; Hydra gets it from the catalog through the
 ConfigStore.
 """
 

@@ -74,7 +74,7 @@ class AnchorConfig(PartConfig):
     skip_zero_advantage: bool = True
     """Leave groups whose advantages are all zero out of the penalty, as arXiv:2505.22257 (Eq. 8)
     does: without a reward signal the penalty would be their only gradient. false = TRL's and
-    DeepSeekMath's behaviour."""
+    DeepSeekMath's behavior."""
     bias_correction: bool = False
     """Multiply the penalty by the ratio pi/prox, differentiated too: the unbiased estimate of
     DeepSeek-V3.2 (arXiv:2512.02556), TRL's `use_bias_correction_kl`."""

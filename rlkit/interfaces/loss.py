@@ -29,7 +29,7 @@ class LossConfig(PartConfig):
     """Fields every policy loss has."""
 
     aggregation: Aggregation = "token-mean"
-    """How per-token terms are reduced to one number (verl's names), normalised over the whole
+    """How per-token terms are reduced to one number (verl's names), normalized over the whole
     minibatch."""
     norm_length: Annotated[int, Field(ge=1)] | None = None
     """Constant length of seq-mean-token-sum-norm; null = rollout.max_completion_length."""
@@ -43,7 +43,7 @@ LC = TypeVar("LC", bound=LossConfig, default=LossConfig)
 
 
 class PolicyLoss(Part[LC]):
-    """Maps the policy's log-probs and a batch to the terms a step minimises.
+    """Maps the policy's log-probs and a batch to the terms a step minimizes.
 
     `needs` names what is read besides the log-probs: "behavior", "prox", "entropy",
     "anchor:<name>". Only the forwards named there are computed. `scope` says which rows must be

@@ -82,7 +82,7 @@ def load_policy(
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
-    if arguments:  # a de-quantised model refuses save_pretrained
+    if arguments:  # a de-quantized model refuses save_pretrained
         model = plain_model(model, model.state_dict())
     return _finished(config, (model, tokenizer), temperature, adapter, processes)
 

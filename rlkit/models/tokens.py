@@ -49,10 +49,10 @@ def token_terms(
         torch.arange(length, device=logits.device)
         < tokens.response_lengths.to(logits.device)[:, None]
     )
-    normaliser = logits.logsumexp(-1)
-    logp = logits.gather(-1, ids[..., None]).squeeze(-1) - normaliser
+    normalizer = logits.logsumexp(-1)
+    logp = logits.gather(-1, ids[..., None]).squeeze(-1) - normalizer
     spread = torch.zeros_like(logp)
     if entropy != "none":
         with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
-            spread = normaliser - ((logits - normaliser[..., None]).exp() * logits).sum(-1)
+            spread = normalizer - ((logits - normalizer[..., None]).exp() * logits).sum(-1)
     return PolicyTerms(logp=torch.where(real, logp, 0.0), entropy=torch.where(real, spread, 0.0))

@@ -53,7 +53,7 @@ def flattest(policies: int, multiple: float) -> float:
 def optimal_shares(policies: int, multiple: float, kappa: float) -> tuple[float, ...]:
     """GePPO's shares nu of the last policies, newest first.
 
-        minimise    kappa |nu|^2 / s + (1 - kappa) sum_i nu_i (i + 1) / u
+        minimize    kappa |nu|^2 / s + (1 - kappa) sum_i nu_i (i + 1) / u
         subject to  sum nu = 1, nu >= 0, sum_i nu_i (i + 1) <= B, |nu|^2 <= 1/B
 
     B is `multiple`; s and u are the ranges of the two objectives, 1/B and B less their minima.

@@ -1,4 +1,4 @@
-"""What every rollout engine has: settings, and generation with behaviour-policy log-probs."""
+"""What every rollout engine has: settings, and generation with behavior-policy log-probs."""
 
 from __future__ import annotations
 

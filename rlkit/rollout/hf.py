@@ -52,7 +52,7 @@ def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:
 def pick(logp: Tensor, uniform: Tensor) -> Tensor:
     """Invert the CDF of each row of log-probs [b, V] at `uniform` [b] in [0, 1).
 
-    The log-probs may be unnormalised; -inf = never.
+    The log-probs may be unnormalized; -inf = never.
     """
     cdf = logp.exp().double().cumsum(-1)
     target = uniform.to(cdf.device, torch.float64)[:, None] * cdf[:, -1:]
@@ -64,7 +64,7 @@ HFC = TypeVar("HFC", bound=HFConfig, default=HFConfig)
 
 @register("rollout", "hf")
 class HFRollout(RolloutEngine[HFC]):
-    """Batched sampling with a key-value cache; behaviour log-probs are taken while sampling.
+    """Batched sampling with a key-value cache; behavior log-probs are taken while sampling.
 
     Each (response, position) has one uniform number of its own and the token is the inverse CDF at
     it, so that the samples do not depend on batching or on rows that finish early.

@@ -104,7 +104,7 @@ def reduced(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
 class LayerSkipRollout(HFRollout[LayerSkipConfig]):
     """The policy generates with a random subset S of its layers skipped, another for every batch.
 
-    mu_k = pi_k without the layers S_k, |S_k| = max(1, round(skip * layers)). Behaviour log-probs
+    mu_k = pi_k without the layers S_k, |S_k| = max(1, round(skip * layers)). Behavior log-probs
     are those of mu_k, so fresh samples are off-policy: the trainer computes prox_logp, and
     `off_policy/engine_kl` is KL(mu_k || pi_k). S_k follows from the stream of the call, so each
     process that shares the requests draws the same, as a resumed run does; its seed is kept with

@@ -18,7 +18,7 @@ from rlkit.models.policy import Policy
 def write_config(policy: Policy, folder: str | Path) -> None:
     """Write the model's config and the tokenizer; any rank may call it.
 
-    A policy's weights are never quantised, though a config that came from a quantised file says so.
+    A policy's weights are never quantized, though a config that came from a quantized file says so.
     """
     model: Any = policy.model
     plain = model.get_base_model() if has_adapter(model) else model

@@ -1,4 +1,4 @@
-"""`loss_value`: what training minimises, for one batch and without a run."""
+"""`loss_value`: what training minimizes, for one batch and without a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def loss_value(
     entropy: Tensor | None = None,
     max_completion_length: int = DEFAULT_MAX_COMPLETION_LENGTH,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The scalar that training minimises for this batch, and the reduced metrics.
+    """The scalar that training minimizes for this batch, and the reduced metrics.
 
     The scalar is differentiable in `logp` [B, T].
 

@@ -90,7 +90,7 @@ def loss_sums(
     anchor: AnchorPolicy[Any] | None,
     step: int,
 ) -> list[tuple[str, float, float]]:
-    """The loss's own metrics, the ratio to the behaviour policy, and the anchor's KL."""
+    """The loss's own metrics, the ratio to the behavior policy, and the anchor's KL."""
     found = {name: value.detach() for name, value in metrics.items()}
     if "policy/ratio_mean" not in found:
         ratio = masked_log_ratio(logp.detach(), batch.behavior_logp, batch.mask, CLAMP).exp()
@@ -107,7 +107,7 @@ def loss_sums(
 
 
 def first_pass_metrics(terms: PolicyTerms, batch: LossBatch) -> dict[str, float]:
-    """Entropy, and how far the policy was from the behaviour policy when it first met the batch.
+    """Entropy, and how far the policy was from the behavior policy when it first met the batch.
 
     `terms` [B, T] are the policy's in the first pass.
     """

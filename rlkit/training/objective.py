@@ -1,4 +1,4 @@
-"""What a step minimises: terms, aggregated over the whole minibatch whatever the micro-batches.
+"""What a step minimizes: terms, aggregated over the whole minibatch whatever the micro-batches.
 
 The loss of a minibatch is `sum_terms weight * sum_{i,t} w_it value_it`, where the aggregation
 weights w come from counts over the whole minibatch. Any split of its rows therefore gives the same
@@ -48,7 +48,7 @@ class MinibatchResult:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, its corrections and an anchor at one training step, as one scalar to minimise."""
+    """A loss, its corrections and an anchor at one training step, as one scalar to minimize."""
 
     loss: PolicyLoss[Any]
     corrections: Sequence[tuple[str, Correction[Any]]] = ()

@@ -53,7 +53,7 @@ class Scorer:
     critic: Critic | None
     forwards: Forwards
     behavior: BehaviorLogp
-    """How fresh samples' behaviour log-probs relate to the policy's own."""
+    """How fresh samples' behavior log-probs relate to the policy's own."""
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> dict[int, Score]:
         """The policy's scores of stored samples, each with its prompt, by sample_id."""
@@ -131,7 +131,7 @@ def prepare(
     if rows.batch.expert.any() and not parts.loss.accepts_expert:
         raise UserError(
             "the batch holds expert demonstrations, "
-            f"which {type(parts.loss).__name__} cannot use: their behaviour log-probs are unknown; "
+            f"which {type(parts.loss).__name__} cannot use: their behavior log-probs are unknown; "
             "use a loss that accepts them"
         )
     forwards = scorer.forwards

@@ -29,7 +29,7 @@ from rlkit.training.micro_batches import Forwards
 CACHED = "anchor_logp:"
 """The prefix of the `Sample.extras` keys that cache the log-probs of a reference."""
 BehaviorLogp = Literal["own", "rounded", "foreign"]
-"""How a fresh sample's behaviour log-probs relate to the trainer's own: equal up to float32
+"""How a fresh sample's behavior log-probs relate to the trainer's own: equal up to float32
 rounding, equal up to a coarser rounding, or another engine's, compared with the trainer's each
 step."""
 
@@ -82,7 +82,7 @@ class ForwardPlan:
     """Which forwards a batch needs before its updates, for which rows, and why."""
 
     policy_rows: Tensor
-    """[b] int64: rows the policy scores, since their behaviour log-probs are not its own."""
+    """[b] int64: rows the policy scores, since their behavior log-probs are not its own."""
     reads_prox: bool
     """Whether a part reads the policy's own log-probs."""
     compares_engine: bool

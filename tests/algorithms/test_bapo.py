@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.bapo import BapoConfig, Bound, Bounds, Sums, balanced_bounds
+from algorithms.bapo import BapoConfig, Bound, Bounds, Sums, balance_of, balanced_bounds
 from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build
@@ -21,17 +21,25 @@ from rlkit.testing.losses import examples
 
 def search(ratios: list[float], advantages: list[float], **fields: Any) -> Bounds:
     r, a = (torch.tensor(x, dtype=torch.float64) for x in (ratios, advantages))
-    return balanced_bounds(r, a, torch.ones_like(r), BapoConfig(**fields))
+    return search_all(r, a, BapoConfig(**fields))
+
+
+def search_all(ratio: torch.Tensor, advantage: torch.Tensor, c: BapoConfig) -> Bounds:
+    balance = balance_of(ratio, advantage, torch.ones_like(ratio), metric=c.metric)
+    low, high = (
+        Bound(start=start, stop=stop, step=step, partial=c.partial_step)
+        for start, stop, step in (
+            (c.c_low_start, c.c_low_max, c.low_step),
+            (c.c_high_start, c.c_high_max, c.high_step),
+        )
+    )
+    return balanced_bounds(balance, low=low, high=high, order=c.order, target=c.target)
 
 
 def values(start: float, stop: float, step: float, *, partial: bool) -> list[float]:
     """Where a bound stands from its first step to its last."""
     bound = Bound(start=start, stop=stop, step=step, partial=partial)
-    found = [bound.value]
-    while not bound.at_end:
-        bound.taken += 1
-        found.append(bound.value)
-    return found
+    return [bound.after(taken) for taken in range(bound.steps + 1)]
 
 
 def test_decimal_steps_reach_the_maximum_that_repeated_addition_misses() -> None:
@@ -74,7 +82,7 @@ def test_a_target_out_of_reach_ends_at_both_maxima_and_one_that_holds_moves_noth
 
 
 def test_tokens_count_by_the_probability_they_were_sampled_with() -> None:
-    """Eq. 8: behaviour probabilities 0.1 and 0.4 on equal magnitudes give the balance 0.1 / 0.5."""
+    """Eq. 8: behavior probabilities 0.1 and 0.4 on equal magnitudes give the balance 0.1 / 0.5."""
     _, batch = examples(frozenset())
     logp = torch.tensor([[0.1, 0.4]]).double().log()
     row = batch.rows(torch.tensor([0]))
@@ -174,7 +182,7 @@ def test_a_million_tokens_and_a_thousand_steps_take_a_moment() -> None:
     r, a = torch.rand(n, generator=g) + 0.5, torch.randn(n, generator=g)
     config = BapoConfig(low_step=1e-3, high_step=1e-3, target=0.99)
     started = time.perf_counter()
-    found = balanced_bounds(r, a, torch.ones(n), config)
+    found = search_all(r, a, config)
     assert (found.low, found.high) == pytest.approx((0.9, 3.0))
     assert time.perf_counter() - started < 5
 

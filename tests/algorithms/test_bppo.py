@@ -21,7 +21,7 @@ from tests.algorithms.one_group import PROX, responses
         (0.6, -1.0, [0, 0.4 * 0.8, 0.4 * 1.2, 0.4 * 1.3]),
     ],
 )
-def test_bppo_favours_good_tokens_by_omega(
+def test_bppo_favors_good_tokens_by_omega(
     omega: float, advantage: float, pushed: list[float]
 ) -> None:
     """Ratios 0.7, 0.8, 1.2 and 1.3 around the bounds 0.75 and 1.25."""

@@ -1,4 +1,4 @@
-"""Every loss that learns from demonstrations: they need no behaviour policy."""
+"""Every loss that learns from demonstrations: they need no behavior policy."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ PUSHES_WITHOUT_ADVANTAGE = {
     "agro": "log-ratios of a group are made equal",
     "dro": "its squared log-ratio stays",
     "p3o": "the KL to the policy that sampled stays",
-    "rep_asymre": "its forward-KL regulariser stays",
+    "rep_asymre": "its forward-KL regularizer stays",
     "rep_opmd": "its squared log-ratio stays",
     "kl_cov": "the penalty on the chosen tokens stays",
     "dppo_ipo": "prime-rl's squared log-ratio stays",

@@ -101,7 +101,7 @@ def test_gvpo_has_the_gradient_of_pairwise_opmd_times_half_k_over_k_minus_one() 
     assert close([gvpo], [pairwise * 4 / 6])
 
 
-def test_agro_to_the_behaviour_policy_is_half_of_pairwise_opmd() -> None:
+def test_agro_to_the_behavior_policy_is_half_of_pairwise_opmd() -> None:
     logp, batch = examples(BEHAVIOR)
     batch = replace(batch, anchor_logp={"base": batch.behavior_logp})
     agro = value_and_grad(build("loss", "agro", beta=0.3), logp, batch)

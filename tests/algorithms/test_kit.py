@@ -70,7 +70,7 @@ class Whole(PPO):
 
 
 class Silent(PPO):
-    """Reads the behaviour policy without naming it."""
+    """Reads the behavior policy without naming it."""
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         weight = self.ratio(batch.prox_logp, batch.behavior_logp, batch.mask)
@@ -105,7 +105,7 @@ def self_ratio(policy: PolicyTerms, batch: LossBatch) -> Tensor:
 
 
 class ByBlocks(GroupNorm):
-    """Takes each four neighbouring rows for a group."""
+    """Takes each four neighboring rows for a group."""
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         centred = b.reward - b.reward.view(-1, 4).mean(-1).repeat_interleave(4)

@@ -124,7 +124,7 @@ def test_rec_exponential_weights_of_bad_responses_are_small() -> None:
         ({"regularizer": "none", "regularizer_coef": 0.3}, 0.0, [0.0] * 6),
     ],
 )
-def test_rec_regularisers_act_on_every_token_also_on_clipped_ones(
+def test_rec_regularizers_act_on_every_token_also_on_clipped_ones(
     fields: dict[str, Any], value: float, gradient: list[float]
 ) -> None:
     logp, batch = one_row(RATIOS, 0.0)
@@ -163,7 +163,7 @@ def test_rec_weights_of_garbage_under_the_mask_stay_out() -> None:
     ],
 )
 def test_rec_names_are_the_papers_instances(name: str, settings: tuple[Any, ...]) -> None:
-    """The regularisers' coefficient is 0.1, the ring's outer bounds are 0.4 and 3, the temperature
+    """The regularizers' coefficient is 0.1, the ring's outer bounds are 0.4 and 3, the temperature
     1; means are over tokens, and over responses where a response is judged as a whole.
     """
     c = build("loss", name).config

@@ -24,7 +24,7 @@ def inputs(seed: int = 2) -> tuple[Tensor, LossBatch]:
 
 
 def ours(loss: Any, logp: Tensor, batch: LossBatch, *corrections: Any) -> tuple[Tensor, Any]:
-    """The loss that training minimises, and its metrics still unreduced."""
+    """The loss that training minimizes, and its metrics still unreduced."""
     objective = Objective(
         loss,
         corrections=[(str(i), part) for i, part in enumerate(corrections)],

@@ -52,7 +52,7 @@ def test_vespo_weighs_by_a_gamma_shape_of_the_product(fields: dict[str, float]) 
 def vespo_weight(
     deltas: list[float], advantage: float, lag: float | None = None, **fields: Any
 ) -> float:
-    """phi of a response of 3 tokens with these log-ratios, and of its lag behind the behaviour."""
+    """phi of a response of 3 tokens with these log-ratios, and of its lag behind the behavior."""
     logp, batch = two_rows([advantage] * 2, delta=torch.tensor([deltas] * 2).double())
     batch = replace(batch, behavior_logp=batch.prox_logp - (lag or torch.nan))
     loss = build("loss", "vespo", use_behavior=lag is not None, **fields)

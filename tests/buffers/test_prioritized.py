@@ -1,4 +1,4 @@
-"""Prioritised replay: what a priority is, how often it is drawn, what refreshes it."""
+"""Prioritized replay: what a priority is, how often it is drawn, what refreshes it."""
 
 from __future__ import annotations
 

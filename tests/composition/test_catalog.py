@@ -1,4 +1,4 @@
-"""What the catalogue says of parts and of the run's own settings."""
+"""What the catalog says of parts and of the run's own settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_is_said_of_a_part_is_what_its_source_says() -> None:
     assert of_registry().part("correction", "tis").section == "correction.tis"
 
 
-def test_a_catalogue_comes_back_from_its_text() -> None:
+def test_a_catalog_comes_back_from_its_text() -> None:
     made = of_registry()
     assert Catalog.from_json(made.to_json()) == made
     assert made.names("loss") == sorted(names("loss"))

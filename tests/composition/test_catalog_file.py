@@ -1,4 +1,4 @@
-"""The catalogue says what the registry says, and is made anew after anything it depends on."""
+"""The catalog says what the registry says, and is made anew after anything it depends on."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_is_read_from_disk_is_what_is_registered(
             assert part.file_documentation
 
 
-def test_a_part_of_a_user_is_in_the_catalogue(folder: Path, own_registry: None) -> None:
+def test_a_part_of_a_user_is_in_the_catalog(folder: Path, own_registry: None) -> None:
     kept()
 
     class Own(PolicyLoss[LossConfig]):
@@ -76,7 +76,7 @@ def test_a_part_of_a_user_is_in_the_catalogue(folder: Path, own_registry: None) 
         Config = LossConfig
 
         def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-            raise AssertionError("the catalogue builds no part")
+            raise AssertionError("the catalog builds no part")
 
     register("loss", "of_a_user")(Own)
     assert catalog().part("loss", "of_a_user").documentation == "Mine."
@@ -93,7 +93,7 @@ def test_no_part_is_imported_for_the_kept_one(
 
 
 @pytest.mark.parametrize("package", ["rlkit", *PART_PACKAGES])
-def test_a_change_of_any_source_file_is_another_catalogue(package: str, sources: Path) -> None:
+def test_a_change_of_any_source_file_is_another_catalog(package: str, sources: Path) -> None:
     path = sources / package / "inner" / "part.py"
     before, times = digest(), path.stat()
     path.write_text("x = 2\n")
@@ -108,7 +108,7 @@ def test_a_change_of_any_source_file_is_another_catalogue(package: str, sources:
     assert len({before, changed, added, digest()}) == 4
 
 
-def test_what_lies_in_no_source_file_is_the_same_catalogue(sources: Path) -> None:
+def test_what_lies_in_no_source_file_is_the_same_catalog(sources: Path) -> None:
     before = digest()
     (sources / "rlkit" / "inner" / "notes.txt").write_text("x")
     (sources / "algorithms" / "__pycache__").mkdir()
@@ -117,7 +117,7 @@ def test_what_lies_in_no_source_file_is_the_same_catalogue(sources: Path) -> Non
 
 
 @pytest.mark.parametrize("as_package", [True, False])
-def test_a_change_of_a_plug_in_is_another_catalogue(
+def test_a_change_of_a_plug_in_is_another_catalog(
     as_package: bool, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
@@ -143,7 +143,7 @@ def test_a_change_of_a_plug_in_is_another_catalogue(
     assert len(set(seen)) == len(seen) == 6
 
 
-def test_another_version_of_any_package_is_another_catalogue(
+def test_another_version_of_any_package_is_another_catalog(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
@@ -164,7 +164,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[]", '{"parts": {"loss": 3}}', '{"parts": {}}'])
-def test_a_damaged_catalogue_is_made_anew(damaged: str, folder: Path) -> None:
+def test_a_damaged_catalog_is_made_anew(damaged: str, folder: Path) -> None:
     made = kept()
     catalog_path().write_text(damaged)
     kept.cache_clear()
@@ -172,7 +172,7 @@ def test_a_damaged_catalogue_is_made_anew(damaged: str, folder: Path) -> None:
     assert Catalog.from_json(catalog_path().read_text()) == made
 
 
-def test_the_oldest_catalogues_of_an_installation_go(folder: Path) -> None:
+def test_the_oldest_catalogs_of_an_installation_go(folder: Path) -> None:
     kept()
     path = catalog_path()
     prefix = path.name.rpartition("-")[0]

@@ -99,7 +99,9 @@ def test_a_full_disk_while_saving_keeps_what_was_saved_and_goes_on(tmp_path: Pat
     assert same(weights(tmp_path / "out"), weights(whole())), "the run itself is not disturbed"
     assert not list((tmp_path / "out").glob(".checkpoint*"))
     told(
-        "The disk is full while a checkpoint is written", "goes on, earlier checkpoints stay", line
+        "The disk is full while a checkpoint is written",
+        "continues; earlier checkpoints stay",
+        line,
     )
 
 
@@ -109,7 +111,11 @@ def test_a_full_disk_stops_the_run_if_asked_to(tmp_path: Path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path / "out")] == ["checkpoint-1"]
     assert start("out", "resume=auto", cwd=tmp_path).status == 0
     assert same(weights(tmp_path / "out"), weights(whole()))
-    told("The same with checkpoint.on_error=stop", "stops; resume=auto goes on", out.err)
+    told(
+        "The same, with checkpoint.on_error=stop",
+        "stops with one line; resume=auto continues",
+        out.err,
+    )
 
 
 def test_a_disk_without_room_for_a_line_stops_the_run_in_one_line(tmp_path: Path) -> None:
@@ -119,7 +125,11 @@ def test_a_disk_without_room_for_a_line_stops_the_run_in_one_line(tmp_path: Path
     assert start("out", "resume=auto", cwd=tmp_path).status == 0
     assert same(weights(tmp_path / "out"), weights(whole()))
     assert trained(tmp_path / "out") == trained(whole())
-    told("The disk is full for the run's other files", "stops; resume=auto goes on", out.err)
+    told(
+        "The disk is full while another file of the run is written",
+        "stops with one line; resume=auto continues",
+        out.err,
+    )
 
 
 def test_a_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
@@ -127,7 +137,7 @@ def test_a_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
     out = start("file/out", cwd=tmp_path)
     assert out.status == 2 and len(out.err.splitlines()) == 1
     assert "output_dir=file/out cannot be used: Not a directory" in out.err
-    told("The output folder cannot be made", "stops before training", out.err)
+    told("The output folder cannot be made", "stops with one line before training", out.err)
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
@@ -141,7 +151,11 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     assert out.status == 2 and "another run is using out" in out.err
     assert not list((tmp_path / "out").iterdir())
     assert start("out", "train.steps=1", cwd=tmp_path).status == 0, "the lock went with its owner"
-    told("A second run is started in the folder of one at work", "the second stops", out.err)
+    told(
+        "A second run is started in the folder of a running one",
+        "the second stops with one line",
+        out.err,
+    )
 
 
 # ---- damaged checkpoints
@@ -196,8 +210,9 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(tmp_path: Path) -> None:
     line = line_with(again.out, "is damaged")
     assert same(weights(out), weights(whole())) and trained(out) == trained(whole())
     told(
-        f"One of {len(FILES)} files of the newest checkpoint is cut, changed in a bit, or missing",
-        "goes on from the one before",
+        f"One of {len(FILES)} files of the newest checkpoint is cut, has a flipped bit "
+        "or is missing",
+        "continues from the checkpoint before",
         line,
     )
 
@@ -210,7 +225,7 @@ def test_nothing_whole_is_an_error_and_not_a_new_start(tmp_path: Path) -> None:
     again = start("out", "resume=auto", cwd=tmp_path)
     assert again.status == 2 and "no checkpoint in out is intact" in again.err
     assert (out / "metrics.jsonl").read_text() == before
-    told("Every checkpoint is damaged", "stops, nothing is overwritten", again.err)
+    told("Every checkpoint is damaged", "stops with one line; nothing is overwritten", again.err)
 
 
 # ---- another configuration
@@ -235,7 +250,11 @@ def test_a_change_of_the_maths_is_refused_by_name(
     assert out.status == 2 and len(out.err.splitlines()) == 1
     assert named in out.err and "resume_force=[" in out.err
     if change == ["loss.clip_low=0.3"]:
-        told("A run is resumed with another value of the loss", "stops, naming the keys", out.err)
+        told(
+            "A run is resumed with another setting of the loss",
+            "stops with one line that names the keys",
+            out.err,
+        )
 
 
 @pytest.mark.parametrize(
@@ -277,7 +296,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(name: str, tmp_p
     assert same(weights(tmp_path / "out"), weights(whole()))
     assert without_times(metrics(tmp_path / "out")) == without_times(metrics(whole()))
     if name == "SIGINT":
-        told("Ctrl-C or SIGTERM", "finishes the step, saves, exits 0", line)
+        told(
+            "Ctrl-C or SIGTERM", "finishes the step, saves a checkpoint, exits with status 0", line
+        )
 
 
 def test_a_second_signal_stops_at_once_and_harms_nothing(tmp_path: Path) -> None:
@@ -301,31 +322,31 @@ def test_a_second_signal_stops_at_once_and_harms_nothing(tmp_path: Path) -> None
     assert out.status == 130 and "stopped at once" in out.err and len(out.err.splitlines()) == 1
     assert start("out", "resume=auto", cwd=tmp_path).status == 0
     assert same(weights(tmp_path / "out"), weights(whole()))
-    told("Ctrl-C twice", "stops at once, the last checkpoint is whole", out.err)
+    told("Ctrl-C twice", "stops at once; the last checkpoint is intact", out.err)
 
 
 # ---- rewards
 
 
 @pytest.mark.parametrize(
-    ("reward", "did", "said"),
+    ("reward", "does", "said"),
     [
-        ("raises", "stops", "KeyError"),
-        ("nan", "stops", "nan"),
-        ("inf", "stops", "inf"),
-        ("short", "stops", "15"),
-        ("hangs", "stops", "has not returned within 0.2 s"),
+        ("raises", "raises", "KeyError"),
+        ("nan", "returns NaN", "nan"),
+        ("inf", "returns infinity", "inf"),
+        ("short", "returns too few numbers", "15"),
+        ("hangs", "hangs", "has not returned within 0.2 s"),
     ],
 )
 def test_a_reward_that_is_wrong_stops_the_run_in_one_line(
-    reward: str, did: str, said: str, tmp_path: Path
+    reward: str, does: str, said: str, tmp_path: Path
 ) -> None:
     limit = ["reward.hangs.time_limit=0.2"] if reward == "hangs" else []
     out = start("out", f"reward=[{FAULTS}:{reward}]", *limit, "eval.problems=4", cwd=tmp_path)
     assert out.status == 2 and len(out.err.splitlines()) == 1, out.err
     assert said in out.err or reward == "short"
     assert reward in out.err
-    told(f"A reward function {reward.replace('short', 'returns too few numbers')}", did, out.err)
+    told(f"A reward function {does}", "stops with one line", out.err)
 
 
 def test_none_means_that_a_reward_does_not_apply(tmp_path: Path) -> None:
@@ -333,14 +354,14 @@ def test_none_means_that_a_reward_does_not_apply(tmp_path: Path) -> None:
     assert out.status == 0, out.err
     rows = (tmp_path / "out" / "completions" / "step-1.jsonl").read_text().splitlines()
     assert len(rows) == 8, "half of 16 responses have no reward"
-    told("A reward function gives None for some responses", "leaves them out", "")
+    told("A reward function gives None for some responses", "leaves those responses out", "")
 
 
 def test_equal_rewards_everywhere_change_nothing(tmp_path: Path) -> None:
     out = start("out", f"reward=[{FAULTS}:same]", "anchor=base", cwd=tmp_path)
     assert out.status == 0, out.err
     assert same(weights(tmp_path / "out", 4), weights(tmp_path / "out", 3))
-    told("Every reward of a step is the same", "the weights stay as they are", "")
+    told("Every reward of a step is the same", "continues; the weights do not change", "")
 
 
 # ---- numbers and memory
@@ -357,14 +378,14 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_written_down(tmp_pa
     assert len(written) == 2 * 4 and "prompt" in json.loads(written[0]), (
         "one minibatch of two groups"
     )
-    told("A loss or gradient is NaN or infinite", "skips the update, goes on", line)
+    told("A loss or gradient is NaN or infinite", "skips the update and continues", line)
 
 
 def test_updates_that_stay_not_finite_stop_the_run(tmp_path: Path) -> None:
     out = start("out", "loss=sick", "loss.last=99", "train.max_skipped_steps=3", cwd=tmp_path)
     assert out.status == 2 and "3 updates in a row" in out.err and len(out.err.splitlines()) == 1
     assert next(path.name for path in list_checkpoints(tmp_path / "out")) == "checkpoint-1"
-    told("It stays so for train.max_skipped_steps updates", "stops", out.err)
+    told("The same for train.max_skipped_steps updates in a row", "stops with one line", out.err)
 
 
 def test_a_step_that_does_not_fit_is_tried_with_smaller_micro_batches(tmp_path: Path) -> None:
@@ -379,13 +400,17 @@ def test_a_step_that_does_not_fit_is_tried_with_smaller_micro_batches(tmp_path: 
     rows = [row for row in metrics(tmp_path / "out") if "policy/lr" in row]
     tokens = [row["memory/micro_batch_tokens"] for row in rows]
     assert tokens == [200, 100, 100, 100], "the first batch, without replay, fits"
-    told("A forward does not fit into memory", "halves the micro-batches, same gradient", "")
+    told(
+        "A forward does not fit into memory",
+        "halves the micro-batches; the gradient is the same",
+        "",
+    )
 
 
 def test_a_step_that_never_fits_stops_the_run(tmp_path: Path) -> None:
     out = start("out", cwd=tmp_path, fault="no_memory")
     assert out.status == 2 and "out of memory" in out.err and len(out.err.splitlines()) == 1
-    told("Half of it does not fit either", "stops", out.err)
+    told("Half of it does not fit either", "stops with one line", out.err)
 
 
 def test_responses_without_a_token_are_trained_around(tmp_path: Path) -> None:
@@ -393,7 +418,7 @@ def test_responses_without_a_token_are_trained_around(tmp_path: Path) -> None:
     assert out.status == 0, out.err
     rows = [row for row in metrics(tmp_path / "out") if "policy/lr" in row]
     assert len(rows) == 4 and all(row["policy/grad_norm"] >= 0 for row in rows)
-    told("A response has no token", "goes on", "")
+    told("A response has no token", "continues", "")
 
 
 def test_a_tokenizer_without_a_padding_token_or_a_chat_template(tmp_path: Path) -> None:
@@ -405,7 +430,7 @@ def test_a_tokenizer_without_a_padding_token_or_a_chat_template(tmp_path: Path) 
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
     out = start("out", f"model.name={base}", "train.steps=1", cwd=tmp_path)
     assert out.status == 0, out.err
-    told("The tokenizer has no padding token and no chat template", "goes on", "")
+    told("The tokenizer has no padding token and no chat template", "continues", "")
 
 
 # ---- keeping
@@ -422,10 +447,10 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
 
 # ---- the page
 
-HEAD = """# What goes wrong, and what happens then
+HEAD = """# Failures and how a run responds
 
-Written by `RLKIT_WRITE_DOCS=1 pytest tests/end_to_end/test_faults.py` from what the tests saw.
-Every run here is a real one. Kills at any moment are another test: a run killed inside a rollout,
+Written by `RLKIT_WRITE_DOCS=1 pytest tests/end_to_end/test_faults.py` from the runs it makes.
+Kills at any moment are tested in `tests/end_to_end/test_kills.py`: a run killed inside a rollout,
 an update, a reward call, a checkpoint or a line of its metrics and resumed with `resume=auto` has
 the metrics and the weights of an uninterrupted run, bit for bit.
 
@@ -438,7 +463,7 @@ def test_the_page_says_what_happened(request: pytest.FixtureRequest) -> None:
     """Only after all the tests above ran together."""
     if len(TOLD) < 20:
         pytest.skip("run the whole file")
-    cells = [(tried, did, said) for tried, (did, said) in TOLD.items()]
+    cells = [(tried, did, said or "(no message)") for tried, (did, said) in TOLD.items()]
     text = HEAD + "".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in cells
     )

@@ -49,7 +49,7 @@ class Started(NamedTuple):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the catalogue in it, as after `make`."""
+    """A cache with the catalog in it, as after `make`."""
     folder = tmp_path_factory.mktemp("cache")
     assert start("rlkit.__main__", "list", cache=folder).result.status == 0
     assert [path.name.partition("-")[0] for path in folder.iterdir()] == ["catalog"]

@@ -32,7 +32,7 @@ class Two(AnchorPolicy):
 
 
 def batch_of(logp: Tensor, **differences: float) -> LossBatch:
-    """References and behaviour so much below the policy, in nats."""
+    """References and behavior so much below the policy, in nats."""
     _, batch = examples(frozenset())
     mask = torch.zeros_like(batch.mask)
     mask[0, 0] = True

@@ -1,4 +1,4 @@
-"""Worker processes: retries, limits, deaths, with a worker whose behaviour is scripted."""
+"""Worker processes: retries, limits, deaths, with a worker whose behavior is scripted."""
 
 from __future__ import annotations
 

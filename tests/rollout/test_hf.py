@@ -126,7 +126,7 @@ def test_truncate_by_hand() -> None:
 
 
 def test_under_truncation_the_kept_mass_is_stored_and_corrects_the_log_prob(policy: Policy) -> None:
-    """behaviour log-prob of the truncated sampler = stored log-prob - log of the kept mass."""
+    """behavior log-prob of the truncated sampler = stored log-prob - log of the kept mass."""
     asked = requests(policy)
     answers = engine(policy, top_k=3).generate(GenerationCall(asked, ("t", 1, 0)))
     assert all(KEPT in g.extras for r in answers for g in r)

@@ -613,7 +613,7 @@ RUNS = {
 @pytest.mark.usefixtures("own_registry")
 def test_a_continued_response_is_not_fresh_in_a_real_step(tmp_path: Path) -> None:
     """Its prox_logp is one forward of the policy of the step, which its old tokens do not have;
-    that of a response begun in the step is its behaviour log-prob."""
+    that of a response begun in the step is its behavior log-prob."""
     raw = composed(
         *(*SMALL, "algorithm=grpo", *FEW, "train.steps=4", "rollout.num_generations=4"),
         *("train.learning_rate=1e-3", "train.warmup_steps=0", f"output_dir={tmp_path}/out"),

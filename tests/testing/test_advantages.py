@@ -59,7 +59,7 @@ class Exploding(Sound):
 
 
 class Reading(Sound):
-    """Reads the behaviour policy without naming it."""
+    """Reads the behavior policy without naming it."""
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         logp = torch.where(b.mask, b.behavior_logp, 0.0)

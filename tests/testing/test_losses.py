@@ -74,7 +74,7 @@ class Dividing(Sound):
         return of(value / batch.mask.sum(-1).min(), batch)
 
 
-class Standardised(Sound):
+class Standardized(Sound):
     """Divides by the spread of the rewards."""
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
@@ -123,7 +123,7 @@ class Silent(Sound):
         (kit.masked_positions_change_nothing, LateMask, "mask before exp"),
         (kit.extreme_ratios_stay_finite, Unclamped, r"\+-50"),
         (kit.empty_and_short_responses_are_harmless, Dividing, "no finite loss"),
-        (kit.a_group_of_equal_rewards_is_harmless, Standardised, "equal rewards"),
+        (kit.a_group_of_equal_rewards_is_harmless, Standardized, "equal rewards"),
         (kit.the_order_of_rows_does_not_matter, Placed, "the order of the rows"),
         (kit.padding_does_not_matter, Wide, "padding changes"),
         (kit.micro_batches_do_not_matter, Whole, "the split into micro-batches"),

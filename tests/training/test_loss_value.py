@@ -1,4 +1,4 @@
-"""`loss_value` is the number training minimises."""
+"""`loss_value` is the number training minimizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_norm_length_of_the_loss_wins_over_the_completion_length() -> None:
 
 
 @pytest.mark.parametrize("cls", [Surrogate, Sequence])
-def test_loss_value_is_what_training_minimises(cls: type[PolicyLoss]) -> None:
+def test_loss_value_is_what_training_minimizes(cls: type[PolicyLoss]) -> None:
     logp, batch = make_batch()
     theta = logp.clone().requires_grad_()
     value, metrics = loss_value(cls(), theta, batch, max_completion_length=9)

@@ -101,7 +101,7 @@ def two_rows() -> LossBatch:
     )
 
 
-def test_a_loss_without_a_ratio_of_its_own_gets_the_one_to_the_behaviour_policy() -> None:
+def test_a_loss_without_a_ratio_of_its_own_gets_the_one_to_the_behavior_policy() -> None:
     batch, log2 = two_rows(), math.log(2)
     logp = torch.tensor([[-1 + log2, -1.0, 50.0], [-1 - log2, 50.0, 50.0]])
     found = MetricSums().plus(loss_sums({}, logp, batch, None, 1)).means()

@@ -153,7 +153,7 @@ def test_a_correction_weighs_the_policy_term_and_not_the_penalty() -> None:
 
 
 class Named(PolicyLoss):
-    """Terms of given names, of which the last is no estimate under the behaviour policy."""
+    """Terms of given names, of which the last is no estimate under the behavior policy."""
 
     names: tuple[str, ...] = ("pg", "bonus")
 

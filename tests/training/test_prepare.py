@@ -42,7 +42,7 @@ def test_a_loss_finds_extras_rewards_and_response_ids(policy: Policy) -> None:
     assert torch.equal(part.response_ids, batch.response_ids[1:2])
 
 
-def test_prox_is_the_policy_now_where_a_group_is_old_and_behaviour_where_it_is_fresh() -> None:
+def test_prox_is_the_policy_now_where_a_group_is_old_and_behavior_where_it_is_fresh() -> None:
     policy = make_policy()
     old = rollout(policy, step=1)
     move(policy)
@@ -69,7 +69,7 @@ def test_only_the_forwards_a_part_reads_are_computed(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(policy, "logp", counted)
     prepared(policy, groups, 3, parts(loss="topr"))
-    assert not calls, "TOPR reads the behaviour policy alone"
+    assert not calls, "TOPR reads the behavior policy alone"
     prepared(policy, groups, 1, parts(loss="remix"))
     assert not calls, "fresh samples bring their own log-probs"
     prepared(policy, groups, 3, parts(loss="remix"))

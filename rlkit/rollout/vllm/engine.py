@@ -52,7 +52,7 @@ class VLLMConfig(VLLMSamplingConfig):
 
 @register("rollout", "vllm")
 class VLLMRollout(RolloutEngine[VLLMConfig]):
-    """vLLM beside the trainer on the same device; behaviour log-probs are vLLM's own.
+    """vLLM beside the trainer on the same device; behavior log-probs are vLLM's own.
 
     Every sync hands the policy's weights to vLLM's reload interface layer by layer, empties the
     prefix cache, and is verified by a probe. Status: our choice.

@@ -39,7 +39,7 @@ class VLLMServerConfig(VLLMSamplingConfig):
 
 @register("rollout", "vllm_server")
 class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
-    """One or more vLLM servers; behaviour log-probs are theirs.
+    """One or more vLLM servers; behavior log-probs are theirs.
 
     A server that dies, hangs, is late or answers with an error is retried and then dropped; the
     others take over its responses. A run stops if none is left. Every sync is verified by a probe

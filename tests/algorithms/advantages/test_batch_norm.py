@@ -1,4 +1,4 @@
-"""Normalisation over the batch by hand."""
+"""Normalization over the batch by hand."""
 
 from __future__ import annotations
 

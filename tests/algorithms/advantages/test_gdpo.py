@@ -22,7 +22,7 @@ def two_rewards(**fields: Any) -> AdvantageOutput:
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 2.0}, {"a": 0.0, "c": 3.0}, {"c": -1.0}])
-def test_gdpo_adds_normalised_rewards(weights: dict[str, float]) -> None:
+def test_gdpo_adds_normalized_rewards(weights: dict[str, float]) -> None:
     """a = 1 0 0 0: centred 3/4, -1/4, std 1/2; c = 0 0 2 2: centred -1, 1, std sqrt(4/3)."""
     wa, wc = weights.get("a", 1.0), weights.get("c", 1.0)
     x, y = 0.5, (4 / 3) ** 0.5

@@ -61,7 +61,7 @@ def test_one_greedy_response_a_prompt_is_scored_and_not_counted() -> None:
 
 
 def parts(advantage: str) -> Parts:
-    """TOPR reads the behaviour policy alone."""
+    """TOPR reads the behavior policy alone."""
     return Parts(
         loss=rlkit.build("loss", "topr"),
         corrections=(),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from algorithms.advantages.outcome import lonely, outcome, standardised
+from algorithms.advantages.outcome import lonely, outcome, standardized
 from tests.algorithms.advantages.hand import batch_of, lengths
 
 
@@ -30,13 +30,13 @@ def test_only_a_response_alone_in_its_group_is_replaced(singleton, alone: float)
 @pytest.mark.parametrize(
     ("unbiased", "spread"), [(True, statistics.stdev), (False, statistics.pstdev)]
 )
-def test_standardised_over_all(unbiased: bool, spread) -> None:
+def test_standardized_over_all(unbiased: bool, spread) -> None:
     x = [1.0, 0.0, 0.0, 3.0]
-    found = standardised(torch.tensor(x).double(), 0.5, unbiased=unbiased)
+    found = standardized(torch.tensor(x).double(), 0.5, unbiased=unbiased)
     assert found.tolist() == pytest.approx([(v - 1) / (spread(x) + 0.5) for v in x])
 
 
 def test_equal_numbers_and_a_single_one_become_exactly_zero() -> None:
     """Rounding in the mean of 0.1 would be a push, once divided by a tiny spread."""
     for x in ([0.1] * 3, [0.7]):
-        assert standardised(torch.tensor(x), 1e-6).tolist() == [0] * len(x)
+        assert standardized(torch.tensor(x), 1e-6).tolist() == [0] * len(x)

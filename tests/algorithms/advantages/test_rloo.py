@@ -26,7 +26,7 @@ def test_one_group(name: str, fields: dict[str, Any], expected: list[float]) -> 
     assert out.returns[:, 1].tolist() == REWARDS
 
 
-def test_normalised_leave_one_out_is_centred_over_the_batch() -> None:
+def test_normalized_leave_one_out_is_centred_over_the_batch() -> None:
     """A lonely response keeps its reward 5 and shifts the batch: 1, -1, 5 have mean 5/3."""
     found = one_a_row(estimate("rloo", [1, 0, 5], [0, 0, 1], normalize=True))
     assert found == pytest.approx(

@@ -58,7 +58,7 @@ def test_settings_of_the_group_baseline_hold_for_new_responses() -> None:
 @pytest.mark.parametrize(
     ("quantile", "expected"), [(0.0, 0.0), (0.25, 0.75), (0.5, 1.5), (0.9, 2.7), (1.0, 3.0)]
 )
-def test_the_quantile_lies_between_neighbours(quantile: float, expected: float) -> None:
+def test_the_quantile_lies_between_neighbors(quantile: float, expected: float) -> None:
     """Means 0, 1, 2, 3: quantile q is at place 3 q; the median of an even number is the middle."""
     b = aged([3, 3, 0, 0, 2, 2, 1, 1], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 8)
     assert baseline(build("advantage", "spear", quantile=quantile)(b)) == pytest.approx(expected)

@@ -18,7 +18,7 @@ from tests.algorithms.corrections.hand import ONES, batch_of, tensor, weight_of
 def probabilities(
     p: list[float], q: list[float], advantage: list[float]
 ) -> tuple[Tensor, LossBatch]:
-    """The second response has these probabilities under the policy and the behaviour policy."""
+    """The second response has these probabilities under the policy and the behavior policy."""
     batch = batch_of(torch.ones(2, 3, dtype=torch.float64))[1]
     policy = torch.stack([batch.behavior_logp[0], tensor(p)[0].log()])
     behavior = torch.stack([batch.behavior_logp[0], tensor(q)[0].log()])

@@ -60,7 +60,7 @@ def test_a_token_is_dropped_below_one_minus_a_fifth_by_default(r: float, kept: f
 
 @pytest.mark.parametrize("form", ["weigh", "drop"])
 def test_tokens_without_an_advantage_and_demonstrations_keep_weight_one(form: str) -> None:
-    """Zero is not negative; a demonstration has no behaviour policy to be compared with."""
+    """Zero is not negative; a demonstration has no behavior policy to be compared with."""
     ones = MASK.double().tolist()
     logp, batch = negatives()
     flat = replace(batch, advantage=torch.zeros(2, 3).double())

@@ -74,7 +74,7 @@ def test_icepop_keeps_up_to_five_and_mis_up_to_three() -> None:
     agree(weight_of("mis", *batch_of(k)), [[0, 0, 0], [2.744] * 3])
 
 
-def test_normalised_weights_have_mean_one() -> None:
+def test_normalized_weights_have_mean_one() -> None:
     """Token weights .25, 2, 1.5 x 3: mean 1.35 after the truncation. A response's weights 1 and 2
     have the mean 3/2, whatever the lengths.
     """
@@ -92,7 +92,7 @@ def test_weights_that_are_all_zero_are_not_divided_by_their_mean() -> None:
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
-def test_normalisation_leaves_out_demonstrations_and_empty_responses(level: str) -> None:
+def test_normalization_leaves_out_demonstrations_and_empty_responses(level: str) -> None:
     """What stays is one response with equal weights, which become 1."""
     found = weight(expert=True, level=level, is_batch_normalize=True)
     agree(found, [[1, 1, 0], [1, 1, 1]])
@@ -105,10 +105,10 @@ def test_normalisation_leaves_out_demonstrations_and_empty_responses(level: str)
 @pytest.mark.parametrize("level", ["token", "sequence", "geometric"])
 @pytest.mark.parametrize("mode", ["none", "truncate", "mask"])
 def test_every_setting_keeps_the_contract(level: str, mode: str) -> None:
-    """A normalised weight sees the whole minibatch, whatever the micro-batches."""
-    for normalised in (False, True):
-        part = build("correction", "tis", level=level, mode=mode, is_batch_normalize=normalised)
-        assert part.scope == ("minibatch" if normalised else "token")
+    """A normalized weight sees the whole minibatch, whatever the micro-batches."""
+    for normalized in (False, True):
+        part = build("correction", "tis", level=level, mode=mode, is_batch_normalize=normalized)
+        assert part.scope == ("minibatch" if normalized else "token")
         check_correction(part)
 
 
@@ -125,7 +125,7 @@ def test_icepop_with_wide_bounds_is_plain_importance_sampling() -> None:
     torch.testing.assert_close(apply(icepop, logp, batch).weight, expected)
 
 
-def test_a_demonstration_has_no_behaviour_policy_and_gets_weight_one() -> None:
+def test_a_demonstration_has_no_behavior_policy_and_gets_weight_one() -> None:
     assert weight(expert=True, mode="mask", is_min=1.2)[0].tolist() == [1, 1, 0]
 
 

@@ -110,7 +110,7 @@ def test_a_box_comes_before_any_other_answer(reward: Math) -> None:
     assert marks(reward, [("18", text), ("4", text)]) == [0.0, 1.0]
 
 
-def test_neighbouring_boxes_are_one_set(reward: Math) -> None:
+def test_neighboring_boxes_are_one_set(reward: Math) -> None:
     text = r"\boxed{1} or \boxed{18}"
     assert marks(reward, [("1, 18", text), (r"\{18, 1\}", text), ("18", text)]) == [1.0, 1.0, 0.0]
 

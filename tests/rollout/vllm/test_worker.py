@@ -64,4 +64,4 @@ def test_a_head_that_was_not_packed_again_is_measured(worker: Worker) -> None:
     worker.model.lm_head.weight += 1
     assert worker.rlkit_stale_head() > 0.1
     worker.model.lm_head.quant_method = object()
-    assert worker.rlkit_stale_head() == 0, "a quantised head has no plain product"
+    assert worker.rlkit_stale_head() == 0, "a quantized head has no plain product"
