@@ -28,6 +28,7 @@ if (
 
 
 from rlkit.interfaces import Tokens
+from rlkit.models.dropout import NO_DROPOUT, Dropout
 from rlkit.models.tokens import EntropyMode, autocast_to, token_terms
 
 
@@ -84,11 +85,14 @@ class Policy:
         temperature: float,
         *,
         autocast: torch.dtype | None = None,
+        dropout: Dropout = NO_DROPOUT,
         processes: Processes = SINGLE,
     ) -> None:
         self.model, self.tokenizer, self.temperature = model, tokenizer, temperature
         self.autocast = autocast
         """The dtype of matrix products, if not that of the weights."""
+        self.dropout = dropout
+        """What drops in updates."""
         self.processes = processes
         self.wrapped = processes.wrap(model)
         """The module a `Learner` calls for gradients."""
@@ -131,14 +135,25 @@ class Policy:
         return self.model.device
 
     def terms(
-        self, tokens: Tokens, entropy: EntropyMode = "none", through: nn.Module | None = None
+        self,
+        tokens: Tokens,
+        entropy: EntropyMode = "none",
+        through: nn.Module | None = None,
+        masks: int | None = None,
     ) -> PolicyTerms:
         """Log-probs and entropies of the response tokens, [B, T].
 
         Differentiable; for gradients, `through` is the module the learner calls in place of the
-        model.
+        model. The gradient is taken with dropout, if `masks`, the seed of its masks, is given and
+        the run asks for dropout; the values never are.
         """
-        return token_terms(self.model, tokens, self.temperature, entropy, through, self.autocast)
+
+        def forward() -> PolicyTerms:
+            return token_terms(
+                self.model, tokens, self.temperature, entropy, through, self.autocast
+            )
+
+        return forward() if masks is None else self.dropout.terms(forward, masks, self.device)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
