@@ -6,8 +6,8 @@ value of each log-prob from the policy without it, and the gradient from the net
     logp = logp_without + (logp_with - stop_gradient(logp_with))            entropy likewise
 
 So ratios, clips and KLs compare one policy with another and not two masks: on fresh data the first
-pass has ratio 1. If the loss is linear in logp, its gradient is that of ordinary dropout. It costs a
-second forward without gradient. TRL switches dropout off by default (`disable_dropout`); if it is
+pass has ratio 1. If the loss is linear in logp, its gradient is that of ordinary dropout. It costs
+a second forward without gradient. TRL switches dropout off by default (`disable_dropout`); if it is
 on there, the old log-probs and the new ones have masks of their own. Status: our choice.
 """
 

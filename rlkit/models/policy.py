@@ -106,7 +106,8 @@ class Policy:
     @property
     def batch_invariant(self) -> bool:
         """Whether a forward gives the same result in another batch, up to float32 rounding."""
-        return self.model.dtype == torch.float32 and self.autocast is None
+        tf32 = self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+        return self.model.dtype == torch.float32 and self.autocast is None and not tf32
 
     def autocasting(self) -> torch.autocast:
         """The context for forwards of the model."""
