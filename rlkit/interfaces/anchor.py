@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
@@ -43,15 +43,30 @@ class Reference(Protocol):
         ...
 
 
+class FrozenCopy(Reference, Protocol):
+    """A frozen copy of the policy."""
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take other weights in place, one tensor after the other.
+
+        Given a generator that computes them, no more than one is in memory at once.
+        """
+        ...
+
+
 class FreezablePolicy(Protocol):
     """What an anchor sees of the policy."""
 
-    def freeze(self) -> Reference:
+    def freeze(self) -> FrozenCopy:
         """A frozen copy of the policy as it is now."""
         ...
 
-    def restore(self, state: State) -> Reference:
+    def restore(self, state: State) -> FrozenCopy:
         """A frozen policy with the weights of a `Reference.state_dict()`."""
+        ...
+
+    def state_dict(self) -> State:
+        """The weights that `freeze` copies, by name: the policy's own tensors if it can be."""
         ...
 
 

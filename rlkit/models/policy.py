@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from rlkit.models.lora import (
     adapter_weights,
     has_adapter,
     is_off,
+    parameters,
     plain_model,
     with_adapter,
 )
@@ -50,8 +51,16 @@ class FrozenPolicy:
         return token_terms(self.model, tokens, self.temperature, "none", autocast=self.autocast)
 
     def state_dict(self) -> State:
-        """Its weights by name."""
+        """Its weights by name: the tensors themselves."""
         return dict(self.model.state_dict())
+
+    @torch.no_grad()
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take other weights in place, one tensor after the other."""
+        own = self.state_dict()
+        for name, tensor in weights:
+            own[name].copy_(tensor)
+            del tensor  # it is not held while the next one is computed
 
 
 class FrozenAdapter(FrozenPolicy):
@@ -71,7 +80,7 @@ class FrozenAdapter(FrozenPolicy):
             return self._terms(tokens).logp
 
     def state_dict(self) -> State:
-        """The adapters' weights by name."""
+        """The adapters' weights by name: the tensors themselves."""
         return dict(self.weights)
 
 
@@ -161,6 +170,15 @@ class Policy:
         """[B, T] float32, without gradient."""
         return self.terms(tokens).logp
 
+    def state_dict(self) -> State:
+        """The weights that `freeze` copies, by name: its own tensors, or gathered ones.
+
+        Every rank must call it.
+        """
+        if has_adapter(self.model):
+            return {name: p.detach() for name, p in parameters(self.model).items()}
+        return self.weights()
+
     def freeze(self) -> FrozenPolicy:
         """A frozen copy of the policy as it is now; with LoRA, a copy of the adapters alone."""
         if has_adapter(self.model):
@@ -175,7 +193,8 @@ class Policy:
     def restore(self, state: State) -> FrozenPolicy:
         """A frozen policy with the given weights."""
         if has_adapter(self.model):
-            return FrozenAdapter(self, state)
+            copies = {n: t.to(self.device, copy=True) for n, t in state.items()}
+            return FrozenAdapter(self, copies)
         frozen = self.freeze()
         frozen.model.load_state_dict(state)
         return frozen
