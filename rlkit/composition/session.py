@@ -129,7 +129,8 @@ def open_session(
     """
     config, processes = c.config, c.processes
     seed_generators(config.seed)
-    policy = (policy or policy_of(c, checkpoint)).at(c.engine.config.temperature)
+    policy = policy or policy_of(c, checkpoint)
+    policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
     train, held_out = load_prompts(c, policy)
     context = RunContext(
         seed=config.seed,

@@ -106,6 +106,10 @@ class AnchorConfig(PartConfig):
     horizon: Annotated[int, Field(ge=1)] = 40
     """Steps over which an error in the KL is corrected, if target_kl is set. The source counts
     10,000 responses, which is 40 steps of 256."""
+    device: Literal["cpu"] | None = None
+    """Where the copies of the policy are kept: cpu = in host memory, from where each layer visits
+    the policy's device for the reference's forward. That frees the copies' GPU memory, and moves a
+    model's weights per micro-batch; null = on the policy's device."""
     placement: Literal["loss", "reward"] = "loss"
     """"loss" adds the penalty to the loss; "reward" subtracts beta * k1 from the token rewards
     (PPO's classic form)."""

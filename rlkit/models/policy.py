@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rlkit.batch import PolicyTerms
 from rlkit.distributed.processes import SINGLE, Processes, named_weights
 from rlkit.interfaces import State
+from rlkit.models.host_copy import copy_to, visit
 from rlkit.models.lora import (
     adapter_weights,
     has_adapter,
@@ -36,11 +37,12 @@ from rlkit.models.tokens import EntropyMode, autocast_to, token_terms
 class FrozenPolicy:
     """A policy that no longer learns: an anchor's reference."""
 
-    def __init__(
-        self, model: PreTrainedModel, temperature: float, autocast: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         self.model = model.requires_grad_(False).train(False)
-        self.temperature, self.autocast = temperature, autocast
+        self.temperature, self.autocast = policy.temperature, policy.autocast
+        self.device = policy.device
+        if model.device != self.device:
+            visit(model, self.device)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -48,7 +50,13 @@ class FrozenPolicy:
         return self._terms(tokens).logp
 
     def _terms(self, tokens: Tokens) -> PolicyTerms:
-        return token_terms(self.model, tokens, self.temperature, "none", autocast=self.autocast)
+        return token_terms(self.model, tokens, self.temperature, "none", self._call)
+
+    def _call(self, **inputs: Any) -> Any:
+        """The model's output on the policy's device, wherever the weights are kept."""
+        moved = {n: x.to(self.device) if isinstance(x, Tensor) else x for n, x in inputs.items()}
+        with autocast_to(self.autocast, self.device):
+            return self.model(**moved)
 
     def state_dict(self) -> State:
         """Its weights by name: the tensors themselves."""
@@ -72,6 +80,7 @@ class FrozenAdapter(FrozenPolicy):
     def __init__(self, policy: Policy, weights: State) -> None:
         self.model, self.weights = policy.model, weights
         self.temperature, self.autocast = policy.temperature, policy.autocast
+        self.device = policy.device
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -102,14 +111,17 @@ class Policy:
         """The dtype of matrix products, if not that of the weights."""
         self.dropout = dropout
         """What drops in updates."""
+        self.copies_on: torch.device | None = None
+        """Where frozen copies are kept; None = on the policy's own device."""
         self.processes = processes
         self.wrapped = processes.wrap(model)
         """The module a `Learner` calls for gradients."""
 
-    def at(self, temperature: float) -> Policy:
-        """The same policy, its log-probs at another temperature."""
+    def at(self, temperature: float, copies_on: str | None = None) -> Policy:
+        """The same policy, its log-probs at another temperature, its copies on another device."""
         other = copy.copy(self)
         other.temperature = temperature
+        other.copies_on = torch.device(copies_on) if copies_on is not None else None
         return other
 
     @property
@@ -181,20 +193,23 @@ class Policy:
 
     def freeze(self) -> FrozenPolicy:
         """A frozen copy of the policy as it is now; with LoRA, a copy of the adapters alone."""
+        home = self.copies_on or self.device
         if has_adapter(self.model):
-            return FrozenAdapter(self, adapter_weights(self.model))
+            return self.restore(adapter_weights(self.model))
         if self.processes.shards_weights:
             model = plain_model(self.model, self.weights())
-            torch.nn.Module.to(model, self.device)
+            torch.nn.Module.to(model, home)
+        elif home != self.device:
+            model = copy_to(self.model, home)
         else:
             model = copy.deepcopy(self.model)
-        return FrozenPolicy(model, self.temperature, self.autocast)
+        return FrozenPolicy(model, self)
 
     def restore(self, state: State) -> FrozenPolicy:
         """A frozen policy with the given weights."""
         if has_adapter(self.model):
-            copies = {n: t.to(self.device, copy=True) for n, t in state.items()}
-            return FrozenAdapter(self, copies)
+            home = self.copies_on or self.device
+            return FrozenAdapter(self, {n: t.to(home, copy=True) for n, t in state.items()})
         frozen = self.freeze()
         frozen.model.load_state_dict(state)
         return frozen
