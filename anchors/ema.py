@@ -70,7 +70,7 @@ def corrected(
     """
 
     def one(mean: Tensor, name: str) -> Tensor:
-        new = weights[name].to(mean, copy=True)
+        new: Tensor = weights[name].to(mean, copy=True)
         mean.lerp_(new, share)
         return new.sub_(start[name]).mul_(correction).add_(mean)
 

@@ -51,13 +51,13 @@ def _bring(home: list[Any], device: torch.device, unit: nn.Module, _: Any) -> No
     """Put copies on the device in the place of a unit's tensors, and note those."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    whole = isinstance(unit, GradientCheckpointingLayer)
-    for module in unit.modules() if whole else [unit]:
-        for store in (module._parameters, module._buffers):
-            for name, tensor in store.items():
-                if tensor is not None:
-                    home.append((store, name, tensor))
-                    store[name] = _like(tensor)(tensor.detach().to(device))
+    modules = unit.modules() if isinstance(unit, GradientCheckpointingLayer) else [unit]
+    stores: list[dict[str, Any]] = [s for m in modules for s in (m._parameters, m._buffers)]
+    for store in stores:
+        for name, tensor in store.items():
+            if tensor is not None:
+                home.append((store, name, tensor))
+                store[name] = _like(tensor)(tensor.detach().to(device))
 
 
 def _leave(home: list[Any], *_: Any) -> None:

@@ -52,7 +52,7 @@ def test_the_peak_is_the_copies_named_and_a_layer(
     name: str, fields: dict[str, Any], copies: int, averages: int, dtype: torch.dtype
 ) -> None:
     policy = make_policy(num_hidden_layers=8)
-    policy.model.to(dtype)
+    torch.nn.Module.to(policy.model, dtype)
     weights = policy.state_dict()
     whole = size_of(weights)
     if dtype == torch.bfloat16:

@@ -92,7 +92,7 @@ def test_a_copy_on_another_device_ties_what_is_tied_and_trains_nothing(name: str
 @pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True}])
 def test_a_copy_in_host_memory_gives_the_same_log_probs(settings: dict[str, Any]) -> None:
     policy = make_policy(**settings)
-    policy.model.to("cuda")
+    torch.nn.Module.to(policy.model, "cuda")
     tokens = Tokens.of([IDS[0]], [torch.tensor([4, 5, 1])])
     kept = policy.at(1.0, "cpu").freeze()
     assert kept.model.device == CPU
