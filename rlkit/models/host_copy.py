@@ -41,10 +41,15 @@ def units(model: nn.Module) -> Iterator[nn.Module]:
     if isinstance(model, GradientCheckpointingLayer):
         yield model
         return
-    if model._parameters or model._buffers:
+    if any(stores(model)):
         yield model
     for child in model.children():
         yield from units(child)
+
+
+def stores(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where a module keeps its own parameters and buffers, by name."""
+    return vars(module)["_parameters"], vars(module)["_buffers"]
 
 
 def _bring(home: list[Any], device: torch.device, unit: nn.Module, _: Any) -> None:
@@ -52,8 +57,7 @@ def _bring(home: list[Any], device: torch.device, unit: nn.Module, _: Any) -> No
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     modules = unit.modules() if isinstance(unit, GradientCheckpointingLayer) else [unit]
-    stores: list[dict[str, Any]] = [s for m in modules for s in (m._parameters, m._buffers)]
-    for store in stores:
+    for store in (store for module in modules for store in stores(module)):
         for name, tensor in store.items():
             if tensor is not None:
                 home.append((store, name, tensor))

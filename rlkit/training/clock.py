@@ -24,7 +24,7 @@ class Clock:
 
     def restart(self) -> None:
         """Begin a step."""
-        self.seconds = dict.fromkeys(TIMERS, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(TIMERS, 0.0)
         self.started = self.now()
 
     def now(self) -> float:

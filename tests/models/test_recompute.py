@@ -91,7 +91,9 @@ def test_with_dropout_the_second_forward_draws_the_same_masks(name: str) -> None
 def test_without_gradients_nothing_is_computed_again() -> None:
     model, calls = make_dropping_model(), list[int]()
     policy = policy_of(model, on=True)
-    dict(model.named_modules())["transformer.h.0.ln_1"].register_forward_hook(lambda *_: calls.append(1))
+    dict(model.named_modules())["transformer.h.0.ln_1"].register_forward_hook(
+        lambda *_: calls.append(1)
+    )
     policy.logp(TOKENS)
     assert len(calls) == 1
 
