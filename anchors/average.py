@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,25 +12,43 @@ from anchors.base import BaseAnchor
 from rlkit.interfaces import AC, FreezablePolicy, State
 
 
-def mix(mean: State, weights: State, share: float) -> State:
-    """(1 - share) mean + share weights, by name.
+def numbers(weights: State) -> Iterator[tuple[str, Tensor]]:
+    """The floating-point tensors; those that share their memory (tied weights) once."""
+    seen: set[int] = set()
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            yield name, tensor
 
-    In float32, or in float64 if the weights are. Tensors that hold no floating-point numbers are
-    those of `weights`.
+
+def rest(weights: State) -> Iterator[tuple[str, Tensor]]:
+    """The tensors without floating-point numbers, which no average is taken of."""
+    return ((name, x) for name, x in weights.items() if not x.is_floating_point())
+
+
+def fine(dtype: torch.dtype) -> torch.dtype:
+    """The type an average is held in: float32, or float64 if the weights are."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def fine_copy(weights: State) -> State:
+    """A copy that an average can start from."""
+    return {name: x.to(fine(x.dtype), copy=True) for name, x in numbers(weights)}
+
+
+def mix(mean: State, weights: State, share: float) -> Iterator[tuple[str, Tensor]]:
+    """mean <- (1 - share) mean + share weights, in place, tensor by tensor as it is iterated over.
+
+    Gives the names and new tensors, and those of `weights` that hold no floating-point numbers.
     """
-
-    def one(old: Tensor, new: Tensor) -> Tensor:
-        if not new.is_floating_point():
-            return new.clone()
-        dtype = torch.promote_types(new.dtype, torch.float32)
-        return torch.lerp(old.to(new.device, dtype), new.to(dtype), share)
-
-    return {name: one(mean[name], value) for name, value in weights.items()}
+    for name, old in numbers(mean):
+        yield name, old.lerp_(weights[name].to(old), share)
+    yield from rest(weights)
 
 
-def rounds(mean: State, weights: State) -> bool:
-    """Whether a policy with these weights holds the mean in a coarser type than the mean's own."""
-    return any(mean[name].dtype != value.dtype for name, value in weights.items())
+def rounds(weights: State) -> bool:
+    """Whether a policy with these weights would round an average."""
+    return any(tensor.dtype != fine(tensor.dtype) for _, tensor in numbers(weights))
 
 
 class AveragingAnchor(BaseAnchor[AC]):
@@ -38,7 +56,8 @@ class AveragingAnchor(BaseAnchor[AC]):
 
     A reference shows an average of the policy's weights. The average itself is kept beside it only
     if the policy's type would round it: in bfloat16 a small share would be lost. So a reference
-    costs one copy, and one in float32 more under a bfloat16 policy.
+    costs one copy, and one in float32 more under a bfloat16 policy; both are changed in place, one
+    tensor after the other.
 
     The base always stands, also at beta = 0: a loss may read it, and a schedule may raise beta.
     """
@@ -61,22 +80,17 @@ class AveragingAnchor(BaseAnchor[AC]):
         """reference <- (1 - share) reference + share policy; a share of 1 is a copy."""
         if share == 1:
             self.means.pop(name, None)
-            self.frozen[name] = policy.freeze()
+            self.take(name, policy)
             return
-        weights = policy.freeze().state_dict()
-        mean = mix(self.mean(name), weights, share)
-        self.means.pop(name, None)
-        if rounds(mean, weights):
-            self.means[name] = mean
-        self.frozen[name] = policy.restore(mean)
-
-    def mean(self, name: str) -> State:
-        """The average a reference shows."""
-        if name in self.means:
-            return self.means[name]
-        reference = self.reference(name)
-        assert reference is not None
-        return reference.state_dict()
+        if name not in self.frozen:
+            start = self.reference(name)
+            assert start is not None
+            self.frozen[name] = policy.restore(start.state_dict())
+        shown = self.frozen[name].state_dict()
+        if name not in self.means and rounds(shown):
+            self.means[name] = fine_copy(shown)
+        mixed = mix(self.means.get(name, shown), policy.state_dict(), share)
+        self.frozen[name].load(mixed)
 
     def after_step(self, policy: FreezablePolicy, step: int, metrics: Mapping[str, float]) -> None:
         """Count the step and move the references."""
@@ -97,4 +111,10 @@ class AveragingAnchor(BaseAnchor[AC]):
     def restore(self, policy: FreezablePolicy, state: State) -> None:
         """Take back `state_dict()`."""
         super().restore(policy, state)
-        self.means, self.steps = dict(state["means"]), state["steps"]
+        self.steps = state["steps"]
+        shown = [reference.state_dict() for reference in self.frozen.values()]
+        devices = {name: x.device for held in shown for name, x in held.items()}
+        self.means = {
+            name: {key: tensor.to(devices[key]) for key, tensor in mean.items()}
+            for name, mean in state["means"].items()
+        }

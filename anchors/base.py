@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from rlkit.interfaces import AC, AnchorConfig, AnchorPolicy, FreezablePolicy, Reference, State
+from rlkit.interfaces import (
+    AC,
+    AnchorConfig,
+    AnchorPolicy,
+    FreezablePolicy,
+    FrozenCopy,
+    Reference,
+    State,
+)
 from rlkit.registry import register
 
 BASE = "base"
@@ -24,7 +32,7 @@ class BaseAnchor(AnchorPolicy[AC]):
 
     def __init__(self, config: AC | None = None) -> None:
         super().__init__(config)
-        self.frozen: dict[str, Reference] = {}
+        self.frozen: dict[str, FrozenCopy] = {}
         """Reference name -> frozen policy."""
         self.rebases = 0
         """How often the base was set, which numbers it."""
@@ -48,8 +56,15 @@ class BaseAnchor(AnchorPolicy[AC]):
 
     def rebase(self, policy: FreezablePolicy) -> None:
         """Make the current policy the base."""
-        self.frozen[BASE] = policy.freeze()
+        self.take(BASE, policy)
         self.rebases += 1
+
+    def take(self, name: str, policy: FreezablePolicy) -> None:
+        """Make the current policy a reference, in the memory of the copy it had."""
+        if name in self.frozen:
+            self.frozen[name].load(policy.state_dict().items())
+        else:
+            self.frozen[name] = policy.freeze()
 
     def state_dict(self) -> State:
         """The weights of each frozen policy, and the factor of the coefficient."""

@@ -19,12 +19,13 @@ which may write the average into the reference model every 400 steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
-import torch
 from pydantic import Field
+from torch import Tensor
 
-from anchors.average import AveragingAnchor, mix
+from anchors.average import AveragingAnchor, fine_copy, numbers, rest
 from anchors.base import BASE
 from rlkit.interfaces import AnchorConfig, FreezablePolicy, State
 from rlkit.registry import register
@@ -43,7 +44,8 @@ class EmaConfig(AnchorConfig):
     every: Annotated[int, Field(ge=1)] = 1
     """Steps between two updates, counted from the last rebase."""
     bias_corrected: bool = False
-    """BEMA in place of the plain average; it keeps two more copies."""
+    """BEMA in place of the plain average; it keeps two more copies, E_t (in float32 also under a
+    bfloat16 policy) and theta_0."""
     ema_power: Annotated[float, Field(ge=0, le=1)] = 0.5
     """BEMA's power of the average's share: 0 = the average is the policy."""
     bias_power: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -59,14 +61,21 @@ def power(t: int, exponent: float, offset: float, growth: float) -> float:
     return float((offset + growth * t) ** -exponent)
 
 
-def corrected(average: State, weights: State, start: State, share: float) -> State:
-    """average + share (weights - start), by name, in the average's type."""
-    return {
-        name: value + share * (weights[name].to(value) - start[name].to(value))
-        if torch.is_floating_point(value)
-        else value
-        for name, value in average.items()
-    }
+def corrected(
+    average: State, weights: State, start: State, share: float, correction: float
+) -> Iterator[tuple[str, Tensor]]:
+    """average <- (1 - share) average + share weights, in place, tensor by tensor.
+
+    Gives the names and average + correction (weights - start), in the average's type.
+    """
+
+    def one(mean: Tensor, name: str) -> Tensor:
+        new: Tensor = weights[name].to(mean, copy=True)
+        mean.lerp_(new, share)
+        return new.sub_(start[name]).mul_(correction).add_(mean)
+
+    yield from ((name, one(mean, name)) for name, mean in numbers(average))
+    yield from rest(weights)
 
 
 @register("anchor", "ema")
@@ -86,10 +95,12 @@ class Ema(AveragingAnchor[EmaConfig]):
             self.follow(policy, BASE, 1 - c.decay)
 
     def _bema(self, policy: FreezablePolicy) -> None:
-        c, weights = self.config, policy.freeze().state_dict()
-        start = self.means.setdefault(START, self.mean(BASE))
+        c, base = self.config, self.frozen[BASE]
+        if START not in self.means:
+            shown = self.means.pop(BASE, base.state_dict())
+            self.means[START] = {name: x.clone() for name, x in numbers(shown)}
+            self.means[AVERAGE] = fine_copy(shown)
         share = power(self.steps, c.ema_power, c.offset, c.growth)
-        average = mix(self.means.get(AVERAGE, start), weights, share)
         correction = power(self.steps, c.bias_power, c.offset, c.growth)
-        self.means[AVERAGE] = average
-        self.frozen[BASE] = policy.restore(corrected(average, weights, start, correction))
+        average, start = self.means[AVERAGE], self.means[START]
+        base.load(corrected(average, policy.state_dict(), start, share, correction))

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from anchors.base import BASE, BaseAnchor
-from rlkit.interfaces import AnchorConfig, FreezablePolicy, Reference, State
+from rlkit.interfaces import AnchorConfig, FreezablePolicy, FrozenCopy, State
 from rlkit.registry import register
 
 
@@ -47,7 +47,7 @@ class Lagged(BaseAnchor[LaggedConfig]):
         super().__init__(config)
         self.steps = 0
         """Steps since the last rebase."""
-        self.later: list[Reference] = []
+        self.later: list[FrozenCopy] = []
         """The policies that become the base after it, oldest first."""
 
     def number(self, name: str) -> int | None:
@@ -58,21 +58,24 @@ class Lagged(BaseAnchor[LaggedConfig]):
         """Keep the weights the step starts from; the base holds those of the first step."""
         if self.config.form == "refreshed" or self.steps == 0:
             return
-        self.later.append(policy.freeze())
-        while len(self.later) >= self.config.lag:
+        while self.later and len(self.later) + 1 >= self.config.lag:
             self.frozen[BASE] = self.later.pop(0)
+        if self.config.lag == 1:
+            self.take(BASE, policy)
+        else:
+            self.later.append(policy.freeze())
 
     def after_step(self, policy: FreezablePolicy, step: int, metrics: Mapping[str, float]) -> None:
         """Count the step, and refresh the base if it is time."""
         super().after_step(policy, step, metrics)
         self.steps += 1
         if self.config.form == "refreshed" and self.steps % self.config.lag == 0:
-            self.frozen[BASE] = policy.freeze()
+            self.take(BASE, policy)
 
     def rebase(self, policy: FreezablePolicy) -> None:
         """Make the current policy the base."""
-        super().rebase(policy)
         self.steps, self.later = 0, []
+        super().rebase(policy)
 
     def state_dict(self) -> State:
         """The base's state, the policies after it, and the steps counted."""

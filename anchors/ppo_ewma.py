@@ -72,7 +72,7 @@ class PpoEwma(AveragingAnchor[PpoEwmaConfig]):
     def rebase(self, policy: FreezablePolicy) -> None:
         """Start the average at the current policy."""
         self.means, self.steps, self.total = {}, 0, 1.0
-        self.frozen = {PROXIMAL: policy.freeze()}
+        self.take(PROXIMAL, policy)
 
     def state_dict(self) -> State:
         """The average's state and its weight."""

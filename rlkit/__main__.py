@@ -67,11 +67,13 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
 
     from rlkit.composition.compose import compose
     from rlkit.composition.session import RunScope, close, open_session
+    from rlkit.models.numerics import numerics
 
     c = compose(raw)
-    session = open_session(c, RunScope.of(c))
     try:
-        print(json.dumps(session.evaluator.run(0), indent=1))
+        with numerics(c.config.model):
+            found = open_session(c, RunScope.of(c)).evaluator.run(0)
+        print(json.dumps(found, indent=1))
     finally:
         close(c)
 

@@ -20,6 +20,7 @@ import rlkit
 from rlkit.batch import Group
 from rlkit.config.run import RunConfig
 from rlkit.distributed.launch import close_processes, open_processes
+from rlkit.distributed.learner import Learner
 from rlkit.distributed.processes import Processes
 from rlkit.interfaces import State
 from rlkit.runs.checkpoint import save_tree
@@ -74,6 +75,19 @@ CHOICES: dict[str, Callable[[Sequence[Group]], Sequence[Group]]] = {
 }
 
 
+def before_the_step(learner: Learner) -> list[torch.Tensor]:
+    """Filled with the clipped gradient when the optimizer steps, which frees it."""
+    found: list[torch.Tensor] = []
+    step = learner.step
+
+    def noted() -> None:
+        found.extend(p.grad.flatten() for p in learner.module.parameters() if p.grad is not None)
+        step()
+
+    learner.step = noted  # type: ignore[method-assign]
+    return found
+
+
 def updated(
     processes: Processes, loss: Any, groups: Sequence[Group], advantage: str = "group_norm"
 ) -> State:
@@ -90,10 +104,13 @@ def updated(
     updater = Updater(config, policy, parts, 6)
     scored = scorer(policy, "rounded", updater.critic, BUDGET)
     batch: TrainBatch = prepare(groups, 3, parts, scored)
+    gradients = {"gradient": before_the_step(updater.learner)}
+    if updater.critic_learner is not None:
+        gradients["critic"] = before_the_step(updater.critic_learner)
     done = updater.run(batch, 1, 3)
     metrics, scores = done.metrics, done.scores
     state: State = {
-        "gradient": torch.cat([p.grad.flatten() for p in policy.model.parameters()]),  # type: ignore[union-attr]
+        **{name: torch.cat(found) for name, found in gradients.items()},
         "prox_logp": batch.loss.prox_logp,
         "anchor_logp": batch.loss.anchor_logp["base"],
         "values": batch.values,
@@ -101,8 +118,6 @@ def updated(
         "logp": [scores[key].logp for key in sorted(scores)],
         "weights": torch.cat([p.detach().flatten() for p in policy.model.parameters()]),
     }
-    if updater.critic is not None:
-        state["critic"] = torch.cat([p.grad.flatten() for p in updater.critic.parameters()])  # type: ignore[union-attr]
     return state
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from rlkit.batch import Prompt
 from rlkit.distributed.processes import SINGLE, Processes
@@ -48,6 +54,28 @@ def make_policy(
         )
     model.train(False)
     return Policy(model, make_tokenizer(), temperature, processes=processes)
+
+
+def make_dropping_model(p: float = 0.1, layers: int = 2) -> GPT2LMHeadModel:
+    """A random model that drops everywhere in training mode: embeddings, attention, residuals."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(CHARACTERS) + 2,
+                n_positions=32,
+                n_embd=32,
+                n_layer=layers,
+                n_head=2,
+                initializer_range=0.2,
+                pad_token_id=0,
+                eos_token_id=1,
+                bos_token_id=None,
+                resid_pdrop=p,
+                embd_pdrop=p,
+                attn_pdrop=p,
+            )
+        )
 
 
 def make_prompts(policy: Policy, texts: list[str]) -> list[Prompt]:

@@ -28,6 +28,7 @@ from rlkit.composition.session import RunScope, close, open_session
 from rlkit.composition.stages import stage_configs
 from rlkit.distributed.launch import open_processes
 from rlkit.errors import UserError
+from rlkit.models.numerics import numerics
 from rlkit.registry import scoped
 from rlkit.runs.checkpoint import list_checkpoints, load_rng_state, rng_state
 from rlkit.runs.stopping import Stopped
@@ -88,9 +89,9 @@ class TrainedRun:
             checkpoint = f"model.name={quoted(str(self.checkpoint))}"
             arguments = [*self.arguments, *named.overrides(), *overrides, checkpoint]
             c = compose(composed([*arguments, "output_dir=."]))
-            session = open_session(c, RunScope.of(c))
             try:
-                return session.evaluator.run(0)
+                with numerics(c.config.model):
+                    return open_session(c, RunScope.of(c)).evaluator.run(0)
             finally:
                 close(c)
 
@@ -125,8 +126,9 @@ def train(  # noqa: PLR0913 - keywords of the public call
         resume: "never" (default), "auto" or a checkpoint folder.
 
     No global state changes: Hydra's state, environment variables, signal handlers, random
-    generators and the registry are restored. config.yaml names in-memory objects by class and hash;
-    pass them again to resume. Raises UserError for whatever the command line would reject.
+    generators, torch's flags and the registry are restored. config.yaml names in-memory objects by
+    class and hash; pass them again to resume. Raises UserError for whatever the command line would
+    reject.
     """
     inputs = Inputs(
         model=model,

@@ -12,6 +12,7 @@ from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
+from rlkit.models.numerics import numerics
 from rlkit.runs.report import write_report
 from rlkit.runs.resume import check_config
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
@@ -44,7 +45,8 @@ def execute(
             whole.say(line)
         return run.folder.path
     try:
-        run.begin_or_resume()
+        with numerics(whole.config.model):
+            run.begin_or_resume()
     finally:
         for part in parts:
             close(part)

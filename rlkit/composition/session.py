@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlkit.composition.composition import Composition, Raw
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
@@ -21,6 +19,7 @@ from rlkit.rollout.partial import Partial
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
+from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Prompts, PromptStream
@@ -129,8 +128,9 @@ def open_session(
     The model comes from the checkpoint, if there is one; a later stage passes its policy in.
     """
     config, processes = c.config, c.processes
-    torch.manual_seed(config.seed)
-    policy = (policy or policy_of(c, checkpoint)).at(c.engine.config.temperature)
+    seed_generators(config.seed)
+    policy = policy or policy_of(c, checkpoint)
+    policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
     train, held_out = load_prompts(c, policy)
     context = RunContext(
         seed=config.seed,

@@ -24,7 +24,7 @@ class LoraConfig(PartConfig):
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """The adapters' output is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout before the adapters. Above 0, log-probs in an update differ from the policy's own."""
+    """Dropout before the adapters, in updates only; see model.dropout. 0 = none."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get adapters; all-linear = every linear layer but the output
     layer."""
@@ -46,7 +46,25 @@ class ModelConfig(PartConfig):
     attn_implementation: str | None = None
     """eager, sdpa or flash_attention_2; null = the default of transformers."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass to save memory."""
+    """Recompute the activations of each layer in the backward pass: about a third more time for an
+    update, and only each layer's inputs in memory. It never changes a number."""
+    dropout: bool = False
+    """Train with the model's own dropout (and what else its training mode does). Samples,
+    log-probs, references and the critic never see dropout. In an update with dropout, this one or
+    model.lora.dropout, only the gradient is taken with it: the values of the log-probs are those
+    without, so that fresh data has ratio 1 in the first pass. It costs one more forward. TRL
+    switches dropout off too unless asked (`disable_dropout`)."""
+    tf32: bool = False
+    """float32 matrix products of an NVIDIA GPU in TF32: faster, but with a mantissa of 10 bits in
+    place of 23, so log-probs are as coarse as in float16 and depend on the rest of their batch, and
+    fresh responses are scored once more. false = full float32."""
+    deterministic: bool = False
+    """Only algorithms of torch that repeat bit for bit on the same GPU
+    (torch.use_deterministic_algorithms): some are slower, torch fills new memory before it is used,
+    and an operation without such an algorithm stops the run. It sets
+    CUBLAS_WORKSPACE_CONFIG=:4096:8 unless it is set, which comes too late if the process has used
+    the GPU before. On the CPU runs repeat without it. The process's own settings of this and of
+    TF32 are restored after the run."""
     lora: LoraConfig = LoraConfig()
     base_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the embedded model's warm-up: 0 ships with rlkit, others are trained once and cached.

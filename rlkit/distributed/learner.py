@@ -36,8 +36,9 @@ class Learner(Backprop):
         return float(full_tensor(nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)))
 
     def step(self) -> None:
-        """One optimizer step."""
+        """One optimizer step; the gradient's memory is free afterwards."""
         self.optimizer.step()
+        self.zero_grad()
 
     def zero_grad(self) -> None:
         """Clear the gradient."""

@@ -6,7 +6,14 @@ a pure function above both.
 """
 
 from rlkit.interfaces.advantage import AdvantageEstimator
-from rlkit.interfaces.anchor import AC, AnchorConfig, AnchorPolicy, FreezablePolicy, Reference
+from rlkit.interfaces.anchor import (
+    AC,
+    AnchorConfig,
+    AnchorPolicy,
+    FreezablePolicy,
+    FrozenCopy,
+    Reference,
+)
 from rlkit.interfaces.buffer import PromptSource, ReplayBuffer
 from rlkit.interfaces.environment import (
     Reward,
@@ -32,6 +39,7 @@ __all__ = [
     "Correction",
     "Event",
     "FreezablePolicy",
+    "FrozenCopy",
     "LossConfig",
     "Part",
     "PartConfig",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
@@ -43,15 +43,30 @@ class Reference(Protocol):
         ...
 
 
+class FrozenCopy(Reference, Protocol):
+    """A frozen copy of the policy."""
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take other weights in place, one tensor after the other.
+
+        Given a generator that computes them, no more than one is in memory at once.
+        """
+        ...
+
+
 class FreezablePolicy(Protocol):
     """What an anchor sees of the policy."""
 
-    def freeze(self) -> Reference:
+    def freeze(self) -> FrozenCopy:
         """A frozen copy of the policy as it is now."""
         ...
 
-    def restore(self, state: State) -> Reference:
+    def restore(self, state: State) -> FrozenCopy:
         """A frozen policy with the weights of a `Reference.state_dict()`."""
+        ...
+
+    def state_dict(self) -> State:
+        """The weights that `freeze` copies, by name: the policy's own tensors if it can be."""
         ...
 
 
@@ -91,6 +106,10 @@ class AnchorConfig(PartConfig):
     horizon: Annotated[int, Field(ge=1)] = 40
     """Steps over which an error in the KL is corrected, if target_kl is set. The source counts
     10,000 responses, which is 40 steps of 256."""
+    device: Literal["cpu"] | None = None
+    """Where the copies of the policy are kept: cpu = in host memory, from where each layer visits
+    the policy's device for the reference's forward. That frees the copies' GPU memory, and moves a
+    model's weights per micro-batch; null = on the policy's device."""
     placement: Literal["loss", "reward"] = "loss"
     """"loss" adds the penalty to the loss; "reward" subtracts beta * k1 from the token rewards
     (PPO's classic form)."""

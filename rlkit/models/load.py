@@ -11,6 +11,7 @@ import torch
 from rlkit.config.run import ModelConfig
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
+from rlkit.models.dropout import Dropout, dropped_modules
 from rlkit.models.lora import (
     add_adapter,
     load_adapter,
@@ -24,6 +25,7 @@ if (
 
 
 from rlkit.models.policy import Policy
+from rlkit.models.recompute import checkpoint_layers
 
 
 def resolve_device(name: str) -> torch.device:
@@ -121,12 +123,16 @@ def _finished(
     if config.lora.r > 0:
         model = load_adapter(model, adapter) if adapter else add_adapter(model, config.lora)
     torch.nn.Module.to(model, resolve_device(config.device))
-    # transformers checkpoints activations in training mode only
-    model.train(config.gradient_checkpointing)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    autocast = getattr(torch, config.autocast) if config.autocast else None
-    return Policy(model, tokenizer, temperature, autocast=autocast, processes=processes)
+    model.train(False)
+    checkpoint_layers(model, on=config.gradient_checkpointing)
+    return Policy(
+        model,
+        tokenizer,
+        temperature,
+        autocast=getattr(torch, config.autocast) if config.autocast else None,
+        dropout=Dropout(dropped_modules(model, own=config.dropout)),
+        processes=processes,
+    )
 
 
 def _resolve_package(name: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from rlkit.batch import PolicyTerms
 from rlkit.distributed.processes import SINGLE, Processes, named_weights
 from rlkit.interfaces import State
+from rlkit.models.host_copy import copy_to, visit
 from rlkit.models.lora import (
     adapter_weights,
     has_adapter,
     is_off,
+    parameters,
     plain_model,
     with_adapter,
 )
@@ -28,17 +30,19 @@ if (
 
 
 from rlkit.interfaces import Tokens
+from rlkit.models.dropout import NO_DROPOUT, Dropout
 from rlkit.models.tokens import EntropyMode, autocast_to, token_terms
 
 
 class FrozenPolicy:
     """A policy that no longer learns: an anchor's reference."""
 
-    def __init__(
-        self, model: PreTrainedModel, temperature: float, autocast: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         self.model = model.requires_grad_(False).train(False)
-        self.temperature, self.autocast = temperature, autocast
+        self.temperature, self.autocast = policy.temperature, policy.autocast
+        self.device = policy.device
+        if model.device != self.device:
+            visit(model, self.device)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -46,11 +50,25 @@ class FrozenPolicy:
         return self._terms(tokens).logp
 
     def _terms(self, tokens: Tokens) -> PolicyTerms:
-        return token_terms(self.model, tokens, self.temperature, "none", autocast=self.autocast)
+        return token_terms(self.model, tokens, self.temperature, "none", self._call)
+
+    def _call(self, **inputs: Any) -> Any:
+        """The model's output on the policy's device, wherever the weights are kept."""
+        moved = {n: x.to(self.device) if isinstance(x, Tensor) else x for n, x in inputs.items()}
+        with autocast_to(self.autocast, self.device):
+            return self.model(**moved)
 
     def state_dict(self) -> State:
-        """Its weights by name."""
+        """Its weights by name: the tensors themselves."""
         return dict(self.model.state_dict())
+
+    @torch.no_grad()
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take other weights in place, one tensor after the other."""
+        own = self.state_dict()
+        for name, tensor in weights:
+            own[name].copy_(tensor)
+            del tensor  # it is not held while the next one is computed
 
 
 class FrozenAdapter(FrozenPolicy):
@@ -62,6 +80,7 @@ class FrozenAdapter(FrozenPolicy):
     def __init__(self, policy: Policy, weights: State) -> None:
         self.model, self.weights = policy.model, weights
         self.temperature, self.autocast = policy.temperature, policy.autocast
+        self.device = policy.device
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
@@ -70,7 +89,7 @@ class FrozenAdapter(FrozenPolicy):
             return self._terms(tokens).logp
 
     def state_dict(self) -> State:
-        """The adapters' weights by name."""
+        """The adapters' weights by name: the tensors themselves."""
         return dict(self.weights)
 
 
@@ -84,25 +103,32 @@ class Policy:
         temperature: float,
         *,
         autocast: torch.dtype | None = None,
+        dropout: Dropout = NO_DROPOUT,
         processes: Processes = SINGLE,
     ) -> None:
         self.model, self.tokenizer, self.temperature = model, tokenizer, temperature
         self.autocast = autocast
         """The dtype of matrix products, if not that of the weights."""
+        self.dropout = dropout
+        """What drops in updates."""
+        self.copies_on: torch.device | None = None
+        """Where frozen copies are kept; None = on the policy's own device."""
         self.processes = processes
         self.wrapped = processes.wrap(model)
         """The module a `Learner` calls for gradients."""
 
-    def at(self, temperature: float) -> Policy:
-        """The same policy, its log-probs at another temperature."""
+    def at(self, temperature: float, copies_on: str | None = None) -> Policy:
+        """The same policy, its log-probs at another temperature, its copies on another device."""
         other = copy.copy(self)
         other.temperature = temperature
+        other.copies_on = torch.device(copies_on) if copies_on is not None else None
         return other
 
     @property
     def batch_invariant(self) -> bool:
         """Whether a forward gives the same result in another batch, up to float32 rounding."""
-        return self.model.dtype == torch.float32 and self.autocast is None
+        tf32 = self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+        return self.model.dtype == torch.float32 and self.autocast is None and not tf32
 
     def autocasting(self) -> torch.autocast:
         """The context for forwards of the model."""
@@ -131,35 +157,59 @@ class Policy:
         return self.model.device
 
     def terms(
-        self, tokens: Tokens, entropy: EntropyMode = "none", through: nn.Module | None = None
+        self,
+        tokens: Tokens,
+        entropy: EntropyMode = "none",
+        through: nn.Module | None = None,
+        masks: int | None = None,
     ) -> PolicyTerms:
         """Log-probs and entropies of the response tokens, [B, T].
 
         Differentiable; for gradients, `through` is the module the learner calls in place of the
-        model.
+        model. The gradient is taken with dropout, if `masks`, the seed of its masks, is given and
+        the run asks for dropout; the values never are.
         """
-        return token_terms(self.model, tokens, self.temperature, entropy, through, self.autocast)
+
+        def forward() -> PolicyTerms:
+            return token_terms(
+                self.model, tokens, self.temperature, entropy, through, self.autocast
+            )
+
+        return forward() if masks is None else self.dropout.terms(forward, masks, self.device)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
         """[B, T] float32, without gradient."""
         return self.terms(tokens).logp
 
+    def state_dict(self) -> State:
+        """The weights that `freeze` copies, by name: its own tensors, or gathered ones.
+
+        Every rank must call it.
+        """
+        if has_adapter(self.model):
+            return {name: p.detach() for name, p in parameters(self.model).items()}
+        return self.weights()
+
     def freeze(self) -> FrozenPolicy:
         """A frozen copy of the policy as it is now; with LoRA, a copy of the adapters alone."""
+        home = self.copies_on or self.device
         if has_adapter(self.model):
-            return FrozenAdapter(self, adapter_weights(self.model))
+            return self.restore(adapter_weights(self.model))
         if self.processes.shards_weights:
             model = plain_model(self.model, self.weights())
-            torch.nn.Module.to(model, self.device)
+            torch.nn.Module.to(model, home)
+        elif home != self.device:
+            model = copy_to(self.model, home)
         else:
             model = copy.deepcopy(self.model)
-        return FrozenPolicy(model, self.temperature, self.autocast)
+        return FrozenPolicy(model, self)
 
     def restore(self, state: State) -> FrozenPolicy:
         """A frozen policy with the given weights."""
         if has_adapter(self.model):
-            return FrozenAdapter(self, state)
+            home = self.copies_on or self.device
+            return FrozenAdapter(self, {n: t.to(home, copy=True) for n, t in state.items()})
         frozen = self.freeze()
         frozen.model.load_state_dict(state)
         return frozen

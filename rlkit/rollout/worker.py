@@ -27,6 +27,7 @@ from rlkit.batch import Prompt, Request
 from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
 from rlkit.models.load import load_policy
+from rlkit.models.numerics import set_numerics
 from rlkit.models.policy import Policy
 from rlkit.plugins import import_plugin
 from rlkit.registry import build
@@ -87,6 +88,7 @@ class Generator:
         self.engine: RolloutEngine[Any] = build("rollout", spec["engine"], **spec["config"])
         temperature = self.engine.config.temperature
         model = ModelConfig.model_validate(spec["model"])
+        set_numerics(model)
         self.policy: Policy = load_policy(model, folder / MODEL, temperature)
         self.engine.start(self.policy, spec["seed"])
         self.taken = 0

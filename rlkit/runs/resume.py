@@ -22,7 +22,8 @@ FREE = (
         "eval",
         "checkpoint",
     ),
-    *("model.device", "train.micro_batch_tokens", "train.max_skipped_steps"),
+    *("model.device", "model.gradient_checkpointing", "model.deterministic", "anchor.device"),
+    *("train.micro_batch_tokens", "train.max_skipped_steps"),
 )
 """What may change: where the run is, how it is monitored, and how its computation is split."""
 HARMLESS = ("workers", "timeout", "time_limit")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +40,10 @@ class FakePolicy:
     def state_dict(self) -> State:
         """The number."""
         return {"number": self.number.clone()}
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take another number."""
+        self.number = torch.tensor(float(dict(weights)["number"]))
 
 
 def life(anchor: AnchorPolicy[Any], policy: FakePolicy) -> Iterator[int]:

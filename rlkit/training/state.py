@@ -206,7 +206,7 @@ class TrainState:
             "schedule": session.schedule.state_dict(),
             "parts": {name: part.state_dict() for name, part in self._stateful().items()},
             "anchor": session.parts.anchor.state_dict(),
-            "rng": rng_state(),
+            "rng": rng_state(session.policy.device),
             "lag": self.lag.state_dict(),
             "supply": session.collector.source.state_dict(),
             # last: it may write, in the main process alone, and others must not wait for more
@@ -229,7 +229,7 @@ class TrainState:
         session.parts.anchor.restore(session.policy, state["anchor"])
         for name, value in self.count.values.items():
             self.set_field(name, value)
-        load_rng_state(state["rng"])
+        load_rng_state(state["rng"], session.policy.device)
         self.lag.load_state_dict(state["lag"], self.count.step + 1)
 
     def _stateful(self) -> dict[str, Part[Any]]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress
 from rlkit.rollout.source import StepPlan
+from rlkit.training.clock import TIMERS, Clock
 from rlkit.training.collect import Collected
 from rlkit.training.metrics import completion_rows, data_metrics, peak_memory_mb, staleness
 from rlkit.training.prepare import TrainBatch, prepare
 from rlkit.training.state import Counters, Session, TrainState
 from rlkit.training.update import Updater, UpdateResult
-
-TIMERS = ("rollout", "reward", "forward", "update", "sync")
 
 
 class Trainer:
@@ -30,7 +27,7 @@ class Trainer:
         self.session = session
         self.train, self.parts = session.config.train, session.parts
         self.state = TrainState(session, count or Counters(), previous)
-        self.seconds: dict[str, float] = {}
+        self.clock = Clock(session.policy.device)
 
     @property
     def count(self) -> Counters:
@@ -70,8 +67,7 @@ class Trainer:
         return True
 
     def _train_step(self, step: int) -> dict[str, float]:
-        started = time.perf_counter()
-        self.seconds = dict.fromkeys(TIMERS, 0.0)
+        self.clock.restart()
         policy, anchor, buffer = self.session.policy, self.parts.anchor, self.session.buffer
         self._follow_scalars(step)
         phase = self.session.schedule.phase(self._progress(step))
@@ -85,11 +81,11 @@ class Trainer:
         anchor.after_step(policy, step, result.metrics)
         buffer.add(fresh.groups, step)
         buffer.observe(result.scores)
-        with self._timed("sync"):
+        with self.clock.timed("sync"):
             self.state.lag.sync(step + 1)
         self._tally(fresh, batch)
         metrics = {**result.metrics, **fresh.tally.metrics(), **self._metrics(batch, phase, step)}
-        metrics |= self._times(time.perf_counter() - started, batch)
+        metrics |= self._times(self.clock.elapsed, batch)
         return self._agreed({n: value for n, value in metrics.items() if math.isfinite(value)})
 
     def _agreed(self, metrics: dict[str, float]) -> dict[str, float]:
@@ -125,7 +121,7 @@ class Trainer:
             step=step,
         )
         fresh = self.session.collector.collect(plan, first_id=self.count.rollouts)
-        self.seconds |= fresh.seconds
+        self.clock.seconds |= fresh.seconds
         return fresh
 
     def _build(self, fresh: list[Group], phase: Phase, step: int) -> list[Group]:
@@ -134,7 +130,7 @@ class Trainer:
             return fresh
         buffer, prompts = self.session.buffer, self.session.prompts
         if wanted := buffer.scores_wanted(step):
-            with self._timed("forward"):
+            with self.clock.timed("forward"):
                 chosen = [prompts.get(sample.prompt_id) for sample in wanted]
                 scores = self.state.scorer.score(wanted, chosen)
             buffer.observe(scores)
@@ -144,12 +140,12 @@ class Trainer:
         return groups
 
     def _prepare(self, groups: Sequence[Group], step: int) -> TrainBatch:
-        with self._timed("forward"):
+        with self.clock.timed("forward"):
             return prepare(groups, step, self.parts, self.state.scorer)
 
     def _update(self, batch: TrainBatch, phase: Phase, step: int) -> UpdateResult:
         passes = phase.updates_per_batch or self.train.updates_per_batch
-        with self._timed("update"):
+        with self.clock.timed("update"):
             return self.state.updater.run(batch, passes, step)
 
     def _write_completions(self, groups: Sequence[Group], result: UpdateResult, step: int) -> None:
@@ -176,11 +172,11 @@ class Trainer:
         self.count.trained += len(batch.samples)
 
     def _evaluate(self) -> None:
-        started, step = time.perf_counter(), self.count.done
+        started, step = self.clock.now(), self.count.done
         with self.state.lag.current(self.count.step + 1):
             metrics = self.session.evaluator.run(step)
         metrics["rollouts/total"] = self.count.rollouts
-        metrics["time/eval"] = time.perf_counter() - started
+        metrics["time/eval"] = self.clock.now() - started
         metrics = self._agreed(metrics)
         self.count.eval, self.count.eval_step = metrics, step
         self._log(metrics)
@@ -218,16 +214,10 @@ class Trainer:
         return out | {f"anchor/weight_{name}": weights[name] for name in anchor.references(step)}
 
     def _times(self, total: float, batch: TrainBatch) -> dict[str, float]:
-        out = {f"time/{name}": self.seconds[name] for name in TIMERS} | {"time/step": total}
+        out = {f"time/{name}": self.clock.seconds[name] for name in TIMERS} | {"time/step": total}
         out["throughput/tokens_per_s"] = int(batch.tokens.lengths.sum()) / total
         out["memory/peak_mb"] = peak_memory_mb(self.session.policy.device)
         return out | {"run/processes": self.session.processes.world_size}
-
-    @contextmanager
-    def _timed(self, name: str) -> Generator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - started
 
     def _log(self, metrics: Mapping[str, float]) -> None:
         """Log metrics at the current step."""

@@ -19,7 +19,7 @@ from rlkit.interfaces import State, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.models.tokens import EntropyMode
-from rlkit.ops import masked_mean, stream_rng
+from rlkit.ops import masked_mean, stream_rng, stream_seed
 from rlkit.training.metrics import (
     MetricSums,
     Sums,
@@ -107,7 +107,7 @@ class Updater:
         steps: list[tuple[float, float]] = []
         skipped: list[Tensor] = []
         for number, rows in self._minibatches(batch, passes, step):
-            result, norm = self._policy_step(objective, batch, rows, first=number == 0)
+            result, norm = self._policy_step(objective, batch, rows, number)
             if number == 0:
                 note(first, rows, result.terms)
             if self._accepts(result.value, norm):
@@ -195,15 +195,17 @@ class Updater:
                 yield number, torch.isin(batch.loss.group, groups).nonzero().squeeze(-1)
 
     def _policy_step(
-        self, objective: Objective, batch: TrainBatch, rows: Tensor, *, first: bool
+        self, objective: Objective, batch: TrainBatch, rows: Tensor, number: int
     ) -> tuple[MinibatchResult, float]:
         """Accumulate and clip a minibatch's gradient; its result and the norm before clipping."""
-        mode: EntropyMode = "value" if first else "none"
+        mode: EntropyMode = "value" if number == 0 else "none"
         mode = "gradient" if self.parts.needs("entropy") else mode
         tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows).to(self.policy.device)
 
         def forward(part: Tensor) -> PolicyTerms:
-            return self.policy.terms(some_rows(tokens, part), mode, self.learner.wrapped)
+            row = int(rows[part[0]]) if len(part) else -1
+            masks = stream_seed(self.seed, "dropout", objective.step, number, row)
+            return self.policy.terms(some_rows(tokens, part), mode, self.learner.wrapped, masks)
 
         def backward(budget: int) -> MinibatchResult:
             self.learner.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from rlkit.testing.base import stored
 
 
 class CountedPolicy:
-    """A policy of one number that counts the copies made of it."""
+    """A policy of one number that counts how often it was copied, anew or over an older copy."""
 
     def __init__(self, number: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
         self.number = torch.tensor(number, dtype=dtype)
@@ -34,7 +35,12 @@ class CountedPolicy:
 
     def state_dict(self) -> State:
         """The number."""
+        self.copies += 1
         return {"number": self.number.clone()}
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take another number, which costs no copy."""
+        self.number = dict(weights)["number"].to(self.number.dtype, copy=True)
 
 
 class Run:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from anchors.average import mix, rounds
+from anchors.average import fine_copy, mix, rounds
 from anchors.ema import Ema, EmaConfig
 from tests.anchors.running import Run, resumed
 
@@ -17,17 +17,27 @@ def ema(**fields: Any) -> Ema:
 
 
 def test_tensors_that_hold_no_floats_are_the_policys() -> None:
-    old, new = ({"w": torch.tensor([x]), "n": torch.tensor([int(x)])} for x in (1.0, 3.0))
-    assert mix(old, new, 0.5)["n"] == 3 and mix(old, new, 0.5)["w"] == 2
-    assert mix(old, new, 1.0)["w"] == 3 and mix(old, new, 0.0)["w"] == 1
-    exact = mix({"w": torch.zeros(1, dtype=torch.float64)}, {"w": torch.ones(1).double()}, 0.1)
-    assert exact["w"].dtype == torch.float64
+    def mixed(share: float) -> dict[str, float]:
+        old, new = ({"w": torch.tensor([x]), "n": torch.tensor([int(x)])} for x in (1.0, 3.0))
+        return {name: float(value) for name, value in mix(old, new, share)}
+
+    assert mixed(0.5) == {"w": 2, "n": 3}
+    assert mixed(1.0) == {"w": 3, "n": 3} and mixed(0.0) == {"w": 1, "n": 3}
+
+
+def test_tied_weights_move_once() -> None:
+    tied, other = torch.zeros(1), torch.tensor([8.0])
+    found = dict(mix({"in": tied, "out": tied}, {"in": other, "out": other}, 0.5))
+    assert float(tied) == 4 and list(found) == ["in"]
+    assert fine_copy({"in": tied, "out": tied}).keys() == {"in"}
 
 
 def test_a_coarser_type_of_one_tensor_rounds() -> None:
-    fine = {"a": torch.zeros(1), "b": torch.zeros(1)}
-    assert not rounds(fine, fine)
-    assert rounds(fine, fine | {"b": torch.zeros(1).bfloat16()})
+    exact = {"a": torch.zeros(1), "b": torch.zeros(1).double(), "n": torch.zeros(1).int()}
+    assert not rounds(exact)
+    assert rounds(exact | {"b": torch.zeros(1).bfloat16()})
+    kept = fine_copy(exact | {"c": torch.zeros(1).bfloat16()})
+    assert [kept[name].dtype for name in "abc"] == [torch.float32, torch.float64, torch.float32]
 
 
 def test_no_average_is_kept_beside_a_reference_that_holds_it_exactly() -> None:

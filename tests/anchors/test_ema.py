@@ -64,7 +64,8 @@ def test_the_defaults_of_bema_are_the_sources() -> None:
 
 def test_bema_adds_to_tensors_of_floats_alone() -> None:
     old, new = ({"w": torch.tensor([x]), "n": torch.tensor([int(x)])} for x in (1.0, 3.0))
-    assert corrected(new, new, old, 1.0)["n"] == 3 and corrected(new, new, old, 1.0)["w"] == 5
+    found = {name: float(x) for name, x in corrected(old, new, {"w": torch.tensor([2.0])}, 0.5, 4)}
+    assert found == {"w": 2 + 4 * (3 - 2), "n": 3} and float(old["w"]) == 2
 
 
 def test_a_model_follows_its_policy(policy: Policy) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -133,7 +134,10 @@ def state() -> dict[str, Any]:
         "bars": transformers.is_progress_bar_enabled(),
         "threads": torch.get_num_threads(),
         "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=True)[1].tolist(),
         "torch": torch.get_rng_state().tolist(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "tf32": (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32),
         "rewards": rlkit.names("reward"),
         "tasks": rlkit.names("task"),
     }
@@ -142,13 +146,29 @@ def state() -> dict[str, Any]:
 def test_nothing_global_is_left_behind_and_a_second_run_is_the_first(tmp_path: Path) -> None:
     transformers.enable_progress_bar()
     before = state()
-    arguments = (*SMALL, "algorithm=remix")
+    exactly = ("model.deterministic=true", "model.tf32=true")
+    arguments = (*SMALL, "algorithm=remix", *exactly)
     one, two = (
         rlkit.train(*arguments, **objects(), reward=has_one, output_dir=tmp_path / name)
         for name in ("one", "two")
     )
     assert state() == before
     assert without_times(one.metrics) == without_times(two.metrics)
+
+
+def test_what_a_user_draws_follows_the_seed_and_not_the_process(tmp_path: Path) -> None:
+    drawn: list[tuple[float, float, float]] = []
+
+    def by_lot(completions: Sequence[str], **_: Any) -> list[float]:
+        drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+        return [float("1" in c) for c in completions]
+
+    short = (*SMALL, "algorithm=grpo", "train.steps=1")
+    for name in ("one", "two"):
+        rlkit.train(*short, **objects(), reward=by_lot, output_dir=tmp_path / name)
+        random.random(), np.random.rand(), torch.rand(())
+    half = len(drawn) // 2
+    assert drawn[:half] == drawn[half:] and drawn
 
 
 def test_a_lora_config_of_peft_trains_adapters(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.load import load_policy, resolve_device
 from rlkit.models.policy import Policy
+from rlkit.models.recompute import is_checkpointed
 
 PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13]), torch.tensor([6, 7, 12, 8, 9, 13])]
 
@@ -36,7 +38,8 @@ def test_gradient_checkpointing_gives_the_same_gradient(policy: Policy, tmp_path
     for flag in (False, True):
         config = ModelConfig(name=str(tmp_path), device="cpu", gradient_checkpointing=flag)
         loaded = load_policy(config, str(tmp_path), 1.0)
-        assert loaded.model.is_gradient_checkpointing == flag
+        layers: Any = loaded.model.base_model.layers
+        assert all(is_checkpointed(layer) == flag for layer in layers)
         loaded.terms(tokens).logp.sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in loaded.model.parameters()]))  # type: ignore[union-attr]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-7)

@@ -17,7 +17,8 @@ from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress, PromptSource, ReincarnationSchedule, ReplayBuffer
 from rlkit.models.policy import Policy
 from rlkit.runs.checkpoint import list_checkpoints
-from rlkit.training.trainer import TIMERS, Trainer
+from rlkit.training.clock import TIMERS
+from rlkit.training.trainer import Trainer
 from rlkit.training.update import Updater
 from tests.sessions import config_of, heard, make_session
 

@@ -57,3 +57,17 @@ def test_what_the_buffer_observes_is_the_first_pass() -> None:
             score = scores[sample.sample_id]
             torch.testing.assert_close(score.logp, sample.behavior_logp, atol=3e-5, rtol=0)
             assert score.entropy > 0
+
+
+def test_no_gradient_stays_in_memory_after_the_updates() -> None:
+    """Through sync, anchors and the next generation."""
+    policy, chosen = make_policy(), parts(loss="ppo", advantage="gae")
+    updater = Updater(RunConfig(output_dir="x", train=TrainConfig()), policy, chosen, 6)
+    critic = updater.critic
+    assert critic is not None
+    before = [p.detach().clone() for p in (*policy.model.parameters(), *critic.parameters())]
+    batch = prepare(rollout(policy, 1), 1, chosen, scorer(policy, "own", critic))
+    updater.run(batch, 1, 1)
+    after = [*policy.model.parameters(), *critic.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(p.grad is None for p in after)
