@@ -50,6 +50,14 @@ def make_policy(
     return Policy(model, make_tokenizer(), temperature, processes=processes)
 
 
+def make_half_policy(seed: int = 0) -> Policy:
+    """The random model with bfloat16 weights; like a loaded one's, its other numbers are float32."""
+    policy = make_policy(seed)
+    for parameter in policy.model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    return policy
+
+
 def make_prompts(policy: Policy, texts: list[str]) -> list[Prompt]:
     return [
         Prompt(

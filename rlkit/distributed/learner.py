@@ -78,6 +78,8 @@ class Learner(Backprop):
         """Restore what `state_dict` returned; hyperparameters stay those of this optimizer."""
         own = self.optimizer.state_dict()
         trained = self.masters.trained
+        for group, saved in zip(own["param_groups"], state["param_groups"], strict=False):
+            group["lr"] = saved["lr"]  # until the next step sets it
         own["state"] = {
             key: sharded_alike(state["state"][str(place)], trained[place])
             for key, place in enumerate(self._places)

@@ -124,6 +124,7 @@ def test_a_new_learner_takes_the_masters_and_no_moments() -> None:
     assert not torch.equal(kept, kept.bfloat16().float())
     again = learner(previous=half)
     assert torch.equal(master(again), kept) and not again.optimizer.state
+    again.zero_grad()
     again.backward((weight(again) * GRADIENT).sum())
     assert torch.equal(master(again).grad, GRADIENT.float()), "collected once"  # type: ignore[arg-type]
 
