@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import rlkit
 from rlkit.batch import Group
 from rlkit.config.run import RunConfig
 from rlkit.distributed.launch import close_processes, open_processes
+from rlkit.distributed.learner import Learner
 from rlkit.distributed.processes import Processes
 from rlkit.interfaces import State
 from rlkit.runs.checkpoint import save_tree
@@ -30,6 +32,7 @@ from tests.steps import move, rollout, scorer
 from tests.tiny import make_policy
 from tests.training.objectives import AGGREGATIONS
 
+HALF = "critic in bfloat16"
 BUDGET = 40
 """Tokens of a micro-batch: few, so that every process has several."""
 
@@ -75,10 +78,15 @@ CHOICES: dict[str, Callable[[Sequence[Group]], Sequence[Group]]] = {
 
 
 def updated(
-    processes: Processes, loss: Any, groups: Sequence[Group], advantage: str = "group_norm"
+    processes: Processes,
+    loss: Any,
+    groups: Sequence[Group],
+    advantage: str = "group_norm",
+    *,
+    half: bool = False,
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
-    policy = make_policy(processes=processes)
+    policy = make_policy(processes=processes, half=half)
     anchor = rlkit.build("anchor", "base", beta=0.1)
     anchor.rebase(policy)
     move(policy)
@@ -93,7 +101,7 @@ def updated(
     done = updater.run(batch, 1, 3)
     metrics, scores = done.metrics, done.scores
     state: State = {
-        "gradient": torch.cat([p.grad.flatten() for p in policy.model.parameters()]),  # type: ignore[union-attr]
+        "gradient": gradient_of(updater.learner),
         "prox_logp": batch.loss.prox_logp,
         "anchor_logp": batch.loss.anchor_logp["base"],
         "values": batch.values,
@@ -101,9 +109,14 @@ def updated(
         "logp": [scores[key].logp for key in sorted(scores)],
         "weights": torch.cat([p.detach().flatten() for p in policy.model.parameters()]),
     }
-    if updater.critic is not None:
-        state["critic"] = torch.cat([p.grad.flatten() for p in updater.critic.parameters()])  # type: ignore[union-attr]
+    if updater.critic_learner is not None:
+        state["critic"] = gradient_of(updater.critic_learner)
     return state
+
+
+def gradient_of(learner: Learner) -> Tensor:
+    """Of its float32 weights."""
+    return torch.cat([p.grad.flatten() for p in learner.masters.trained])  # type: ignore[union-attr]
 
 
 def cases(processes: Processes) -> State:
@@ -118,6 +131,7 @@ def cases(processes: Processes) -> State:
         chosen = CHOICES[choice](groups)
         advantage = "reward" if choice == "few" else "group_norm"
         out[f"{choice} {name} {aggregation}"] = updated(processes, loss, chosen, advantage)
+    out[HALF] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae", half=True)
     out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
     return out
 

@@ -22,7 +22,7 @@ from rlkit.training.trainer import Trainer
 from schedules.never import Never
 from tests.sessions import config_of, heard, make_session
 from tests.steps import parts
-from tests.tiny import make_half_policy, make_policy
+from tests.tiny import make_policy
 
 
 def test_a_stage_begins_at_step_0_after_those_before_it() -> None:
@@ -184,9 +184,9 @@ def half_session(policy: Policy, folder: Path, steps: int) -> Session:
 
 def test_a_run_in_bfloat16_resumes_bit_for_bit(tmp_path: Path) -> None:
     """By its float32 masters, of the policy and the critic, through an event that drops the moments."""
-    whole = Trainer(half_session(make_half_policy(), tmp_path / "whole", 4))
+    whole = Trainer(half_session(make_policy(half=True), tmp_path / "whole", 4))
     whole.run()
-    Trainer(half_session(make_half_policy(), tmp_path / "part", 2)).run()
+    Trainer(half_session(make_policy(half=True), tmp_path / "part", 2)).run()
     checkpoint = tmp_path / "part" / "checkpoint-2"
     weights = load_file(checkpoint / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
@@ -195,7 +195,7 @@ def test_a_run_in_bfloat16_resumes_bit_for_bit(tmp_path: Path) -> None:
         masters = kept[name]["masters"].values()
         assert {master.dtype for master in masters} == {torch.float32}
         assert not all(torch.equal(master, master.bfloat16()) for master in masters)
-    tiny = make_half_policy(seed=1)
+    tiny = make_policy(seed=1, half=True)
     given = (tiny.model, tiny.tokenizer)
     policy = given_policy(ModelConfig(device="cpu"), given, 1.0, checkpoint=checkpoint)
     trainer = Trainer(half_session(policy, tmp_path / "rest", 4))

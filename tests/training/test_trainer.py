@@ -20,7 +20,7 @@ from rlkit.runs.checkpoint import list_checkpoints
 from rlkit.training.trainer import TIMERS, Trainer
 from rlkit.training.update import Updater
 from tests.sessions import config_of, heard, make_session
-from tests.tiny import make_half_policy
+from tests.tiny import make_policy
 
 
 class Scripted(ReincarnationSchedule):
@@ -231,7 +231,7 @@ def test_the_next_stage_goes_on_counting_with_the_same_learner(
 
 
 def test_the_next_stage_takes_the_float32_weights_behind_the_rounded_ones(tmp_path: Path) -> None:
-    policy = make_half_policy()
+    policy = make_policy(half=True)
     trainer = Trainer(make_session(policy, tmp_path / "a"))
     trainer.run()
     kept = [m.clone() for m in trainer.state.updater.learner.masters.of.values()]
