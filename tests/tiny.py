@@ -31,7 +31,7 @@ def make_policy(
     half: bool = False,
     **settings: Any,
 ) -> Policy:
-    """A random model, in bfloat16 if `half`; `settings` of its config may differ from the tiny ones.
+    """A random model, in bfloat16 if `half`; `settings` of its config may differ.
 
     As in a loaded model, only the weights are in bfloat16: rotary frequencies are not.
     """

@@ -81,10 +81,10 @@ class TrainConfig(PartConfig):
     """Padded prompt and response tokens per forward and backward; the gradient does not depend on
     it. Halved if memory runs out."""
     optimizer: Literal["adamw", "adamw_8bit", "muon", "adafactor"] = "adamw"
-    """adamw; adamw_8bit = AdamW with 8-bit moments, of the package bitsandbytes; muon = Muon for the
-    hidden matrices, its updates as large as AdamW's (arXiv:2502.16982), and AdamW for the
-    rest; adafactor (arXiv:1804.04235) at the given learning rate, with neither relative steps nor
-    first moments. Updates are made in float32, whatever model.dtype is."""
+    """adamw; adamw_8bit = AdamW with 8-bit moments, from bitsandbytes; muon = Muon for the hidden
+    matrices, with updates as large as AdamW's (arXiv:2502.16982), and AdamW for the rest;
+    adafactor (arXiv:1804.04235) at the given learning rate, with neither relative steps nor first
+    moments. Updates are made in float32, whatever model.dtype is."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate of the optimizer (AdamW)."""
     lr_scale: dict[str, Annotated[float, Field(gt=0)]] | None = None
@@ -116,9 +116,7 @@ class TrainConfig(PartConfig):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(
-                    f"'{pattern}' is not a regular expression: {error}"
-                ) from None
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
         return value
 
     @model_validator(mode="after")

@@ -44,7 +44,8 @@ class Learner(Backprop):
         place = {weight: number for number, weight in enumerate(module.parameters())}
         self._places = [place[w] for group in optimizer.param_groups for w in group["params"]]
         """Where each of the optimizer's parameters is in `module.parameters()`."""
-        self.masters = Masters(module, optimizer, previous.masters if previous else None)
+        before = previous.masters if previous is not None else None
+        self.masters: Masters = Masters(module, optimizer, before)
 
     def clip(self, max_norm: float) -> float:
         """Clip the gradient to a norm; returns its norm before clipping."""

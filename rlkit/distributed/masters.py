@@ -38,14 +38,15 @@ class Masters:
         """
         self.weights = list(module.parameters())
         known = before.release() if before is not None else {}
-        self.of = {
+        self.of: dict[Tensor, Tensor] = {
             weight: known[weight] if weight in known else weight.detach().float()
             for weight in self.weights
             if needs_master(weight)
         }
         for group in optimizer.param_groups:
             group["params"] = [self.of.get(weight, weight) for weight in group["params"]]
-        self.hooks = [w.register_post_accumulate_grad_hook(self._collect) for w in self.of]
+        coarse: Any = list(self.of)
+        self.hooks = [weight.register_post_accumulate_grad_hook(self._collect) for weight in coarse]
 
     def __len__(self) -> int:
         return len(self.of)
@@ -55,7 +56,7 @@ class Masters:
         """What the optimizer updates for each weight, in the module's order."""
         return [self.of.get(weight, weight) for weight in self.weights]
 
-    def release(self) -> dict[Any, Tensor]:
+    def release(self) -> dict[Tensor, Tensor]:
         """Stop collecting gradients; returns the masters by their weights."""
         for hook in self.hooks:
             hook.remove()
@@ -64,7 +65,7 @@ class Masters:
     @torch.no_grad()
     def _collect(self, weight: Tensor) -> None:
         """Add a weight's gradient to its master's, in float32, and free it."""
-        master: Any = self.of[weight]  # type: ignore[index]
+        master: Any = self.of[weight]
         if weight.grad is None:
             return
         if master.grad is None:

@@ -122,11 +122,11 @@ def groups_of(
 def _one(train: TrainConfig, groups: list[dict[str, Any]]) -> Optimizer:
     """AdamW, AdamW with 8-bit moments, or Adafactor."""
     if train.optimizer == "adafactor":
-        from transformers.optimization import Adafactor
-
+        library: Any = importlib.import_module("transformers.optimization")
         # the learning rate is the configured one: not scaled by the weights, nor by the step
         options = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
-        return cast("Optimizer", Adafactor(groups, lr=train.learning_rate, **options))
+        found = library.Adafactor(groups, lr=train.learning_rate, **options)
+        return cast("Optimizer", found)
     betas = (train.adam_beta1, train.adam_beta2)
     if train.optimizer == "adamw_8bit":
         package: Any = importlib.import_module("bitsandbytes")
@@ -149,10 +149,11 @@ class Several(Optimizer):
             part.param_groups = [next(groups) for _ in part.param_groups]
             part.state = self.state
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One step of each."""
         for part in self.parts:
             part.step()
+        return None
 
     def load_state_dict(self, state_dict: State) -> None:
         """Restore what `state_dict` returned."""

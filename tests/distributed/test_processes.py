@@ -118,7 +118,7 @@ def test_ranks_with_all_of_their_half_precision_weights_sum_once(alone: MultiPro
     first = alone.learner(module, module, optimizer)
     assert type(first) is ReplicatedLearner
     again = alone.learner(module, module, torch.optim.SGD(module.parameters()), first)
-    ours, theirs = (x.masters.of.values() for x in (again, first))  # type: ignore[attr-defined]
+    ours, theirs = (x.masters.of.values() for x in (again, first))
     assert all(a is b for a, b in zip(ours, theirs, strict=True)), "the same masters go on"
     alone.shards_weights = True
     third = alone.learner(module, module, torch.optim.SGD(module.parameters()))

@@ -58,8 +58,8 @@ COMPOSITION = [
     ("lr=3", "unknown key lr | Known: | train"),
     ("train.learning_rat=1e-4", "train.learning_rat | 'train.learning_rate'"),
     (
-        "train.optimizer=adam",
-        "train.optimizer | more, see `python -m rlkit.run --cfg job -p train`",
+        "train.optim=adam",
+        "train.optim | more, see `python -m rlkit.run --cfg job -p train`",
     ),
     ("train.foo.bar=1", "unknown key train.foo. | Known:"),
     ("model.path=x", "model.path | name"),

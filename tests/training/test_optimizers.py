@@ -30,7 +30,7 @@ from rlkit.training.optimizers import (
 )
 from tests.tiny import make_policy
 
-SIZES = {"vocab_size": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+SIZES: dict[str, Any] = {"vocab_size": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "llama": lambda: make_policy().model,
     "critic": lambda: Critic(make_policy().model),
@@ -209,7 +209,7 @@ def test_every_optimizer_moves_all_weights_and_goes_on_bit_for_bit(
 
     def make(weights: Any = None) -> Learner:
         # large enough for 8-bit moments, of which bitsandbytes makes smaller ones in float32
-        model = make_policy(intermediate_size=256).model.to(dtype)
+        model = make_policy(half=dtype == torch.bfloat16, intermediate_size=256).model
         if weights is not None:
             model.load_state_dict(weights)
         learner = learner_of(model, make_optimizer("policy", model, train))

@@ -166,8 +166,8 @@ class ResetAt(Never):
     at = 4
 
     def phase(self, progress: Progress) -> Phase:
-        events = frozenset({"reset_optimizer"}) if progress.step == self.at else frozenset()
-        return Phase(name="all", events=events)
+        reset = progress.step == self.at
+        return Phase(name="all", events=frozenset({"reset_optimizer"} if reset else ()))
 
 
 def half_session(policy: Policy, folder: Path, steps: int) -> Session:
@@ -183,7 +183,7 @@ def half_session(policy: Policy, folder: Path, steps: int) -> Session:
 
 
 def test_a_run_in_bfloat16_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """By its float32 masters, of the policy and the critic, through an event that drops the moments."""
+    """By its float32 masters, of the policy and the critic, through an event that resets."""
     whole = Trainer(half_session(make_policy(half=True), tmp_path / "whole", 4))
     whole.run()
     Trainer(half_session(make_policy(half=True), tmp_path / "part", 2)).run()
