@@ -71,6 +71,8 @@ def check_processes(c: Composition) -> None:
         (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
         ("model.autocast", c.config.model.autocast and c.processes.owns_precision),
         (f"train.optimizer={c.config.train.optimizer}", c.config.train.optimizer != "adamw"),
+        ("train.lr_scale", c.config.train.lr_scale and c.processes.owns_precision),
+        ("train.weight_decay", c.config.train.weight_decay > 0 and c.processes.owns_precision),
     ):
         if asked:
             raise UserError(

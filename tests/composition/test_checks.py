@@ -52,6 +52,8 @@ class Several(Processes):
         (("rollout=layer_skip",), "rollout=layer_skip"),
         (("model.autocast=bfloat16",), "model.autocast"),
         (("train.optimizer=muon",), "train.optimizer=muon"),
+        (("train.lr_scale={layers:2}",), "train.lr_scale"),
+        (("train.weight_decay=0.1",), "train.weight_decay"),
     ],
 )
 def test_what_sharded_weights_cannot_do(overrides: tuple[str, ...], what: str) -> None:
