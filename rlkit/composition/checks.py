@@ -11,6 +11,7 @@ from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ReplayBuffer
 from rlkit.models.load import resolve_device
 from rlkit.registry import entry, names
+from rlkit.training.optimizers import check_optimizer
 
 
 def check(c: Composition) -> None:
@@ -44,6 +45,7 @@ def check(c: Composition) -> None:
     check_fields(c)
     check_mode(c)
     resolve_device(c.config.model.device)
+    check_optimizer(c.config.train)
     check_processes(c)
 
 
@@ -68,10 +70,9 @@ def check_processes(c: Composition) -> None:
         ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
         (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
         ("model.autocast", c.config.model.autocast and c.processes.owns_precision),
-        (
-            "model.dtype=float16",
-            c.config.model.dtype == "float16" and c.processes.owns_precision,
-        ),
+        (f"train.optimizer={c.config.train.optimizer}", c.config.train.optimizer != "adamw"),
+        ("train.lr_scale", c.config.train.lr_scale and c.processes.owns_precision),
+        ("train.weight_decay", c.config.train.weight_decay > 0 and c.processes.owns_precision),
     ):
         if asked:
             raise UserError(

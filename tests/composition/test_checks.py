@@ -51,7 +51,9 @@ class Several(Processes):
         (("rollout.sync_every=2",), "rollout.sync_every above 1"),
         (("rollout=layer_skip",), "rollout=layer_skip"),
         (("model.autocast=bfloat16",), "model.autocast"),
-        (("model.dtype=float16",), "model.dtype=float16"),
+        (("train.optimizer=muon",), "train.optimizer=muon"),
+        (("train.lr_scale={layers:2}",), "train.lr_scale"),
+        (("train.weight_decay=0.1",), "train.weight_decay"),
     ],
 )
 def test_what_sharded_weights_cannot_do(overrides: tuple[str, ...], what: str) -> None:

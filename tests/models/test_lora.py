@@ -19,6 +19,7 @@ from rlkit.models.lora import (
     adapter_weights,
     add_adapter,
     has_adapter,
+    load_adapter,
     merged,
     parameters,
     plain_model,
@@ -156,6 +157,23 @@ PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13]), torch.tensor([6,
 
 
 RESPONSES = [torch.tensor([4, 5, 1]), torch.tensor([9, 9, 9, 9, 1]), torch.tensor([2])]
+
+
+def test_adapters_of_a_model_in_half_precision_are_float32(tmp_path: Path) -> None:
+    """So they need no masters, and are saved as they are."""
+    model = add_adapter(make_policy(half=True).model, LoraConfig(r=2))
+    with torch.no_grad():
+        for adapter in parameters(model).values():
+            adapter.add_(1e-6)
+    model.save_pretrained(tmp_path)
+    again = load_adapter(make_policy(half=True).model, tmp_path)
+    for found in (model, again):
+        assert {p.dtype for p in parameters(found).values()} == {torch.float32}
+        assert found.dtype == torch.bfloat16
+        trained = {name for name, p in found.named_parameters() if p.requires_grad}
+        assert trained == parameters(found).keys()
+    for name, value in parameters(again).items():
+        assert torch.equal(value, parameters(model)[name])
 
 
 def test_a_plain_copy_computes_what_the_model_does_in_half_precision_too() -> None:

@@ -21,6 +21,7 @@ from rlkit.training.clock import TIMERS
 from rlkit.training.trainer import Trainer
 from rlkit.training.update import Updater
 from tests.sessions import config_of, heard, make_session
+from tests.tiny import make_policy
 
 
 class Scripted(ReincarnationSchedule):
@@ -228,6 +229,17 @@ def test_the_next_stage_goes_on_counting_with_the_same_learner(
     assert [step for step, row in heard(session).logged if "policy/lr" in row] == [3, 4]
     assert [row["schedule/stage"] for row in rows_of(tmp_path / "b")] == [1, 1]
     assert not [step for step, row in heard(session).logged if step == 2], "evaluated already"
+
+
+def test_the_next_stage_takes_the_float32_weights_behind_the_rounded_ones(tmp_path: Path) -> None:
+    policy = make_policy(half=True)
+    trainer = Trainer(make_session(policy, tmp_path / "a"))
+    trainer.run()
+    kept = [m.clone() for m in trainer.state.updater.learner.masters.of.values()]
+    assert not all(torch.equal(m, m.bfloat16()) for m in kept)
+    after = trainer.next_stage(make_session(policy, tmp_path / "b"))
+    learner = after.state.updater.learner
+    assert all(map(torch.equal, learner.masters.of.values(), kept)) and not learner.optimizer.state
 
 
 def test_a_step_logs_what_it_did_and_no_number_that_is_not_finite(
