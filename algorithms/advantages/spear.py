@@ -62,7 +62,9 @@ class Spear(AdvantageEstimator[SpearConfig]):
     def _remember(self, b: AdvantageBatch) -> None:
         new = ~b.replayed
         for group in sorted(set(b.group[new].tolist())):
-            self.means.append(float(b.reward[new & (b.group == group)].double().mean()))
+            rewards = b.reward[new & (b.group == group)].double()
+            first = rewards[0]  # without rounding if all are equal
+            self.means.append(float(first + (rewards - first).mean()))
         while len(self.means) > self.config.history:
             self.means.popleft()
 
