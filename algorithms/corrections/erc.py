@@ -76,8 +76,8 @@ class ErcMining(Correction[ErcMiningConfig]):
     """A replayed response leaves the mask unless |mean_t log(pi / behavior)| <= m.
 
     Only stored responses that still fit the policy are trained on. Fresh ones, however stale their
-    weights, and demonstrations stay; the denominators shrink with the mask. The policy is the one of the optimiser step, so a
-    response may leave in a later pass over the batch.
+    weights, and demonstrations stay; the denominators shrink with the mask. The policy is the one
+    of the optimiser step, so a response may leave in a later pass over the batch.
 
     Status: adapted from arXiv:2402.10374, whose formula could not be read; the bound is ours.
     """

@@ -29,7 +29,7 @@ def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = 
     extras = sorted({name for s in samples for name in s.extras if not name.startswith(CACHED)})
     oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
     source = groups if fresh is None else fresh
-    new = {sample.sample_id for group in source for sample in group.samples}
+    new = {(s.sample_id, s.step) for group in source for s in group.samples}
     batch = LossBatch(
         mask=mask,
         advantage=torch.zeros_like(behavior),
@@ -40,7 +40,7 @@ def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = 
         group=torch.tensor([g for _, _, g in pairs]),
         age=torch.tensor([step - version for version in oldest]),
         expert=torch.tensor([s.source == "expert" for s in samples]),
-        replayed=torch.tensor([s.sample_id not in new for s in samples]),
+        replayed=torch.tensor([(s.sample_id, s.step) not in new for s in samples]),
         truncated=torch.tensor([s.finish_reason == "length" for s in samples]),
         response_ids=tokens.response_ids,
         rewards={

@@ -14,7 +14,7 @@ from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from tests.algorithms.rows import stored_rows, double, near, outcome, rows
+from tests.algorithms.rows import double, near, outcome, rows, stored_rows
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,9 @@ def test_the_weight_is_at_most_a_quarter_where_w_is_beta() -> None:
 def test_exgrpos_new_rows_are_ppos_beside_replayed_ones(fields: dict[str, float]) -> None:
     """All tokens are averaged together: alone or not, a new row's gradient is the one PPO gives."""
     loss = build("loss", "exgrpo", **fields)
-    logp, batch = stored_rows([[1.1, 1.5], [0.5, 3.0], [1.5, 0.5]], [[1.0], [-1.0], [1.0]], [0, 0, 1])
+    logp, batch = stored_rows(
+        [[1.1, 1.5], [0.5, 3.0], [1.5, 0.5]], [[1.0], [-1.0], [1.0]], [0, 0, 1]
+    )
     expected = value_and_grad(build("loss", "ppo", **fields), logp, batch)[1]
     found = value_and_grad(loss, logp, batch)[1]
     assert torch.equal(found[:2], expected[:2]) and not torch.equal(found[2], expected[2])

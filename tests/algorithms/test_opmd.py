@@ -68,9 +68,7 @@ def test_groups_count_alike_and_a_group_of_one_contributes_nothing(
     assert (gradient[2] == 0).all() and (gradient[0, :2] != 0).all()
 
 
-@pytest.mark.parametrize(
-    ("counted", "value"), [(True, 22.25 / 3 - 3.5**2 / 9), (False, 1.75**2)]
-)
+@pytest.mark.parametrize(("counted", "value"), [(True, 22.25 / 3 - 3.5**2 / 9), (False, 1.75**2)])
 def test_an_empty_response_that_counts_stands_in_its_groups_variance_with_its_advantage_alone(
     counted: bool, value: float
 ) -> None:

@@ -14,7 +14,7 @@ from rlkit.interfaces import PolicyLoss
 from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from tests.algorithms.rows import stored_rows, near, old_and_new, terms_of
+from tests.algorithms.rows import near, old_and_new, stored_rows, terms_of
 
 PARTED = ["repo", "spear"]
 

@@ -62,5 +62,9 @@ def test_what_is_not_fresh_is_replayed_in_a_group_of_its_own_or_mixed_in(policy:
     mixed = Group(prompt=fresh.prompt, samples=[old[0], replace(a, extras={"w": 2.0}), b])
     apart = Group(prompt=fresh.prompt, samples=[old[1]])
     assert collate([mixed, apart], 3, [fresh]).batch.replayed.tolist() == [True, False, False, True]
+    other = replace(apart, samples=[replace(a, step=0)])
+    assert collate([other], 3, [fresh]).batch.replayed.tolist() == [True], (
+        "of a pool with ids alike"
+    )
     assert collate([mixed], 3, []).batch.replayed.tolist() == [True] * 3
     assert not collate([mixed, apart], 3).batch.replayed.any(), "all are fresh"

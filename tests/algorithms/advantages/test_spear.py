@@ -37,7 +37,9 @@ def test_replayed_responses_are_compared_with_the_median_of_the_new_groups_means
 
 def test_a_replayed_response_at_the_baseline_or_below_it_gets_exactly_nothing() -> None:
     """However far below: what is no longer good is not pushed down either."""
-    out = build("advantage", "spear")(part_stored([1, 0, 0.5, 0.1, -9], [0, 0, 1, 1, 2], [0, 0, 1, 1, 1]))
+    out = build("advantage", "spear")(
+        part_stored([1, 0, 0.5, 0.1, -9], [0, 0, 1, 1, 2], [0, 0, 1, 1, 1])
+    )
     assert one_a_row(out)[2:] == [0, 0, 0]
 
 
@@ -92,7 +94,11 @@ def test_the_oldest_means_leave_beyond_the_history() -> None:
     part = build("advantage", "spear", history=3)
     b = part_stored([1, 1, 2, 2, 3, 3, 4, 4], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 8)
     assert baseline(part(b)) == 3 and list(part.means) == [2, 3, 4]
-    assert baseline(part(part_stored([5, 5], [0, 0], [0, 0]))) == 4 and list(part.means) == [3, 4, 5]
+    assert baseline(part(part_stored([5, 5], [0, 0], [0, 0]))) == 4 and list(part.means) == [
+        3,
+        4,
+        5,
+    ]
     assert build("advantage", "spear").config.history == 10_240
 
 
