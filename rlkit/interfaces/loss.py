@@ -36,7 +36,8 @@ class LossConfig(PartConfig):
     log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
     """Log-ratios are clamped to [-c, c] before exp, with zero gradient outside; null = no clamp."""
     count_empty_rows: bool = False
-    """Whether responses without a valid token count in the denominators of sequence means."""
+    """Whether responses without a valid token count in the denominators of sequence means, and as
+    members of their groups; else nothing of them is seen."""
 
 
 LC = TypeVar("LC", bound=LossConfig, default=LossConfig)
@@ -63,6 +64,10 @@ class PolicyLoss(Part[LC]):
     @abstractmethod
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """The loss's terms and unreduced metrics for these rows."""
+
+    def counted(self, mask: Tensor) -> Tensor:
+        """Which rows of a mask [B, T] count as responses, [B] bool: see `count_empty_rows`."""
+        return mask.any(-1) | self.config.count_empty_rows
 
     def ratio(self, logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """exp(logp - other) [B, T], clamped by `log_ratio_clamp`, 1 at masked positions."""

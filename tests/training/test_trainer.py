@@ -84,6 +84,38 @@ def test_a_step_asks_the_buffer_in_order(policy: Policy, tmp_path: Path) -> None
     assert not wanted.keys() & of_update.keys(), "those asked for are the step's before"
 
 
+class Returning(Recording):
+    """Trains what is fresh and, beside it, what was fresh in the step before."""
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        return fresh + self.groups
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_what_a_buffer_stored_is_replayed_and_what_lagging_weights_wrote_is_not(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Two new responses a group, then two stored ones; their ages are those of their weights."""
+    found: list[tuple[list[bool], list[int]]] = []
+    real = Updater.run
+
+    def run(self: Updater, batch: Any, passes: int, step: int) -> Any:
+        found.append((batch.loss.replayed.tolist(), batch.loss.age.tolist()))
+        return real(self, batch, passes, step)
+
+    monkeypatch.setattr(Updater, "run", run)
+    session = make_session(
+        policy, tmp_path, buffer=Returning(), config=config_of(tmp_path, steps=3)
+    )
+    session.engine.config = session.engine.config.model_copy(update={"sync_every": every})
+    Trainer(session).run()
+    fresh, mixed = [False] * 4, [False] * 4 + [True] * 4
+    assert [replayed for replayed, _ in found] == [fresh, mixed, mixed]
+    old = [[0, 1], [0, 1]] if every == 1 else [[1, 1], [2, 2]]
+    assert [age for _, age in found] == [[0] * 4, *([a] * 4 + [b] * 4 for a, b in old)]
+    assert [row["buffer/fresh_fraction"] for row in rows_of(tmp_path)] == [1, 0.5, 0.5]
+
+
 def test_without_replay_the_buffer_is_only_shown_what_was_generated(
     policy: Policy, tmp_path: Path
 ) -> None:
