@@ -45,9 +45,9 @@ def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors in the order of the layers; tied ones once, adapters added in."""
     model: Any = policy.model
     adapted = has_adapter(model)
-    state = model.get_base_model().state_dict() if adapted else named_weights(model)
+    state = named_weights(model.get_base_model() if adapted else model)
     first = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}
     untied = {name.replace("base_layer.", "") for name in first.values()}
-    for name, tensor in (merged(model) if adapted else state).items():
+    for name, tensor in merged(model) if adapted else state.items():
         if name in untied:
             yield name, tensor
