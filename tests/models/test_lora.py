@@ -116,7 +116,8 @@ def test_merged_weights_are_those_of_peft(
     """Bit for bit, under the names and in the order of the plain model."""
     policy = adapted(dtype, targets)
     move(policy)
-    theirs = copy.deepcopy(policy.model).merge_and_unload().state_dict()
+    copied: Any = copy.deepcopy(policy.model)
+    theirs = copied.merge_and_unload().state_dict()
     ours = dict(merged(policy.model))
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())

@@ -87,8 +87,8 @@ def synced_by_servers(policy: Policy, monkeypatch: pytest.MonkeyPatch, folder: P
         Server, "worker", lambda _, method: {"rlkit_dtype": "float32"}.get(method, 0)
     )
     monkeypatch.setattr(Server, "take", take)
-    monkeypatch.setattr(Server, "score", lambda *_: engine.probe.logp)
     engine = VLLMServerRollout(VLLMServerConfig(sync_dir=str(folder)))
+    monkeypatch.setattr(Server, "score", lambda *_: engine.probe.logp)
     engine.start(policy, seed=0)
     for step in range(2, 5):
         engine.sync(step)
@@ -112,7 +112,7 @@ def synced_by_layer_skip(policy: Policy, _: pytest.MonkeyPatch, __: Path) -> Non
 
 
 def saved_merged(policy: Policy, _: pytest.MonkeyPatch, folder: Path) -> None:
-    for _ in range(3):
+    for _step in range(3):
         save_merged(policy.model, folder)
 
 

@@ -98,7 +98,12 @@ class Card:
 
 def placed(monkeypatch: pytest.MonkeyPatch, *, total: int, **given: Any) -> dict[str, Any]:
     asked: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: (asked.append(d), total))
+
+    def info(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 0, total
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", info)
     policy: Any = Card()
     settings = {"dtype": torch.bfloat16, "kv_cache_gb": 1.5, "share": None, **given}
     found = placement(policy, **settings)
