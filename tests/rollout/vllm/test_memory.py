@@ -105,7 +105,7 @@ def placed(monkeypatch: pytest.MonkeyPatch, *, total: int, **given: Any) -> dict
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", info)
     policy: Any = Card()
-    settings = {"dtype": torch.bfloat16, "kv_cache_gb": 1.5, "share": None, **given}
+    settings: dict[str, Any] = {"dtype": torch.bfloat16, "kv_cache_gb": 1.5, "share": None, **given}
     found = placement(policy, **settings)
     assert asked == [Card.device]
     return found
