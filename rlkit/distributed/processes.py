@@ -152,10 +152,15 @@ class MultiProcess(Processes):
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
     """The entries of `state_dict`, read now; works inside `full_weights` too."""
-    out: dict[str, Tensor] = {}
-    for prefix, part in module.named_modules(remove_duplicate=False):
-        own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-        for name, tensor in own:
-            if name not in part._non_persistent_buffers_set:  # pyright: ignore[reportPrivateUsage]
-                out[f"{prefix}.{name}" if prefix else name] = tensor.detach()
-    return out
+    return {
+        f"{prefix}.{name}" if prefix else name: tensor
+        for prefix, part in module.named_modules(remove_duplicate=False)
+        for name, tensor in own_weights(part)
+    }
+
+
+def own_weights(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The entries of `state_dict` that belong to the module itself, not to a module in it."""
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    skipped = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+    return [(name, tensor.detach()) for name, tensor in own if name not in skipped]
