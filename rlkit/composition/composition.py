@@ -79,6 +79,12 @@ class Composition:
         return named | {f"correction.{name}": part for name, part in parts.corrections}
 
     @property
+    def every_reward(self) -> list[Reward]:
+        """The rewards of training and of evaluation, each once."""
+        every = (*self.rewards.values(), *self.eval_rewards.values())
+        return list({id(reward): reward for reward in every}.values())
+
+    @property
     def every_part(self) -> dict[str, Part[Any]]:
         """All parts by config section: those of `sections`, and those that schedules do not set."""
         return {

@@ -39,6 +39,7 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
+    lines += [note for reward in c.rewards.values() for note in reward.notes()]
     for place, scalar in c.scalars.items():
         settings = scalar.model_dump()
         shape = settings.pop("kind")

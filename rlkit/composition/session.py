@@ -66,7 +66,7 @@ def source_of(c: Composition) -> Source:
 def close(c: Composition) -> None:
     """Release the engine and the rewards' workers."""
     c.rollouts.close()
-    for reward in {id(r): r for r in (*c.rewards.values(), *c.eval_rewards.values())}.values():
+    for reward in c.every_reward:
         reward.close()
 
 
@@ -138,6 +138,7 @@ def open_session(
         writes=processes.is_main,
         kept_states=config.checkpoint.keep + 2,
         read_by_loss=c.read_by_loss,
+        max_completion_length=c.engine.config.max_completion_length,
     )
     c.buffer.open(context)
     c.parts.anchor.open(context)
