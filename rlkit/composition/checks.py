@@ -10,7 +10,8 @@ from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ReplayBuffer
 from rlkit.models.load import resolve_device
-from rlkit.registry import entry, names
+from rlkit.models.lora import has_adapter
+from rlkit.registry import build, entry, names
 
 
 def check(c: Composition) -> None:
@@ -42,6 +43,7 @@ def check(c: Composition) -> None:
             "set model.name to a Hugging Face name or folder"
         )
     check_fields(c)
+    check_average(c)
     check_mode(c)
     resolve_device(c.config.model.device)
     check_processes(c)
@@ -121,6 +123,28 @@ def check_fields(c: Composition) -> None:
         section, _, key = place.rpartition(".")
         for extreme in extremes:
             check_value(configs[section], section, key, extreme)
+
+
+def check_average(c: Composition) -> None:
+    """Check that no anchor averages the weights of low-rank adapters, now or under a schedule."""
+    if c.config.model.lora.r == 0 and not has_adapter(c.given.model):
+        return
+    anchor = c.parts.anchor
+    planned = {place: scalar.extremes() for place, scalar in c.scalars.items()}
+    settings = [
+        {place.removeprefix("anchor."): extreme}
+        for place, extremes in (planned | dict(c.schedule.fields())).items()
+        if place.startswith("anchor.")
+        for extreme in extremes
+    ]
+    configs = [anchor.config, *(anchor.config.model_copy(update=each) for each in settings)]
+    if any(type(anchor)(config).averages_weights for config in configs):
+        able = [name for name in names("anchor") if not build("anchor", name).averages_weights]
+        raise UserError(
+            f"anchor={c.raw['anchor']['name']} averages the policy's weights, and adapters "
+            "(model.lora) have no average: that of their factors is not that of what they add; set "
+            f"model.lora.r=0, or choose an anchor that copies the policy: {', '.join(able)}"
+        )
 
 
 def check_value(config: BaseModel, section: str, key: str, value: float) -> None:

@@ -36,6 +36,29 @@ def test_what_fits_is_composed() -> None:
     composed("model.lora.r=2")
 
 
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        ("anchor=ema",),
+        ("anchor=ema", "anchor.bias_corrected=true"),
+        ("anchor=convex", "anchor.ema=0.5"),
+        ("anchor=tr_dpo",),
+        ("anchor=ppo_ewma", "loss=decoupled_ppo"),
+        ("anchor=convex", "anchor.ema={kind: linear, start: 0, end: 1, steps: 10}"),
+        ("anchor=periodic", "anchor.alpha={kind: linear, start: 1, end: 0.5, steps: 10}"),
+    ],
+)
+def test_adapters_are_not_averaged(anchor: tuple[str, ...]) -> None:
+    composed(*anchor)
+    with pytest.raises(UserError, match="that copies the policy: base, convex, kl_convex, lagged"):
+        composed(*anchor, "model.lora.r=2")
+
+
+@pytest.mark.parametrize("anchor", ["base", "convex", "kl_convex", "lagged", "periodic"])
+def test_copies_of_adapters_are_exact_and_stay_possible(anchor: str) -> None:
+    composed(f"anchor={anchor}", "model.lora.r=2")
+
+
 class Several(Processes):
     """Ranks as a launch makes them."""
 
