@@ -44,6 +44,7 @@ def check(c: Composition) -> None:
         )
     check_fields(c)
     check_average(c)
+    check_correctness(c)
     check_mode(c)
     resolve_device(c.config.model.device)
     check_processes(c)
@@ -123,6 +124,21 @@ def check_fields(c: Composition) -> None:
         section, _, key = place.rpartition(".")
         for extreme in extremes:
             check_value(configs[section], section, key, extreme)
+
+
+def check_correctness(c: Composition) -> None:
+    """Check that an evaluation knows which reward marks right responses."""
+    name, known = c.correctness, list(c.eval_rewards)
+    if name is None:
+        raise UserError(
+            f"no reward of this run marks correctness ({', '.join(known)}), which pass@1 counts; "
+            f"add one that does, or choose one by name: eval.reward={known[0]}"
+        )
+    if name not in known:
+        raise UserError(
+            f"eval.reward={name}, but this run evaluates with no such reward."
+            f"{suggest(name, known)} Rewards: {', '.join(known)}"
+        )
 
 
 def check_average(c: Composition) -> None:

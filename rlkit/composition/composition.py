@@ -79,6 +79,18 @@ class Composition:
         return named | {f"correction.{name}": part for name, part in parts.corrections}
 
     @property
+    def correctness(self) -> str | None:
+        """The name of the reward by which an evaluation counts; None if none marks correctness."""
+        wanted, rewards = self.config.eval.reward, self.eval_rewards
+        if wanted is not None:
+            return wanted
+        for marks in (True, None):
+            for name, reward in rewards.items():
+                if reward.marks_correctness is marks:
+                    return name
+        return None
+
+    @property
     def every_reward(self) -> list[Reward]:
         """The rewards of training and of evaluation, each once."""
         every = (*self.rewards.values(), *self.eval_rewards.values())

@@ -39,6 +39,8 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
+    if len(c.eval_rewards) > 1:
+        lines.append(f"Evaluation counts a response as right by the reward {c.correctness}.")
     lines += [note for reward in c.rewards.values() for note in reward.notes()]
     for place, scalar in c.scalars.items():
         settings = scalar.model_dump()

@@ -157,7 +157,9 @@ def open_session(
         prompts=PromptStream(
             train, config.seed, rollout.num_generations, rollout.max_completion_length
         ),
-        evaluator=Evaluator(held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval),
+        evaluator=Evaluator(
+            held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval, c.correctness
+        ),
         run_folder=run.folder,
         trackers=run.trackers,
         sections=c.sections,

@@ -26,6 +26,9 @@ class Reward(Part[RC]):
     """Scores completions, with TRL's signature."""
 
     Config: ClassVar[type[PartConfig]] = RewardConfig
+    marks_correctness: ClassVar[bool | None] = None
+    """Whether 1 means that the response is right, and less that it is not: what an evaluation
+    counts. None = it does not say, which counts if no other reward says yes."""
     context: RunContext = RunContext()
     """The run it belongs to, see `open`."""
 

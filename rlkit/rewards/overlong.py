@@ -12,7 +12,6 @@ from rlkit.interfaces import Reward, RewardConfig, RunContext
 from rlkit.registry import register
 from rlkit.rewards.inputs import column
 
-
 SHARE = 5
 """L / C in the paper: 20480 / 4096."""
 
@@ -54,6 +53,8 @@ def _check(buffer: int | None, max_length: int) -> None:
 @register("reward", "overlong")
 class Overlong(Reward[OverlongConfig]):
     """0 for completions that leave room, falling to -1 at the most tokens a response may have."""
+
+    marks_correctness = False
 
     def open(self, context: RunContext) -> None:
         """Take the run's length. Raises UserError for settings that it contradicts."""

@@ -8,9 +8,11 @@ import pytest
 from pydantic import Field
 
 from rlkit.composition.checks import check_processes, check_value
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig
+from tests.certain import HERE
 from tests.compositions import composed
 
 
@@ -57,6 +59,32 @@ def test_adapters_are_not_averaged(anchor: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("anchor", ["base", "convex", "kl_convex", "lagged", "periodic"])
 def test_copies_of_adapters_are_exact_and_stay_possible(anchor: str) -> None:
     composed(f"anchor={anchor}", "model.lora.r=2")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "judge"),
+    [
+        ("[overlong,exact]", "exact"),
+        ("[exact,overlong]", "exact"),
+        (f"[overlong,{HERE}:half]", "half"),
+        (f"[{HERE}:half,exact]", "exact"),
+        (f"[{HERE}:form,{HERE}:half]", "form"),
+        ("[]", "arithmetic"),
+    ],
+)
+def test_an_evaluation_counts_by_the_first_reward_that_marks_correctness(
+    rewards: str, judge: str, own_registry: None
+) -> None:
+    c = composed(*import_before_compose([f"reward={rewards}"]))
+    assert c.correctness == judge
+
+
+def test_the_reward_an_evaluation_counts_by_can_be_named() -> None:
+    assert composed("reward=[exact,overlong]", "eval.reward=overlong").correctness == "overlong"
+    with pytest.raises(UserError, match=r"no such reward\. Did you mean 'exact'\?"):
+        composed("reward=[exact,overlong]", "eval.reward=exat")
+    with pytest.raises(UserError, match=r"no reward of this run marks correctness \(overlong\)"):
+        composed("reward=[overlong]")
 
 
 class Several(Processes):

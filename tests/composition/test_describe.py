@@ -56,3 +56,18 @@ def test_each_part_is_named_with_the_hash_of_its_source() -> None:
 
 def test_a_class_from_a_shell_is_known_by_its_name() -> None:
     assert source_of(type("Made", (), {"__module__": "nowhere"})) == b"nowhere:Made"
+
+
+def test_several_rewards_are_told_which_one_counts() -> None:
+    def told(*overrides: str) -> list[str]:
+        return [line for line in describe(composed(*overrides)) if "counts" in line]
+
+    assert told("reward=[overlong,exact]") == [
+        "Evaluation counts a response as right by the reward exact."
+    ]
+    assert not told("reward=[exact]")
+
+
+def test_notes_of_rewards_are_shown() -> None:
+    lines = describe(composed("reward=[exact,overlong]", "reward.overlong.max_length=10"))
+    assert any("reward.overlong.max_length=10 gives -1" in line for line in lines)

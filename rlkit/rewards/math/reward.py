@@ -50,6 +50,8 @@ class Math(Reward[MathConfig]):
     was lost twice. Status: our choice.
     """
 
+    marks_correctness = True
+
     def __init__(self, config: MathConfig | None = None) -> None:
         super().__init__(config)
         self._counts: Counter[str] = Counter()
