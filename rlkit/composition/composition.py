@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rlkit.config.run import RunConfig
@@ -52,6 +53,14 @@ class Composition:
     """Scalar schedules by the setting they replace ("anchor.beta")."""
     processes: Processes = SINGLE
     given: Given = Given()
+
+    @cached_property
+    def rows(self) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+        """The rows to train on and those to evaluate on, read on first use."""
+        data = self.task.load(self.config.seed)
+        same = self.eval_task is self.task
+        other = data if same else self.eval_task.load(self.config.seed)
+        return data.train, other.eval[: self.config.eval.problems]
 
     def say(self, line: str) -> None:
         """Tell the user, from the main process."""

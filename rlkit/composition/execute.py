@@ -10,6 +10,7 @@ from rlkit.composition.budget import budget
 from rlkit.composition.compose import NOTHING, compose
 from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
+from rlkit.composition.rehearsal import rehearse
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.runs.report import write_report
@@ -48,6 +49,7 @@ def execute(
     finally:
         for part in parts:
             close(part)
+        run.folder.discard_if_untrained()
         run.folder.unlock()
     return run.folder.path
 
@@ -75,6 +77,8 @@ class Run:
         if checkpoint is not None:
             check_config(checkpoint, whole.raw, whole.defaults)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
+        for part in self.parts[first:]:
+            rehearse(part)
         trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:

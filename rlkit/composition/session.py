@@ -34,10 +34,8 @@ def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
 
     Their lengths are checked against max_prompt_length unless the task is the embedded model's.
     """
-    data = c.task.load(c.config.seed)
-    other = data if c.eval_task is c.task else c.eval_task.load(c.config.seed)
-    held_out = other.eval[: c.config.eval.problems]
-    return _prompts(c, "train", c.task, data.train, policy), _prompts(
+    train, held_out = c.rows
+    return _prompts(c, "train", c.task, train, policy), _prompts(
         c, "eval", c.eval_task, held_out, policy
     )
 

@@ -116,7 +116,9 @@ def test_no_part_but_the_engine_has_a_length_of_its_own(kind: str) -> None:
     """Neither a registered part or variant nor a variant file."""
     for name in names(kind):
         fields = entry(kind, name).config.model_fields
-        assert not [key for key in fields if key.endswith("_length") and fields[key].default is not None]
+        assert not [
+            key for key in fields if key.endswith("_length") and fields[key].default is not None
+        ]
     for file in (configs_folder() / kind).glob("*.yaml"):
         assert not [key for key in yaml.safe_load(file.read_text()) if key.endswith("_length")]
 

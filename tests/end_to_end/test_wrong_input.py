@@ -171,7 +171,10 @@ COMPOSITION = [
         "correction.erc_counteraction.form=x",
     ),
     ("reward=[exact] reward.exact.weight=heavy", "reward.exact.weight=heavy | a number"),
-    ("reward=[overlong] reward.overlong.buffer=600", "reward.overlong.buffer=600 | max_length=512"),
+    (
+        "reward=[exact,overlong] reward.overlong.buffer=600",
+        "reward.overlong.buffer=600 | max_length=14",
+    ),
     ("tracker=[wandb] tracker.wandb.mode=off", "tracker.wandb.mode=off | 'offline'"),
     ("rollout.num_generations=1", "rollout.num_generations=1 | 2 or more"),
     ("rollout.temperature=0", "rollout.temperature=0 | greater than 0"),

@@ -50,7 +50,10 @@ def test_the_lengths_are_the_runs_unless_they_are_set() -> None:
     """By default L is the run's and C a fifth of it, at least 1."""
     assert (opened(20480).max_length, opened(20480).buffer) == (20480, 4096)
     assert (opened(3).max_length, opened(3).buffer) == (3, 1)
-    assert (opened(100, max_length=50, buffer=7).max_length, opened(100, buffer=7).buffer) == (50, 7)
+    assert (opened(100, max_length=50, buffer=7).max_length, opened(100, buffer=7).buffer) == (
+        50,
+        7,
+    )
     assert opened(100, max_length=50).buffer == 10
 
 

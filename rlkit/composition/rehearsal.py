@@ -1,0 +1,87 @@
+"""What can be found out about the data and the rewards before the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlkit.composition.composition import Composition
+from rlkit.config.run import EMBEDDED
+from rlkit.errors import UserError
+from rlkit.interfaces import Reward, Task
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.task import TaskReward
+from rlkit.tasks.prompts import check_row
+
+Rows = Sequence[Mapping[str, Any]]
+LOOKED_AT = 64
+"""Rows that are searched for columns the first one lacks."""
+
+
+def rehearse(c: Composition) -> None:
+    """Read the rows, and let every reward score an empty answer to the first one.
+
+    Raises UserError for a row without a usable prompt, and for a reward that cannot be called,
+    raises, or returns anything but a finite number or None.
+    """
+    train, held_out = c.rows
+    for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
+        check_rows(name, task, rows)
+    try_rewards(c, c.rewards, train)
+    if c.eval_rewards is not c.rewards or c.eval_task is not c.task:
+        try_rewards(c, c.eval_rewards, held_out)
+
+
+def check_rows(name: str, task: Task, rows: Rows) -> None:
+    """Check that there are rows, each with a prompt; of an embedded task, which makes them, one."""
+    if not len(rows):
+        raise UserError(f"the task has no {name} problems")
+    for index in range(1 if task.embedded else len(rows)):
+        check_row(f"problem {index} of the {name} set", rows[index])
+
+
+def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:
+    """Call fresh copies of the rewards, so that one which counts its calls does not count this."""
+    copies = {name: copied(reward) for name, reward in rewards.items()}
+    try:
+        for name, reward in copies.items():
+            reward.open(rewards[name].context)
+        score_nothing(c, RewardSet(copies, c.processes), rows)
+    finally:
+        for reward in copies.values():
+            reward.close()
+
+
+def copied(reward: Reward) -> Reward:
+    """A reward of the same settings, as a run builds it."""
+    return (
+        TaskReward(reward.task) if isinstance(reward, TaskReward) else type(reward)(reward.config)
+    )
+
+
+def score_nothing(c: Composition, rewards: RewardSet, rows: Rows) -> None:
+    """Score an empty answer to the first row.
+
+    A text prompt becomes a chat if the model has a chat template, which is unknown until it is
+    loaded: then a reward may work in either form.
+    """
+    first = rows[0]
+    names = {name for row in rows[:LOOKED_AT] for name in row} - {"prompt"}
+    columns = {name: [first.get(name)] for name in sorted(names)}
+    prompt = first["prompt"]
+    chat = [[{"role": "assistant", "content": ""}]]
+    if not isinstance(prompt, str):
+        rewards.score([prompt], chat, [[]], columns)
+        return
+    try:
+        rewards.score([prompt], [""], [[]], columns)
+    except UserError:
+        if c.config.model.name == EMBEDDED:
+            raise
+        _as_chat(rewards, prompt, columns)
+
+
+def _as_chat(rewards: RewardSet, prompt: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Score the empty answer of a chat model to a text prompt."""
+    asked = [{"role": "user", "content": prompt}]
+    rewards.score([asked], [[{"role": "assistant", "content": ""}]], [[]], columns)
