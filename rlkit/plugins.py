@@ -37,6 +37,8 @@ LIST_KINDS = ("correction", "reward", "tracker")
 PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")
 
 
+FROM_FILE = "rlkit_plugin_"
+"""How the names of modules imported from a file begin."""
 HOME = Path(__file__).resolve().parent.parent
 """The folder of `rlkit` and of the packages of parts."""
 CORE_PACKAGES = ("rlkit.rewards", "rlkit.tasks", "rlkit.rollout", "rlkit.trackers")
@@ -85,7 +87,7 @@ def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
         raise UserError(f"plugin file {name} does not exist")
-    module_name = f"rlkit_plugin_{path.stem}"
+    module_name = FROM_FILE + path.stem
     loaded = sys.modules.get(module_name)
     if loaded is not None and loaded.__file__ == str(path):
         return loaded

@@ -14,6 +14,10 @@ from rlkit.models.lora import has_adapter
 from rlkit.registry import build, entry, names
 
 
+NEEDS = ("behavior", "prox", "entropy")
+"""What a part may need, besides references."""
+
+
 def check(c: Composition) -> None:
     """Check that the parts fit together. Raises UserError with what to change."""
     smallest, n = c.parts.advantage.min_group, c.engine.config.num_generations
@@ -22,14 +26,7 @@ def check(c: Composition) -> None:
             f"rollout.num_generations={n}, but this advantage compares {smallest} or more "
             f"responses per prompt; set rollout.num_generations to {smallest} or more"
         )
-    offered = set(c.parts.anchor.weights(1))
-    for need in c.parts.loss.needs:
-        name = need.removeprefix("anchor:")
-        if need.startswith("anchor:") and name not in offered:
-            raise UserError(
-                f"the loss needs the reference '{name}', which this anchor does not hold "
-                f"(it holds: {', '.join(sorted(offered)) or 'none'}); choose another anchor"
-            )
+    check_needs(c)
     if c.buffer.gives_expert and not c.parts.loss.accepts_expert:
         able = [name for name in names("loss") if entry("loss", name).cls.accepts_expert]
         raise UserError(
@@ -48,6 +45,25 @@ def check(c: Composition) -> None:
     check_mode(c)
     resolve_device(c.config.model.device)
     check_processes(c)
+
+
+def check_needs(c: Composition) -> None:
+    """Check that parts need only what there is: log-probs by name, references of the anchor."""
+    parts, offered = c.parts, sorted(c.parts.anchor.weights(1))
+    readers = {"the loss": parts.loss.needs, "the advantage": parts.advantage.needs}
+    readers |= {f"the correction '{name}'": part.needs for name, part in parts.corrections}
+    for reader, need in ((reader, need) for reader, needs in readers.items() for need in needs):
+        kind, _, name = need.partition(":")
+        if kind == "anchor" and name and name not in offered:
+            raise UserError(
+                f"{reader} needs the reference '{name}', which this anchor does not hold "
+                f"(it holds: {', '.join(offered) or 'none'}); choose another anchor"
+            )
+        if need not in NEEDS and not (kind == "anchor" and name):
+            raise UserError(
+                f"{reader} needs '{need}', which does not exist.{suggest(need, NEEDS)} "
+                f"Known: {', '.join(NEEDS)}, anchor:<name>"
+            )
 
 
 def check_processes(c: Composition) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
+from rlkit.batch import PolicyTerms
 from rlkit.composition.composition import Composition
+from rlkit.composition.describe import OWN
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rewards.task import TaskReward
 from rlkit.tasks.prompts import check_row
+from rlkit.testing.losses import examples
 
 Rows = Sequence[Mapping[str, Any]]
 LOOKED_AT = 64
@@ -24,12 +29,34 @@ def rehearse(c: Composition) -> None:
     Raises UserError for a row without a usable prompt, and for a reward that cannot be called,
     raises, or returns anything but a finite number or None.
     """
+    try_loss(c)
     train, held_out = c.rows
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
     try_rewards(c, c.rewards, train)
     if c.eval_rewards is not c.rewards or c.eval_task is not c.task:
         try_rewards(c, c.eval_rewards, held_out)
+
+
+def try_loss(c: Composition) -> None:
+    """Let a user's loss see an example batch. Raises UserError for terms of a wrong shape.
+
+    A loss may read what only a real batch has; that it fails here is told, and the first step says
+    whether it works.
+    """
+    loss = c.parts.loss
+    if type(loss).__module__.partition(".")[0] in OWN:
+        return
+    logp, batch = examples(loss.needs)
+    try:
+        loss.checked(PolicyTerms(logp=logp, entropy=torch.full_like(logp, 0.7)), batch)
+    except UserError:
+        raise
+    except Exception as error:
+        c.say(
+            f"Warning: the loss fails on an example batch ({type(error).__name__}: {error}); the "
+            "first step will show whether it fails on a real one."
+        )
 
 
 def check_rows(name: str, task: Task, rows: Rows) -> None:

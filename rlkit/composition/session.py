@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rlkit.composition.composition import Composition, Raw
+from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext, Task, Tracker
@@ -86,15 +87,18 @@ class RunScope:
     folder: RunFolder
     trackers: Mapping[str, Tracker]
     stop: StopRequest
+    sources: Mapping[str, str]
+    """Hashes of the user's modules, saved too."""
 
     @staticmethod
-    def of(whole: Composition) -> RunScope:
-        """The scope of a run, from its own composition."""
+    def of(whole: Composition, parts: Sequence[Composition] = ()) -> RunScope:
+        """The scope of a run, from its own composition and those of its stages."""
         return RunScope(
             raw=whole.raw,
             folder=RunFolder(Path(whole.config.output_dir), writes=whole.processes.is_main),
             trackers=whole.trackers,
             stop=StopRequest(),
+            sources=user_sources([whole, *parts]),
         )
 
 
@@ -163,4 +167,5 @@ def open_session(
         sections=c.sections,
         scalars=c.scalars,
         stop=run.stop,
+        sources=run.sources,
     )

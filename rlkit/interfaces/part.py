@@ -80,6 +80,9 @@ class Part(ABC, Generic[C]):
     """The config it is built with: the generic parameter, `class MyLoss(PolicyLoss[MyConfig])`."""
     sources: ClassVar[tuple[str, ...]] = ()
     """The arXiv ids of the papers that define it, the original first; empty if there are none."""
+    caches: ClassVar[tuple[str, ...]] = ()
+    """Attributes that change during a run though no later step depends on them. A part without a
+    `state_dict` that changes any other is refused."""
     config: C
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
