@@ -13,7 +13,6 @@ from rlkit.models.load import resolve_device
 from rlkit.models.lora import has_adapter
 from rlkit.registry import build, entry, names
 
-
 NEEDS = ("behavior", "prox", "entropy")
 """What a part may need, besides references."""
 

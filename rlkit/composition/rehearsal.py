@@ -13,7 +13,7 @@ from rlkit.composition.describe import OWN
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
-from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.scoring import check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.tasks.prompts import check_row
 from rlkit.testing.losses import examples
@@ -73,7 +73,7 @@ def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> No
     try:
         for name, reward in copies.items():
             reward.open(rewards[name].context)
-        score_nothing(c, RewardSet(copies, c.processes), rows)
+        c.processes.on_main(lambda: score_nothing(c, copies, rows))
     finally:
         for reward in copies.values():
             reward.close()
@@ -86,7 +86,7 @@ def copied(reward: Reward) -> Reward:
     )
 
 
-def score_nothing(c: Composition, rewards: RewardSet, rows: Rows) -> None:
+def score_nothing(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:
     """Score an empty answer to the first row.
 
     A text prompt becomes a chat if the model has a chat template, which is unknown until it is
@@ -94,21 +94,15 @@ def score_nothing(c: Composition, rewards: RewardSet, rows: Rows) -> None:
     """
     first = rows[0]
     names = {name for row in rows[:LOOKED_AT] for name in row} - {"prompt"}
-    columns = {name: [first.get(name)] for name in sorted(names)}
-    prompt = first["prompt"]
-    chat = [[{"role": "assistant", "content": ""}]]
+    check_columns(names)
+    given = {name: [first.get(name)] for name in sorted(names)} | {"completion_ids": [[]]}
+    prompt, answer = first["prompt"], [{"role": "assistant", "content": ""}]
     if not isinstance(prompt, str):
-        rewards.score([prompt], chat, [[]], columns)
+        score_all(rewards, [prompt], [answer], given)
         return
     try:
-        rewards.score([prompt], [""], [[]], columns)
-    except UserError:
-        if c.config.model.name == EMBEDDED:
+        score_all(rewards, [prompt], [""], given)
+    except UserError as error:
+        if c.config.model.name == EMBEDDED or not wants_messages(error):
             raise
-        _as_chat(rewards, prompt, columns)
-
-
-def _as_chat(rewards: RewardSet, prompt: str, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Score the empty answer of a chat model to a text prompt."""
-    asked = [{"role": "user", "content": prompt}]
-    rewards.score([asked], [[{"role": "assistant", "content": ""}]], [[]], columns)
+        score_all(rewards, [[{"role": "user", "content": prompt}]], [answer], given)

@@ -15,7 +15,6 @@ import yaml
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
 
-
 NONFINITE = "nonfinite"
 OWN = (
     "config.yaml",

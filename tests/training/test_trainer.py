@@ -25,6 +25,8 @@ from tests.sessions import config_of, heard, make_session
 class Scripted(ReincarnationSchedule):
     """The phases it is given, one a step."""
 
+    caches = ("seen",)
+
     def __init__(self, *phases: Phase) -> None:
         super().__init__()
         self.phases, self.seen = phases, list[Progress]()
@@ -36,6 +38,8 @@ class Scripted(ReincarnationSchedule):
 
 class Recording(ReplayBuffer):
     """Writes down the calls; trains what is fresh and asks for scores of what it trained before."""
+
+    caches = ("calls", "groups", "observed")
 
     def __init__(self) -> None:
         super().__init__()
