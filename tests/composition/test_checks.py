@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from pydantic import Field
 
-from rlkit.composition.checks import check_processes, check_value
+from rlkit.composition.checks import check_needs, check_processes, check_value
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
@@ -85,6 +85,31 @@ def test_the_reward_an_evaluation_counts_by_can_be_named() -> None:
         composed("reward=[exact,overlong]", "eval.reward=exat")
     with pytest.raises(UserError, match=r"no reward of this run marks correctness \(overlong\)"):
         composed("reward=[overlong]")
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ("behaviour", "the loss needs 'behaviour', which does not exist. Did you mean 'behavior'?"),
+        ("anchor:teacher", "needs the reference 'teacher', which this anchor does not hold"),
+        ("anchor:", "the loss needs 'anchor:', which does not exist"),
+        ("base", "Known: behavior, prox, entropy, anchor:<name>"),
+    ],
+)
+def test_a_need_that_nothing_meets_is_told(needs: str, said: str) -> None:
+    c = composed("loss=ppo")
+    c.parts.loss.needs = frozenset({"behavior", needs})
+    with pytest.raises(UserError) as caught:
+        check_needs(c)
+    assert said in str(caught.value)
+
+
+def test_corrections_and_advantages_are_asked_too() -> None:
+    c = composed("loss=ppo", "correction=[tis]")
+    check_needs(c)
+    c.parts.corrections[0][1].needs = frozenset({"proxy"})
+    with pytest.raises(UserError, match="the correction 'tis' needs 'proxy'"):
+        check_needs(c)
 
 
 class Several(Processes):

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.composition.composition import Composition
 from rlkit.composition.rehearsal import copied, rehearse
 from rlkit.errors import UserError
-from rlkit.interfaces import Reward, Task, TaskData
+from rlkit.interfaces import PolicyLoss, Reward, Task, TaskData
 from rlkit.rewards.function import reward_class
 from tests.compositions import composed
 
@@ -151,3 +153,44 @@ def test_a_copy_has_the_settings_of_the_reward() -> None:
     assert again is not own and vars(again)["task"] is c.task
     exact = composed("reward=[exact]", "reward.exact.weight=0.5").rewards["exact"]
     assert copied(exact).config == exact.config and copied(exact) is not exact
+
+
+class Loss(PolicyLoss):
+    """Minus the advantage times the log-prob, in a shape of its own."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value.mean()
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        value = self.shaped(-batch.advantage * policy.logp, batch)
+        return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
+
+
+class Weighted(Loss):
+    """Reads what only a certain buffer gives."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value * batch.extras["weight"]
+
+
+class PerResponse(Loss):
+    """One value per response."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value.sum(-1)
+
+
+def with_loss(loss: PolicyLoss) -> Composition:
+    c = made()
+    return replace(c, parts=replace(c.parts, loss=loss))
+
+
+def test_a_term_without_a_shape_is_found_without_a_model() -> None:
+    with pytest.raises(UserError, match=r"term 'policy' has a value of shape \[\]"):
+        rehearse(with_loss(Loss()))
+    rehearse(with_loss(PerResponse()))
+
+
+def test_a_loss_that_needs_a_real_batch_is_only_told(capsys: pytest.CaptureFixture[str]) -> None:
+    rehearse(with_loss(Weighted()))
+    assert "fails on an example batch (KeyError: 'weight')" in capsys.readouterr().out

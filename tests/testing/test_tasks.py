@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -21,7 +21,9 @@ class Sound(Task):
     """One problem."""
 
     scores = True
-    train, held_out, value = ROWS, ROWS, 0.0
+    train: ClassVar[list[Any]] = ROWS
+    held_out: ClassVar[list[Any]] = ROWS
+    value = 0.0
 
     def load(self, seed: int) -> TaskData:
         return TaskData(train=self.train, eval=self.held_out)
@@ -31,15 +33,15 @@ class Sound(Task):
 
 
 class Empty(Sound):
-    held_out = []
+    held_out: ClassVar[list[Any]] = []
 
 
 class Nameless(Sound):
-    train = [{"question": "1+1="}]
+    train: ClassVar[list[Any]] = [{"question": "1+1="}]
 
 
 class Reserved(Sound):
-    train = [{"prompt": "1+1=", "completions": "2"}]
+    train: ClassVar[list[Any]] = [{"prompt": "1+1=", "completions": "2"}]
 
 
 class Infinite(Sound):

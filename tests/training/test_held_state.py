@@ -153,7 +153,7 @@ def test_a_buffer_that_would_lose_its_groups_is_refused_after_the_first_step(
 def test_one_that_begins_later_is_refused_at_a_checkpoint_from_which_a_run_goes_on(
     policy: Policy, tmp_path: Path
 ) -> None:
-    """The last checkpoint is written: nothing goes on from it, and the weights are worth keeping."""
+    """The last checkpoint is written: nothing goes on from it, but its weights are worth it."""
     config = config_of(tmp_path / "a", steps=2)
     Trainer(make_session(policy, tmp_path / "a", buffer=Later(), config=config)).run()
     assert (tmp_path / "a" / "checkpoint-2").is_dir()
