@@ -68,7 +68,11 @@ def fingerprint(value: Any, module: str, inside: Collection[int] = ()) -> Any:
         return "itself"
     if isinstance(value, Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1)
-        return (str(value.dtype), tuple(value.shape), zlib.crc32(flat.view(torch.uint8).numpy()))
+        return (
+            str(value.dtype),
+            tuple(value.shape),
+            zlib.crc32(flat.view(torch.uint8).numpy().tobytes()),
+        )
     if isinstance(value, np.ndarray):
         return (str(value.dtype), value.shape, zlib.crc32(np.ascontiguousarray(value).tobytes()))
     within = (*inside, id(value))
