@@ -50,10 +50,12 @@ class HeldState:
 
 
 def attributes(part: Part[Any]) -> dict[str, Any]:
-    """A fingerprint of each attribute that may be state."""
+    """A fingerprint of each attribute that may be state; one in a method's place is a wrapper."""
     left_out, own = GIVEN | set(part.caches), type(part).__module__
     return {
-        name: fingerprint(value, own) for name, value in vars(part).items() if name not in left_out
+        name: fingerprint(value, own)
+        for name, value in vars(part).items()
+        if name not in left_out and not callable(getattr(type(part), name, None))
     }
 
 

@@ -94,6 +94,13 @@ def test_only_what_changes_is_state() -> None:
         held.check()
 
 
+def test_a_wrapped_method_is_no_state() -> None:
+    part = Plain(1)
+    held = HeldState({"part": part})
+    part.state_dict = lambda: {}  # type: ignore[method-assign]
+    held.check()
+
+
 def test_caches_and_parts_with_a_state_dict_are_left_alone() -> None:
     class Cached(Plain):
         caches = ("value",)
