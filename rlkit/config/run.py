@@ -167,6 +167,9 @@ class EvalConfig(PartConfig):
 
     task: str | None = None
     """Another registered task to evaluate on; null = the held-out problems of the training task."""
+    reward: str | None = None
+    """Name of the reward that says whether a response is right, by 1 or more; null = the first that
+    marks correctness, or else the first that does not say that it does not."""
     problems: Positive = 256
     """How many held-out problems, in the task's order."""
     every: Positive | None = 50

@@ -54,7 +54,7 @@ class Trainer:
             self._evaluate()
         for step in range(self.count.step + 1, self.train.steps + 1):
             metrics = self._train_step(step)
-            self.count.step, self.count.metrics = step, metrics
+            self.state.advance(metrics)
             self._log(metrics)
             last, done = step == self.train.steps, self.count.done
             if last or (evaluation and done % evaluation == 0):

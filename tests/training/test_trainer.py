@@ -27,6 +27,8 @@ from tests.tiny import make_policy
 class Scripted(ReincarnationSchedule):
     """The phases it is given, one a step."""
 
+    caches = ("seen",)
+
     def __init__(self, *phases: Phase) -> None:
         super().__init__()
         self.phases, self.seen = phases, list[Progress]()
@@ -38,6 +40,8 @@ class Scripted(ReincarnationSchedule):
 
 class Recording(ReplayBuffer):
     """Writes down the calls; trains what is fresh and asks for scores of what it trained before."""
+
+    caches = ("calls", "groups", "observed")
 
     def __init__(self) -> None:
         super().__init__()
