@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ PROBLEMS = ("3+8+5+9+2=", "1+2+3+4+5=", "9+9+1+7+4=")
 
 
 @contextmanager
-def started(engine: RolloutEngine[Any]) -> Iterator[tuple[RolloutEngine[Any], Policy]]:
+def started(engine: RolloutEngine[Any]) -> Generator[tuple[RolloutEngine[Any], Policy]]:
     """An engine of the same settings, for short responses, with a policy at step 3."""
     short = {**engine.config.model_dump(), "max_completion_length": LONGEST}
     tried = type(engine)(type(engine.config).model_validate(short))

@@ -31,7 +31,7 @@ def life(tracker: Tracker[Any], folder: str, run_id: str | None, steps: range) -
 def a_run_is_recorded_and_continued(tracker: Tracker[Any]) -> None:
     """Started, told of steps and evaluations, closed; then continued by another one."""
     with tempfile.TemporaryDirectory() as folder:
-        run_id = life(tracker, folder, None, range(3))
+        run_id: Any = life(tracker, folder, None, range(3))
         require(run_id is None or isinstance(run_id, str), "start returns neither an id nor None")
         life(type(tracker)(tracker.config), folder, run_id, range(3, 5))
 

@@ -135,7 +135,9 @@ class TrainState:
             forwards=self.updater.forwards,
             behavior=("own" if trains else "rounded") if own else "foreign",
         )
-        self.held = HeldState(session.sections | self._stateful() | {"schedule": session.schedule})
+        self.held = HeldState(
+            {**session.sections, **self._stateful(), "schedule": session.schedule}
+        )
 
     def advance(self, metrics: dict[str, float]) -> None:
         """Count a step that is done; the first shows whether parts hold state they do not save."""

@@ -240,7 +240,8 @@ class Inputs:
             },
             reward=self.rows("rewards"),
             group=self.group,
-            **self.made,
+            age=self.made["age"],
+            replayed=self.made["replayed"],
             expert=expert.bool().any(-1),
         )
 
@@ -255,7 +256,8 @@ class Inputs:
             greedy_reward=self.rows("reward_baselines"),
             mask=self.mask,
             group=self.group,
-            **self.made,
+            age=self.made["age"],
+            replayed=self.made["replayed"],
             expert=torch.zeros(len(self.mask), dtype=torch.bool),
             values=self.get("values"),
             behavior_logp=self.get("behavior_logp"),
