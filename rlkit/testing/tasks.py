@@ -47,7 +47,7 @@ def its_own_scores_are_finite(task: Task[Any]) -> None:
     """A task that scores gives a number to an empty answer and to the problem itself."""
     for rows in sets(task, 0).values() if task.scores else ():
         for completion in ("", str(rows[0]["prompt"])):
-            value: object = task.score(completion, rows[0])
+            value: Any = task.score(completion, rows[0])
             require(
                 isinstance(value, int | float) and math.isfinite(value),
                 f"score gives {value!r} for {completion[:30]!r}, not a finite number",
