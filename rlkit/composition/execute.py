@@ -14,6 +14,7 @@ from rlkit.composition.rehearsal import rehearse
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.models.numerics import numerics
+from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.report import write_report
 from rlkit.runs.resume import check_config, check_sources
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
@@ -80,6 +81,7 @@ class Run:
             check_config(checkpoint, whole.raw, whole.defaults)
             check_sources(checkpoint, self.scope.sources, whole.config.resume_force)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
+        seed_generators(whole.config.seed)  # a reward that draws does so from the seed here too
         for part in self.parts[first:]:
             rehearse(part)
         trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))

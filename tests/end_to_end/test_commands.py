@@ -150,7 +150,7 @@ WRONG = [
     ("show los ppo", "no kind of part called 'los' | 'loss'"),
     ("show loss pppo", "no loss called 'pppo' | 'ppo' | rlkit list loss"),
     ("show algorithm remx", "no algorithm called 'remx' | 'remix' | rlkit list algorithm"),
-    ("show loss grpo_behavior", "no loss called 'grpo_behavior' | 'grpo_behavior'"),
+    ("show loss grpo_behaviour", "no loss called 'grpo_behaviour' | 'grpo_behavior'"),
     ("show tuned arithmetic_ppo", "no kind of part called 'tuned' | algorithm"),
     ("list --config-dir ./nothing", "--config-dir ./nothing is no folder"),
     ("eval embedded --config-dir ./nothing", "--config-dir ./nothing is no folder"),
