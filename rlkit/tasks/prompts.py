@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from rlkit.batch import Messages, Prompt
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 from rlkit.ops import stream_rng
+from rlkit.tasks.identity import fingerprint, row_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +38,17 @@ class Prompts(Sequence[Prompt]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self.encoded(f"{self.name}-{index}", self.rows[index])
+        return self.encoded(self.ids[index], self.rows[index])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Each prompt's id: hashes of the rows, so that they outlive a change of their order."""
+        return row_ids(self.name, self.rows)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where the prompt of an id stands."""
+        return {name: place for place, name in enumerate(self.ids)}
 
     def encoded(self, prompt_id: str, row: Mapping[str, Any]) -> Prompt:
         """A row as a prompt."""
@@ -120,11 +132,13 @@ class PromptStream:
         return taken
 
     def get(self, prompt_id: str) -> Prompt:
-        """A prompt by its id. Raises KeyError if it is not in this set."""
-        name, _, index = prompt_id.rpartition("-")
-        if name != self.prompts.name or not index.isdigit() or int(index) >= len(self.prompts):
-            raise KeyError(prompt_id)
-        prompt: Prompt = self.prompts[int(index)]
+        """A prompt by its id. Raises UserError if it is not in this set."""
+        if prompt_id not in self.prompts.places:
+            raise UserError(
+                f"the run holds responses to the prompt {prompt_id}, which is not in the task's "
+                "data any more; restore the data, or begin a run of its own"
+            )
+        prompt: Prompt = self.prompts[self.prompts.places[prompt_id]]
         return prompt
 
     def prompt(self, prompt_id: str, row: Mapping[str, Any]) -> Prompt:
@@ -138,9 +152,14 @@ class PromptStream:
         return torch.tensor([*ids, tokenizer.eos_token_id], dtype=torch.int64)
 
     def state_dict(self) -> State:
-        """The position in the stream."""
-        return {"position": self.position}
+        """The position in the stream, and what tells its prompts from others."""
+        return {"position": self.position, "data": self.data}
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a saved position."""
         self.position = state["position"]
+
+    @property
+    def data(self) -> State:
+        """What tells these prompts, in their order, from others."""
+        return fingerprint(self.prompts.ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,17 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
         checkpoint_step(path)
     (path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="is not a complete checkpoint"):
+        checkpoint_step(path)
+
+
+def test_a_checkpoint_of_another_format_is_found_but_not_continued(tmp_path: Path) -> None:
+    """Format 2 named prompts by their places in the data; its weights can still be evaluated."""
+    path = write_checkpoint(tmp_path, 4, write_x)
+    manifest = path / "manifest.json"
+    older = {**json.loads(manifest.read_text()), "format": 2}
+    manifest.write_text(json.dumps(older))
+    assert list_checkpoints(tmp_path) == [path]
+    with pytest.raises(UserError, match="another version of rlkit.*cannot continue.*rlkit eval"):
         checkpoint_step(path)
 
 
