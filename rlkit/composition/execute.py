@@ -16,7 +16,7 @@ from rlkit.models.numerics import numerics
 from rlkit.runs.report import write_report
 from rlkit.runs.resume import check_config
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
-from rlkit.training.state import load_counters
+from rlkit.training.state import Session, load_counters
 from rlkit.training.trainer import Trainer
 
 
@@ -77,7 +77,7 @@ class Run:
         if checkpoint is not None:
             check_config(checkpoint, whole.raw, whole.defaults)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
-        trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
+        trainer = Trainer(self._opened(open_session(self.parts[first], self.scope, checkpoint)))
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:
                 trainer.state.load(checkpoint)
@@ -87,6 +87,12 @@ class Run:
                 return
             trainer, complete = self._tracked(trainer)
             self._conclude(trainer, complete=complete)
+
+    def _opened(self, session: Session) -> Session:
+        """Tell what became of a session's data."""
+        for line in session.notes:
+            self.whole.say(line)
+        return session
 
     def _tracked(self, trainer: Trainer) -> tuple[Trainer, bool]:
         """Train with the folder open and the trackers running."""
@@ -117,7 +123,7 @@ class Run:
         for part in self.parts[trainer.count.stage + 1 :] if complete else ():
             trainer.session.engine.close()  # the next stage needs its memory
             session = open_session(part, self.scope, policy=trainer.session.policy)
-            trainer = trainer.next_stage(session)
+            trainer = trainer.next_stage(self._opened(session))
             complete = trainer.run()
             if not complete:
                 break

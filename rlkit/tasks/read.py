@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.errors import UserError, suggest
+from rlkit.interfaces import FileRow
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
@@ -38,6 +39,15 @@ class Table:
         return Table(
             name=self.name, rows=self.rows[:count], numbers=self.numbers[:count], unit=self.unit
         )
+
+
+def read_rows(path: str) -> list[FileRow]:
+    """The rows of a part's own file. Raises UserError as `read_table` does."""
+    table = read_table(path, None, "train")
+    return [
+        FileRow(number=number, place=table.place(index), columns=row)
+        for index, (number, row) in enumerate(zip(table.numbers, table.rows, strict=True))
+    ]
 
 
 def read_table(path: str, subset: str | None, split: str) -> Table:

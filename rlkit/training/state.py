@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Session:
     """Scalar schedules by the field they set ("anchor.beta")."""
     stop: StopRequest
     """Asked after each step: whether to end the run there, with a checkpoint."""
+    notes: Sequence[str] = ()
+    """What the user should know of the data before the first step."""
 
     @property
     def processes(self) -> Processes:

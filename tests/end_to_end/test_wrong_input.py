@@ -262,10 +262,10 @@ def test_a_file_without_the_part_lists_what_it_holds(tmp_path: Path) -> None:
 
 # content of demonstrations.jsonl, what the line must say
 DEMONSTRATIONS = [
-    (None, "buffer.path=demonstrations.jsonl cannot be read"),
-    ("", "buffer.path=demonstrations.jsonl holds no demonstration"),
-    ("{broken", "demonstrations.jsonl:1 is not JSON"),
-    ("[1, 2]", "demonstrations.jsonl:1: a demonstration must be an object"),
+    (None, "demonstrations.jsonl does not exist"),
+    ("", "demonstrations.jsonl is empty"),
+    ("{broken", "demonstrations.jsonl line 1 is not valid JSON"),
+    ("[1, 2]", "demonstrations.jsonl line 1 is not an object"),
     ('{"prompt": "1+1=", "solutoin": "2"}', "'solution'. Did you mean 'solutoin'?"),
 ]
 

@@ -19,7 +19,7 @@ def test_an_id_is_a_hash_of_the_row_and_copies_are_counted() -> None:
 
 
 def test_every_kind_of_column_has_a_hash_that_does_not_change() -> None:
-    """Objects have no address in it, keys need not be text, arrays are told apart by their items."""
+    """No address of an object, keys that are no text, arrays by their items."""
 
     class Thing:
         pass

@@ -12,6 +12,7 @@ import pytest
 
 from rlkit.errors import UserError
 from rlkit.registry import build
+from rlkit.tasks.read import read_rows
 from tests.tasks.files import ROWS, VERL, every_row, lines, load, write
 
 datasets = importlib.import_module("datasets")
@@ -153,3 +154,11 @@ def test_a_half_read_file_gives_nothing(tmp_path):
 def test_text_that_is_not_utf8_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "\xff", "answer": "1"}\n')
     assert "a.jsonl is not UTF-8 text" in message(tmp_path / "a.jsonl")
+
+
+def test_rows_of_a_part_know_their_lines(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": 2}\n')
+    rows = read_rows(str(path))
+    assert [(row.number, row.columns["a"]) for row in rows] == [(1, 1), (3, 2)]
+    assert rows[1].place == f"{path} line 3"
