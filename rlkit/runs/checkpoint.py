@@ -190,6 +190,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found) if (path / MANIFEST).is_file()]
 
 
+def newest_in(folder: str) -> str:
+    """The newest checkpoint of a run folder; what is no run folder stays as it is."""
+    found = list_checkpoints(Path(folder).expanduser())
+    return str(found[-1]) if found else folder
+
+
 def checkpoint_step(path: Path) -> int:
     """The training step after which it was written.
 
