@@ -18,6 +18,7 @@ from rlkit.runs.checkpoint import (
     list_checkpoints,
     load_rng_state,
     load_tree,
+    newest_in,
     prune,
     rng_state,
     save_tree,
@@ -101,7 +102,8 @@ def test_a_checkpoint_of_another_format_is_found_but_not_continued(tmp_path: Pat
     manifest = path / "manifest.json"
     older = {**json.loads(manifest.read_text()), "format": 2}
     manifest.write_text(json.dumps(older))
-    assert list_checkpoints(tmp_path) == [path]
+    assert list_checkpoints(tmp_path) == [path] and newest_in(str(tmp_path)) == str(path)
+    assert newest_in(str(path)) == str(path) and newest_in("a/model") == "a/model"
     with pytest.raises(UserError, match="another version of rlkit.*cannot continue.*rlkit eval"):
         checkpoint_step(path)
 
