@@ -48,7 +48,8 @@ def check_room(prompts: Prompts, policy: Policy, completion: int) -> None:
             f"rollout.max_completion_length={completion} that is more than the model's {positions} "
             "positions; lower it, or lower rollout.max_prompt_length and set task.overlong=drop"
         )
-    rows = model.get_input_embeddings().num_embeddings
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.num_embeddings)
     if prompts.highest >= rows:
         raise UserError(
             f"the {prompts.name} set has the token {prompts.highest}, but the model embeds only "
