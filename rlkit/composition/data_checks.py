@@ -10,12 +10,10 @@ from torch import Tensor
 from rlkit.composition.composition import Composition
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
-from rlkit.rewards.scoring import RESERVED
+from rlkit.rewards.scoring import check_columns
 from rlkit.tasks.prompts import Prompts
 
 Row = Mapping[str, Any]
-TAKEN = (*RESERVED, "self")
-"""Names of a reward's arguments that are no columns."""
 
 
 def check_data(c: Composition, policy: Policy, sets: Sequence[Prompts]) -> None:
@@ -23,19 +21,10 @@ def check_data(c: Composition, policy: Policy, sets: Sequence[Prompts]) -> None:
     if c.task.embedded and c.eval_task.embedded:
         return
     for prompts in sets:
-        check_columns(prompts.rows)
+        check_columns({name for row in prompts.rows for name in row})
         check_room(prompts, policy, c.engine.config.max_completion_length)
     if c.buffer.keeps_columns:
         check_kept(sets[0].rows)
-
-
-def check_columns(rows: Iterable[Row]) -> None:
-    """Check that no column has the name of an argument that rewards get anyway."""
-    for name in {name: None for row in rows for name in row}:
-        if name in TAKEN:
-            raise UserError(
-                f"the task has a column called '{name}', a name the run uses itself; rename it"
-            )
 
 
 def check_room(prompts: Prompts, policy: Policy, completion: int) -> None:

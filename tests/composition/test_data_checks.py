@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlkit.composition.data_checks import check_columns, check_kept, check_room, unkept
+from rlkit.composition.data_checks import check_data, check_kept, check_room, unkept
 from rlkit.composition.session import RunScope, load_prompts, open_session
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
@@ -17,10 +17,16 @@ from tests.tiny import make_policy
 
 
 @pytest.mark.parametrize("name", ["prompts", "completions", "completion_ids", "self"])
-def test_a_column_with_the_name_of_an_argument_is_refused(name: str) -> None:
-    check_columns([{"prompt": "1", "answer": "2"}])
+def test_a_column_with_the_name_of_an_argument_is_refused(policy: Policy, name: str) -> None:
+    """In whatever row it is."""
+    rows = [{"prompt": "1+1=", "answer": "2"}] * 70
+    fine, clash = (
+        with_task(rows, rows[:1]),
+        with_task([*rows, {"prompt": "1", name: "2"}], rows[:1]),
+    )
+    check_data(fine, policy, load_prompts(fine, policy))
     with pytest.raises(UserError, match=f"a column called '{name}'"):
-        check_columns([{"prompt": "1"}, {"prompt": "1", name: "2"}])
+        check_data(clash, policy, load_prompts(clash, policy))
 
 
 def test_prompt_and_completion_need_positions() -> None:

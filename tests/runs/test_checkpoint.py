@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_format_is_found_but_not_continued(tmp_path: Pat
         checkpoint_step(path)
 
 
-def test_the_optimiser_continues_exactly(tmp_path: Path) -> None:
+def test_the_optimizer_continues_exactly(tmp_path: Path) -> None:
     def make() -> tuple[torch.nn.Linear, torch.optim.AdamW]:
         layer = torch.nn.Linear(3, 2)
         with torch.no_grad():

@@ -106,3 +106,18 @@ def test_pass_at_1_is_reported_by_source(policy: Policy) -> None:
     found = evaluator(policy, engine, rows=[*rows, ROWS[2]], problems=3, samples=3).run(step=1)
     by_source = {key: value for key, value in found.items() if "source" in key}
     assert by_source == {"eval/source/a/pass@1": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize(("judge", "right"), [(None, 0.0), ("never", 0.0), ("one", 1.0)])
+def test_the_order_of_the_rewards_does_not_matter_to_the_one_that_counts(
+    policy: Policy, judge: str | None, right: float
+) -> None:
+    def never(completions: list[str], **columns: Any) -> list[float | None]:
+        return [-1.0] * len(completions)
+
+    both: dict[str, Reward] = {"never": reward_class(never)(), "one": reward_class(has_one)()}
+    prompts = Prompts("eval", ROWS, policy.tokenizer)
+    engine = Scripted([1, 1], [1, 1])
+    config = EvalConfig(problems=2)
+    found = Evaluator(prompts, RewardSet(both), engine, policy.tokenizer, config, judge).run(0)
+    assert found["eval/pass@1"] == right
