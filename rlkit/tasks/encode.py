@@ -34,7 +34,7 @@ class Encoder:
         self, tokenizer: PreTrainedTokenizerBase, chat_template: ChatTemplate = "auto"
     ) -> None:
         self.tokenizer = tokenizer
-        self.mode = chat_template
+        self.mode: ChatTemplate = chat_template
         self.has_template = tokenizer.chat_template is not None
 
     def asked(self, prompt: str | Messages) -> str | Messages:

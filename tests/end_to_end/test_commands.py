@@ -164,7 +164,7 @@ WRONG = [
     ("check ./parts.py:Loose --kind los", "no kind of part called 'los' | 'loss'"),
     ("check ./parts.py:Loose --kind loss", "./parts.py:Loose is not a part"),
     ("eval nothing.gguf", "nothing.gguf does not exist"),
-    ("eval /no/such/model", "/no/such/model cannot be loaded"),
+    ("eval /no/such/model", "model.name=/no/such/model: there is no folder /no/such"),
     ("eval embedded eval.problem=3", "eval.problem | 'eval.problems'"),
     ("eval embedded eval.k=4", "eval.k=4 | eval.samples"),
     ("eval embedded task=arithmatic", "task called 'arithmatic' | 'arithmetic'"),

@@ -102,7 +102,7 @@ COMPOSITION = [
     ("stages=[{steps:2,overrides:['algorithm=sftt']}]", "algorithm called 'sftt' | 'sft'"),
     ("stages=[{steps:2,overrides:['--steps']}]", "--steps"),
     ("model=gpt2", "model=gpt2 | section | model.name="),
-    ("model.name=/no/such/model", "model.name=/no/such/model cannot be loaded"),
+    ("model.name=/no/such/model", "model.name=/no/such/model: there is no folder /no/such"),
     ("model.name=/", "model.name=/ is not a model folder | config.json"),
     ("output_dir=", "output_dir"),
     ("model.name=model.gguf", "model.name=model.gguf | does not exist"),
