@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
+from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy
@@ -173,16 +173,21 @@ class RolloutTally:
     """What rewards report: errors, timeouts, lost workers."""
 
     def count(
-        self, generation: Generation, total: float | None, components: Mapping[str, float]
+        self,
+        generation: Generation,
+        total: float | None,
+        components: Mapping[str, float],
+        source: str | None = None,
     ) -> None:
-        """Count one of the policy's responses, with its rewards."""
+        """Count one of the policy's responses, with its rewards and where its problem is from."""
         self.rollouts += 1
         self.tokens += len(generation.response_ids)
         self.truncated += generation.finish_reason == "length"
         if total is None:
             return
         self.rewards.append(total)
-        for name, value in components.items():
+        by_source = {} if source is None else {f"source/{source}": total}
+        for name, value in {**components, **by_source}.items():
             self.components.setdefault(name, []).append(value)
 
     def metrics(self) -> dict[str, float]:
@@ -204,6 +209,12 @@ class RolloutTally:
             f"reward/{name}": float(self.events.get(name, 0))
             for name in ("errors", "timeouts", "lost")
         }
+
+
+def data_source(prompt: Prompt) -> str | None:
+    """Where a problem is from: verl's column `data_source`; None without one."""
+    name = prompt.columns.get("data_source")
+    return None if name is None else str(name)
 
 
 def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict[str, float]:

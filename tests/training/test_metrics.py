@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
+from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
@@ -20,6 +20,7 @@ from rlkit.training.metrics import (
     RolloutTally,
     completion_rows,
     data_metrics,
+    data_source,
     engine_mismatch,
     explained_variance,
     first_pass_metrics,
@@ -247,3 +248,15 @@ def test_a_row_of_the_completions_says_what_was_trained(policy: Policy) -> None:
 def test_the_peak_is_in_mebibytes_of_this_process() -> None:
     """torch alone takes more than 50 MiB and no test machine has 10 TiB."""
     assert 50 < peak_memory_mb(torch.device("cpu")) < 10 * 2**20
+
+
+def test_rewards_are_averaged_by_source_too() -> None:
+    tally = RolloutTally()
+    for source, reward in (("a/b", 1.0), ("a/b", 0.0), ("c", 1.0), (None, 0.0), ("c", None)):
+        tally.count(generation(2, "stop"), reward, {}, source)
+    found = tally.metrics()
+    assert found["reward/source/a/b/mean"] == 0.5 and found["reward/source/c/mean"] == 1.0
+    assert sum(key.startswith("reward/source/") for key in found) == 2
+    prompt = Prompt(prompt_id="p", text_or_messages="", ids=torch.tensor([1]), columns={})
+    assert data_source(prompt) is None
+    assert data_source(replace(prompt, columns={"data_source": "c"})) == "c"
