@@ -50,7 +50,7 @@ def test_what_was_imported_before_is_named_in_one_line(
         (tmp_path / "buffers" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "buffers", other(tmp_path))
-    with pytest.raises(UserError, match=f"'buffers' is shadowed: {tmp_path / 'buffers'}"):
+    with pytest.raises(UserError, match=f"'buffers' of rlkit is shadowed: {tmp_path / 'buffers'}"):
         _part_package("buffers")
 
 

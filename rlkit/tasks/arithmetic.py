@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, overload
 
 from pydantic import Field
@@ -62,6 +63,12 @@ class Sums(Sequence[Mapping[str, Any]]):
             "answer": f"{sum(operands):02d}",
             "solution": response(running_sums(operands)),
         }
+
+    @cached_property
+    def row_hashes(self) -> Sequence[str]:
+        """16 hexadecimal digits of the sha256 of each prompt, which decides the whole row."""
+        prompts = (question(operands).encode() for operands in self.problems)
+        return [hashlib.sha256(prompt).hexdigest()[:16] for prompt in prompts]
 
 
 @cache

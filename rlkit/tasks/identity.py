@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rlkit.interfaces import State
 
@@ -47,12 +47,22 @@ def row_hash(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text(row).encode()).hexdigest()[:DIGITS]
 
 
+@runtime_checkable
+class Hashed(Protocol):
+    """Rows that know their hashes, and that are never changed."""
+
+    @property
+    def row_hashes(self) -> Sequence[str]:
+        """One per row, different for different rows."""
+        ...
+
+
 def row_ids(name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """An id per row, `<name>-<hash>`; further copies of a row are `<name>-<hash>-2`, `-3`, ..."""
     seen: Counter[str] = Counter()
     ids = []
-    for row in rows:
-        key = f"{name}-{row_hash(row)}"
+    for digits in rows.row_hashes if isinstance(rows, Hashed) else map(row_hash, rows):
+        key = f"{name}-{digits}"
         seen[key] += 1
         ids.append(key if seen[key] == 1 else f"{key}-{seen[key]}")
     return ids
