@@ -92,6 +92,7 @@ def merge(checkpoint: str, out: str) -> None:
 
     from rlkit.composition.compose import compose
     from rlkit.composition.session import close, model_folder
+    from rlkit.models.generation import mend_generation_config
     from rlkit.models.load import load_policy
     from rlkit.models.lora import save_merged
 
@@ -100,6 +101,8 @@ def merge(checkpoint: str, out: str) -> None:
         policy = load_policy(c.config.model, model_folder(c), 1.0, adapter=folder)
     finally:
         close(c)
+    if changed := mend_generation_config(policy.model):
+        print(changed, file=sys.stderr)
     save_merged(policy.model, Path(out))
     policy.tokenizer.save_pretrained(out)
     print(out)

@@ -11,6 +11,7 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext, Task, Tracker
+from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import RewardSet
@@ -130,6 +131,8 @@ def open_session(
     config, processes = c.config, c.processes
     seed_generators(config.seed)
     policy = policy or policy_of(c, checkpoint)
+    if changed := mend_generation_config(policy.model):
+        c.say(changed)
     policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
     train, held_out = load_prompts(c, policy)
     context = RunContext(

@@ -161,8 +161,9 @@ class CheckpointConfig(PartConfig):
     keep: Positive = 2
     """How many of the newest checkpoints stay on disk, besides the one of the best evaluation."""
     on_error: Literal["continue", "stop"] = "continue"
-    """What to do if a checkpoint cannot be written (a full disk): warn and continue, or stop.
-    Earlier checkpoints stay in either case."""
+    """What to do if a checkpoint cannot be written, for whatever reason (a full disk): warn and
+    continue, or stop. Earlier checkpoints stay in either case. What can never be saved is found in
+    a trial before the first step, and stops the run."""
 
 
 class StageConfig(PartConfig):

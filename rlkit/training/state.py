@@ -26,13 +26,13 @@ from rlkit.runs.checkpoint import (
     write_checkpoint,
 )
 from rlkit.runs.folder import RunFolder
-from rlkit.runs.resume import save_config
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
 from rlkit.training.prepare import Scorer
 from rlkit.training.references import Parts
+from rlkit.training.saving import write_model
 from rlkit.training.update import Updater
 
 
@@ -145,8 +145,9 @@ class TrainState:
     def save(self, *, needed: bool) -> None:
         """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep.
 
-        A checkpoint that cannot be written ends the run if checkpoint.on_error says so, or if it is
-        needed: without the last one, the work since the one before would be lost.
+        A checkpoint that cannot be written, whatever the reason, ends the run if
+        checkpoint.on_error says so, or if it is needed: without the last one, the work since the
+        one before would be lost.
         """
         config, count = self.session.config.checkpoint, self.count
         before = count.best, count.best_step
@@ -158,7 +159,7 @@ class TrainState:
         count.best, count.best_step = before
         line = f"checkpoint-{count.done} could not be written ({failure}); those before it stay."
         if needed or config.on_error == "stop":
-            raise UserError(line + " Make room and continue with resume=auto.")
+            raise UserError(line + " Mend that (make room) and continue with resume=auto.")
         self.session.say(line)
 
     def _write(self) -> str | None:
@@ -167,7 +168,7 @@ class TrainState:
         processes = session.processes
         try:
             state = self.state_dict()
-        except OSError as error:
+        except Exception as error:
             if processes.world_size > 1:  # the other ranks rely on what could not be written
                 raise
             state, failure = {}, reason_of(error)
@@ -176,9 +177,7 @@ class TrainState:
         )
 
         def fill(folder: Path) -> None:
-            save_config(folder, session.raw)
-            session.policy.model.save_pretrained(folder, state_dict=weights)
-            session.policy.tokenizer.save_pretrained(folder)
+            write_model(session, folder, weights)
             (folder / "state").mkdir()
             for name, tree in state.items():
                 save_tree(folder / "state" / name, tree)
@@ -186,12 +185,15 @@ class TrainState:
         def write_all() -> str | None:
             if failure:
                 return failure
+            keep = session.config.checkpoint.keep
             try:
                 write_checkpoint(session.run_folder.path, self.count.done, fill)
             except CheckpointError as error:
                 return str(error)
-            keep = session.config.checkpoint.keep
-            prune(session.run_folder.path, keep, self.count.best_step)
+            try:
+                prune(session.run_folder.path, keep, self.count.best_step)
+            except OSError as error:
+                session.say(f"An old checkpoint could not be removed ({reason_of(error)}).")
             return None
 
         return processes.on_main(write_all)

@@ -14,6 +14,7 @@ from rlkit.training.clock import TIMERS, Clock
 from rlkit.training.collect import Collected
 from rlkit.training.metrics import completion_rows, data_metrics, peak_memory_mb, staleness
 from rlkit.training.prepare import TrainBatch, prepare
+from rlkit.training.saving import try_save
 from rlkit.training.state import Counters, Session, TrainState
 from rlkit.training.update import Updater, UpdateResult
 
@@ -44,12 +45,11 @@ class Trainer:
         Returns whether it got there; otherwise the session was asked to stop, and a checkpoint
         holds what was done.
         """
-        evaluation, checkpoint = (
-            self.session.config.eval.every,
-            self.session.config.checkpoint.every,
-        )
+        evaluation = self.session.config.eval.every
+        checkpoint = self.session.config.checkpoint.every
         if self.count.step == 0:
             self.parts.anchor.rebase(self.session.policy)
+            try_save(self.state)
         if self.count.done == 0:
             self._evaluate()
         for step in range(self.count.step + 1, self.train.steps + 1):
