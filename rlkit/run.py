@@ -29,9 +29,9 @@ def job(config: DictConfig) -> None:
     """One Hydra job. A user's mistake exits here, before Hydra can add lines of its own."""
     try:
         status = guarded(lambda: _job(config))
-    except Stopped:
+    except Stopped as stopped:
         _close_processes()
-        sys.exit(0)  # ends a sweep too
+        sys.exit(stopped.status)  # ends a sweep too
     if status:
         sys.exit(status)
 

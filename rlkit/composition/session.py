@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,18 @@ class RunScope:
     folder: RunFolder
     trackers: Mapping[str, Tracker]
     stop: StopRequest
+    say: Callable[[str], None]
+    """Tells the user."""
 
     @staticmethod
-    def of(whole: Composition) -> RunScope:
-        """The scope of a run, from its own composition."""
+    def of(whole: Composition, say: Callable[[str], None] = lambda line: None) -> RunScope:
+        """The scope of a run, from its own composition; by default it says nothing."""
         return RunScope(
             raw=whole.raw,
             folder=RunFolder(Path(whole.config.output_dir), writes=whole.processes.is_main),
             trackers=whole.trackers,
             stop=StopRequest(),
+            say=say,
         )
 
 
@@ -130,9 +133,11 @@ def open_session(
     """
     config, processes = c.config, c.processes
     seed_generators(config.seed)
+    if policy is None and c.given.model is None:
+        run.say(f"Loading {checkpoint or config.model.name}")
     policy = policy or policy_of(c, checkpoint)
     if changed := mend_generation_config(policy.model):
-        c.say(changed)
+        run.say(changed)
     policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
     train, held_out = load_prompts(c, policy)
     context = RunContext(

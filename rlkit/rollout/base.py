@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -112,6 +112,8 @@ class GenerationCall:
     part: slice = field(default_factory=lambda: ALL)
     """The requests this rank answers, if ranks share them. Their draws are those they would have if
     one process answered all."""
+    tell: Callable[[int], None] | None = None
+    """Told, now and then, how many of its own requests are answered; an engine may leave it out."""
 
     @property
     def own(self) -> Sequence[Request]:

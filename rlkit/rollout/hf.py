@@ -120,6 +120,8 @@ class HFRollout(RolloutEngine[HFC]):
                 for request in chunk:
                     out.append(flat[: request.n])
                     flat = flat[request.n :]
+                if call.tell is not None:
+                    call.tell(len(out))
         finally:
             self.model.train(training)
         return out

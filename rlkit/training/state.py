@@ -70,6 +70,11 @@ class Session:
         for tracker in self.trackers.values():
             tracker.message(line)
 
+    def progress(self, task: str, done: int, of: int) -> None:
+        """Tell the user how far a task inside a step is."""
+        for tracker in self.trackers.values():
+            tracker.progress(task, done, of)
+
 
 @dataclass
 class Counters:
@@ -155,6 +160,7 @@ class TrainState:
             count.best, count.best_step = count.eval["eval/pass@1"], count.done
         failure = self._write()
         if failure is None:
+            self.session.say(f"checkpoint-{count.done} saved")
             return
         count.best, count.best_step = before
         line = f"checkpoint-{count.done} could not be written ({failure}); those before it stay."

@@ -103,6 +103,7 @@ class Trainer:
         if "rebase" in phase.events:
             self.parts.anchor.rebase(self.session.policy)
             self.count.rebirths += 1
+            self.session.say(f"Step {self.count.done + 1}: rebirth {self.count.rebirths}.")
         if "clear_buffer" in phase.events:
             self.session.buffer.clear()
         if "reset_optimizer" in phase.events:
@@ -174,7 +175,7 @@ class Trainer:
     def _evaluate(self) -> None:
         started, step = self.clock.now(), self.count.done
         with self.state.lag.current(self.count.step + 1):
-            metrics = self.session.evaluator.run(step)
+            metrics = self.session.evaluator.run(step, self.session.progress)
         metrics["rollouts/total"] = self.count.rollouts
         metrics["time/eval"] = self.clock.now() - started
         metrics = self._agreed(metrics)

@@ -47,6 +47,14 @@ def test_samples_do_not_depend_on_batching(policy: Policy, batch_size: int) -> N
     ]
 
 
+def test_it_tells_how_many_requests_are_answered_after_each_batch(policy: Policy) -> None:
+    """Five requests of 4 responses, two in a batch of 8."""
+    told: list[int] = []
+    made = engine(policy, generation_batch_size=8, max_completion_length=2)
+    made.generate(GenerationCall(requests(policy), ("t", 1, 0), tell=told.append))
+    assert told == [2, 4, 5]
+
+
 def test_a_stream_repeats_and_another_differs(policy: Policy) -> None:
     def draw(step: int) -> list[list[int]]:
         answers = engine(policy).generate(GenerationCall(requests(policy), ("t", step, 0)))

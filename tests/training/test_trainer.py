@@ -116,6 +116,7 @@ def test_events_happen_in_the_step_whose_phase_names_them(
     assert resets == [1] and buffer.calls.count("clear") == 1
     one, two = rows_of(tmp_path)
     assert [row["schedule/rebirths"] for row in (one, two)] == [0, 1]
+    assert heard(session).lines == ["Step 2: rebirth 1.", "checkpoint-2 saved"]
     assert [row["schedule/phase"] for row in (one, two)] == [0, 1]
     assert "schedule/anchor.beta" not in one and two["schedule/anchor.beta"] == 0.5
     assert session.parts.anchor.config.beta == 0.5
