@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from rlkit.composition.config_files import config_folders, configs_folder
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
-from rlkit.errors import UserError, suggest
+from rlkit.errors import UserError, suggest, with_article
 from rlkit.plugins import KINDS, import_plugin
 from rlkit.registry import check_kind, entry, from_import_path, names
 from rlkit.runs.report import compare_report, write_report
@@ -46,7 +46,9 @@ def check(path: str, kind: str | None) -> None:
         for passed in check_part(guessed, from_import_path(guessed, path).cls()):
             print(f"ok  {passed}")
     except AssertionError as error:
-        raise UserError(f"{path} breaks the contract of a {guessed}: {error}") from error
+        raise UserError(
+            f"{path} breaks the contract of {with_article(guessed)}: {error}"
+        ) from error
 
 
 def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:

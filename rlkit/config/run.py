@@ -166,6 +166,18 @@ class CheckpointConfig(PartConfig):
     a trial before the first step, and stops the run."""
 
 
+class CompletionsConfig(PartConfig):
+    """Which trained responses are written to completions/step-N.jsonl; the run does not read them.
+
+    Responses of skipped updates are written to nonfinite/ in any case.
+    """
+
+    every: Positive | None = 1
+    """Training steps between two such files; null = none is written."""
+    max_per_step: Positive | None = None
+    """How many responses of a step are written, the first of its batch; null = all."""
+
+
 class StageConfig(PartConfig):
     """A stage of a run."""
 
@@ -201,3 +213,4 @@ class RunConfig(PartConfig):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    completions: CompletionsConfig = CompletionsConfig()

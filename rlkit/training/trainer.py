@@ -152,8 +152,13 @@ class Trainer:
     def _write_completions(self, groups: Sequence[Group], result: UpdateResult, step: int) -> None:
         """Write the step's responses, those skipped separately too; end a run that is stuck."""
         folder, done = self.session.run_folder, self.count.offset + step
+        kept = self.session.config.completions
+        written = kept.every is not None and done % kept.every == 0
+        if not (written or result.skipped_rows):
+            return
         rows = completion_rows(groups, step, self.session.policy.tokenizer)
-        folder.write_completions(done, rows)
+        if written:
+            folder.write_completions(done, rows[: kept.max_per_step])
         if not result.skipped_rows:
             return
         path = folder.write_nonfinite(done, [rows[i] for i in sorted(set(result.skipped_rows))])
