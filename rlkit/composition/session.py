@@ -20,6 +20,7 @@ from rlkit.rollout.partial import Partial
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
+from rlkit.rollout.stops import check_stops
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
@@ -139,6 +140,7 @@ def open_session(
     if changed := mend_generation_config(policy.model):
         run.say(changed)
     policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
+    check_stops(policy.tokenizer, c.engine.config.stop)
     train, held_out = load_prompts(c, policy)
     context = RunContext(
         seed=config.seed,
