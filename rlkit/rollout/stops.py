@@ -14,7 +14,8 @@ def end_tokens(policy: Policy) -> list[int]:
     """The tokenizer's end-of-sequence token and those of the generation config."""
     configured: Any = getattr(policy.model.generation_config, "eos_token_id", None)
     ends: list[Any] = configured if isinstance(configured, list) else [configured]
-    return sorted({e for e in (policy.tokenizer.eos_token_id, *ends) if e is not None})
+    ends = [policy.tokenizer.eos_token_id, *ends]
+    return sorted({end for end in ends if end is not None})
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
