@@ -62,12 +62,14 @@ def _check(overrides: Sequence[str]) -> None:
     from hydra import compose as hydra_compose
     from omegaconf import OmegaConf
 
+    composed = hydra_compose("config", overrides=list(overrides))
+    raw: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+
+    # Imported here: what Hydra refuses needs no torch.
     from rlkit.composition.compose import compose
     from rlkit.composition.session import close
     from rlkit.composition.stages import stage_configs
 
-    composed = hydra_compose("config", overrides=list(overrides))
-    raw: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     for config in (raw, *stage_configs(raw, list(overrides))):
         close(compose(config))
 
