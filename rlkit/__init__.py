@@ -1,5 +1,9 @@
 """rlkit: finetune language models by reinforcement learning from data that is partly off-policy."""
 
+from rlkit.interrupts import quiet_while_importing
+
+quiet_while_importing()  # before anything that takes long to import
+
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any

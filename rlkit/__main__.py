@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from rlkit.composition.config_files import config_folders, configs_folder
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
-from rlkit.errors import UserError, suggest
+from rlkit.errors import UserError, suggest, with_article
 from rlkit.plugins import KINDS, import_plugin
 from rlkit.registry import check_kind, entry, from_import_path, names
 from rlkit.runs.report import compare_report, write_report
@@ -46,7 +46,9 @@ def check(path: str, kind: str | None) -> None:
         for passed in check_part(guessed, from_import_path(guessed, path).cls()):
             print(f"ok  {passed}")
     except AssertionError as error:
-        raise UserError(f"{path} breaks the contract of a {guessed}: {error}") from error
+        raise UserError(
+            f"{path} breaks the contract of {with_article(guessed)}: {error}"
+        ) from error
 
 
 def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:
@@ -96,6 +98,7 @@ def merge(checkpoint: str, out: str) -> None:
 
     from rlkit.composition.compose import compose
     from rlkit.composition.session import close, model_folder
+    from rlkit.models.generation import mend_generation_config
     from rlkit.models.load import load_policy
     from rlkit.models.lora import save_merged
 
@@ -104,6 +107,8 @@ def merge(checkpoint: str, out: str) -> None:
         policy = load_policy(c.config.model, model_folder(c), 1.0, adapter=folder)
     finally:
         close(c)
+    if changed := mend_generation_config(policy.model):
+        print(changed, file=sys.stderr)
     save_merged(policy.model, Path(out))
     policy.tokenizer.save_pretrained(out)
     print(out)

@@ -18,6 +18,11 @@ class UserError(Exception):
     """
 
 
+def with_article(word: str) -> str:
+    """Return "a loss" or "an anchor"."""
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known word, or "" if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError, create_model
 
 from rlkit.config.validation import validation_message
-from rlkit.errors import UserError, known_names, suggest
+from rlkit.errors import UserError, known_names, suggest, with_article
 from rlkit.plugins import KINDS, import_plugin, load_parts
 
 T = TypeVar("T")
@@ -239,7 +239,7 @@ def from_import_path(kind: str, path: str) -> Entry:
         if found.kind == kind and found.cls is cls:
             return found
     if not (isinstance(cls, type) and hasattr(cls, "Config")):
-        raise UserError(f"{path} is not a part: a {kind} is a class with a Config")
+        raise UserError(f"{path} is not a part: {with_article(kind)} is a class with a Config")
     register(kind, attribute)(cls)
     return _table[kind, attribute]
 

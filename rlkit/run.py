@@ -29,9 +29,9 @@ def job(config: DictConfig) -> None:
     """One Hydra job. A user's mistake exits here, before Hydra can add lines of its own."""
     try:
         status = guarded(lambda: _job(config))
-    except Stopped:
+    except Stopped as stopped:
         _close_processes()
-        sys.exit(0)  # ends a sweep too
+        sys.exit(stopped.status)  # ends a sweep too
     if status:
         sys.exit(status)
 
@@ -79,26 +79,35 @@ def show_help(arguments: Sequence[str]) -> None:
     print_help(config_folders(option_value(arguments, "--config-dir", "-cd")))
 
 
+def run_jobs(given: Sequence[str]) -> None:
+    """Let Hydra compose and run the job, or the jobs of a multirun once all are checked."""
+    import hydra
+
+    from rlkit.composition.arguments import flags_first, repeated
+    from rlkit.composition.error_messages import MAPPED, one_line
+    from rlkit.composition.hydra_groups import import_before_compose
+    from rlkit.composition.sweep import check_jobs, is_multirun, shows_only
+
+    if launched()[0] == 0 and not shows_only(given):
+        for line in repeated(given):
+            print(line)
+    sys.argv[1:] = import_before_compose(flags_first(given))
+    start = hydra.main(version_base=None, config_path=str(configs_folder()), config_name="config")
+    try:
+        if is_multirun(sys.argv[1:]):
+            check_jobs(sys.argv[1:])
+        start(job)()
+    except MAPPED as error:
+        raise UserError(one_line(error, sys.argv[1:])) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     given = list(sys.argv[1:] if arguments is None else arguments)
-
-    def call() -> None:
-        if "--help" in given or "-h" in given:
-            return show_help(given)
-
-        import hydra
-
-        from rlkit.composition.hydra_groups import import_before_compose
-
-        sys.argv[1:] = import_before_compose(given)
-        hydra.main(version_base=None, config_path=str(configs_folder()), config_name="config")(
-            job
-        )()
-        return None
-
-    status = guarded(call)
+    status = guarded(
+        lambda: show_help(given) if "--help" in given or "-h" in given else run_jobs(given)
+    )
     _close_processes()
     return status
 

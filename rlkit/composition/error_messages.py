@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,6 +24,15 @@ MAPPED = (HydraException, OmegaConfBaseException)
 """The errors that `one_line` puts in words: mistakes that Hydra finds."""
 SEARCHED = re.compile(r"path=file://(.+)$", re.MULTILINE)
 """The folders that Hydra says it searched."""
+PLUGINS = {
+    "hydra/launcher": {
+        "submitit_local": "submitit",
+        "submitit_slurm": "submitit",
+        "ray_aws": "ray",
+    },
+    "hydra/sweeper": {"ng": "nevergrad"},
+}
+"""Groups whose options come with packages, hydra-<option>-launcher, and what is named otherwise."""
 
 
 def known_keys() -> list[str]:
@@ -34,8 +46,11 @@ def _part_keys() -> Iterator[str]:
             yield from (f"{part.section}.{setting.name}" for setting in part.settings)
 
 
-def one_line(error: BaseException) -> str:
-    """What is wrong, what is known, and what was probably meant."""
+def one_line(error: BaseException, arguments: Sequence[str] = ()) -> str:
+    """What is wrong, what is known, and what was probably meant.
+
+    `arguments` are those that were composed, from which a chosen part is known.
+    """
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
@@ -43,7 +58,7 @@ def one_line(error: BaseException) -> str:
     text = "\n".join(str(e) for e in _chain(error))
     if "is not in struct" in text:
         found = re.findall(r"full_key: (\S+)|Could not override '([^']+)'", text)
-        return unknown_key(max(("".join(groups) for groups in found), key=len))
+        return unknown_key(max(("".join(groups) for groups in found), key=len), arguments)
     for pattern, message in REWORDED.items():
         match = re.search(pattern, text)
         if match:
@@ -82,7 +97,7 @@ def _unreadable(override: str) -> str:
     )
 
 
-def unknown_key(key: str) -> str:
+def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
     """The message for a key that nothing reads."""
     known = known_keys()
     if (hint := in_our_words(key)) is not None and key not in known:
@@ -99,7 +114,25 @@ def unknown_key(key: str) -> str:
         parts = catalog().parts[kind].values()
         owners = [p.name for p in parts if any(field == each.name for each in p.settings)]
         return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
+    if kind in SINGLE_KINDS and field and (chosen := chosen_part(kind, arguments)):
+        own = [setting.name for setting in catalog().parts[kind][chosen].settings]
+        listed = known_names(field, sorted(own), how_to_list(kind, chosen))
+        near = suggest(field, own).replace("'", f"'{kind}.", 1)
+        return f"unknown key {key}: {kind}={chosen} has no such setting.{near} {listed}"
     return _nearest_key(key, known)
+
+
+def chosen_part(kind: str, arguments: Sequence[str]) -> str | None:
+    """The part of a kind that these arguments choose; None if that cannot be told."""
+    choices = [a for a in arguments if a.partition("=")[0].lstrip("+") in GROUPS]
+    if not arguments or GlobalHydra.instance().is_initialized():
+        return None
+    try:
+        with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
+            name = hydra_compose("config", overrides=choices)[kind].name
+    except MAPPED:
+        return None
+    return name if name in catalog().parts[kind] else None
 
 
 def _first_few(kind: str, owners: Sequence[str]) -> str:
@@ -135,6 +168,13 @@ def _missing_option(error: MissingConfigException) -> str:
     if not group:
         return _first_line(error)
     folders = [Path(found) for found in SEARCHED.findall(str(error))]
+    if group in PLUGINS:
+        package = PLUGINS[group].get(option, option)
+        what = group.partition("/")[2]
+        return (
+            f"{group}={option} is not installed: pip install hydra-{package}-{what}, or leave "
+            f"{group} out"
+        )
     if group in GROUPS:
         return str(unknown_name(group, option, options(group, folders)))
     known = sorted(files_of(group, folders))

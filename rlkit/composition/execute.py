@@ -66,7 +66,7 @@ class Run:
         self.whole, self.parts, self.overrides = whole, parts, overrides
         self.is_main = whole.processes.is_main
         self.steps = sum(part.config.train.steps for part in parts)
-        self.scope = RunScope.of(whole, parts)
+        self.scope = RunScope.of(whole, parts, whole.say)
         self.folder = self.scope.folder
 
     def begin_or_resume(self) -> None:
@@ -92,6 +92,8 @@ class Run:
                 done = trainer.count.done
                 whole.say(f"{self.folder.path} is finished: {done} steps are done.")
                 return
+            if checkpoint is not None:
+                whole.say(f"Resumed from step {trainer.count.done} of {self.steps}: {checkpoint}")
             trainer, complete = self._tracked(trainer)
             self._conclude(trainer, complete=complete)
 
@@ -109,7 +111,7 @@ class Run:
         used = components(whole) if alone else components_of_stages(self.parts)
         try:
             self.folder.open(raw, self.overrides, used, trainer.count.done)
-            self._start_trackers(raw)
+            self._start_trackers(raw, trainer.count.done)
             trainer, complete = self._train(trainer)
             failed = False
         finally:
@@ -117,10 +119,11 @@ class Run:
                 tracker.close(failed=failed)
         return trainer, complete
 
-    def _start_trackers(self, raw: Mapping[str, Any]) -> None:
+    def _start_trackers(self, raw: Mapping[str, Any], step: int) -> None:
         ids = self.folder.tracker_ids()
         for name, tracker in self.whole.trackers.items():
             run_id = tracker.start(str(self.folder.path), raw, ids.get(name))
+            tracker.begin(step)
             ids |= {name: run_id} if run_id is not None else {}
         self.folder.save_tracker_ids(ids)
 
@@ -146,13 +149,14 @@ class Run:
             )
         if complete:
             return
+        asked = next(filter(None, self.whole.processes.all_gather(self.scope.stop.number)))
         if self.is_main:
             config, world_size = self.whole.config, self.whole.processes.world_size
             print(
                 f"Stopped after step {trainer.count.done} of {self.steps}, saved. To continue: "
                 + resume_command(self.overrides, config.output_dir, world_size)
             )
-        raise Stopped
+        raise Stopped(asked)
 
 
 def components_of_stages(parts: Sequence[Composition]) -> dict[str, Any]:

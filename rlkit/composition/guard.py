@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
+from rlkit.interrupts import INTERRUPTED, as_usual
 
 USER_ERROR = 2
 PATIENCE = 5.0
 """Seconds that a later process waits before it tells of an error, which the first may tell too."""
-INTERRUPTED = 130
-"""What a shell calls a command that Ctrl-C ended."""
 
 
 def guarded(call: Callable[[], None]) -> int:
     """Run `call`; a user's mistake becomes one line and status 2."""
+    as_usual()
     if os.environ.get("RLKIT_DEBUG"):
         call()
         return 0

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from rlkit.composition.arguments import unpasted
 from rlkit.composition.catalog_file import catalog
 from rlkit.errors import UserError
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
@@ -30,6 +31,8 @@ FLAGS = (
     *("--experimental-rerun", "--info"),
 )
 """Hydra's own long options."""
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
+"""Hydra's folders, which rlkit has a setting of its own for."""
 _OVERRIDE = re.compile(r"^\+{0,2}(\w+)=(.*)$", re.DOTALL)
 
 
@@ -61,7 +64,7 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
     """
     out: list[str] = []
     plugins: list[str] = []
-    for argument in arguments:
+    for argument in map(unpasted, arguments):
         check_override(argument)
         match = _OVERRIDE.match(argument)
         key, value = (match[1], match[2]) if match else ("", "")
@@ -89,6 +92,8 @@ def check_override(argument: str) -> None:
         _check_removal(key)
     elif equals and not key.strip():
         raise UserError(f"'{argument}' is not an override: write key=value")
+    elif key in FOLDERS:
+        raise UserError(f"{key} is not used: set output_dir, the run folder, in its place")
     elif equals:
         _check_form(key, value)
         _check_choice(key, value)

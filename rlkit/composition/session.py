@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext, Task, Tracker
+from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import RewardSet
@@ -21,6 +22,7 @@ from rlkit.rollout.partial import Partial
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
+from rlkit.rollout.stops import check_stops
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
@@ -90,16 +92,23 @@ class RunScope:
     stop: StopRequest
     sources: Mapping[str, str]
     """Hashes of the user's modules, saved too."""
+    say: Callable[[str], None]
+    """Tells the user."""
 
     @staticmethod
-    def of(whole: Composition, parts: Sequence[Composition] = ()) -> RunScope:
-        """The scope of a run, from its own composition and those of its stages."""
+    def of(
+        whole: Composition,
+        parts: Sequence[Composition] = (),
+        say: Callable[[str], None] = lambda line: None,
+    ) -> RunScope:
+        """The scope of a run, from its composition and its stages'; by default it says nothing."""
         return RunScope(
             raw=whole.raw,
             folder=RunFolder(Path(whole.config.output_dir), writes=whole.processes.is_main),
             trackers=whole.trackers,
             stop=StopRequest(),
             sources=user_sources([whole, *parts]),
+            say=say,
         )
 
 
@@ -133,8 +142,13 @@ def open_session(
     """
     config, processes = c.config, c.processes
     seed_generators(config.seed)
+    if policy is None and c.given.model is None:
+        run.say(f"Loading {checkpoint or config.model.name}")
     policy = policy or policy_of(c, checkpoint)
+    if changed := mend_generation_config(policy.model):
+        run.say(changed)
     policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
+    check_stops(policy.tokenizer, c.engine.config.stop)
     train, held_out = load_prompts(c, policy)
     check_data(c, policy, (train, held_out))
     notes = train.description()

@@ -196,8 +196,21 @@ class CheckpointConfig(PartConfig):
     keep: Positive = 2
     """How many of the newest checkpoints stay on disk, besides the one of the best evaluation."""
     on_error: Literal["continue", "stop"] = "continue"
-    """What to do if a checkpoint cannot be written (a full disk): warn and continue, or stop.
-    Earlier checkpoints stay in either case."""
+    """What to do if a checkpoint cannot be written, for whatever reason (a full disk): warn and
+    continue, or stop. Earlier checkpoints stay in either case. What can never be saved is found in
+    a trial before the first step, and stops the run."""
+
+
+class CompletionsConfig(PartConfig):
+    """Which trained responses are written to completions/step-N.jsonl; the run does not read them.
+
+    Responses of skipped updates are written to nonfinite/ in any case.
+    """
+
+    every: Positive | None = 1
+    """Training steps between two such files; null = none is written."""
+    max_per_step: Positive | None = None
+    """How many responses of a step are written, the first of its batch; null = all."""
 
 
 class StageConfig(PartConfig):
@@ -235,3 +248,4 @@ class RunConfig(PartConfig):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    completions: CompletionsConfig = CompletionsConfig()

@@ -50,11 +50,11 @@ def _deeper(config: type[BaseModel], word: str) -> str:
     return ""
 
 
-def how_to_list(section: str) -> str:
-    """The command that lists every key of a section."""
+def how_to_list(section: str, name: str = "<name>") -> str:
+    """The command that lists every key of a section, which is of the part `name`."""
     kind = section.partition(".")[0]
     if kind in KINDS:
-        return f"`python -m rlkit show {kind} <name>`"
+        return f"`python -m rlkit show {kind} {name}`"
     return f"`python -m rlkit.run --cfg job{f' -p {section}' if section else ''}`"
 
 
@@ -81,6 +81,13 @@ WANTED = {
 """The part of a pydantic error type before its first "_" -> the user's term for it."""
 
 
+LENGTHS = {
+    "too_long": "a list of {max_length} values",
+    "too_short": "a list of {min_length} or more values",
+    "string_too_short": "text of {min_length} or more characters",
+    "string_too_long": "text of {max_length} or fewer characters",
+}
+"""pydantic error type -> the user's term for what has another length."""
 TYPE_ERRORS = ("type", "parsing", "from_float")
 
 
@@ -93,8 +100,8 @@ def _wanted(error: ErrorDetails, config: type[BaseModel]) -> str:
     if error["type"] == "string_pattern_mismatch":
         field = _model_of(config, error["loc"]).model_fields[str(error["loc"][-1])]
         return str(field.description).partition(";")[0]
-    if error["type"] == "too_long":
-        return f"a list of {error.get('ctx', {})['max_length']} values"
+    if error["type"] in LENGTHS:
+        return LENGTHS[error["type"]].format(**error.get("ctx", {}))
     return error["msg"].removeprefix("Input should be ")
 
 

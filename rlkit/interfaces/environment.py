@@ -122,8 +122,14 @@ class Tracker(Part[C]):
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one training step or one evaluation."""
 
+    def begin(self, step: int) -> None:
+        """Called after `start`: the run goes on after `step`, which is 0 for a new one."""
+
     def message(self, text: str) -> None:
         """Show the user a line."""
+
+    def progress(self, task: str, done: int, of: int) -> None:
+        """Show the user how far a task inside a step is; many such calls may come."""
 
     def close(self, *, failed: bool) -> None:
         """End the run."""

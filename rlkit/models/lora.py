@@ -16,6 +16,7 @@ from rlkit.config.run import LoraConfig
 from rlkit.distributed.processes import own_weights
 from rlkit.errors import UserError
 from rlkit.interfaces import State
+from rlkit.models.generation import mend_generation_config
 
 OUTPUT = "lora_B"
 """The half of an adapter that starts at zero, so that the adapter adds nothing at first."""
@@ -166,4 +167,5 @@ def plain_model(model: Any, weights: Mapping[str, Tensor]) -> Any:
 
 def save_merged(model: Any, folder: Path) -> None:
     """Write the equivalent plain model as a `save_pretrained` folder."""
+    mend_generation_config(model)
     plain_model(model.get_base_model(), dict(merged(model))).save_pretrained(folder)

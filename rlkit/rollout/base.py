@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -32,8 +32,9 @@ class RolloutConfig(PartConfig):
     """Most tokens of a prompt; see task.overlong."""
     max_completion_length: Annotated[int, Field(ge=1)] = 512
     """Most tokens of a response."""
-    stop: tuple[str, ...] = ()
-    """Texts that end a response when they appear in it."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a response when they appear in it. One that is a special token ends it as a
+    token; others are looked for in the text without special tokens, unless they hold one."""
     sync_every: Annotated[int, Field(ge=1)] = 1
     """Training steps between two weight syncs, in mode sync: the weights that generate are up to
     sync_every - 1 steps old. OAPL (arXiv:2602.19362) syncs every 50 steps, at most every 400."""
@@ -112,6 +113,8 @@ class GenerationCall:
     part: slice = field(default_factory=lambda: ALL)
     """The requests this rank answers, if ranks share them. Their draws are those they would have if
     one process answered all."""
+    tell: Callable[[int], None] | None = None
+    """Told, now and then, how many of its own requests are answered; an engine may leave it out."""
 
     @property
     def own(self) -> Sequence[Request]:

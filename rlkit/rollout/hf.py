@@ -17,6 +17,7 @@ from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
+from rlkit.rollout.stops import Stops, end_tokens, special_tokens
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -85,10 +86,9 @@ class HFRollout(RolloutEngine[HFC]):
         if self.config.sync_every > 1:
             self.model = copy.deepcopy(policy.model).requires_grad_(False).train(False)
         self.version = 1
-        configured: Any = getattr(policy.model.generation_config, "eos_token_id", None)
-        ends: list[Any] = configured if isinstance(configured, list) else [configured]
-        ends = [policy.tokenizer.eos_token_id, *ends]
-        self.ends = torch.tensor([end for end in ends if end is not None], dtype=torch.int64)
+        self.stops = Stops.of(self.config.stop, special_tokens(policy.tokenizer))
+        ends = [*end_tokens(policy), *self.stops.tokens]
+        self.ends = torch.tensor(ends, dtype=torch.int64)
 
     def sync(self, step: int) -> None:
         """Copy the weights if they are not shared, and note the version."""
@@ -120,6 +120,8 @@ class HFRollout(RolloutEngine[HFC]):
                 for request in chunk:
                     out.append(flat[: request.n])
                     flat = flat[request.n :]
+                if call.tell is not None:
+                    call.tell(len(out))
         finally:
             self.model.train(training)
         return out
@@ -215,7 +217,7 @@ class _Batch:
         self.ids[rows, position] = token
         self.logp[rows, position] = logp.gather(-1, token[:, None]).squeeze(-1)
         ended = torch.isin(token, self.ends)
-        if self.config.stop:
+        if self.engine.stops.plain or self.engine.stops.mixed:
             ended |= self._hit_stop(rows, position)
         now = rows[ended & ~self.stopped[rows] & (position < self.room[rows])]
         self.lengths[now] = position + 1
@@ -225,13 +227,14 @@ class _Batch:
     def _hit_stop(self, rows: Tensor, position: int) -> Tensor:
         """Whether a stop text appears in each row's response so far, which begins in its prefix."""
         new = self.ids[rows, : position + 1].tolist()
-        texts = self.engine.policy.tokenizer.batch_decode(
-            [self.prefixes[row] + ids for row, ids in zip(rows.tolist(), new, strict=True)],
-            skip_special_tokens=True,
-        )
-        return torch.tensor([any(stop in text for stop in self.config.stop) for text in texts]).to(
-            rows.device
-        )
+        whole = [self.prefixes[row] + ids for row, ids in zip(rows.tolist(), new, strict=True)]
+        hit = torch.zeros(len(rows), dtype=torch.bool)
+        for stops, skip in ((self.engine.stops.plain, True), (self.engine.stops.mixed, False)):
+            if not stops:
+                continue
+            texts = self.engine.policy.tokenizer.batch_decode(whole, skip_special_tokens=skip)
+            hit |= torch.tensor([any(stop in text for stop in stops) for text in texts])
+        return hit.to(rows.device)
 
     def _collect(self) -> list[Generation]:
         ids, logp, kept = self.ids.cpu(), self.logp.cpu(), self.kept.cpu()

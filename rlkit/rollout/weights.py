@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlkit.distributed.processes import named_weights
+from rlkit.models.generation import mend_generation_config
 from rlkit.models.lora import has_adapter, merged
 from rlkit.models.policy import Policy
 
@@ -26,6 +27,7 @@ def write_config(policy: Policy, folder: str | Path) -> None:
     config.architectures = [type(plain).__name__.removeprefix("FSDP")]
     vars(config).pop("quantization_config", None)
     config.save_pretrained(folder)
+    mend_generation_config(plain)
     plain.generation_config.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
 

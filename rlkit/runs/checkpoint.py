@@ -38,13 +38,26 @@ def save_tree(path: Path, tree: State) -> None:
     Raises TypeError for a value that is not a tensor, number, string, boolean, None, list, tuple or
     dict with text keys.
     """
+    text, tensors = _split(path.name, tree)
+    copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(copies, path.with_suffix(".safetensors"))
+    path.with_suffix(".json").write_text(text)
+
+
+def check_tree(name: str, tree: State) -> None:
+    """Raise the TypeError that `save_tree` would raise, without writing or copying anything."""
+    _split(name, tree)
+
+
+def _split(name: str, tree: State) -> tuple[str, dict[str, Tensor]]:
+    """A tree as JSON, and the tensors it refers to."""
     tensors: dict[str, Tensor] = {}
 
     def plain(value: Any, where: str) -> Any:
         if isinstance(value, Tensor):
-            name = str(len(tensors))
-            tensors[name] = value.detach().cpu().contiguous().clone()
-            return {_TENSOR: name}
+            number = str(len(tensors))
+            tensors[number] = value.detach()
+            return {_TENSOR: number}
         if isinstance(value, dict):
             if not all(isinstance(key, str) and key != _TENSOR for key in value):
                 raise TypeError(f"state {where}: keys must be text")
@@ -57,9 +70,7 @@ def save_tree(path: Path, tree: State) -> None:
             f"state {where} holds a {type(value).__name__}, which a checkpoint cannot keep"
         )
 
-    text = json.dumps(plain(tree, path.name))
-    save_file(tensors, path.with_suffix(".safetensors"))
-    path.with_suffix(".json").write_text(text)
+    return json.dumps(plain(tree, name)), tensors
 
 
 def load_tree(path: Path) -> State:
@@ -143,14 +154,18 @@ def write_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> 
         write(temporary)
         _seal(temporary, step)
         return _put_in_place(temporary, folder / f"checkpoint-{step}")
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(reason_of(error)) from error
 
 
 def reason_of(error: Exception) -> str:
-    """The system's reason for a failure."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    """A failure on one line: the system's reason, or what the code that failed says."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    known = isinstance(error, OSError | SafetensorError | UserError)
+    return text if known else f"{type(error).__name__}: {text}"
 
 
 def _seal(temporary: Path, step: int) -> None:

@@ -169,6 +169,7 @@ class RunFolder:
                 f"no checkpoint in {self.path} is intact ({self.notes[0].rstrip('.')}); start over "
                 "in another output_dir"
             )
+        self.notes.append(f"resume=auto found no checkpoint in {self.path}: starting over.")
         return None
 
     def open(

@@ -24,6 +24,7 @@ FREE = (
         "tracker",
         "eval",
         "checkpoint",
+        "completions",
     ),
     *("model.device", "model.gradient_checkpointing", "model.deterministic", "anchor.device"),
     *("train.micro_batch_tokens", "train.max_skipped_steps"),

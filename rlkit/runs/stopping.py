@@ -15,18 +15,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and did."""
+    """The run was asked to stop by a signal, and did."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+        """What a shell calls a command that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
 
 
 class StopRequest:
     """Whether somebody asked the run to stop."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    number: int | None = None
+    """The signal that asked."""
 
     def __call__(self) -> bool:
         """Whether to stop after this step."""
-        return self.asked
+        return self.number is not None
 
 
 @contextmanager
@@ -37,9 +42,9 @@ def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generat
     """
 
     def receive(number: int, frame: FrameType | None) -> None:
-        if request.asked:
+        if request():
             raise KeyboardInterrupt
-        request.asked = True
+        request.number = number
         say("Stopping after this step, with a checkpoint. A second Ctrl-C stops at once.")
 
     if threading.current_thread() is not threading.main_thread():

@@ -122,9 +122,9 @@ class Prompts(Sequence[Prompt]):
         texts = [row["prompt"] for row in self.rows if isinstance(row["prompt"], str)]
         wrapped = sum(map(encoder.wraps, texts))
         counts = {
-            "texts become user messages of the chat template": wrapped,
-            "texts stay as they are (task.chat_template)": len(texts) - wrapped,
-            "chats are written by the chat template": len(self) - len(texts),
+            "wrapped in the chat template": wrapped,
+            "used as written (task.chat_template)": len(texts) - wrapped,
+            "given as chats": len(self) - len(texts),
         }
         words = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         return [*lines, f"Prompts: {words}. The first one: {encoder.shown(self[0].ids.tolist())}"]

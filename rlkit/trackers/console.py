@@ -24,6 +24,10 @@ SHOWN = (
 """Label, metric and format of the values beside the bar; a value not seen yet is left out."""
 
 
+WIDE = 70
+"""Columns of a terminal that leave room for a bar beside the step and the figures."""
+
+
 def figures(latest: Mapping[str, float]) -> str:
     """The latest values on one line: "reward 0.531 pass@1 0.250 rollouts 3072 s/step 2.1"."""
     return "  ".join(
@@ -47,7 +51,8 @@ class ConsoleConfig(PartConfig):
     """Settings of the console."""
 
     every_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """Without a terminal, the least time between lines; an evaluation always gets one."""
+    """Without a terminal, the least time between lines; an evaluation and the last step always get
+    one."""
 
 
 @register("tracker", "console")
@@ -62,6 +67,10 @@ class ConsoleTracker(Tracker[ConsoleConfig]):
         self._steps = 0
         self._first: int | None = None
         self._latest: dict[str, float] = {}
+        self._last: int | None = None
+        """The last step that was logged."""
+        self._shown: int | None = None
+        """The last step that has a line."""
         self._started = self._printed = time.monotonic()
 
     @property
@@ -79,20 +88,29 @@ class ConsoleTracker(Tracker[ConsoleConfig]):
         self.message(f"Run folder: {run_dir}")
         return None
 
+    def begin(self, step: int) -> None:
+        """On a terminal, show the bar."""
+        if self.console.is_terminal:
+            self._open_bar(step)
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Move the bar, or print a line when one is due."""
+        """Print a line for an evaluation, or when one is due; move the bar.
+
+        The last step has an evaluation, and its one line is that of both.
+        """
         now = time.monotonic()
         if self._first is None:
             self._first = step - int("time/step" in metrics)
             self._started = now - metrics.get("time/step", 0.0)
         self._latest.update(metrics)
+        self._last = step
+        evaluated = any(key.startswith("eval/") for key in metrics)
+        due = not self.console.is_terminal and now - self._printed >= self.config.every_seconds
+        if evaluated or (due and step < self._steps):
+            self._printed, self._shown = now, step
+            self.message(self.line(step))
         if self.console.is_terminal:
             self._advance(step)
-            return
-        evaluated = any(key.startswith("eval/") for key in metrics)
-        if evaluated or now - self._printed >= self.config.every_seconds:
-            self._printed = now
-            self.message(self.line(step))
 
     def line(self, step: int) -> str:
         """A step in one line: where the run is, the latest values, the time left."""
@@ -104,11 +122,25 @@ class ConsoleTracker(Tracker[ConsoleConfig]):
         """Print a line, above the bar if there is one."""
         self.console.print(text, markup=False, soft_wrap=True)
 
+    def progress(self, task: str, done: int, of: int) -> None:
+        """Show how far a task is beside the bar, or on a line when one is due."""
+        text = f"{task} {done} of {of}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, figures=text, left="", refresh=True)
+            return
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._printed >= self.config.every_seconds:
+            self._printed = now
+            self.message(text)
+
     def close(self, *, failed: bool) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar from the terminal; the last step stays, on a line."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._last is not None and self._last != self._shown:
+            self._shown = self._last
+            self.message(self.line(self._last))
 
     def _time_left(self, step: int) -> float | None:
         done = step - (self._first or 0)
@@ -116,7 +148,7 @@ class ConsoleTracker(Tracker[ConsoleConfig]):
 
     def _advance(self, step: int) -> None:
         if self._bar is None:
-            self._open_bar()
+            self._open_bar(step)
         assert self._bar is not None and self._task is not None
         left = self._time_left(step)
         self._bar.update(
@@ -126,16 +158,21 @@ class ConsoleTracker(Tracker[ConsoleConfig]):
             left=f"left {duration(left)}" if left else "",
         )
 
-    def _open_bar(self) -> None:
+    def _open_bar(self, step: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.table import Column
 
+        counter = 2 * len(str(self._steps)) + 1
+        rest = Column(no_wrap=True, overflow="ellipsis")
         self._bar = Progress(
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[figures]}", markup=False),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=counter)),
+            *((BarColumn(bar_width=20),) if self.console.width >= WIDE else ()),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=rest),
             TextColumn("{task.fields[left]}"),
             console=self.console,
+            transient=True,
         )
-        self._task = self._bar.add_task("train", total=self._steps, figures="", left="")
+        self._task = self._bar.add_task(
+            "train", total=self._steps, completed=step, figures="", left=""
+        )
         self._bar.start()

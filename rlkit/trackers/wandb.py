@@ -36,7 +36,10 @@ class WandbConfig(PartConfig):
 
 @register("tracker", "wandb")
 class WandbTracker(Tracker[WandbConfig]):
-    """Sends the resolved configuration and every metric, over the key `step`."""
+    """Sends the resolved configuration and every metric, over the key `step`.
+
+    W&B's own step is the training step too, so that what a resumed run adds follows what there is.
+    """
 
     _run: wandb.Run | None = None
 
@@ -74,9 +77,12 @@ class WandbTracker(Tracker[WandbConfig]):
         return None if mode == "disabled" else self._run.id
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics together with the step they belong to."""
+        """Log the metrics together with the step they belong to.
+
+        A training step and an evaluation after it are one row of W&B's history.
+        """
         assert self._run is not None
-        self._run.log({STEP: step, **metrics})
+        self._run.log({STEP: step, **metrics}, step=step)
 
     def close(self, *, failed: bool) -> None:
         """Finish the run; a failed one is marked as such."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import comb
 from typing import Any
 
@@ -14,6 +14,10 @@ from rlkit.training.collect import score
 from rlkit.training.metrics import data_source
 
 FULL_MARKS = 1.0 - 1e-6
+
+
+def silent(task: str, done: int, of: int) -> None:
+    """Tell nobody how far an evaluation is."""
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -46,17 +50,31 @@ class Evaluator:
         self.config = config
         self.judge = judge or next(iter(rewards.rewards))
 
-    def run(self, step: int) -> dict[str, float]:
+    def run(
+        self, step: int, progress: Callable[[str, int, int], None] = silent
+    ) -> dict[str, float]:
         """eval/pass@1, eval/pass@<k> if k > 1, and eval/greedy.
 
+        `progress` is told the task, how many problems are answered, and of how many.
         With a column `data_source`, also eval/source/<name>/pass@1 for each of its names.
         """
         n, k = self.config.samples, self.config.k
         several = [Request(prompt=p, n=n) for p in self.prompts]
         once = [Request(prompt=p, n=1) for p in self.prompts]
-        sampled = self.engine.generate(GenerationCall(several, ("eval", step, 0)))
-        call = GenerationCall(once, ("eval-greedy", step, 0), greedy=True)
-        greedy = self.engine.generate(call)
+        progress("evaluating", 0, len(several))
+        sampled = self.engine.generate(
+            GenerationCall(
+                several, ("eval", step, 0), tell=lambda n: progress("evaluating", n, len(several))
+            )
+        )
+        greedy = self.engine.generate(
+            GenerationCall(
+                once,
+                ("eval-greedy", step, 0),
+                greedy=True,
+                tell=lambda n: progress("evaluating greedily", n, len(once)),
+            )
+        )
         right = [sum(marks) for marks in self._marks(sampled)]
         metrics = {"eval/pass@1": sum(right) / (n * len(right))}
         if k > 1:

@@ -26,7 +26,7 @@ from rlkit.runs.checkpoint import (
     write_checkpoint,
 )
 from rlkit.runs.folder import RunFolder
-from rlkit.runs.resume import check_data, save_config
+from rlkit.runs.resume import check_data
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
@@ -34,6 +34,7 @@ from rlkit.training.evaluate import Evaluator
 from rlkit.training.held_state import HeldState
 from rlkit.training.prepare import Scorer
 from rlkit.training.references import Parts
+from rlkit.training.saving import write_model
 from rlkit.training.update import Updater
 
 
@@ -74,6 +75,11 @@ class Session:
         """Tell the user."""
         for tracker in self.trackers.values():
             tracker.message(line)
+
+    def progress(self, task: str, done: int, of: int) -> None:
+        """Tell the user how far a task inside a step is."""
+        for tracker in self.trackers.values():
+            tracker.progress(task, done, of)
 
 
 @dataclass
@@ -159,8 +165,9 @@ class TrainState:
     def save(self, *, needed: bool) -> None:
         """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep.
 
-        A checkpoint that cannot be written ends the run if checkpoint.on_error says so, or if it is
-        needed: without the last one, the work since the one before would be lost.
+        A checkpoint that cannot be written, whatever the reason, ends the run if
+        checkpoint.on_error says so, or if it is needed: without the last one, the work since the
+        one before would be lost.
         """
         config, count = self.session.config.checkpoint, self.count
         if count.step < self.session.config.train.steps:  # a run that is complete is not resumed
@@ -170,11 +177,12 @@ class TrainState:
             count.best, count.best_step = count.eval["eval/pass@1"], count.done
         failure = self._write()
         if failure is None:
+            self.session.say(f"checkpoint-{count.done} saved")
             return
         count.best, count.best_step = before
         line = f"checkpoint-{count.done} could not be written ({failure}); those before it stay."
         if needed or config.on_error == "stop":
-            raise UserError(line + " Make room and continue with resume=auto.")
+            raise UserError(line + " Mend that (make room) and continue with resume=auto.")
         self.session.say(line)
 
     def _write(self) -> str | None:
@@ -183,7 +191,7 @@ class TrainState:
         processes = session.processes
         try:
             state = self.state_dict()
-        except OSError as error:
+        except Exception as error:
             if processes.world_size > 1:  # the other ranks rely on what could not be written
                 raise
             state, failure = {}, reason_of(error)
@@ -192,9 +200,7 @@ class TrainState:
         )
 
         def fill(folder: Path) -> None:
-            save_config(folder, session.raw, session.sources)
-            session.policy.model.save_pretrained(folder, state_dict=weights)
-            session.policy.tokenizer.save_pretrained(folder)
+            write_model(session, folder, weights)
             (folder / "state").mkdir()
             for name, tree in state.items():
                 save_tree(folder / "state" / name, tree)
@@ -202,12 +208,15 @@ class TrainState:
         def write_all() -> str | None:
             if failure:
                 return failure
+            keep = session.config.checkpoint.keep
             try:
                 write_checkpoint(session.run_folder.path, self.count.done, fill)
             except CheckpointError as error:
                 return str(error)
-            keep = session.config.checkpoint.keep
-            prune(session.run_folder.path, keep, self.count.best_step)
+            try:
+                prune(session.run_folder.path, keep, self.count.best_step)
+            except OSError as error:
+                session.say(f"An old checkpoint could not be removed ({reason_of(error)}).")
             return None
 
         return processes.on_main(write_all)

@@ -14,6 +14,7 @@ from rlkit.training.clock import TIMERS, Clock
 from rlkit.training.collect import Collected
 from rlkit.training.metrics import completion_rows, data_metrics, peak_memory_mb, staleness
 from rlkit.training.prepare import TrainBatch, prepare
+from rlkit.training.saving import try_save
 from rlkit.training.state import Counters, Session, TrainState
 from rlkit.training.update import Updater, UpdateResult
 
@@ -44,12 +45,11 @@ class Trainer:
         Returns whether it got there; otherwise the session was asked to stop, and a checkpoint
         holds what was done.
         """
-        evaluation, checkpoint = (
-            self.session.config.eval.every,
-            self.session.config.checkpoint.every,
-        )
+        evaluation = self.session.config.eval.every
+        checkpoint = self.session.config.checkpoint.every
         if self.count.step == 0:
             self.parts.anchor.rebase(self.session.policy)
+            try_save(self.state)
         if self.count.done == 0:
             self._evaluate()
         for step in range(self.count.step + 1, self.train.steps + 1):
@@ -103,6 +103,7 @@ class Trainer:
         if "rebase" in phase.events:
             self.parts.anchor.rebase(self.session.policy)
             self.count.rebirths += 1
+            self.session.say(f"Step {self.count.done + 1}: rebirth {self.count.rebirths}.")
         if "clear_buffer" in phase.events:
             self.session.buffer.clear()
         if "reset_optimizer" in phase.events:
@@ -151,8 +152,13 @@ class Trainer:
     def _write_completions(self, groups: Sequence[Group], result: UpdateResult, step: int) -> None:
         """Write the step's responses, those skipped separately too; end a run that is stuck."""
         folder, done = self.session.run_folder, self.count.offset + step
+        kept = self.session.config.completions
+        written = kept.every is not None and done % kept.every == 0
+        if not (written or result.skipped_rows):
+            return
         rows = completion_rows(groups, step, self.session.policy.tokenizer)
-        folder.write_completions(done, rows)
+        if written:
+            folder.write_completions(done, rows[: kept.max_per_step])
         if not result.skipped_rows:
             return
         path = folder.write_nonfinite(done, [rows[i] for i in sorted(set(result.skipped_rows))])
@@ -174,7 +180,7 @@ class Trainer:
     def _evaluate(self) -> None:
         started, step = self.clock.now(), self.count.done
         with self.state.lag.current(self.count.step + 1):
-            metrics = self.session.evaluator.run(step)
+            metrics = self.session.evaluator.run(step, self.session.progress)
         metrics["rollouts/total"] = self.count.rollouts
         metrics["time/eval"] = self.clock.now() - started
         metrics = self._agreed(metrics)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.composition.error_messages import MAPPED, known_keys, one_line, unknown_key
+from rlkit.composition.catalog_file import catalog
+from rlkit.composition.error_messages import (
+    MAPPED,
+    chosen_part,
+    known_keys,
+    one_line,
+    unknown_key,
+)
 from tests.compositions import raw_of
 
 
@@ -24,6 +31,34 @@ from tests.compositions import raw_of
 def test_an_unknown_key_is_told_what_was_meant(key: str, said: str) -> None:
     found = unknown_key(key)
     assert found.startswith(said) and "\n" not in found
+
+
+def test_of_the_chosen_part_only_its_own_settings_are_listed() -> None:
+    """By name or by the composition that chooses it."""
+    for arguments, loss in ((["loss=sapo"], "sapo"), (["algorithm=sapo", "seed=1"], "sapo")):
+        found = unknown_key("loss.temperatur", arguments)
+        assert found.startswith(f"unknown key loss.temperatur: loss={loss} has no such setting.")
+        listed = found.partition("Known: ")[2].split(", ")
+        settings = {setting.name for setting in catalog().parts["loss"][loss].settings}
+        assert {*listed} == settings
+    assert chosen_part("loss", ["algorithm=nothing"]) is None and chosen_part("loss", []) is None
+    assert "and " in unknown_key("loss.temperatur", ["algorithm=nothing"])
+
+
+@pytest.mark.parametrize(
+    ("override", "package"),
+    [
+        ("hydra/launcher=joblib", "hydra-joblib-launcher"),
+        ("hydra/launcher=submitit_slurm", "hydra-submitit-launcher"),
+        ("hydra/sweeper=optuna", "hydra-optuna-sweeper"),
+    ],
+)
+def test_a_plugin_of_hydra_that_is_missing_is_named_as_its_package(
+    override: str, package: str
+) -> None:
+    with pytest.raises(MAPPED) as caught:
+        raw_of(override)
+    assert f"{override} is not installed: pip install {package}, " in one_line(caught.value)
 
 
 def test_keys_are_those_of_the_run_of_parts_and_of_groups() -> None:

@@ -43,8 +43,11 @@ def test_a_run_that_is_finished_is_told_and_left_alone(
     monkeypatch.setattr(Prompts, "description", lambda prompts: [f"{len(prompts)} prompts."])
     raw = raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2")
     folder = execute(raw, ["train.steps=1"])
-    said = capsys.readouterr().out
-    assert said.index("51570 prompts.") < said.index("step 0/1") < said.index("Done: 1 steps, ")
+    out = capsys.readouterr().out
+    assert "Done: 1 steps, " in out and "Resumed" not in out
+    assert out.index("Loading embedded\n") < out.index("Run folder:") < out.index("step 0/1")
+    assert out.count("step 1/1") == 1 and "checkpoint-1 saved\n" in out
+    assert out.index("51570 prompts.") < out.index("step 0/1")
     assert (folder / "overrides").read_text() == "train.steps=1\n"
     used = json.loads((folder / "components.json").read_text())
     assert used.keys() == compose(raw).every_part.keys()
@@ -55,6 +58,11 @@ def test_a_run_that_is_finished_is_told_and_left_alone(
     with pytest.raises(UserError, match="already holds a run"):
         execute(raw, [])
     assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-1"]
+    more = {**raw, "resume": "auto", "resume_force": ["train.steps"]}
+    execute({**more, "train": {**raw["train"], "steps": 2}}, [])
+    out = capsys.readouterr().out
+    assert "Loading out/checkpoint-1\n" in out
+    assert "Resumed from step 1 of 2: out/checkpoint-1\n" in out
 
 
 def test_components_of_stages_are_told_apart() -> None:

@@ -11,8 +11,9 @@ import pytest
 from hydra.errors import HydraException
 
 from rlkit.composition import guard
-from rlkit.composition.guard import INTERRUPTED, USER_ERROR, guarded, in_words, leave
+from rlkit.composition.guard import USER_ERROR, guarded, in_words, leave
 from rlkit.errors import UserError
+from rlkit.interrupts import INTERRUPTED
 
 
 @pytest.fixture(autouse=True)

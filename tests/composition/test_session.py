@@ -161,11 +161,11 @@ def test_a_buffer_is_told_of_the_data_and_may_tell_the_user(policy: Policy) -> N
     policy.tokenizer.chat_template = "{% for m in messages %}#{{ m['content'] }}{% endfor %}"
     c = with_task(ROWS, ROWS[:4], "buffer=on_policy")
     heard: list[RunContext] = []
-    c.buffer.open = heard.append  # type: ignore[method-assign]
+    c.buffer.open = heard.append  # type: ignore[method-assign,assignment]
     session = open_session(c, RunScope.of(c), policy=policy)
     (context,) = heard
     context.say("mine")
-    assert session.notes[0].startswith(f"Prompts: {len(ROWS)} texts become user messages")
+    assert session.notes[0].startswith(f"Prompts: {len(ROWS)} wrapped in the chat template")
     assert session.notes[1:] == ["mine"]
     asked = [{"role": "user", "content": ROWS[0]["prompt"]}]
     assert context.problems[session.prompts.prompts.ids[0]] == asked

@@ -65,7 +65,7 @@ COMPOSITION = [
     ("model.path=x", "model.path | name"),
     ("checkpoint.folder=x", "checkpoint.folder | Known: every, keep"),
     ("loss.epslon=0.3", "loss.epslon | 'loss.epsilon'"),
-    ("loss.foo=1", "loss.foo | rlkit show loss <name>"),
+    ("loss.foo=1", "loss.foo | loss=remix | centre"),
     ("loss.on_policy_clip=true", "no 'on_policy_clip' | loss=exgrpo, loss=luffy"),
     ("buffer.kappa=1 buffer=on_policy", "no 'kappa' | buffer=fifo"),
     ("rollout.max_tokens=3", "rollout.max_tokens | max_completion_length"),
@@ -223,7 +223,32 @@ def test_a_wrong_name_in_a_sweep_starts_no_run(tmp_path: Path) -> None:
     result = run("-m", "algorithm=remixx,grpo", "output_dir=out", cwd=tmp_path)
     assert result.status == 2
     assert "no algorithm called 'remixx'" in one_line(result.err)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["multirun.yaml"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_late_mistake_in_a_sweep_starts_no_run(tmp_path: Path) -> None:
+    """Options may stand behind settings too."""
+    result = run("algorithm=grpo", "train.steps=1", "anchor.beta=0.1,-1", "-m", cwd=tmp_path)
+    assert result.status == 2
+    line = one_line(result.err)
+    assert "job 1 of the sweep (anchor.beta=-1) cannot run, so none was started" in line
+    assert "greater than or equal to 0" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_given_twice_is_told_and_the_last_counts(tmp_path: Path) -> None:
+    result = run("train.steps=3", "dry_run=true", "train.steps=2", cwd=tmp_path)
+    assert result.status == 0 and "2 training steps in all" in result.out
+    assert result.out.startswith("train.steps is given 2 times; the last counts: train.steps=2\n")
+    shown = run("--cfg", "job", "-p", "train.steps", "seed=1", "seed=2", cwd=tmp_path)
+    assert "given" not in shown.out + shown.err
+
+
+def test_stages_are_read_as_a_file_has_them(tmp_path: Path) -> None:
+    stages = "[{steps: 2, overrides: [algorithm=sft]}, {steps: 3, overrides: [algorithm=grpo]}]"
+    result = run(f"stages: {stages}", "dry_run=true", cwd=tmp_path)
+    assert result.status == 0, result.err
+    assert "Stage 2 of 2" in result.out and "loss=grpo" in result.out
 
 
 PLUGINS = {

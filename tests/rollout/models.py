@@ -49,3 +49,11 @@ def largest_difference(
     logp = policy.logp(Tokens.of([p for p, _ in flat], [g.response_ids for _, g in flat]))
     pairs = zip(logp, flat, strict=True)
     return max(float((row[: len(g.logp)] - g.logp).abs().max()) for row, (_, g) in pairs)
+
+
+def cut(ids: list[int], end: list[int]) -> list[int]:
+    """A response up to the first place where these tokens are."""
+    for place in range(len(ids)):
+        if ids[place : place + len(end)] == end:
+            return ids[: place + len(end)]
+    return ids

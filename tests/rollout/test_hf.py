@@ -10,6 +10,7 @@ from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout, pick, truncate
+from tests.rollout.models import cut
 from tests.tiny import make_policy, make_prompts
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
@@ -47,6 +48,14 @@ def test_samples_do_not_depend_on_batching(policy: Policy, batch_size: int) -> N
     ]
 
 
+def test_it_tells_how_many_requests_are_answered_after_each_batch(policy: Policy) -> None:
+    """Five requests of 4 responses, two in a batch of 8."""
+    told: list[int] = []
+    made = engine(policy, generation_batch_size=8, max_completion_length=2)
+    made.generate(GenerationCall(requests(policy), ("t", 1, 0), tell=told.append))
+    assert told == [2, 4, 5]
+
+
 def test_a_stream_repeats_and_another_differs(policy: Policy) -> None:
     def draw(step: int) -> list[list[int]]:
         answers = engine(policy).generate(GenerationCall(requests(policy), ("t", step, 0)))
@@ -81,6 +90,26 @@ def test_a_stop_text_ends_the_response_that_contains_it(policy: Policy) -> None:
         assert "#" not in shorter and "3," not in shorter
         ended += "#" in text or "3," in text
     assert ended > 5
+
+
+def test_a_stop_text_with_special_tokens_ends_a_response_too() -> None:
+    """Alone it is a token; among others it is looked for in the text with special tokens."""
+    policy = make_policy()
+    policy.tokenizer.add_special_tokens({"additional_special_tokens": ["#"]})
+    (special,) = policy.tokenizer("#")["input_ids"]
+    (one,) = policy.tokenizer("1")["input_ids"]
+    call = GenerationCall(requests(policy, 40), ("t", 1, 0))
+
+    def sampled(*stop: str) -> list[list[int]]:
+        return [
+            g.response_ids.tolist() for r in engine(policy, stop=stop).generate(call) for g in r
+        ]
+
+    free = sampled()
+    assert any(special in ids for ids in free), "the model writes it, else this test checks nothing"
+    assert sampled("#") == [cut(ids, [special]) for ids in free]
+    assert any([one, special] == ids[i : i + 2] for ids in free for i in range(len(ids)))
+    assert sampled("1#") == [cut(ids, [one, special]) for ids in free]
 
 
 def test_greedy_takes_the_most_probable_token(policy: Policy) -> None:

@@ -14,6 +14,8 @@ import torch
 from rlkit.distributed.learner import Learner
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import (
+    CheckpointError,
+    check_tree,
     checkpoint_step,
     list_checkpoints,
     load_rng_state,
@@ -55,6 +57,9 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_what_a_checkpoint_cannot_keep_is_an_error(tmp_path: Path, value: object) -> None:
     with pytest.raises(TypeError, match=r"t\.part"):
         save_tree(tmp_path / "t", {"part": value})
+    with pytest.raises(TypeError, match=r"t\.part"):
+        check_tree("t", {"part": value})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_without_a_manifest_does_not_count(tmp_path: Path) -> None:
@@ -76,9 +81,9 @@ def test_a_writer_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
         (folder / "half").write_text("x")
         raise RuntimeError("power cut")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(CheckpointError, match=r"^RuntimeError: power cut$"):
         write_checkpoint(tmp_path, 1, fail)
-    assert list_checkpoints(tmp_path) == []
+    assert list_checkpoints(tmp_path) == [] and list(tmp_path.iterdir()) == []
     write_checkpoint(tmp_path, 1, write_x)
     assert sorted(p.name for p in (tmp_path / "checkpoint-1").iterdir()) == ["manifest.json", "x"]
 

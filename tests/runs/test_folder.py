@@ -65,7 +65,12 @@ def test_a_process_that_does_not_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_resume_finds_and_forbids(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
-    assert folder.find_checkpoint("never") is None and folder.find_checkpoint("auto") is None
+    assert folder.find_checkpoint("never") is None and not folder.notes
+    assert folder.find_checkpoint("auto") is None
+    assert folder.notes == [
+        f"resume=auto found no checkpoint in {tmp_path / 'out'}: starting over."
+    ]
+    folder.notes.clear()
     older, newer = (checkpoint(tmp_path / "out", step) for step in (1, 2))
     assert folder.find_checkpoint("auto") == newer and not folder.notes
     assert folder.find_checkpoint(str(older)) == older

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from rlkit.runs.stopping import SIGNALS, StopRequest, resume_command, stop_on_signals
+from rlkit.runs.stopping import SIGNALS, Stopped, StopRequest, resume_command, stop_on_signals
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -18,10 +18,14 @@ def test_the_first_signal_asks_and_the_second_stops_at_once(number: signal.Signa
     assert not request()
     with stop_on_signals(request, said.append):
         os.kill(os.getpid(), number)
-        assert request() and len(said) == 1
+        assert request() and request.number == number and len(said) == 1
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before and len(said) == 1
+
+
+def test_the_status_is_what_a_shell_calls_a_command_that_the_signal_ended() -> None:
+    assert Stopped(signal.SIGINT).status == 130 and Stopped(signal.SIGTERM).status == 143
 
 
 def test_outside_the_main_thread_nothing_changes() -> None:

@@ -99,11 +99,11 @@ def test_what_cannot_be_encoded_is_named() -> None:
 
 
 def test_the_run_says_what_became_of_the_prompts() -> None:
-    rows = [{"prompt": "1+1="}, {"prompt": RENDERED}, {"prompt": USER}, {"prompt": USER}]
+    rows: list[dict[str, Any]] = [{"prompt": p} for p in ("1+1=", RENDERED, USER, USER)]
     (line,) = Prompts("train", rows, make_chat_tokenizer()).description()
     assert line == (
-        "Prompts: 1 texts become user messages of the chat template, 1 texts stay as they are "
-        "(task.chat_template), 2 chats are written by the chat template. The first one: "
+        "Prompts: 1 wrapped in the chat template, 1 used as written (task.chat_template), "
+        "2 given as chats. The first one: "
         f'"{RENDERED}"'
     )
     assert Prompts("train", rows[:1], make_tokenizer()).description() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
@@ -29,10 +30,12 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def tracker(terminal: bool, every_seconds: float = 5.0) -> tuple[ConsoleTracker, io.StringIO]:
+def tracker(
+    terminal: bool, every_seconds: float = 5.0, width: int = 80
+) -> tuple[ConsoleTracker, io.StringIO]:
     out = io.StringIO()
     made = ConsoleTracker(ConsoleConfig(every_seconds=every_seconds))
-    made._console = Console(file=out, force_terminal=terminal, width=80, color_system=None)
+    made._console = Console(file=out, force_terminal=terminal, width=width, color_system=None)
     return made, out
 
 
@@ -98,6 +101,72 @@ def test_messages_are_printed_as_they_are_also_before_the_start():
     made, out = tracker(terminal=False)
     made.message("reward=[math] [bold]x[/bold] " + "y" * 300)
     assert out.getvalue() == "reward=[math] [bold]x[/bold] " + "y" * 300 + "\n"
+
+
+def shown(out: io.StringIO) -> list[str]:
+    """What was drawn, one entry per line or redraw of the bar, without control codes."""
+    plain = re.sub(r"\x1b\[[?0-9]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n")
+    return [line.strip() for line in plain.split("\n") if line.strip()]
+
+
+@pytest.mark.parametrize("width", [30, 50])
+def test_a_narrow_terminal_keeps_the_step(width):
+    made, out = tracker(terminal=True, width=width)
+    made.start("runs/x", {"train": {"steps": 20000}}, None)
+    metrics = {"reward/mean": 0.75, "rollouts/total": 30720, "time/step": 12.0}
+    made.log(150, metrics)
+    made.close(failed=False)
+    assert any(line.startswith("150/20000 reward") for line in shown(out)), shown(out)
+
+
+def test_the_bar_of_a_resumed_run_starts_at_its_step_before_any_is_done():
+    made, out = tracker(terminal=True)
+    made.start("runs/x", CONFIG, None)
+    made.begin(6)
+    made.progress("evaluating", 3, 8)
+    made.close(failed=True)
+    assert shown(out)[1] == "6/10" or shown(out)[1].startswith("6/10 ")
+    assert any(line.startswith("6/10") and "evaluating 3 of 8" in line for line in shown(out))
+
+
+def test_on_a_terminal_evaluations_stay_above_the_bar_and_the_last_step_comes_once():
+    made, out = tracker(terminal=True)
+    made.start("runs/x", CONFIG, None)
+    made.begin(0)
+    made.log(5, {"eval/pass@1": 0.25})
+    for step in (9, 10):
+        made.log(step, {"reward/mean": 0.5, "time/step": 1.0})
+    made.log(10, {"eval/pass@1": 0.75})
+    made.close(failed=False)
+    lines = [line for line in shown(out) if line.startswith("step ")]
+    assert lines == [
+        "step 5/10  pass@1 0.250",
+        "step 10/10  reward 0.500  pass@1 0.750  s/step 1.0",
+    ]
+    assert made._bar is None and out.getvalue().count("\x1b[?25h") == 1
+
+
+def test_without_a_terminal_the_last_step_comes_once_and_a_stopped_run_shows_its_last(clock):
+    made, out = tracker(terminal=False, every_seconds=0)
+    made.start("runs/x", {"train": {"steps": 2}}, None)
+    made.log(2, {"reward/mean": 0.5, "time/step": 1.0})
+    made.log(2, {"eval/pass@1": 0.75})
+    made.close(failed=False)
+    assert out.getvalue().count("step 2/2") == 1
+    made, out = tracker(terminal=False, every_seconds=5)
+    made.start("runs/x", CONFIG, None)
+    made.log(3, {"reward/mean": 0.5, "time/step": 1.0})
+    assert "step 3/10" not in out.getvalue()
+    made.close(failed=False)
+    assert out.getvalue().count("step 3/10") == 1
+
+
+def test_a_long_task_gives_lines_at_intervals(clock):
+    made, out = tracker(terminal=False, every_seconds=5)
+    for done, now in ((0, 101.0), (64, 106.0), (128, 108.0), (192, 112.0)):
+        clock.now = now
+        made.progress("evaluating", done, 256)
+    assert out.getvalue().splitlines() == ["evaluating 64 of 256", "evaluating 192 of 256"]
 
 
 def test_close_gives_the_cursor_back_and_may_be_called_without_a_bar():

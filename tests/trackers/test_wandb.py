@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import wandb
 
 from rlkit.errors import UserError
 from rlkit.trackers.wandb import WandbConfig, WandbTracker
+from tests.wandb_file import history
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +28,13 @@ def nobody_logged_in(monkeypatch, tmp_path):
     wandb.teardown()
 
 
+def rows_of(folder: Path, run_id: str) -> list[dict[str, Any]]:
+    """What was logged offline, without W&B's own times."""
+    (path,) = folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb")
+    own = ("_timestamp", "_runtime")
+    return [{k: v for k, v in row.items() if k not in own} for row in history(path)]
+
+
 class FakeRun:
     id = "abc"
 
@@ -37,7 +46,8 @@ class FakeRun:
     def define_metric(self, name: str, **options: Any) -> None:
         self.defined.append((name, options))
 
-    def log(self, data: dict[str, float]) -> None:
+    def log(self, data: dict[str, float], step: int) -> None:
+        assert step == data["step"]
         self.logged.append(data)
 
     def finish(self, exit_code: int) -> None:
@@ -126,9 +136,24 @@ def test_offline_needs_no_login_and_stays_in_the_run_folder(tmp_path):
     run_id = first.start(str(tmp_path / "run"), {"seed": 1}, None)
     assert run_id
     first.log(1, {"reward/mean": 0.5})
+    first.log(1, {"eval/pass@1": 0.25})
     first.close(failed=False)
-    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
-    assert (folder / f"run-{run_id}.wandb").stat().st_size > 0
+    assert rows_of(tmp_path / "run", run_id) == [
+        {"_step": 1, "step": 1, "reward/mean": 0.5, "eval/pass@1": 0.25}
+    ]
+
+
+def test_what_a_resumed_run_adds_offline_follows_what_there_is(tmp_path):
+    """Both files are of one run: a step that they share would be overwritten when they are sent."""
+    tracker = WandbTracker(WandbConfig(mode="offline"))
+    tracker.start(str(tmp_path / "second"), {}, "abcd")
+    for step in (3, 4):
+        tracker.log(step, {"reward/mean": step / 10})
+    tracker.close(failed=False)
+    assert rows_of(tmp_path / "second", "abcd") == [
+        {"_step": 3, "step": 3, "reward/mean": 0.3},
+        {"_step": 4, "step": 4, "reward/mean": 0.4},
+    ]
 
 
 def test_a_disabled_run_has_no_id_to_continue(tmp_path):

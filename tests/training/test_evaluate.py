@@ -85,6 +85,18 @@ def test_an_evaluation_reports_sampled_and_greedy_shares(policy: Policy) -> None
     assert sampled.stream != greedy.stream and sampled.stream[1] == 7, "draws of their own"
 
 
+def test_an_evaluation_tells_how_far_it_is(policy: Policy) -> None:
+    told: list[tuple[str, int, int]] = []
+    engine = Scripted([1, 0], [1, 1])
+    found = evaluator(policy, engine, problems=2)
+    found.run(0, lambda task, done, of: told.append((task, done, of)))
+    assert told == [("evaluating", 0, 2)], "an engine may tell nothing"
+    for call in engine.calls:
+        assert call.tell is not None
+        call.tell(1)
+    assert told[1:] == [("evaluating", 1, 2), ("evaluating greedily", 1, 2)]
+
+
 def test_pass_at_1_is_not_reported_twice(policy: Policy) -> None:
     found = evaluator(policy, Scripted([1, 0], [1, 1]), problems=2).run(step=0)
     assert found == {"eval/pass@1": 0.5, "eval/greedy": 1.0}

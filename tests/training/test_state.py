@@ -108,6 +108,31 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_is_not_the_best(
     assert (count.best, count.best_step) == (None, None)
 
 
+@pytest.mark.parametrize("place", ["part", "tree", "model"])
+def test_no_exception_in_a_checkpoint_ends_the_run(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fails(*args: object, **settings: object) -> dict[str, object]:
+        raise ValueError("over\nlines")
+
+    count = Counters(step=3, eval={"eval/pass@1": 0.5}, eval_step=3)
+    state = state_of(policy, tmp_path, count)
+    if place == "part":
+        monkeypatch.setattr(state.session.schedule, "state_dict", fails)
+    elif place == "tree":
+        monkeypatch.setattr(state.session.schedule, "state_dict", lambda: {"seen": {1}})
+    else:
+        monkeypatch.setattr(policy.model, "save_pretrained", fails)
+    state.save(needed=False)
+    (line,) = heard(state.session).lines
+    reason = "TypeError: state schedule.seen" if place == "tree" else "ValueError: over lines"
+    assert line.startswith(f"checkpoint-3 could not be written ({reason}"), line
+    assert list_checkpoints(tmp_path) == [] and not list(tmp_path.glob(".checkpoint*"))
+    assert (count.best, count.best_step) == (None, None)
+    with pytest.raises(UserError, match="could not be written"):
+        state.save(needed=True)
+
+
 @pytest.mark.parametrize(("needed", "on_error"), [(True, "continue"), (False, "stop")])
 def test_a_needed_checkpoint_that_cannot_be_written_ends_the_run(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool, on_error: str

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlkit.batch import Group, Sample, Score
-from rlkit.config.run import CheckpointConfig, EvalConfig
+from rlkit.config.run import CheckpointConfig, CompletionsConfig, EvalConfig
 from rlkit.config.scalars import scalar_of
 from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress, PromptSource, ReincarnationSchedule, ReplayBuffer
@@ -153,6 +153,7 @@ def test_events_happen_in_the_step_whose_phase_names_them(
     assert resets == [1] and buffer.calls.count("clear") == 1
     one, two = rows_of(tmp_path)
     assert [row["schedule/rebirths"] for row in (one, two)] == [0, 1]
+    assert heard(session).lines == ["Step 2: rebirth 1.", "checkpoint-2 saved"]
     assert [row["schedule/phase"] for row in (one, two)] == [0, 1]
     assert "schedule/anchor.beta" not in one and two["schedule/anchor.beta"] == 0.5
     assert session.parts.anchor.config.beta == 0.5
@@ -315,3 +316,26 @@ def test_skipped_updates_leave_their_responses_and_too_many_end_the_run(
     ]
     assert path.read_text().splitlines() == trained_rows(tmp_path, 1)
     assert torch.isfinite(head).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ({}, {1: 4, 2: 4, 3: 4}),
+        ({"every": 2}, {2: 4}),
+        ({"max_per_step": 3}, {1: 3, 2: 3, 3: 3}),
+        ({"every": 3, "max_per_step": 1}, {3: 1}),
+        ({"every": None}, {}),
+    ],
+)
+def test_what_is_written_of_the_responses_is_bounded(
+    policy: Policy, tmp_path: Path, settings: dict[str, Any], lines: dict[int, int]
+) -> None:
+    """Two groups of two responses per step."""
+    config = config_of(tmp_path, steps=3)
+    changed = CompletionsConfig.model_validate(settings)
+    config = config.model_copy(update={"completions": changed})
+    Trainer(make_session(policy, tmp_path, config=config)).run()
+    found = {path.name for path in (tmp_path / "completions").iterdir()}
+    assert found == {f"step-{step}.jsonl" for step in lines}
+    assert {step: len(trained_rows(tmp_path, step)) for step in lines} == lines

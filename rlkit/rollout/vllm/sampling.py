@@ -16,6 +16,7 @@ from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
 from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig
 from rlkit.rollout.hf import KEPT, truncate
+from rlkit.rollout.stops import Stops, end_tokens, special_tokens
 
 FINISHED = ("stop", "length")
 
@@ -81,17 +82,17 @@ class Asker:
     seed: int
     ends: Sequence[int]
     """The tokens that end a response."""
+    special: Mapping[str, int]
+    """The tokenizer's special tokens."""
     vocabulary: int
 
     @staticmethod
     def of(policy: Policy, seed: int) -> Asker:
         """Ends are the tokenizer's end-of-sequence token and those of the generation config."""
-        configured: Any = getattr(policy.model.generation_config, "eos_token_id", None)
-        ends: list[Any] = configured if isinstance(configured, list) else [configured]
-        ends = [policy.tokenizer.eos_token_id, *ends]
         return Asker(
             seed=seed,
-            ends=sorted({end for end in ends if end is not None}),
+            ends=end_tokens(policy),
+            special=special_tokens(policy.tokenizer),
             vocabulary=policy.model.config.get_text_config().vocab_size,
         )
 
@@ -100,16 +101,19 @@ class Asker:
 
         The seed depends on the stream, the request and the response, not on who samples it.
         """
+        stops = Stops.of(config.stop, self.special)
         top_k = 0 if call.greedy else min(config.top_k, self.vocabulary)
         shared = {
             "temperature": 0.0 if call.greedy else 1.0,  # the worker divides the logits themselves
             "top_p": 1.0 if call.greedy else config.top_p,
             "top_k": top_k,
             "logprobs": top_k,
-            "stop": list(config.stop),
-            "stop_token_ids": list(self.ends),
+            "stop": [*stops.plain, *stops.mixed],
+            "stop_token_ids": sorted({*self.ends, *stops.tokens}),
             "include_stop_str_in_output": True,
         }
+        if stops.mixed:
+            shared["skip_special_tokens"] = False
         name, *index = call.stream
         return [
             Job(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from rlkit.rollout.vllm.worker import Arrivals
 from rlkit.rollout.weights import checkpoint_weights
 from tests.cli import SMALL, metrics, run
 from tests.end_to_end.test_processes import launch
-from tests.rollout.models import change, largest_difference, make_policy, requests
+from tests.rollout.models import change, cut, largest_difference, make_policy, requests
 from tests.tiny import make_prompts
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
@@ -282,6 +284,31 @@ def test_right_weights_are_accepted_in_half_precision(
         made.probe.score()
         with pytest.raises(UserError, match="it still has the weights of the previous sync|some"):
             made.probe.check(evidence(made, NOTHING), "vLLM", 4)
+    finally:
+        made.close()
+
+
+@pytest.mark.slow
+def test_a_stop_text_with_special_tokens_ends_a_response_too() -> None:
+    """Alone it is a token; among others vLLM looks for it where special tokens are kept. A response
+    is then the same as without the stop text, up to its end."""
+    policy = make_policy(temperature=0.7)
+    policy.tokenizer.add_special_tokens({"additional_special_tokens": ["#"]})
+    (special,) = policy.tokenizer("#")["input_ids"]
+    made = make_engine(policy)
+
+    def sampled(*stop: str) -> list[list[int]]:
+        made.config = configured(stop=stop)
+        found = made.generate(GenerationCall(requests(policy, 60), ("t", 1, 0)))
+        return [g.response_ids.tolist() for group in found for g in group]
+
+    try:
+        free = sampled()
+        pairs = Counter(pair for ids in free for pair in pairwise(ids) if special in pair)
+        (pair, _), *_ = pairs.most_common(1)
+        assert sampled("#") == [cut(ids, [special]) for ids in free]
+        stop = "".join(policy.tokenizer.convert_ids_to_tokens(list(pair)))
+        assert sampled(stop) == [cut(ids, list(pair)) for ids in free]
     finally:
         made.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +74,29 @@ def test_a_job_holds_the_prompt_and_the_settings_in_order() -> None:
     }
     greedy = asker.jobs(GenerationCall(asked, STREAM, greedy=True), config)[0].parameters
     assert [greedy[k] for k in ("temperature", "top_p", "top_k", "logprobs")] == [0.0, 1.0, 0, 0]
+
+
+def test_a_stop_text_that_is_a_special_token_is_asked_for_as_a_token() -> None:
+    """vLLM looks for texts where special tokens are left out, unless it is told to keep them."""
+    policy = make_policy()
+    policy.tokenizer.add_special_tokens({"additional_special_tokens": ["#"]})
+    (special,) = policy.tokenizer("#")["input_ids"]
+
+    def asked(*stop: str) -> Mapping[str, Any]:
+        config = VLLMSamplingConfig(stop=stop)
+        (job, *_) = Asker.of(policy, seed=0).jobs(
+            GenerationCall(requests(policy, 1), STREAM), config
+        )
+        return job.parameters
+
+    plain = asked("1", "2,")
+    assert (plain["stop"], plain["stop_token_ids"]) == (["1", "2,"], [1])
+    token = asked("2,", "#")
+    assert (token["stop"], token["stop_token_ids"]) == (["2,"], [1, special])
+    assert "skip_special_tokens" not in {*plain, *token}
+    mixed = asked("2,", "#1")
+    assert (mixed["stop"], mixed["stop_token_ids"]) == (["2,", "#1"], [1])
+    assert mixed["skip_special_tokens"] is False
 
 
 def test_the_ends_are_those_of_the_tokenizer_and_of_the_generation_config() -> None:

@@ -1,0 +1,76 @@
+"""Ctrl-C before a command has begun: one line, and nothing changes for who imports rlkit."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from rlkit import interrupts
+from rlkit.composition.guard import guarded
+from rlkit.interrupts import INTERRUPTED, is_command
+from tests.cli import ROOT
+
+STRUCK = """
+import os, signal, sys
+class Strike:
+    def find_spec(self, name, *rest):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Strike())
+sys.argv = ["rlkit"]
+from {command} import main
+sys.exit(main({arguments}))
+"""
+"""A command that Ctrl-C meets when it imports a module."""
+
+
+def struck(command: str, module: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    code = STRUCK.format(command=command, module=module, arguments=arguments)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("rlkit.run", "importlib.metadata"),
+        ("rlkit.run", "rlkit.registry"),
+        ("rlkit.__main__", "rlkit.composition.show"),
+        ("rlkit.run", "hydra"),
+    ],
+)
+def test_ctrl_c_while_importing_is_one_line(command: str, module: str) -> None:
+    done = struck(command, module, ["train.steps=1"])
+    assert done.returncode in (INTERRUPTED, -signal.SIGINT), done.stderr
+    assert done.stderr.startswith("rlkit: stopped") and done.stderr.count("\n") == 1
+
+
+def test_only_a_command_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for argv, original, expected in (
+        (["/usr/bin/rlkit"], ["python", "/usr/bin/rlkit"], True),
+        (["-m"], ["python", "-u", "-m", "rlkit.run", "x=1"], True),
+        (["-m"], ["python", "-m", "pytest", "rlkit"], False),
+        (["-c"], ["python", "-c", "import rlkit"], False),
+        (["mine.py"], ["python", "mine.py"], False),
+        ([], ["python"], False),
+    ):
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setattr(sys, "orig_argv", original)
+        assert is_command() is expected, argv
+
+
+def test_a_command_that_has_begun_can_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["rlkit"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupts.quiet_while_importing()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        guarded(lambda: None)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupts.quiet_while_importing()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "nohup stays in force"
+    finally:
+        signal.signal(signal.SIGINT, before)
