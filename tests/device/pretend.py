@@ -27,7 +27,8 @@ from rlkit.composition import checks
 from rlkit.models import load
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = tuple(
+PACKAGES = ("rlkit", "algorithms", "anchors", "buffers", "schedules")
+SOURCES = tuple(f"{ROOT}/{name}/" for name in PACKAGES)
     f"{ROOT}/{name}/" for name in ["rlkit", "algorithms", "anchors", "buffers", "schedules"]
 )
 NAME = "pretend"
