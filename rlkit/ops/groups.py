@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 
+def places(group: Tensor) -> Tensor:
+    """The place of each row's group among B places, [B] int64: how many rows have a lower number.
+
+    Unlike numbers without gaps it does not need the host to know how many groups there are.
+    """
+    return torch.searchsorted(group.sort().values, group)
+
+
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
     """Sum of x [B] over the rows of the same group, broadcast back to each row [B]."""
-    index, inverse = torch.unique(group, return_inverse=True)
-    return x.new_zeros(len(index)).index_add(0, inverse, x)[inverse]
+    place = places(group)
+    return torch.zeros_like(x).index_add(0, place, x)[place]
 
 
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
@@ -19,9 +27,8 @@ def group_mean(x: Tensor, group: Tensor) -> Tensor:
 
 def group_max(x: Tensor, group: Tensor) -> Tensor:
     """Maximum of x [B] over the rows of the same group, broadcast back to each row [B]."""
-    index, inverse = torch.unique(group, return_inverse=True)
-    lowest = x.new_full((len(index),), -torch.inf)
-    return lowest.scatter_reduce(0, inverse, x, "amax")[inverse]
+    place = places(group)
+    return torch.full_like(x, -torch.inf).scatter_reduce(0, place, x, "amax")[place]
 
 
 def group_log_mean_exp(x: Tensor, group: Tensor) -> Tensor:
@@ -32,8 +39,7 @@ def group_log_mean_exp(x: Tensor, group: Tensor) -> Tensor:
 
 def group_size(group: Tensor, dtype: torch.dtype) -> Tensor:
     """How many rows are in each row's group [B]."""
-    inverse: Tensor = torch.unique(group, return_inverse=True)[1]
-    return torch.bincount(inverse).to(dtype)[inverse]
+    return group_sum(torch.ones_like(group), group).to(dtype)
 
 
 def group_share(group: Tensor, dtype: torch.dtype) -> Tensor:
@@ -41,7 +47,9 @@ def group_share(group: Tensor, dtype: torch.dtype) -> Tensor:
 
     It is B / (number of groups * size of the row's group): 1 if all groups have the same size.
     """
-    return len(group) / (len(torch.unique(group)) * group_size(group, dtype))
+    ordered = group.sort().values
+    groups = 1 + (ordered[1:] != ordered[:-1]).sum()
+    return len(group) / (groups * group_size(group, dtype))
 
 
 def group_centred(x: Tensor, group: Tensor) -> Tensor:
@@ -50,7 +58,7 @@ def group_centred(x: Tensor, group: Tensor) -> Tensor:
     Rounding in a plain mean would leave 1e-9 there, which dividing by the group's spread would blow
     up.
     """
-    index, inverse = torch.unique(group, return_inverse=True)
-    member = x.new_zeros(len(index)).index_put((inverse,), x)[inverse]
+    place = places(group)
+    member = torch.zeros_like(x).index_put((place,), x)[place]
     shifted = x - member
     return shifted - group_mean(shifted, group)

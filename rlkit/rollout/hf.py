@@ -137,7 +137,11 @@ class HFRollout(RolloutEngine[HFC]):
 
 
 class _Batch:
-    """One batch being generated. Finished rows leave it once they are half of it."""
+    """One batch being generated. Finished rows leave it once they are half of it.
+
+    What was sampled is fetched once per position; which rows go on is then known on the CPU, and
+    nothing else waits for the device before the end.
+    """
 
     def __init__(
         self, engine: HFRollout[Any], requests: Sequence[Request], uniform: Tensor, greedy: bool
@@ -146,31 +150,33 @@ class _Batch:
         self.model, self.device = engine.model, engine.policy.device
         self.uniform = uniform.to(self.device)
         self.requests = requests
-        self.counts = torch.tensor([r.n for r in requests], device=self.device)
+        self.counts = torch.tensor([r.n for r in requests])
         self.prefixes = [r.prefix.tolist() for r in requests for _ in range(r.n)]
         count, length = uniform.shape
-        self.ids = torch.zeros(count, length, dtype=torch.int64, device=self.device)
+        self.ids = torch.zeros(count, length, dtype=torch.int64)
         self.logp = torch.zeros(count, length, device=self.device)
         self.kept = torch.zeros(count, length, device=self.device)
-        room = torch.tensor([self.config.room(r) for r in requests], device=self.device)
+        room = torch.tensor([self.config.room(r) for r in requests])
         self.room = room.repeat_interleave(self.counts)
         self.lengths = self.room.clone()
-        self.stopped = torch.zeros(count, dtype=torch.bool, device=self.device)
-        self.ends = engine.ends.to(self.device)
+        self.stopped = torch.zeros(count, dtype=torch.bool)
 
     def run(self) -> list[Generation]:
         """Generate until every row has stopped or is full."""
         logits, cache, mask = self._prefill()
-        rows = torch.arange(len(self.ids), device=self.device)
+        rows = torch.arange(len(self.ids))
+        places = rows.to(self.device)
         for position in range(self.ids.shape[1]):
-            token = self._step(logits, rows, position)
+            token = self._step(logits, places, position)
+            self._record(rows, token.cpu(), position)
             live = ~self.stopped[rows] & (position + 1 < self.room[rows])
             if position + 1 == self.ids.shape[1] or not live.any():
                 break
             if 2 * int(live.sum()) <= len(rows):
                 keep = live.nonzero().squeeze(-1)
-                cache.batch_select_indices(keep)
-                rows, token, mask = rows[keep], token[keep], mask[keep]
+                rows, kept = rows[keep], keep.to(self.device)
+                cache.batch_select_indices(kept)
+                places, token, mask = places[kept], token[kept], mask[kept]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
             logits = self.model(
                 input_ids=token[:, None],
@@ -193,12 +199,12 @@ class _Batch:
         logits = self.model(
             **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
         ).logits[:, -1]
-        index = torch.arange(len(self.requests), device=self.device).repeat_interleave(self.counts)
+        index = torch.arange(len(self.requests)).repeat_interleave(self.counts).to(self.device)
         cache.batch_select_indices(index)
         return logits[index], cache, inputs["attention_mask"][index]
 
-    def _step(self, logits: Tensor, rows: Tensor, position: int) -> Tensor:
-        """Choose and record one token for the rows still in the batch, [b]."""
+    def _step(self, logits: Tensor, places: Tensor, position: int) -> Tensor:
+        """Choose one token for the rows still in the batch, at these places, [b]."""
         token: Tensor
         logp = (logits.float() / self.config.temperature).log_softmax(-1)
         if self.greedy:
@@ -209,18 +215,21 @@ class _Batch:
                 if self.config.truncates
                 else logp
             )
-            token = pick(allowed, self.uniform[rows, position])
+            token = pick(allowed, self.uniform[places, position])
             if self.config.truncates:
-                self.kept[rows, position] = allowed.logsumexp(-1)
+                self.kept[places, position] = allowed.logsumexp(-1)
+        self.logp[places, position] = logp.gather(-1, token[:, None]).squeeze(-1)
+        return token
+
+    def _record(self, rows: Tensor, token: Tensor, position: int) -> None:
+        """Note the tokens of some rows, and which of these end there. All on the CPU."""
         self.ids[rows, position] = token
-        self.logp[rows, position] = logp.gather(-1, token[:, None]).squeeze(-1)
-        ended = torch.isin(token, self.ends)
+        ended = torch.isin(token, self.engine.ends)
         if self.config.stop:
             ended |= self._hit_stop(rows, position)
         now = rows[ended & ~self.stopped[rows] & (position < self.room[rows])]
         self.lengths[now] = position + 1
         self.stopped[now] = True
-        return token
 
     def _hit_stop(self, rows: Tensor, position: int) -> Tensor:
         """Whether a stop text appears in each row's response so far, which begins in its prefix."""
@@ -229,12 +238,10 @@ class _Batch:
             [self.prefixes[row] + ids for row, ids in zip(rows.tolist(), new, strict=True)],
             skip_special_tokens=True,
         )
-        return torch.tensor([any(stop in text for stop in self.config.stop) for text in texts]).to(
-            rows.device
-        )
+        return torch.tensor([any(stop in text for stop in self.config.stop) for text in texts])
 
     def _collect(self) -> list[Generation]:
-        ids, logp, kept = self.ids.cpu(), self.logp.cpu(), self.kept.cpu()
+        ids, logp, kept = self.ids, self.logp.cpu(), self.kept.cpu()
         out = []
         for row, (length, stopped) in enumerate(
             zip(self.lengths.tolist(), self.stopped.tolist(), strict=True)

@@ -32,5 +32,5 @@ def loss_value(
     policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp) if entropy is None else entropy)
     out = loss(policy, batch)
     value = objective.reduce(out.terms, objective.counts(out.terms))
-    found = MetricSums().plus(sums_of(out.metrics, batch.mask))
+    found = MetricSums().plus(sums_of(out.metrics, batch.mask.cpu()))
     return value, {"loss": value.item(), **found.means()}

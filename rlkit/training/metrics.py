@@ -29,57 +29,98 @@ BY_AGE = ("policy/clip_fraction", "policy/ratio_mean")
 ROUNDING = 1e-10
 """An upper bound on the relative variance of float32 numbers that should be equal."""
 
-Sums = Sequence[tuple[str, float, float]]
-"""Key, total and count of one share of a metric; a maximum has the maximum as its total."""
+Sums = Sequence[tuple[str, Tensor | float, float]]
+"""Key, total and count of one share of a metric; a maximum has the maximum as its total. Totals
+stay on their device, so that nothing waits for it before a step's metrics are read."""
 
 
-def sums_of(metrics: Mapping[str, Tensor], mask: Tensor) -> list[tuple[str, float, float]]:
-    """One share of each metric: values [B, T] over the mask, or [B] over its non-empty rows."""
-    out = []
+def sums_of(metrics: Mapping[str, Tensor], mask: Tensor) -> list[tuple[str, Tensor | float, float]]:
+    """One share of each metric: values [B, T] over the mask, or [B] over its non-empty rows.
+
+    The mask is on the CPU: what counts is known there, whatever device the values are on.
+    """
+    out: list[tuple[str, Tensor | float, float]] = []
+    places = {mask.shape: places_of(mask), mask.shape[:1]: places_of(mask.any(-1))}
     for name, value in metrics.items():
-        if value.shape not in (mask.shape, mask.shape[:1]):
+        if value.shape not in places:
             raise UserError(
                 f"the metric '{name}' has shape {list(value.shape)}; return it unreduced, one "
                 "value per token [B, T] or per response [B]"
             )
-        chosen = value.detach()[mask if value.dim() == mask.dim() else mask.any(-1)]
+        places[value.shape] = places[value.shape].to(value.device, non_blocking=True)
+        chosen = value.detach().flatten()[places[value.shape]]
         if chosen.numel() and name.endswith("_max"):
-            out.append((name, float(chosen.max()), 1.0))
+            out.append((name, chosen.max(), 1.0))
         elif chosen.numel():
-            out.append((name, float(chosen.double().sum()), float(chosen.numel())))
+            out.append((name, chosen.double().sum(), float(chosen.numel())))
     return out
+
+
+def places_of(mask: Tensor) -> Tensor:
+    """Where a mask is true, [n] int64, counted row by row."""
+    return mask.flatten().nonzero().squeeze(-1)
 
 
 class MetricSums:
     """Running masked means, and maxima for keys ending in `_max`."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, float] = {}
+        self._shares: list[tuple[str, Tensor | float, float]] = []
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
 
     def plus(self, shares: Sums) -> MetricSums:
         """Add some shares; returns itself."""
-        for name, total, count in shares:
-            if name.endswith("_max"):
-                self.sums[name] = max(self.sums.get(name, float("-inf")), total)
-                self.counts[name] = count
-            else:
-                self.sums[name] = self.sums.get(name, 0.0) + total
-                self.counts[name] = self.counts.get(name, 0.0) + count
+        self._shares += shares
         return self
+
+    def totals(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Sums and counts by key. All shares are fetched from their device at once."""
+        waiting = [total.double() for _, total, _ in self._shares if isinstance(total, Tensor)]
+        fetched = iter(torch.stack(waiting).tolist() if waiting else ())
+        for name, share, count in self._shares:
+            total = next(fetched) if isinstance(share, Tensor) else share
+            if name.endswith("_max"):
+                self._sums[name] = max(self._sums.get(name, float("-inf")), total)
+                self._counts[name] = count
+            else:
+                self._sums[name] = self._sums.get(name, 0.0) + total
+                self._counts[name] = self._counts.get(name, 0.0) + count
+        self._shares = []
+        return self._sums, self._counts
 
     def over(self, processes: Processes) -> MetricSums:
         """The sums over all ranks."""
         if processes.world_size == 1:
             return self
         out = MetricSums()
-        for sums, counts in processes.all_gather((self.sums, self.counts)):
+        for sums, counts in processes.all_gather(self.totals()):
             out.plus([(name, total, counts[name]) for name, total in sums.items()])
         return out
 
     def means(self) -> dict[str, float]:
         """The reduced metrics."""
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
+        sums, counts = self.totals()
+        return {name: total / counts[name] for name, total in sums.items()}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What counts in the metrics of some rows, known on the CPU."""
+
+    mask: Tensor
+    """[B, T] bool"""
+    age: Tensor
+    """[B] int64"""
+
+    @staticmethod
+    def of(batch: LossBatch) -> Counted:
+        """Of a batch, copied from its device if it is not on the CPU."""
+        return Counted(batch.mask.cpu(), batch.age.cpu())
+
+    def rows(self, index: Tensor) -> Counted:
+        """Of the rows at `index` ([b] int64)."""
+        return Counted(self.mask[index], self.age[index])
 
 
 @torch.no_grad()
@@ -89,8 +130,10 @@ def loss_sums(
     batch: LossBatch,
     anchor: AnchorPolicy[Any] | None,
     step: int,
-) -> list[tuple[str, float, float]]:
+    counted: Counted | None = None,
+) -> list[tuple[str, Tensor | float, float]]:
     """The loss's own metrics, the ratio to the behavior policy, and the anchor's KL."""
+    counted = counted or Counted.of(batch)
     found = {name: value.detach() for name, value in metrics.items()}
     if "policy/ratio_mean" not in found:
         ratio = masked_log_ratio(logp.detach(), batch.behavior_logp, batch.mask, CLAMP).exp()
@@ -98,11 +141,10 @@ def loss_sums(
     if anchor is not None and anchor.references(step):
         values = anchor.metrics(logp.detach(), batch, step)
         found |= {f"anchor/{name}": value for name, value in values.items()}
-    sums = sums_of(found, batch.mask)
-    for age in sorted(set(batch.age.tolist())):
-        rows = batch.age == age
-        chosen = {f"{name}_age_{age}": found[name][rows] for name in BY_AGE if name in found}
-        sums += sums_of(chosen, batch.mask[rows])
+    sums = sums_of(found, counted.mask)
+    for age in sorted(set(counted.age.tolist())):
+        chosen = {f"{name}_age_{age}": found[name] for name in BY_AGE if name in found}
+        sums += sums_of(chosen, counted.mask & (counted.age == age)[:, None])
     return sums
 
 

@@ -125,10 +125,11 @@ class Forwards:
             out = torch.zeros(shape)
             for part in micro_batches(tokens.lengths[rows], budget, self.processes):
                 if len(part):
-                    value = forward(tokens.rows(rows[part])).float().cpu()
+                    value = forward(tokens.rows(rows[part])).float()
+                    out = out.to(value.device)  # and back when all are there: one wait
                     out[part, : value.shape[1]] = value
                 elif self.processes.shards_weights:  # other ranks cannot run a forward alone
                     forward(tokens.rows(rows[:1]))
-            return self.processes.all_reduce(out)
+            return self.processes.all_reduce(out).cpu()
 
         return self.micro.run(call) if len(rows) else torch.zeros(shape)

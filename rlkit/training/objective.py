@@ -23,7 +23,7 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights
-from rlkit.training.metrics import Sums, loss_sums
+from rlkit.training.metrics import Counted, Sums, loss_sums
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 
@@ -57,6 +57,8 @@ class Objective:
     step: int = 1
     processes: Processes = SINGLE
     backprop: Backprop = field(default_factory=Backprop)
+    device: torch.device | None = None
+    """Where losses are computed; None = where the batch is."""
 
     def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
         """The terms of these rows: the corrected loss and the anchor's penalty.
@@ -179,9 +181,11 @@ class _Minibatch:
     """The forwards and backwards of one minibatch."""
 
     def __init__(self, objective: Objective, forward: Forward, batch: LossBatch) -> None:
-        self.objective, self.forward, self.batch = objective, forward, batch
+        device = objective.device or batch.mask.device
+        self.objective, self.forward, self.batch = objective, forward, batch.to(device)
         self.processes, self.backprop = objective.processes, objective.backprop
-        self.anchored = objective.anchored_rows(batch)
+        self.anchored = objective.anchored_rows(batch).to(device)
+        self.counted = Counted.of(batch)
 
     def terms(self, rows: Tensor) -> PolicyTerms:
         """The policy's terms for some rows, [b, T] with the minibatch's T."""
@@ -196,7 +200,7 @@ class _Minibatch:
         objective, batch = self.objective, self.batch
         counts = None if len(splits) == 1 and self.processes.world_size == 1 else self._counts()
         total = batch.advantage.new_zeros((), dtype=torch.float64)
-        sums: list[tuple[str, float, float]] = []
+        sums: list[tuple[str, Tensor | float, float]] = []
         terms: list[tuple[Tensor, PolicyTerms]] = []
         for number, rows in enumerate(splits, start=1):
             with self.backprop.accumulate(last=number == len(splits)):
@@ -209,7 +213,7 @@ class _Minibatch:
                 value = objective.reduce(out.terms, counts or objective.counts(out.terms))
                 self.backprop.backward(value)
             total += value.detach()
-            sums += loss_sums(out.metrics, policy.logp, part, objective.anchor, objective.step)
+            sums += self._sums(out, policy, part, rows)
             terms.append((rows, policy.detach()))
         return MinibatchResult(
             value=float(self.processes.all_reduce(total)), sums=sums, terms=terms
@@ -238,9 +242,19 @@ class _Minibatch:
             with self.backprop.accumulate(last=number == len(splits)):
                 again = parts[0] if once else self.terms(rows)
                 self.backprop.backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]))
-        sums = loss_sums(out.metrics, policy.logp, batch, objective.anchor, objective.step)
+        sums = self._sums(out, policy, batch)
         terms = [(rows, p.detach()) for rows, p in zip(splits, parts, strict=True)]
         return MinibatchResult(value=value.item(), sums=sums, terms=terms)
+
+    def _sums(
+        self, out: LossOutput, policy: PolicyTerms, batch: LossBatch, rows: Tensor | None = None
+    ) -> Sums:
+        """The metrics of some rows, or of all."""
+        objective = self.objective
+        counted = self.counted if rows is None else self.counted.rows(rows)
+        return loss_sums(
+            out.metrics, policy.logp, batch, objective.anchor, objective.step, counted
+        )
 
     def _gathered(self, parts: Sequence[PolicyTerms], splits: Sequence[Tensor]) -> PolicyTerms:
         """The terms of the whole minibatch, gathered from every rank."""

@@ -64,6 +64,7 @@ class Updater:
             parts.anchor,
             max_completion_length=max_completion_length,
             processes=self.processes,
+            device=policy.device,
         )
         single = self.processes.world_size == 1
         self.micro = MicroBatches(config.train.micro_batch_tokens, halves=single)
@@ -100,9 +101,7 @@ class Updater:
         """All passes over the batch."""
         self._set_learning_rate(step)
         objective = replace(self.objective, step=step, backprop=self.learner)
-        first = PolicyTerms(
-            logp=torch.zeros_like(batch.values), entropy=torch.zeros_like(batch.values)
-        )
+        first = torch.zeros(2, *batch.values.shape, device=self.policy.device)
         sums, critic = MetricSums(), MetricSums()
         steps: list[tuple[float, float]] = []
         skipped: list[Tensor] = []
@@ -121,15 +120,15 @@ class Updater:
                 break
             if self.critic_learner is not None:
                 critic.plus(self._critic_step(self.critic_learner, batch, rows))
-        reduce = self.processes.all_reduce
-        first = PolicyTerms(logp=reduce(first.logp), entropy=reduce(first.entropy))
+        logp, entropy = self.processes.all_reduce(first).cpu()
+        terms = PolicyTerms(logp=logp, entropy=entropy)
         metrics = {
             **sums.over(self.processes).means(),
             **mean_steps(steps),
             "policy/skipped_steps": len(skipped),
             "memory/micro_batch_tokens": self.micro.tokens,
             "policy/lr": self.learner.optimizer.param_groups[0]["lr"],
-            **first_pass_metrics(first, batch.loss),
+            **first_pass_metrics(terms, batch.loss),
         }
         if self.critic is not None:
             metrics |= {f"critic/{k}": v for k, v in critic.over(self.processes).means().items()}
@@ -137,7 +136,7 @@ class Updater:
                 batch.values, batch.returns, batch.loss.mask
             )
         skipped_rows = torch.cat(skipped).tolist() if skipped else []
-        scores = scores_of(batch, first, leave_out=set(skipped_rows))
+        scores = scores_of(batch, terms, leave_out=set(skipped_rows))
         return UpdateResult(metrics=metrics, scores=scores, skipped_rows=skipped_rows)
 
     @property
@@ -200,7 +199,7 @@ class Updater:
         """Accumulate and clip a minibatch's gradient; its result and the norm before clipping."""
         mode: EntropyMode = "value" if number == 0 else "none"
         mode = "gradient" if self.parts.needs("entropy") else mode
-        tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows).to(self.policy.device)
+        tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows)
 
         def forward(part: Tensor) -> PolicyTerms:
             row = int(rows[part[0]]) if len(part) else -1
@@ -222,7 +221,7 @@ class Updater:
 
         def backward(budget: int) -> Sums:
             learner.zero_grad()
-            found: list[tuple[str, float, float]] = []
+            found: list[tuple[str, Tensor | float, float]] = []
             splits = micro_batches(tokens.lengths, budget, self.processes)
             for number, part in enumerate(splits, start=1):
                 with learner.accumulate(last=number == len(splits)):
@@ -235,7 +234,8 @@ class Updater:
                     loss, clipped = self.parts.advantage.value_loss(values, before, returns)
                     share = torch.where(mask, loss, 0.0).sum() / valid.to(values.device)
                     learner.backward(share)
-                found += sums_of({"loss": loss, "clip_fraction": clipped}, mask)
+                valid_tokens = minibatch.mask[part][:, : loss.shape[1]]
+                found += sums_of({"loss": loss, "clip_fraction": clipped}, valid_tokens)
             return found
 
         found = self.micro.run(backward)
@@ -251,11 +251,10 @@ def some_rows(tokens: Tokens, rows: Tensor) -> Tokens:
     return tokens.rows(rows if len(rows) else torch.zeros(1, dtype=torch.int64))
 
 
-def note(first: PolicyTerms, rows: Tensor, terms: Sequence[tuple[Tensor, PolicyTerms]]) -> None:
-    """Write the terms of a minibatch's rows into those of the batch, [B, T]."""
+def note(first: Tensor, rows: Tensor, terms: Sequence[tuple[Tensor, PolicyTerms]]) -> None:
+    """Write the terms of a minibatch's rows into those of the batch, [2, B, T]."""
     for part, found in terms:
-        first.logp[rows[part]] = found.logp.cpu()
-        first.entropy[rows[part]] = found.entropy.cpu()
+        first[:, rows[part]] = torch.stack([found.logp, found.entropy])
 
 
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:

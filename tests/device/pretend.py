@@ -29,8 +29,6 @@ from rlkit.models import load
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("rlkit", "algorithms", "anchors", "buffers", "schedules")
 SOURCES = tuple(f"{ROOT}/{name}/" for name in PACKAGES)
-    f"{ROOT}/{name}/" for name in ["rlkit", "algorithms", "anchors", "buffers", "schedules"]
-)
 NAME = "pretend"
 CPU = torch.device("cpu")
 aten = torch.ops.aten
