@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -186,6 +187,7 @@ class _Minibatch:
         self.processes, self.backprop = objective.processes, objective.backprop
         self.anchored = objective.anchored_rows(batch).to(device)
         self.counted = Counted.of(batch)
+        self.sums = partial(loss_sums, anchor=objective.anchor, step=objective.step)
 
     def terms(self, rows: Tensor) -> PolicyTerms:
         """The policy's terms for some rows, [b, T] with the minibatch's T."""
@@ -213,7 +215,7 @@ class _Minibatch:
                 value = objective.reduce(out.terms, counts or objective.counts(out.terms))
                 self.backprop.backward(value)
             total += value.detach()
-            sums += self._sums(out, policy, part, rows)
+            sums += self.sums(out.metrics, policy.logp, part, counted=self.counted.rows(rows))
             terms.append((rows, policy.detach()))
         return MinibatchResult(
             value=float(self.processes.all_reduce(total)), sums=sums, terms=terms
@@ -242,19 +244,9 @@ class _Minibatch:
             with self.backprop.accumulate(last=number == len(splits)):
                 again = parts[0] if once else self.terms(rows)
                 self.backprop.backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]))
-        sums = self._sums(out, policy, batch)
+        sums = self.sums(out.metrics, policy.logp, batch, counted=self.counted)
         terms = [(rows, p.detach()) for rows, p in zip(splits, parts, strict=True)]
         return MinibatchResult(value=value.item(), sums=sums, terms=terms)
-
-    def _sums(
-        self, out: LossOutput, policy: PolicyTerms, batch: LossBatch, rows: Tensor | None = None
-    ) -> Sums:
-        """The metrics of some rows, or of all."""
-        objective = self.objective
-        counted = self.counted if rows is None else self.counted.rows(rows)
-        return loss_sums(
-            out.metrics, policy.logp, batch, objective.anchor, objective.step, counted
-        )
 
     def _gathered(self, parts: Sequence[PolicyTerms], splits: Sequence[Tensor]) -> PolicyTerms:
         """The terms of the whole minibatch, gathered from every rank."""

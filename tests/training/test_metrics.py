@@ -16,6 +16,7 @@ from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation
 from rlkit.training.metrics import (
+    Counted,
     MetricSums,
     RolloutTally,
     completion_rows,
@@ -117,6 +118,20 @@ def test_a_loss_without_a_ratio_of_its_own_gets_the_one_to_the_behavior_policy()
     assert "policy/ratio_max" not in {
         name for name, _, _ in loss_sums(own, logp, batch, None, 1)
     }, "a loss that has its ratio says what is logged"
+
+
+def test_what_counts_may_be_known_apart_from_the_batch() -> None:
+    """The mask and the ages on the CPU decide, so that nobody asks the device for them."""
+    batch = two_rows()
+    blank = replace(batch, mask=torch.ones_like(batch.mask), age=torch.zeros_like(batch.age))
+    values = {"policy/ratio_mean": torch.tensor([[1.0, 3.0, 9.0], [5.0, 9.0, 9.0]])}
+    logp = torch.full((2, 3), -1.0)
+    sums = loss_sums(values, logp, blank, None, 1, Counted.of(batch))
+    assert MetricSums().plus(sums).means() == {
+        "policy/ratio_mean": 3.0,
+        "policy/ratio_mean_age_0": 2.0,
+        "policy/ratio_mean_age_2": 5.0,
+    }
 
 
 def test_an_anchor_without_a_penalty_logs_no_kl() -> None:
