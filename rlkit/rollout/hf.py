@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from rlkit.batch import Request
-from rlkit.interfaces import PartConfig, Tokens
+from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig, State, Tokens
+from rlkit.models.memory import SMALLER, is_out_of_memory, release
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
 from rlkit.registry import register
@@ -28,7 +31,8 @@ class HFConfig(RolloutConfig):
     """Settings of the transformers engine."""
 
     generation_batch_size: Annotated[int, Field(ge=1)] = 256
-    """Responses generated at once; the samples do not depend on it."""
+    """Responses generated at once; the samples do not depend on it. Halved where memory does not
+    suffice."""
     continues: ClassVar[bool] = True
 
 
@@ -71,6 +75,8 @@ class HFRollout(RolloutEngine[HFC]):
     """
 
     Config: ClassVar[type[PartConfig]] = HFConfig
+    most: int | None = None
+    """Responses that fitted at once, since more did not; part of the state."""
 
     @property
     def matches_trainer(self) -> bool:
@@ -107,33 +113,61 @@ class HFRollout(RolloutEngine[HFC]):
         )
         start, stop, _ = call.part.indices(len(counts))
         uniform = uniform[sum(counts[:start]) : sum(counts[:stop])]
-        out: list[list[Generation]] = []
-        first = 0
         training = self.model.training
         self.model.train(False)
         try:
-            for chunk in self._chunks(call.own):
-                rows = sum(r.n for r in chunk)
-                with self.policy.autocasting():
-                    flat = _Batch(self, chunk, uniform[first : first + rows], call.greedy).run()
-                first += rows
-                for request in chunk:
-                    out.append(flat[: request.n])
-                    flat = flat[request.n :]
+            flat = iter(self._answers(call.own, uniform, call.greedy))
         finally:
             self.model.train(training)
+        return [[next(flat) for _ in range(request.n)] for request in call.own]
+
+    def _answers(
+        self, requests: Sequence[Request], uniform: Tensor, greedy: bool
+    ) -> list[Generation]:
+        """Every response, one request after the other; in smaller batches once one did not fit."""
+        out: list[Generation] = []
+        rest = list(requests)
+        while rest:
+            chunk, left = self._next_batch(rest)
+            rows = sum(request.n for request in chunk)
+            draws = uniform[len(out) : len(out) + rows]
+            try:
+                with self.policy.autocasting():
+                    out += _Batch(self, chunk, draws, greedy).run()
+                rest = left
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if rows <= 1:
+                    raise UserError(f"out of memory generating one response; {SMALLER}") from error
+            release()
+            self.most = rows // 2
         return out
 
-    def _chunks(self, requests: Sequence[Request]) -> list[list[Request]]:
-        chunks: list[list[Request]] = []
-        rows = self.config.generation_batch_size
-        for request in requests:
-            if rows + request.n > self.config.generation_batch_size:
-                chunks.append([])
-                rows = 0
-            chunks[-1].append(request)
-            rows += request.n
-        return chunks
+    def _next_batch(self, requests: Sequence[Request]) -> tuple[list[Request], list[Request]]:
+        """The requests that are answered at once now, and those left.
+
+        A request's responses are generated together, unless as many did not fit.
+        """
+        most = self.config.generation_batch_size
+        first, rest = requests[0], list(requests[1:])
+        if self.most is not None and self.most < first.n:
+            return [replace(first, n=self.most)], [replace(first, n=first.n - self.most), *rest]
+        most = min(most, self.most or most)
+        batch, rows = [first], first.n
+        while rest and rows + rest[0].n <= most:
+            rows += rest[0].n
+            batch.append(rest.pop(0))
+        return batch, rest
+
+    def state_dict(self) -> State:
+        """How many responses fitted, if memory did not suffice for as many as asked."""
+        return {} if self.most is None else {"most": self.most}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore what `state_dict` returned."""
+        self.most = state.get("most")
 
 
 class _Batch:

@@ -10,6 +10,7 @@ micro-batching either.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights
 from rlkit.training.metrics import Counted, Sums, loss_sums
+from rlkit.training.micro_batches import MicroBatches
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 
@@ -60,6 +62,8 @@ class Objective:
     backprop: Backprop = field(default_factory=Backprop)
     device: torch.device | None = None
     """Where losses are computed; None = where the batch is."""
+    agree: Callable[..., None] = MicroBatches(0).agree
+    """Called before a rank waits for the others, see `MicroBatches`."""
 
     def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
         """The terms of these rows: the corrected loss and the anchor's penalty.
@@ -197,6 +201,12 @@ class _Minibatch:
             logp=pad(terms.logp[: len(rows)], wider), entropy=pad(terms.entropy[: len(rows)], wider)
         )
 
+    def _accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """The context of a micro-batch's forward and backward; in the last one ranks meet."""
+        if last:
+            self.objective.agree(last=True)
+        return self.backprop.accumulate(last=last)
+
     def row_by_row(self, splits: Sequence[Tensor]) -> MinibatchResult:
         """Each micro-batch's part of the loss is computed from its own rows."""
         objective, batch = self.objective, self.batch
@@ -205,7 +215,7 @@ class _Minibatch:
         sums: list[tuple[str, Tensor | float, float]] = []
         terms: list[tuple[Tensor, PolicyTerms]] = []
         for number, rows in enumerate(splits, start=1):
-            with self.backprop.accumulate(last=number == len(splits)):
+            with self._accumulate(last=number == len(splits)):
                 policy = self.terms(rows)
                 if not len(rows):
                     self.backprop.backward(policy.logp.sum())
@@ -235,13 +245,14 @@ class _Minibatch:
         once = len(splits) == 1  # its graph can wait for the other ranks' log-probs
         with torch.set_grad_enabled(once):
             parts = [self.terms(rows) for rows in splits]
+        objective.agree(last=False)
         policy = self._gathered(parts, splits)
         leaves = (policy.logp.requires_grad_(), policy.entropy.requires_grad_())
         out = objective.output(policy, batch, self.anchored)
         value = objective.reduce(out.terms, objective.counts(out.terms))
         d_logp, d_entropy = torch.autograd.grad(value, leaves, materialize_grads=True)
         for number, rows in enumerate(splits, start=1):
-            with self.backprop.accumulate(last=number == len(splits)):
+            with self._accumulate(last=number == len(splits)):
                 again = parts[0] if once else self.terms(rows)
                 self.backprop.backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]))
         sums = self.sums(out.metrics, policy.logp, batch, counted=self.counted)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from rlkit.batch import PolicyTerms, Score
 from rlkit.config.run import RunConfig
 from rlkit.distributed.learner import Learner
-from rlkit.interfaces import State, Tokens
+from rlkit.interfaces import State
 from rlkit.models.critic import Critic
+from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
 from rlkit.models.tokens import EntropyMode
 from rlkit.ops import masked_mean, stream_rng, stream_seed
@@ -28,7 +29,7 @@ from rlkit.training.metrics import (
     mean_steps,
     sums_of,
 )
-from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches
+from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
@@ -58,6 +59,7 @@ class Updater:
     ) -> None:
         self.seed, self.config = config.seed, config.train
         self.policy, self.parts, self.processes = policy, parts, policy.processes
+        self.micro = MicroBatches(config.train.micro_batch_tokens, self.processes)
         self.objective = Objective(
             parts.loss,
             parts.corrections,
@@ -65,9 +67,8 @@ class Updater:
             max_completion_length=max_completion_length,
             processes=self.processes,
             device=policy.device,
+            agree=self.micro.agree,
         )
-        single = self.processes.world_size == 1
-        self.micro = MicroBatches(config.train.micro_batch_tokens, halves=single)
         self.forwards = Forwards(self.micro, self.processes)
         self.skipped_in_a_row = 0
         self.critic = (
@@ -107,10 +108,11 @@ class Updater:
         skipped: list[Tensor] = []
         for number, rows in self._minibatches(batch, passes, step):
             result, norm = self._policy_step(objective, batch, rows, number)
-            if number == 0:
-                note(first, rows, result.terms)
+            for part, terms in result.terms if number == 0 else ():
+                first[:, rows[part]] = torch.stack([terms.logp, terms.entropy])
             if self._accepts(result.value, norm):
-                self.learner.step()
+                with explained(OPTIMIZER):
+                    self.learner.step()
                 sums.plus(result.sums)
                 steps.append((result.value, norm))
             else:
@@ -121,14 +123,14 @@ class Updater:
             if self.critic_learner is not None:
                 critic.plus(self._critic_step(self.critic_learner, batch, rows))
         logp, entropy = self.processes.all_reduce(first).cpu()
-        terms = PolicyTerms(logp=logp, entropy=entropy)
+        noted = PolicyTerms(logp=logp, entropy=entropy)
         metrics = {
             **sums.over(self.processes).means(),
             **mean_steps(steps),
             "policy/skipped_steps": len(skipped),
             "memory/micro_batch_tokens": self.micro.tokens,
             "policy/lr": self.learner.optimizer.param_groups[0]["lr"],
-            **first_pass_metrics(terms, batch.loss),
+            **first_pass_metrics(noted, batch.loss),
         }
         if self.critic is not None:
             metrics |= {f"critic/{k}": v for k, v in critic.over(self.processes).means().items()}
@@ -136,7 +138,7 @@ class Updater:
                 batch.values, batch.returns, batch.loss.mask
             )
         skipped_rows = torch.cat(skipped).tolist() if skipped else []
-        scores = scores_of(batch, terms, leave_out=set(skipped_rows))
+        scores = scores_of(batch, noted, leave_out=set(skipped_rows))
         return UpdateResult(metrics=metrics, scores=scores, skipped_rows=skipped_rows)
 
     @property
@@ -211,7 +213,7 @@ class Updater:
             splits = micro_batches(tokens.lengths, budget, self.processes)
             return objective.backward(forward, minibatch, splits)
 
-        result = self.micro.run(backward)
+        result = self.micro.run(backward, int(tokens.lengths.max()))
         return result, self.learner.clip(self.config.max_grad_norm)
 
     def _critic_step(self, learner: Learner, batch: TrainBatch, rows: Tensor) -> Sums:
@@ -224,7 +226,9 @@ class Updater:
             found: list[tuple[str, Tensor | float, float]] = []
             splits = micro_batches(tokens.lengths, budget, self.processes)
             for number, part in enumerate(splits, start=1):
-                with learner.accumulate(last=number == len(splits)):
+                if last := number == len(splits):
+                    self.micro.agree(last=True)
+                with learner.accumulate(last=last):
                     chosen = rows[part]
                     values = learner.wrapped(some_rows(tokens, part))[: len(part)]
                     before, returns, mask = (
@@ -238,23 +242,13 @@ class Updater:
                 found += sums_of({"loss": loss, "clip_fraction": clipped}, valid_tokens)
             return found
 
-        found = self.micro.run(backward)
+        found = self.micro.run(backward, int(tokens.lengths.max()))
         if not math.isfinite(learner.clip(self.config.max_grad_norm)):
             learner.zero_grad()
             return ()
-        learner.step()
+        with explained(OPTIMIZER):
+            learner.step()
         return found
-
-
-def some_rows(tokens: Tokens, rows: Tensor) -> Tokens:
-    """The sequences at `rows`, or one if there are none: a model cannot run without any."""
-    return tokens.rows(rows if len(rows) else torch.zeros(1, dtype=torch.int64))
-
-
-def note(first: Tensor, rows: Tensor, terms: Sequence[tuple[Tensor, PolicyTerms]]) -> None:
-    """Write the terms of a minibatch's rows into those of the batch, [2, B, T]."""
-    for part, found in terms:
-        first[:, rows[part]] = torch.stack([found.logp, found.entropy])
 
 
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:
