@@ -12,13 +12,14 @@ WARM := $(BIN)/python -m rlkit list > /dev/null
 PACKAGES := rlkit algorithms buffers anchors schedules
 SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
-.PHONY: help run test test-bases test-deepspeed test-vllm static check format clean
+.PHONY: help run test test-bases test-deepspeed test-bitsandbytes test-vllm static check format clean
 
 help:
 	@echo 'make run    ARGS="train.steps=50"   train with ReMix (creates .venv first)'
 	@echo 'make test   PYTEST_ARGS="-m ..."    run the tests'
 	@echo 'make test-bases BASES="1 2"         the tests with embedded models of other seeds'
 	@echo 'make test-deepspeed                 the tests against DeepSpeed (installs it beside .venv)'
+	@echo 'make test-bitsandbytes              the tests against bitsandbytes (installs it beside .venv)'
 	@echo 'make test-vllm                      the tests against vLLM for CPU (creates .venv-vllm first)'
 	@echo 'make static                         formatting, lint, types, import contracts'
 	@echo 'make check                          static, then test'
@@ -46,6 +47,11 @@ test-deepspeed: $(VENV)/.installed-dev
 		deepspeed hjson py-cpuinfo msgpack einops ninja
 	PYTHONPATH=$(CURDIR)/$(VENV)/deepspeed OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -m deepspeed tests/end_to_end/test_processes.py $(PYTEST_ARGS)
+
+test-bitsandbytes: $(VENV)/.installed-dev
+	$(PIP) --no-deps --upgrade --target $(VENV)/bitsandbytes bitsandbytes
+	PYTHONPATH=$(CURDIR)/$(VENV)/bitsandbytes OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -m bitsandbytes tests/training/test_optimizers.py $(PYTEST_ARGS)
 
 # vLLM needs other versions of some packages, so it has an environment of its own.
 test-vllm: $(VENV)-vllm/.installed

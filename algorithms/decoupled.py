@@ -7,7 +7,8 @@ clip is around a recent policy (prox), a detached weight corrects from it to the
 
 Public code: equal to ppo-ewma's loss, where prox is a moving average of the weights, and to
 AReaL's, where prox is the policy at the start of the step, as here. AReaL may also cap the weight
-(`is_max`, once 5.0 by default); ppo-ewma may cap pi / behavior (`imp_samp_max`, 100).
+(`is_max`, once 5.0 by default); ppo-ewma may cap pi / behavior (`imp_samp_max`, 100). verl's
+rollout correction bounds the log of the weight (`is_log_clamp`, 20) before it is cut.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from algorithms.ppo import ClipHigh, clipped_surrogate
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.ops import masked_ratio
 from rlkit.registry import register
 
 
@@ -43,6 +45,9 @@ class DecoupledPPOConfig(LossConfig):
     is_mode: Literal["truncate", "mask"] = "truncate"
     """A weight beyond the bounds is cut to them, or 0 (AReaL's rejection of tokens, which stay in
     the denominators)."""
+    is_log_clamp: Annotated[float, Field(gt=0)] | None = None
+    """The log of the weight is clamped to [-c, c] before the bounds (verl: 20); null = by
+    `log_ratio_clamp`, as the ratio's is."""
     imp_samp_max: Annotated[float, Field(gt=0)] | None = None
     """Largest pi / behavior: if it is larger, behavior is taken as pi / imp_samp_max in the
     weight; null = none."""
@@ -77,7 +82,8 @@ class DecoupledPPO(PolicyLoss[DecoupledPPOConfig]):
         )
         behavior = least_behavior(batch.behavior_logp, policy.logp, c.imp_samp_max)
         highest = torch.inf if c.is_max is None else c.is_max
-        raw = self.ratio(batch.prox_logp, behavior, mask)
+        clamp = c.is_log_clamp or c.log_ratio_clamp
+        raw = masked_ratio(batch.prox_logp, behavior, mask, clamp)
         weights = raw.clamp(c.is_min or 0.0, highest)
         if c.is_mode == "mask":
             weights = torch.where(weights == raw, raw, 0.0)

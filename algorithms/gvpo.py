@@ -27,6 +27,7 @@ from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.ops import (
     Aggregation,
+    apart,
     group_mean,
     group_share,
     group_size,
@@ -75,15 +76,16 @@ class GVPO(PolicyLoss[GvpoConfig]):
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """One value per response."""
-        c, mask, group = self.config, batch.mask, batch.group
+        c, mask = self.config, batch.mask
+        counted = self.counted(mask)
+        group = apart(batch.group, counted)
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         advantage = sequence_advantage(batch.advantage, mask)
         value = centred_regression(c.beta * moved.sum(-1), advantage, group)
         if c.reduction == "prompt-mean":
-            share = group_share(group, value.dtype)
+            share = group_share(group, value.dtype, counted)
         else:
-            rows = len(mask) if c.count_empty_rows else mask.any(-1).sum()
-            share = rows / group_size(group, value.dtype)
+            share = counted.sum() / group_size(group, value.dtype)
         return policy_output(value * share, mask, ratio=moved.exp())
 
 
@@ -110,8 +112,11 @@ class AGRO(PolicyLoss[AgroConfig]):
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """One value per response: its group's."""
-        c, mask, group = self.config, batch.mask, batch.group
+        c, mask = self.config, batch.mask
+        counted = self.counted(mask)
+        group = apart(batch.group, counted)
         moved = masked_log_ratio(policy.logp, batch.anchor_logp["base"], mask, c.log_ratio_clamp)
         regularized = sequence_advantage(batch.advantage, mask) - c.beta * moved.sum(-1)
-        value = 0.5 * group_variance(regularized, group) * group_share(group, moved.dtype)
+        value = 0.5 * group_variance(regularized, group)
+        value = value * group_share(group, moved.dtype, counted)
         return policy_output(value, mask, ratio=moved.exp())

@@ -87,10 +87,11 @@ class ExgrpoConfig(PPOConfig):
 class ExGRPO(RatioLoss[ExgrpoConfig]):
     """Replayed tokens: L = -A w / (w + beta), w = pi / behavior. New ones: PPO's surrogate.
 
-    Responses sampled by earlier weights (age > 0) are the replayed ones. If a share rho of the
-    groups holds one replayed response each, the paper's two objectives get their weights 1 - rho
-    and rho, since all groups are averaged alike. The weight's gradient on log pi is beta w / (w +
-    beta)^2, at most 1/4 at w = beta. The logged ratio is pi / behavior on all tokens.
+    What comes from a buffer's store is replayed, new responses of lagging weights are not. In
+    groups of K a batch of which a share rho holds one replayed response each has the paper's two
+    objectives with their weights 1 - rho and rho, since all groups are averaged alike. The weight's
+    gradient on log pi is beta w / (w + beta)^2, at most 1/4 at w = beta. The logged ratio is
+    pi / behavior on all tokens.
 
     Public code: ElliottYan/LUFFY (ExGRPO) also drops steps whose gradient norm is above 500.
     """
@@ -104,7 +105,7 @@ class ExGRPO(RatioLoss[ExgrpoConfig]):
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
         c, advantage = self.config, batch.advantage
-        replayed = batch.mask & (batch.age > 0)[:, None]
+        replayed = batch.mask & batch.replayed[:, None]
         ratio = self.ratio(policy.logp, self.other(batch), batch.mask & ~replayed)
         own, clipped = c.surrogate(ratio, advantage)
         if not c.on_policy_clip:

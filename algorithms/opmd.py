@@ -28,7 +28,7 @@ from algorithms.gvpo import group_variance
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
-from rlkit.ops import Aggregation, group_share, masked_log_ratio, sequence_advantage
+from rlkit.ops import Aggregation, apart, group_share, masked_log_ratio, sequence_advantage
 from rlkit.registry import register, variant
 
 Variant = Literal["kimi", "simple", "kimi_token", "pairwise"]
@@ -76,8 +76,9 @@ class OPMD(PolicyLoss[OpmdConfig]):
         moved = masked_log_ratio(policy.logp, batch.behavior_logp, mask, c.log_ratio_clamp)
         if c.variant == "pairwise":
             gap = sequence_advantage(batch.advantage, mask) - c.tau * moved.sum(-1)
-            share = group_share(batch.group, gap.dtype)
-            value = group_variance(gap, batch.group) * share
+            counted = self.counted(mask)
+            group = apart(batch.group, counted)
+            value = group_variance(gap, group) * group_share(group, gap.dtype, counted)
         else:
             surrogate = kimi if c.variant == "kimi" else kimi_token
             value = surrogate(logp, moved, batch.advantage, c.tau)

@@ -23,7 +23,6 @@ from rlkit.ops import (
     Aggregation,
     group_max,
     group_sum,
-    hash_uniform,
     masked_log_ratio,
     sequence_mean,
     sequence_sum,
@@ -31,25 +30,31 @@ from rlkit.ops import (
 from rlkit.registry import register
 
 REFERENCE = "base"
+EqualRewards = Literal["skip", "pair"]
 
 
-def first_of(candidate: Tensor, key: Tensor, group: Tensor) -> Tensor:
-    """The candidate with the largest key of each group, [B] bool; of equal keys the first."""
-    top = group_max(torch.where(candidate, key, -torch.inf), group)
-    place = torch.where(candidate & (key == top), -torch.arange(len(key)).to(key), -torch.inf)
+def last_of(candidate: Tensor, group: Tensor) -> Tensor:
+    """The last candidate of each group, [B] bool."""
+    order = torch.arange(1.0, len(group) + 1, dtype=torch.float64, device=group.device)
+    place = torch.where(candidate, order, 0.0)
     return candidate & (place == group_max(place, group))
 
 
-def best_and_worst(batch: LossBatch) -> tuple[Tensor, Tensor]:
+def first_of(candidate: Tensor, group: Tensor) -> Tensor:
+    """The first candidate of each group, [B] bool."""
+    return last_of(candidate.flip(0), group.flip(0)).flip(0)
+
+
+def best_and_worst(batch: LossBatch, equal: EqualRewards = "skip") -> tuple[Tensor, Tensor]:
     """Which rows have the highest and which the lowest reward of their group, [B] bool each.
 
-    Responses without valid tokens stand apart. Groups of equal rewards have neither.
+    Responses without valid tokens stand apart. Groups of equal rewards have neither under "skip".
     """
     live = batch.mask.any(-1)
     top = group_max(torch.where(live, batch.reward, -torch.inf), batch.group)
     bottom = -group_max(torch.where(live, -batch.reward, -torch.inf), batch.group)
-    apart = live & (top > bottom)
-    return apart & (batch.reward == top), apart & (batch.reward == bottom)
+    paired = live & ((top > bottom) | (equal == "pair"))
+    return paired & (batch.reward == top), paired & (batch.reward == bottom)
 
 
 class PreferenceConfig(LossConfig):
@@ -60,6 +65,9 @@ class PreferenceConfig(LossConfig):
     """Strength of the reference: the reward a pair implies is beta times the log-ratio to it."""
     length_normalize: bool = False
     """Whether a response's log-ratio is the mean over its tokens instead of the sum."""
+    equal_rewards: EqualRewards = "skip"
+    """A group whose rewards are all equal has no pair, or that of its first and its last response
+    (TRL), which have no order: noise where a verifier gives 0 or 1."""
 
 
 PC = TypeVar("PC", bound=PreferenceConfig, default=PreferenceConfig)
@@ -70,7 +78,7 @@ class PreferenceLoss(PolicyLoss[PC]):
 
     The margin is h = log(pi / reference)(chosen) - log(pi / reference)(rejected). Both responses of
     a pair carry its loss, so that a mean over responses is the mean over pairs. Of several with the
-    same reward one is drawn, by their log-probs under the reference.
+    same reward the first is the best and the last the worst.
     """
 
     Config = PreferenceConfig
@@ -91,9 +99,8 @@ class PreferenceLoss(PolicyLoss[PC]):
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """One term per pair, on both its rows."""
         mask, group, reference = batch.mask, batch.group, batch.anchor_logp[REFERENCE]
-        best, worst = best_and_worst(batch)
-        key = hash_uniform(sequence_sum(reference.double(), mask))
-        chosen, rejected = first_of(best, key, group), first_of(worst, key, group)
+        best, worst = best_and_worst(batch, self.config.equal_rewards)
+        chosen, rejected = first_of(best, group), last_of(worst, group)
         pair = chosen.to(policy.logp.dtype) - rejected.to(policy.logp.dtype)  # [B], +1, -1 or 0
         log_ratio = masked_log_ratio(policy.logp, reference, mask)
         reduce = sequence_mean if self.config.length_normalize else sequence_sum
@@ -124,7 +131,9 @@ class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
 
     Public code: mnoukhov/async_rlhf takes the best and the worst of k, TRL's OnlineDPO and
     OpenRLHF's DPO have the same losses on pairs, with sums in ipo too, whereas AReaL normalizes by
-    length (`length_normalize`). TRL also trains on pairs of equal reward, which have no order here.
+    length (`length_normalize`). Of equal rewards TRL chooses the first and rejects the last, of a
+    pair too that has no order (`equal_rewards=pair`); async_rlhf rejects the first of several worst
+    ones, and a group of equal rewards has no gradient but counts in the mean.
     """
 
     sources = ("2410.18252",)

@@ -33,8 +33,8 @@ class RepoConfig(PPOConfig):
 class RePO(RatioLoss[RepoConfig]):
     """L = L_PPO(responses of this step) + replay_weight L_PPO(replayed ones), r = pi / behavior.
 
-    Both are PPO's clipped surrogate with the same clip. Responses sampled by earlier weights
-    (age > 0) are the replayed ones. The source is arXiv:2506.09340.
+    Both are PPO's clipped surrogate with the same clip. What comes from a buffer's store is
+    replayed, new responses of lagging weights are not. The source is arXiv:2506.09340.
 
     Public code: SihengLi99/RePO has lambda_off = 1, clip 0.2 and the aggregations of TRL's grpo,
     bnpo and dr_grpo.
@@ -47,7 +47,7 @@ class RePO(RatioLoss[RepoConfig]):
         c = self.config
         ratio = self.ratio(policy.logp, self.other(batch), batch.mask)
         value, clipped = c.surrogate(ratio, batch.advantage)
-        replayed = (batch.age > 0)[:, None]
+        replayed = batch.replayed[:, None]
         out = policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
         terms = [
             Term(name="policy", value=value, mask=batch.mask & ~replayed),

@@ -69,6 +69,11 @@ class AveragingAnchor(BaseAnchor[AC]):
         self.steps = 0
         """Steps since the last rebase."""
 
+    @property
+    def averages_weights(self) -> bool:
+        """True, unless a subclass knows that its settings copy whole policies."""
+        return True
+
     def number(self, name: str) -> int | None:
         """None: the references move."""
         return None

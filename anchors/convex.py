@@ -54,6 +54,11 @@ class Convex(AveragingAnchor[ConvexConfig]):
 
     sources = ("2507.06892",)
 
+    @property
+    def averages_weights(self) -> bool:
+        """Whether the moving average has a weight."""
+        return self.config.ema > 0
+
     def weights(self, step: int) -> Mapping[str, float]:
         """The shares; the base's may be 0."""
         c = self.config

@@ -39,6 +39,11 @@ class TrDpo(AveragingAnchor[TrDpoConfig]):
 
     sources = ("2404.09656",)
 
+    @property
+    def averages_weights(self) -> bool:
+        """Whether the base moves a part of the way."""
+        return self.config.alpha < 1
+
     def move(self, policy: FreezablePolicy) -> None:
         """Update the base if it is time."""
         if self.steps % self.config.every == 0:

@@ -85,9 +85,14 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
         self.stored, self.scores = [self.stored[i] for i in left], [self.scores[i] for i in left]
 
     def observe(self, scores: Mapping[int, Score]) -> None:
-        """Store the held groups by their advantages; forget those of the lowest scores."""
+        """Store the held groups by their advantages; forget those of the lowest scores.
+
+        A group whose update was skipped has no advantages and is not stored.
+        """
         ranked = list(zip(self.scores, self.stored, strict=True))
         for group in self.pending:
+            if any(sample.sample_id not in scores for sample in group.samples):
+                continue  # its update was skipped
             advantages = [scores[sample.sample_id].advantage for sample in group.samples]
             score = group_score(advantages, [sample.reward for sample in group.samples])
             if score > 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from torch import Tensor
 Messages = list[dict[str, str]]
 NOTHING = torch.zeros(0, dtype=torch.int64)
 """No tokens."""
+NO_ROWS = torch.zeros(0, dtype=torch.bool)
+"""Left out: false for every response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,31 @@ class PolicyTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossBatch:
+class _Rows:
+    """Responses as tensors with one row for each."""
+
+    def rows(self, index: Tensor) -> Self:
+        """The responses at `index` ([b] int64), in that order."""
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        new: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            new[f.name] = (
+                change(value)
+                if isinstance(value, Tensor)
+                else {k: change(v) for k, v in value.items()}
+            )
+        return type(self)(**new)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossBatch(_Rows):
     """What a loss reads about the responses of a (micro-)batch.
 
     Nothing in it carries a gradient.
@@ -147,10 +173,13 @@ class LossBatch:
     group: Tensor
     """[B] int64, numbers the Group objects."""
     age: Tensor
-    """[B] int64, step - min(policy_version); 0 = sampled by pi_k."""
+    """[B] int64, step - min(policy_version): how stale the weights were; 0 = sampled by pi_k."""
     expert: Tensor
     """[B] bool, a demonstration whose behavior_logp is unknown (zeros)."""
-    truncated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    replayed: Tensor = NO_ROWS
+    """[B] bool, from a buffer's store and not one of this step's fresh responses; none if left out.
+    It says nothing of the age: fresh responses of lagging weights have age > 0."""
+    truncated: Tensor = NO_ROWS
     """[B] bool, responses cut at the length limit; none if left out."""
     response_ids: Tensor = NOTHING
     """[B, T] int64, right-padded with 0; all 0 if left out."""
@@ -161,34 +190,16 @@ class LossBatch:
     hand importance weights to a loss here."""
 
     def __post_init__(self) -> None:
-        if self.truncated.shape != self.expert.shape:
-            object.__setattr__(self, "truncated", torch.zeros_like(self.expert))
+        for name in ("replayed", "truncated"):
+            if getattr(self, name).shape != self.expert.shape:
+                object.__setattr__(self, name, torch.zeros_like(self.expert))
         if self.response_ids.dim() == 1:
             blank = torch.zeros_like(self.mask, dtype=torch.int64)
             object.__setattr__(self, "response_ids", blank)
 
-    def rows(self, index: Tensor) -> LossBatch:
-        """The responses at `index` ([b] int64), in that order."""
-        return self._map(lambda tensor: tensor[index])
-
-    def to(self, device: torch.device) -> LossBatch:
-        """The same batch on a device."""
-        return self._map(lambda tensor: tensor.to(device))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> LossBatch:
-        new: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            new[f.name] = (
-                change(value)
-                if isinstance(value, Tensor)
-                else {k: change(v) for k, v in value.items()}
-            )
-        return LossBatch(**new)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdvantageBatch:
+class AdvantageBatch(_Rows):
     """What an advantage estimator reads: the whole batch of a step."""
 
     reward: Tensor
@@ -213,6 +224,12 @@ class AdvantageBatch:
     behavior_logp: Tensor
     prox_logp: Tensor
     anchor_logp: Mapping[str, Tensor]
+    replayed: Tensor = NO_ROWS
+    """[B] bool, as in `LossBatch`; none if left out."""
+
+    def __post_init__(self) -> None:
+        if self.replayed.shape != self.expert.shape:
+            object.__setattr__(self, "replayed", torch.zeros_like(self.expert))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,10 @@ LIST_KINDS = ("correction", "reward", "tracker")
 PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")
 
 
+FROM_FILE = "rlkit_plugin_"
+"""How the names of modules imported from a file begin."""
+HOME = Path(__file__).resolve().parent.parent
+"""The folder of `rlkit` and of the packages of parts."""
 CORE_PACKAGES = ("rlkit.rewards", "rlkit.tasks", "rlkit.rollout", "rlkit.trackers")
 
 
@@ -83,7 +87,7 @@ def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
         raise UserError(f"plugin file {name} does not exist")
-    module_name = f"rlkit_plugin_{path.stem}"
+    module_name = FROM_FILE + path.stem
     loaded = sys.modules.get(module_name)
     if loaded is not None and loaded.__file__ == str(path):
         return loaded
@@ -106,16 +110,32 @@ def _import_file(name: str) -> ModuleType:
 @cache
 def load_parts() -> None:
     """Import every built-in part and every installed plugin, once."""
-    home = Path(__file__).resolve().parent.parent
     for package_name in (*PART_PACKAGES, *CORE_PACKAGES):
-        package = importlib.import_module(package_name)
-        found = Path(package.__file__ or "").resolve().parent
-        if package_name in PART_PACKAGES and found.parent != home:
-            raise ImportError(
-                f"rlkit's own package '{package_name}' is shadowed: "
-                f"found {found}, expected {home / package_name}"
-            )
+        package = _part_package(package_name) if package_name in PART_PACKAGES else None
+        package = package or importlib.import_module(package_name)
         for module in pkgutil.walk_packages(package.__path__, package_name + "."):
             importlib.import_module(module.name)
     for point in importlib.metadata.entry_points(group="rlkit.plugins"):
         point.load()
+
+
+def _part_package(name: str) -> ModuleType:
+    """The package beside `rlkit`, whatever in the working directory has its name.
+
+    Raises UserError if something else of that name was imported first.
+    """
+    home = HOME / name
+    loaded = sys.modules.get(name)
+    if loaded is None:
+        file = home / "__init__.py"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+    found = Path(loaded.__file__ or next(iter(loaded.__path__), "")).resolve()
+    if found.parent != home:
+        raise UserError(
+            f"rlkit's own package '{name}' is shadowed: {found} was imported in place of {home}; "
+            "rename that file or folder"
+        )
+    return loaded

@@ -20,7 +20,8 @@ from rlkit.rollout.hf import HFRollout
 HERE = Path(__file__)
 HALF, LADDER = (f"reward=[{HERE}:{name}]" for name in ("half", "ladder"))
 FORM_AND_HALF = f"reward=[{HERE}:form,{HERE}:half]"
-"""The first reward is what an evaluation counts. Training moves the weights whatever it says."""
+"""Neither says whether it marks correctness, so an evaluation counts the first. Training moves the
+weights whatever it says."""
 UNEVEN, HUMBLE = f"rollout={HERE}:Uneven", f"rollout={HERE}:Humble"
 
 

@@ -31,6 +31,7 @@ from tests.steps import move, rollout, scorer
 from tests.tiny import make_policy
 from tests.training.objectives import AGGREGATIONS
 
+HALF = "critic in bfloat16"
 BUDGET = 40
 """Tokens of a micro-batch: few, so that every process has several."""
 
@@ -81,7 +82,7 @@ def before_the_step(learner: Learner) -> list[torch.Tensor]:
     step = learner.step
 
     def noted() -> None:
-        found.extend(p.grad.flatten() for p in learner.module.parameters() if p.grad is not None)
+        found.extend(w.grad.flatten() for w in learner.masters.trained if w.grad is not None)
         step()
 
     learner.step = noted  # type: ignore[method-assign]
@@ -89,10 +90,15 @@ def before_the_step(learner: Learner) -> list[torch.Tensor]:
 
 
 def updated(
-    processes: Processes, loss: Any, groups: Sequence[Group], advantage: str = "group_norm"
+    processes: Processes,
+    loss: Any,
+    groups: Sequence[Group],
+    advantage: str = "group_norm",
+    *,
+    half: bool = False,
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
-    policy = make_policy(processes=processes)
+    policy = make_policy(processes=processes, half=half)
     anchor = rlkit.build("anchor", "base", beta=0.1)
     anchor.rebase(policy)
     move(policy)
@@ -133,6 +139,7 @@ def cases(processes: Processes) -> State:
         chosen = CHOICES[choice](groups)
         advantage = "reward" if choice == "few" else "group_norm"
         out[f"{choice} {name} {aggregation}"] = updated(processes, loss, chosen, advantage)
+    out[HALF] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae", half=True)
     out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
     return out
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlkit.batch import LossBatch, PolicyTerms, Prompt, Request, pad
+from rlkit.batch import AdvantageBatch, LossBatch, PolicyTerms, Prompt, Request, pad
+from rlkit.testing.advantages import examples
 
 PROMPT = Prompt(prompt_id="p", text_or_messages="1+", ids=torch.tensor([5, 6]), columns={})
 
@@ -26,6 +27,7 @@ def make() -> LossBatch:
         group=row + 20,
         age=row + 30,
         expert=row == 1,
+        replayed=row != 1,
         truncated=row == 2,
         response_ids=token.long() + 400,
         rewards={"one": row + 40.0},
@@ -63,15 +65,26 @@ def test_what_is_left_out_of_a_batch_is_zeros_of_its_shape() -> None:
         **{
             name: getattr(full, name)
             for name in LossBatch.__slots__
-            if name not in ("truncated", "response_ids", "rewards", "extras")
+            if name not in ("replayed", "truncated", "response_ids", "rewards", "extras")
         }
     )
-    assert batch.truncated.tolist() == [False] * 3
+    assert batch.truncated.tolist() == batch.replayed.tolist() == [False] * 3
     assert batch.response_ids.shape == (3, 4) and not batch.response_ids.any()
     assert batch.response_ids.dtype == torch.int64
     assert batch.rewards == batch.extras == {}
     assert replace(full).truncated.tolist() == [False, False, True], "what is given stays"
     assert torch.equal(replace(full).response_ids, full.response_ids)
+
+
+def test_an_estimators_batch_gives_its_rows_too() -> None:
+    """Its own fields as well: token rewards, and what is replayed, which may be left out."""
+    full = replace(examples(), replayed=torch.arange(8) == 3)
+    part = full.rows(torch.tensor([3, 0]))
+    assert part.replayed.tolist() == [True, False] and part.age.tolist() == [0, 0]
+    assert torch.equal(part.token_reward, full.token_reward[[3, 0]])
+    assert torch.equal(part.rewards["task"], full.rewards["task"][[3, 0]])
+    given = {f: getattr(full, f) for f in AdvantageBatch.__slots__ if f != "replayed"}
+    assert AdvantageBatch(**given).replayed.tolist() == [False] * 8
 
 
 @pytest.mark.parametrize(

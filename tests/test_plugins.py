@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS, _part_package, import_plugin
 from tests.cli import ROOT
 
 
@@ -21,12 +24,41 @@ def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_folder_that_shadows_a_part_package_is_named(tmp_path: Path) -> None:
+def test_a_file_named_like_a_part_package_is_not_imported_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "buffers.py").write_text("raise RuntimeError('not this one')\n")
+    told = "import rlkit; rlkit.names('buffer'); import buffers.fifo; print(buffers.fifo.__file__)"
+    result = python(told, tmp_path, ROOT)
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.strip()) == ROOT / "buffers" / "fifo.py"
+
+
+def test_a_folder_named_like_a_part_package_is_not_imported_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "buffers").mkdir()
-    (tmp_path / "buffers" / "__init__.py").write_text("")
-    result = python("import rlkit; rlkit.names('buffer')", tmp_path, ROOT)
-    assert result.returncode != 0
-    assert "'buffers' is shadowed" in result.stderr and str(tmp_path / "buffers") in result.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "buffers")
+    assert _part_package("buffers").__file__ == str(ROOT / "buffers" / "__init__.py")
+
+
+@pytest.mark.parametrize("namespace", [True, False])
+def test_what_was_imported_before_is_named_in_one_line(
+    namespace: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "buffers").mkdir()
+    if not namespace:
+        (tmp_path / "buffers" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "buffers", other(tmp_path))
+    with pytest.raises(UserError, match=f"'buffers' is shadowed: {tmp_path / 'buffers'}"):
+        _part_package("buffers")
+
+
+def other(folder: Path) -> ModuleType:
+    """The package `buffers` of a folder."""
+    spec = PathFinder.find_spec("buffers", [str(folder)])
+    assert spec is not None
+    return importlib.util.module_from_spec(spec)
 
 
 @pytest.fixture(autouse=True)

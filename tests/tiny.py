@@ -30,9 +30,17 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_policy(
-    seed: int = 0, temperature: float = 1.0, *, processes: Processes = SINGLE, **settings: Any
+    seed: int = 0,
+    temperature: float = 1.0,
+    *,
+    processes: Processes = SINGLE,
+    half: bool = False,
+    **settings: Any,
 ) -> Policy:
-    """A random model; `settings` of its config may differ from the tiny ones."""
+    """A random model, in bfloat16 if `half`; `settings` of its config may differ.
+
+    As in a loaded model, only the weights are in bfloat16: rotary frequencies are not.
+    """
     tiny = {
         "hidden_size": 32,
         "intermediate_size": 32,
@@ -53,6 +61,8 @@ def make_policy(
             )
         )
     model.train(False)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if half else torch.float32)
     return Policy(model, make_tokenizer(), temperature, processes=processes)
 
 

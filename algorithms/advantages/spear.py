@@ -30,9 +30,9 @@ class Spear(AdvantageEstimator[SpearConfig]):
     """New responses: A = R - mean(R_group). Replayed ones: A = max(R - P50(means of groups), 0).
 
     What was good when it was sampled may be ordinary now: only responses that still beat the median
-    of the last groups' mean rewards teach anything. A response sampled by earlier weights (age > 0)
-    is a replayed one; the means are those of new groups, this step's included. Source:
-    arXiv:2509.22601.
+    of the last groups' mean rewards teach anything. What comes from a buffer's store is replayed,
+    new responses of lagging weights are not; the means are those of new groups, this step's
+    included. Source: arXiv:2509.22601.
 
     Public code: TencentYoutuResearch/SPEAR, a history of 10,240 means. Its alternative, the stored
     advantage times a constant, is not offered.
@@ -48,14 +48,14 @@ class Spear(AdvantageEstimator[SpearConfig]):
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
-        c, replayed = self.config, b.age > 0
+        c = self.config
         self._remember(b)
         new = group_advantage(
             b.reward, b.group, std=c.std, unbiased=c.unbiased, eps=c.eps, singleton=c.singleton
         )
         baseline = self._baseline()
         old = (b.reward - baseline).clamp(min=0)
-        advantage = torch.where(replayed, old, new)
+        advantage = torch.where(b.replayed, old, new)
         return AdvantageOutput(
             advantage=over_tokens(advantage, b.mask),
             returns=over_tokens(b.reward, b.mask),
@@ -63,9 +63,11 @@ class Spear(AdvantageEstimator[SpearConfig]):
         )
 
     def _remember(self, b: AdvantageBatch) -> None:
-        new = b.age == 0
+        new = ~b.replayed
         for group in sorted(set(b.group[new].tolist())):
-            self.means.append(float(b.reward[new & (b.group == group)].mean()))
+            rewards = b.reward[new & (b.group == group)].double()
+            first = rewards[0]  # without rounding if all are equal
+            self.means.append(float(first + (rewards - first).mean()))
         while len(self.means) > self.config.history:
             self.means.popleft()
 

@@ -74,11 +74,11 @@ class ErcMiningConfig(PartConfig):
 
 @register("correction", "erc_mining")
 class ErcMining(Correction[ErcMiningConfig]):
-    """A replayed response (age > 0) leaves the mask unless |mean_t log(pi / behavior)| <= m.
+    """A replayed response leaves the mask unless |mean_t log(pi / behavior)| <= m.
 
-    Only stored responses that still fit the policy are trained on. Fresh ones and demonstrations
-    stay; the denominators shrink with the mask. The policy is the one of the optimizer step, so a
-    response may leave in a later pass over the batch.
+    Only stored responses that still fit the policy are trained on. Fresh ones, however stale their
+    weights, and demonstrations stay; the denominators shrink with the mask. The policy is the one
+    of the optimizer step, so a response may leave in a later pass over the batch.
 
     Status: adapted from arXiv:2402.10374, whose formula could not be read; the bound is ours.
     """
@@ -90,4 +90,4 @@ class ErcMining(Correction[ErcMiningConfig]):
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch with the smaller mask, and the 0/1 weight [B, T]."""
         distance = sequence_mean(moved(policy, batch), batch.mask).abs()
-        return without(batch, (batch.age > 0) & (distance > self.config.m))
+        return without(batch, batch.replayed & (distance > self.config.m))

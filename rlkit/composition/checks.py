@@ -10,7 +10,12 @@ from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ReplayBuffer
 from rlkit.models.load import resolve_device
-from rlkit.registry import entry, names
+from rlkit.models.lora import has_adapter
+from rlkit.registry import build, entry, names
+from rlkit.training.optimizers import check_optimizer
+
+NEEDS = ("behavior", "prox", "entropy")
+"""What a part may need, besides references."""
 
 
 def check(c: Composition) -> None:
@@ -21,14 +26,7 @@ def check(c: Composition) -> None:
             f"rollout.num_generations={n}, but this advantage compares {smallest} or more "
             f"responses per prompt; set rollout.num_generations to {smallest} or more"
         )
-    offered = set(c.parts.anchor.weights(1))
-    for need in c.parts.loss.needs:
-        name = need.removeprefix("anchor:")
-        if need.startswith("anchor:") and name not in offered:
-            raise UserError(
-                f"the loss needs the reference '{name}', which this anchor does not hold "
-                f"(it holds: {', '.join(sorted(offered)) or 'none'}); choose another anchor"
-            )
+    check_needs(c)
     if c.buffer.gives_expert and not c.parts.loss.accepts_expert:
         able = [name for name in names("loss") if entry("loss", name).cls.accepts_expert]
         raise UserError(
@@ -42,9 +40,31 @@ def check(c: Composition) -> None:
             "set model.name to a Hugging Face name or folder"
         )
     check_fields(c)
+    check_average(c)
+    check_correctness(c)
     check_mode(c)
     resolve_device(c.config.model.device)
+    check_optimizer(c.config.train)
     check_processes(c)
+
+
+def check_needs(c: Composition) -> None:
+    """Check that parts need only what there is: log-probs by name, references of the anchor."""
+    parts, offered = c.parts, sorted(c.parts.anchor.weights(1))
+    readers = {"the loss": parts.loss.needs, "the advantage": parts.advantage.needs}
+    readers |= {f"the correction '{name}'": part.needs for name, part in parts.corrections}
+    for reader, need in ((reader, need) for reader, needs in readers.items() for need in needs):
+        kind, _, name = need.partition(":")
+        if kind == "anchor" and name and name not in offered:
+            raise UserError(
+                f"{reader} needs the reference '{name}', which this anchor does not hold "
+                f"(it holds: {', '.join(offered) or 'none'}); choose another anchor"
+            )
+        if need not in NEEDS and not (kind == "anchor" and name):
+            raise UserError(
+                f"{reader} needs '{need}', which does not exist.{suggest(need, NEEDS)} "
+                f"Known: {', '.join(NEEDS)}, anchor:<name>"
+            )
 
 
 def check_processes(c: Composition) -> None:
@@ -68,10 +88,9 @@ def check_processes(c: Composition) -> None:
         ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
         (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
         ("model.autocast", c.config.model.autocast and c.processes.owns_precision),
-        (
-            "model.dtype=float16",
-            c.config.model.dtype == "float16" and c.processes.owns_precision,
-        ),
+        (f"train.optimizer={c.config.train.optimizer}", c.config.train.optimizer != "adamw"),
+        ("train.lr_scale", c.config.train.lr_scale and c.processes.owns_precision),
+        ("train.weight_decay", c.config.train.weight_decay > 0 and c.processes.owns_precision),
     ):
         if asked:
             raise UserError(
@@ -121,6 +140,43 @@ def check_fields(c: Composition) -> None:
         section, _, key = place.rpartition(".")
         for extreme in extremes:
             check_value(configs[section], section, key, extreme)
+
+
+def check_correctness(c: Composition) -> None:
+    """Check that an evaluation knows which reward marks right responses."""
+    name, known = c.correctness, list(c.eval_rewards)
+    if name is None:
+        raise UserError(
+            f"no reward of this run marks correctness ({', '.join(known)}), which pass@1 counts; "
+            f"add one that does, or choose one by name: eval.reward={known[0]}"
+        )
+    if name not in known:
+        raise UserError(
+            f"eval.reward={name}, but this run evaluates with no such reward."
+            f"{suggest(name, known)} Rewards: {', '.join(known)}"
+        )
+
+
+def check_average(c: Composition) -> None:
+    """Check that no anchor averages the weights of low-rank adapters, now or under a schedule."""
+    if c.config.model.lora.r == 0 and not has_adapter(c.given.model):
+        return
+    anchor = c.parts.anchor
+    planned = {place: scalar.extremes() for place, scalar in c.scalars.items()}
+    settings = [
+        {place.removeprefix("anchor."): extreme}
+        for place, extremes in (planned | dict(c.schedule.fields())).items()
+        if place.startswith("anchor.")
+        for extreme in extremes
+    ]
+    configs = [anchor.config, *(anchor.config.model_copy(update=each) for each in settings)]
+    if any(type(anchor)(config).averages_weights for config in configs):
+        able = [name for name in names("anchor") if not build("anchor", name).averages_weights]
+        raise UserError(
+            f"anchor={c.raw['anchor']['name']} averages the policy's weights, and adapters "
+            "(model.lora) have no average: that of their factors is not that of what they add; set "
+            f"model.lora.r=0, or choose an anchor that copies the policy: {', '.join(able)}"
+        )
 
 
 def check_value(config: BaseModel, section: str, key: str, value: float) -> None:

@@ -14,7 +14,7 @@ from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import Reward, Task
+from rlkit.interfaces import Reward, RunContext, Task
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section
 from rlkit.rewards.task import TaskReward
@@ -76,6 +76,11 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         given=given,
     )
     check(composition)
+    context = RunContext(
+        seed=config.seed, max_completion_length=built["rollout"].config.max_completion_length
+    )
+    for reward in composition.every_reward:
+        reward.open(context)
     return composition
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rlkit.config.run import RunConfig
@@ -53,6 +54,14 @@ class Composition:
     processes: Processes = SINGLE
     given: Given = Given()
 
+    @cached_property
+    def rows(self) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+        """The rows to train on and those to evaluate on, read on first use."""
+        data = self.task.load(self.config.seed)
+        same = self.eval_task is self.task
+        other = data if same else self.eval_task.load(self.config.seed)
+        return data.train, other.eval[: self.config.eval.problems]
+
     def say(self, line: str) -> None:
         """Tell the user, from the main process."""
         if CONSOLE in self.trackers:
@@ -77,6 +86,24 @@ class Composition:
             "anchor": parts.anchor,
         }
         return named | {f"correction.{name}": part for name, part in parts.corrections}
+
+    @property
+    def correctness(self) -> str | None:
+        """The name of the reward by which an evaluation counts; None if none marks correctness."""
+        wanted, rewards = self.config.eval.reward, self.eval_rewards
+        if wanted is not None:
+            return wanted
+        for marks in (True, None):
+            for name, reward in rewards.items():
+                if reward.marks_correctness is marks:
+                    return name
+        return None
+
+    @property
+    def every_reward(self) -> list[Reward]:
+        """The rewards of training and of evaluation, each once."""
+        every = (*self.rewards.values(), *self.eval_rewards.values())
+        return list({id(reward): reward for reward in every}.values())
 
     @property
     def every_part(self) -> dict[str, Part[Any]]:

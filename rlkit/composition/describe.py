@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import inspect
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
-from rlkit.plugins import LIST_KINDS, PART_PACKAGES, SINGLE_KINDS
+from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, import_plugin
 
 
 def describe(c: Composition) -> list[str]:
@@ -39,6 +40,9 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
+    if len(c.eval_rewards) > 1:
+        lines.append(f"Evaluation counts a response as right by the reward {c.correctness}.")
+    lines += [note for reward in c.rewards.values() for note in reward.notes()]
     for place, scalar in c.scalars.items():
         settings = scalar.model_dump()
         shape = settings.pop("kind")
@@ -70,6 +74,42 @@ def components(c: Composition) -> dict[str, Any]:
             "config": part.config.model_dump(mode="json"),
         }
     return out
+
+
+OWN = ("rlkit", *PART_PACKAGES)
+
+
+def user_sources(compositions: Sequence[Composition]) -> dict[str, str]:
+    """The modules of a user's plug-ins and parts, by name, with the hashes of their files.
+
+    Trackers change nothing that a run computes. A class of a script or notebook stands alone: its
+    file also holds the call that resumes the run.
+    """
+    found: dict[str, bytes] = {}
+    for c in compositions:
+        for name in c.config.plugins:
+            module = import_plugin(name)
+            found[module.__name__] = Path(module.__file__ or "").read_bytes()
+        for section, part in c.every_part.items():
+            cls = type(part)
+            if section.startswith("tracker.") or cls.__module__.partition(".")[0] in OWN:
+                continue
+            if cls.__module__ == "__main__":
+                found[f"__main__.{cls.__qualname__}"] = class_source(cls)
+            else:
+                found[cls.__module__] = source_of(cls)
+    return {
+        name.removeprefix(FROM_FILE): hashlib.sha256(text).hexdigest()
+        for name, text in found.items()
+    }
+
+
+def class_source(cls: type[Any]) -> bytes:
+    """The lines of a class, or its name if they are unknown."""
+    try:
+        return inspect.getsource(cls).encode()
+    except (OSError, TypeError):
+        return cls.__qualname__.encode()
 
 
 def source_of(cls: type[Any]) -> bytes:

@@ -10,12 +10,13 @@ from rlkit.composition.budget import budget
 from rlkit.composition.compose import NOTHING, compose
 from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
+from rlkit.composition.rehearsal import rehearse
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
 from rlkit.runs.report import write_report
-from rlkit.runs.resume import check_config
+from rlkit.runs.resume import check_config, check_sources
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
 from rlkit.training.state import load_counters
 from rlkit.training.trainer import Trainer
@@ -51,6 +52,7 @@ def execute(
     finally:
         for part in parts:
             close(part)
+        run.folder.discard_if_untrained()
         run.folder.unlock()
     return run.folder.path
 
@@ -64,7 +66,7 @@ class Run:
         self.whole, self.parts, self.overrides = whole, parts, overrides
         self.is_main = whole.processes.is_main
         self.steps = sum(part.config.train.steps for part in parts)
-        self.scope = RunScope.of(whole)
+        self.scope = RunScope.of(whole, parts)
         self.folder = self.scope.folder
 
     def begin_or_resume(self) -> None:
@@ -77,7 +79,10 @@ class Run:
             whole.say(line)
         if checkpoint is not None:
             check_config(checkpoint, whole.raw, whole.defaults)
+            check_sources(checkpoint, self.scope.sources, whole.config.resume_force)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
+        for part in self.parts[first:]:
+            rehearse(part)
         trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.composition.composition import Composition, Raw
+from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext, Task, Tracker
@@ -33,10 +34,8 @@ def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
 
     Their lengths are checked against max_prompt_length unless the task is the embedded model's.
     """
-    data = c.task.load(c.config.seed)
-    other = data if c.eval_task is c.task else c.eval_task.load(c.config.seed)
-    held_out = other.eval[: c.config.eval.problems]
-    return _prompts(c, "train", c.task, data.train, policy), _prompts(
+    train, held_out = c.rows
+    return _prompts(c, "train", c.task, train, policy), _prompts(
         c, "eval", c.eval_task, held_out, policy
     )
 
@@ -65,7 +64,7 @@ def source_of(c: Composition) -> Source:
 def close(c: Composition) -> None:
     """Release the engine and the rewards' workers."""
     c.rollouts.close()
-    for reward in {id(r): r for r in (*c.rewards.values(), *c.eval_rewards.values())}.values():
+    for reward in c.every_reward:
         reward.close()
 
 
@@ -87,15 +86,18 @@ class RunScope:
     folder: RunFolder
     trackers: Mapping[str, Tracker]
     stop: StopRequest
+    sources: Mapping[str, str]
+    """Hashes of the user's modules, saved too."""
 
     @staticmethod
-    def of(whole: Composition) -> RunScope:
-        """The scope of a run, from its own composition."""
+    def of(whole: Composition, parts: Sequence[Composition] = ()) -> RunScope:
+        """The scope of a run, from its own composition and those of its stages."""
         return RunScope(
             raw=whole.raw,
             folder=RunFolder(Path(whole.config.output_dir), writes=whole.processes.is_main),
             trackers=whole.trackers,
             stop=StopRequest(),
+            sources=user_sources([whole, *parts]),
         )
 
 
@@ -138,6 +140,7 @@ def open_session(
         writes=processes.is_main,
         kept_states=config.checkpoint.keep + 2,
         read_by_loss=c.read_by_loss,
+        max_completion_length=c.engine.config.max_completion_length,
     )
     c.buffer.open(context)
     c.parts.anchor.open(context)
@@ -156,10 +159,13 @@ def open_session(
         prompts=PromptStream(
             train, config.seed, rollout.num_generations, rollout.max_completion_length
         ),
-        evaluator=Evaluator(held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval),
+        evaluator=Evaluator(
+            held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval, c.correctness
+        ),
         run_folder=run.folder,
         trackers=run.trackers,
         sections=c.sections,
         scalars=c.scalars,
         stop=run.stop,
+        sources=run.sources,
     )

@@ -6,9 +6,10 @@ Defaults are for real models and are written only here.
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rlkit.interfaces import PartConfig
 
@@ -36,11 +37,13 @@ class ModelConfig(PartConfig):
     name: str = EMBEDDED
     """A Hugging Face name or folder, a .gguf file, `pkg://package/file.gguf` inside an installed
     package, or `embedded`: a tiny model for `task=arithmetic` that ships with rlkit."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """dtype of the weights. Log-probs are always computed in float32."""
-    autocast: Literal["bfloat16", "float16"] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the weights. Log-probs are always computed in float32. bfloat16 weights are updated
+    through float32 masters: 18 bytes per trained weight with AdamW, where float32 needs 16, but
+    half the memory for activations, references and frozen weights."""
+    autocast: Literal["bfloat16"] | None = None
     """dtype of matrix products while the weights stay in `dtype` (torch.autocast); null = that of
-    the weights. float16 gradients may underflow: there is no loss scaling."""
+    the weights."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto, cpu, cuda or cuda:N; auto uses CUDA if available."""
     attn_implementation: str | None = None
@@ -70,6 +73,16 @@ class ModelConfig(PartConfig):
     """Seed of the embedded model's warm-up: 0 ships with rlkit, others are trained once and cached.
     Other models ignore it."""
 
+    @field_validator("dtype", "autocast", mode="before")
+    @classmethod
+    def _trainable(cls, value: object, info: ValidationInfo) -> object:
+        if value == "float16":
+            raise ValueError(
+                "float16 cannot train, since small gradients become 0 in it without loss scaling; "
+                "use bfloat16, or float32 weights and no autocast"
+            )
+        return value
+
 
 class TrainConfig(PartConfig):
     """Settings of the updates; names are TRL's if the meaning is the same."""
@@ -85,14 +98,23 @@ class TrainConfig(PartConfig):
     micro_batch_tokens: Positive = 16384
     """Padded prompt and response tokens per forward and backward; the gradient does not depend on
     it. Halved if memory runs out."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon", "adafactor"] = "adamw"
+    """adamw; adamw_8bit = AdamW with 8-bit moments, from bitsandbytes; muon = Muon for the hidden
+    matrices, with updates as large as AdamW's (arXiv:2502.16982), and AdamW for the rest;
+    adafactor (arXiv:1804.04235) at the given learning rate, with neither relative steps nor first
+    moments. Updates are made in float32, whatever model.dtype is."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer (AdamW)."""
+    lr_scale: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Factors of the learning rate by pattern: {critic.head: 10}. A weight gets that of the first
+    pattern, a regular expression, found in its name: `policy.` or `critic.` and its name in the
+    model; null = one learning rate for all."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's first moment decay."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """AdamW's second moment decay."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay of matrices; norms, biases and other vectors do not decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
     max_skipped_steps: Positive = 5
@@ -104,6 +126,16 @@ class TrainConfig(PartConfig):
     """What the learning rate does after the warm-up: stay, or fall to 0 at the last step."""
     critic_learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate of the critic, if the advantage needs one; same schedule."""
+
+    @field_validator("lr_scale")
+    @classmethod
+    def _are_patterns(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for pattern in value or ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
+        return value
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
@@ -135,6 +167,9 @@ class EvalConfig(PartConfig):
 
     task: str | None = None
     """Another registered task to evaluate on; null = the held-out problems of the training task."""
+    reward: str | None = None
+    """Name of the reward that says whether a response is right, by 1 or more; null = the first that
+    marks correctness, or else the first that does not say that it does not."""
     problems: Positive = 256
     """How many held-out problems, in the task's order."""
     every: Positive | None = 50

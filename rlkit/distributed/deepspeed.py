@@ -90,7 +90,8 @@ class DeepSpeedLearner(Learner):
     """Backward, clipping and optimizer step by DeepSpeed's engine."""
 
     def __init__(self, module: nn.Module, engine: Any, inner: Optimizer, world_size: int) -> None:
-        super().__init__(module, engine, engine.optimizer)
+        # no masters: DeepSpeed keeps its own
+        self.module, self.wrapped, self.optimizer = module, engine, engine.optimizer
         self.engine, self.inner, self.world_size = engine, inner, world_size
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
@@ -138,11 +139,11 @@ class DeepSpeedLearner(Learner):
         if not state["state"]:
             return
         zero: Any = self.optimizer
-        (flat,) = (p for group in self.inner.param_groups for p in group["params"])
-        self.inner.state[flat] = {
-            name: value.clone() if value.dim() == 0 else torch.zeros_like(flat)
-            for name, value in state["state"]["0"].items()
-        }
+        for flat in (p for group in self.inner.param_groups for p in group["params"]):
+            self.inner.state[flat] = {
+                name: value.clone() if value.dim() == 0 else torch.zeros_like(flat)
+                for name, value in state["state"]["0"].items()
+            }
         zero._lazy_init_hp_params_optimizer_state()
         for number, parameter in enumerate(self.module.parameters()):
             for name, value in state["state"][str(number)].items():

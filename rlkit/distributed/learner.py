@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rlkit.distributed.masters import Masters
 from rlkit.interfaces import State
 
 
@@ -24,20 +26,35 @@ class Backprop:
 
 
 class Learner(Backprop):
-    """A module with its optimizer: accumulates gradients, updates weights."""
+    """A module with its optimizer: accumulates gradients, updates weights.
 
-    def __init__(self, module: nn.Module, wrapped: nn.Module, optimizer: Optimizer) -> None:
+    Weights in half precision are updated through float32 masters.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        optimizer: Optimizer,
+        previous: Learner | None = None,
+    ) -> None:
         self.module, self.optimizer = module, optimizer
         self.wrapped = wrapped
         """The module to call for gradients."""
+        place = {weight: number for number, weight in enumerate(module.parameters())}
+        self._places = [place[w] for group in optimizer.param_groups for w in group["params"]]
+        """Where each of the optimizer's parameters is in `module.parameters()`."""
+        before = previous.masters if previous is not None else None
+        self.masters: Masters = Masters(module, optimizer, before)
 
     def clip(self, max_norm: float) -> float:
         """Clip the gradient to a norm; returns its norm before clipping."""
-        return float(full_tensor(nn.utils.clip_grad_norm_(self.module.parameters(), max_norm)))
+        return float(full_tensor(nn.utils.clip_grad_norm_(self.masters.trained, max_norm)))
 
     def step(self) -> None:
         """One optimizer step; the gradient's memory is free afterwards."""
         self.optimizer.step()
+        self.masters.write()
         self.zero_grad()
 
     def zero_grad(self) -> None:
@@ -45,45 +62,83 @@ class Learner(Backprop):
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self, *, keep: bool = True) -> State:
-        """The optimizer's state with text keys and full tensors.
+        """The optimizer's state with text keys and full tensors, and the masters if there are any.
 
-        Every rank must call it; those with `keep=False` get None instead of sharded tensors.
+        `state` is by the weights' places in `module.parameters()`, whatever their groups. Every
+        rank must call it; those with `keep=False` get None instead of sharded tensors.
         """
         state = self.optimizer.state_dict()
-        moments = {
-            str(key): {name: full_tensor(value, keep=keep) for name, value in entry.items()}
-            for key, entry in state["state"].items()
-        }
-        return {**state, "state": moments}
+        moments = {self._places[key]: entry for key, entry in state["state"].items()}
+        state["state"] = {str(key): moments[key] for key in sorted(moments)}
+        if self.masters:
+            state["masters"] = self.masters.state_dict()
+        for group in state["param_groups"]:
+            group["params"] = [self._places[key] for key in group["params"]]
+        return cast("State", full_tensors(state, keep=keep))
 
     def load_state_dict(self, state: State) -> None:
-        """Restore what `state_dict` returned."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        moments = {
-            int(key): {name: sharded_like(v, parameters[int(key)]) for name, v in entry.items()}
-            for key, entry in state["state"].items()
+        """Restore what `state_dict` returned; hyperparameters stay those of this optimizer."""
+        own = self.optimizer.state_dict()
+        trained = self.masters.trained
+        for group, saved in zip(own["param_groups"], state["param_groups"], strict=False):
+            group["lr"] = saved["lr"]  # until the next step sets it
+        own["state"] = {
+            key: sharded_alike(state["state"][str(place)], trained[place])
+            for key, place in enumerate(self._places)
+            if str(place) in state["state"]
         }
-        self.optimizer.load_state_dict({**state, "state": moments})
+        self.optimizer.load_state_dict(own)
+        masters = state.get("masters", {})
+        self.masters.load_state_dict(
+            {place: sharded_like(value, trained[int(place)]) for place, value in masters.items()}
+        )
 
 
 class DataParallelLearner(Learner):
     """DDP and FSDP: gradients are averaged over the ranks, so losses are scaled by world_size."""
 
     def __init__(
-        self, module: nn.Module, wrapped: nn.Module, optimizer: Optimizer, accelerator: Any
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        optimizer: Optimizer,
+        accelerator: Any,
+        previous: Learner | None = None,
     ) -> None:
-        super().__init__(module, wrapped, optimizer)
+        super().__init__(module, wrapped, optimizer, previous)
         self.accelerator = accelerator
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Context of one micro-batch's forward and backward; the last one reduces gradients."""
-        if last:
+        """Context of one micro-batch's forward and backward; the last one reduces gradients.
+
+        With masters each one does: what waited for the last would add up in half precision.
+        """
+        if last or self.masters:
             return nullcontext()
         return cast("AbstractContextManager[None]", self.accelerator.no_sync(self.wrapped))
 
     def backward(self, value: Tensor) -> None:
         """Back-propagate this rank's part of a loss that is the sum over the ranks."""
         super().backward(value * self.accelerator.num_processes)
+
+
+class ReplicatedLearner(DataParallelLearner):
+    """DDP with masters: the gradients that each rank adds up in float32 are summed at the end."""
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Context of one micro-batch's forward and backward; none reduces gradients."""
+        return cast("AbstractContextManager[None]", self.accelerator.no_sync(self.wrapped))
+
+    def backward(self, value: Tensor) -> None:
+        """Back-propagate this rank's part of a loss that is the sum over the ranks."""
+        Learner.backward(self, value)
+
+    def clip(self, max_norm: float) -> float:
+        """Sum the gradient over the ranks and clip it; returns its norm before clipping."""
+        for tensor in self.masters.trained:
+            if tensor.grad is not None:
+                torch.distributed.all_reduce(tensor.grad)
+        return super().clip(max_norm)
 
 
 def full_tensor(value: Any, *, keep: bool = True) -> Any:
@@ -97,6 +152,13 @@ def full_tensor(value: Any, *, keep: bool = True) -> Any:
     return whole.cpu() if keep else None
 
 
+def full_tensors(tree: Any, *, keep: bool = True) -> Any:
+    """Nested dicts with every sharded tensor gathered by `full_tensor`."""
+    if isinstance(tree, dict):
+        return {name: full_tensors(value, keep=keep) for name, value in tree.items()}
+    return full_tensor(tree, keep=keep)
+
+
 def sharded_like(value: Any, parameter: Tensor) -> Any:
     """A tensor sharded as a parameter of the same shape is, if that is sharded."""
     if not is_sharded(parameter) or value.shape != parameter.shape:
@@ -105,6 +167,13 @@ def sharded_like(value: Any, parameter: Tensor) -> Any:
 
     whole: Any = parameter
     return distribute_tensor(value.to(whole.device), whole.device_mesh, whole.placements)
+
+
+def sharded_alike(tree: Any, parameter: Tensor) -> Any:
+    """Nested dicts with every tensor sharded by `sharded_like`."""
+    if isinstance(tree, dict):
+        return {name: sharded_alike(value, parameter) for name, value in tree.items()}
+    return sharded_like(tree, parameter)
 
 
 def is_sharded(value: Any) -> bool:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from rlkit.distributed.learner import DataParallelLearner, Learner
+from rlkit.distributed.learner import DataParallelLearner, Learner, ReplicatedLearner
+from rlkit.distributed.masters import needs_master
 from rlkit.errors import UserError
 
 T = TypeVar("T")
@@ -72,9 +73,10 @@ class Processes:
     ) -> Learner:
         """Backward, clipping and optimizer step of a module that `wrap` wrapped.
 
-        `previous` is the learner it had before; it must not be used afterwards.
+        `previous` is the learner it had before, whose float32 weights go on; it must not be used
+        afterwards.
         """
-        return Learner(module, wrapped, optimizer)
+        return Learner(module, wrapped, optimizer, previous)
 
     @contextmanager
     def full_weights(self, module: nn.Module) -> Generator[None]:
@@ -143,15 +145,22 @@ class MultiProcess(Processes):
         previous: Learner | None = None,
     ) -> Learner:
         """Backward, clipping and optimizer step of a module that `wrap` wrapped."""
-        return DataParallelLearner(module, wrapped, optimizer, self.accelerator)
+        half = any(map(needs_master, module.parameters()))
+        kind = ReplicatedLearner if half and not self.shards_weights else DataParallelLearner
+        return kind(module, wrapped, optimizer, self.accelerator, previous)
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
     """The entries of `state_dict`, read now; works inside `full_weights` too."""
-    out: dict[str, Tensor] = {}
-    for prefix, part in module.named_modules(remove_duplicate=False):
-        own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-        for name, tensor in own:
-            if name not in part._non_persistent_buffers_set:  # pyright: ignore[reportPrivateUsage]
-                out[f"{prefix}.{name}" if prefix else name] = tensor.detach()
-    return out
+    return {
+        f"{prefix}.{name}" if prefix else name: tensor
+        for prefix, part in module.named_modules(remove_duplicate=False)
+        for name, tensor in own_weights(part)
+    }
+
+
+def own_weights(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The entries of `state_dict` that belong to the module itself, not to a module in it."""
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    skipped = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+    return [(name, tensor.detach()) for name, tensor in own if name not in skipped]

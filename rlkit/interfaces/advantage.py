@@ -27,7 +27,10 @@ class AdvantageEstimator(Part[C]):
 
     @abstractmethod
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
-        """Advantages and returns, [B, T]."""
+        """Advantages and returns, [B, T].
+
+        In a run the batch has no response without a valid token.
+        """
 
     def value_loss(
         self, values: Tensor, old_values: Tensor, returns: Tensor

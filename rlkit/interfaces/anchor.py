@@ -134,6 +134,15 @@ class AnchorPolicy(Part[AC]):
         self.context = context
 
     @property
+    def averages_weights(self) -> bool:
+        """Whether a reference is made of several policies' weights.
+
+        Low-rank adapters have no average: that of their factors A and B is not that of the products
+        BA they add, which has a higher rank.
+        """
+        return False
+
+    @property
     def placement(self) -> Literal["loss", "reward"]:
         """Where the penalty enters."""
         return self.config.placement

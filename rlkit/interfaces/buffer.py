@@ -86,7 +86,10 @@ class ReplayBuffer(Part[C]):
         """
 
     def observe(self, scores: Mapping[int, Score]) -> None:
-        """Take the scores of wanted and of trained samples, by sample_id."""
+        """Take the scores of wanted and of trained samples, by sample_id.
+
+        A trained sample has none if its update was skipped, since the loss was not finite.
+        """
 
     @abstractmethod
     def add(self, fresh: list[Group], step: int) -> None:

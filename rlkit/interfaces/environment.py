@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import TypeVar
 
-from rlkit.interfaces.part import C, Part, PartConfig
+from rlkit.interfaces.part import C, Part, PartConfig, RunContext
 
 
 class RewardConfig(PartConfig):
@@ -26,6 +26,19 @@ class Reward(Part[RC]):
     """Scores completions, with TRL's signature."""
 
     Config: ClassVar[type[PartConfig]] = RewardConfig
+    marks_correctness: ClassVar[bool | None] = None
+    """Whether 1 means that the response is right, and less that it is not: what an evaluation
+    counts. None = it does not say, which counts if no other reward says yes."""
+    context: RunContext = RunContext()
+    """The run it belongs to, see `open`."""
+
+    def open(self, context: RunContext) -> None:
+        """Called once before the model is loaded. Raises UserError if a setting contradicts it."""
+        self.context = context
+
+    def notes(self) -> Sequence[str]:
+        """What the user should know when the run starts, a line each."""
+        return ()
 
     @abstractmethod
     def __call__(

@@ -18,6 +18,7 @@ from rlkit.batch import (
     PolicyTerms,
     Term,
 )
+from rlkit.errors import UserError
 from rlkit.interfaces.part import C, Part, PartConfig
 from rlkit.ops import (
     Aggregation,
@@ -36,7 +37,8 @@ class LossConfig(PartConfig):
     log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
     """Log-ratios are clamped to [-c, c] before exp, with zero gradient outside; null = no clamp."""
     count_empty_rows: bool = False
-    """Whether responses without a valid token count in the denominators of sequence means."""
+    """Whether responses without a valid token count in the denominators of sequence means, and as
+    members of their groups; else nothing of them is seen."""
 
 
 LC = TypeVar("LC", bound=LossConfig, default=LossConfig)
@@ -63,6 +65,23 @@ class PolicyLoss(Part[LC]):
     @abstractmethod
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """The loss's terms and unreduced metrics for these rows."""
+
+    def counted(self, mask: Tensor) -> Tensor:
+        """Which rows of a mask [B, T] count as responses, [B] bool: see `count_empty_rows`."""
+        return mask.any(-1) | self.config.count_empty_rows
+
+    def checked(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        """What the loss returns. Raises UserError for a term of a wrong shape."""
+        out, shapes = self(policy, batch), (batch.mask.shape, batch.reward.shape)
+        for term in out.terms:
+            if term.value.shape not in shapes or term.mask.shape != shapes[0]:
+                raise UserError(
+                    f"loss {type(self).__name__}: the term '{term.name}' has a value of shape "
+                    f"{list(term.value.shape)} and a mask of {list(term.mask.shape)}; give one "
+                    f"value per token {list(shapes[0])} or per response {list(shapes[1])}, and a "
+                    "mask per token: rlkit aggregates them over the minibatch"
+                )
+        return out
 
     def ratio(self, logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """exp(logp - other) [B, T], clamped by `log_ratio_clamp`, 1 at masked positions."""

@@ -46,7 +46,10 @@ class PartConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a buffer and an anchor are told about the run before it begins, by `open(context)`."""
+    """What buffers, anchors and rewards are told about the run before it begins: `open(context)`.
+
+    A reward learns of the seed and the lengths alone; it has no folder.
+    """
 
     seed: int = 0
     """The run's seed, from which every random draw derives."""
@@ -60,6 +63,8 @@ class RunContext:
     keeps, of one being written, and of one left unfinished by a killed run."""
     read_by_loss: frozenset[str] | None = None
     """References that the loss reads; None = unknown, which counts as all of them."""
+    max_completion_length: int | None = None
+    """Most tokens of a response, rollout.max_completion_length; None = unknown."""
 
 
 C = TypeVar("C", bound=PartConfig, default=PartConfig)
@@ -75,6 +80,9 @@ class Part(ABC, Generic[C]):
     """The config it is built with: the generic parameter, `class MyLoss(PolicyLoss[MyConfig])`."""
     sources: ClassVar[tuple[str, ...]] = ()
     """The arXiv ids of the papers that define it, the original first; empty if there are none."""
+    caches: ClassVar[tuple[str, ...]] = ()
+    """Attributes that change during a run though no later step depends on them. A part without a
+    `state_dict` that changes any other is refused."""
     config: C
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -34,6 +34,10 @@ class Critic(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.head.to(device=policy_model.device, dtype=torch.float32)
 
+    def get_output_embeddings(self) -> nn.Module:
+        """The output layer, by the name it has in a language model."""
+        return self.head
+
     def forward(self, tokens: Tokens) -> Tensor:
         """[B, T] float32; zeros where padded."""
         device = self.head.weight.device

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import copy
+import warnings
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rlkit.config.run import LoraConfig
+from rlkit.distributed.processes import own_weights
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 
@@ -47,10 +50,29 @@ def add_adapter(model: Any, config: LoraConfig) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
-    try:
-        return peft().get_peft_model(model, settings)
-    except ValueError as error:
-        raise UserError(f"model.lora.target_modules={targets}: {error}") from error
+    with warnings.catch_warnings():  # of tied weights, which are refused below
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        try:
+            adapted = peft().get_peft_model(model, settings)
+        except ValueError as error:
+            raise UserError(f"model.lora.target_modules={targets}: {error}") from error
+    _check_untied(adapted, targets)
+    return adapted
+
+
+def _check_untied(model: Any, targets: str | tuple[str, ...]) -> None:
+    """Check that no weights with an adapter are also another layer's: they cannot be merged."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.get_base_model().named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name.removesuffix(".weight"))
+    for shared in names.values():
+        adapted = [name for name in shared if name.endswith(".base_layer")]
+        if adapted and len(shared) > 1:
+            layers = " and ".join(name.removesuffix(".base_layer") for name in shared)
+            raise UserError(
+                f"model.lora.target_modules={targets}: the weights of {layers} are tied, and an "
+                "adapter on one of them cannot be merged; leave them out"
+            )
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -96,17 +118,35 @@ def put(model: Any, weights: State) -> None:
         parameter.copy_(weights[name])
 
 
-def merged(model: Any) -> dict[str, Tensor]:
-    """The full weights of the equivalent plain model: each layer with its adapter merged."""
-    model.merge_adapter()
-    try:
-        return {
-            name.replace("base_layer.", ""): value.detach().clone()
-            for name, value in model.get_base_model().state_dict().items()
-            if "lora_" not in name
-        }
-    finally:
-        model.unmerge_adapter()
+def merged(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Names and full weights of the equivalent plain model, in the order of its layers.
+
+    A layer with an adapter is copied and peft merges the copy, so that the frozen weights stay what
+    they are to the bit and no more than one layer is held twice at a time. Adding an adapter in
+    place and subtracting it again would round the frozen weights at every call.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    yield from _merged(model.get_base_model(), "", BaseTunerLayer)
+
+
+@torch.no_grad()
+def _merged_copy(layer: Any, adapted: type[Any]) -> Any:
+    """The plain layer that a layer with adapters is equivalent to."""
+    copied = copy.deepcopy(layer)
+    for part in copied.modules():
+        if isinstance(part, adapted):
+            part.merge()
+    return copied.get_base_layer()
+
+
+def _merged(module: Any, prefix: str, adapted: type[Any]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(module, adapted):
+        module = _merged_copy(module, adapted)
+    for name, tensor in own_weights(module):
+        yield prefix + name, tensor
+    for name, child in module.named_children():
+        yield from _merged(child, f"{prefix}{name}.", adapted)
 
 
 def plain_model(model: Any, weights: Mapping[str, Tensor]) -> Any:
@@ -127,4 +167,4 @@ def plain_model(model: Any, weights: Mapping[str, Tensor]) -> Any:
 
 def save_merged(model: Any, folder: Path) -> None:
     """Write the equivalent plain model as a `save_pretrained` folder."""
-    plain_model(model.get_base_model(), merged(model)).save_pretrained(folder)
+    plain_model(model.get_base_model(), dict(merged(model))).save_pretrained(folder)

@@ -5,6 +5,7 @@ garbage at a masked position can produce neither a value nor a NaN gradient.
 """
 
 from rlkit.ops.groups import (
+    apart,
     group_centred,
     group_log_mean_exp,
     group_max,
@@ -51,6 +52,7 @@ __all__ = [
     "RatioLevel",
     "adaptive_coefficient",
     "aggregate_weights",
+    "apart",
     "clipped_value_loss",
     "effective_sample_size",
     "group_centred",

@@ -42,23 +42,37 @@ def group_size(group: Tensor, dtype: torch.dtype) -> Tensor:
     return group_sum(torch.ones_like(group), group).to(dtype)
 
 
-def group_share(group: Tensor, dtype: torch.dtype) -> Tensor:
+def apart(group: Tensor, counted: Tensor) -> Tensor:
+    """Group numbers [B] under which every row that is not `counted` ([B] bool) stands alone."""
+    free = group.max() + 1 + torch.arange(len(group), device=group.device)
+    return torch.where(counted, group, free)
+
+
+def group_share(group: Tensor, dtype: torch.dtype, counted: Tensor | None = None) -> Tensor:
     """The weight [B] that turns a mean over rows into a mean over groups of the groups' means.
 
-    It is B / (number of groups * size of the row's group): 1 if all groups have the same size.
+    It is rows / (number of groups * size of the row's group): 1 if all groups have the same size.
+    Only the `counted` rows ([B] bool) have a place in it, if given; the others stand `apart`.
     """
-    ordered = group.sort().values
-    groups = 1 + (ordered[1:] != ordered[:-1]).sum()
-    return len(group) / (groups * group_size(group, dtype))
+    members = torch.ones_like(group) if counted is None else counted.to(group.dtype)
+    found = torch.zeros_like(group).index_add(0, places(group), members)
+    groups = (found > 0).sum().clamp(min=1)
+    return (groups * group_size(group, dtype)).reciprocal() * members.sum()
 
 
 def group_centred(x: Tensor, group: Tensor) -> Tensor:
-    """x [B] minus its group's mean, exactly 0 if all values of the group are equal.
+    """x [B] minus its group's mean, exactly 0 if the values of the group are equal up to rounding.
 
-    Rounding in a plain mean would leave 1e-9 there, which dividing by the group's spread would blow
-    up.
+    Rounding would leave 1e-9 there, which dividing by the group's spread would blow up.
     """
     place = places(group)
     member = torch.zeros_like(x).index_put((place,), x)[place]
     shifted = x - member
-    return shifted - group_mean(shifted, group)
+    centred = shifted - group_mean(shifted, group)
+    differ = is_spread(group_max(centred.abs(), group), group_max(x.abs(), group))
+    return torch.where(differ, centred, 0.0)
+
+
+def is_spread(largest: Tensor, size: Tensor) -> Tensor:
+    """Whether a largest distance to the mean is more than the rounding of numbers of this size."""
+    return largest > torch.finfo(size.dtype).eps * size

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit.ops.groups import is_spread
+
 Aggregation = Literal[
     "token-mean",
     "token-sum",
@@ -119,10 +121,18 @@ def over_tokens(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """(x - mean) / sqrt(var + eps) over the mask, var unbiased (n - 1); 0 where masked."""
+    """(x - mean) / sqrt(var + eps) over the mask, var unbiased (n - 1); 0 where masked.
+
+    Exactly 0 if the values are equal up to rounding, which dividing by their spread would blow up.
+    """
     count = mask.sum()
-    mean = masked_mean(x, mask)
-    centred = torch.where(mask, x - mean, 0.0)
+    values = x[mask]
+    if not len(values):
+        return torch.zeros_like(x)
+    shifted = torch.where(mask, x - values[0], 0.0)
+    centred = torch.where(mask, shifted - masked_mean(shifted, mask), 0.0)
+    if not is_spread(centred.abs().max(), values.abs().max()):
+        return torch.zeros_like(x)
     var = (centred**2).sum() / (count - 1).clamp(min=1)
     return centred * torch.rsqrt(var + eps)
 

@@ -50,6 +50,8 @@ class ExactConfig(RewardConfig):
 class Exact(Reward[ExactConfig]):
     """1 if the completion equals the `answer` column, else 0; None for a row without one."""
 
+    marks_correctness = True
+
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:

@@ -59,10 +59,12 @@ def reward_class(fn: RewardFunction) -> type[Reward]:
     """The reward class of a function `f(prompts, completions, **columns) -> list[float | None]`.
 
     The class has the function's name and is the same at each call. Async functions are accepted.
+    The function may say `f.marks_correctness = False` (or True), as a class would.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
     body = {
         "function": staticmethod(fn),
+        "marks_correctness": getattr(fn, "marks_correctness", None),
         "__doc__": inspect.getdoc(fn),
         "__module__": fn.__module__,
         "__qualname__": getattr(fn, "__qualname__", name),

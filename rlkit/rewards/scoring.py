@@ -7,7 +7,7 @@ import numbers
 import os
 import sysconfig
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,31 +64,43 @@ class RewardSet:
         Raises UserError for a column with a reserved name, and if a reward raises or returns
         anything but one finite number or None per completion.
         """
-        for name in RESERVED:
-            if name in columns:
-                raise UserError(
-                    f"the task has a column called '{name}', a name the run uses itself; rename it"
-                )
+        check_columns(columns)
         given = {"completion_ids": completion_ids, **columns}
-        return self.processes.on_main(lambda: self._score(prompts, completions, given))
+        return self.processes.on_main(lambda: score_all(self.rewards, prompts, completions, given))
 
-    def _score(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        given: Mapping[str, Sequence[Any]],
-    ) -> RewardResult:
-        components: dict[str, list[float | None]] = {}
-        counts: dict[str, int] = {}
-        for name, reward in self.rewards.items():
-            components[name] = numbers_of(
-                name, _call(name, reward, prompts, completions, given), len(completions)
+
+def check_columns(columns: Collection[str]) -> None:
+    """Raise UserError for a column with a name that the run uses itself."""
+    for name in RESERVED:
+        if name in columns:
+            raise UserError(
+                f"the task has a column called '{name}', a name the run uses itself; rename it"
             )
-            for event, count in reward.counts().items():
-                counts[event] = counts.get(event, 0) + count
-        weights = [reward.config.weight for reward in self.rewards.values()]
-        total = [weighted_sum(weights, row) for row in zip(*components.values(), strict=True)]
-        return RewardResult(total=total, components=components, counts=counts)
+
+
+def wants_messages(error: UserError) -> bool:
+    """Whether a reward may have failed because it reads messages and was given a text."""
+    return isinstance(error.__cause__, TypeError | IndexError | AttributeError)
+
+
+def score_all(
+    rewards: Mapping[str, Reward],
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    given: Mapping[str, Sequence[Any]],
+) -> RewardResult:
+    """Score B completions in this process; `given` holds `completion_ids` and the columns."""
+    components: dict[str, list[float | None]] = {}
+    counts: dict[str, int] = {}
+    for name, reward in rewards.items():
+        components[name] = numbers_of(
+            name, _call(name, reward, prompts, completions, given), len(completions)
+        )
+        for event, count in reward.counts().items():
+            counts[event] = counts.get(event, 0) + count
+    weights = [reward.config.weight for reward in rewards.values()]
+    total = [weighted_sum(weights, row) for row in zip(*components.values(), strict=True)]
+    return RewardResult(total=total, components=components, counts=counts)
 
 
 def weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> float | None:

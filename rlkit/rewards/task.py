@@ -11,6 +11,8 @@ from rlkit.interfaces import Reward, RewardConfig, Task
 class TaskReward(Reward):
     """Hands each completion and its row to the task's own scorer."""
 
+    marks_correctness = True
+
     def __init__(self, task: Task) -> None:
         super().__init__(RewardConfig())
         self.task = task

@@ -30,24 +30,29 @@ def write_config(policy: Policy, folder: str | Path) -> None:
     policy.tokenizer.save_pretrained(folder)
 
 
-def write_weights(policy: Policy, folder: str | Path) -> None:
-    """Write the weights into a model's folder, as one file."""
-    save_weights(policy, Path(folder, "model.safetensors"))
+def write_weights(policy: Policy, folder: str | Path) -> dict[str, Tensor]:
+    """Write the weights into a model's folder, as one file; returns them."""
+    return save_weights(policy, Path(folder, "model.safetensors"))
 
 
-def save_weights(policy: Policy, path: Path) -> None:
-    """Write the weights as a safetensors file."""
-    weights = {name: tensor.contiguous() for name, tensor in checkpoint_weights(policy)}
+def save_weights(policy: Policy, path: Path) -> dict[str, Tensor]:
+    """Write the weights as a safetensors file; returns them.
+
+    Layers with adapters are copies and wait for the file in host memory.
+    """
+    host = "cpu" if has_adapter(policy.model) else None
+    weights = {name: tensor.to(host).contiguous() for name, tensor in checkpoint_weights(policy)}
     save_file(weights, path, metadata={"format": "pt"})
+    return weights
 
 
 def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors in the order of the layers; tied ones once, adapters added in."""
     model: Any = policy.model
     adapted = has_adapter(model)
-    state = model.get_base_model().state_dict() if adapted else named_weights(model)
+    state = named_weights(model.get_base_model() if adapted else model)
     first = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}
     untied = {name.replace("base_layer.", "") for name in first.values()}
-    for name, tensor in (merged(model) if adapted else state).items():
+    for name, tensor in merged(model) if adapted else state.items():
         if name in untied:
             yield name, tensor

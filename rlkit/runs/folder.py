@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,17 @@ import yaml
 
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
+
+NONFINITE = "nonfinite"
+OWN = (
+    "config.yaml",
+    "overrides",
+    "components.json",
+    "metrics.jsonl",
+    "completions",
+    "trackers.json",
+)
+"""What a run has written in its folder before its first step."""
 
 
 def write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
@@ -31,6 +43,15 @@ def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
 
+def records(text: str) -> Iterator[dict[str, Any]]:
+    """The objects of metrics.jsonl, up to a line that a kill has cut short."""
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
 class RunFolder:
     """`<output_dir>` and what is in it.
 
@@ -45,10 +66,33 @@ class RunFolder:
         self.notes: list[str] = []
         """What the user should know about the state of the folder."""
         self._lock: int | None = None
+        self._made = not path.exists()
+        self._opened = False
 
     def holds_run(self) -> bool:
-        """Whether a run was started here."""
-        return self.metrics.exists() or bool(list_checkpoints(self.path))
+        """Whether a run trained a step here."""
+        if list_checkpoints(self.path):
+            return True
+        return self.metrics.is_file() and any(
+            record["step"] > 0 for record in records(self.metrics.read_text())
+        )
+
+    def discard_if_untrained(self) -> None:
+        """Remove what a run wrote that ended before its first step was done.
+
+        The folder goes with it if the run made it. Responses of updates that were not finite stay.
+        """
+        if not self._opened or self.holds_run() or (self.path / NONFINITE).exists():
+            return
+        if self._made:
+            shutil.rmtree(self.path)
+            return
+        for name in OWN:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def lock(self) -> None:
         """Lock the folder for this process until it ends. Raises UserError if another one holds it.
@@ -138,22 +182,16 @@ class RunFolder:
         if not self.writes:
             return
         self.lock()
+        self._opened = True
         remove_leftovers(self.path)
         (self.path / "completions").mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
         (self.path / "components.json").write_text(json.dumps(components, indent=1))
-        kept: list[str] = []
-        if step > 0 and self.metrics.exists():
-            for line in self.metrics.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    break
-                if record["step"] <= step:
-                    kept.append(line)
+        before = self.metrics.read_text() if step > 0 and self.metrics.exists() else ""
+        kept = [record for record in records(before) if record["step"] <= step]
         cut = self.metrics.with_suffix(".tmp")
-        cut.write_text("".join(f"{line}\n" for line in kept))
+        cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
         cut.replace(self.metrics)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -174,7 +212,7 @@ class RunFolder:
 
     def write_nonfinite(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write the responses of updates that were skipped."""
-        path = self.path / "nonfinite" / f"step-{step}.jsonl"
+        path = self.path / NONFINITE / f"step-{step}.jsonl"
         if self.writes:
             path.parent.mkdir(exist_ok=True)
             write(path, as_lines(rows))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rlkit.errors import UserError
 
 CONFIG = "run_config.json"
 """The configuration a checkpoint was made with, beside its weights."""
+SOURCES = "run_sources.json"
+"""Hashes of the user's modules it was made with."""
 FREE = (
     *(
         "output_dir",
@@ -34,9 +37,30 @@ SHOWN = 4
 """How many changes the message names."""
 
 
-def save_config(checkpoint: Path, raw: Mapping[str, Any]) -> None:
-    """Write the run's configuration into a checkpoint."""
+def save_config(
+    checkpoint: Path, raw: Mapping[str, Any], sources: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write the run's configuration, and the hashes of its user's code, into a checkpoint."""
     (checkpoint / CONFIG).write_text(json.dumps(raw))
+    (checkpoint / SOURCES).write_text(json.dumps(dict(sources)))
+
+
+def check_sources(checkpoint: Path, sources: Mapping[str, str], forced: Sequence[str]) -> None:
+    """Raise UserError if the user's code changed since the checkpoint; `forced` may have.
+
+    A module's key is "source.<module>". A checkpoint of a run without such code knows none.
+    """
+    path = checkpoint / SOURCES
+    old = json.loads(path.read_text()) if path.is_file() else {}
+    changed = [
+        f"source.{name}" for name in sorted({*old} & {*sources}) if old[name] != sources[name]
+    ]
+    left = [key for key in changed if not any(covers(name, key) for name in forced)]
+    if left:
+        raise UserError(
+            f"{checkpoint} was made with other code: {', '.join(left)} changed since. Use the old "
+            f"code, or allow the new one: resume_force=[{','.join(left)}]"
+        )
 
 
 def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

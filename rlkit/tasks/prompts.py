@@ -8,12 +8,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlkit.batch import Messages, Prompt
-from rlkit.errors import UserError
+from rlkit.errors import UserError, suggest
 from rlkit.interfaces import State
 from rlkit.ops import stream_rng
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def check_row(place: str, row: Any) -> None:
+    """Raise UserError unless a task's row has a prompt: a text, or a list of messages."""
+    if not isinstance(row, Mapping):
+        raise UserError(f"{place} is {type(row).__name__}, not a mapping with named columns")
+    if "prompt" not in row:
+        known = [str(name) for name in row]
+        raise UserError(
+            f"{place} has no column 'prompt'.{suggest('prompt', known)} "
+            f"Columns: {', '.join(known) or 'none'}"
+        )
+    prompt = row["prompt"]
+    chat = isinstance(prompt, Sequence) and all(
+        isinstance(each, Mapping) and {"role", "content"} <= set(each) for each in prompt
+    )
+    if not (isinstance(prompt, str) or (chat and prompt)):
+        raise UserError(
+            f"{place} has a prompt that is neither a text nor a list of messages with role and "
+            f"content: {' '.join(repr(prompt).split())[:60]}"
+        )
 
 
 class Prompts(Sequence[Prompt]):

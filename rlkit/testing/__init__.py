@@ -18,14 +18,22 @@ from rlkit.interfaces import (
     PolicyLoss,
     ReincarnationSchedule,
     ReplayBuffer,
+    Reward,
+    Task,
+    Tracker,
 )
+from rlkit.rollout.base import RolloutEngine
 from rlkit.testing.advantages import ADVANTAGE
 from rlkit.testing.anchors import ANCHOR
 from rlkit.testing.base import EVERY
 from rlkit.testing.buffers import BUFFER
 from rlkit.testing.corrections import CORRECTION
+from rlkit.testing.engines import ENGINE
 from rlkit.testing.losses import LOSS
+from rlkit.testing.rewards import REWARD
 from rlkit.testing.schedules import SCHEDULE
+from rlkit.testing.tasks import TASK
+from rlkit.testing.trackers import TRACKER
 
 CHECKS: dict[str, tuple[Callable[[Any], None], ...]] = {
     "loss": LOSS,
@@ -34,16 +42,19 @@ CHECKS: dict[str, tuple[Callable[[Any], None], ...]] = {
     "buffer": BUFFER,
     "anchor": ANCHOR,
     "schedule": SCHEDULE,
+    "reward": REWARD,
+    "task": TASK,
+    "rollout": ENGINE,
+    "tracker": TRACKER,
 }
 
 
 def check_part(kind: str, part: Part[Any]) -> list[str]:
     """Run every check of a kind; the names of those that passed, which is all of them.
 
-    Kinds without checks of their own get those of the settings alone. Raises AssertionError with
-    one sentence at the first check that fails.
+    Raises AssertionError with one sentence at the first check that fails.
     """
-    checks = (*EVERY, *CHECKS.get(kind, ()))
+    checks = (*EVERY, *CHECKS[kind])
     for check in checks:
         check(part)
     return [check.__name__.replace("_", " ") for check in checks]
@@ -77,3 +88,23 @@ def check_anchor(anchor: AnchorPolicy[Any]) -> None:
 def check_schedule(schedule: ReincarnationSchedule[Any]) -> None:
     """Phases that a run can follow, the same ones after a resume."""
     check_part("schedule", schedule)
+
+
+def check_reward(reward: Reward[Any]) -> None:
+    """A finite number or None for every answer, also an empty one."""
+    check_part("reward", reward)
+
+
+def check_task(task: Task[Any]) -> None:
+    """Rows with prompts, the same ones at each load."""
+    check_part("task", task)
+
+
+def check_rollout(engine: RolloutEngine[Any]) -> None:
+    """As many responses as asked, with the policy's own log-probs, repeatable."""
+    check_part("rollout", engine)
+
+
+def check_tracker(tracker: Tracker[Any]) -> None:
+    """A run's calls from its start to its end, and a run that goes on."""
+    check_part("tracker", tracker)

@@ -38,6 +38,7 @@ def examples(seed: int = 0) -> AdvantageBatch:
         mask=mask,
         group=torch.arange(8) // 4,
         age=torch.arange(8) % 3,
+        replayed=torch.arange(8) % 4 > 1,
         expert=torch.zeros(8, dtype=torch.bool),
         values=values,
         behavior_logp=logp,

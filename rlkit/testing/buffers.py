@@ -223,8 +223,28 @@ def a_cleared_buffer_is_empty(buffer: ReplayBuffer[Any]) -> None:
     require(cycle.step(STEPS), "after clear() nothing is trained")
 
 
+def skipped_updates_are_harmless(buffer: ReplayBuffer[Any]) -> None:
+    """A sample whose update was skipped has no score; the buffer goes on without it."""
+    cycle = Cycle(fresh_copy(buffer))
+    for step in range(1, 2 * STEPS + 1):
+        fresh = cycle.fresh(step)
+        trained = cycle.build(fresh, step)
+        cycle.buffer.add(fresh, step)
+        found = scores(trained)
+        scored = {n: found[n] for n in found if step % 3 and (n % 4 or step % 2)}
+        try:
+            cycle.buffer.observe(scored)
+        except KeyError as error:
+            raise AssertionError(
+                f"observe needs the score of sample {error}; a sample whose update was skipped has "
+                "none"
+            ) from error
+        require(0 < len(trained) <= BATCH, "skipped updates change the size of the batch")
+
+
 BUFFER = (
     batches_are_whole_and_samples_untouched,
     a_resumed_buffer_draws_the_same,
     a_cleared_buffer_is_empty,
+    skipped_updates_are_harmless,
 )

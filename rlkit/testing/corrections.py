@@ -145,6 +145,19 @@ def needs_names_everything_that_is_read(correction: Correction[Any]) -> None:
             )
 
 
+def responses_without_valid_tokens_are_not_there(correction: Correction[Any]) -> None:
+    """The others have the loss and the gradient they have without them."""
+    logp, batch = examples(correction.needs)
+    stay, gone = torch.tensor([0, 1, 3, 5, 6]), torch.tensor([2, 4, 7])
+    masked = replace(batch, mask=batch.mask.index_fill(0, gone, False))
+    value, *gradients = through_the_loss(correction, logp, masked, [torch.arange(8)])
+    alone = through_the_loss(correction, logp[stay], batch.rows(stay), [torch.arange(5)])
+    require(
+        close((value, *(gradient[stay] for gradient in gradients)), alone),
+        "a response without valid tokens changes the others' loss or gradient",
+    )
+
+
 CORRECTION = (
     the_weight_is_detached_and_blind_to_masked_positions,
     extreme_weights_stay_finite,
@@ -152,4 +165,5 @@ CORRECTION = (
     the_order_of_rows_does_not_matter,
     micro_batches_do_not_matter,
     needs_names_everything_that_is_read,
+    responses_without_valid_tokens_are_not_there,
 )

@@ -41,6 +41,7 @@ def examples(needs: Sequence[str] | frozenset[str], seed: int = 0) -> tuple[Tens
         reward=reward,
         group=torch.arange(8) // 4,
         age=torch.arange(8) % 3,
+        replayed=torch.arange(8) % 4 > 1,
         expert=torch.zeros(8, dtype=torch.bool),
         truncated=torch.arange(8) == 5,
     )
@@ -133,6 +134,21 @@ def empty_and_short_responses_are_harmless(loss: PolicyLoss[Any]) -> None:
         require((gradient[~mask] == 0).all(), "a response without valid tokens has a gradient")
 
 
+def responses_without_valid_tokens_are_not_there(loss: PolicyLoss[Any]) -> None:
+    """The others have the loss and the gradient they have without them, if those do not count."""
+    uncounted = loss.config.model_copy(update={"count_empty_rows": False})
+    loss = type(loss)(uncounted)
+    logp, batch = examples(loss.needs)
+    stay, gone = torch.tensor([0, 1, 3, 5, 6]), torch.tensor([2, 4, 7])
+    masked = replace(batch, mask=batch.mask.index_fill(0, gone, False))
+    value, gradient = value_and_grad(loss, logp, masked)
+    require(
+        close((value, gradient[stay]), value_and_grad(loss, logp[stay], batch.rows(stay))),
+        "a response without valid tokens changes the others' loss or gradient; leave rows out of "
+        "group statistics that self.counted(mask) does not name",
+    )
+
+
 def a_group_of_equal_rewards_is_harmless(loss: PolicyLoss[Any]) -> None:
     """All advantages of a group zero: finite."""
     logp, batch = examples(loss.needs)
@@ -142,9 +158,9 @@ def a_group_of_equal_rewards_is_harmless(loss: PolicyLoss[Any]) -> None:
 
 
 def the_order_of_rows_does_not_matter(loss: PolicyLoss[Any]) -> None:
-    """Permuted rows permute the gradient."""
+    """Permuted rows permute the gradient; a group's ties may be broken by their order."""
     logp, batch = examples(loss.needs)
-    order = torch.tensor([5, 2, 7, 0, 3, 6, 1, 4])
+    order = torch.tensor([5, 2, 4, 0, 3, 6, 1, 7])  # 5 stays before 6, and 4 before 7
     value, gradient = value_and_grad(loss, logp, batch)
     found = value_and_grad(loss, logp[order], batch.rows(order))
     require(
@@ -219,4 +235,5 @@ LOSS = (
     padding_does_not_matter,
     micro_batches_do_not_matter,
     needs_names_everything_that_is_read,
+    responses_without_valid_tokens_are_not_there,
 )

@@ -26,7 +26,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 class Evaluator:
     """Answers a fixed set of held-out problems.
 
-    A response is right if the first reward gives it 1 or more.
+    A response is right if the reward `judge` gives it 1 or more; by default the first one.
     """
 
     def __init__(
@@ -36,12 +36,14 @@ class Evaluator:
         engine: RolloutEngine[Any],
         tokenizer: Any,
         config: EvalConfig,
+        judge: str | None = None,
     ) -> None:
         self.prompts = prompts[: config.problems]
         self.rewards = rewards
         self.engine = engine
         self.tokenizer = tokenizer
         self.config = config
+        self.judge = judge or next(iter(rewards.rewards))
 
     def run(self, step: int) -> dict[str, float]:
         """eval/pass@1, eval/pass@<k> if k > 1, and eval/greedy."""
@@ -63,8 +65,7 @@ class Evaluator:
         result = score(
             self.rewards, prompts, [g for group in answers for g in group], self.tokenizer
         )
-        first = next(iter(result.components.values()))
-        flat = iter(first)
+        flat = iter(result.components[self.judge])
         return [
             [(value := next(flat)) is not None and value >= FULL_MARKS for _ in group]
             for group in answers

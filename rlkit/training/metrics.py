@@ -164,14 +164,14 @@ def first_pass_metrics(terms: PolicyTerms, batch: LossBatch) -> dict[str, float]
     }
 
 
-def engine_mismatch(batch: LossBatch, own: Tensor, fresh: Tensor) -> dict[str, float]:
-    """How far the engine's log-probs of the fresh rows [B] bool are from the trainer's own [B, T].
+def engine_mismatch(batch: LossBatch, own: Tensor, rows: Tensor) -> dict[str, float]:
+    """How far the engine's log-probs of some rows ([B] bool) are from the trainer's own [B, T].
 
     Their KL by k3, and the mean and largest |difference|, in nats per token.
     """
-    if not fresh.any():
+    if not rows.any():
         return {}
-    engine, mask = batch.behavior_logp, batch.mask & fresh[:, None]
+    engine, mask = batch.behavior_logp, batch.mask & rows[:, None]
     difference = torch.where(mask, engine - own, 0.0).abs()
     return {
         "off_policy/engine_kl": float(masked_mean(kl_value(engine, own, mask, "k3"), mask)),
@@ -248,11 +248,11 @@ class RolloutTally:
         }
 
 
-def data_metrics(samples: Sequence[Sample], step: int) -> dict[str, float]:
+def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict[str, float]:
     """How fresh a trained batch is; ages are in training steps since a response was generated."""
     ages = [step - sample.step for sample in samples]
     return {
-        "buffer/fresh_fraction": ages.count(0) / len(ages),
+        "buffer/fresh_fraction": int((~replayed).sum()) / len(ages),
         "buffer/age_mean": sum(ages) / len(ages),
         "buffer/age_max": float(max(ages)),
     }

@@ -81,7 +81,7 @@ class Objective:
             metrics[f"correction/{name}_dropped"] = (~batch.mask | (corrected.weight == 0)).to(
                 weight.dtype
             )
-        out = self.loss(policy, batch)
+        out = self.loss.checked(policy, batch)
         extra = [t for _, c in self.corrections for t in c.terms(policy, batch)]
         terms = [_weighted(term, weight) if weight is not None else term for term in out.terms]
         terms += extra

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlkit.batch import AdvantageBatch, Group, LossBatch, Prompt, Sample, Score, pad
+from rlkit.batch import AdvantageBatch, AdvantageOutput, Group, LossBatch, Prompt, Sample, Score
 from rlkit.errors import UserError
-from rlkit.interfaces import AnchorPolicy, Tokens
+from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
+from rlkit.training.collate import collate
 from rlkit.training.micro_batches import Forwards
-from rlkit.training.references import (
-    CACHED,
-    BehaviorLogp,
-    Parts,
-    Rows,
-    add_references,
-    plan_forwards,
-)
+from rlkit.training.references import BehaviorLogp, Parts, add_references, plan_forwards
 
 GREEDY = "greedy_reward"
 """The key of `Sample.extras` that holds the reward of the prompt's greedy response."""
@@ -74,60 +69,18 @@ class Scorer:
         return scores
 
 
-def collate(groups: Sequence[Group], step: int) -> Rows:
-    """The responses of the groups, one after the other."""
-    pairs = [
-        (group.prompt, sample, g) for g, group in enumerate(groups) for sample in group.samples
-    ]
-    samples = [sample for _, sample, _ in pairs]
-    tokens = Tokens.of([prompt.ids for prompt, _, _ in pairs], [s.response_ids for s in samples])
-    length = tokens.response_ids.shape[1]
-    mask = pad([s.loss_mask for s in samples], length).bool()
-    behavior = pad([s.behavior_logp for s in samples], length)
-    rewards = sorted({name for s in samples for name in s.rewards})
-    extras = sorted({name for s in samples for name in s.extras if not name.startswith(CACHED)})
-    oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
-    batch = LossBatch(
-        mask=mask,
-        advantage=torch.zeros_like(behavior),
-        behavior_logp=behavior,
-        prox_logp=behavior,
-        anchor_logp={},
-        reward=torch.tensor([s.reward for s in samples], dtype=torch.float32),
-        group=torch.tensor([g for _, _, g in pairs]),
-        age=torch.tensor([step - version for version in oldest]),
-        expert=torch.tensor([s.source == "expert" for s in samples]),
-        truncated=torch.tensor([s.finish_reason == "length" for s in samples]),
-        response_ids=tokens.response_ids,
-        rewards={
-            name: torch.tensor([float(s.rewards.get(name, 0.0)) for s in samples])
-            for name in rewards
-        },
-        extras={name: stacked(name, samples, length) for name in extras},
-    )
-    return Rows(samples=samples, tokens=tokens, batch=batch)
-
-
-def stacked(name: str, samples: Sequence[Sample], length: int) -> Tensor:
-    """One entry of `Sample.extras` over the batch: [B, length] if it is per token, else [B].
-
-    0 for a sample without it.
-    """
-    values = [torch.as_tensor(s.extras.get(name, 0.0), dtype=torch.float32) for s in samples]
-    if not any(value.dim() for value in values):
-        return torch.stack(values)
-    blank = torch.zeros(0)
-    return pad([value if value.dim() else blank for value in values], length)
-
-
 def prepare(
     groups: Sequence[Group],
     step: int,
     parts: Parts,
     scorer: Scorer,
+    fresh: Sequence[Group] | None = None,
 ) -> TrainBatch:
-    """The batch of a step. Only the forwards that a part reads are computed."""
-    rows = collate(groups, step)
+    """The batch of a step. Only the forwards that a part reads are computed.
+
+    Responses that are not in the step's `fresh` groups are replayed; None = all are fresh.
+    """
+    rows = collate(groups, step, fresh)
     if rows.batch.expert.any() and not parts.loss.accepts_expert:
         raise UserError(
             "the batch holds expert demonstrations, "
@@ -140,7 +93,9 @@ def prepare(
     values = torch.zeros_like(batch.behavior_logp)
     if scorer.critic is not None:
         values = forwards.by_rows(scorer.critic, rows.tokens, torch.arange(len(rows.samples)))
-    estimate = parts.advantage(advantage_batch(rows.samples, batch, values, parts.anchor, step))
+    estimate = estimated(
+        parts.advantage, advantage_batch(rows.samples, batch, values, parts.anchor, step)
+    )
     return TrainBatch(
         samples=rows.samples,
         groups=len(groups),
@@ -149,6 +104,21 @@ def prepare(
         values=values,
         returns=estimate.returns,
         metrics={**estimate.metrics, **mismatch},
+    )
+
+
+def estimated(advantage: AdvantageEstimator[Any], batch: AdvantageBatch) -> AdvantageOutput:
+    """The advantages of a batch. A response without a valid token is in no statistic and gets 0."""
+    live = batch.mask.any(-1)
+    if live.all() or not live.any():
+        return advantage(batch)
+    rows = live.nonzero().squeeze(-1)
+    out = advantage(batch.rows(rows))
+    blank = out.advantage.new_zeros(batch.mask.shape)
+    return replace(
+        out,
+        advantage=blank.index_copy(0, rows, out.advantage),
+        returns=blank.index_copy(0, rows, out.returns),
     )
 
 
@@ -178,6 +148,7 @@ def advantage_batch(
         group=batch.group,
         age=batch.age,
         expert=batch.expert,
+        replayed=batch.replayed,
         values=values,
         behavior_logp=batch.behavior_logp,
         prox_logp=batch.prox_logp,

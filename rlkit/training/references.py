@@ -29,7 +29,7 @@ from rlkit.training.micro_batches import Forwards
 CACHED = "anchor_logp:"
 """The prefix of the `Sample.extras` keys that cache the log-probs of a reference."""
 BehaviorLogp = Literal["own", "rounded", "foreign"]
-"""How a fresh sample's behavior log-probs relate to the trainer's own: equal up to float32
+"""How behavior log-probs of pi_k's samples relate to the trainer's own: equal up to float32
 rounding, equal up to a coarser rounding, or another engine's, compared with the trainer's each
 step."""
 
@@ -72,8 +72,8 @@ class Rows:
     """Without advantages; prox_logp is behavior_logp."""
 
     @property
-    def fresh(self) -> Tensor:
-        """[B] bool, sampled by pi_k."""
+    def current(self) -> Tensor:
+        """[B] bool, sampled by pi_k, whether fresh or replayed."""
         return (self.batch.age == 0) & ~self.batch.expert
 
 
@@ -86,7 +86,7 @@ class ForwardPlan:
     reads_prox: bool
     """Whether a part reads the policy's own log-probs."""
     compares_engine: bool
-    """Whether those of fresh rows are compared with the engine's."""
+    """Whether those of rows that pi_k sampled are compared with the engine's."""
     references: Mapping[str, Reference | None]
     """Each scores every row that has no cached log-probs under it; None stands for pi_k."""
     proximal: str | None
@@ -102,11 +102,11 @@ def plan_forwards(rows: Rows, step: int, parts: Parts, behavior: BehaviorLogp) -
         or anchor.config.bias_correction  # its ratio is to pi_k
         or None in references.values()  # a reference is pi_k
     )
-    fresh = rows.fresh
+    current = rows.current
     if reads_prox:
-        scored = ~fresh if behavior == "own" else torch.ones_like(fresh)
+        scored = ~current if behavior == "own" else torch.ones_like(current)
     else:
-        scored = fresh if behavior == "foreign" else torch.zeros_like(fresh)
+        scored = current if behavior == "foreign" else torch.zeros_like(current)
     return ForwardPlan(
         policy_rows=scored.nonzero().squeeze(-1),
         reads_prox=reads_prox,
@@ -159,7 +159,7 @@ def add_references(
     batch = rows.batch
     prox = batch.behavior_logp.clone()
     prox[plan.policy_rows] = forwards.by_rows(policy.logp, rows.tokens, plan.policy_rows)
-    mismatch = engine_mismatch(batch, prox, rows.fresh) if plan.compares_engine else {}
+    mismatch = engine_mismatch(batch, prox, rows.current) if plan.compares_engine else {}
     if plan.reads_prox:
         batch = replace(batch, prox_logp=prox)
     logps = {

@@ -31,6 +31,7 @@ from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
+from rlkit.training.held_state import HeldState
 from rlkit.training.prepare import Scorer
 from rlkit.training.references import Parts
 from rlkit.training.update import Updater
@@ -57,6 +58,8 @@ class Session:
     """Parts by their config section: schedules set their fields, checkpoints keep their state."""
     scalars: Mapping[str, Scalar]
     """Scalar schedules by the field they set ("anchor.beta")."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the user's modules, saved in checkpoints too."""
     stop: StopRequest
     """Asked after each step: whether to end the run there, with a checkpoint."""
 
@@ -132,6 +135,15 @@ class TrainState:
             forwards=self.updater.forwards,
             behavior=("own" if trains else "rounded") if own else "foreign",
         )
+        self.held = HeldState(
+            {**session.sections, **self._stateful(), "schedule": session.schedule}
+        )
+
+    def advance(self, metrics: dict[str, float]) -> None:
+        """Count a step that is done; the first shows whether parts hold state they do not save."""
+        self.count.step, self.count.metrics = self.count.step + 1, metrics
+        if self.count.step == 1:
+            self.held.check()
 
     def set_field(self, name: str, value: float) -> None:
         """Rebuild a config through its constructor with another value of "section.field"."""
@@ -149,6 +161,8 @@ class TrainState:
         needed: without the last one, the work since the one before would be lost.
         """
         config, count = self.session.config.checkpoint, self.count
+        if count.step < self.session.config.train.steps:  # a run that is complete is not resumed
+            self.held.check()
         before = count.best, count.best_step
         if count.eval_step == count.done and count.eval["eval/pass@1"] >= (count.best or 0.0):
             count.best, count.best_step = count.eval["eval/pass@1"], count.done
@@ -176,7 +190,7 @@ class TrainState:
         )
 
         def fill(folder: Path) -> None:
-            save_config(folder, session.raw)
+            save_config(folder, session.raw, session.sources)
             session.policy.model.save_pretrained(folder, state_dict=weights)
             session.policy.tokenizer.save_pretrained(folder)
             (folder / "state").mkdir()

@@ -54,7 +54,7 @@ class Trainer:
             self._evaluate()
         for step in range(self.count.step + 1, self.train.steps + 1):
             metrics = self._train_step(step)
-            self.count.step, self.count.metrics = step, metrics
+            self.state.advance(metrics)
             self._log(metrics)
             last, done = step == self.train.steps, self.count.done
             if last or (evaluation and done % evaluation == 0):
@@ -74,7 +74,7 @@ class Trainer:
         self._apply(phase)
         fresh = self._collect(phase, step)
         groups = self._build(fresh.groups, phase, step)
-        batch = self._prepare(groups, step)
+        batch = self._prepare(groups, fresh.groups, step)
         anchor.before_step(policy, step)
         result = self._update(batch, phase, step)
         self._write_completions(groups, result, step)
@@ -139,9 +139,9 @@ class Trainer:
             raise UserError(f"step {step}: the buffer built an empty batch")
         return groups
 
-    def _prepare(self, groups: Sequence[Group], step: int) -> TrainBatch:
+    def _prepare(self, groups: list[Group], fresh: list[Group], step: int) -> TrainBatch:
         with self.clock.timed("forward"):
-            return prepare(groups, step, self.parts, self.state.scorer)
+            return prepare(groups, step, self.parts, self.state.scorer, fresh)
 
     def _update(self, batch: TrainBatch, phase: Phase, step: int) -> UpdateResult:
         passes = phase.updates_per_batch or self.train.updates_per_batch
@@ -196,7 +196,7 @@ class Trainer:
         """The step's metrics from the batch, the buffer, the schedule and the anchor."""
         count, anchor, buffer = self.count, self.parts.anchor, self.session.buffer
         out: dict[str, Any] = {
-            **data_metrics(batch.samples, step),
+            **data_metrics(batch.samples, batch.loss.replayed, step),
             **staleness(batch.samples, step),
             **batch.metrics,
             **self.session.collector.source.metrics(),

@@ -31,6 +31,7 @@ from rlkit.training.metrics import (
 )
 from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
+from rlkit.training.optimizers import check_patterns, make_optimizer, set_rate
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
 
@@ -74,33 +75,30 @@ class Updater:
         self.critic = (
             Critic(policy.model, policy.autocast) if parts.advantage.needs_critic else None
         )
-        self.learner = self._new_learner(policy.model, policy.wrapped, previous)
+        check_patterns(self.config, {"policy": policy.model, "critic": self.critic})
+        self.learner = self._new_learner("policy", policy.model, policy.wrapped, previous)
         self.critic_learner = (
-            self._new_learner(self.critic, self.processes.wrap(self.critic))
+            self._new_learner("critic", self.critic, self.processes.wrap(self.critic))
             if self.critic is not None
             else None
         )
 
     def reset(self) -> None:
         """Fresh optimizers: no moments."""
-        self.learner = self._new_learner(self.policy.model, self.policy.wrapped, self.learner)
+        policy = self.policy
+        self.learner = self._new_learner("policy", policy.model, policy.wrapped, self.learner)
         if (old := self.critic_learner) is not None:
-            self.critic_learner = self._new_learner(old.module, old.wrapped, old)
+            self.critic_learner = self._new_learner("critic", old.module, old.wrapped, old)
 
     def _new_learner(
-        self, module: nn.Module, wrapped: nn.Module, previous: Learner | None = None
+        self, name: str, module: nn.Module, wrapped: nn.Module, previous: Learner | None = None
     ) -> Learner:
-        train = self.config
-        optimizer = torch.optim.AdamW(
-            module.parameters(),
-            betas=(train.adam_beta1, train.adam_beta2),
-            weight_decay=train.weight_decay,
-        )
+        optimizer = make_optimizer(name, module, self.config)
         return self.processes.learner(module, wrapped, optimizer, previous)
 
     def run(self, batch: TrainBatch, passes: int, step: int) -> UpdateResult:
         """All passes over the batch."""
-        self._set_learning_rate(step)
+        rates = self._set_learning_rate(step)
         objective = replace(self.objective, step=step, backprop=self.learner)
         first = torch.zeros(2, *batch.values.shape, device=self.policy.device)
         sums, critic = MetricSums(), MetricSums()
@@ -129,7 +127,7 @@ class Updater:
             **mean_steps(steps),
             "policy/skipped_steps": len(skipped),
             "memory/micro_batch_tokens": self.micro.tokens,
-            "policy/lr": self.learner.optimizer.param_groups[0]["lr"],
+            **rates,
             **first_pass_metrics(noted, batch.loss),
         }
         if self.critic is not None:
@@ -173,14 +171,14 @@ class Updater:
             self.critic.load_state_dict(state["critic"])
             self.critic_learner.load_state_dict(state["critic_optimizer"])
 
-    def _set_learning_rate(self, step: int) -> None:
+    def _set_learning_rate(self, step: int) -> dict[str, float]:
+        """Set every group's learning rate; returns what is logged of them."""
         factor = self.config.learning_rate_factor(step)
-        for learner, peak in (
-            (self.learner, self.config.learning_rate),
-            (self.critic_learner, self.config.critic_learning_rate),
-        ):
-            for group in learner.optimizer.param_groups if learner is not None else ():
-                group["lr"] = peak * factor
+        rate = self.config.learning_rate * factor
+        rates = {"policy/lr": rate, **set_rate("policy", self.learner, rate)}
+        if (critic := self.critic_learner) is not None:
+            rates |= set_rate("critic", critic, self.config.critic_learning_rate * factor)
+        return rates
 
     def _minibatches(
         self, batch: TrainBatch, passes: int, step: int

@@ -46,8 +46,11 @@ def near(expected: Any) -> Any:
     return [pytest.approx(row, abs=1e-12, rel=1e-9) for row in expected]
 
 
-def aged_rows(ratio: Any, advantage: Any, age: list[int]) -> tuple[Tensor, LossBatch]:
-    """Responses whose ratio to behavior and to prox is this, at log-prob -1: [B, T]."""
+def stored_rows(ratio: Any, advantage: Any, replayed: list[int]) -> tuple[Tensor, LossBatch]:
+    """Responses whose ratio to behavior and to prox is this, at log-prob -1: [B, T].
+
+    The weights lag: the fresh ones are old, and stored ones are new.
+    """
     delta = double(ratio).log()
     logp = torch.full_like(delta, -1.0)
     anything = examples(frozenset())[1].rows(torch.zeros(len(delta), dtype=torch.long))
@@ -57,14 +60,15 @@ def aged_rows(ratio: Any, advantage: Any, age: list[int]) -> tuple[Tensor, LossB
         advantage=double(advantage).expand_as(delta),
         behavior_logp=logp - delta,
         prox_logp=logp - delta,
-        age=torch.tensor(age),
+        age=1 - torch.tensor(replayed),
+        replayed=torch.tensor(replayed).bool(),
     )
 
 
 def old_and_new() -> tuple[Tensor, LossBatch]:
     """One new response of two tokens, and two replayed ones."""
     ratio = [[1.1, 1.5], [0.5, 1.0], [0.5, 3.0]]
-    return aged_rows(ratio, [[1.0], [-1.0], [2.0]], [0, 1, 4])
+    return stored_rows(ratio, [[1.0], [-1.0], [2.0]], [0, 1, 1])
 
 
 def terms_of(

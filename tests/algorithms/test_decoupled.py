@@ -75,6 +75,32 @@ def test_decoupled_ppo_is_the_form_its_authors_wrote() -> None:
     assert float(value) == pytest.approx(float(torch.max(free, held)[batch.mask].mean()))
 
 
+@pytest.mark.parametrize(
+    ("fields", "weight", "ratio"),
+    [
+        ({}, math.e**20, math.e**20),
+        ({"is_log_clamp": 2.0}, math.e**2, math.e**20),
+        ({"is_log_clamp": 30.0}, math.e**25, math.e**20),
+        ({"log_ratio_clamp": 3.0}, math.e**3, math.e**3),
+        ({"log_ratio_clamp": None}, math.e**25, math.e**25),
+        ({"is_log_clamp": 2.0, "is_max": 5.0}, 5.0, math.e**20),
+        ({"is_log_clamp": 2.0, "is_max": 8.0, "is_mode": "mask"}, math.e**2, math.e**20),
+    ],
+)
+def test_the_log_of_the_weight_is_clamped_before_its_bounds(
+    fields: dict[str, Any], weight: float, ratio: float
+) -> None:
+    """prox / behavior and pi / prox are e^25 each. The weight's clamp is the ratio's unless it has
+    one of its own; a weight that the clamp brings within the bounds is not masked.
+    """
+    logp, batch = three_policies()
+    far = torch.full_like(logp, 25.0)
+    batch = replace(batch, prox_logp=logp - far, behavior_logp=logp - 2 * far)
+    metrics = loss_value(build("loss", "decoupled_ppo", **fields), logp, batch)[1]
+    assert metrics["weights"] == pytest.approx(weight, rel=1e-6)
+    assert metrics["ratio_mean"] == pytest.approx(ratio, rel=1e-6)
+
+
 def test_decoupled_ppo_refuses_bounds_the_wrong_way_round() -> None:
     with pytest.raises(UserError, match=r"is_min=3\.0 must not exceed is_max=2\.0"):
         build("loss", "decoupled_ppo", is_min=3.0, is_max=2.0)

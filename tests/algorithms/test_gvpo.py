@@ -52,35 +52,34 @@ def test_groups_count_alike_and_a_group_of_one_contributes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("agro", (22.25 / 3 - 3.5**2 / 9) / 2),
-    ],
+    ("counted", "value"), [(True, (22.25 / 3 - 3.5**2 / 9) / 2), (False, 1.75**2 / 2)]
 )
-@pytest.mark.parametrize("counted", [True, False])
-def test_an_empty_response_stands_in_its_groups_variance_with_its_advantage_alone(
-    name: str, value: float, counted: bool
+def test_an_empty_response_that_counts_stands_in_its_groups_variance_with_its_advantage_alone(
+    counted: bool, value: float
 ) -> None:
-    """a = 1.5, -2 and 4: their mean square less the square of their mean."""
-    loss = build(
-        "loss", name, count_empty_rows=counted, **{"tau" if "opmd" in name else "beta": 0.5}
-    )
+    """a = 1.5, -2 and, if it counts, 4: their mean square less the square of their mean."""
+    loss = build("loss", "agro", count_empty_rows=counted, beta=0.5)
     logp, batch = responses([*TWO, [math.nan] * 3], [1.0, -1.0, 4.0], to=loss.needs)
     assert float(loss_value(loss, logp, batch)[0]) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_gvpo_by_the_recipe_sums_over_the_minibatch(counted: bool) -> None:
+@pytest.mark.parametrize(
+    ("counted", "errors", "others"),
+    [(True, [-2 / 3 - 1, 5 / 6 + 1, -1 / 6], 2), (False, [-1.75, 1.75], 1)],
+)
+def test_gvpo_by_the_recipe_sums_over_the_minibatch(
+    counted: bool, errors: list[float], others: int
+) -> None:
     """Two groups of three, one response in each without tokens: S = -1, 2 and 0, beta S - mean =
-    -2/3, 5/6, -1/6; the sum of their halved squares over K - 1 = 2, twice.
+    -2/3, 5/6, -1/6; the sum of their halved squares over K - 1 = 2, twice. If it does not count:
+    beta S - mean = -3/4, 3/4, and K - 1 = 1.
     """
     loss = build("loss", "gvpo", beta=0.5, reduction="batch-sum", count_empty_rows=counted)
     logp, group = responses([*TWO, [math.nan] * 3], [1.0, -1.0, 0.0])
     value, gradient = value_and_grad(loss, torch.cat([logp, logp]), joined(group, group))
-    errors = [-2 / 3 - 1, 5 / 6 + 1, -1 / 6][: 3 if counted else 2]
-    assert float(value) == pytest.approx(2 * sum(0.5 * e * e for e in errors) / 2)
-    assert gradient[0, 0] == pytest.approx(0.5 * errors[0] / 2)
-    assert gradient[4].tolist() == pytest.approx([0.5 * errors[1] / 2] * 3)
+    assert float(value) == pytest.approx(2 * sum(0.5 * e * e for e in errors) / others)
+    assert gradient[0, 0] == pytest.approx(0.5 * errors[0] / others)
+    assert gradient[4].tolist() == pytest.approx([0.5 * errors[1] / others] * 3)
 
 
 def test_gvpo_holds_the_groups_mean_fixed() -> None:

@@ -14,7 +14,7 @@ from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from tests.algorithms.rows import aged_rows, double, near, outcome, rows
+from tests.algorithms.rows import double, near, outcome, rows, stored_rows
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_settings_out_of_range_are_refused(name: str, fields: dict[str, Any]) ->
         "exgrpo",
     ],
 )
-def test_a_response_is_replayed_from_age_one_on_and_no_demonstration_is_taken(name: str) -> None:
-    """Age 0 is this step's; how old beyond 1 does not matter."""
+def test_what_is_replayed_is_no_matter_of_age_and_no_demonstration_is_taken(name: str) -> None:
+    """Fresh responses of weights that lag by any number of steps are as fresh as others."""
     loss = build("loss", name)
     assert not loss.accepts_expert and loss.scope == "token"
     logp, batch = examples(loss.needs)
@@ -82,7 +82,9 @@ def test_a_response_is_replayed_from_age_one_on_and_no_demonstration_is_taken(na
         value_and_grad(loss, logp, replace(batch, age=torch.tensor([age, 0] * 4)))[0].item()
         for age in (0, 1, 9)
     ]
-    assert found[1] == found[2] != found[0]
+    assert found[0] == found[1] == found[2]
+    fresh = replace(batch, replayed=torch.zeros_like(batch.replayed))
+    assert value_and_grad(loss, logp, fresh)[0].item() != found[0]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_the_weight_of_a_replayed_token(
 ) -> None:
     """beta w / (w + beta)^2 on grad log pi, never clipped: 0.0826 at w = 1; the value is w / (w +
     beta)."""
-    logp, batch = aged_rows([[w]], [[advantage]], [3])
+    logp, batch = stored_rows([[w]], [[advantage]], [1])
     value, gradient = value_and_grad(build("loss", "exgrpo", **fields), logp, batch)
     beta = fields.get("shaping_beta", 0.1)
     assert value.item() == pytest.approx(-advantage * w / (w + beta))
@@ -112,7 +114,7 @@ def test_the_weight_of_a_replayed_token(
 def test_the_weight_is_at_most_a_quarter_where_w_is_beta() -> None:
     """Over ratios 1e-4 to 1e4, with beta = 0.1 among them."""
     w = 10 ** torch.linspace(-4, 4, 81, dtype=torch.float64)
-    logp, batch = aged_rows(w[:, None], 1.0, [1] * 81)
+    logp, batch = stored_rows(w[:, None], 1.0, [1] * 81)
     loss = build("loss", "exgrpo", aggregation="token-sum")
     weight = -value_and_grad(loss, logp, batch)[1][:, 0]
     assert float(w[weight.argmax()]) == pytest.approx(0.1)
@@ -123,11 +125,13 @@ def test_the_weight_is_at_most_a_quarter_where_w_is_beta() -> None:
 def test_exgrpos_new_rows_are_ppos_beside_replayed_ones(fields: dict[str, float]) -> None:
     """All tokens are averaged together: alone or not, a new row's gradient is the one PPO gives."""
     loss = build("loss", "exgrpo", **fields)
-    logp, batch = aged_rows([[1.1, 1.5], [0.5, 3.0], [1.5, 0.5]], [[1.0], [-1.0], [1.0]], [0, 0, 1])
+    logp, batch = stored_rows(
+        [[1.1, 1.5], [0.5, 3.0], [1.5, 0.5]], [[1.0], [-1.0], [1.0]], [0, 0, 1]
+    )
     expected = value_and_grad(build("loss", "ppo", **fields), logp, batch)[1]
     found = value_and_grad(loss, logp, batch)[1]
     assert torch.equal(found[:2], expected[:2]) and not torch.equal(found[2], expected[2])
-    fresh = replace(batch, age=torch.zeros_like(batch.age))
+    fresh = replace(batch, replayed=torch.zeros_like(batch.replayed))
     a, b = (value_and_grad(x, logp, fresh) for x in (loss, build("loss", "ppo", **fields)))
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
@@ -135,7 +139,7 @@ def test_exgrpos_new_rows_are_ppos_beside_replayed_ones(fields: dict[str, float]
 @pytest.mark.parametrize("fields", [{}, {"dual_clip": 2.0, "delta": 1.5}])
 def test_without_the_clip_new_tokens_have_the_plain_ratio(fields: dict[str, float]) -> None:
     """r A at any r, no bound of the surrogate left, and none counted."""
-    logp, batch = aged_rows([[0.1, 5.0], [0.1, 5.0]], [[1.0], [-1.0]], [0, 0])
+    logp, batch = stored_rows([[0.1, 5.0], [0.1, 5.0]], [[1.0], [-1.0]], [0, 0])
     loss = build("loss", "exgrpo", on_policy_clip=False, **fields)
     value, gradient = value_and_grad(loss, logp, batch)
     assert value.item() == pytest.approx(0, abs=1e-12)
@@ -147,7 +151,7 @@ def test_without_the_clip_new_tokens_have_the_plain_ratio(fields: dict[str, floa
 
 def test_exgrpo_divides_by_behavior_where_it_replays_and_by_prox_elsewhere() -> None:
     """To prox the ratios are 1.1, to behavior 0.1; replayed tokens never count as clipped."""
-    logp, batch = aged_rows([[1.1], [1.1]], 1.0, [0, 1])
+    logp, batch = stored_rows([[1.1], [1.1]], 1.0, [0, 1])
     batch = replace(batch, behavior_logp=logp - math.log(0.1))
     loss = build("loss", "exgrpo", clip_high=0.05)
     assert loss.needs == {"prox", "behavior"}
@@ -163,14 +167,14 @@ def test_replayed_log_ratios_of_ten_thousand_do_not_overflow(
     clamp: float | None, dtype: torch.dtype
 ) -> None:
     """The weight ends at 0 and at 1, without gradient, also where no clamp bounds the ratio."""
-    logp, batch = aged_rows([[1.0, 1.0], [1.0, 1.0]], 1.0, [1, 0])
+    logp, batch = stored_rows([[1.0, 1.0], [1.0, 1.0]], 1.0, [1, 0])
     behavior = batch.behavior_logp.to(dtype)
     behavior[0] = torch.tensor([1e4, -1e4])
     batch = replace(
         batch,
         advantage=batch.advantage.to(dtype),
         behavior_logp=behavior,
-        prox_logp=torch.where((batch.age > 0)[:, None], behavior, batch.prox_logp.to(dtype)),
+        prox_logp=torch.where(batch.replayed[:, None], behavior, batch.prox_logp.to(dtype)),
     )
     loss = build("loss", "exgrpo", log_ratio_clamp=clamp)
     value, gradient = value_and_grad(loss, logp.to(dtype), batch)

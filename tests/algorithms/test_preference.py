@@ -74,24 +74,36 @@ def test_a_response_without_valid_tokens_is_in_no_pair() -> None:
     assert pairs_of(logp, replace(batch, mask=torch.zeros_like(mask))) == [0, 0, 0, 0]
 
 
-def test_equal_rewards_are_drawn_from_whatever_their_order() -> None:
-    """Two right and two wrong answers: over other references each of them comes to be drawn.
+def test_of_equal_rewards_the_first_is_the_best_and_the_last_the_worst() -> None:
+    """Two right and two wrong answers, in each order; responses without tokens are passed over."""
+    for rewards, pair in (
+        ([1.0, 1.0, 0.0, 0.0], [1, 0, 0, -1]),
+        ([0.0, 1.0, 0.0, 1.0], [0, 1, -1, 0]),
+        ([0.0, 0.0, 1.0, 1.0], [0, -1, 1, 0]),
+    ):
+        assert pairs_of(*group_of(rewards, torch.zeros(4, 1))) == pair
+    logp, batch = group_of([1.0, 1.0, 0.0, 0.0], torch.zeros(4, 1))
+    mask = torch.tensor([[False], [True], [True], [False]])
+    assert pairs_of(logp, replace(batch, mask=mask)) == [0, 1, -1, 0]
 
-    Permuted rows and padding keep the draw; two responses alike in everything are one of them.
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_of_equal_rewards_can_be_a_pair_of_its_first_and_its_last_response(
+    name: str,
+) -> None:
+    """As in TRL: it has the loss of the pair [1, 0]; votes count half each. One response has none.
+
+    A group of its own beside a pair halves the pair's share.
     """
-    order, drawn = torch.tensor([2, 0, 3, 1]), set()
-    for seed in range(20):
-        logp, batch = group_of([1.0, 1.0, 0.0, 0.0], torch.zeros(4, 3))
-        noise = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)).double()
-        batch = replace(batch, anchor_logp={"base": noise})
-        pair = pairs_of(logp, batch)
-        assert sorted(pair) == [-1, 0, 0, 1] and pair[0] + pair[1] == 1
-        assert pairs_of(logp[order], batch.rows(order)) == double(pair)[order].tolist()
-        drawn.add(tuple(pair))
-    assert len(drawn) == 4
-    logp, batch = group_of([1.0, 1.0, 0.0], torch.zeros(3, 1))
-    batch = replace(batch, anchor_logp={"base": torch.zeros(3, 1).double()})
-    assert pairs_of(logp, batch) == [1, 0, -1]
+    logp, batch = group_of([1.0, 1.0, 1.0], [[2.0], [9.0], [0.5]])
+    value, gradient = value_and_grad(build("loss", name, equal_rewards="pair"), logp, batch)
+    h, beta = 1.5, 0.1
+    certain, even = -math.log(sigmoid(beta * h)), -math.log(sigmoid(beta * h)) + beta * h / 2
+    expected = {"online_dpo": certain, "vdpo": even, "vipo": h**2}
+    assert value.item() == pytest.approx(expected[name])
+    assert gradient[0, 0] == -gradient[2, 0] != 0 and gradient[1, 0] == 0
+    one = batch.rows(torch.tensor([0]))
+    assert value_and_grad(build("loss", name, equal_rewards="pair"), logp[:1], one)[0] == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -186,7 +198,7 @@ def test_votes_set_how_sure_the_target_is(prior: float, p: float) -> None:
     """
     logp, batch = group_of(VOTES, [[2.0]] * 5)
     base = {"base": batch.anchor_logp["base"] - double([[1.0], [0.0], [1.0], [9.0], [1.0]])}
-    batch = replace(batch, anchor_logp=base)  # h = 1, whichever of the best is drawn
+    batch = replace(batch, anchor_logp=base)  # h = 1, whichever of the best is chosen
     for beta in (0.1, 0.7):
         s = sigmoid(beta)
         cross_entropy = -p * math.log(s) - (1 - p) * math.log(1 - s)

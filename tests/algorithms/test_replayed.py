@@ -14,7 +14,7 @@ from rlkit.interfaces import PolicyLoss
 from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
-from tests.algorithms.rows import aged_rows, near, old_and_new, terms_of
+from tests.algorithms.rows import near, old_and_new, stored_rows, terms_of
 
 PARTED = ["repo", "spear"]
 
@@ -43,8 +43,8 @@ def test_spear_sums_tokens_over_a_constant_length_and_clips_widely() -> None:
 
     Fresh: -(1.25 + 1.28) of one response. Replayed: 10 + 1.1 and, of one token, -0.9, halved.
     """
-    logp, batch = aged_rows(
-        [[1.25, 1.5], [11.0, 1.1], [0.9, 7.0]], [[1.0], [-1.0], [1.0]], [0, 2, 2]
+    logp, batch = stored_rows(
+        [[1.25, 1.5], [11.0, 1.1], [0.9, 7.0]], [[1.0], [-1.0], [1.0]], [0, 1, 1]
     )
     batch.mask[2, 1] = False
     loss = build("loss", "spear", norm_length=20)
@@ -68,13 +68,13 @@ def test_the_ratio_is_to_the_policy_that_sampled() -> None:
 def test_without_replay_weight_it_is_ppo_on_the_new_responses_alone(name: str) -> None:
     loss = build("loss", name, replay_weight=0.0)
     logp, batch = examples(loss.needs)
-    fresh = torch.tensor([0, 3, 6])
-    assert batch.age.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    fresh = torch.tensor([0, 1, 4, 5])
+    assert batch.replayed.tolist() == [False, False, True, True] * 2
     value, gradient = value_and_grad(loss, logp, batch)
     expected = value_and_grad(as_ppo(loss), logp[fresh], batch.rows(fresh))
     assert value.item() == pytest.approx(expected[0].item(), rel=1e-12)
     torch.testing.assert_close(gradient[fresh], expected[1], rtol=1e-12, atol=0)
-    assert (gradient[batch.age > 0] == 0).all() and expected[1].any()
+    assert (gradient[batch.replayed] == 0).all() and expected[1].any()
 
 
 @pytest.mark.parametrize("name", PARTED)
@@ -84,7 +84,7 @@ def test_new_responses_only_are_ppos_bit_for_bit(name: str, dtype: torch.dtype) 
     loss = build("loss", name)
     logp, batch = examples(loss.needs)
     single = {f: getattr(batch, f).to(dtype) for f in ("advantage", "behavior_logp")}
-    batch = replace(batch, **single, age=torch.zeros_like(batch.age))
+    batch = replace(batch, **single, replayed=torch.zeros_like(batch.replayed))
     found, expected = (value_and_grad(x, logp.to(dtype), batch) for x in (loss, as_ppo(loss)))
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     assert expected[1].any()
@@ -94,7 +94,7 @@ def test_new_responses_only_are_ppos_bit_for_bit(name: str, dtype: torch.dtype) 
 def test_replayed_responses_only_are_ppo_times_their_weight(name: str) -> None:
     loss = build("loss", name, replay_weight=0.25)
     logp, batch = examples(loss.needs)
-    batch = replace(batch, age=torch.ones_like(batch.age))
+    batch = replace(batch, replayed=torch.ones_like(batch.replayed))
     value, gradient = value_and_grad(loss, logp, batch)
     expected = value_and_grad(as_ppo(loss), logp, batch)
     torch.testing.assert_close(value, 0.25 * expected[0])
@@ -110,7 +110,7 @@ def test_each_part_is_averaged_over_its_own_rows(name: str, aggregation: str, pa
     """Three copies of the rows of one part weigh together what the rows weigh alone."""
     loss = build("loss", name, aggregation=aggregation, replay_weight=0.7)
     logp, batch = examples(loss.needs)
-    copied = (batch.age == 0) == (part == "new")
+    copied = ~batch.replayed == (part == "new")
     more = torch.cat([torch.arange(8), *[copied.nonzero()[:, 0]] * 2])
     value, gradient = value_and_grad(loss, logp, batch)
     again, copies = value_and_grad(loss, logp[more], batch.rows(more))
@@ -126,8 +126,8 @@ def test_each_part_is_averaged_over_its_own_rows(name: str, aggregation: str, pa
         "spear",
     ],
 )
-def test_a_response_is_replayed_from_age_one_on_and_no_demonstration_is_taken(name: str) -> None:
-    """Age 0 is this step's; how old beyond 1 does not matter."""
+def test_what_is_replayed_is_no_matter_of_age_and_no_demonstration_is_taken(name: str) -> None:
+    """Fresh responses of weights that lag by any number of steps are as fresh as others."""
     loss = build("loss", name)
     assert not loss.accepts_expert and loss.scope == "token"
     logp, batch = examples(loss.needs)
@@ -135,7 +135,9 @@ def test_a_response_is_replayed_from_age_one_on_and_no_demonstration_is_taken(na
         value_and_grad(loss, logp, replace(batch, age=torch.tensor([age, 0] * 4)))[0].item()
         for age in (0, 1, 9)
     ]
-    assert found[1] == found[2] != found[0]
+    assert found[0] == found[1] == found[2]
+    fresh = replace(batch, replayed=torch.zeros_like(batch.replayed))
+    assert value_and_grad(loss, logp, fresh)[0].item() != found[0]
 
 
 @pytest.mark.parametrize("name", PARTED)

@@ -134,6 +134,18 @@ def test_flat_groups_and_those_without_an_advantage_are_not_kept() -> None:
     assert len(buffer) == 0
 
 
+def test_a_group_whose_update_was_skipped_is_not_kept() -> None:
+    """Nor one of which a part was skipped, and neither is held for the next step."""
+    whole, part, none = (paid(4 * i, [0.0, 1.0]) for i in range(3))
+    buffer = ZeroVarianceFiller()
+    buffer.add([whole, part, none], 1)
+    (first, score), _ = trained(part, -1.0, 1.0).items()
+    buffer.observe({**trained(whole, -1.0, 1.0), first: score})
+    assert ids(buffer.stored) == ids([whole])
+    buffer.observe({**trained(part, -1.0, 1.0), **trained(none, -1.0, 1.0)})
+    assert ids(buffer.stored) == ids([whole])
+
+
 def test_a_drawn_group_keeps_its_first_score() -> None:
     buffer = filled(1.0)
     (group,) = buffer.build([paid(101, [1, 1])], 1, 2)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -134,7 +134,7 @@ def state() -> dict[str, Any]:
         "bars": transformers.is_progress_bar_enabled(),
         "threads": torch.get_num_threads(),
         "python": random.getstate(),
-        "numpy": np.random.get_state(legacy=True)[1].tolist(),
+        "numpy": cast("Any", np.random.get_state(legacy=True))[1].tolist(),
         "torch": torch.get_rng_state().tolist(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "tf32": (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32),

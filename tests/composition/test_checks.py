@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 from pydantic import Field
 
-from rlkit.composition.checks import check_processes, check_value
+from rlkit.composition.checks import check_needs, check_processes, check_value
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig
+from tests.certain import HERE
 from tests.compositions import composed
 
 
@@ -36,6 +38,80 @@ def test_what_fits_is_composed() -> None:
     composed("model.lora.r=2")
 
 
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        ("anchor=ema",),
+        ("anchor=ema", "anchor.bias_corrected=true"),
+        ("anchor=convex", "anchor.ema=0.5"),
+        ("anchor=tr_dpo",),
+        ("anchor=ppo_ewma", "loss=decoupled_ppo"),
+        ("anchor=convex", "anchor.ema={kind: linear, start: 0, end: 1, steps: 10}"),
+        ("anchor=periodic", "anchor.alpha={kind: linear, start: 1, end: 0.5, steps: 10}"),
+    ],
+)
+def test_adapters_are_not_averaged(anchor: tuple[str, ...]) -> None:
+    composed(*anchor)
+    with pytest.raises(UserError, match="that copies the policy: base, convex, kl_convex, lagged"):
+        composed(*anchor, "model.lora.r=2")
+
+
+@pytest.mark.parametrize("anchor", ["base", "convex", "kl_convex", "lagged", "periodic"])
+def test_copies_of_adapters_are_exact_and_stay_possible(anchor: str) -> None:
+    composed(f"anchor={anchor}", "model.lora.r=2")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "judge"),
+    [
+        ("[overlong,exact]", "exact"),
+        ("[exact,overlong]", "exact"),
+        (f"[overlong,{HERE}:half]", "half"),
+        (f"[{HERE}:half,exact]", "exact"),
+        (f"[{HERE}:form,{HERE}:half]", "form"),
+        ("[]", "arithmetic"),
+    ],
+)
+def test_an_evaluation_counts_by_the_first_reward_that_marks_correctness(
+    rewards: str, judge: str, own_registry: None
+) -> None:
+    c = composed(*import_before_compose([f"reward={rewards}"]))
+    assert c.correctness == judge
+
+
+def test_the_reward_an_evaluation_counts_by_can_be_named() -> None:
+    assert composed("reward=[exact,overlong]", "eval.reward=overlong").correctness == "overlong"
+    with pytest.raises(UserError, match=r"no such reward\. Did you mean 'exact'\?"):
+        composed("reward=[exact,overlong]", "eval.reward=exat")
+    with pytest.raises(UserError, match=r"no reward of this run marks correctness \(overlong\)"):
+        composed("reward=[overlong]")
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ("behaviour", "the loss needs 'behaviour', which does not exist. Did you mean 'behavior'?"),
+        ("anchor:teacher", "needs the reference 'teacher', which this anchor does not hold"),
+        ("anchor:", "the loss needs 'anchor:', which does not exist"),
+        ("base", "Known: behavior, prox, entropy, anchor:<name>"),
+    ],
+)
+def test_a_need_that_nothing_meets_is_told(needs: str, said: str) -> None:
+    c = composed("loss=ppo")
+    c.parts.loss.needs = frozenset({"behavior", needs})
+    with pytest.raises(UserError) as caught:
+        check_needs(c)
+    assert said in str(caught.value)
+
+
+def test_corrections_and_advantages_are_asked_too() -> None:
+    c = composed("loss=ppo", "correction=[tis]")
+    check_needs(c)
+    c.parts.corrections[0][1].needs = frozenset({"proxy"})
+    with pytest.raises(UserError, match="the correction 'tis' needs 'proxy'"):
+        check_needs(c)
+
+
 class Several(Processes):
     """Ranks as a launch makes them."""
 
@@ -51,7 +127,9 @@ class Several(Processes):
         (("rollout.sync_every=2",), "rollout.sync_every above 1"),
         (("rollout=layer_skip",), "rollout=layer_skip"),
         (("model.autocast=bfloat16",), "model.autocast"),
-        (("model.dtype=float16",), "model.dtype=float16"),
+        (("train.optimizer=muon",), "train.optimizer=muon"),
+        (("train.lr_scale={layers:2}",), "train.lr_scale"),
+        (("train.weight_decay=0.1",), "train.weight_decay"),
     ],
 )
 def test_what_sharded_weights_cannot_do(overrides: tuple[str, ...], what: str) -> None:

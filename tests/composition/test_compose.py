@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from rlkit.composition.compose import compose
+from rlkit.composition.composition import Composition
+from rlkit.composition.config_files import configs_folder
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.registry import entry
+from rlkit.plugins import KINDS
+from rlkit.registry import entry, names
 from rlkit.rewards.task import TaskReward
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
 from tests.compositions import composed, raw_of
+
+EXPERIMENTS = sorted((configs_folder() / "experiment").glob("*.yaml"))
 
 
 class Two(Processes):
@@ -81,3 +87,51 @@ def test_what_is_not_chosen_by_name_is_told_how() -> None:
             compose({**raw, "buffer": node})
     with pytest.raises(UserError, match="output_dir is missing"):
         compose({key: value for key, value in raw.items() if key != "output_dir"})
+
+
+def lengths(c: Composition) -> dict[str, int | None]:
+    """The settings of every part but the engine that say how long something is in tokens."""
+    return {
+        f"{section}.{key}": getattr(part.config, key)
+        for section, part in c.every_part.items()
+        if section != "rollout"
+        for key in type(part.config).model_fields
+        if key.endswith("_length")
+    }
+
+
+@pytest.mark.parametrize("experiment", [f.stem for f in EXPERIMENTS])
+def test_an_experiment_has_one_source_of_every_length(experiment: str) -> None:
+    """No other part states a length, and rewards that depend on it have the engine's."""
+    c = composed(f"+experiment={experiment}", "model.name=some/model")
+    longest = c.engine.config.max_completion_length
+    assert set(lengths(c).values()) <= {None}
+    for reward in c.every_reward:
+        assert reward.context.max_completion_length == longest
+        assert getattr(reward, "max_length", longest) == longest
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "rollout"])
+def test_no_part_but_the_engine_has_a_length_of_its_own(kind: str) -> None:
+    """Neither a registered part or variant nor a variant file."""
+    for name in names(kind):
+        fields = entry(kind, name).config.model_fields
+        assert not [
+            key for key in fields if key.endswith("_length") and fields[key].default is not None
+        ]
+    for file in (configs_folder() / kind).glob("*.yaml"):
+        assert not [key for key in yaml.safe_load(file.read_text()) if key.endswith("_length")]
+
+
+def test_dapo_at_the_papers_scale_punishes_by_equation_13() -> None:
+    """L = 20480 and C = 4096: nothing up to 16384 tokens, half of it at 18432, all at 20480."""
+    overlong = composed("+experiment=dapo_paper", "model.name=some/model").rewards["overlong"]
+    ids = [[0] * n for n in (513, 16384, 18432, 20480)]
+    assert overlong(["p"] * 4, [""] * 4, completion_ids=ids) == [0.0, 0.0, -0.5, -1.0]
+
+
+def test_a_length_that_contradicts_the_runs_is_refused_before_the_model_is_loaded() -> None:
+    with pytest.raises(UserError, match="max_length=15 is never reached: .*_length=14"):
+        composed("reward=[exact,overlong]", "reward.overlong.max_length=15")
+    with pytest.raises(UserError, match="buffer=20 must not be larger than max_length=14"):
+        composed("reward=[exact,overlong]", "reward.overlong.buffer=20")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 import algorithms.ppo
 import rlkit
-from rlkit.composition.describe import components, describe, source_of
+from rlkit.composition.describe import class_source, components, describe, source_of, user_sources
+from rlkit.composition.hydra_groups import import_before_compose
+from tests.certain import HERE
 from tests.compositions import composed
 
 
@@ -56,3 +60,43 @@ def test_each_part_is_named_with_the_hash_of_its_source() -> None:
 
 def test_a_class_from_a_shell_is_known_by_its_name() -> None:
     assert source_of(type("Made", (), {"__module__": "nowhere"})) == b"nowhere:Made"
+
+
+def test_several_rewards_are_told_which_one_counts() -> None:
+    def told(*overrides: str) -> list[str]:
+        return [line for line in describe(composed(*overrides)) if "counts" in line]
+
+    assert told("reward=[overlong,exact]") == [
+        "Evaluation counts a response as right by the reward exact."
+    ]
+    assert not told("reward=[exact]")
+
+
+def test_notes_of_rewards_are_shown() -> None:
+    lines = describe(composed("reward=[exact,overlong]", "reward.overlong.max_length=10"))
+    assert any("reward.overlong.max_length=10 gives -1" in line for line in lines)
+
+
+def test_the_code_of_a_user_is_known_by_module_and_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_registry: None
+) -> None:
+    """Parts, also those of a stage, and plug-ins; not rlkit's own, and no trackers."""
+    monkeypatch.chdir(tmp_path)
+    Path("plug.py").write_text("x = 1\n")
+    own = composed(*import_before_compose([f"reward=[{HERE}:half]", "plugins=[./plug.py]"]))
+    found = user_sources([own, composed("loss=grpo")])
+    assert found == {
+        "certain": hashlib.sha256(HERE.read_bytes()).hexdigest(),
+        "plug": hashlib.sha256(b"x = 1\n").hexdigest(),
+    }
+    assert user_sources([composed("tracker=[tensorboard]")]) == {}
+
+
+def test_a_class_of_a_script_stands_alone() -> None:
+    """Its file also holds the call that resumes the run."""
+
+    class Mine:
+        """Of a script."""
+
+    assert b"Of a script" in class_source(Mine) and b"stands_alone" not in class_source(Mine)
+    assert class_source(type("Typed", (), {"__module__": "__main__"})) == b"Typed"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import rlkit.composition.execute as module
 from rlkit.composition.compose import compose
 from rlkit.composition.execute import components_of_stages, execute
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import list_checkpoints
 from tests.cli import SMALL
@@ -53,3 +55,27 @@ def test_components_of_stages_are_told_apart() -> None:
     parts = [compose(raw_of("loss=ppo")), compose(raw_of("loss=grpo"))]
     found = components_of_stages(parts)
     assert found["loss (stage 1)"]["name"] == "ppo" and found["loss (stage 2)"]["name"] == "grpo"
+
+
+def test_a_reward_that_fails_is_found_before_the_model_and_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, own_registry: None
+) -> None:
+    monkeypatch.setattr(module, "open_session", pytest.fail)
+    Path("mine.py").write_text("def mine(completions, gold):\n    return [0.0]\n")
+    raw = raw_of(*import_before_compose([*SMALL, "reward=[./mine.py:mine]"]))
+    with pytest.raises(UserError, match="needs the argument 'gold'"):
+        execute(raw, [])
+    assert not Path("out").exists()
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_its_name_free(own_registry: None) -> None:
+    Path("mine.py").write_text(
+        "def mine(completions, **_):\n"
+        "    assert len(completions) < 9, 'too many'\n"
+        "    return [0.0] * len(completions)\n"
+    )
+    raw = raw_of(*import_before_compose([*SMALL, "reward=[./mine.py:mine]"]))
+    for _ in range(2):
+        with pytest.raises(UserError, match="too many"):
+            execute(raw, [])
+        assert not Path("out").exists()

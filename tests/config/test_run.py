@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from rlkit.config.run import EvalConfig, ModelConfig, RunConfig, TrainConfig
@@ -75,3 +76,19 @@ def test_devices(device: str, legal: bool) -> None:
 def test_what_no_run_can_be_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         RunConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize("key", ["dtype", "autocast"])
+def test_float16_is_refused_with_what_to_use_instead(key: str) -> None:
+    """Without loss scaling Adam's 1e-8 and the squares of gradients are 0 in it."""
+    with pytest.raises(ValidationError, match="float16 cannot train.*; use bfloat16"):
+        ModelConfig.model_validate({key: "float16"})
+    assert torch.tensor(1e-8, dtype=torch.float16) == 0
+
+
+def test_patterns_of_learning_rates_are_checked() -> None:
+    assert TrainConfig().lr_scale is None
+    with pytest.raises(ValidationError, match=r"'a\(' is not a regular expression"):
+        TrainConfig(lr_scale={"a(": 2})
+    with pytest.raises(ValidationError, match="greater than 0"):
+        TrainConfig(lr_scale={"a": 0})

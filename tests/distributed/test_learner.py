@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from rlkit.distributed.learner import (
     DataParallelLearner,
     Learner,
+    ReplicatedLearner,
     full_tensor,
+    full_tensors,
     is_sharded,
+    sharded_alike,
     sharded_like,
 )
 from rlkit.testing.base import stored
@@ -102,6 +105,47 @@ def test_the_ranks_average_so_each_scales_its_part_up() -> None:
     assert len(waits) == 1 and gradient(parallel) == [12, 16]
 
 
+def test_under_masters_the_ranks_sums_are_added_once_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of three ranks that compute the same. In bfloat16 257 is 256, and so is 256 + 1."""
+    waits = list[nn.Module]()
+    reduced = list[torch.dtype]()
+
+    @contextmanager
+    def no_sync(module: nn.Module):
+        waits.append(module)
+        yield
+
+    def all_reduce(tensor: Tensor) -> None:
+        reduced.append(tensor.dtype)
+        tensor.mul_(3)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    module = nn.Linear(1, 1, bias=False).bfloat16()
+    accelerator = SimpleNamespace(num_processes=3, no_sync=no_sync)
+    optimizer = torch.optim.SGD(module.parameters())
+    parallel = ReplicatedLearner(module, module, optimizer, accelerator)
+    for gradient, last in ((256.0, False), (1.0, True)):
+        with parallel.accumulate(last=last):
+            parallel.backward((module.weight * gradient).sum())
+    assert len(waits) == 2 and not reduced, "no micro-batch is reduced by itself"
+    assert parallel.clip(1e9) == 3 * 257
+    assert reduced == [torch.float32]
+
+
+def test_sharded_weights_under_masters_reduce_every_micro_batch() -> None:
+    """What waits for the last one waits in bfloat16."""
+    module = nn.Linear(1, 1, bias=False).bfloat16()
+    accelerator = SimpleNamespace(num_processes=2)  # without a no_sync to ask for
+    optimizer = torch.optim.SGD(module.parameters())
+    parallel = DataParallelLearner(module, module, optimizer, accelerator)
+    for gradient in (256.0, 1.0):
+        with parallel.accumulate(last=False):
+            parallel.backward((module.weight * gradient).sum())
+    assert parallel.clip(1e9) == 2 * 257
+
+
 class Sharded:
     """A stand-in for a tensor that is spread over ranks."""
 
@@ -116,3 +160,5 @@ def test_a_sharded_tensor_is_gathered_and_kept_only_where_asked() -> None:
     assert full_tensor(Sharded()).tolist() == [1, 2]
     assert full_tensor(Sharded(), keep=False) is None
     assert sharded_like(plain, torch.zeros(2)) is plain
+    assert full_tensors({"a": {"b": Sharded()}, "c": 3}, keep=False) == {"a": {"b": None}, "c": 3}
+    assert sharded_alike({"a": {"b": plain}}, torch.zeros(2))["a"]["b"] is plain

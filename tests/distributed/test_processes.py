@@ -11,7 +11,7 @@ from torch import nn
 from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
-from rlkit.distributed.learner import DataParallelLearner, Learner
+from rlkit.distributed.learner import DataParallelLearner, Learner, ReplicatedLearner
 from rlkit.distributed.processes import SINGLE, MultiProcess, Processes, named_weights
 from rlkit.errors import UserError
 
@@ -109,6 +109,20 @@ def test_a_wrapped_module_has_a_learner_that_knows_the_group(alone: MultiProcess
     learner = alone.learner(module, wrapped, torch.optim.SGD(module.parameters()))
     assert isinstance(learner, DataParallelLearner)
     assert learner.accelerator is alone.accelerator
+    assert type(learner) is DataParallelLearner
+
+
+def test_ranks_with_all_of_their_half_precision_weights_sum_once(alone: MultiProcess) -> None:
+    module = nn.Linear(2, 1).bfloat16()
+    optimizer = torch.optim.SGD(module.parameters())
+    first = alone.learner(module, module, optimizer)
+    assert type(first) is ReplicatedLearner
+    again = alone.learner(module, module, torch.optim.SGD(module.parameters()), first)
+    ours, theirs = (x.masters.of.values() for x in (again, first))
+    assert all(a is b for a, b in zip(ours, theirs, strict=True)), "the same masters go on"
+    alone.shards_weights = True
+    third = alone.learner(module, module, torch.optim.SGD(module.parameters()))
+    assert type(third) is DataParallelLearner
 
 
 class Tied(nn.Module):

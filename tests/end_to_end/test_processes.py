@@ -28,7 +28,7 @@ from rlkit.rollout.shared import SharedEngine
 from rlkit.runs.checkpoint import list_checkpoints, load_tree
 from rlkit.training.micro_batches import micro_batches
 from tests.cli import ROOT, SMALL, Result, metrics, run
-from tests.group_cases import cases
+from tests.group_cases import HALF, cases
 from tests.tiny import make_policy, make_prompts
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -47,8 +47,9 @@ ACCELERATE_CONFIG = (
     "--main_process_port=0",
     "--config_file",
 )
-NORM = 1e-6
-"""Norm of the difference of two gradients over their norm, in float32."""
+NORM, HALF_NORM = 1e-6, 2e-2
+"""Norm of the difference of two gradients over their norm, in float32 and in bfloat16, whose
+products are rounded to 0.4 % and differ with the rows they are computed beside."""
 
 
 def start(*arguments: str, cwd: Path, launcher: Sequence[str] = TORCHRUN) -> subprocess.Popen[str]:
@@ -198,13 +199,15 @@ def test_the_gradient_is_that_of_one_process() -> None:
     assert {name for name, case in alone.items() if not case["gradient"].any()} <= {"loss sft"}
     for name, case in alone.items():
         for key in {"gradient", "critic"} & case.keys():
-            assert distance(case[key], first[name][key]) < NORM, (name, key)
+            bound = HALF_NORM if name == HALF else NORM
+            assert distance(case[key], first[name][key]) < bound, (name, key)
+            assert case[key].dtype == torch.float32
             assert torch.equal(first[name][key], second[name][key]), (name, key)
 
 
 def test_log_probs_values_metrics_and_scores_are_those_of_one_process() -> None:
     alone, first, second = computed()
-    for name, case in alone.items():
+    for name, case in ((n, c) for n, c in alone.items() if n != HALF):
         for key in ("prox_logp", "anchor_logp", "values", "weights"):
             torch.testing.assert_close(first[name][key], case[key], atol=1e-5, rtol=0)
             assert torch.equal(first[name][key], second[name][key])

@@ -69,6 +69,8 @@ class Recipe:
     correction_keys: Mapping[str, str] = field(default_factory=dict)
     advantage: str = ""
     advantage_keys: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that the reference code implies and no key names."""
     penalty: bool = False
     """Whether beta, kl_estimator and kl_bias_correction are the anchor's."""
 
@@ -137,7 +139,7 @@ LOSSES: dict[str, Recipe] = {
     "dppo_tv": Recipe(loss="dppo"),
     "dppo_kl": Recipe(loss="dppo_kl"),
     "ipo_tv": Recipe(loss="dppo_ipo", rename={"delta": ("delta_low", "delta_high")}),
-    "online_dpo": Recipe(loss="online_dpo"),
+    "online_dpo": Recipe(loss="online_dpo", fields={"equal_rewards": "pair"}),
     "decoupled_ppo": Recipe(loss="decoupled_ppo", words={"none": "truncate"}, notes=("is_level",)),
     "tis": weighted("tis"),
     "seq_tis": weighted("seq_tis"),
@@ -208,6 +210,17 @@ class Inputs:
         )
 
     @property
+    def made(self) -> dict[str, Tensor]:
+        """Ages and what is replayed, 0 and false unless the record says so.
+
+        A record that has ages alone comes from code whose weights never lag: what is old there was
+        replayed.
+        """
+        given, none = self.case["inputs"], [0] * len(self.mask)
+        age = torch.tensor(given.get("age", none))
+        return {"age": age, "replayed": torch.tensor(given.get("replayed", age.tolist())) > 0}
+
+    @property
     def group(self) -> Tensor:
         return torch.tensor(self.case["inputs"].get("group", [0] * len(self.mask)))
 
@@ -227,7 +240,8 @@ class Inputs:
             },
             reward=self.rows("rewards"),
             group=self.group,
-            age=torch.zeros(len(mask), dtype=torch.long),
+            age=self.made["age"],
+            replayed=self.made["replayed"],
             expert=expert.bool().any(-1),
         )
 
@@ -242,7 +256,8 @@ class Inputs:
             greedy_reward=self.rows("reward_baselines"),
             mask=self.mask,
             group=self.group,
-            age=torch.zeros(len(self.mask), dtype=torch.long),
+            age=self.made["age"],
+            replayed=self.made["replayed"],
             expert=torch.zeros(len(self.mask), dtype=torch.bool),
             values=self.get("values"),
             behavior_logp=self.get("behavior_logp"),
@@ -335,7 +350,7 @@ def check_loss(case: Case, near: Tolerance, inputs: Inputs) -> None:
         corrections = [("golden", build("correction", recipe.correction, **fields))]
     anchor = penalty_of(once(config, PENALTY)) if recipe.penalty else None
     known = entry("loss", name).config.model_fields
-    settings: Config = {"log_ratio_clamp": None} | aggregation(case)
+    settings: Config = {"log_ratio_clamp": None, **recipe.fields} | aggregation(case)
     for key in [k for k in config if k in known or k in recipe.rename]:
         value = config.pop(key)
         if key in ("aggregation", "reduction"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.errors import UserError
 from rlkit.interfaces import Correction, LossConfig, PolicyLoss
 from rlkit.testing.losses import examples
 
@@ -26,6 +27,40 @@ def test_the_ratio_is_clamped_as_the_config_says_and_1_where_masked(
     mask = torch.tensor([[True, True, False]])
     expected = torch.tensor([[largest, 1.0, 0.0]]).exp()
     torch.testing.assert_close(loss.ratio(logp, other, mask), expected)
+
+
+class Shaped(PolicyLoss):
+    """One term of a given shape."""
+
+    def __init__(self, value: list[int], mask: list[int]) -> None:
+        super().__init__()
+        self.term = Term(name="own", value=torch.zeros(value), mask=torch.ones(mask).bool())
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        return LossOutput(terms=[self.term])
+
+
+@pytest.mark.parametrize(
+    ("value", "mask", "right"),
+    [
+        ([8, 6], [8, 6], True),
+        ([8], [8, 6], True),
+        ([], [8, 6], False),
+        ([1], [8, 6], False),
+        ([8, 1], [8, 6], False),
+        ([8], [8], False),
+    ],
+)
+def test_a_term_has_a_value_per_token_or_per_response(
+    value: list[int], mask: list[int], right: bool
+) -> None:
+    logp, batch = examples(frozenset())
+    policy, loss = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp)), Shaped(value, mask)
+    if right:
+        assert loss.checked(policy, batch).terms == [loss.term]
+        return
+    with pytest.raises(UserError, match=r"loss Shaped: the term 'own' .* \[8, 6\] or .* \[8\]"):
+        loss.checked(policy, batch)
 
 
 def test_a_correction_changes_nothing_by_default() -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import rlkit
 from rlkit.config.run import LoraConfig
+from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.lora import (
     adapter_weights,
     add_adapter,
     has_adapter,
+    load_adapter,
     merged,
     parameters,
     plain_model,
@@ -32,10 +36,14 @@ from tests.tiny import make_policy
 LORA = ("model.lora.r=4", "train.learning_rate=1e-3")
 
 
-def adapted() -> Policy:
+def adapted(
+    dtype: torch.dtype = torch.float32, targets: str | tuple[str, ...] = "all-linear"
+) -> Policy:
     policy = make_policy()
+    torch.nn.Module.to(policy.model, dtype)
     torch.manual_seed(0)
-    return Policy(add_adapter(policy.model, LoraConfig(r=2)), policy.tokenizer, 1.0)
+    settings = LoraConfig(r=2, target_modules=targets)
+    return Policy(add_adapter(policy.model, settings), policy.tokenizer, 1.0)
 
 
 def move(policy: Policy, size: float = 0.3) -> None:
@@ -89,11 +97,81 @@ def test_merged_weights_compute_the_same() -> None:
     move(policy)
     some = tokens(plain)
     before = policy.logp(some)
-    weights = merged(policy.model)
+    weights = dict(merged(policy.model))
     assert weights.keys() == plain.model.state_dict().keys()
     plain.model.load_state_dict(weights)
     torch.testing.assert_close(plain.logp(some), before, atol=1e-4, rtol=0)
-    torch.testing.assert_close(policy.logp(some), before, atol=1e-4, rtol=0)
+    assert torch.equal(policy.logp(some), before)
+
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "targets", ["all-linear", ("q_proj", "embed_tokens"), ("gate_proj", "lm_head")]
+)
+def test_merged_weights_are_those_of_peft(
+    dtype: torch.dtype, targets: str | tuple[str, ...]
+) -> None:
+    """Bit for bit, under the names and in the order of the plain model."""
+    policy = adapted(dtype, targets)
+    move(policy)
+    copied: Any = copy.deepcopy(policy.model)
+    theirs = copied.merge_and_unload().state_dict()
+    ours = dict(merged(policy.model))
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert {value.dtype for value in ours.values()} == {dtype}
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_merged_weights_of_layers_that_are_stored_transposed_are_those_of_peft() -> None:
+    """GPT-2's Conv1D, whose weight is [in, out]."""
+    torch.manual_seed(0)
+    small = GPT2Config(vocab_size=16, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    model = add_adapter(GPT2LMHeadModel(small), LoraConfig(r=2))
+    for p in parameters(model).values():
+        torch.nn.init.normal_(p)
+    theirs = copy.deepcopy(model).merge_and_unload().state_dict()
+    ours = dict(merged(model))
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_merging_leaves_the_model_as_it_was_to_the_bit(dtype: torch.dtype) -> None:
+    """The frozen weights and the adapters, also if a reader stops in the middle."""
+    policy = adapted(dtype)
+    move(policy)
+    before = copy.deepcopy(policy.model.state_dict())
+    for _ in range(3):
+        list(merged(policy.model))
+        next(merged(policy.model))
+    after = policy.model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_merging_holds_one_layer_at_a_time() -> None:
+    """No storage of a merged layer is alive once the next one is read."""
+    policy = adapted()
+    held = {p.data_ptr() for p in policy.model.parameters()}
+    copies: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    for _, tensor in merged(policy.model):
+        if tensor.data_ptr() not in held:
+            copies.append(weakref.ref(tensor))
+        del tensor
+        most = max(most, sum(ref() is not None for ref in copies))
+    assert len(copies) == 14 and most <= 1
+
+
+def test_an_adapter_on_tied_weights_is_refused() -> None:
+    """The plain model of its merged weights would have another output layer."""
+    policy = make_policy(tie_word_embeddings=True)
+    with pytest.raises(UserError, match=r"target_modules=.*embed_tokens.*tied"):
+        add_adapter(policy.model, LoraConfig(r=2, target_modules=("q_proj", "embed_tokens")))
 
 
 def start(out: str, *args: str, cwd: Path) -> Path:
@@ -156,6 +234,23 @@ PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13]), torch.tensor([6,
 
 
 RESPONSES = [torch.tensor([4, 5, 1]), torch.tensor([9, 9, 9, 9, 1]), torch.tensor([2])]
+
+
+def test_adapters_of_a_model_in_half_precision_are_float32(tmp_path: Path) -> None:
+    """So they need no masters, and are saved as they are."""
+    model = add_adapter(make_policy(half=True).model, LoraConfig(r=2))
+    with torch.no_grad():
+        for adapter in parameters(model).values():
+            adapter.add_(1e-6)
+    model.save_pretrained(tmp_path)
+    again = load_adapter(make_policy(half=True).model, tmp_path)
+    for found in (model, again):
+        assert {p.dtype for p in parameters(found).values()} == {torch.float32}
+        assert found.dtype == torch.bfloat16
+        trained = {name for name, p in found.named_parameters() if p.requires_grad}
+        assert trained == parameters(found).keys()
+    for name, value in parameters(again).items():
+        assert torch.equal(value, parameters(model)[name])
 
 
 def test_a_plain_copy_computes_what_the_model_does_in_half_precision_too() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlkit.ops import (
+    apart,
     group_centred,
     group_log_mean_exp,
     group_max,
@@ -62,6 +63,33 @@ def test_equal_rows_are_centred_to_exactly_zero() -> None:
     group = torch.zeros(7, dtype=torch.int64)
     assert group_centred(x, group).tolist() == [0.0] * 7
     assert x.sum() / 7 != x[0], "a plain mean of these is rounded"
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.35, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_differences_in_the_last_place_are_none_and_larger_ones_stay(
+    size: float, dtype: torch.dtype
+) -> None:
+    """The second group's differ by a thousandth."""
+    one = torch.tensor(size, dtype=dtype)
+    x = torch.stack([one, one.nextafter(one * 2), one, one, one * 1.001])
+    found = group_centred(x, torch.tensor([3, 3, 3, 5, 5]))
+    assert not found[:3].any()
+    half = torch.tensor([-5e-4, 5e-4], dtype=dtype) * size
+    torch.testing.assert_close(found[3:], half, rtol=1e-3, atol=0)
+
+
+def test_rows_that_do_not_count_stand_apart() -> None:
+    """Of groups 7 and 2, two rows and one count: each group's mean has half of the weight."""
+    group, counted = torch.tensor([7, 2, 7, 7, 2]), torch.tensor([True, True, False, True, False])
+    found = apart(group, counted)
+    assert found[counted].tolist() == [7, 2, 7]
+    assert len({7, 2, *found[~counted].tolist()}) == 4
+    assert group_size(found, torch.float32).tolist() == [2, 1, 1, 2, 1]
+    x = torch.tensor([1.0, 9.0, 50.0, 5.0, 50.0])
+    share = group_share(found, torch.float32, counted)
+    assert (share * x)[counted].mean() == (3 + 9) / 2
+    assert group_share(found, torch.float32, counted & False).isfinite().all()
 
 
 @pytest.mark.parametrize("statistic", [group_sum, group_mean, group_max, group_log_mean_exp])

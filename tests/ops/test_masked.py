@@ -136,6 +136,20 @@ def test_whitened_values_have_mean_0_and_unbiased_variance_1() -> None:
     assert not whiten(X, NONE).any()
 
 
+@pytest.mark.parametrize("value", [0.1, 0.35, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_values_are_whitened_to_exactly_0(value: float, dtype: torch.dtype) -> None:
+    """Up to the last place, whatever stands under the mask."""
+    x = torch.full((300, 7), value, dtype=dtype)
+    mask = torch.arange(7) < (1 + torch.arange(300) % 7)[:, None]
+    x[~mask] = -3.0
+    assert not whiten(x, mask).any()
+    x[3, 2] = x[3, 2].nextafter(x[3, 2] * 2)
+    assert not whiten(x, mask).any()
+    x[3, 2] = value * 1.1
+    assert whiten(x, mask)[3, 2] > 1
+
+
 @pytest.mark.parametrize(
     ("log_ratio", "expected"),
     [

@@ -115,3 +115,15 @@ def test_the_registry_takes_a_function_by_its_import_path(tmp_path: Path) -> Non
     assert entry.import_path == "rlkit_plugin_their_rewards:vowels"
     assert entry.cls(entry.config(weight=2))(["p"], ["banana"], answer=["x"]) == [3]
     assert from_import_path("reward", f"{file}:vowels") is entry
+
+
+def test_a_function_may_say_whether_it_marks_correctness() -> None:
+    def silent(completions: list[str], **columns: object) -> list[float]:
+        return [0.0 for _ in completions]
+
+    def spoken(completions: list[str], **columns: object) -> list[float]:
+        return [0.0 for _ in completions]
+
+    spoken.marks_correctness = False  # type: ignore[attr-defined]
+    assert reward_class(silent).marks_correctness is None
+    assert reward_class(spoken).marks_correctness is False

@@ -625,8 +625,8 @@ def test_a_continued_response_is_not_fresh_in_a_real_step(tmp_path: Path) -> Non
     real = trainer._prepare
     seen: list[tuple[int, TrainBatch, torch.Tensor]] = []
 
-    def watched(groups: Any, step: int) -> TrainBatch:
-        batch = real(groups, step)
+    def watched(groups: Any, fresh: Any, step: int) -> TrainBatch:
+        batch = real(groups, fresh, step)
         seen.append((step, batch, session.policy.logp(batch.tokens)))
         return batch
 

@@ -94,7 +94,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
         checkpoint_step(path)
 
 
-def test_the_optimiser_continues_exactly(tmp_path: Path) -> None:
+def test_the_optimizer_continues_exactly(tmp_path: Path) -> None:
     def make() -> tuple[torch.nn.Linear, torch.optim.AdamW]:
         layer = torch.nn.Linear(3, 2)
         with torch.no_grad():

@@ -101,3 +101,51 @@ def test_ids_and_rows_come_back(tmp_path: Path) -> None:
     assert path.read_text() == as_lines([{"a": "é"}, {"p": "q"}]) == '{"a": "é"}\n{"p": "q"}\n'
     with pytest.raises(UserError, match="cannot be written"):
         write(tmp_path, "x")
+
+
+def begun(path: Path) -> RunFolder:
+    """A run that was evaluated before its first step."""
+    folder = RunFolder(path)
+    assert folder.find_checkpoint("never") is None
+    folder.open({}, [], {}, 0)
+    folder.log(0, {"eval/pass@1": 0.5})
+    return folder
+
+
+def test_a_run_that_never_trained_a_step_leaves_nothing(tmp_path: Path) -> None:
+    """Nor what was there before: only what it wrote goes."""
+    folder = begun(tmp_path / "new")
+    folder.discard_if_untrained()
+    folder.unlock()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "notes.txt").write_text("mine")
+    folder = begun(tmp_path / "old")
+    folder.discard_if_untrained()
+    folder.unlock()
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["notes.txt"]
+
+
+def test_a_killed_run_without_a_step_does_not_take_the_name(tmp_path: Path) -> None:
+    begun(tmp_path / "out").unlock()
+    assert not RunFolder(tmp_path / "out").holds_run()
+    begun(tmp_path / "out").unlock()
+
+
+def test_a_run_with_a_step_or_responses_to_look_at_stays(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "step")
+    folder.log(1, {})
+    folder.discard_if_untrained()
+    assert folder.holds_run() and folder.metrics.exists()
+    folder = begun(tmp_path / "stuck")
+    path = folder.write_nonfinite(1, [{}])
+    folder.discard_if_untrained()
+    assert path.exists()
+
+
+def test_a_folder_another_run_is_using_is_not_removed(tmp_path: Path) -> None:
+    first, second = begun(tmp_path / "out"), RunFolder(tmp_path / "out")
+    with pytest.raises(UserError, match="another run is using"):
+        second.find_checkpoint("never")
+    second.discard_if_untrained()
+    assert first.metrics.exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.runs.resume import CONFIG, check_config
+from rlkit.runs.resume import CONFIG, check_config, check_sources, save_config
 
 OLD = {"seed": 0, "loss": {"name": "one", "cap": 2.0}, "train": {"steps": 3}}
 DEFAULTS = {"loss": {"cap": 1.0, "newer": 0.5}, "train": {"steps": 200, "warmup_steps": 0}}
@@ -35,3 +35,18 @@ def test_a_key_that_it_has_counts_as_it_was(tmp_path: Path) -> None:
 def test_a_part_that_it_lacks_is_a_change_whatever_its_settings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"reward.math.name unset -> \"math\""):
         check(tmp_path, {**OLD, "reward": {"math": {"name": "math"}}})
+
+
+def test_other_code_of_the_user_is_refused_by_module_unless_it_is_allowed(tmp_path: Path) -> None:
+    save_config(tmp_path, {}, {"mine": "a", "pkg.losses": "b", "gone": "c"})
+    check_sources(tmp_path, {"mine": "a", "pkg.losses": "b", "new": "d"}, ())
+    changed = {"mine": "x", "pkg.losses": "y"}
+    with pytest.raises(UserError, match=r"resume_force=\[source\.mine,source\.pkg\.losses\]"):
+        check_sources(tmp_path, changed, ())
+    with pytest.raises(UserError, match=r"other code: source\.mine changed since"):
+        check_sources(tmp_path, changed, ("source.pkg",))
+    check_sources(tmp_path, changed, ("source",))
+
+
+def test_a_checkpoint_that_knows_no_code_is_continued_with_any(tmp_path: Path) -> None:
+    check_sources(tmp_path, {"mine": "a"}, ())

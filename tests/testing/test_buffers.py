@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from buffers.fifo import Fifo
-from rlkit.batch import Demonstration, Group, Request
+from rlkit.batch import Demonstration, Group, Request, Score
 from rlkit.testing import buffers as kit
 from rlkit.testing.buffers import Cycle, FakePrompts, FakeRollouts, ids, scores, shown
 
@@ -55,6 +55,18 @@ class Clinging(Fifo):
         pass
 
 
+class Trusting(Fifo):
+    """Takes every fresh sample to have been trained."""
+
+    def add(self, fresh: list[Group], step: int) -> None:
+        self.seen = [s.sample_id for group in fresh for s in group.samples]
+        super().add(fresh, step)
+
+    def observe(self, scores: Mapping[int, Score]) -> None:
+        self.advantages = [scores[name].advantage for name in getattr(self, "seen", [])]
+        self.seen = []
+
+
 @pytest.mark.parametrize(
     ("check", "broken", "sentence"),
     [
@@ -63,6 +75,7 @@ class Clinging(Fifo):
         (kit.batches_are_whole_and_samples_untouched, Changing, "build changes a sample"),
         (kit.a_resumed_buffer_draws_the_same, Unseeded, r"self\.rng\(step\)"),
         (kit.a_cleared_buffer_is_empty, Clinging, "clear.. leaves something stored"),
+        (kit.skipped_updates_are_harmless, Trusting, "needs the score of sample"),
     ],
 )
 def test_a_broken_buffer_is_told_what_is_wrong(

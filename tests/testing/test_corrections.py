@@ -82,6 +82,14 @@ class Centred(Sound):
         return Corrected(batch=batch, weight=weight / weight[batch.mask].mean())
 
 
+class Counting(Sound):
+    """Weighs by the number of responses, those without a valid token included."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        out = super().__call__(policy, batch)
+        return Corrected(batch=out.batch, weight=out.weight / len(batch.mask))
+
+
 class Silent(Sound):
     """Reads both and names one."""
 
@@ -99,6 +107,7 @@ class Silent(Sound):
         (kit.the_order_of_rows_does_not_matter, Placed, "the order of the rows"),
         (kit.micro_batches_do_not_matter, Centred, "the split into micro-batches"),
         (kit.needs_names_everything_that_is_read, Silent, "does not name 'prox'"),
+        (kit.responses_without_valid_tokens_are_not_there, Counting, "without valid tokens"),
     ],
 )
 def test_a_broken_correction_is_told_what_is_wrong(

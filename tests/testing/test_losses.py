@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.interfaces import PolicyLoss
+from rlkit.ops import group_mean
 from rlkit.testing import losses as kit
 from rlkit.testing.losses import examples, finite, spoiled, value_and_grad
 
@@ -82,6 +83,16 @@ class Standardized(Sound):
         return of(super().__call__(policy, batch).terms[0].value / spread, batch)
 
 
+class Centred(Sound):
+    """Takes a group's mean over all its rows."""
+
+    scope = "group"
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        ratio = self.ratio(policy.logp, batch.behavior_logp, batch.mask).mean(-1)
+        return of((ratio - group_mean(ratio, batch.group)).square(), batch)
+
+
 class Placed(Sound):
     """Weighs by the place in the batch."""
 
@@ -128,6 +139,7 @@ class Silent(Sound):
         (kit.padding_does_not_matter, Wide, "padding changes"),
         (kit.micro_batches_do_not_matter, Whole, "the split into micro-batches"),
         (kit.needs_names_everything_that_is_read, Silent, "does not name 'prox'"),
+        (kit.responses_without_valid_tokens_are_not_there, Centred, "self.counted"),
     ],
 )
 def test_a_broken_loss_is_told_what_is_wrong(

@@ -95,3 +95,18 @@ def test_full_marks_alone_are_right(policy: Policy, value: float | None, right: 
 
     found = evaluator(policy, Scripted([1, 1], [1, 1]), same, problems=2).run(step=0)
     assert found["eval/pass@1"] == right
+
+
+@pytest.mark.parametrize(("judge", "right"), [(None, 0.0), ("never", 0.0), ("one", 1.0)])
+def test_the_order_of_the_rewards_does_not_matter_to_the_one_that_counts(
+    policy: Policy, judge: str | None, right: float
+) -> None:
+    def never(completions: list[str], **columns: Any) -> list[float | None]:
+        return [-1.0] * len(completions)
+
+    both: dict[str, Reward] = {"never": reward_class(never)(), "one": reward_class(has_one)()}
+    prompts = Prompts("eval", ROWS, policy.tokenizer)
+    engine = Scripted([1, 1], [1, 1])
+    config = EvalConfig(problems=2)
+    found = Evaluator(prompts, RewardSet(both), engine, policy.tokenizer, config, judge).run(0)
+    assert found["eval/pass@1"] == right

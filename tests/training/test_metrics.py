@@ -228,8 +228,9 @@ def sample(step: int, versions: list[int], source: str = "policy") -> Sample:
 
 def test_ages_are_counted_per_response() -> None:
     samples = [sample(5, [5]), sample(5, [5, 5]), sample(3, [3]), sample(1, [1])]
-    assert data_metrics(samples, 5) == {
-        "buffer/fresh_fraction": 0.5,
+    replayed = torch.tensor([False, True, True, True])
+    assert data_metrics(samples, replayed, 5) == {
+        "buffer/fresh_fraction": 0.25,
         "buffer/age_mean": 1.5,
         "buffer/age_max": 4.0,
     }

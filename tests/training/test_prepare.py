@@ -1,4 +1,4 @@
-"""The batch of a step: log-probs where parts read them, what a loss finds besides, advantages."""
+"""The batch of a step: log-probs where parts read them, and advantages."""
 
 from __future__ import annotations
 
@@ -15,31 +15,11 @@ from rlkit.interfaces import Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.tasks.prompts import Prompts
+from rlkit.testing.advantages import examples
 from rlkit.training.metrics import staleness
-from rlkit.training.prepare import TrainBatch, collate, prepare, stacked
+from rlkit.training.prepare import TrainBatch, estimated, prepare
 from tests.steps import ROWS, collected, move, parts, prepared, rollout, scorer, shown
 from tests.tiny import make_policy, make_prompts
-
-
-def test_a_loss_finds_extras_rewards_and_response_ids(policy: Policy) -> None:
-    groups = rollout(policy, step=1, n=2, prompts=2)
-    samples = [s for group in groups for s in group.samples]
-    samples[0].extras["importance"] = 0.25
-    samples[1].extras["per_token"] = torch.arange(len(samples[1].response_ids)).float()
-    samples[1].extras["anchor_logp:base:0"] = torch.zeros(len(samples[1].response_ids))
-    batch = collate(groups, 1).batch
-    assert batch.extras.keys() == {"importance", "per_token"}
-    assert batch.extras["importance"].tolist() == [0.25, 0, 0, 0]
-    assert batch.extras["per_token"].shape == batch.mask.shape
-    length = len(samples[1].response_ids)
-    assert batch.extras["per_token"][1, :length].tolist() == list(range(length))
-    assert not batch.extras["per_token"][[0, 2, 3]].any()
-    assert batch.rewards["one"].tolist() == [s.rewards["one"] for s in samples]
-    for row, sample in zip(batch.response_ids, samples, strict=True):
-        assert row[: len(sample.response_ids)].tolist() == sample.response_ids.tolist()
-    part = batch.rows(torch.tensor([1]))
-    assert torch.equal(part.extras["per_token"], batch.extras["per_token"][1:2])
-    assert torch.equal(part.response_ids, batch.response_ids[1:2])
 
 
 def test_prox_is_the_policy_now_where_a_group_is_old_and_behavior_where_it_is_fresh() -> None:
@@ -158,27 +138,6 @@ def test_a_loss_that_cannot_use_them_says_so() -> None:
         prepare(made.groups, 3, parts("remix"), scorer(policy))
 
 
-def test_an_extra_is_per_token_as_soon_as_one_response_has_it_so(policy: Policy) -> None:
-    samples = rollout(policy, step=1, n=3, prompts=1)[0].samples
-    samples[0].extras["w"], samples[1].extras["w"] = 2.0, 3.0
-    assert stacked("w", samples, 9).tolist() == [2, 3, 0]
-    samples[1].extras["w"] = torch.tensor([5.0, 6.0])
-    assert stacked("w", samples, 3).tolist() == [[0, 0, 0], [5, 6, 0], [0, 0, 0]]
-
-
-def test_the_age_of_a_response_is_that_of_its_oldest_token(policy: Policy) -> None:
-    groups = rollout(policy, step=3, n=2, prompts=1)
-    first, second = groups[0].samples
-    first.policy_version[0] = 1
-    empty = replace(second, **{n: getattr(second, n)[:0] for n in PER_TOKEN})
-    rows = collate([replace(groups[0], samples=[first, second, empty])], 3)
-    assert rows.batch.age.tolist() == [2, 0, 0]
-    assert rows.batch.mask.sum(-1).tolist()[2] == 0
-
-
-PER_TOKEN = ("response_ids", "loss_mask", "behavior_logp", "policy_version")
-
-
 def test_stored_responses_are_scored_under_the_policy_as_it_is() -> None:
     policy = make_policy()
     (group,) = rollout(policy, step=1, n=4, prompts=1)
@@ -210,6 +169,52 @@ def test_prox_is_the_policy_now_for_the_text_of_this_step_by_old_weights() -> No
     prox, now = batch.loss.prox_logp[:, 0], policy.logp(batch.tokens)[:, 0]
     assert prox[0] == -1.0 and now[1] != -1.0
     torch.testing.assert_close(prox[1], now[1])
+
+
+@pytest.mark.parametrize("name", rlkit.names("advantage"))
+def test_a_response_without_valid_tokens_is_in_no_statistic(name: str) -> None:
+    """The others get what they get without it, in their group and over the batch."""
+    b = examples()
+    gone = torch.tensor([1, 2, 7])
+    stay = torch.tensor([0, 3, 4, 5, 6])
+    masked = replace(b, mask=b.mask.index_fill(0, gone, False))
+    found = estimated(rlkit.build("advantage", name), masked)
+    alone = rlkit.build("advantage", name)(b.rows(stay))
+    for whole, part in ((found.advantage, alone.advantage), (found.returns, alone.returns)):
+        assert torch.equal(whole[stay], part) and not whole[gone].any()
+    assert found.metrics == alone.metrics
+
+
+def test_a_batch_without_any_valid_token_has_no_advantages() -> None:
+    b = examples()
+    out = estimated(rlkit.build("advantage", "group_norm"), replace(b, mask=b.mask & False))
+    assert out.advantage.shape == b.mask.shape and not out.advantage.any()
+
+
+def test_fresh_text_of_old_weights_is_not_replayed_and_a_stored_one_of_any_age_is() -> None:
+    """Sample 1 is fresh from pi_6, 2 is stored and, as it happens, of pi_9: age and replay cross.
+
+    The policy's own log-probs are computed by age alone, whatever is replayed.
+    """
+    policy = make_policy()
+    (prompt,) = make_prompts(policy, ["1+2="])
+    fresh, stored = (Group(prompt=prompt, samples=[s]) for s in (sample(1, [6]), sample(2, [9])))
+    loss = prepare([fresh, stored], 9, parts("ppo"), scorer(policy), [fresh]).loss
+    assert loss.replayed.tolist() == [False, True] and loss.age.tolist() == [3, 0]
+    assert (loss.prox_logp[:, 0] == loss.behavior_logp[:, 0]).tolist() == [False, True]
+    assert not prepare([fresh, stored], 9, parts("ppo"), scorer(policy)).loss.replayed.any()
+
+
+def test_the_advantage_sees_what_is_replayed() -> None:
+    """SPEAR: new rewards 1 and 0 keep their group's mean, a stored 1 beats the median 1/2."""
+    policy = make_policy()
+    (prompt,) = make_prompts(policy, ["1+2="])
+    fresh = Group(prompt=prompt, samples=[sample(1, [6]), sample(2, [6])])
+    stored = Group(prompt=prompt, samples=[sample(3, [6]), sample(4, [6])])
+    chosen = parts("spear", advantage="spear")
+    batch = prepare([fresh, stored], 9, chosen, scorer(policy), [fresh])
+    assert batch.loss.advantage[:, 0].tolist() == [0.5, -0.5, 0.5, 0.0]
+    assert batch.metrics["advantage/baseline"] == 0.5
 
 
 def sample(number: int, versions: list[int], source: str = "policy") -> Sample:

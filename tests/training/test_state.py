@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from rlkit.config.run import CheckpointConfig
+from rlkit.config.run import CheckpointConfig, ModelConfig
 from rlkit.errors import UserError
+from rlkit.interfaces import Phase, Progress
+from rlkit.models.load import given_policy
 from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFRollout
-from rlkit.runs.checkpoint import CheckpointError, list_checkpoints
+from rlkit.runs.checkpoint import CheckpointError, list_checkpoints, load_tree
 from rlkit.training import state as state_module
 from rlkit.training.state import Counters, Session, TrainState, load_counters
 from rlkit.training.trainer import Trainer
+from schedules.never import Never
 from tests.sessions import config_of, heard, make_session
+from tests.steps import parts
 from tests.tiny import make_policy
 
 
@@ -153,6 +158,53 @@ def leaves(tree: object) -> list[object]:
     if isinstance(tree, list | tuple):
         return [leaf for each in tree for leaf in leaves(each)]
     return tree.flatten().tolist() if isinstance(tree, torch.Tensor) else [tree]
+
+
+class ResetAt(Never):
+    """A new optimizer at a step."""
+
+    at = 4
+
+    def phase(self, progress: Progress) -> Phase:
+        reset = progress.step == self.at
+        return Phase(name="all", events=frozenset({"reset_optimizer"} if reset else ()))
+
+
+def half_session(policy: Policy, folder: Path, steps: int) -> Session:
+    """Updates smaller than the rounding of bfloat16, of the policy and a critic."""
+    train = {"learning_rate": 1e-6, "critic_learning_rate": 1e-6}
+    return make_session(
+        policy,
+        folder,
+        config=config_of(folder, steps=steps, **train),
+        parts=parts(loss="ppo", anchor="base", advantage="gae"),
+        schedule=ResetAt(),
+    )
+
+
+def test_a_run_in_bfloat16_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """By its float32 masters, of the policy and the critic, through an event that resets."""
+    whole = Trainer(half_session(make_policy(half=True), tmp_path / "whole", 4))
+    whole.run()
+    Trainer(half_session(make_policy(half=True), tmp_path / "part", 2)).run()
+    checkpoint = tmp_path / "part" / "checkpoint-2"
+    weights = load_file(checkpoint / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    kept = load_tree(checkpoint / "state" / "updater")
+    for name in ("optimizer", "critic_optimizer"):
+        masters = kept[name]["masters"].values()
+        assert {master.dtype for master in masters} == {torch.float32}
+        assert not all(torch.equal(master, master.bfloat16()) for master in masters)
+    tiny = make_policy(seed=1, half=True)
+    given = (tiny.model, tiny.tokenizer)
+    policy = given_policy(ModelConfig(device="cpu"), given, 1.0, checkpoint=checkpoint)
+    trainer = Trainer(half_session(policy, tmp_path / "rest", 4))
+    trainer.state.load(checkpoint)
+    trainer.run()
+    assert leaves(trainer.state.updater.state_dict()) == leaves(whole.state.updater.state_dict())
+    expected = whole.session.policy.model.state_dict()
+    for name, value in policy.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,13 @@ from rlkit.training.clock import TIMERS
 from rlkit.training.trainer import Trainer
 from rlkit.training.update import Updater
 from tests.sessions import config_of, heard, make_session
+from tests.tiny import make_policy
 
 
 class Scripted(ReincarnationSchedule):
     """The phases it is given, one a step."""
+
+    caches = ("seen",)
 
     def __init__(self, *phases: Phase) -> None:
         super().__init__()
@@ -37,6 +40,8 @@ class Scripted(ReincarnationSchedule):
 
 class Recording(ReplayBuffer):
     """Writes down the calls; trains what is fresh and asks for scores of what it trained before."""
+
+    caches = ("calls", "groups", "observed")
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,6 +86,38 @@ def test_a_step_asks_the_buffer_in_order(policy: Policy, tmp_path: Path) -> None
     wanted, of_update = buffer.observed[1:]
     assert len(wanted) == len(of_update) == 4
     assert not wanted.keys() & of_update.keys(), "those asked for are the step's before"
+
+
+class Returning(Recording):
+    """Trains what is fresh and, beside it, what was fresh in the step before."""
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        return fresh + self.groups
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_what_a_buffer_stored_is_replayed_and_what_lagging_weights_wrote_is_not(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Two new responses a group, then two stored ones; their ages are those of their weights."""
+    found: list[tuple[list[bool], list[int]]] = []
+    real = Updater.run
+
+    def run(self: Updater, batch: Any, passes: int, step: int) -> Any:
+        found.append((batch.loss.replayed.tolist(), batch.loss.age.tolist()))
+        return real(self, batch, passes, step)
+
+    monkeypatch.setattr(Updater, "run", run)
+    session = make_session(
+        policy, tmp_path, buffer=Returning(), config=config_of(tmp_path, steps=3)
+    )
+    session.engine.config = session.engine.config.model_copy(update={"sync_every": every})
+    Trainer(session).run()
+    fresh, mixed = [False] * 4, [False] * 4 + [True] * 4
+    assert [replayed for replayed, _ in found] == [fresh, mixed, mixed]
+    old = [[0, 1], [0, 1]] if every == 1 else [[1, 1], [2, 2]]
+    assert [age for _, age in found] == [[0] * 4, *([a] * 4 + [b] * 4 for a, b in old)]
+    assert [row["buffer/fresh_fraction"] for row in rows_of(tmp_path)] == [1, 0.5, 0.5]
 
 
 def test_without_replay_the_buffer_is_only_shown_what_was_generated(
@@ -228,6 +265,17 @@ def test_the_next_stage_goes_on_counting_with_the_same_learner(
     assert [step for step, row in heard(session).logged if "policy/lr" in row] == [3, 4]
     assert [row["schedule/stage"] for row in rows_of(tmp_path / "b")] == [1, 1]
     assert not [step for step, row in heard(session).logged if step == 2], "evaluated already"
+
+
+def test_the_next_stage_takes_the_float32_weights_behind_the_rounded_ones(tmp_path: Path) -> None:
+    policy = make_policy(half=True)
+    trainer = Trainer(make_session(policy, tmp_path / "a"))
+    trainer.run()
+    kept = [m.clone() for m in trainer.state.updater.learner.masters.of.values()]
+    assert not all(torch.equal(m, m.bfloat16()) for m in kept)
+    after = trainer.next_stage(make_session(policy, tmp_path / "b"))
+    learner = after.state.updater.learner
+    assert all(map(torch.equal, learner.masters.of.values(), kept)) and not learner.optimizer.state
 
 
 def test_a_step_logs_what_it_did_and_no_number_that_is_not_finite(

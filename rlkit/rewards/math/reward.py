@@ -50,6 +50,9 @@ class Math(Reward[MathConfig]):
     was lost twice. Status: our choice.
     """
 
+    marks_correctness = True
+    caches = ("_counts", "_pool")
+
     def __init__(self, config: MathConfig | None = None) -> None:
         super().__init__(config)
         self._counts: Counter[str] = Counter()

@@ -94,14 +94,15 @@ class Server:
         answer = self.call("/collective_rpc", {"method": method, "args": list(arguments)})
         return answer["results"][0]
 
-    def take(self, folder: str, temperature: float, step: int) -> None:
-        """Load the weights of a folder as version `step`."""
+    def take(self, folder: str, temperature: float, step: int) -> dict[str, Any]:
+        """Load the weights of a folder as version `step`; returns the worker's report."""
         self.version = None
         self.worker("rlkit_temperature", temperature)
-        self.worker("rlkit_load", folder)
+        report: dict[str, Any] = self.worker("rlkit_load", folder)
         self.call("/reset_prefix_cache", {})
         self.call("/update_weight_version", {"new_version": str(step)})
         self.version = str(step)
+        return report
 
     def score(self, ids: list[int]) -> Tensor:
         """Log-probs of all ids but the first."""

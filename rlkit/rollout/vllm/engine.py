@@ -18,7 +18,16 @@ from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
-from rlkit.rollout.vllm.probe import LENGTH, Probe
+from rlkit.rollout.vllm.memory import (
+    KV_CACHE,
+    WEIGHTS,
+    WITH_WEIGHTS,
+    WITHOUT_WEIGHTS,
+    Sleeper,
+    placement,
+)
+from rlkit.rollout.vllm.precision import engine_dtype
+from rlkit.rollout.vllm.probe import LENGTH, Evidence, Probe
 from rlkit.rollout.vllm.sampling import (
     Answer,
     Asker,
@@ -43,11 +52,17 @@ class VLLMConfig(VLLMSamplingConfig):
 
     kv_cache_gb: Annotated[float, Field(gt=0)] = 4.0
     """Memory of its key-value cache, in GiB."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the card's whole memory that vLLM may take, beside what the trainer has taken when
+    it starts: its weights, activations, and a key-value cache of all that is left (`kv_cache_gb` is
+    then not read). null = its weights and kv_cache_gb."""
     enforce_eager: bool = False
     """Sample without compilation and CUDA graphs: slower, but ready sooner. Always so on the
     CPU."""
     sleep: bool = True
-    """Free its memory for the trainer between generations, if the platform can (not on the CPU)."""
+    """Free its memory for the trainer between generations, if the platform can (not on the CPU).
+    Its weights are then handed over again before each generation; with sync_every above 1, when the
+    policy no longer has them, they wait in host memory."""
 
 
 @register("rollout", "vllm")
@@ -72,24 +87,35 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
             write_config(policy, folder)
             with undisturbed():
                 self.llm = self._build(folder)
+        self.sleeper = Sleeper(self.llm, self._level())
         self.llm.collective_rpc("rlkit_temperature", args=(self.config.temperature,))
-        self.sync(1)
+        self.step = 1
+        self._hand_over()
+        self.sleeper.rest()
+
+    def _level(self) -> int:
+        """How deep the engine sleeps: without its weights if the policy still has them."""
+        if not (self.config.sleep and self._platform().is_sleep_mode_available()):
+            return 0
+        return WITHOUT_WEIGHTS if self.config.sync_every == 1 else WITH_WEIGHTS
+
+    def _platform(self) -> Any:
+        return importlib.import_module("vllm.platforms").current_platform
 
     def _build(self, folder: str) -> Any:
         """An engine without weights yet."""
-        c, model = self.config, self.policy.model
+        c = self.config
         longest = max(c.max_prompt_length + c.max_completion_length, LENGTH + 1)
-        held: int = model.config.get_text_config().max_position_embeddings
-        platform: Any = importlib.import_module("vllm.platforms").current_platform
-        self.sleeps = c.sleep and platform.is_sleep_mode_available()
+        text: Any = self.policy.model.config.get_text_config()
+        self.dtype = engine_dtype(self.policy, c.dtype)
         return self.vllm.LLM(
             model=folder,
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=str(self.dtype).removeprefix("torch."),
             load_format="dummy",
-            max_model_len=min(longest, held),
-            kv_cache_memory_bytes=int(c.kv_cache_gb * 2**30),
-            enforce_eager=c.enforce_eager or platform.is_cpu(),
-            enable_sleep_mode=self.sleeps,
+            max_model_len=min(longest, text.max_position_embeddings),
+            **placement(self.policy, self.dtype, c.kv_cache_gb, c.gpu_memory_utilization),
+            enforce_eager=c.enforce_eager or self._platform().is_cpu(),
+            enable_sleep_mode=self._level() > 0,
             max_logprobs=max(1, c.top_k),
             logprobs_mode="raw_logprobs",
             generation_config="vllm",
@@ -98,21 +124,35 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         )
 
     def sync(self, step: int) -> None:
-        """Hand over the policy's weights and verify that they arrived."""
-        self._wake()
-        self.load_weights()
-        self.llm.collective_rpc("rlkit_rebuild_head")
+        """Hand over the policy's weights and verify that they arrived.
+
+        An engine whose weights are freed in its sleep gets them when it generates next.
+        """
+        self.step = step
+        if not self.sleeper.frees_weights:
+            self.sleeper.wake(WEIGHTS, KV_CACHE)
+            self._hand_over()
+        self.sleeper.rest()
+
+    def _hand_over(self) -> None:
+        """Give the policy's weights to vLLM, whose weights have memory, and verify them."""
+        report = self.load_weights()
+        self.sleeper.wake(KV_CACHE)
         if not self.llm.reset_prefix_cache():
             raise UserError("vLLM did not empty its prefix cache at the weight sync")
-        self.llm.update_weight_version(str(step))
+        self.llm.update_weight_version(str(self.step))
         self.probe.score()
         (stale,) = self.llm.collective_rpc("rlkit_stale_head")
-        self.engine_difference = self.probe.check(self.score_probe(), stale, "vLLM", step)
+        evidence = Evidence(
+            logp=self.score_probe(), stale_head=stale, dtype=self.dtype, report=report
+        )
+        self.engine_difference = self.probe.check(evidence, "vLLM", self.step)
 
-    def load_weights(self) -> None:
+    def load_weights(self) -> dict[str, Any]:
         """Give the weights to vLLM one by one, as a checkpoint would hold them."""
         weights = checkpoint_weights(self.policy)
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        (report,) = self.llm.collective_rpc("rlkit_take", args=(weights,))
+        return dict(report)
 
     def score_probe(self) -> Tensor:
         """The engine's log-probs of the probe."""
@@ -126,22 +166,22 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
         asked = self.asker.jobs(call, self.config)
-        self._wake()
+        if not asked:
+            return [[] for _ in call.own]
+        if self.sleeper.frees_weights:
+            self.sleeper.wake(WEIGHTS)
+            self._hand_over()
+        self.sleeper.wake(WEIGHTS, KV_CACHE)
         with undisturbed():
             outputs = self.llm.generate(
                 [{"prompt_token_ids": job.prompt_ids} for job in asked],
                 [self.vllm.SamplingParams(**job.parameters) for job in asked],
                 use_tqdm=False,
             )
-        if self.sleeps:
-            self.llm.sleep(level=1)
+        self.sleeper.rest()
         answers = [read(output.outputs[0]) for output in outputs]
         flat = [generation(a, self.config, greedy=call.greedy) for a in answers]
         return by_request(flat, call.own)
-
-    def _wake(self) -> None:
-        if self.sleeps and self.llm.llm_engine.is_sleeping():
-            self.llm.wake_up()
 
     def close(self) -> None:
         """Stop the engine and free its memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -23,9 +23,14 @@ FINISHED = ("stop", "length")
 class VLLMSamplingConfig(RolloutConfig):
     """Settings both vLLM engines have."""
 
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """dtype of the engine's weights and products; the trainer's weights are cast to it at each
+    sync. null = that of the servers for vllm_server; for vllm bfloat16 on a GPU if the trainer
+    computes in bfloat16 (model.dtype or model.autocast), else model.dtype."""
     sync_tolerance: Annotated[float, Field(gt=0)] | None = None
     """How far, in nats per token, the engine and the trainer may differ on the probe after a weight
-    sync; null = 0.001 if the weights are float32, 0.3 in half precision."""
+    sync; null = 0.001 if both compute in float32, else what rounding explains, measured on the
+    policy (`rlkit.rollout.vllm.precision.rounding_bound`)."""
     continues: ClassVar[bool] = True
 
     @model_validator(mode="after")

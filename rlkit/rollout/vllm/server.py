@@ -5,15 +5,18 @@ from __future__ import annotations
 import tempfile
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
+from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.vllm.client import Server
 from rlkit.rollout.vllm.dispatch import Dispatch, on_each
-from rlkit.rollout.vllm.probe import Probe
+from rlkit.rollout.vllm.probe import Evidence, Probe
 from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig, by_request, generation
+from rlkit.rollout.vllm.worker import checksum
 from rlkit.rollout.weights import write_weights
 
 
@@ -64,13 +67,31 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
         self.probe.score()
 
         def take(server: Server) -> None:
-            server.take(folder, self.config.temperature, step)
-            logp, stale = server.score(self.probe.ids), float(server.worker("rlkit_stale_head"))
-            self.probe.check(logp, stale, f"vLLM server {server.address}", step)
+            dtype = self._dtype(server)
+            report = server.take(folder, self.config.temperature, step)
+            evidence = Evidence(
+                logp=server.score(self.probe.ids),
+                stale_head=float(server.worker("rlkit_stale_head")),
+                dtype=dtype,
+                report=report,
+            )
+            self.probe.check(evidence, f"vLLM server {server.address}", step, sent)
 
         with tempfile.TemporaryDirectory(prefix="rlkit-sync-", dir=self.config.sync_dir) as folder:
-            write_weights(self.policy, folder)
+            weights = write_weights(self.policy, folder)
+            sent = {name: checksum(tensor) for name, tensor in weights.items()}
             on_each(self.servers, take)
+
+    def _dtype(self, server: Server) -> torch.dtype:
+        """What a server computes in. Raises UserError if that is not `rollout.dtype`."""
+        found, asked = server.worker("rlkit_dtype"), self.config.dtype
+        if asked not in (None, found):
+            raise UserError(
+                f"vLLM server {server.address} computes in {found}, but rollout.dtype={asked}: "
+                f"start it with --dtype {asked}, or leave rollout.dtype out"
+            )
+        dtype: torch.dtype = getattr(torch, found)
+        return dtype
 
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""

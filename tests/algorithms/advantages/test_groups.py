@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlkit.batch import AdvantageBatch
 from rlkit.registry import build, names
 from tests.algorithms.advantages.hand import batch_of, estimate, one_a_row, row
 
@@ -117,3 +118,41 @@ def test_a_response_alone_in_its_group(name: str, singleton: str) -> None:
 def test_a_lonely_response_has_nothing_to_lead_or_to_lag(name: str) -> None:
     found = one_a_row(estimate(name, [1, 1, 5], [0, 0, 1]))
     assert found[2] == 0
+
+
+WITHOUT_BASELINE = {"reward", "psr_nsr"}
+SHIFT = {"asymre": {"baseline_shift": 0.0}}
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.1, 1 / 3, 0.35, 1e3, 1e6])
+@pytest.mark.parametrize("name", sorted(set(names("advantage")) - WITHOUT_BASELINE))
+def test_equal_rewards_of_a_batch_teach_nothing(name: str, size: float) -> None:
+    """Groups of 3, 7 and 8 responses of unequal lengths, some replayed: exactly 0, at any reward.
+
+    The rounding of a mean must not be taken for a difference. The critic knows nothing yet, and the
+    greedy response earns the same.
+    """
+    n = 18
+    for dtype in (torch.float32, torch.float64):
+        reward = torch.full((n,), size, dtype=dtype)
+        length = 1 + torch.arange(n) % 5
+        token_reward = torch.zeros(n, 5, dtype=dtype)
+        token_reward[torch.arange(n), length - 1] = reward
+        logp = torch.zeros(n, 5, dtype=dtype)
+        batch = AdvantageBatch(
+            reward=reward,
+            rewards={"task": reward, "format": reward / 7},
+            token_reward=token_reward,
+            greedy_reward=reward,
+            mask=torch.arange(5) < length[:, None],
+            group=torch.tensor([4] * 3 + [0] * 7 + [2] * 8),
+            age=torch.arange(n) % 3,
+            expert=torch.zeros(n, dtype=torch.bool),
+            replayed=torch.arange(n) % 7 == 5,
+            values=logp,
+            behavior_logp=logp,
+            prox_logp=logp,
+            anchor_logp={},
+        )
+        out = build("advantage", name, **SHIFT.get(name, {}))(batch)
+        assert not out.advantage.any()

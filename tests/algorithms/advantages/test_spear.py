@@ -16,8 +16,10 @@ from rlkit.testing.base import stored
 from tests.algorithms.advantages.hand import batch_of, one_a_row
 
 
-def aged(rewards: list[float], group: list[int], age: list[int]) -> AdvantageBatch:
-    return replace(batch_of(rewards, group), age=torch.tensor(age))
+def part_stored(rewards: list[float], group: list[int], replayed: list[int]) -> AdvantageBatch:
+    """The weights lag: the fresh responses are old, and stored ones are new."""
+    stored = torch.tensor(replayed).bool()
+    return replace(batch_of(rewards, group), replayed=stored, age=(~stored).long())
 
 
 def baseline(out: AdvantageOutput) -> float:
@@ -26,7 +28,7 @@ def baseline(out: AdvantageOutput) -> float:
 
 def test_replayed_responses_are_compared_with_the_median_of_the_new_groups_means() -> None:
     """Means 0.5, 0 and 2: the median is 0.5. Replayed 1.5, 0.25 and 0.5 keep 1 and exactly 0."""
-    b = aged([1, 0, 0, 0, 3, 1, 1.5, 0.25], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 6 + [1, 4])
+    b = part_stored([1, 0, 0, 0, 3, 1, 1.5, 0.25], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 6 + [1, 1])
     out = build("advantage", "spear")(b)
     assert baseline(out) == 0.5
     assert one_a_row(out) == [0.5, -0.5, 0, 0, 1, -1, 1, 0]
@@ -35,21 +37,23 @@ def test_replayed_responses_are_compared_with_the_median_of_the_new_groups_means
 
 def test_a_replayed_response_at_the_baseline_or_below_it_gets_exactly_nothing() -> None:
     """However far below: what is no longer good is not pushed down either."""
-    out = build("advantage", "spear")(aged([1, 0, 0.5, 0.1, -9], [0, 0, 1, 1, 2], [0, 0, 1, 1, 2]))
+    out = build("advantage", "spear")(
+        part_stored([1, 0, 0.5, 0.1, -9], [0, 0, 1, 1, 2], [0, 0, 1, 1, 1])
+    )
     assert one_a_row(out)[2:] == [0, 0, 0]
 
 
 def test_new_responses_get_the_group_mean_advantage() -> None:
     """Beside replayed groups, and without any."""
     b = examples()
-    for age in (torch.zeros_like(b.age), (b.group == 1).long()):
-        new = replace(b, age=age)
+    for old in (torch.zeros_like(b.replayed), b.group == 1):
+        new = replace(b, replayed=old)
         found, expected = (build("advantage", n)(new).advantage for n in ("spear", "group_mean"))
-        assert torch.equal(found[age == 0], expected[age == 0]) and expected[age == 0].any()
+        assert torch.equal(found[~old], expected[~old]) and expected[~old].any()
 
 
 def test_settings_of_the_group_baseline_hold_for_new_responses() -> None:
-    b = aged([1, 0, 0, 3, 5], [0, 0, 0, 0, 1], [0] * 5)
+    b = part_stored([1, 0, 0, 3, 5], [0, 0, 0, 0, 1], [0] * 5)
     for fields in ({"std": "group"}, {"singleton": "zero"}):
         found, expected = (build("advantage", n, **fields)(b) for n in ("spear", "group_mean"))
         assert torch.equal(found.advantage, expected.advantage)
@@ -60,37 +64,41 @@ def test_settings_of_the_group_baseline_hold_for_new_responses() -> None:
 )
 def test_the_quantile_lies_between_neighbors(quantile: float, expected: float) -> None:
     """Means 0, 1, 2, 3: quantile q is at place 3 q; the median of an even number is the middle."""
-    b = aged([3, 3, 0, 0, 2, 2, 1, 1], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 8)
+    b = part_stored([3, 3, 0, 0, 2, 2, 1, 1], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 8)
     assert baseline(build("advantage", "spear", quantile=quantile)(b)) == pytest.approx(expected)
 
 
 def test_only_new_groups_are_remembered() -> None:
     """A replayed group leaves no mean; a group of both leaves that of its new responses."""
     part = build("advantage", "spear")
-    part(aged([1, 0, 9, 9], [0, 0, 1, 1], [0, 0, 1, 2]))
+    part(part_stored([1, 0, 9, 9], [0, 0, 1, 1], [0, 0, 1, 1]))
     assert list(part.means) == [0.5]
-    part(aged([1, 2, 9], [4, 4, 4], [0, 0, 3]))
+    part(part_stored([1, 2, 9], [4, 4, 4], [0, 0, 1]))
     assert list(part.means) == [0.5, 1.5]
 
 
 def test_before_the_first_new_group_the_baseline_is_zero() -> None:
-    out = build("advantage", "spear")(aged([2, -1], [0, 0], [1, 1]))
+    out = build("advantage", "spear")(part_stored([2, -1], [0, 0], [1, 1]))
     assert baseline(out) == 0 and one_a_row(out) == [2, 0]
 
 
 def test_this_steps_means_count_already_and_those_of_other_steps_still() -> None:
     part = build("advantage", "spear")
-    assert baseline(part(aged([1, 1], [0, 0], [0, 0]))) == 1
-    assert baseline(part(aged([3, 3], [0, 0], [0, 0]))) == 2
-    assert baseline(part(aged([0, 0], [0, 0], [0, 0]))) == 1
+    assert baseline(part(part_stored([1, 1], [0, 0], [0, 0]))) == 1
+    assert baseline(part(part_stored([3, 3], [0, 0], [0, 0]))) == 2
+    assert baseline(part(part_stored([0, 0], [0, 0], [0, 0]))) == 1
 
 
 def test_the_oldest_means_leave_beyond_the_history() -> None:
     """Of means 1, 2, 3, 4, 5 the last three stay, in a step's groups and over steps."""
     part = build("advantage", "spear", history=3)
-    b = aged([1, 1, 2, 2, 3, 3, 4, 4], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 8)
+    b = part_stored([1, 1, 2, 2, 3, 3, 4, 4], [0, 0, 1, 1, 2, 2, 3, 3], [0] * 8)
     assert baseline(part(b)) == 3 and list(part.means) == [2, 3, 4]
-    assert baseline(part(aged([5, 5], [0, 0], [0, 0]))) == 4 and list(part.means) == [3, 4, 5]
+    assert baseline(part(part_stored([5, 5], [0, 0], [0, 0]))) == 4 and list(part.means) == [
+        3,
+        4,
+        5,
+    ]
     assert build("advantage", "spear").config.history == 10_240
 
 
@@ -98,7 +106,7 @@ def step(number: int) -> AdvantageBatch:
     """New and replayed groups of four, with rewards of their own in each step."""
     generator = torch.Generator().manual_seed(number)
     rewards = torch.rand(8, generator=generator, dtype=torch.float64)
-    return replace(batch_of(rewards.tolist(), [0] * 4 + [1] * 4), age=torch.arange(8) // 4)
+    return replace(batch_of(rewards.tolist(), [0] * 4 + [1] * 4), replayed=torch.arange(8) > 3)
 
 
 def test_a_resumed_run_gives_the_same_next_twenty_advantages() -> None:

@@ -19,10 +19,10 @@ def ppo_within(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
 
 
 def exgrpo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
-    """PPO's weight where age is 0, elsewhere beta w / (w + beta)^2 A."""
+    """PPO's weight on new rows, on replayed ones beta w / (w + beta)^2 A."""
     w = (logp - b.behavior_logp).exp()
     shaped = c.shaping_beta * w / (w + c.shaping_beta) ** 2 * b.advantage
-    return torch.where((b.age == 0)[:, None], ppo(logp, b, c), shaped)
+    return torch.where(b.replayed[:, None], shaped, ppo(logp, b, c))
 
 
 CLOSED: dict[str, Weights] = {

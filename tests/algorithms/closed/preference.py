@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import LossBatch
-from rlkit.ops import hash_uniform
 from tests.algorithms.closed.base import Weights
 
 
 def pairs(logp: Tensor, b: LossBatch, c: Any) -> list[tuple[int, int, float, float]]:
     """Chosen and rejected row of each group, their margin, and the share of votes for the chosen.
 
-    Of equal rewards the one with the largest hash of its reference log-prob.
+    Of equal rewards the first is chosen and the last rejected.
     """
     ref = (b.anchor_logp["base"] * b.mask).sum(-1)
     score = (logp * b.mask).sum(-1) - ref
@@ -24,9 +23,9 @@ def pairs(logp: Tensor, b: LossBatch, c: Any) -> list[tuple[int, int, float, flo
         rows = (b.group == group).nonzero()[:, 0].tolist()
         rewards = [float(b.reward[i]) for i in rows]
         ends = []
-        for end in (max(rewards), min(rewards)):
+        for end, place in ((max(rewards), 0), (min(rewards), -1)):
             tied = [i for i, reward in zip(rows, rewards, strict=True) if reward == end]
-            ends.append((max(tied, key=lambda i: float(hash_uniform(ref[i]))), end))
+            ends.append((tied[place], end))
         (w, v_w), (l, v_l) = ends  # noqa: E741
         prior = getattr(c, "prior", 0.0)
         share = (v_w + prior) / (v_w + v_l + 2 * prior)

@@ -15,8 +15,8 @@ def repo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
     """PPO's weight to behavior, times B / n: a row's mean is over the n rows of its part."""
     ratio = (logp - b.behavior_logp).exp()
     g = clipped(ratio, b.advantage, 1 - c.clip_low, 1 + c.clip_high)
-    ages = b.age.tolist()
-    rows = [sum((other == 0) == (age == 0) for other in ages) for age in ages]
+    stored = b.replayed.tolist()
+    rows = [stored.count(row) for row in stored]
     factor = torch.tensor([len(rows) / n for n in rows], dtype=torch.float64)
     return factor[:, None] * g
 

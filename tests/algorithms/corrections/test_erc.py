@@ -91,10 +91,11 @@ def test_all_of_the_probability_cannot_be_allowed_to_go() -> None:
 # ---- mining
 
 
-def far(*logs: list[float], ages: list[int], **fields: Any) -> tuple[Tensor, LossBatch]:
-    """log(pi / behavior) of two responses; half of it is log(pi / prox)."""
+def far(*logs: list[float], replayed: list[int], **fields: Any) -> tuple[Tensor, LossBatch]:
+    """log(pi / behavior) of two responses; half of it is log(pi / prox). Fresh ones are old."""
     half = (tensor(*logs) / 2).exp()
-    return batch_of(half, half, age=torch.tensor(ages), **fields)
+    stored = torch.tensor(replayed).bool()
+    return batch_of(half, half, replayed=stored, age=(~stored).long(), **fields)
 
 
 def kept(logp: Tensor, batch: LossBatch, **fields: Any) -> list[bool]:
@@ -113,27 +114,27 @@ def test_a_replayed_response_leaves_if_its_mean_log_ratio_is_out_of_bounds(
 ) -> None:
     """Means of 0.2 over two tokens and over three; the third of the first response is masked."""
     logs = [[sign * x for x in row] for row in ([0.1, 0.3, 9.0], [0.5, 0.2, -0.1])]
-    assert kept(*far(*logs, ages=[1, 3]), m=m) == [stays, stays]
+    assert kept(*far(*logs, replayed=[1, 1]), m=m) == [stays, stays]
 
 
 def test_what_cancels_out_within_a_response_stays() -> None:
-    assert kept(*far([0.4, -0.4, 9.0], [2.0, -1.0, -1.0], ages=[1, 1]), m=0.01) == [True, True]
+    assert kept(*far([0.4, -0.4, 9.0], [2.0, -1.0, -1.0], replayed=[1, 1]), m=0.01) == [True, True]
 
 
 def test_fresh_responses_and_demonstrations_stay() -> None:
     logs = ([3.0, 3.0, 3.0], [3.0, 3.0, 3.0])
-    assert kept(*far(*logs, ages=[0, 1])) == [True, False]
-    assert kept(*far(*logs, ages=[1, 1], expert=torch.tensor([False, True]))) == [False, True]
+    assert kept(*far(*logs, replayed=[0, 1])) == [True, False]
+    assert kept(*far(*logs, replayed=[1, 1], expert=torch.tensor([False, True]))) == [False, True]
 
 
 @pytest.mark.parametrize(("mean", "stays"), [(0.099, True), (0.101, False)])
 def test_the_default_bound_is_a_tenth(mean: float, stays: bool) -> None:
-    assert kept(*far([mean] * 3, [mean] * 3, ages=[1, 1])) == [stays, stays]
+    assert kept(*far([mean] * 3, [mean] * 3, replayed=[1, 1])) == [stays, stays]
 
 
 def test_the_denominator_shrinks_with_the_mask() -> None:
     """Two of the five tokens leave: the gradient of the others is divided by 3."""
-    logp, batch = far([3.0] * 3, [0.0] * 3, ages=[1, 1])
+    logp, batch = far([3.0] * 3, [0.0] * 3, replayed=[1, 1])
     _, found, _ = through_the_loss(build("correction", "erc_mining"), logp, batch, WHOLE)
     stay = torch.tensor([[False], [True]]).expand(2, 3)
     torch.testing.assert_close(found, torch.where(stay, -(batch.advantage + 0.5) / 3, 0.0))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
+from rlkit.rollout.vllm.probe import Evidence
+from rlkit.rollout.vllm.worker import Arrivals
+from rlkit.rollout.weights import checkpoint_weights
 from tests.cli import SMALL, metrics, run
 from tests.end_to_end.test_processes import launch
 from tests.rollout.models import change, largest_difference, make_policy, requests
@@ -177,20 +181,49 @@ def test_a_sync_forgets_what_was_computed_with_the_old_weights(engine: VLLMRollo
     assert largest_difference(engine.policy, asked, answers) < 5e-5
 
 
+def evidence(engine: VLLMRollout, report: Mapping[str, Any]) -> Evidence:
+    (stale,) = engine.llm.collective_rpc("rlkit_stale_head")
+    return Evidence(logp=engine.score_probe(), stale_head=stale, dtype=torch.float32, report=report)
+
+
+NOTHING: Mapping[str, Any] = {"received": {}, "compared": [], "different": []}
+
+
 def test_a_head_that_was_not_packed_again_is_named(engine: VLLMRollout) -> None:
     change(engine.policy, "embed")
-    engine.load_weights()
+    weights = checkpoint_weights(engine.policy)
+    engine.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
     engine.probe.score()
-    (stale,) = engine.llm.collective_rpc("rlkit_stale_head")
     with pytest.raises(UserError, match=r"differ by 0\.\d+ nats.*its packed copy of the LM head"):
-        engine.probe.check(engine.score_probe(), stale, "vLLM", 2)
+        engine.probe.check(evidence(engine, NOTHING), "vLLM", 2)
 
 
 def test_weights_that_never_arrived_are_named(engine: VLLMRollout) -> None:
     change(engine.policy, "norm")
     engine.probe.score()
     with pytest.raises(UserError, match="it still has the weights of the previous sync"):
-        engine.probe.check(engine.score_probe(), 0.0, "vLLM", 2)
+        engine.probe.check(evidence(engine, NOTHING), "vLLM", 2)
+
+
+def test_weights_it_does_not_hold_are_named(engine: VLLMRollout) -> None:
+    """Norms and embeddings, which vLLM keeps as they are on the CPU, changed behind its back."""
+    report = engine.load_weights()
+    assert set(report["received"]) == set(dict(checkpoint_weights(engine.policy)))
+    assert not report["different"]
+    assert {name.split(".")[-2] for name in report["compared"]} == {
+        *("embed_tokens", "norm", "input_layernorm", "post_attention_layernorm")
+    }
+    (model,) = engine.llm.apply_model(lambda model: model)
+    with torch.no_grad():
+        model.model.norm.weight[3] += 0.001
+    arrivals = Arrivals({"model.norm.weight": torch.float32}, {})
+    list(arrivals.read(checkpoint_weights(engine.policy)))
+    report = arrivals.report({"model.norm.weight": model.model.norm.weight})
+    assert report["different"] == ["model.norm.weight"]
+    with pytest.raises(
+        UserError, match=r"does not hold the weights it received: model\.norm\.weig"
+    ):
+        engine.probe.check(evidence(engine, report), "vLLM", 2)
 
 
 def test_the_process_keeps_its_random_state_and_its_threads(engine: VLLMRollout) -> None:
@@ -213,6 +246,42 @@ def test_a_head_of_its_own_is_served_and_synced_too() -> None:
         assert made.probe.difference(made.score_probe()) > 1e-3
         made.sync(2)
         assert made.engine_difference < 5e-5
+    finally:
+        made.close()
+
+
+def halved(policy: Policy, dtype: torch.dtype, autocast: torch.dtype | None) -> Policy:
+    torch.nn.Module.to(policy.model, dtype)
+    return Policy(policy.model, policy.tokenizer, policy.temperature, autocast=autocast)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "autocast", "asked", "expected"),
+    [
+        (torch.bfloat16, None, None, torch.bfloat16),
+        (torch.float32, torch.bfloat16, None, torch.float32),
+        (torch.float32, torch.bfloat16, "bfloat16", torch.bfloat16),
+    ],
+)
+def test_right_weights_are_accepted_in_half_precision(
+    trainer: torch.dtype, autocast: torch.dtype | None, asked: str | None, expected: torch.dtype
+) -> None:
+    """On each side, and a sync that leaves a layer out is still refused."""
+    policy = halved(make_policy(), trainer, autocast)
+    made = make_engine(policy, temperature=1.0, dtype=asked)
+    try:
+        assert made.dtype == expected
+        assert made.llm.collective_rpc("rlkit_dtype") == [str(expected).removeprefix("torch.")]
+        for step in (2, 3):
+            change(policy, "")
+            made.sync(step)
+        change(policy, "embed", by=0.3)
+        weights = dict(checkpoint_weights(policy))
+        del weights["model.embed_tokens.weight"]
+        made.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights.items()})
+        made.probe.score()
+        with pytest.raises(UserError, match="it still has the weights of the previous sync|some"):
+            made.probe.check(evidence(made, NOTHING), "vLLM", 4)
     finally:
         made.close()
 

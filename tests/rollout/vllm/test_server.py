@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlkit.errors import UserError
 from rlkit.models.embedded import embedded_model_dir
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.vllm.client import API_KEY, Server, ServerFault
+from rlkit.rollout.vllm.probe import Evidence
 from rlkit.rollout.vllm.server import VLLMServerConfig, VLLMServerRollout
 from tests.cli import SMALL, metrics, run
 from tests.end_to_end.test_processes import launch
@@ -151,13 +153,22 @@ def test_a_server_that_refuses_the_key_is_dropped(
         make_engine(policy, pair)
 
 
+def evidence(engine: VLLMServerRollout, server: Server) -> Evidence:
+    return Evidence(
+        logp=server.score(engine.probe.ids),
+        stale_head=float(server.worker("rlkit_stale_head")),
+        dtype=torch.float32,
+        report={"received": {}, "compared": [], "different": []},
+    )
+
+
 def test_a_loss_of_weights_on_a_server_stops_the_run(policy: Policy, pair: Pair) -> None:
     """The probe is asked of a server whose temperature someone else changed."""
     engine = make_engine(policy, pair)
     server = engine.servers[1]
     server.worker("rlkit_temperature", 1.0)
     with pytest.raises(UserError, match="differ by .* some of its weights are not the trainer's"):
-        engine.probe.check(server.score(engine.probe.ids), 0.0, server.address, 2)
+        engine.probe.check(evidence(engine, server), server.address, 2)
 
 
 def test_a_server_that_dies_is_replaced_by_the_other_and_without_any_the_run_stops(

@@ -1,0 +1,108 @@
+"""What can be found out about the data and the rewards before the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from rlkit.batch import PolicyTerms
+from rlkit.composition.composition import Composition
+from rlkit.composition.describe import OWN
+from rlkit.config.run import EMBEDDED
+from rlkit.errors import UserError
+from rlkit.interfaces import Reward, Task
+from rlkit.rewards.scoring import check_columns, score_all, wants_messages
+from rlkit.rewards.task import TaskReward
+from rlkit.tasks.prompts import check_row
+from rlkit.testing.losses import examples
+
+Rows = Sequence[Mapping[str, Any]]
+LOOKED_AT = 64
+"""Rows that are searched for columns the first one lacks."""
+
+
+def rehearse(c: Composition) -> None:
+    """Read the rows, and let every reward score an empty answer to the first one.
+
+    Raises UserError for a row without a usable prompt, and for a reward that cannot be called,
+    raises, or returns anything but a finite number or None.
+    """
+    try_loss(c)
+    train, held_out = c.rows
+    for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
+        check_rows(name, task, rows)
+    try_rewards(c, c.rewards, train)
+    if c.eval_rewards is not c.rewards or c.eval_task is not c.task:
+        try_rewards(c, c.eval_rewards, held_out)
+
+
+def try_loss(c: Composition) -> None:
+    """Let a user's loss see an example batch. Raises UserError for terms of a wrong shape.
+
+    A loss may read what only a real batch has; that it fails here is told, and the first step says
+    whether it works.
+    """
+    loss = c.parts.loss
+    if type(loss).__module__.partition(".")[0] in OWN:
+        return
+    logp, batch = examples(loss.needs)
+    try:
+        loss.checked(PolicyTerms(logp=logp, entropy=torch.full_like(logp, 0.7)), batch)
+    except UserError:
+        raise
+    except Exception as error:
+        c.say(
+            f"Warning: the loss fails on an example batch ({type(error).__name__}: {error}); the "
+            "first step will show whether it fails on a real one."
+        )
+
+
+def check_rows(name: str, task: Task, rows: Rows) -> None:
+    """Check that there are rows, each with a prompt; of an embedded task, which makes them, one."""
+    if not len(rows):
+        raise UserError(f"the task has no {name} problems")
+    for index in range(1 if task.embedded else len(rows)):
+        check_row(f"problem {index} of the {name} set", rows[index])
+
+
+def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:
+    """Call fresh copies of the rewards, so that one which counts its calls does not count this."""
+    copies = {name: copied(reward) for name, reward in rewards.items()}
+    try:
+        for name, reward in copies.items():
+            reward.open(rewards[name].context)
+        c.processes.on_main(lambda: score_nothing(c, copies, rows))
+    finally:
+        for reward in copies.values():
+            reward.close()
+
+
+def copied(reward: Reward) -> Reward:
+    """A reward of the same settings, as a run builds it."""
+    return (
+        TaskReward(reward.task) if isinstance(reward, TaskReward) else type(reward)(reward.config)
+    )
+
+
+def score_nothing(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:
+    """Score an empty answer to the first row.
+
+    A text prompt becomes a chat if the model has a chat template, which is unknown until it is
+    loaded: then a reward may work in either form.
+    """
+    first = rows[0]
+    names = {name for row in rows[:LOOKED_AT] for name in row} - {"prompt"}
+    check_columns(names)
+    given = {name: [first.get(name)] for name in sorted(names)} | {"completion_ids": [[]]}
+    prompt, answer = first["prompt"], [{"role": "assistant", "content": ""}]
+    if not isinstance(prompt, str):
+        score_all(rewards, [prompt], [answer], given)
+        return
+    try:
+        score_all(rewards, [prompt], [""], given)
+    except UserError as error:
+        if c.config.model.name == EMBEDDED or not wants_messages(error):
+            raise
+        score_all(rewards, [[{"role": "user", "content": prompt}]], [answer], given)

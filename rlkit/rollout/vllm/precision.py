@@ -1,0 +1,74 @@
+"""In which dtype an engine computes, and how far rounding alone may move its log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlkit.interfaces import Tokens
+from rlkit.models.policy import Policy
+
+TOLERANCE_FLOAT32 = 1e-3
+DRAWS = 4
+MARGIN = 3.0
+
+
+def trainer_dtype(policy: Policy) -> torch.dtype:
+    """What the trainer's matrix products are computed in."""
+    return policy.autocast or policy.model.dtype
+
+
+def engine_dtype(policy: Policy, asked: str | None) -> torch.dtype:
+    """The dtype of an engine on the policy's device: `rollout.dtype` or its default."""
+    if asked is not None:
+        found: torch.dtype = getattr(torch, asked)
+        return found
+    halves = torch.bfloat16 in (policy.model.dtype, policy.autocast)
+    return torch.bfloat16 if halves and policy.device.type == "cuda" else policy.model.dtype
+
+
+def rounding_bound(policy: Policy, tokens: Tokens, engine: torch.dtype) -> float:
+    """How far, in nats, rounding may move the log-probs of tokens between trainer and engine.
+
+    0.001 if both compute in float32. Otherwise it is measured (Monte Carlo arithmetic, Parker
+    1997): the output of every module is multiplied by 1 + eps u, u uniform in [-1/2, 1/2] for each
+    number and eps that of the coarser dtype, which is what storing it in that dtype does. The
+    bound is MARGIN times the largest change of a log-prob in DRAWS such forwards, so it follows
+    from the model's depth and the size of its logits. Our choice.
+    """
+    coarser = max((trainer_dtype(policy), engine), key=lambda dtype: torch.finfo(dtype).eps)
+    if coarser == torch.float32:
+        return TOLERANCE_FLOAT32
+    clean = policy.logp(tokens)
+    generator = torch.Generator(policy.device).manual_seed(0)
+    with _rounding(policy.model, torch.finfo(coarser).eps, generator):
+        changes = [float((policy.logp(tokens) - clean).abs().max()) for _ in range(DRAWS)]
+    return max(TOLERANCE_FLOAT32, MARGIN * max(changes))
+
+
+@contextmanager
+def _rounding(model: Any, eps: float, generator: torch.Generator) -> Generator[None]:
+    """Perturbs the output of every module of a model inside this context."""
+
+    def perturbed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return (perturbed(value[0]), *value[1:])
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        draws = torch.rand(value.shape, generator=generator, device=value.device) - 0.5
+        return (value.float() * (1 + eps * draws)).to(value.dtype)
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output: perturbed(output))
+        for module in model.modules()
+        if module is not model
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,105 @@
+"""Parts that hold state and return none are found before a checkpoint would lose it.
+
+A part without a `state_dict` of its own is compared with what it was when the run began: an
+attribute that has changed since is state, unless the part lists it in `caches`. Compared are plain
+values, collections of them, tensors, arrays, generators, and objects of dataclasses and of the
+classes in the part's own module; any other object is only compared by its identity.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlkit.errors import UserError
+from rlkit.interfaces import Part
+
+GIVEN = frozenset({"config", "context"})
+"""Attributes that the run sets itself."""
+
+
+class HeldState:
+    """What parts without a `state_dict` held when the run began."""
+
+    def __init__(self, parts: Mapping[str, Part[Any]]) -> None:
+        self.parts = {
+            name: part for name, part in parts.items() if type(part).state_dict is Part.state_dict
+        }
+        self.before = {name: attributes(part) for name, part in self.parts.items()}
+
+    def check(self) -> None:
+        """Raise UserError for a part that now holds anything else."""
+        for name, part in self.parts.items():
+            before, now = self.before[name], attributes(part)
+            changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+            if changed:
+                cls = type(part).__name__
+                raise UserError(
+                    f"{name} ({cls}) has changed its attribute '{changed[0]}' during the run, but "
+                    "has no state_dict, so that a resumed run would begin without it: return it "
+                    "from state_dict and take it back in load_state_dict (an anchor: in restore), "
+                    f'or declare caches = ("{changed[0]}",) if no later step depends on it'
+                )
+
+
+def attributes(part: Part[Any]) -> dict[str, Any]:
+    """A fingerprint of each attribute that may be state; one in a method's place is a wrapper."""
+    left_out, own = GIVEN | set(part.caches), type(part).__module__
+    return {
+        name: fingerprint(value, own)
+        for name, value in vars(part).items()
+        if name not in left_out and not callable(getattr(type(part), name, None))
+    }
+
+
+def fingerprint(value: Any, module: str, inside: Collection[int] = ()) -> Any:
+    """Something equal exactly as long as the value is, which keeps no reference to it.
+
+    Objects of classes in `module` are seen into; `inside` are the ids of what the value is part of.
+    """
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if id(value) in inside:
+        return "itself"
+    if isinstance(value, Tensor):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        return (
+            str(value.dtype),
+            tuple(value.shape),
+            zlib.crc32(flat.view(torch.uint8).numpy().tobytes()),
+        )
+    if isinstance(value, np.ndarray):
+        return (str(value.dtype), value.shape, zlib.crc32(np.ascontiguousarray(value).tobytes()))
+    within = (*inside, id(value))
+    found = contents(value, module)
+    if found is None:
+        return (type(value).__qualname__, id(value))
+    return (type(value).__qualname__, tuple(fingerprint(each, module, within) for each in found))
+
+
+def contents(value: Any, module: str) -> list[Any] | None:
+    """What makes a value equal to another; None = only its identity does."""
+    if isinstance(value, Mapping):
+        return [each for pair in value.items() for each in pair]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    if isinstance(value, Collection) and not isinstance(value, type):
+        return list(value)
+    if isinstance(value, np.random.Generator):
+        return [value.bit_generator.state]
+    if isinstance(value, random.Random):
+        return [value.getstate()]
+    if isinstance(value, torch.Generator):
+        return [value.get_state()]
+    if not isinstance(value, type) and (type(value).__module__ == module or is_dataclass(value)):
+        slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
+        held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        return [held | getattr(value, "__dict__", {})]
+    return None

@@ -1,0 +1,196 @@
+"""What is found out about the data and the rewards before the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.composition.composition import Composition
+from rlkit.composition.rehearsal import copied, rehearse
+from rlkit.errors import UserError
+from rlkit.interfaces import PolicyLoss, Reward, Task, TaskData
+from rlkit.rewards.function import reward_class
+from tests.compositions import composed
+
+ROWS: list[Any] = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "1+2=", "answer": "3"}]
+CHAT = [{"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"}]
+
+
+class Rows(Task):
+    """Rows of its own, read once."""
+
+    def __init__(self, train: Sequence[Any], held_out: Sequence[Any]) -> None:
+        super().__init__()
+        self.data, self.reads = TaskData(train=train, eval=held_out), 0
+
+    def load(self, seed: int) -> TaskData:
+        self.reads += 1
+        return self.data
+
+
+def made(
+    function: Callable[..., Any] | None = None,
+    train: Sequence[Any] = ROWS,
+    held_out: Sequence[Any] = ROWS,
+    *overrides: str,
+) -> Composition:
+    c, task = composed("reward=[exact]", *overrides), Rows(train, held_out)
+    rewards = c.rewards if function is None else {"own": reward_class(function)()}
+    return replace(c, task=task, eval_task=task, rewards=rewards, eval_rewards=rewards)
+
+
+def unnamed_argument(completions: list[str], solution: list[str]) -> list[float]:
+    return [0.0 for _ in completions]
+
+
+def division(completions: list[str], **columns: Any) -> list[float]:
+    return [1 / len(completion) for completion in completions]
+
+
+def one_number(completions: list[str], **columns: Any) -> float:
+    return 0.5
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (unnamed_argument, "needs the argument 'solution'"),
+        (division, r"reward 'own' raised ZeroDivisionError: division by zero \(.*rehearsal.py:"),
+        (one_number, "returned 0.5"),
+    ],
+)
+def test_a_reward_that_cannot_work_is_found_without_a_model(
+    function: Callable[..., Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        rehearse(made(function))
+
+
+def test_columns_of_later_rows_and_rows_without_one_are_known() -> None:
+    def levels(completions: list[str], level: list[int | None], **columns: Any) -> list[float]:
+        return [float(each or 0) for each in level]
+
+    rehearse(made(levels, [*ROWS, {"prompt": "p", "level": 3}]))
+
+
+def test_a_chat_prompt_is_answered_by_a_message_and_a_text_by_either() -> None:
+    """Whether the model has a chat template is not known before it is loaded."""
+
+    def chats(completions: list[Any], **columns: Any) -> list[float]:
+        return [float(len(completion[-1]["content"])) for completion in completions]
+
+    def texts(completions: list[str], **columns: Any) -> list[float]:
+        return [float(len(completion.strip())) for completion in completions]
+
+    named = "model.name=some/model"
+    rehearse(made(chats, CHAT, CHAT, named))
+    rehearse(made(chats, ROWS, ROWS, named, "task=jsonl"))
+    rehearse(made(texts))
+    with pytest.raises(UserError, match="raised AttributeError"):
+        rehearse(made(texts, CHAT, CHAT, named))
+    with pytest.raises(UserError, match="raised IndexError"):
+        rehearse(made(chats))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"promt": "1+1=", "answer": "2"},
+            "problem 1 of the {} set has no column 'prompt'. Did you",
+        ),
+        (["1+1="], "problem 1 of the {} set is list, not a mapping"),
+        ({"prompt": None}, "neither a text nor a list of messages with role and content: None"),
+        ({"prompt": []}, "neither a text nor a list of messages"),
+        ({"prompt": [{"text": "1+1="}]}, "neither a text nor a list of messages"),
+    ],
+)
+@pytest.mark.parametrize("place", ["train", "eval"])
+def test_a_row_without_a_usable_prompt_is_named(row: Any, said: str, place: str) -> None:
+    bad = [ROWS[0], row]
+    rows = (bad, ROWS) if place == "train" else (ROWS, bad)
+    with pytest.raises(UserError) as caught:
+        rehearse(made(None, *rows))
+    assert said.format(place) in str(caught.value)
+
+
+def test_no_rows_are_said() -> None:
+    with pytest.raises(UserError, match="the task has no eval problems"):
+        rehearse(made(None, ROWS, []))
+
+
+class Counting(Reward):
+    """Gives each call a higher value."""
+
+    calls = 0
+
+    def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+        self.calls += 1
+        return [float(self.calls)]
+
+
+def test_a_reward_that_counts_its_calls_does_not_count_the_rehearsal() -> None:
+    reward = Counting()
+    rehearse(replace(made(), rewards={"own": reward}, eval_rewards={"own": reward}))
+    assert reward.calls == 0
+
+
+def test_the_rows_are_read_once() -> None:
+    c = made()
+    rehearse(c)
+    assert c.rows[0] == ROWS and isinstance(c.task, Rows) and c.task.reads == 1
+
+
+def test_a_copy_has_the_settings_of_the_reward() -> None:
+    c = composed()
+    (own,) = c.rewards.values()
+    again = copied(own)
+    assert again is not own and vars(again)["task"] is c.task
+    exact = composed("reward=[exact]", "reward.exact.weight=0.5").rewards["exact"]
+    assert copied(exact).config == exact.config and copied(exact) is not exact
+
+
+class Loss(PolicyLoss):
+    """Minus the advantage times the log-prob, in a shape of its own."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value.mean()
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        value = self.shaped(-batch.advantage * policy.logp, batch)
+        return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
+
+
+class Weighted(Loss):
+    """Reads what only a certain buffer gives."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value * batch.extras["weight"]
+
+
+class PerResponse(Loss):
+    """One value per response."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value.sum(-1)
+
+
+def with_loss(loss: PolicyLoss) -> Composition:
+    c = made()
+    return replace(c, parts=replace(c.parts, loss=loss))
+
+
+def test_a_term_without_a_shape_is_found_without_a_model() -> None:
+    with pytest.raises(UserError, match=r"term 'policy' has a value of shape \[\]"):
+        rehearse(with_loss(Loss()))
+    rehearse(with_loss(PerResponse()))
+
+
+def test_a_loss_that_needs_a_real_batch_is_only_told(capsys: pytest.CaptureFixture[str]) -> None:
+    rehearse(with_loss(Weighted()))
+    assert "fails on an example batch (KeyError: 'weight')" in capsys.readouterr().out

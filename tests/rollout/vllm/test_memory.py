@@ -1,0 +1,140 @@
+"""Where vLLM runs and what it leaves to the trainer, on a stand-in for vLLM."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rlkit.rollout.base import GenerationCall
+from rlkit.rollout.vllm.memory import placement
+from tests.rollout.models import change, make_policy
+from tests.rollout.stand_in import drawn, expected, install, started
+
+GIB = 2**30
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A platform that can sleep."""
+    install(monkeypatch, sleeps=True)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_it_is_awake_and_holds_weights_only_while_it_generates() -> None:
+    """Each generation has the policy's weights; a step that generates nothing wakes nothing."""
+    policy = make_policy()
+    engine, llm = started(policy)
+    assert llm.calls == ["take", "probe", "sleep 2"]
+    whole = ["wake weights", "take", "wake kv_cache", "probe", "generate", "sleep 2"]
+    for step in (1, 2, 5):
+        llm.calls.clear()
+        change(policy, "")
+        for skipped in range(step - 1):
+            engine.sync(skipped + 2)
+            assert engine.generate(GenerationCall([], ("t", skipped, 0))) == []
+        engine.sync(step)
+        assert llm.calls == []
+        assert drawn(engine, step) == pytest.approx(expected(policy), abs=1e-5)
+        assert llm.calls == whole and llm.version == str(step)
+    llm.calls.clear()
+    assert drawn(engine, 5) == pytest.approx(expected(policy), abs=1e-5)
+    assert llm.calls == whole, "a second generation of a step needs the weights again"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_weights_that_the_policy_no_longer_has_wait_in_host_memory() -> None:
+    policy = make_policy()
+    engine, llm = started(policy, sync_every=2)
+    assert llm.calls == ["take", "probe", "sleep 1"]
+    synced = expected(policy)
+    for step in (1, 2):
+        llm.calls.clear()
+        assert drawn(engine, step) == pytest.approx(synced, abs=1e-5)
+        assert llm.calls == ["wake weights kv_cache", "generate", "sleep 1"]
+        change(policy, "")
+    llm.calls.clear()
+    engine.sync(3)
+    assert llm.calls == ["wake weights kv_cache", "take", "probe", "sleep 1"]
+    assert drawn(engine, 3) == pytest.approx(expected(policy), abs=1e-5)
+    assert abs(expected(policy) - synced) > 1e-3
+
+
+@pytest.mark.parametrize(("sleeps", "asked"), [(False, True), (True, False)])
+def test_without_sleep_a_sync_hands_the_weights_over_at_once(
+    sleeps: bool, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sleeps=sleeps)
+    policy = make_policy()
+    engine, llm = started(policy, sleep=asked)
+    assert llm.arguments["enable_sleep_mode"] is False
+    change(policy, "")
+    engine.sync(2)
+    assert drawn(engine, 2) == pytest.approx(expected(policy), abs=1e-5)
+    assert llm.calls == ["take", "probe", "take", "probe", "generate"]
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("asked", ["bfloat16", "float16"])
+def test_it_computes_in_the_dtype_that_is_asked_for(asked: str) -> None:
+    policy = make_policy()
+    engine, llm = started(policy, dtype=asked)
+    assert llm.arguments["dtype"] == asked and policy.model.dtype == torch.float32
+    assert {str(p.dtype) for p in llm.model.parameters()} == {f"torch.{asked}"}
+    change(policy, "")
+    engine.sync(2)
+    assert drawn(engine, 2) != expected(policy)
+    assert not engine.matches_trainer
+
+
+class Card:
+    """A policy of 2^28 parameters on the second card."""
+
+    device = torch.device("cuda:1")
+    model = SimpleNamespace(parameters=lambda: [SimpleNamespace(numel=lambda: 2**28)])
+
+
+def placed(monkeypatch: pytest.MonkeyPatch, *, total: int, **given: Any) -> dict[str, Any]:
+    asked: list[torch.device] = []
+
+    def info(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 0, total
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", info)
+    policy: Any = Card()
+    settings: dict[str, Any] = {"dtype": torch.bfloat16, "kv_cache_gb": 1.5, "share": None, **given}
+    found = placement(policy, **settings)
+    assert asked == [Card.device]
+    return found
+
+
+def test_on_a_gpu_it_takes_the_policys_card_and_its_weights_and_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """0.5 GiB of weights and 1.5 GiB of cache are a quarter of 8 GiB, and more than 1 GiB."""
+    assert placed(monkeypatch, total=8 * GIB) == {
+        "device_ids": [1],
+        "kv_cache_memory_bytes": 3 * GIB // 2,
+        "gpu_memory_utilization": 0.25,
+    }
+    wider = placed(monkeypatch, total=8 * GIB, dtype=torch.float32)
+    assert wider["gpu_memory_utilization"] == 0.3125
+    assert placed(monkeypatch, total=GIB)["gpu_memory_utilization"] == 1.0
+
+
+def test_a_share_replaces_the_size_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = placed(monkeypatch, total=8 * GIB, share=0.4)
+    assert found == {"device_ids": [1], "gpu_memory_utilization": 0.4}
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_vllm_is_told_about_memory_without_a_card() -> None:
+    _, llm = started(make_policy(), kv_cache_gb=0.5)
+    assert llm.arguments["kv_cache_memory_bytes"] == GIB // 2
+    assert "gpu_memory_utilization" not in llm.arguments and "device_ids" not in llm.arguments
+    _, llm = started(make_policy(), gpu_memory_utilization=0.3)
+    assert llm.arguments["gpu_memory_utilization"] == 0.3
+    assert "kv_cache_memory_bytes" not in llm.arguments
