@@ -140,7 +140,9 @@ class HFRollout(RolloutEngine[HFC]):
                 if not is_out_of_memory(error):
                     raise
                 if rows <= 1:
-                    raise UserError(f"out of memory generating one response; {SMALLER}") from error
+                    raise UserError(
+                        f"out of memory generating one response; use {SMALLER}"
+                    ) from error
             release()
             self.most = rows // 2
         return out

@@ -10,7 +10,6 @@ micro-batching either.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -201,11 +200,11 @@ class _Minibatch:
             logp=pad(terms.logp[: len(rows)], wider), entropy=pad(terms.entropy[: len(rows)], wider)
         )
 
-    def _accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """The context of a micro-batch's forward and backward; in the last one ranks meet."""
+    def _backward(self, value: Tensor, *, last: bool) -> None:
+        """Back-propagate a micro-batch's part; in the last one ranks wait for each other."""
         if last:
             self.objective.agree(last=True)
-        return self.backprop.accumulate(last=last)
+        self.backprop.backward(value)
 
     def row_by_row(self, splits: Sequence[Tensor]) -> MinibatchResult:
         """Each micro-batch's part of the loss is computed from its own rows."""
@@ -215,15 +214,16 @@ class _Minibatch:
         sums: list[tuple[str, Tensor | float, float]] = []
         terms: list[tuple[Tensor, PolicyTerms]] = []
         for number, rows in enumerate(splits, start=1):
-            with self._accumulate(last=number == len(splits)):
+            last = number == len(splits)
+            with self.backprop.accumulate(last=last):
                 policy = self.terms(rows)
                 if not len(rows):
-                    self.backprop.backward(policy.logp.sum())
+                    self._backward(policy.logp.sum(), last=last)
                     continue
                 part = batch.rows(rows)
                 out = objective.output(policy, part, self.anchored[rows])
                 value = objective.reduce(out.terms, counts or objective.counts(out.terms))
-                self.backprop.backward(value)
+                self._backward(value, last=last)
             total += value.detach()
             sums += self.sums(out.metrics, policy.logp, part, counted=self.counted.rows(rows))
             terms.append((rows, policy.detach()))
@@ -252,9 +252,10 @@ class _Minibatch:
         value = objective.reduce(out.terms, objective.counts(out.terms))
         d_logp, d_entropy = torch.autograd.grad(value, leaves, materialize_grads=True)
         for number, rows in enumerate(splits, start=1):
-            with self._accumulate(last=number == len(splits)):
+            last = number == len(splits)
+            with self.backprop.accumulate(last=last):
                 again = parts[0] if once else self.terms(rows)
-                self.backprop.backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]))
+                self._backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]), last=last)
         sums = self.sums(out.metrics, policy.logp, batch, counted=self.counted)
         terms = [(rows, p.detach()) for rows, p in zip(splits, parts, strict=True)]
         return MinibatchResult(value=value.item(), sums=sums, terms=terms)

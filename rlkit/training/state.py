@@ -237,7 +237,7 @@ class TrainState:
         self.updater.load_state_dict(state["updater"])
         session.prompts.load_state_dict(state["prompts"])
         session.collector.source.load_state_dict(state["supply"], session.prompts)
-        session.engine.load_state_dict(state["engine"])
+        session.engine.load_state_dict(state.get("engine", {}))
         session.buffer.load_state_dict(state["buffer"])
         session.schedule.load_state_dict(state["schedule"])
         for name, part in self._stateful().items():

@@ -224,9 +224,7 @@ class Updater:
             found: list[tuple[str, Tensor | float, float]] = []
             splits = micro_batches(tokens.lengths, budget, self.processes)
             for number, part in enumerate(splits, start=1):
-                if last := number == len(splits):
-                    self.micro.agree(last=True)
-                with learner.accumulate(last=last):
+                with learner.accumulate(last=number == len(splits)):
                     chosen = rows[part]
                     values = learner.wrapped(some_rows(tokens, part))[: len(part)]
                     before, returns, mask = (
@@ -235,6 +233,8 @@ class Updater:
                     )
                     loss, clipped = self.parts.advantage.value_loss(values, before, returns)
                     share = torch.where(mask, loss, 0.0).sum() / valid.to(values.device)
+                    if number == len(splits):
+                        self.micro.agree(last=True)
                     learner.backward(share)
                 valid_tokens = minibatch.mask[part][:, : loss.shape[1]]
                 found += sums_of({"loss": loss, "clip_fraction": clipped}, valid_tokens)
