@@ -15,9 +15,9 @@ CPU_MESSAGE = "can't allocate memory"
 SMALLER = "shorter responses (rollout.max_completion_length), or model.dtype=bfloat16"
 """What makes any forward take less."""
 OPTIMIZER = (
-    "in the optimizer step, whose first one allocates its moments; train adapters "
-    "(model.lora.r=16), keep anchors' copies in host memory (anchor.device=cpu), or shard the "
-    "weights over several GPUs (docs/scaling.md)"
+    "in the optimizer step, whose first one allocates its moments; use model.lora.r=16, "
+    "train.optimizer=adamw_8bit, anchor.device=cpu (an anchor's copies in host memory), or shard "
+    "the weights over several GPUs (docs/scaling.md)"
 )
 ELSEWHERE = (
     "outside forwards and updates; use model.dtype=bfloat16, keep anchors' copies in host memory "
