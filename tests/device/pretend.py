@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Tagged(torch.Tensor):
     """A CPU tensor that says that it is on the device."""
 
     elem: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, elem: Tensor) -> Tagged:
@@ -79,7 +79,9 @@ class Tagged(torch.Tensor):
         return self
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return RUNNING[-1].run(func, args, kwargs or {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -96,15 +98,15 @@ class Tagged(torch.Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
-    def new_tensor(self, data: Any, **settings: Any) -> Tensor:
-        return torch.tensor(data, dtype=settings.get("dtype", self.dtype), device=DEVICE)
+    def new_tensor(self, data: Any, dtype: Any = None, *_: Any, **__: Any) -> Tensor:
+        return torch.tensor(data, dtype=dtype or self.dtype, device=DEVICE)
 
     def numpy(self, **_: Any) -> Any:
         raise DeviceMix(f"{place()}: numpy() of a tensor on the device")
 
-    __array__ = numpy
+    __array__: Any = numpy
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Tagged({tuple(self.elem.shape)}, {self.elem.dtype})"
 
 
@@ -280,13 +282,14 @@ def resolve(name: str) -> torch.device:
 @contextmanager
 def pretending() -> Generator[Pretence]:
     """The device exists inside this context."""
-    saved: list[tuple[Any, str, Callable[..., Any]]] = [
-        (load, "resolve_device", load.resolve_device),
-        (checks, "resolve_device", checks.resolve_device),
-        (torch.nn.Module, "to", torch.nn.Module.to),
+    changed: list[tuple[Any, str, Any]] = [
+        (load, "resolve_device", resolve),
+        (checks, "resolve_device", resolve),
+        (torch.nn.Module, "to", module_to),
     ]
-    load.resolve_device = checks.resolve_device = resolve
-    torch.nn.Module.to = module_to  # type: ignore[method-assign]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in changed]
+    for owner, name, new in changed:
+        setattr(owner, name, new)
     torch._C._set_only_lift_cpu_tensors(True)  # so that the mode sees torch.tensor(..., device=...)
     mode = Pretence()
     RUNNING.append(mode)
@@ -296,5 +299,5 @@ def pretending() -> Generator[Pretence]:
     finally:
         RUNNING.pop()
         torch._C._set_only_lift_cpu_tensors(False)
-        for owner, name, original in saved:
+        for owner, name, original in originals:
             setattr(owner, name, original)

@@ -105,7 +105,7 @@ class Near(RemoteEngine):
         self.policy, self.number = policy, 0
         self.arrived: dict[int, list[list[Generation]]] = {}
         self.copy = policy.at(policy.temperature)
-        self.copy.model = policy.freeze().model  # type: ignore[assignment]
+        self.copy.model = policy.freeze().model
         self.inner.start(self.copy, seed)
 
     def sync(self, step: int) -> None:

@@ -42,7 +42,8 @@ def gradients(
     experts: bool = False,
 ) -> tuple[float, Tensor, Tensor]:
     """The loss of a minibatch, and its gradient in the log-probs and the entropy."""
-    logp, batch = (x.to(place) for x in example(experts=experts))
+    logp, batch = example(experts=experts)
+    logp, batch = logp.to(place), batch.to(place)
     leaves = logp.requires_grad_(), torch.full_like(logp.detach(), 0.7).requires_grad_()
 
     def forward(rows: Tensor) -> PolicyTerms:
