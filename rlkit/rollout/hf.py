@@ -152,11 +152,12 @@ class HFRollout(RolloutEngine[HFC]):
 
         A request's responses are generated together, unless as many did not fit.
         """
-        most = self.config.generation_batch_size
         first, rest = requests[0], list(requests[1:])
+        most = self.config.generation_batch_size
         if self.most is not None and self.most < first.n:
             return [replace(first, n=self.most)], [replace(first, n=first.n - self.most), *rest]
-        most = min(most, self.most or most)
+        if self.most is not None:
+            most = min(most, self.most)
         batch, rows = [first], first.n
         while rest and rows + rest[0].n <= most:
             rows += rest[0].n
