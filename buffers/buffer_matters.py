@@ -82,6 +82,7 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
     """
 
     sources = ("2602.20722",)
+    keeps_columns = True
 
     def __init__(self, config: BufferMattersConfig | None = None) -> None:
         super().__init__(config)

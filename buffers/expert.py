@@ -5,86 +5,87 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypeVar
 
 from buffers.on_policy import Storeless
-from rlkit.batch import Demonstration, Prompt, Request
+from rlkit.batch import Demonstration, Messages, Prompt, Request
 from rlkit.errors import UserError, suggest
-from rlkit.interfaces import PartConfig, PromptSource, State
+from rlkit.interfaces import FileRow, PartConfig, PromptSource, RunContext, State
 from rlkit.ops import stream_rng
 from rlkit.registry import register
 
 PROMPT = "prompt"
+PROBED = 8
+"""How many demonstrations without a prompt are compared with every problem, to say why."""
 
 
 class DemonstrationConfig(PartConfig):
     """Settings of where demonstrations come from."""
 
     path: str | None = None
-    """JSON Lines file of demonstrations, each line with a `prompt` and the text of `column`; null =
-    the rows of the task hold them."""
+    """File of demonstrations, in any format of a task's data, each row with a `prompt` and the text
+    of `column`; null = the rows of the task hold them."""
     column: str = "solution"
     """The column that holds a demonstration's text."""
     overlong: Literal["error", "drop"] = "error"
-    """What becomes of a demonstration of more than rollout.max_completion_length tokens."""
+    """What becomes of a demonstration of more than rollout.max_completion_length tokens, and of one
+    whose prompt has more than rollout.max_prompt_length."""
 
 
 DC = TypeVar("DC", bound=DemonstrationConfig, default=DemonstrationConfig)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A demonstration as a file holds it."""
+def text_of(columns: Mapping[str, Any], column: str, place: str) -> str:
+    """A row's demonstration; a number counts as its digits.
 
-    number: int
-    row: Mapping[str, Any]
-
-
-def read_lines(path: str, column: str) -> list[Line]:
-    """The demonstrations of a file.
-
-    Raises UserError, with the line, for what is no such file.
+    Raises UserError if there is none, or if it is a list or an object.
     """
-    try:
-        text = Path(path).read_text()
-    except OSError as error:
-        raise UserError(f"buffer.path={path} cannot be read: {error.strerror}") from error
-    lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError as error:
-            raise UserError(f"{path}:{number} is not JSON: {error}") from error
-        if row is None:
-            continue
-        for key in (PROMPT, column):
-            check_column(row, key, f"{path}:{number}")
-        lines.append(Line(number, row))
-    if not lines:
-        raise UserError(f"buffer.path={path} holds no demonstration")
-    return lines
-
-
-def check_column(row: object, column: str, place: str) -> None:
-    """Raise UserError if a row has no text in the column."""
-    if not isinstance(row, Mapping):
-        raise UserError(f"{place}: a demonstration must be an object with named columns")
-    if not row.get(column):
-        known = [str(name) for name in row]
+    value = columns.get(column)
+    if value is None or value == "":
+        known = [str(name) for name in columns]
         raise UserError(
             f"{place} has no '{column}'.{suggest(column, known)} Columns: {', '.join(known)}"
         )
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{place}: '{column}' must be text, not a {type(value).__name__}")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def question(prompt: Prompt) -> str:
+def question(asked: str | Messages) -> str:
     """What two prompts that ask the same have in common."""
-    return json.dumps(prompt.text_or_messages, sort_keys=True)
+    return json.dumps(asked, sort_keys=True)
+
+
+def last_text(asked: str | Messages) -> str:
+    """The text that is to be answered: the last message's."""
+    return asked if isinstance(asked, str) else asked[-1]["content"]
+
+
+def matches(path: str, demonstrations: Sequence[str | Messages], context: RunContext) -> str:
+    """How many demonstrations answer a problem of the task, and why others may not, in words."""
+    known = {question(asked) for asked in context.problems.values()}
+    unmatched = [asked for asked in demonstrations if question(asked) not in known]
+    count, total = len(demonstrations) - len(unmatched), len(demonstrations)
+    line = f"{path}: {count} of {total} demonstrations answer a prompt of the task."
+    if not unmatched:
+        return line
+    texts = {last_text(asked) for asked in context.problems.values()}
+    framed = sum(last_text(asked) in texts for asked in unmatched)
+    ends = {
+        text.removeprefix(last_text(asked))
+        for asked in unmatched[:PROBED]
+        for text in texts
+        if text.startswith(last_text(asked)) and text != last_text(asked)
+    }
+    if framed:
+        line += f" {framed} others would without the messages before them, such as a system prompt."
+    elif ends:
+        line += f" The task's prompts end with {json.dumps(min(ends, key=len))} (task.suffix)."
+    return line
 
 
 class Demonstrating(Storeless[DC]):
@@ -94,27 +95,42 @@ class Demonstrating(Storeless[DC]):
 
     def __init__(self, config: DC | None = None) -> None:
         super().__init__(config)
+        self.lines: Sequence[FileRow] = ()
+        """The demonstrations of the file, in its order."""
+
+    def open(self, context: RunContext) -> None:
+        """Read the file. Raises UserError, with the line, for what is no demonstration."""
+        super().open(context)
         c = self.config
-        self.lines = read_lines(c.path, c.column) if c.path is not None else []
+        if c.path is None:
+            return
+        self.lines = context.read_rows(c.path)
+        for line in self.lines:
+            if not isinstance(line.columns.get(PROMPT), list):
+                text_of(line.columns, PROMPT, line.place)
+            text_of(line.columns, c.column, line.place)
 
     def demonstration(
-        self, row: Mapping[str, Any], number: int, prompts: PromptSource, *, reward: float | None
+        self, line: FileRow, prompt: Prompt, prompts: PromptSource, *, reward: float | None
     ) -> Demonstration | None:
-        """A row's demonstration; None if it is too long and may be dropped.
+        """A row's demonstration; None if it or its prompt is too long and may be dropped.
 
         Raises UserError if it is too long and may not.
         """
         c = self.config
-        ids = prompts.response(str(row[c.column]))
-        if len(ids) <= prompts.max_completion_length:
-            return Demonstration(number=number, response_ids=ids, reward=reward)
-        if c.overlong == "error":
-            raise UserError(
-                f"a demonstration has {len(ids)} tokens, more than "
-                f"rollout.max_completion_length={prompts.max_completion_length}; raise it or set "
-                "buffer.overlong=drop"
-            )
-        return None
+        ids = prompts.response(text_of(line.columns, c.column, line.place))
+        for what, length, key, limit in (
+            ("", len(ids), "max_completion_length", prompts.max_completion_length),
+            ("the prompt of ", len(prompt.ids), "max_prompt_length", prompts.max_prompt_length),
+        ):
+            if length > limit and c.overlong == "error":
+                raise UserError(
+                    f"{what}a demonstration ({line.place}) has {length} tokens, more than "
+                    f"rollout.{key}={limit}; raise it or set buffer.overlong=drop"
+                )
+            if length > limit:
+                return None
+        return Demonstration(number=line.number, response_ids=ids, reward=reward)
 
     @abstractmethod
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
@@ -149,10 +165,10 @@ class Expert(Demonstrating[DemonstrationConfig]):
         requests: dict[int, Request] = {}
         found = self._from_file(prompts) if self.lines else self._from_task(prompts)
         for _ in range(batch):
-            prompt, row, number = next(found)
-            shown = self.demonstration(row, number, prompts, reward=1.0)
+            prompt, line = next(found)
+            shown = self.demonstration(line, prompt, prompts, reward=1.0)
             if shown is not None:
-                requests[number] = Request(prompt=prompt, n=0, demonstrations=(shown,))
+                requests[line.number] = Request(prompt=prompt, n=0, demonstrations=(shown,))
         if not requests:
             raise UserError(
                 f"step {step}: each of {batch} demonstrations is longer than "
@@ -168,7 +184,7 @@ class Expert(Demonstrating[DemonstrationConfig]):
         """Go on from there."""
         self.position = state["position"]
 
-    def _from_file(self, prompts: PromptSource) -> Iterator[tuple[Prompt, Mapping[str, Any], int]]:
+    def _from_file(self, prompts: PromptSource) -> Iterator[tuple[Prompt, FileRow]]:
         while True:
             epoch, place = divmod(self.position, len(self.lines))
             order = stream_rng(self.context.seed, "demonstrations", epoch).permutation(
@@ -176,14 +192,21 @@ class Expert(Demonstrating[DemonstrationConfig]):
             )
             line = self.lines[order[place]]
             self.position += 1
-            row = {name: value for name, value in line.row.items() if name != self.config.column}
-            yield prompts.prompt(f"expert-{line.number}", row), line.row, line.number
+            column = self.config.column
+            row = {name: value for name, value in line.columns.items() if name != column}
+            yield prompts.prompt(f"expert-{line.number}", row), line
 
-    def _from_task(self, prompts: PromptSource) -> Iterator[tuple[Prompt, Mapping[str, Any], int]]:
+    def _from_task(self, prompts: PromptSource) -> Iterator[tuple[Prompt, FileRow]]:
         while True:
             (prompt,) = prompts.take(1)
-            check_column(prompt.columns, self.config.column, f"problem {prompt.prompt_id}")
-            yield prompt, prompt.columns, number_of(prompt)
+            yield prompt, line_of(prompt)
+
+
+def line_of(prompt: Prompt) -> FileRow:
+    """The row of the task that a prompt was made of."""
+    return FileRow(
+        number=number_of(prompt), place=f"problem {prompt.prompt_id}", columns=prompt.columns
+    )
 
 
 def number_of(prompt: Prompt) -> int:
@@ -219,8 +242,18 @@ class Luffy(Demonstrating[LuffyConfig]):
 
     def __init__(self, config: LuffyConfig | None = None) -> None:
         super().__init__(config)
-        self.by_question: dict[str, list[Line]] = {}
-        """The file's demonstrations by what they answer; filled when the first prompts come."""
+        self.by_question: dict[str, list[FileRow]] = {}
+        """The file's demonstrations by what they answer."""
+
+    def open(self, context: RunContext) -> None:
+        """Read the file, and say how many of its demonstrations answer a problem of the task."""
+        super().open(context)
+        asked = [context.as_asked(line.columns[PROMPT]) for line in self.lines]
+        self.by_question = {}
+        for line, each in zip(self.lines, asked, strict=True):
+            self.by_question.setdefault(question(each), []).append(line)
+        if self.lines:
+            context.say(matches(str(self.config.path), asked, context))
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """The next prompts in the data order with their demonstrations, each once per step."""
@@ -233,14 +266,9 @@ class Luffy(Demonstrating[LuffyConfig]):
 
     def _request(self, prompt: Prompt, prompts: PromptSource, *, shows: bool) -> Request:
         c, size = self.config, prompts.num_generations
-        lines = self._lines(prompt, prompts)[: c.demonstrations] if shows else []
-        shown = [
-            demonstration
-            for line in lines
-            if (
-                demonstration := self.demonstration(line.row, line.number, prompts, reward=c.reward)
-            )
-        ]
+        lines = self._lines(prompt)[: c.demonstrations] if shows else []
+        found = [self.demonstration(line, prompt, prompts, reward=c.reward) for line in lines]
+        shown = [demonstration for demonstration in found if demonstration is not None]
         left = size - len(shown) if c.keep_size else size
         if left < 1:
             raise UserError(
@@ -249,12 +277,7 @@ class Luffy(Demonstrating[LuffyConfig]):
             )
         return Request(prompt=prompt, n=left, demonstrations=tuple(shown))
 
-    def _lines(self, prompt: Prompt, prompts: PromptSource) -> list[Line]:
-        if not self.lines:
-            text = prompt.columns.get(self.config.column)
-            return [Line(number_of(prompt), prompt.columns)] if text else []
-        if not self.by_question:
-            for line in self.lines:
-                asked = question(prompts.prompt("", line.row))
-                self.by_question.setdefault(asked, []).append(line)
-        return self.by_question.get(question(prompt), [])
+    def _lines(self, prompt: Prompt) -> list[FileRow]:
+        if self.config.path is None:
+            return [] if prompt.columns.get(self.config.column) in (None, "") else [line_of(prompt)]
+        return self.by_question.get(question(prompt.text_or_messages), [])

@@ -103,6 +103,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
     """
 
     sources = ("2507.06892",)
+    keeps_columns = True
 
     def __init__(self, config: FifoConfig | None = None) -> None:
         super().__init__(config)

@@ -49,6 +49,7 @@ class Mix(ReplayBuffer[MixConfig]):
             SECOND: _part(SECOND, self.config.second),
         }
         self.gives_expert = any(part.gives_expert for part in self.parts.values())
+        self.keeps_columns = any(part.keeps_columns for part in self.parts.values())
         self.asked: list[tuple[Request, str]] = []
         """This step's requests and whose they are."""
         self.planned = -1

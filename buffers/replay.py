@@ -166,6 +166,8 @@ class Stock(ReplayBuffer[S]):
     once.
     """
 
+    keeps_columns = True
+
     def __init__(self, config: S | None = None) -> None:
         super().__init__(config)
         self.entries: list[Entry] = []

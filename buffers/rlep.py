@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,6 +11,7 @@ from pydantic import Field
 from buffers.replay import AgeConfig, PromptStore, by_age, sample_staleness
 from rlkit.batch import Group, Sample
 from rlkit.errors import UserError
+from rlkit.interfaces import FileRow, RunContext
 from rlkit.registry import register
 
 
@@ -20,8 +19,9 @@ class RlepConfig(AgeConfig):
     """Settings of the pool and of the share each group gets from it."""
 
     pool: str | None = None
-    """JSON Lines file of an earlier run's responses: prompt_id, response_ids, behavior_logp (one
-    per token) and reward. null = the run collects its own pool in its first steps."""
+    """File of an earlier run's responses, in any format of a task's data: prompt_id, response_ids,
+    behavior_logp (one per token) and reward. null = the run collects its own pool in its first
+    steps."""
     collect_steps: Annotated[int, Field(ge=0)] = 100
     """Without a file: the steps whose successes become the pool. Replay starts after them."""
     per_prompt: Annotated[int, Field(ge=1)] = 64
@@ -32,33 +32,25 @@ class RlepConfig(AgeConfig):
     """A response with at least this reward is a success."""
 
 
-def read_pool(path: Path) -> list[Sample]:
-    """The responses of a pool file, numbered -1, -2, ...
+def pool_sample(line: FileRow) -> Sample:
+    """A response of a pool file, with the negative of its line as number.
 
-    Raises UserError, with the line, for what is no such file.
+    Raises UserError for what is no response.
     """
+    row = line.columns
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise UserError(f"buffer.pool={path} cannot be read: {error.strerror}") from error
-    return [_pool_sample(line, number, path) for number, line in enumerate(lines, start=1) if line]
-
-
-def _pool_sample(line: str, number: int, path: Path) -> Sample:
-    try:
-        row: dict[str, Any] = json.loads(line)
         ids = torch.tensor(row["response_ids"], dtype=torch.int64)
         logp = torch.tensor(row["behavior_logp"], dtype=torch.float32)
         name, reward = str(row["prompt_id"]), float(row["reward"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}:{number}: a line of buffer.pool needs prompt_id, response_ids, behavior_logp "
+            f"{line.place}: a row of buffer.pool needs prompt_id, response_ids, behavior_logp "
             f"and reward ({type(error).__name__}: {error})"
         ) from error
     if ids.ndim != 1 or ids.shape != logp.shape or not len(ids):
-        raise UserError(f"{path}:{number}: response_ids and behavior_logp need one value per token")
+        raise UserError(f"{line.place}: response_ids and behavior_logp need one value per token")
     return Sample(
-        sample_id=-number,
+        sample_id=-line.number,
         prompt_id=name,
         response_ids=ids,
         loss_mask=torch.ones(len(ids), dtype=torch.bool),
@@ -88,10 +80,18 @@ class Rlep(PromptStore[RlepConfig]):
 
     sources = ("2507.07451",)
 
-    def __init__(self, config: RlepConfig | None = None) -> None:
-        super().__init__(config)
-        if self.config.pool is not None:
-            self._store(read_pool(Path(self.config.pool)))
+    def open(self, context: RunContext) -> None:
+        """Read the pool, and say for how many of the task's problems it has successes."""
+        super().open(context)
+        if self.config.pool is None:
+            return
+        self.stored = {}
+        self._store(map(pool_sample, context.read_rows(self.config.pool)))
+        known = sum(name in context.problems for name in self.stored)
+        context.say(
+            f"{self.config.pool}: successes for {len(self.stored)} prompts, {known} of them among "
+            f"the {len(context.problems)} of the task."
+        )
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups, each with up to M successes of its prompt; no success twice."""

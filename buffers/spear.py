@@ -46,6 +46,7 @@ class Spear(ReplayBuffer[SpearConfig]):
     """
 
     sources = ("2509.22601",)
+    keeps_columns = True
 
     def __init__(self, config: SpearConfig | None = None) -> None:
         super().__init__(config)

@@ -51,6 +51,7 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
     """
 
     sources = ()
+    keeps_columns = True
 
     def __init__(self, config: ZeroVarianceFillerConfig | None = None) -> None:
         super().__init__(config)

@@ -56,9 +56,11 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
     from omegaconf import OmegaConf
 
     from rlkit.composition.hydra_groups import import_before_compose
+    from rlkit.composition.inputs import quoted
+    from rlkit.runs.checkpoint import newest_in
 
     own = [f"'file://{folder}'" for folder in config_folders(config_dir)[1:]]
-    given = [f"model.name={checkpoint}", "output_dir=.", *overrides]
+    given = [f"model.name={quoted(newest_in(checkpoint))}", "output_dir=.", *overrides]
     arguments = [f"hydra.searchpath=[{','.join(own)}]", *import_before_compose(given)]
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         raw: Any = OmegaConf.to_container(
@@ -80,7 +82,9 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
 
 def merge(checkpoint: str, out: str) -> None:
     """Merge a checkpoint's adapters into its model and write a plain model folder."""
-    folder = Path(checkpoint)
+    from rlkit.runs.checkpoint import newest_in
+
+    folder = Path(newest_in(checkpoint))
     try:
         raw = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
@@ -140,8 +144,8 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("check", help="the contract kit on your own part")
     one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")
     one.add_argument("--kind")
-    one = commands.add_parser("eval", help="evaluate a checkpoint folder or a model")
-    one.add_argument("checkpoint")
+    one = commands.add_parser("eval", help="evaluate a checkpoint, a run's newest one or a model")
+    one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
     add_config_dir(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")

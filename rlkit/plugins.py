@@ -135,7 +135,7 @@ def _part_package(name: str) -> ModuleType:
     found = Path(loaded.__file__ or next(iter(loaded.__path__), "")).resolve()
     if found.parent != home:
         raise UserError(
-            f"rlkit's own package '{name}' is shadowed: {found} was imported in place of {home}; "
+            f"the package '{name}' of rlkit is shadowed: {found} was imported in place of {home}; "
             "rename that file or folder"
         )
     return loaded

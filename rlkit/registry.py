@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,3 +242,16 @@ def from_import_path(kind: str, path: str) -> Entry:
         raise UserError(f"{path} is not a part: a {kind} is a class with a Config")
     register(kind, attribute)(cls)
     return _table[kind, attribute]
+
+
+def register_from_plugins(kind: str, name: str, plugins: Iterable[str]) -> None:
+    """Register a name that no part has yet, if one of the plugins holds a part of that name.
+
+    A run that was told `kind=./file.py:name` saves the name and the plugin apart.
+    """
+    if name in names(kind) or (kind, name) in _aliases:
+        return
+    for plugin in plugins:
+        if hasattr(import_plugin(plugin), name):
+            from_import_path(kind, f"{plugin}:{name}")
+            return

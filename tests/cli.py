@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,6 +47,24 @@ def _server() -> subprocess.Popen[str]:
 
 def command(module: str, *args: str, cwd: Path, env: dict[str, str] | None = None) -> Result:
     """`python -m <module> <args>` in a folder."""
+    return _ask(module, args, cwd, [env or {}])
+
+
+def ranks(
+    module: str, *args: str, cwd: Path, count: int = 2, env: dict[str, str] | None = None
+) -> Result:
+    """`torchrun --nproc_per_node=<count> -m <module> <args>`, without its own start-up."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    one_each = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return _ask(
+        module, args, cwd, [{**address, **sizes, **rank, **(env or {})} for rank in one_each]
+    )
+
+
+def _ask(module: str, args: Sequence[str], cwd: Path, env: Sequence[dict[str, str]]) -> Result:
     server = _server()
     assert server.stdin is not None and server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +73,7 @@ def command(module: str, *args: str, cwd: Path, env: dict[str, str] | None = Non
             "module": module,
             "args": args,
             "cwd": str(cwd),
-            "env": env or {},
+            "env": env,
             "out": str(out),
             "err": str(err),
         }

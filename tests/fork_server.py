@@ -1,14 +1,17 @@
 """Runs command lines in forked copies of a process that has the imports done: one JSON request per
 line.
 
-A request is {"module", "args", "cwd", "env", "out", "err"}; the answer is the exit status. The
-process itself computes nothing, so that its children may use threads.
+A request is {"module", "args", "cwd", "env", "out", "err"} with one environment per process, each
+of which adds its output to the files; the answer is an exit status. If one of several processes
+fails, the others are ended, as torchrun does. This process itself computes nothing, so that its
+children may use threads.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -24,12 +27,12 @@ IMPORTED = (
 )
 
 
-def child(request: dict[str, Any]) -> int:
+def child(request: dict[str, Any], env: dict[str, str]) -> int:
     for name, number in (("out", 1), ("err", 2)):
-        target = os.open(str(request[name]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        target = os.open(str(request[name]), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, number)
     os.chdir(str(request["cwd"]))
-    os.environ.update(request["env"])
+    os.environ.update(env)
     sys.argv = [str(request["module"]), *request["args"]]
     try:
         return int(import_module(str(request["module"])).main() or 0)
@@ -38,6 +41,20 @@ def child(request: dict[str, Any]) -> int:
     except BaseException:
         traceback.print_exc()
         return 1
+
+
+def finished(children: set[int]) -> int:
+    """The exit status of the first process that failed, or 0."""
+    first = 0
+    while children:
+        pid, waited = os.wait()
+        children.discard(pid)
+        status = os.waitstatus_to_exitcode(waited)
+        if status and not first:
+            first = status
+            for other in children:
+                os.kill(other, signal.SIGTERM)
+    return first
 
 
 def serve() -> None:
@@ -50,14 +67,16 @@ def serve() -> None:
     import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")
     print("ready", flush=True)
     for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            status = child(json.loads(line))
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        request, children = json.loads(line), set()
+        for env in request["env"]:
+            pid = os.fork()
+            if pid == 0:
+                status = child(request, env)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+            children.add(pid)
+        print(finished(children), flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Sharded(FSDP):
         return module
 
 
-def main() -> None:
+def train() -> None:
     processes = Sharded(cpu=True)
     overrides = import_before_compose(sys.argv[1:])
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
@@ -42,5 +42,9 @@ def main() -> None:
     close_processes()
 
 
+def main() -> int:
+    return guarded(train)
+
+
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(main())

@@ -16,7 +16,15 @@ from rlkit import plugins, registry
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.plugins import KINDS, import_plugin
-from rlkit.registry import alias, entry, from_import_path, variant
+from rlkit.registry import (
+    alias,
+    build,
+    entry,
+    from_import_path,
+    names,
+    register_from_plugins,
+    variant,
+)
 from tests.cli import ROOT
 
 LOSS = """
@@ -205,3 +213,16 @@ def test_the_namesake_on_pypi_is_refused(tmp_path: Path) -> None:
     result = python("import rlkit", ROOT, tmp_path)
     assert "another project called rlkit (version 0.2.0)" in result.stderr
     assert python("import rlkit", ROOT).returncode == 0
+
+
+def test_a_part_that_a_plugin_holds_is_registered_by_its_name(
+    own_registry: None, tmp_path: Path
+) -> None:
+    """What `reward=./mine.py:doubled` did in the run, where only name and plugin were saved."""
+    file = tmp_path / "doubling.py"
+    file.write_text("def doubled(completions):\n    return [2.0] * len(completions)\n")
+    register_from_plugins("reward", "absent", [str(file)])
+    assert not {"absent", "doubled"} & {*names("reward")}
+    register_from_plugins("reward", "doubled", [str(file)])
+    assert build("reward", "doubled")(["p"], ["c"]) == [2.0]
+    register_from_plugins("reward", "math", ["/no/such/file.py"])

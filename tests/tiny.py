@@ -29,6 +29,27 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
 
 
+CHATML = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}:{{ m['content'] }}<|end|>,{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant:{% endif %}"
+)
+"""A template whose turns end with a token that is not the tokenizer's end of sequence."""
+
+
+def make_chat_tokenizer(template: str = CHATML) -> PreTrainedTokenizerFast:
+    """The tiny tokenizer with the letters of roles, turns of a chat, and a template."""
+    letters = "".join(sorted({*"systemuserassistant: "} - {*CHARACTERS}))
+    words = ["<pad>", "<eos>", *CHARACTERS, *letters, "\n"]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<pad>"))
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    raw.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", chat_template=template
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>"]})
+    return tokenizer
+
+
 def make_policy(
     seed: int = 0,
     temperature: float = 1.0,

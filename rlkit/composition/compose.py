@@ -16,7 +16,7 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RunContext, Task
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
-from rlkit.registry import build, build_section
+from rlkit.registry import build, build_section, register_from_plugins
 from rlkit.rewards.task import TaskReward
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
@@ -34,8 +34,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
 
     Only the main process has trackers. Raises UserError if anything does not fit.
     """
-    for plugin in raw.get("plugins") or ():
-        import_plugin(plugin)
+    _register_parts(raw)
     scalars: dict[str, Scalar] = {}
     built = {kind: _build(kind, kind, raw.get(kind), scalars) for kind in SINGLE_KINDS}
     lists = {
@@ -82,6 +81,18 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     for reward in composition.every_reward:
         reward.open(context)
     return composition
+
+
+def _register_parts(raw: Raw) -> None:
+    """Import the plugins, and register the parts in them that the configuration names."""
+    plugins = raw.get("plugins") or ()
+    for plugin in plugins:
+        import_plugin(plugin)
+    nodes = [(kind, raw.get(kind)) for kind in SINGLE_KINDS]
+    nodes += [(kind, node) for kind in LIST_KINDS for node in (raw.get(kind) or {}).values()]
+    for kind, node in nodes if plugins else ():
+        if isinstance(node, Mapping) and "name" in node:
+            register_from_plugins(kind, node["name"], plugins)
 
 
 def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> Any:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlkit.composition.catalog import unknown_name
 from rlkit.composition.catalog_file import catalog
 from rlkit.composition.config_files import GROUPS, configs_folder, files_of, options
+from rlkit.composition.other_words import in_our_words
 from rlkit.config.validation import how_to_list
 from rlkit.errors import NEAREST, known_names, suggest
 from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS
@@ -84,6 +85,8 @@ def _unreadable(override: str) -> str:
 def unknown_key(key: str) -> str:
     """The message for a key that nothing reads."""
     known = known_keys()
+    if (hint := in_our_words(key)) is not None and key not in known:
+        return hint
     section, _, field = key.rpartition(".")
     kind, _, name = section.partition(".")
     if key == "experiment":

@@ -15,10 +15,11 @@ from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
+from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.report import write_report
 from rlkit.runs.resume import check_config, check_sources
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
-from rlkit.training.state import load_counters
+from rlkit.training.state import Session, load_counters
 from rlkit.training.trainer import Trainer
 
 
@@ -81,9 +82,10 @@ class Run:
             check_config(checkpoint, whole.raw, whole.defaults)
             check_sources(checkpoint, self.scope.sources, whole.config.resume_force)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
+        seed_generators(whole.config.seed)  # a reward that draws does so from the seed here too
         for part in self.parts[first:]:
             rehearse(part)
-        trainer = Trainer(open_session(self.parts[first], self.scope, checkpoint))
+        trainer = Trainer(self._opened(open_session(self.parts[first], self.scope, checkpoint)))
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:
                 trainer.state.load(checkpoint)
@@ -93,6 +95,12 @@ class Run:
                 return
             trainer, complete = self._tracked(trainer)
             self._conclude(trainer, complete=complete)
+
+    def _opened(self, session: Session) -> Session:
+        """Tell what became of a session's data."""
+        for line in session.notes:
+            self.whole.say(line)
+        return session
 
     def _tracked(self, trainer: Trainer) -> tuple[Trainer, bool]:
         """Train with the folder open and the trackers running."""
@@ -123,7 +131,7 @@ class Run:
         for part in self.parts[trainer.count.stage + 1 :] if complete else ():
             trainer.session.engine.close()  # the next stage needs its memory
             session = open_session(part, self.scope, policy=trainer.session.policy)
-            trainer = trainer.next_stage(session)
+            trainer = trainer.next_stage(self._opened(session))
             complete = trainer.run()
             if not complete:
                 break

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -65,7 +66,7 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         match = _OVERRIDE.match(argument)
         key, value = (match[1], match[2]) if match else ("", "")
         if key == "plugins":
-            plugins += _items(value)
+            plugins += map(_anywhere, _items(value))
         elif key in (*SINGLE_KINDS, *LIST_KINDS) and ":" in value and not value.startswith("{"):
             chosen = ",".join(_quote(_register(key, item, plugins)) for item in _items(value))
             out.append(f"{key}=[{chosen}]" if key in LIST_KINDS else f"{key}={chosen}")
@@ -136,8 +137,13 @@ def _check_choice(key: str, value: str) -> None:
 def _register(kind: str, item: str, plugins: list[str]) -> str:
     if ":" not in item:
         return item
-    plugins.append(item.rpartition(":")[0])
+    plugins.append(_anywhere(item.rpartition(":")[0]))
     return from_import_path(kind, item).name
+
+
+def _anywhere(plugin: str) -> str:
+    """A plugin's file by its whole path, so that a command in another folder finds it too."""
+    return str(Path(plugin).expanduser().resolve()) if plugin.endswith(".py") else plugin
 
 
 def _items(value: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.composition.composition import Composition, Raw
+from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
@@ -23,7 +24,8 @@ from rlkit.rollout.source import OnDemand, Source
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Problems, Prompts, PromptStream
+from rlkit.tasks.read import read_rows
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
 from rlkit.training.state import Session
@@ -45,7 +47,7 @@ def _prompts(
 ) -> Prompts:
     if not len(rows):
         raise UserError(f"the task has no {name} problems")
-    prompts = Prompts(name, rows, policy.tokenizer)
+    prompts = Prompts(name, rows, policy.tokenizer, task.config.chat_template)
     if task.embedded:
         return prompts
     return prompts.within(c.engine.config.max_prompt_length, task.config.overlong)
@@ -134,12 +136,18 @@ def open_session(
     policy = policy or policy_of(c, checkpoint)
     policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
     train, held_out = load_prompts(c, policy)
+    check_data(c, policy, (train, held_out))
+    notes = train.description()
     context = RunContext(
         seed=config.seed,
         folder=Path(config.output_dir) / "buffer",
         writes=processes.is_main,
         kept_states=config.checkpoint.keep + 2,
         read_by_loss=c.read_by_loss,
+        read_rows=read_rows,
+        problems=Problems(train),
+        as_asked=train.encoder.asked,
+        say=notes.append,
         max_completion_length=c.engine.config.max_completion_length,
     )
     c.buffer.open(context)
@@ -157,7 +165,11 @@ def open_session(
         engine=c.rollouts,
         collector=Collector(source_of(c), rewards, c.parts.advantage, policy.tokenizer),
         prompts=PromptStream(
-            train, config.seed, rollout.num_generations, rollout.max_completion_length
+            train,
+            config.seed,
+            rollout.num_generations,
+            rollout.max_completion_length,
+            rollout.max_prompt_length,
         ),
         evaluator=Evaluator(
             held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval, c.correctness
@@ -167,5 +179,6 @@ def open_session(
         sections=c.sections,
         scalars=c.scalars,
         stop=run.stop,
+        notes=notes,
         sources=run.sources,
     )

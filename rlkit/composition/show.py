@@ -74,7 +74,7 @@ def print_settings(settings: Iterable[Setting], section: str = "") -> None:
     for each in settings:
         key = f"{section}.{each.name}" if section else each.name
         print(f"{key} = {each.default}    ({each.values})")
-        print(textwrap.indent(textwrap.fill(each.meaning, WIDTH), "    "))
+        print(textwrap.indent(textwrap.fill(each.meaning, WIDTH, break_on_hyphens=False), "    "))
 
 
 def _show_choices(group: str, file: ConfigFile) -> None:

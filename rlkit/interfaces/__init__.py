@@ -16,6 +16,7 @@ from rlkit.interfaces.anchor import (
 )
 from rlkit.interfaces.buffer import PromptSource, ReplayBuffer
 from rlkit.interfaces.environment import (
+    ChatTemplate,
     Reward,
     RewardConfig,
     Task,
@@ -24,7 +25,7 @@ from rlkit.interfaces.environment import (
     Tracker,
 )
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
-from rlkit.interfaces.part import C, Part, PartConfig, RunContext, State
+from rlkit.interfaces.part import C, FileRow, Part, PartConfig, RunContext, State
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
 from rlkit.interfaces.tokens import Tokens
 
@@ -36,8 +37,10 @@ __all__ = [
     "AnchorConfig",
     "AnchorPolicy",
     "C",
+    "ChatTemplate",
     "Correction",
     "Event",
+    "FileRow",
     "FreezablePolicy",
     "FrozenCopy",
     "LossConfig",

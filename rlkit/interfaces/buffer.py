@@ -27,6 +27,7 @@ class PromptSource(Protocol):
 
     num_generations: int
     max_completion_length: int
+    max_prompt_length: int
 
     def take(self, n: int) -> list[Prompt]:
         """The next n prompts of the data order."""
@@ -55,6 +56,9 @@ class ReplayBuffer(Part[C]):
     """The run it belongs to, see `open`."""
     gives_expert: bool = False
     """Whether its batches hold demonstrations, which not every loss can use."""
+    keeps_columns: bool = False
+    """Whether its state holds prompts with their columns, which must then be plain values; the run
+    checks them before it begins."""
 
     def open(self, context: RunContext) -> None:
         """Called once before the run begins."""

@@ -69,8 +69,16 @@ class TaskData:
     eval: Sequence[Mapping[str, Any]]
 
 
+ChatTemplate = Literal["auto", "never", "always"]
+
+
 class TaskConfig(PartConfig):
     """Fields every task has."""
+
+    chat_template: ChatTemplate = "auto"
+    """Whether a prompt that is text becomes a user message if the tokenizer has a chat template:
+    always, never (as in TRL), or auto = unless it carries the template's tokens already. The run
+    says what it did. Prompts that are messages always take the template."""
 
     overlong: Literal["error", "drop"] = "error"
     """What happens to a problem whose prompt is longer than rollout.max_prompt_length."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, get_args
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
+
+from rlkit.batch import Messages
+from rlkit.errors import UserError
 
 State = dict[str, Any]
 """Nested dicts and lists of tensors, numbers, strings, booleans and None: what a checkpoint can
@@ -45,6 +49,26 @@ class PartConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """A row of a data file."""
+
+    number: int
+    """Its line, or its place, from 1."""
+    place: str
+    """The same for messages: "data.jsonl line 3"."""
+    columns: Mapping[str, Any]
+
+
+def no_files(path: str) -> Sequence[FileRow]:
+    """The reader of a part that no run has opened."""
+    raise UserError(f"{path} is read when a run opens the part, and no run has")
+
+
+def silent(line: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
     """What buffers, anchors and rewards are told about the run before it begins: `open(context)`.
 
@@ -65,6 +89,15 @@ class RunContext:
     """References that the loss reads; None = unknown, which counts as all of them."""
     max_completion_length: int | None = None
     """Most tokens of a response, rollout.max_completion_length; None = unknown."""
+    read_rows: Callable[[str], Sequence[FileRow]] = no_files
+    """Reads a file of rows, in every format that a task's data may have. Raises UserError for what
+    is no such file."""
+    problems: Mapping[str, str | Messages] = field(default_factory=dict)
+    """The task's training problems by id: text or messages, as rewards see them."""
+    as_asked: Callable[[str | Messages], str | Messages] = lambda prompt: prompt
+    """The text or messages of a row's prompt, as the task's own problems become them."""
+    say: Callable[[str], None] = silent
+    """Tells the user a line before the first step."""
 
 
 C = TypeVar("C", bound=PartConfig, default=PartConfig)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlkit.config.hub import from_hub, looks_like_path
 from rlkit.config.run import ModelConfig
 from rlkit.distributed.processes import SINGLE, Processes
-from rlkit.errors import UserError
+from rlkit.errors import UserError, suggest
 from rlkit.models.dropout import Dropout, dropped_modules
 from rlkit.models.lora import (
     add_adapter,
@@ -62,31 +64,49 @@ def load_policy(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    source = _resolve_package(str(folder))
+    source = _resolved(str(folder))
     arguments: dict[str, Any] = {}
     if source.endswith(".gguf"):
         if not Path(source).is_file():
             raise UserError(f"model.name={config.name}: the file {source} does not exist")
         arguments["gguf_file"] = Path(source).name
         source = str(Path(source).parent)
-    elif Path(source).is_dir() and not list(Path(source).glob("*config.json")):
-        raise UserError(f"model.name={config.name} is not a model folder: it has no config.json")
+    elif Path(source).is_dir():
+        check_model_folder(config.name, Path(source))
+    elif looks_like_path(source):
+        raise UserError(f"model.name={config.name}: {_missing(Path(source))}")
     resolve_device(config.device)
+    local = Path(source).is_dir()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **arguments)
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=getattr(torch, config.dtype),
-            attn_implementation=config.attn_implementation,
-            trust_remote_code=False,
-            **arguments,
-        )
+        with nullcontext() if local else from_hub("model", source, f"model.name={config.name}"):
+            tokenizer = AutoTokenizer.from_pretrained(source, **arguments)
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=getattr(torch, config.dtype),
+                attn_implementation=config.attn_implementation,
+                trust_remote_code=False,
+                **arguments,
+            )
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
     if arguments:  # a de-quantized model refuses save_pretrained
         model = plain_model(model, model.state_dict())
     return _finished(config, (model, tokenizer), temperature, adapter, processes)
+
+
+def check_model_folder(name: str, folder: Path) -> None:
+    """Raise UserError if a folder holds no model."""
+    if not list(folder.glob("*config.json")):
+        raise UserError(f"model.name={name} is not a model folder: it has no config.json")
+
+
+def _missing(path: Path) -> str:
+    """Why there is no model at a path."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    there = sorted(each.name for each in path.parent.iterdir() if each.is_dir())
+    return f"there is no such folder.{suggest(path.name, there)}"
 
 
 def given_policy(
@@ -135,9 +155,9 @@ def _finished(
     )
 
 
-def _resolve_package(name: str) -> str:
+def _resolved(name: str) -> str:
     if not name.startswith("pkg://"):
-        return name
+        return str(Path(name).expanduser()) if name.startswith("~") else name
     package, _, inner = name.removeprefix("pkg://").partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -16,6 +16,7 @@ from pydantic import Field
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RewardConfig
 from rlkit.registry import wraps_functions
+from rlkit.rewards.verl import on_all, scores_one
 
 RewardFunction = Callable[..., Any]
 T = TypeVar("T")
@@ -58,12 +59,13 @@ class FunctionReward(Reward[FunctionConfig]):
 def reward_class(fn: RewardFunction) -> type[Reward]:
     """The reward class of a function `f(prompts, completions, **columns) -> list[float | None]`.
 
-    The class has the function's name and is the same at each call. Async functions are accepted.
-    The function may say `f.marks_correctness = False` (or True), as a class would.
+    A function with verl's signature is called once per completion. The class has the function's
+    name and is the same at each call. Async functions are accepted. The function may say
+    `f.marks_correctness = False` (or True), as a class would.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
     body = {
-        "function": staticmethod(fn),
+        "function": staticmethod(on_all(fn) if scores_one(fn) else fn),
         "marks_correctness": getattr(fn, "marks_correctness", None),
         "__doc__": inspect.getdoc(fn),
         "__module__": fn.__module__,

@@ -19,7 +19,7 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
 
-RESERVED = ("prompts", "completions", "completion_ids")
+RESERVED = ("prompts", "completions", "completion_ids", "self")
 NOT_USER_CODE = (
     "<",
     f"{Path(__file__).resolve().parent.parent}{os.sep}",

@@ -30,7 +30,7 @@ from rlkit.models.load import load_policy
 from rlkit.models.numerics import set_numerics
 from rlkit.models.policy import Policy
 from rlkit.plugins import import_plugin
-from rlkit.registry import build
+from rlkit.registry import build, register_from_plugins
 from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
 from rlkit.runs.checkpoint import save_tree
@@ -83,6 +83,7 @@ class Generator:
     def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
         for plugin in spec["plugins"]:
             import_plugin(plugin)
+        register_from_plugins("rollout", spec["engine"], spec["plugins"])
         torch.set_num_threads(spec["threads"])
         self.folder = folder
         self.engine: RolloutEngine[Any] = build("rollout", spec["engine"], **spec["config"])

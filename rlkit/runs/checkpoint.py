@@ -26,7 +26,7 @@ from torch import Tensor
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 _TENSOR = "$tensor"
 _NAME = re.compile(r"checkpoint-(\d+)$")
@@ -190,6 +190,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found) if (path / MANIFEST).is_file()]
 
 
+def newest_in(folder: str) -> str:
+    """The newest checkpoint of a run folder; what is no run folder stays as it is."""
+    found = list_checkpoints(Path(folder).expanduser())
+    return str(found[-1]) if found else folder
+
+
 def checkpoint_step(path: Path) -> int:
     """The training step after which it was written.
 
@@ -203,7 +209,8 @@ def checkpoint_step(path: Path) -> int:
         ) from error
     if manifest.get("format") != FORMAT:
         raise UserError(
-            f"{path} was written by another version of rlkit, which this one cannot read"
+            f"{path} was written by another version of rlkit, and this one cannot continue it; "
+            "it can evaluate it: rlkit eval"
         )
     for name, digest in manifest["files"].items():
         if not (path / name).is_file() or _sha256(path / name) != digest:

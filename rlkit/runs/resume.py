@@ -1,4 +1,4 @@
-"""Whether a checkpoint may be continued with a configuration: only if the maths stays the same."""
+"""Whether a checkpoint may be continued: only with the same maths and the same problems."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ HARMLESS = ("workers", "timeout", "time_limit")
 """Fields of rewards and tasks that change their speed, not their results."""
 OBJECT = "object"
 """How the name of an in-memory object, which no configuration can hold, begins."""
+DATA = "task.data"
+"""What `resume_force` calls the task's training problems: their rows and their order."""
 SHOWN = 4
 """How many changes the message names."""
 
@@ -94,6 +96,25 @@ def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str
             f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Use "
             f"the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
         )
+
+
+def check_data(
+    checkpoint: Path, old: Mapping[str, Any], new: Mapping[str, Any], allowed: Sequence[str]
+) -> None:
+    """Raise UserError if the training problems are not those that a checkpoint was made with.
+
+    `old` and `new` are their fingerprints. Different ones are `allowed` with any key of the task.
+    """
+    if old == new or any(name.partition(".")[0] == "task" for name in allowed):
+        return
+    counts = old["problems"], new["problems"]
+    difference = (
+        "others, or in another order" if counts[0] == counts[1] else f"{counts[0]} -> {counts[1]}"
+    )
+    raise UserError(
+        f"{checkpoint} was made with other data: the task's training problems have changed since "
+        f"({difference}). Restore them, or allow it: resume_force=[{DATA}]"
+    )
 
 
 def is_object(value: Any) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import Task, TaskConfig, TaskData
 from rlkit.registry import register
-from rlkit.tasks.read import Table, read_table
+from rlkit.tasks.read import Table, read_tables
 from rlkit.tasks.split import unit_hash
 
 ANSWER_COLUMNS = ("answer", "solution", "ground_truth", "label", "reward_model.ground_truth")
@@ -22,8 +22,9 @@ Row = Mapping[str, Any]
 class JsonlConfig(TaskConfig):
     """Settings of a data file."""
 
-    path: str = ""
-    """A .jsonl, .json, .jsonl.gz or .parquet file, or the name of a Hugging Face data set."""
+    path: str | tuple[str, ...] = ""
+    """A .jsonl, .json, .jsonl.gz or .parquet file, a pattern of such files (data/*.parquet), the
+    name of a Hugging Face data set or a folder of one; or a list of these, read in this order."""
     subset: str | None = None
     """Configuration of a Hugging Face data set ("main" of openai/gsm8k); files ignore it."""
     split: str = "train"
@@ -33,8 +34,8 @@ class JsonlConfig(TaskConfig):
     answer_column: str | None = None
     """Column with the answers, "outer.inner" for a nested one; null = the first one found of
     answer, solution, ground_truth, label, reward_model.ground_truth."""
-    eval_path: str | None = None
-    """Held-out problems, a file or name like `path`; null = hold out some of `path`."""
+    eval_path: str | tuple[str, ...] | None = None
+    """Held-out problems, given like `path`; null = hold out some of `path`."""
     eval_split: str = "test"
     """Split of a Hugging Face data set in `eval_path`; files ignore it."""
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -61,14 +62,16 @@ class Jsonl(Task[JsonlConfig]):
     def load(self, seed: int) -> TaskData:
         """Read the rows, whatever the seed. Raises UserError for what is wrong with the data."""
         c = self.config
-        train = self._rows(self.table().head(c.limit))
+        table = self.table().head(c.limit)
+        train = self._rows(table)
         if (eval_table := self.eval_table()) is None:
             train, held_out = hold_out(train, c.eval_fraction)
         else:
             held_out = by_hash(self._rows(eval_table))
         if not train:
             raise UserError(
-                f"{c.path} has a single prompt, which is held out; add some or set task.eval_path"
+                f"{table.name} has a single prompt, which is held out; "
+                "add some or set task.eval_path"
             )
         return TaskData(train=self._with_suffix(train), eval=self._with_suffix(held_out))
 
@@ -77,12 +80,14 @@ class Jsonl(Task[JsonlConfig]):
         c = self.config
         if not c.path:
             raise UserError("task.path is not set; give a file or data set: task.path=train.jsonl")
-        return read_table(c.path, c.subset, c.split)
+        return read_tables(c.path, c.subset, c.split)
 
     def eval_table(self) -> Table | None:
         """The rows to evaluate on; None = hold out some."""
         c = self.config
-        return None if c.eval_path is None else read_table(c.eval_path, c.subset, c.eval_split)
+        if not c.eval_path:
+            return None
+        return read_tables(c.eval_path, c.subset, c.eval_split)
 
     def _rows(self, table: Table) -> list[Row]:
         answers = answer_column(table, self.config.answer_column)

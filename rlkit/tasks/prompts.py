@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rlkit.batch import Messages, Prompt
 from rlkit.errors import UserError, suggest
-from rlkit.interfaces import State
+from rlkit.interfaces import ChatTemplate, State
 from rlkit.ops import stream_rng
+from rlkit.tasks.encode import Encoder
+from rlkit.tasks.identity import fingerprint, row_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,18 +42,20 @@ def check_row(place: str, row: Any) -> None:
 
 
 class Prompts(Sequence[Prompt]):
-    """A task's rows as prompts, encoded on access.
-
-    A text prompt becomes a user message if the tokenizer has a chat template.
-    """
+    """A task's rows as prompts, encoded on access."""
 
     def __init__(
-        self, name: str, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self,
+        name: str,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        chat_template: ChatTemplate = "auto",
     ) -> None:
         self.name = name
         self.rows = rows
-        self.tokenizer = tokenizer
-        self.chat = tokenizer.chat_template is not None
+        self.encoder = Encoder(tokenizer, chat_template)
+        self.longest = self.highest = 0
+        """Tokens of the longest prompt, and the highest token id; 0 until `within` has counted."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,46 +63,39 @@ class Prompts(Sequence[Prompt]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self.encoded(f"{self.name}-{index}", self.rows[index])
+        return self.encoded(self.ids[index], self.rows[index])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Each prompt's id: hashes of the rows, so that they outlive a change of their order."""
+        return row_ids(self.name, self.rows)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where the prompt of an id stands."""
+        return {name: place for place, name in enumerate(self.ids)}
 
     def encoded(self, prompt_id: str, row: Mapping[str, Any]) -> Prompt:
         """A row as a prompt."""
-        prompt: str | Messages = row["prompt"]
-        if isinstance(prompt, str) and self.chat:
-            prompt = [{"role": "user", "content": prompt}]
+        prompt = self.encoder.asked(row["prompt"])
         return Prompt(
             prompt_id=prompt_id,
             text_or_messages=prompt,
-            ids=torch.tensor(self.encode(prompt), dtype=torch.int64),
+            ids=torch.tensor(self.encoder.encode(prompt), dtype=torch.int64),
             columns={k: v for k, v in row.items() if k != "prompt"},
         )
 
-    def encode(self, prompt: str | Messages) -> list[int]:
-        """Token ids of a prompt, with the tokenizer's own special tokens."""
-        if isinstance(prompt, str):
-            ids: list[int] = self.tokenizer(prompt)["input_ids"]
-            return ids
-        if not self.chat:
-            raise UserError(
-                "the prompts are chat messages, but this model's tokenizer has no chat template; "
-                "use a chat model or a task with text prompts"
-            )
-        text = self.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(text, str)
-        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
     def within(self, limit: int, overlong: str) -> Prompts:
         """These prompts without those of more than `limit` tokens, or a UserError for the first."""
-        kept = []
+        kept, longest, highest = [], 0, 0
         for index in range(len(self)):
-            length = len(self[index].ids)
+            ids = self._checked(index)
+            length = len(ids)
             if length == 0:
                 raise UserError(f"problem {index} of the {self.name} set has an empty prompt")
             if length <= limit:
                 kept.append(index)
+                longest, highest = max(longest, length), max(highest, int(ids.max()))
             elif overlong == "error":
                 raise UserError(
                     f"problem {index} of the {self.name} set has {length} prompt tokens, more than "
@@ -107,21 +106,73 @@ class Prompts(Sequence[Prompt]):
                 f"every problem of the {self.name} set is longer than "
                 f"rollout.max_prompt_length={limit}"
             )
-        if len(kept) == len(self):
-            return self
-        return Prompts(self.name, [self.rows[i] for i in kept], self.tokenizer)
+        within = self if len(kept) == len(self) else self._only(kept)
+        within.longest, within.highest = longest, highest
+        return within
+
+    def description(self) -> list[str]:
+        """In words what became of the prompts, with the first one as the model reads it."""
+        encoder, lines = self.encoder, []
+        if behind := encoder.added_behind:
+            lines.append(
+                f"The tokenizer's {encoder.shown(behind)} behind a text is left out of prompts."
+            )
+        if not encoder.has_template:
+            return lines
+        texts = [row["prompt"] for row in self.rows if isinstance(row["prompt"], str)]
+        wrapped = sum(map(encoder.wraps, texts))
+        counts = {
+            "texts become user messages of the chat template": wrapped,
+            "texts stay as they are (task.chat_template)": len(texts) - wrapped,
+            "chats are written by the chat template": len(self) - len(texts),
+        }
+        words = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        return [*lines, f"Prompts: {words}. The first one: {encoder.shown(self[0].ids.tolist())}"]
+
+    def _only(self, kept: Sequence[int]) -> Prompts:
+        encoder = self.encoder
+        return Prompts(self.name, [self.rows[i] for i in kept], encoder.tokenizer, encoder.mode)
+
+    def _checked(self, index: int) -> torch.Tensor:
+        try:
+            return self[index].ids  # type: ignore[no-any-return]
+        except UserError as error:
+            raise UserError(f"problem {index} of the {self.name} set: {error}") from error
+
+
+class Problems(Mapping[str, str | Messages]):
+    """Prompts by their ids, as text or messages without their tokens."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.prompts = prompts
+
+    def __getitem__(self, prompt_id: str) -> str | Messages:
+        row = self.prompts.rows[self.prompts.places[prompt_id]]
+        return self.prompts.encoder.asked(row["prompt"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.prompts.ids)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
 
 
 class PromptStream:
     """The training prompts, each epoch in an order of its own. A buffer's `plan` takes from it."""
 
     def __init__(
-        self, prompts: Prompts, seed: int, num_generations: int, max_completion_length: int
+        self,
+        prompts: Prompts,
+        seed: int,
+        num_generations: int,
+        max_completion_length: int,
+        max_prompt_length: int = sys.maxsize,
     ) -> None:
         self.prompts = prompts
         self.seed = seed
         self.num_generations = num_generations
         self.max_completion_length = max_completion_length
+        self.max_prompt_length = max_prompt_length
         self.position = 0
         self._epoch = -1
         self._order: list[int] = []
@@ -141,11 +192,13 @@ class PromptStream:
         return taken
 
     def get(self, prompt_id: str) -> Prompt:
-        """A prompt by its id. Raises KeyError if it is not in this set."""
-        name, _, index = prompt_id.rpartition("-")
-        if name != self.prompts.name or not index.isdigit() or int(index) >= len(self.prompts):
-            raise KeyError(prompt_id)
-        prompt: Prompt = self.prompts[int(index)]
+        """A prompt by its id. Raises UserError if it is not in this set."""
+        if prompt_id not in self.prompts.places:
+            raise UserError(
+                f"the run holds responses to the prompt {prompt_id}, which is not in the task's "
+                "data any more; restore the data, or begin a run of its own"
+            )
+        prompt: Prompt = self.prompts[self.prompts.places[prompt_id]]
         return prompt
 
     def prompt(self, prompt_id: str, row: Mapping[str, Any]) -> Prompt:
@@ -153,15 +206,18 @@ class PromptStream:
         return self.prompts.encoded(prompt_id, row)
 
     def response(self, text: str) -> torch.Tensor:
-        """The token ids of a text, with the end-of-sequence token."""
-        tokenizer = self.prompts.tokenizer
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return torch.tensor([*ids, tokenizer.eos_token_id], dtype=torch.int64)
+        """The token ids of a text as a response, with the token that ends the turn."""
+        return torch.tensor(self.prompts.encoder.response(text), dtype=torch.int64)
 
     def state_dict(self) -> State:
-        """The position in the stream."""
-        return {"position": self.position}
+        """The position in the stream, and what tells its prompts from others."""
+        return {"position": self.position, "data": self.data}
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a saved position."""
         self.position = state["position"]
+
+    @property
+    def data(self) -> State:
+        """What tells these prompts, in their order, from others."""
+        return fingerprint(self.prompts.ids)

@@ -8,12 +8,18 @@ import io
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 from typing import Any
 
+from rlkit.config.hub import from_hub, looks_like_path
 from rlkit.errors import UserError, suggest
+from rlkit.interfaces import FileRow
 
+SAVED = ("state.json", "dataset_dict.json")
+"""Files of which `save_to_disk` leaves one."""
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 
@@ -28,16 +34,57 @@ class Table:
     """Each row's line or place, from 1."""
     unit: str
     """What the numbers count: "line" or "row"."""
+    parts: Sequence[Table] = ()
+    """The tables it was put together from, if there are several."""
 
     def place(self, index: int) -> str:
         """The source of row `index`: "data.jsonl line 3"."""
+        for part in self.parts:
+            if index < len(part.rows):
+                return part.place(index)
+            index -= len(part.rows)
         return f"{self.name} {self.unit} {self.numbers[index]}"
 
     def head(self, count: int | None) -> Table:
         """The first `count` rows; None = all."""
-        return Table(
-            name=self.name, rows=self.rows[:count], numbers=self.numbers[:count], unit=self.unit
-        )
+        return replace(self, rows=self.rows[:count], numbers=self.numbers[:count])
+
+
+def read_rows(path: str) -> list[FileRow]:
+    """The rows of a part's own file. Raises UserError as `read_table` does."""
+    table = read_table(path, None, "train")
+    return [
+        FileRow(number=number, place=table.place(index), columns=row)
+        for index, (number, row) in enumerate(zip(table.numbers, table.rows, strict=True))
+    ]
+
+
+def read_tables(paths: str | Sequence[str], subset: str | None, split: str) -> Table:
+    """The rows of one or several files and data sets, one after the other.
+
+    A name with * ? or [ stands for all files that match, in the order of their names.
+    """
+    given = [paths] if isinstance(paths, str) else paths
+    tables = [read_table(name, subset, split) for path in given for name in matching(path)]
+    if len(tables) == 1:
+        return tables[0]
+    return Table(
+        name=", ".join(table.name for table in tables),
+        rows=[row for table in tables for row in table.rows],
+        numbers=[number for table in tables for number in table.numbers],
+        unit="row",
+        parts=tables,
+    )
+
+
+def matching(path: str) -> list[str]:
+    """The files that a pattern matches; a name without one stands for itself."""
+    if not any(sign in path for sign in "*?[") or Path(path).expanduser().exists():
+        return [path]
+    found = sorted(glob(str(Path(path).expanduser()), recursive=True))
+    if not found:
+        raise UserError(f"no file matches {path}")
+    return found
 
 
 def read_table(path: str, subset: str | None, split: str) -> Table:
@@ -50,8 +97,10 @@ def read_table(path: str, subset: str | None, split: str) -> Table:
         table = _read_file(file, path)
     elif file.is_file():
         raise UserError(f"{path} is of a kind that cannot be read; known: {', '.join(ENDINGS)}")
-    elif path.startswith(("/", ".", "~")) and not file.is_dir():
+    elif looks_like_path(path) and not file.is_dir():
         raise UserError(_missing(file, path))
+    elif any((file / name).is_file() for name in SAVED):
+        table = _load_saved(file, path, split)
     else:
         table = _load_dataset(path, subset, split)
     if not table.rows:
@@ -124,10 +173,26 @@ def _read_parquet(file: Path, name: str) -> Table:
     return Table(name=name, rows=rows, numbers=range(1, len(rows) + 1), unit="row")
 
 
-def _load_dataset(name: str, subset: str | None, split: str) -> Table:
+def _load_saved(folder: Path, name: str, split: str) -> Table:
+    """A folder that a data set's `save_to_disk` wrote, or one of its splits."""
     datasets = importlib.import_module("datasets")
     try:
-        loaded = datasets.load_dataset(name, subset, split=split)
+        loaded = datasets.load_from_disk(str(folder))
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise UserError(f"{name} cannot be loaded: {_first(error)}") from None
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise UserError(f"{name} has no split '{split}'. Splits: {', '.join(loaded)}")
+        loaded = loaded[split]
+    return Table(name=name, rows=loaded.to_list(), numbers=range(1, len(loaded) + 1), unit="row")
+
+
+def _load_dataset(name: str, subset: str | None, split: str) -> Table:
+    datasets = importlib.import_module("datasets")
+    local = Path(name).is_dir()
+    try:
+        with nullcontext() if local else from_hub("dataset", name, name):
+            loaded = datasets.load_dataset(name, subset, split=split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(
             f"{name} is neither a file ending in {', '.join(ENDINGS)} nor a data set that can be "

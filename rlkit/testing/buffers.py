@@ -26,6 +26,7 @@ class FakePrompts:
 
     num_generations: int = FEW_SAMPLES
     max_completion_length: int = LONGEST
+    max_prompt_length: int = LONGEST
     taken: int = 0
     known: dict[str, Prompt] = field(default_factory=dict)
 

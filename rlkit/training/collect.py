@@ -18,7 +18,7 @@ from rlkit.interfaces import AdvantageEstimator
 from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rollout.base import Generation
 from rlkit.rollout.source import Completed, Source, StepPlan
-from rlkit.training.metrics import RolloutTally
+from rlkit.training.metrics import RolloutTally, data_source
 from rlkit.training.prepare import GREEDY
 
 MAX_TRIES = 10
@@ -117,7 +117,7 @@ class Collector:
             samples = []
             for generation in answer.own:
                 mark, sample_id = next(marks), first_id + tally.rollouts
-                tally.count(generation, mark.total, mark.components)
+                tally.count(generation, mark.total, mark.components, data_source(answer.prompt))
                 samples += sample_of(answer.prompt, generation, mark, step, sample_id)
             for shown in answer.request.demonstrations:
                 mark = next(marks) if shown.reward is None else Mark(shown.reward, {})

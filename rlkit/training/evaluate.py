@@ -11,6 +11,7 @@ from rlkit.config.run import EvalConfig
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.training.collect import score
+from rlkit.training.metrics import data_source
 
 FULL_MARKS = 1.0 - 1e-6
 
@@ -46,7 +47,10 @@ class Evaluator:
         self.judge = judge or next(iter(rewards.rewards))
 
     def run(self, step: int) -> dict[str, float]:
-        """eval/pass@1, eval/pass@<k> if k > 1, and eval/greedy."""
+        """eval/pass@1, eval/pass@<k> if k > 1, and eval/greedy.
+
+        With a column `data_source`, also eval/source/<name>/pass@1 for each of its names.
+        """
         n, k = self.config.samples, self.config.k
         several = [Request(prompt=p, n=n) for p in self.prompts]
         once = [Request(prompt=p, n=1) for p in self.prompts]
@@ -58,7 +62,15 @@ class Evaluator:
         if k > 1:
             metrics[f"eval/pass@{k}"] = sum(pass_at_k(n, c, k) for c in right) / len(right)
         metrics["eval/greedy"] = sum(marks[0] for marks in self._marks(greedy)) / len(right)
-        return metrics
+        return metrics | self._by_source([c / n for c in right])
+
+    def _by_source(self, shares: Sequence[float]) -> dict[str, float]:
+        """pass@1 of each source, from the share of right responses to each problem."""
+        found: dict[str, list[float]] = {}
+        for prompt, share in zip(self.prompts, shares, strict=True):
+            if (source := data_source(prompt)) is not None:
+                found.setdefault(source, []).append(share)
+        return {f"eval/source/{name}/pass@1": sum(v) / len(v) for name, v in found.items()}
 
     def _marks(self, answers: Sequence[Sequence[Generation]]) -> list[list[bool]]:
         prompts = [p for p, group in zip(self.prompts, answers, strict=True) for _ in group]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.interfaces import PolicyLoss
-from rlkit.training.metrics import MetricSums, sums_of
 from rlkit.training.objective import DEFAULT_MAX_COMPLETION_LENGTH, Objective
+from rlkit.training.sums import MetricSums, sums_of
 
 
 def loss_value(

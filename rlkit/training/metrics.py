@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
-from rlkit.distributed.processes import Processes
-from rlkit.errors import UserError
+from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
 from rlkit.rollout.base import Generation
+from rlkit.training.sums import sums_of
 
 CLAMP = 20.0
 """Log-ratios are clamped to [-CLAMP, CLAMP] before exp."""
@@ -28,80 +27,6 @@ BY_AGE = ("policy/clip_fraction", "policy/ratio_mean")
 """Metrics that are also logged per age of the weights that sampled a response."""
 ROUNDING = 1e-10
 """An upper bound on the relative variance of float32 numbers that should be equal."""
-
-Sums = Sequence[tuple[str, Tensor | float, float]]
-"""Key, total and count of one share of a metric; a maximum has the maximum as its total. Totals
-stay on their device, so that nothing waits for it before a step's metrics are read."""
-
-
-def sums_of(metrics: Mapping[str, Tensor], mask: Tensor) -> list[tuple[str, Tensor | float, float]]:
-    """One share of each metric: values [B, T] over the mask, or [B] over its non-empty rows.
-
-    The mask is on the CPU: what counts is known there, whatever device the values are on.
-    """
-    out: list[tuple[str, Tensor | float, float]] = []
-    places = {mask.shape: places_of(mask), mask.shape[:1]: places_of(mask.any(-1))}
-    for name, value in metrics.items():
-        if value.shape not in places:
-            raise UserError(
-                f"the metric '{name}' has shape {list(value.shape)}; return it unreduced, one "
-                "value per token [B, T] or per response [B]"
-            )
-        places[value.shape] = places[value.shape].to(value.device, non_blocking=True)
-        chosen = value.detach().flatten()[places[value.shape]]
-        if chosen.numel() and name.endswith("_max"):
-            out.append((name, chosen.max(), 1.0))
-        elif chosen.numel():
-            out.append((name, chosen.double().sum(), float(chosen.numel())))
-    return out
-
-
-def places_of(mask: Tensor) -> Tensor:
-    """Where a mask is true, [n] int64, counted row by row."""
-    return mask.flatten().nonzero().squeeze(-1)
-
-
-class MetricSums:
-    """Running masked means, and maxima for keys ending in `_max`."""
-
-    def __init__(self) -> None:
-        self._shares: list[tuple[str, Tensor | float, float]] = []
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, float] = {}
-
-    def plus(self, shares: Sums) -> MetricSums:
-        """Add some shares; returns itself."""
-        self._shares += shares
-        return self
-
-    def totals(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Sums and counts by key. All shares are fetched from their device at once."""
-        waiting = [total.double() for _, total, _ in self._shares if isinstance(total, Tensor)]
-        fetched = iter(torch.stack(waiting).tolist() if waiting else ())
-        for name, share, count in self._shares:
-            total = next(fetched) if isinstance(share, Tensor) else share
-            if name.endswith("_max"):
-                self._sums[name] = max(self._sums.get(name, float("-inf")), total)
-                self._counts[name] = count
-            else:
-                self._sums[name] = self._sums.get(name, 0.0) + total
-                self._counts[name] = self._counts.get(name, 0.0) + count
-        self._shares = []
-        return self._sums, self._counts
-
-    def over(self, processes: Processes) -> MetricSums:
-        """The sums over all ranks."""
-        if processes.world_size == 1:
-            return self
-        out = MetricSums()
-        for sums, counts in processes.all_gather(self.totals()):
-            out.plus([(name, total, counts[name]) for name, total in sums.items()])
-        return out
-
-    def means(self) -> dict[str, float]:
-        """The reduced metrics."""
-        sums, counts = self.totals()
-        return {name: total / counts[name] for name, total in sums.items()}
 
 
 @dataclass(frozen=True)
@@ -215,16 +140,21 @@ class RolloutTally:
     """What rewards report: errors, timeouts, lost workers."""
 
     def count(
-        self, generation: Generation, total: float | None, components: Mapping[str, float]
+        self,
+        generation: Generation,
+        total: float | None,
+        components: Mapping[str, float],
+        source: str | None = None,
     ) -> None:
-        """Count one of the policy's responses, with its rewards."""
+        """Count one of the policy's responses, with its rewards and where its problem is from."""
         self.rollouts += 1
         self.tokens += len(generation.response_ids)
         self.truncated += generation.finish_reason == "length"
         if total is None:
             return
         self.rewards.append(total)
-        for name, value in components.items():
+        by_source = {} if source is None else {f"source/{source}": total}
+        for name, value in {**components, **by_source}.items():
             self.components.setdefault(name, []).append(value)
 
     def metrics(self) -> dict[str, float]:
@@ -246,6 +176,12 @@ class RolloutTally:
             f"reward/{name}": float(self.events.get(name, 0))
             for name in ("errors", "timeouts", "lost")
         }
+
+
+def data_source(prompt: Prompt) -> str | None:
+    """Where a problem is from: verl's column `data_source`; None without one."""
+    name = prompt.columns.get("data_source")
+    return None if name is None else str(name)
 
 
 def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict[str, float]:

@@ -24,8 +24,9 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights
-from rlkit.training.metrics import Counted, Sums, loss_sums
+from rlkit.training.metrics import Counted, loss_sums
 from rlkit.training.micro_batches import MicroBatches
+from rlkit.training.sums import Sums
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from rlkit.runs.checkpoint import (
     write_checkpoint,
 )
 from rlkit.runs.folder import RunFolder
-from rlkit.runs.resume import save_config
+from rlkit.runs.resume import check_data, save_config
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
@@ -62,6 +62,8 @@ class Session:
     """Hashes of the user's modules, saved in checkpoints too."""
     stop: StopRequest
     """Asked after each step: whether to end the run there, with a checkpoint."""
+    notes: Sequence[str] = ()
+    """What the user should know of the data before the first step."""
 
     @property
     def processes(self) -> Processes:
@@ -233,6 +235,8 @@ class TrainState:
         session = self.session
         files = (checkpoint / "state").glob("*.json")
         state = {path.stem: load_tree(path.with_suffix("")) for path in files}
+        allowed = session.config.resume_force
+        check_data(checkpoint, state["prompts"]["data"], session.prompts.data, allowed)
         self.count = load_counters(checkpoint)
         self.updater.load_state_dict(state["updater"])
         session.prompts.load_state_dict(state["prompts"])

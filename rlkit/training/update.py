@@ -22,18 +22,16 @@ from rlkit.models.policy import Policy
 from rlkit.models.tokens import EntropyMode
 from rlkit.ops import masked_mean, stream_rng, stream_seed
 from rlkit.training.metrics import (
-    MetricSums,
-    Sums,
     explained_variance,
     first_pass_metrics,
     mean_steps,
-    sums_of,
 )
 from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.optimizers import check_patterns, make_optimizer, set_rate
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
+from rlkit.training.sums import MetricSums, Sums, sums_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,15 +13,24 @@ from buffers.expert import DemonstrationConfig, Expert, Luffy, LuffyConfig
 from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
+from rlkit.tasks.read import read_rows
 from rlkit.testing.buffers import LONGEST, FakePrompts
 from tests.buffers.test_replay import FewPrompts, check_real_run
 from tests.cli import SMALL, metrics, run
+
+B = TypeVar("B", Expert, Luffy)
 
 
 def file(folder: Path, *rows: dict[str, Any]) -> str:
     path = folder / "demonstrations.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
+
+
+def opened(buffer: B, **context: Any) -> B:
+    """The buffer of a run whose data is read as a task's."""
+    buffer.open(RunContext(read_rows=read_rows, **context))
+    return buffer
 
 
 def texts(requests: list[Request]) -> list[list[str]]:
@@ -50,7 +60,7 @@ def test_a_file_is_gone_through_once_an_epoch_in_changing_order(tmp_path: Path) 
     path = file(
         tmp_path, *[{"prompt": f"q{i}", "text": f"a{i}", "answer": str(i)} for i in range(6)]
     )
-    buffer = Expert(DemonstrationConfig(path=path, column="text"))
+    buffer = opened(Expert(DemonstrationConfig(path=path, column="text")))
     epochs = [
         [text for (text,) in texts(buffer.plan(6, step, FakePrompts()))] for step in range(1, 5)
     ]
@@ -66,9 +76,7 @@ def test_the_order_depends_on_the_seed_and_goes_on_after_a_resume(tmp_path: Path
     path = file(tmp_path, *[{"prompt": f"q{i}", "solution": f"a{i}"} for i in range(20)])
 
     def made(seed: int) -> Expert:
-        buffer = Expert(DemonstrationConfig(path=path))
-        buffer.open(RunContext(seed=seed))
-        return buffer
+        return opened(Expert(DemonstrationConfig(path=path)), seed=seed)
 
     buffer, other, again = made(1), made(2), made(1)
     assert texts(buffer.plan(20, 1, FakePrompts())) != texts(other.plan(20, 1, FakePrompts()))
@@ -85,24 +93,25 @@ def test_a_demonstration_that_is_too_long_is_an_error_or_left_out(tmp_path: Path
     fits = {"prompt": "q", "solution": "x" * (LONGEST - 1)}
     path = file(tmp_path, fits, {"prompt": "r", "solution": "x" * LONGEST})
     with pytest.raises(UserError, match=r"17 tokens.*max_completion_length=16"):
-        Expert(DemonstrationConfig(path=path)).plan(2, 1, FakePrompts())
-    kept = Expert(DemonstrationConfig(path=path, overlong="drop")).plan(2, 1, FakePrompts())
+        opened(Expert(DemonstrationConfig(path=path))).plan(2, 1, FakePrompts())
+    kept = opened(Expert(DemonstrationConfig(path=path, overlong="drop"))).plan(2, 1, FakePrompts())
     assert [r.prompt.text_or_messages for r in kept] == ["q"]
 
 
 def test_nothing_but_overlong_demonstrations_is_an_error(tmp_path: Path) -> None:
     path = file(tmp_path, {"prompt": "r", "solution": "x" * LONGEST})
     with pytest.raises(UserError, match="each of 3 demonstrations"):
-        Expert(DemonstrationConfig(path=path, overlong="drop")).plan(3, 1, FakePrompts())
+        opened(Expert(DemonstrationConfig(path=path, overlong="drop"))).plan(3, 1, FakePrompts())
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
-        ("", "holds no demonstration"),
-        ('{"prompt": "a", "solution": "b"}\n{"prompt"', ":2 is not JSON"),
-        ("[1]", ":1: a demonstration must be an object"),
+        (None, "does not exist"),
+        ("", "is empty"),
+        ('{"prompt": "a", "solution": "b"}\n{"prompt"', "line 2 is not valid JSON"),
+        ("[1]", "line 1 is not an object"),
+        ('{"prompt": "a", "solution": ["b"]}', "line 1: 'solution' must be text, not a list"),
         ('{"prompt": "a", "solutions": "b"}', "has no 'solution'. Did you mean 'solutions'?"),
         ('{"solution": "b"}', "has no 'prompt'"),
         ('{"prompt": "a", "solution": ""}', "has no 'solution'"),
@@ -113,8 +122,55 @@ def test_wrong_files(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError) as error:
-        Luffy(LuffyConfig(path=str(path)))
+        opened(Luffy(LuffyConfig(path=str(path))))
     assert message in str(error.value) and "d.jsonl" in str(error.value)
+
+
+def test_every_format_of_a_task_is_read_and_zero_is_an_answer(tmp_path: Path) -> None:
+    """A byte order mark, a separator inside a text, gzip; a solution of 0."""
+    rows = [{"prompt": "a\u2028b", "solution": 0}, {"prompt": "c", "solution": "1"}]
+    text = "\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path = tmp_path / "d.jsonl.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    buffer = opened(Expert(DemonstrationConfig(path=str(path))))
+    shown = {r.prompt.text_or_messages: texts([r]) for r in buffer.plan(2, 1, FakePrompts())}
+    assert shown == {"a\u2028b": [["0"]], "c": [["1"]]}
+
+
+def test_a_prompt_that_is_too_long_is_an_error_or_left_out(tmp_path: Path) -> None:
+    """The fake prompts have 2 tokens."""
+    path = file(tmp_path, {"prompt": "q", "solution": "a"})
+    with pytest.raises(
+        UserError, match=r"the prompt of a demonstration \(.* line 1\) has 2 tokens"
+    ):
+        opened(Expert(DemonstrationConfig(path=path))).plan(1, 1, FakePrompts(max_prompt_length=1))
+    luffy = opened(Luffy(LuffyConfig(path=path, overlong="drop")), problems={"p": "q"})
+    prompts = FakePrompts(max_prompt_length=1)
+    prompts.known["p"] = prompts.prompt("p", {"prompt": "q"})
+    assert texts([luffy._request(prompts.known["p"], prompts, shows=True)]) == [[]]
+
+
+FRAMED = [{"role": "system", "content": "s"}, {"role": "user", "content": "q1"}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "why"),
+    [
+        ("q1", 2, ""),
+        ("q1 now", 0, ' The task\'s prompts end with " now" (task.suffix).'),
+        (FRAMED, 0, " 2 others would without the messages before them, such as a system prompt."),
+        ("other", 0, ""),
+    ],
+)
+def test_how_many_demonstrations_answer_a_prompt_is_said(
+    asked: Any, count: int, why: str, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    rows = [{"prompt": q, "solution": "a"} for q in ("q1", "q1", "q2")]
+    path = file(tmp_path, *rows)
+    opened(Luffy(LuffyConfig(path=path)), problems={"p": asked}, say=heard.append)
+    said = f"{path}: {count} of 3 demonstrations answer a prompt of the task."
+    assert heard == [said + why]
 
 
 def test_a_task_without_demonstrations_is_an_error_for_supervised_training() -> None:
@@ -139,7 +195,7 @@ def test_groups_may_grow_instead_and_rewards_be_given() -> None:
 def test_prompts_without_a_demonstration_get_ordinary_groups(tmp_path: Path) -> None:
     """The file answers the second prompt three times; two may join."""
     rows = [{"prompt": "prompt-1", "solution": text} for text in ("a", "b", "c")]
-    buffer = Luffy(LuffyConfig(path=file(tmp_path, *rows), demonstrations=2))
+    buffer = opened(Luffy(LuffyConfig(path=file(tmp_path, *rows), demonstrations=2)))
     requests = buffer.plan(3, 1, FakePrompts())
     assert texts(requests) == [[], ["a", "b"], []]
     assert [r.n for r in requests] == [4, 2, 4]

@@ -12,7 +12,9 @@ import pytest
 
 from buffers.rlep import Rlep, RlepConfig
 from rlkit.errors import UserError
+from rlkit.interfaces import RunContext
 from rlkit.registry import build
+from rlkit.tasks.read import read_rows
 from tests.buffers.test_replay import (
     Cycle,
     FewPrompts,
@@ -36,9 +38,22 @@ def pool_file(folder: Path, *rows: dict[str, Any]) -> str:
     return str(path)
 
 
+def pooled(path: str, **context: Any) -> Rlep:
+    buffer = Rlep(RlepConfig(pool=path))
+    buffer.open(RunContext(read_rows=read_rows, **context))
+    return buffer
+
+
+def test_how_many_prompts_have_successes_is_said(tmp_path: Path) -> None:
+    heard: list[str] = []
+    path = pool_file(tmp_path, ROW, ROW, {**ROW, "prompt_id": "other"})
+    pooled(path, problems={"prompt-0": "a", "prompt-1": "b", "c": "d"}, say=heard.append)
+    assert heard == [f"{path}: successes for 2 prompts, 1 of them among the 3 of the task."]
+
+
 def test_a_file_gives_its_successes_to_their_prompts(tmp_path: Path) -> None:
     path = pool_file(tmp_path, ROW, {**ROW, "reward": 0.0}, {**ROW, "prompt_id": "other"})
-    cycle = Cycle(Rlep(RlepConfig(pool=path)), 2, FewPrompts(2))
+    cycle = Cycle(pooled(path), 2, FewPrompts(2))
     for step in (1, 2):
         trained = cycle.step(step)[1]
         assert [len(group.samples) for group in trained] == [5, 4], "one success, none"
@@ -52,7 +67,7 @@ def test_a_file_gives_its_successes_to_their_prompts(tmp_path: Path) -> None:
 def test_successes_are_drawn_evenly_and_once_a_step(tmp_path: Path) -> None:
     """Two groups of a prompt with three successes, M = 2: two for the first, one for the second."""
     path = pool_file(tmp_path, *[ROW] * 3)
-    cycle = Cycle(Rlep(RlepConfig(pool=path)), 2, FewPrompts(1))
+    cycle = Cycle(pooled(path), 2, FewPrompts(1))
     found = Counter[Hashable]()
     for step in range(1, 1001):
         trained = cycle.step(step)[1]
@@ -110,13 +125,13 @@ def test_it_resumes() -> None:
 def test_a_line_that_is_no_response_is_named(
     row: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=rf"pool.jsonl:2: .*{message}"):
-        build("buffer", "rlep", pool=pool_file(tmp_path, ROW, row))
+    with pytest.raises(UserError, match=rf"pool.jsonl line 2: .*{message}"):
+        pooled(pool_file(tmp_path, ROW, row))
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        build("buffer", "rlep", pool=str(tmp_path / "none.jsonl"))
+    with pytest.raises(UserError, match="does not exist"):
+        pooled(str(tmp_path / "none.jsonl"))
 
 
 def test_it_trains(tmp_path: Path) -> None:

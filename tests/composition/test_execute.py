@@ -14,6 +14,7 @@ from rlkit.composition.execute import components_of_stages, execute
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import list_checkpoints
+from rlkit.tasks.prompts import Prompts
 from tests.cli import SMALL
 from tests.compositions import raw_of
 
@@ -36,10 +37,15 @@ def test_a_dry_run_of_stages_tells_each(capsys: pytest.CaptureFixture[str]) -> N
     assert said.index("Stage 1 of 2") < said.index("Stage 2 of 2") < said.index("loss=ppo")
 
 
-def test_a_run_that_is_finished_is_told_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_finished_is_told_and_left_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What became of the prompts is told too, before the first step."""
+    monkeypatch.setattr(Prompts, "description", lambda prompts: [f"{len(prompts)} prompts."])
     raw = raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2")
     folder = execute(raw, ["train.steps=1"])
-    assert "Done: 1 steps, " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.index("51570 prompts.") < said.index("step 0/1") < said.index("Done: 1 steps, ")
     assert (folder / "overrides").read_text() == "train.steps=1\n"
     used = json.loads((folder / "components.json").read_text())
     assert used.keys() == compose(raw).every_part.keys()

@@ -51,6 +51,16 @@ def test_a_part_by_import_path_is_chosen_by_its_name_and_joins_the_plugins(tmp_p
     assert "own_group_a" in names("buffer") and "short" in names("reward")
 
 
+def test_a_plugin_is_known_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a command in another folder finds it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.py").write_text("def mine(completions):\n    return [1.0]\n")
+    found = register_user_parts(["reward=[./beside.py:mine]", "plugins=[beside.py]"])
+    assert found == ["reward=['mine']", f"plugins=['{tmp_path.resolve() / 'beside.py'}']"]
+
+
 def test_plugins_are_imported_once_and_named_once(tmp_path: Path) -> None:
     path = own(tmp_path, "own_group_b")
     found = register_user_parts([f"plugins=[{path},'{path}']", "buffer=own_group_b"])

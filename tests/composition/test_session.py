@@ -20,7 +20,7 @@ from rlkit.composition.session import (
     source_of,
 )
 from rlkit.errors import UserError
-from rlkit.interfaces import Task, TaskData
+from rlkit.interfaces import RunContext, Task, TaskData
 from rlkit.models.policy import Policy
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.partial import Partial
@@ -154,3 +154,19 @@ def test_what_was_opened_is_closed_once() -> None:
     )
     close(made)
     assert closed == ["engine", "reward"]
+
+
+def test_a_buffer_is_told_of_the_data_and_may_tell_the_user(policy: Policy) -> None:
+    """A chat template makes messages of the task's texts; the buffer sees them so."""
+    policy.tokenizer.chat_template = "{% for m in messages %}#{{ m['content'] }}{% endfor %}"
+    c = with_task(ROWS, ROWS[:4], "buffer=on_policy")
+    heard: list[RunContext] = []
+    c.buffer.open = heard.append  # type: ignore[method-assign]
+    session = open_session(c, RunScope.of(c), policy=policy)
+    (context,) = heard
+    context.say("mine")
+    assert session.notes[0].startswith(f"Prompts: {len(ROWS)} texts become user messages")
+    assert session.notes[1:] == ["mine"]
+    asked = [{"role": "user", "content": ROWS[0]["prompt"]}]
+    assert context.problems[session.prompts.prompts.ids[0]] == asked
+    assert context.as_asked(ROWS[0]["prompt"]) == asked and len(context.problems) == len(ROWS)

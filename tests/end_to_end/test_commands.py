@@ -125,12 +125,14 @@ def test_check_passes_the_example_and_says_what_a_broken_part_breaks(tmp_path: P
 
 def test_eval_of_a_checkpoint_and_reports_of_runs(tmp_path: Path) -> None:
     """2 of 4 samples succeed: pass@2 is 1 - 1/6. The greedy response is a prompt's first, which
-    does not."""
+    does not. A run folder stands for its newest checkpoint, of an older format too."""
     for seed in (0, 1):
         result = run(*SMALL, f"seed={seed}", "train.steps=1", f"output_dir=run{seed}", cwd=tmp_path)
         assert result.status == 0, result.err
+    manifest = tmp_path / "run0" / "checkpoint-1" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
     status, out, err = rlkit(
-        *("eval", "run0/checkpoint-1", "task=arithmetic", "eval.problems=16", "eval.samples=4"),
+        *("eval", "run0", "task=arithmetic", "eval.problems=16", "eval.samples=4"),
         *("eval.k=2", "rollout.max_completion_length=14", HALF),
         cwd=tmp_path,
     )
@@ -150,7 +152,7 @@ WRONG = [
     ("show los ppo", "no kind of part called 'los' | 'loss'"),
     ("show loss pppo", "no loss called 'pppo' | 'ppo' | rlkit list loss"),
     ("show algorithm remx", "no algorithm called 'remx' | 'remix' | rlkit list algorithm"),
-    ("show loss grpo_behavior", "no loss called 'grpo_behavior' | 'grpo_behavior'"),
+    ("show loss grpo_behaviour", "no loss called 'grpo_behaviour' | 'grpo_behavior'"),
     ("show tuned arithmetic_ppo", "no kind of part called 'tuned' | algorithm"),
     ("list --config-dir ./nothing", "--config-dir ./nothing is no folder"),
     ("eval embedded --config-dir ./nothing", "--config-dir ./nothing is no folder"),
@@ -162,7 +164,7 @@ WRONG = [
     ("check ./parts.py:Loose --kind los", "no kind of part called 'los' | 'loss'"),
     ("check ./parts.py:Loose --kind loss", "./parts.py:Loose is not a part"),
     ("eval nothing.gguf", "nothing.gguf does not exist"),
-    ("eval /no/such/model", "/no/such/model cannot be loaded"),
+    ("eval /no/such/model", "model.name=/no/such/model: there is no folder /no/such"),
     ("eval embedded eval.problem=3", "eval.problem | 'eval.problems'"),
     ("eval embedded eval.k=4", "eval.k=4 | eval.samples"),
     ("eval embedded task=arithmatic", "task called 'arithmatic' | 'arithmetic'"),

@@ -27,7 +27,7 @@ from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.shared import SharedEngine
 from rlkit.runs.checkpoint import list_checkpoints, load_tree
 from rlkit.training.micro_batches import micro_batches
-from tests.cli import ROOT, SMALL, Result, metrics, run
+from tests.cli import ROOT, SMALL, Result, metrics, ranks, run
 from tests.group_cases import HALF, cases
 from tests.tiny import make_policy, make_prompts
 
@@ -70,8 +70,11 @@ def finish(process: subprocess.Popen[str]) -> Result:
     return Result(process.returncode, out, err)
 
 
-def launch(*arguments: str, cwd: Path, launcher: Sequence[str] = TORCHRUN) -> Result:
-    return finish(start(*arguments, cwd=cwd, launcher=launcher))
+def launch(module: str, *arguments: str, cwd: Path, launcher: Sequence[str] = ()) -> Result:
+    """A run of two processes; without a launcher by copies of one that has the imports done."""
+    if not launcher:
+        return ranks(module, *arguments, cwd=cwd)
+    return finish(start(module, *arguments, cwd=cwd, launcher=launcher))
 
 
 # ---- how the work is divided
@@ -270,7 +273,7 @@ def by_one() -> Path:
 
 def test_two_processes_run_what_one_runs(tmp_path: Path) -> None:
     """ReMix with its rebirth, a buffer on disk, an evaluation, checkpoints."""
-    done = launch("rlkit.run", *RUN, cwd=tmp_path)
+    done = launch("rlkit.run", *RUN, cwd=tmp_path, launcher=TORCHRUN)
     assert done.status == 0, done.err
     assert done.out.count("Done: 5 steps") == 1 and done.out.count("A step trains") == 1
     found = tmp_path / "run"
@@ -339,7 +342,7 @@ def test_a_run_of_one_process_goes_on_with_two(tmp_path: Path) -> None:
 DIVIDED = (*RUN, "train.micro_batch_tokens=120")
 DEEPSPEED = (*ACCELERATE_CONFIG, str(ROOT / "configs" / "accelerate" / "deepspeed_zero2.yaml"))
 DIVIDING = [
-    pytest.param("tests.sharded_run", TORCHRUN, id="fsdp2"),
+    pytest.param("tests.sharded_run", (), id="fsdp2"),
     pytest.param("rlkit.run", DEEPSPEED, id="zero2", marks=pytest.mark.deepspeed),
 ]
 """FSDP2 on the CPU without accelerate, which wants GPUs for it, and ZeRO 2 as it is shipped."""
@@ -404,10 +407,9 @@ def test_zero_in_bfloat16_keeps_its_float32_weights(tmp_path: Path) -> None:
     assert "model.autocast" in line and "ddp.yaml" in line
 
 
-def test_zero_of_other_stages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    done = launch("rlkit.run", *RUN, cwd=tmp_path)
+def test_zero_of_other_stages_is_refused(tmp_path: Path) -> None:
+    asked = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+    done = ranks("rlkit.run", *RUN, cwd=tmp_path, env=asked)
     (line,) = lines_of(done)
     assert "stage 3" in line and "fsdp2.yaml" in line
 
@@ -472,7 +474,7 @@ def lines_of(result: Result) -> list[str]:
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
-    done = launch("rlkit.run", "train.stepz=3", cwd=tmp_path)
+    done = launch("rlkit.run", "train.stepz=3", cwd=tmp_path, launcher=TORCHRUN)
     (line,) = lines_of(done)
     assert "train.stepz" in line
     assert done.status != 0

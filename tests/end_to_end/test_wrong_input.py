@@ -102,7 +102,7 @@ COMPOSITION = [
     ("stages=[{steps:2,overrides:['algorithm=sftt']}]", "algorithm called 'sftt' | 'sft'"),
     ("stages=[{steps:2,overrides:['--steps']}]", "--steps"),
     ("model=gpt2", "model=gpt2 | section | model.name="),
-    ("model.name=/no/such/model", "model.name=/no/such/model cannot be loaded"),
+    ("model.name=/no/such/model", "model.name=/no/such/model: there is no folder /no/such"),
     ("model.name=/", "model.name=/ is not a model folder | config.json"),
     ("output_dir=", "output_dir"),
     ("model.name=model.gguf", "model.name=model.gguf | does not exist"),
@@ -270,10 +270,10 @@ def test_a_file_without_the_part_lists_what_it_holds(tmp_path: Path) -> None:
 
 # content of demonstrations.jsonl, what the line must say
 DEMONSTRATIONS = [
-    (None, "buffer.path=demonstrations.jsonl cannot be read"),
-    ("", "buffer.path=demonstrations.jsonl holds no demonstration"),
-    ("{broken", "demonstrations.jsonl:1 is not JSON"),
-    ("[1, 2]", "demonstrations.jsonl:1: a demonstration must be an object"),
+    (None, "demonstrations.jsonl does not exist"),
+    ("", "demonstrations.jsonl is empty"),
+    ("{broken", "demonstrations.jsonl line 1 is not valid JSON"),
+    ("[1, 2]", "demonstrations.jsonl line 1 is not an object"),
     ('{"prompt": "1+1=", "solutoin": "2"}', "'solution'. Did you mean 'solutoin'?"),
 ]
 

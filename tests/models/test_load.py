@@ -48,7 +48,9 @@ def test_gradient_checkpointing_gives_the_same_gradient(policy: Policy, tmp_path
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("/no/such/folder", "model.name=/no/such/folder cannot be loaded"),
+        ("/no/such/folder", "model.name=/no/such/folder: there is no folder /no/such"),
+        ("./rlkitt", r"model.name=./rlkitt: there is no such folder. Did you mean 'rlkit'\?"),
+        ("a/b/c", "model.name=a/b/c: there is no folder a/b"),
         ("/no/such/file.gguf", "file /no/such/file.gguf does not exist"),
         ("pkg://no_such_package/x.gguf", "package 'no_such_package' is not installed"),
     ],
@@ -63,3 +65,18 @@ def test_cuda_without_cuda_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UserError, match=r"set model\.device=cpu or auto"):
         resolve_device("cuda:1")
     assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_a_name_is_asked_for_once_at_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, with nothing in the cache: said at once, without the libraries' retries."""
+
+    def unreachable(self: object, name: str, timeout: float) -> None:
+        asked.append(name)
+        raise ConnectionError
+
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError, match="model.name=no/model cannot be loaded: .*connect"):
+        load_policy(ModelConfig(name="no/model"), "no/model", 1.0)
+    assert asked == ["no/model"]

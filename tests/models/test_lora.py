@@ -200,18 +200,25 @@ def test_a_run_with_adapters_resumes_exactly(algorithm: str, tmp_path: Path) -> 
 
 
 def test_a_checkpoint_holds_the_adapters_and_can_be_evaluated_and_merged(tmp_path: Path) -> None:
-    folder = start("out", "algorithm=grpo", "train.steps=6", cwd=tmp_path) / "checkpoint-6"
+    """From another folder too, though the reward is named by a path beside the run."""
+    (tmp_path / "mine.py").write_text(
+        "def mine(completions):\n    return [0.0] * len(completions)\n"
+    )
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    own = "reward=[./mine.py:mine]"
+    out = start("out", "algorithm=grpo", "train.steps=2", own, cwd=tmp_path)
+    folder = out / "checkpoint-2"
     assert (folder / "adapter_config.json").exists()
     assert not (folder / "model.safetensors").exists()
     evaluated = command("rlkit.__main__", "eval", str(folder), "eval.problems=32", cwd=tmp_path)
     assert evaluated.status == 0, evaluated.err
-    done = command("rlkit.__main__", "merge", str(folder), "merged", cwd=tmp_path)
+    done = command("rlkit.__main__", "merge", str(out), "merged", cwd=elsewhere)
     assert done.status == 0, done.err
-    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    plain: Any = AutoModelForCausalLM.from_pretrained(elsewhere / "merged")
     assert not has_adapter(plain)
-    again = command("rlkit.__main__", "eval", "merged", "eval.problems=32", cwd=tmp_path)
+    again = command("rlkit.__main__", "eval", "merged", "eval.problems=32", cwd=elsewhere)
     assert json.loads(again.out) == pytest.approx(json.loads(evaluated.out))
-    refused = command("rlkit.__main__", "merge", "merged", "x", cwd=tmp_path)
+    refused = command("rlkit.__main__", "merge", "merged", "x", cwd=elsewhere)
     assert refused.status == 2 and len(refused.err.splitlines()) == 1
 
 

@@ -270,9 +270,8 @@ def test_the_evaluators_streams_are_those_of_the_whole_policy(monkeypatch: Any) 
     marked = [[True]] * len(TEXTS)
     monkeypatch.setattr(Evaluator, "_marks", lambda self, answers: marked)
     rewards: Any = None
-    Evaluator(
-        make_prompts(policy, TEXTS), rewards, made, policy.tokenizer, EvalConfig(samples=1, k=1)
-    ).run(1)
+    once = EvalConfig(samples=1, k=1)
+    Evaluator(make_prompts(policy, TEXTS), rewards, made, policy.tokenizer, once, "any").run(1)
     assert tuple(names) == WHOLE
 
 

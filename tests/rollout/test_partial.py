@@ -290,6 +290,7 @@ def scripted(
     engine.calls, engine.lengths = [], LENGTHS
     engine.sync(1)
     prompts = PromptStream(Prompts("train", ROWS, make_policy().tokenizer), 0, 2, 12)
+    prompts.prompts.ids = [f"train-{place}" for place in range(len(ROWS))]  # short names
     prompts._epoch, prompts._order = 0, list(range(len(ROWS)))
     return engine, Partial(engine, greedy=False), prompts
 

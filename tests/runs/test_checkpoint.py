@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rlkit.runs.checkpoint import (
     list_checkpoints,
     load_rng_state,
     load_tree,
+    newest_in,
     prune,
     rng_state,
     save_tree,
@@ -91,6 +93,18 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
         checkpoint_step(path)
     (path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="is not a complete checkpoint"):
+        checkpoint_step(path)
+
+
+def test_a_checkpoint_of_another_format_is_found_but_not_continued(tmp_path: Path) -> None:
+    """Format 2 named prompts by their places in the data; its weights can still be evaluated."""
+    path = write_checkpoint(tmp_path, 4, write_x)
+    manifest = path / "manifest.json"
+    older = {**json.loads(manifest.read_text()), "format": 2}
+    manifest.write_text(json.dumps(older))
+    assert list_checkpoints(tmp_path) == [path] and newest_in(str(tmp_path)) == str(path)
+    assert newest_in(str(path)) == str(path) and newest_in("a/model") == "a/model"
+    with pytest.raises(UserError, match="another version of rlkit.*cannot continue.*rlkit eval"):
         checkpoint_step(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.runs.resume import CONFIG, check_config, check_sources, save_config
+from rlkit.runs.resume import CONFIG, check_config, check_data, check_sources, save_config
 
 OLD = {"seed": 0, "loss": {"name": "one", "cap": 2.0}, "train": {"steps": 3}}
 DEFAULTS = {"loss": {"cap": 1.0, "newer": 0.5}, "train": {"steps": 200, "warmup_steps": 0}}
@@ -35,6 +35,17 @@ def test_a_key_that_it_has_counts_as_it_was(tmp_path: Path) -> None:
 def test_a_part_that_it_lacks_is_a_change_whatever_its_settings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"reward.math.name unset -> \"math\""):
         check(tmp_path, {**OLD, "reward": {"math": {"name": "math"}}})
+
+
+def test_other_data_is_refused_unless_a_key_of_the_task_may_change() -> None:
+    old, edited = {"problems": 3, "sha256": "a"}, {"problems": 3, "sha256": "b"}
+    check_data(Path("c"), old, dict(old), ())
+    with pytest.raises(UserError, match=r"c was made with other data.*\(others, or in another"):
+        check_data(Path("c"), old, edited, ("tasks", "loss.cap"))
+    with pytest.raises(UserError, match=r"\(3 -> 4\).*resume_force=\[task.data\]"):
+        check_data(Path("c"), old, {"problems": 4, "sha256": "a"}, ())
+    for allowed in ("task", "task.data", "task.path"):
+        check_data(Path("c"), old, edited, (allowed,))
 
 
 def test_other_code_of_the_user_is_refused_by_module_unless_it_is_allowed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from rlkit.errors import UserError
 from rlkit.registry import build
+from rlkit.tasks.read import read_rows, read_tables
 from tests.tasks.files import ROWS, VERL, every_row, lines, load, write
 
 datasets = importlib.import_module("datasets")
@@ -153,3 +154,35 @@ def test_a_half_read_file_gives_nothing(tmp_path):
 def test_text_that_is_not_utf8_is_said(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "\xff", "answer": "1"}\n')
     assert "a.jsonl is not UTF-8 text" in message(tmp_path / "a.jsonl")
+
+
+def test_rows_of_a_part_know_their_lines(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": 2}\n')
+    rows = read_rows(str(path))
+    assert [(row.number, row.columns["a"]) for row in rows] == [(1, 1), (3, 2)]
+    assert rows[1].place == f"{path} line 3"
+
+
+def test_several_files_and_patterns_are_read_one_after_the_other(tmp_path):
+    for name, rows in (("a1.jsonl", ROWS[:2]), ("a2.jsonl", ROWS[2:5]), ("b.parquet", ROWS[5:9])):
+        write(tmp_path / name, rows)
+    table = read_tables([str(tmp_path / "b.parquet"), str(tmp_path / "a*.jsonl")], None, "train")
+    assert [row["answer"] for row in table.rows] == [6, 7, 8, 9, 1, 2, 3, 4, 5]
+    assert table.place(0).endswith("b.parquet row 1") and table.place(8).endswith("a2.jsonl line 3")
+    assert [row["answer"] for row in table.head(5).rows] == [6, 7, 8, 9, 1]
+    with pytest.raises(UserError, match="no file matches"):
+        read_tables(str(tmp_path / "c*.jsonl"), None, "train")
+    data = build("task", "jsonl", path=[str(tmp_path / "a?.jsonl")], eval_path=str(tmp_path / "b*"))
+    loaded = data.load(seed=0)
+    assert len(loaded.train) == 5 and len(loaded.eval) == 4
+
+
+def test_what_save_to_disk_wrote_is_loaded(tmp_path):
+    one = datasets.Dataset.from_list(ROWS)
+    one.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=one, small=one.select(range(7))).save_to_disk(tmp_path / "both")
+    assert len(read_tables(str(tmp_path / "one"), None, "train").rows) == 40
+    assert len(read_tables(str(tmp_path / "both"), None, "small").rows) == 7
+    with pytest.raises(UserError, match=r"has no split 'test'. Splits: train, small"):
+        read_tables(str(tmp_path / "both"), None, "test")

@@ -60,8 +60,10 @@ def answer(right: bool) -> Generation:
     )
 
 
-def evaluator(policy: Policy, engine: Scripted, reward: Any = has_one, **config: Any) -> Evaluator:
-    prompts = Prompts("eval", ROWS, policy.tokenizer)
+def evaluator(
+    policy: Policy, engine: Scripted, reward: Any = has_one, rows: Any = ROWS, **config: Any
+) -> Evaluator:
+    prompts = Prompts("eval", rows, policy.tokenizer)
     one: Reward = reward_class(reward)()
     return Evaluator(
         prompts, RewardSet({"one": one}), engine, policy.tokenizer, EvalConfig(**config)
@@ -95,6 +97,15 @@ def test_full_marks_alone_are_right(policy: Policy, value: float | None, right: 
 
     found = evaluator(policy, Scripted([1, 1], [1, 1]), same, problems=2).run(step=0)
     assert found["eval/pass@1"] == right
+
+
+def test_pass_at_1_is_reported_by_source(policy: Policy) -> None:
+    """3, 1 and 0 right of 3, the first two of one source; the last row has none."""
+    rows = [{**row, "data_source": name} for row, name in zip(ROWS, ("a", "a"), strict=False)]
+    engine = Scripted(right=[3, 1, 0], greedy=[0, 1, 0])
+    found = evaluator(policy, engine, rows=[*rows, ROWS[2]], problems=3, samples=3).run(step=1)
+    by_source = {key: value for key, value in found.items() if "source" in key}
+    assert by_source == {"eval/source/a/pass@1": pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize(("judge", "right"), [(None, 0.0), ("never", 0.0), ("one", 1.0)])

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
 import rlkit
-from rlkit.batch import Group, LossBatch, PolicyTerms, Sample
-from rlkit.distributed.processes import SINGLE, Processes
-from rlkit.errors import UserError
+from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation
 from rlkit.training.metrics import (
     Counted,
-    MetricSums,
     RolloutTally,
     completion_rows,
     data_metrics,
+    data_source,
     engine_mismatch,
     explained_variance,
     first_pass_metrics,
@@ -28,8 +25,8 @@ from rlkit.training.metrics import (
     mean_steps,
     peak_memory_mb,
     staleness,
-    sums_of,
 )
+from rlkit.training.sums import MetricSums
 from tests.tiny import make_prompts
 
 
@@ -44,46 +41,6 @@ def test_a_spread_of_the_returns_that_is_rounding_alone_explains_nothing() -> No
 
 
 MASK = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
-
-
-def test_sums_are_over_the_mask_or_over_rows_that_have_a_token() -> None:
-    token = torch.tensor([[1.0, 2.0, 100.0], [5.0, 100.0, 100.0], [100.0, 100.0, 100.0]])
-    row = torch.tensor([4.0, 6.0, 100.0])
-    found = sums_of({"a": token, "b": row, "a_max": token, "b_max": row}, MASK)
-    assert found == [("a", 8, 3), ("b", 10, 2), ("a_max", 5, 1), ("b_max", 6, 1)]
-    assert sums_of({"a": token, "a_max": token}, torch.zeros_like(MASK)) == []
-
-
-@pytest.mark.parametrize("shape", [(), (3,), (2, 1)])
-def test_a_metric_that_is_reduced_already_is_refused(shape: tuple[int, ...]) -> None:
-    """Its mean over micro-batches would depend on how the rows are split."""
-    with pytest.raises(UserError, match=r"the metric 'kl' has shape .* return it unreduced"):
-        sums_of({"kl": torch.ones(shape)}, torch.ones(2, 4, dtype=torch.bool))
-
-
-def test_shares_of_a_step_add_up_to_one_mean_and_one_maximum() -> None:
-    sums = MetricSums().plus([("a", 6.0, 2.0), ("a_max", -3.0, 1.0)])
-    sums.plus([("a", 3.0, 1.0), ("a_max", -5.0, 1.0), ("b", 1.0, 4.0)])
-    assert sums.means() == {"a": 3.0, "a_max": -3.0, "b": 0.25}
-
-
-class Two(Processes):
-    """Two ranks; the other one's value is given."""
-
-    world_size = 2
-
-    def __init__(self, other: Any) -> None:
-        self.other = other
-
-    def all_gather(self, value: Any) -> list[Any]:
-        return [value, self.other]
-
-
-def test_the_ranks_of_a_step_weigh_by_what_they_counted() -> None:
-    other = ({"a": 9.0, "a_max": 7.0, "b": 1.0}, {"a": 3.0, "a_max": 1.0, "b": 1.0})
-    own = MetricSums().plus([("a", 1.0, 1.0), ("a_max", 2.0, 1.0)])
-    assert own.over(Two(other)).means() == {"a": 2.5, "a_max": 7.0, "b": 1.0}
-    assert own.over(SINGLE).means() == own.means()
 
 
 def two_rows() -> LossBatch:
@@ -262,3 +219,15 @@ def test_a_row_of_the_completions_says_what_was_trained(policy: Policy) -> None:
 def test_the_peak_is_in_mebibytes_of_this_process() -> None:
     """torch alone takes more than 50 MiB and no test machine has 10 TiB."""
     assert 50 < peak_memory_mb(torch.device("cpu")) < 10 * 2**20
+
+
+def test_rewards_are_averaged_by_source_too() -> None:
+    tally = RolloutTally()
+    for source, reward in (("a/b", 1.0), ("a/b", 0.0), ("c", 1.0), (None, 0.0), ("c", None)):
+        tally.count(generation(2, "stop"), reward, {}, source)
+    found = tally.metrics()
+    assert found["reward/source/a/b/mean"] == 0.5 and found["reward/source/c/mean"] == 1.0
+    assert sum(key.startswith("reward/source/") for key in found) == 2
+    prompt = Prompt(prompt_id="p", text_or_messages="", ids=torch.tensor([1]), columns={})
+    assert data_source(prompt) is None
+    assert data_source(replace(prompt, columns={"data_source": "c"})) == "c"

@@ -16,12 +16,13 @@ from rlkit.models.load import given_policy
 from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFRollout
 from rlkit.runs.checkpoint import CheckpointError, list_checkpoints, load_tree
+from rlkit.tasks.prompts import Prompts, PromptStream
 from rlkit.training import state as state_module
 from rlkit.training.state import Counters, Session, TrainState, load_counters
 from rlkit.training.trainer import Trainer
 from schedules.never import Never
 from tests.sessions import config_of, heard, make_session
-from tests.steps import parts
+from tests.steps import ROWS, parts
 from tests.tiny import make_policy
 
 
@@ -232,3 +233,21 @@ def test_the_scorer_knows_what_the_engines_log_probs_are(
         policy=Model(policy.model, policy.tokenizer, 1.0),
     )
     assert TrainState(changed, Counters()).scorer.behavior == behavior
+
+
+def test_a_checkpoint_goes_on_with_its_own_data_alone(policy: Policy, tmp_path: Path) -> None:
+    """The same rows in another order: places of the order would mean other prompts."""
+    state_of(policy, tmp_path, Counters(step=1)).save(needed=True)
+
+    def resumed(rows: list[dict[str, str]], force: tuple[str, ...] = ()) -> TrainState:
+        config = config_of(tmp_path).model_copy(update={"resume_force": force})
+        stream = PromptStream(Prompts("train", rows, policy.tokenizer), 0, 2, 6)
+        folder = tmp_path / f"{rows[0]['prompt']} {force}"
+        state = TrainState(make_session(policy, folder, config=config, prompts=stream), Counters())
+        state.load(tmp_path / "checkpoint-1")
+        return state
+
+    assert resumed(list(ROWS)).count.step == 1
+    with pytest.raises(UserError, match=r"checkpoint-1 was made with other data.*another order"):
+        resumed(ROWS[::-1])
+    assert resumed(ROWS[::-1], ("task.data",)).count.step == 1
