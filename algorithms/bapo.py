@@ -72,10 +72,11 @@ class Sums:
     """Weighted sums of bounded ratios [N], for any bound: after one sort each is a look-up."""
 
     def __init__(self, ratio: Tensor, weight: Tensor) -> None:
-        self.ratio, order = ratio.sort()
+        ordered, order = ratio.sort()
         zero, w = weight.new_zeros(1), weight[order]
-        self.mass = torch.cat([zero, w.cumsum(0)])  # [N + 1], of the smallest ratios
-        self.moved = torch.cat([zero, (w * self.ratio).cumsum(0)])  # [N + 1]
+        mass = torch.cat([zero, w.cumsum(0)])  # [N + 1], of the smallest ratios
+        moved = torch.cat([zero, (w * ordered).cumsum(0)])  # [N + 1]
+        self.ratio, self.mass, self.moved = (x.cpu() for x in (ordered, mass, moved))
 
     def capped(self, high: float) -> float:
         """Sum of w min(r, high)."""

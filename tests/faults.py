@@ -132,10 +132,12 @@ def no_room() -> None:
     setattr(rlkit.training.trainer.Trainer, "_train_step", limited)  # noqa: B010
 
 
-def little_memory(tokens: int) -> Callable[[], None]:
-    """Forwards of more than so many tokens do not fit, as on a device that is too small."""
+def little_memory(tokens: int, rank: str = "0") -> Callable[[], None]:
+    """Forwards of more than so many tokens do not fit, as on a rank's device that is too small."""
 
     def patch() -> None:
+        if os.environ.get("RANK", "0") != rank:
+            return
         real = llama.LlamaForCausalLM.forward
 
         def forward(self: Any, **kwargs: Any) -> Any:
@@ -154,6 +156,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "no_room": no_room,
     "little_memory": little_memory(120),
     "no_memory": little_memory(1),
+    "little_memory_on_the_second": little_memory(120, rank="1"),
 }
 if os.environ.get("FAULT"):
     FAULTS[os.environ["FAULT"]]()

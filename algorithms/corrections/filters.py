@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from rlkit.batch import Corrected, LossBatch, PolicyTerms
 from rlkit.interfaces import Correction
+from rlkit.ops import group_max
 from rlkit.registry import register
 
 
@@ -56,4 +56,4 @@ class ZeroVarianceFilter(Correction):
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch with the smaller mask, and the 0/1 weight [B, T]."""
         live = ((batch.advantage != 0) & batch.mask).any(-1)
-        return without(batch, ~torch.isin(batch.group, batch.group[live]))
+        return without(batch, group_max(live.to(batch.reward.dtype), batch.group) == 0)

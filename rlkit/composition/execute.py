@@ -13,6 +13,7 @@ from rlkit.composition.describe import components, describe
 from rlkit.composition.rehearsal import rehearse
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
+from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.report import write_report
@@ -47,7 +48,7 @@ def execute(
             whole.say(line)
         return run.folder.path
     try:
-        with numerics(whole.config.model):
+        with numerics(whole.config.model), explained(ELSEWHERE):
             run.begin_or_resume()
     finally:
         for part in parts:

@@ -93,7 +93,8 @@ def adapter_weights(model: Any) -> State:
 
 def is_off(weights: State) -> bool:
     """Whether adapters with these weights add nothing to the model."""
-    return all(not value.any() for name, value in weights.items() if OUTPUT in name)
+    added = [value.any() for name, value in weights.items() if OUTPUT in name]
+    return not torch.stack(added).any() if added else True
 
 
 @contextmanager

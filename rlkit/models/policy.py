@@ -81,12 +81,18 @@ class FrozenAdapter(FrozenPolicy):
         self.model, self.weights = policy.model, weights
         self.temperature, self.autocast = policy.temperature, policy.autocast
         self.device = policy.device
+        self.off = is_off(weights)
 
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
         """Log-prob of each response token: [B, T] float32."""
-        with with_adapter(self.model, None if is_off(self.weights) else self.weights):
+        with with_adapter(self.model, None if self.off else self.weights):
             return self._terms(tokens).logp
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take other weights in place, one tensor after the other."""
+        super().load(weights)
+        self.off = is_off(self.weights)
 
     def state_dict(self) -> State:
         """The adapters' weights by name: the tensors themselves."""

@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 
+def places(group: Tensor) -> Tensor:
+    """The place of each row's group among B places, [B] int64: how many rows have a lower number.
+
+    Unlike numbers without gaps it does not need the host to know how many groups there are.
+    """
+    return torch.searchsorted(group.sort().values, group)
+
+
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
     """Sum of x [B] over the rows of the same group, broadcast back to each row [B]."""
-    index, inverse = torch.unique(group, return_inverse=True)
-    return x.new_zeros(len(index)).index_add(0, inverse, x)[inverse]
+    place = places(group)
+    return torch.zeros_like(x).index_add(0, place, x)[place]
 
 
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
@@ -19,9 +27,8 @@ def group_mean(x: Tensor, group: Tensor) -> Tensor:
 
 def group_max(x: Tensor, group: Tensor) -> Tensor:
     """Maximum of x [B] over the rows of the same group, broadcast back to each row [B]."""
-    index, inverse = torch.unique(group, return_inverse=True)
-    lowest = x.new_full((len(index),), -torch.inf)
-    return lowest.scatter_reduce(0, inverse, x, "amax")[inverse]
+    place = places(group)
+    return torch.full_like(x, -torch.inf).scatter_reduce(0, place, x, "amax")[place]
 
 
 def group_log_mean_exp(x: Tensor, group: Tensor) -> Tensor:
@@ -32,8 +39,7 @@ def group_log_mean_exp(x: Tensor, group: Tensor) -> Tensor:
 
 def group_size(group: Tensor, dtype: torch.dtype) -> Tensor:
     """How many rows are in each row's group [B]."""
-    inverse: Tensor = torch.unique(group, return_inverse=True)[1]
-    return torch.bincount(inverse).to(dtype)[inverse]
+    return group_sum(torch.ones_like(group), group).to(dtype)
 
 
 def apart(group: Tensor, counted: Tensor) -> Tensor:
@@ -48,9 +54,10 @@ def group_share(group: Tensor, dtype: torch.dtype, counted: Tensor | None = None
     It is rows / (number of groups * size of the row's group): 1 if all groups have the same size.
     Only the `counted` rows ([B] bool) have a place in it, if given; the others stand `apart`.
     """
-    members = group if counted is None else group[counted]
-    groups = max(1, len(torch.unique(members)))
-    return len(members) / (groups * group_size(group, dtype))
+    members = torch.ones_like(group) if counted is None else counted.to(group.dtype)
+    found = torch.zeros_like(group).index_add(0, places(group), members)
+    groups = (found > 0).sum().clamp(min=1)
+    return (groups * group_size(group, dtype)).reciprocal() * members.sum()
 
 
 def group_centred(x: Tensor, group: Tensor) -> Tensor:
@@ -58,8 +65,8 @@ def group_centred(x: Tensor, group: Tensor) -> Tensor:
 
     Rounding would leave 1e-9 there, which dividing by the group's spread would blow up.
     """
-    index, inverse = torch.unique(group, return_inverse=True)
-    member = x.new_zeros(len(index)).index_put((inverse,), x)[inverse]
+    place = places(group)
+    member = torch.zeros_like(x).index_put((place,), x)[place]
     shifted = x - member
     centred = shifted - group_mean(shifted, group)
     differ = is_spread(group_max(centred.abs(), group), group_max(x.abs(), group))

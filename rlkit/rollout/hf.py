@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from rlkit.batch import Request
-from rlkit.interfaces import PartConfig, Tokens
+from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig, State, Tokens
+from rlkit.models.memory import SMALLER, is_out_of_memory, release
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
 from rlkit.registry import register
@@ -29,7 +32,8 @@ class HFConfig(RolloutConfig):
     """Settings of the transformers engine."""
 
     generation_batch_size: Annotated[int, Field(ge=1)] = 256
-    """Responses generated at once; the samples do not depend on it."""
+    """Responses generated at once; the samples do not depend on it. Halved where memory does not
+    suffice."""
     continues: ClassVar[bool] = True
 
 
@@ -72,6 +76,8 @@ class HFRollout(RolloutEngine[HFC]):
     """
 
     Config: ClassVar[type[PartConfig]] = HFConfig
+    most: int | None = None
+    """Responses that fitted at once, since more did not; part of the state."""
 
     @property
     def matches_trainer(self) -> bool:
@@ -107,39 +113,72 @@ class HFRollout(RolloutEngine[HFC]):
         )
         start, stop, _ = call.part.indices(len(counts))
         uniform = uniform[sum(counts[:start]) : sum(counts[:stop])]
-        out: list[list[Generation]] = []
-        first = 0
         training = self.model.training
         self.model.train(False)
         try:
-            for chunk in self._chunks(call.own):
-                rows = sum(r.n for r in chunk)
-                with self.policy.autocasting():
-                    flat = _Batch(self, chunk, uniform[first : first + rows], call.greedy).run()
-                first += rows
-                for request in chunk:
-                    out.append(flat[: request.n])
-                    flat = flat[request.n :]
-                if call.tell is not None:
-                    call.tell(len(out))
+            flat = iter(self._answers(call, uniform))
         finally:
             self.model.train(training)
+        return [[next(flat) for _ in range(request.n)] for request in call.own]
+
+    def _answers(self, call: GenerationCall, uniform: Tensor) -> list[Generation]:
+        """Every response, one request after the other; in smaller batches once one did not fit."""
+        out: list[Generation] = []
+        rest = list(call.own)
+        while rest:
+            chunk, left = self._next_batch(rest)
+            rows = sum(request.n for request in chunk)
+            draws = uniform[len(out) : len(out) + rows]
+            try:
+                with self.policy.autocasting():
+                    out += _Batch(self, chunk, draws, call.greedy).run()
+                rest = left
+                if call.tell is not None:
+                    call.tell(max(0, len(call.own) - len(rest)))
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if rows <= 1:
+                    raise UserError(
+                        f"out of memory generating one response; use {SMALLER}"
+                    ) from error
+            release()
+            self.most = rows // 2
         return out
 
-    def _chunks(self, requests: Sequence[Request]) -> list[list[Request]]:
-        chunks: list[list[Request]] = []
-        rows = self.config.generation_batch_size
-        for request in requests:
-            if rows + request.n > self.config.generation_batch_size:
-                chunks.append([])
-                rows = 0
-            chunks[-1].append(request)
-            rows += request.n
-        return chunks
+    def _next_batch(self, requests: Sequence[Request]) -> tuple[list[Request], list[Request]]:
+        """The requests that are answered at once now, and those left.
+
+        A request's responses are generated together, unless as many did not fit.
+        """
+        first, rest = requests[0], list(requests[1:])
+        most = self.config.generation_batch_size
+        if self.most is not None and self.most < first.n:
+            return [replace(first, n=self.most)], [replace(first, n=first.n - self.most), *rest]
+        if self.most is not None:
+            most = min(most, self.most)
+        batch, rows = [first], first.n
+        while rest and rows + rest[0].n <= most:
+            rows += rest[0].n
+            batch.append(rest.pop(0))
+        return batch, rest
+
+    def state_dict(self) -> State:
+        """How many responses fitted, if memory did not suffice for as many as asked."""
+        return {} if self.most is None else {"most": self.most}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore what `state_dict` returned."""
+        self.most = state.get("most")
 
 
 class _Batch:
-    """One batch being generated. Finished rows leave it once they are half of it."""
+    """One batch being generated. Finished rows leave it once they are half of it.
+
+    What was sampled is fetched once per position; which rows go on is then known on the CPU, and
+    nothing else waits for the device before the end.
+    """
 
     def __init__(
         self, engine: HFRollout[Any], requests: Sequence[Request], uniform: Tensor, greedy: bool
@@ -148,31 +187,33 @@ class _Batch:
         self.model, self.device = engine.model, engine.policy.device
         self.uniform = uniform.to(self.device)
         self.requests = requests
-        self.counts = torch.tensor([r.n for r in requests], device=self.device)
+        self.counts = torch.tensor([r.n for r in requests])
         self.prefixes = [r.prefix.tolist() for r in requests for _ in range(r.n)]
         count, length = uniform.shape
-        self.ids = torch.zeros(count, length, dtype=torch.int64, device=self.device)
+        self.ids = torch.zeros(count, length, dtype=torch.int64)
         self.logp = torch.zeros(count, length, device=self.device)
         self.kept = torch.zeros(count, length, device=self.device)
-        room = torch.tensor([self.config.room(r) for r in requests], device=self.device)
+        room = torch.tensor([self.config.room(r) for r in requests])
         self.room = room.repeat_interleave(self.counts)
         self.lengths = self.room.clone()
-        self.stopped = torch.zeros(count, dtype=torch.bool, device=self.device)
-        self.ends = engine.ends.to(self.device)
+        self.stopped = torch.zeros(count, dtype=torch.bool)
 
     def run(self) -> list[Generation]:
         """Generate until every row has stopped or is full."""
         logits, cache, mask = self._prefill()
-        rows = torch.arange(len(self.ids), device=self.device)
+        rows = torch.arange(len(self.ids))
+        places = rows.to(self.device)
         for position in range(self.ids.shape[1]):
-            token = self._step(logits, rows, position)
+            token = self._step(logits, places, position)
+            self._record(rows, token.cpu(), position)
             live = ~self.stopped[rows] & (position + 1 < self.room[rows])
             if position + 1 == self.ids.shape[1] or not live.any():
                 break
             if 2 * int(live.sum()) <= len(rows):
                 keep = live.nonzero().squeeze(-1)
-                cache.batch_select_indices(keep)
-                rows, token, mask = rows[keep], token[keep], mask[keep]
+                rows, kept = rows[keep], keep.to(self.device)
+                cache.batch_select_indices(kept)
+                places, token, mask = places[kept], token[kept], mask[kept]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
             logits = self.model(
                 input_ids=token[:, None],
@@ -195,12 +236,12 @@ class _Batch:
         logits = self.model(
             **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
         ).logits[:, -1]
-        index = torch.arange(len(self.requests), device=self.device).repeat_interleave(self.counts)
+        index = torch.arange(len(self.requests)).repeat_interleave(self.counts).to(self.device)
         cache.batch_select_indices(index)
         return logits[index], cache, inputs["attention_mask"][index]
 
-    def _step(self, logits: Tensor, rows: Tensor, position: int) -> Tensor:
-        """Choose and record one token for the rows still in the batch, [b]."""
+    def _step(self, logits: Tensor, places: Tensor, position: int) -> Tensor:
+        """Choose one token for the rows still in the batch, at these places, [b]."""
         token: Tensor
         logp = (logits.float() / self.config.temperature).log_softmax(-1)
         if self.greedy:
@@ -211,18 +252,21 @@ class _Batch:
                 if self.config.truncates
                 else logp
             )
-            token = pick(allowed, self.uniform[rows, position])
+            token = pick(allowed, self.uniform[places, position])
             if self.config.truncates:
-                self.kept[rows, position] = allowed.logsumexp(-1)
+                self.kept[places, position] = allowed.logsumexp(-1)
+        self.logp[places, position] = logp.gather(-1, token[:, None]).squeeze(-1)
+        return token
+
+    def _record(self, rows: Tensor, token: Tensor, position: int) -> None:
+        """Note the tokens of some rows, and which of these end there. All on the CPU."""
         self.ids[rows, position] = token
-        self.logp[rows, position] = logp.gather(-1, token[:, None]).squeeze(-1)
-        ended = torch.isin(token, self.ends)
+        ended = torch.isin(token, self.engine.ends)
         if self.engine.stops.plain or self.engine.stops.mixed:
             ended |= self._hit_stop(rows, position)
         now = rows[ended & ~self.stopped[rows] & (position < self.room[rows])]
         self.lengths[now] = position + 1
         self.stopped[now] = True
-        return token
 
     def _hit_stop(self, rows: Tensor, position: int) -> Tensor:
         """Whether a stop text appears in each row's response so far, which begins in its prefix."""
@@ -234,10 +278,10 @@ class _Batch:
                 continue
             texts = self.engine.policy.tokenizer.batch_decode(whole, skip_special_tokens=skip)
             hit |= torch.tensor([any(stop in text for stop in stops) for text in texts])
-        return hit.to(rows.device)
+        return hit
 
     def _collect(self) -> list[Generation]:
-        ids, logp, kept = self.ids.cpu(), self.logp.cpu(), self.kept.cpu()
+        ids, logp, kept = self.ids, self.logp.cpu(), self.kept.cpu()
         out = []
         for row, (length, stopped) in enumerate(
             zip(self.lengths.tolist(), self.stopped.tolist(), strict=True)

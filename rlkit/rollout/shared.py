@@ -9,6 +9,7 @@ from typing import Any
 
 from rlkit.batch import Request
 from rlkit.distributed.processes import Processes
+from rlkit.interfaces import State
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
@@ -57,6 +58,15 @@ class SharedEngine(RolloutEngine[Any]):
     def close(self) -> None:
         """Release the engine."""
         self.inner.close()
+
+    def state_dict(self) -> State:
+        """The state of each rank's engine, by rank. Every rank must call it."""
+        states = self.processes.all_gather(self.inner.state_dict())
+        return {str(rank): state for rank, state in enumerate(states)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore what `state_dict` returned; nothing for a rank that was not there."""
+        self.inner.load_state_dict(state.get(str(self.processes.rank), {}))
 
     def on_hosts(self, call: Callable[[], None]) -> None:
         """Make a call on the ranks that have an engine."""

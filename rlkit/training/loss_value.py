@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.interfaces import PolicyLoss
-from rlkit.training.metrics import MetricSums, sums_of
 from rlkit.training.objective import DEFAULT_MAX_COMPLETION_LENGTH, Objective
+from rlkit.training.sums import MetricSums, sums_of
 
 
 def loss_value(
@@ -32,5 +32,5 @@ def loss_value(
     policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp) if entropy is None else entropy)
     out = loss(policy, batch)
     value = objective.reduce(out.terms, objective.counts(out.terms))
-    found = MetricSums().plus(sums_of(out.metrics, batch.mask))
+    found = MetricSums().plus(sums_of(out.metrics, batch.mask.cpu()))
     return value, {"loss": value.item(), **found.means()}

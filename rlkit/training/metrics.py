@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
-from rlkit.distributed.processes import Processes
-from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
 from rlkit.rollout.base import Generation
+from rlkit.training.sums import sums_of
 
 CLAMP = 20.0
 """Log-ratios are clamped to [-CLAMP, CLAMP] before exp."""
@@ -29,57 +28,24 @@ BY_AGE = ("policy/clip_fraction", "policy/ratio_mean")
 ROUNDING = 1e-10
 """An upper bound on the relative variance of float32 numbers that should be equal."""
 
-Sums = Sequence[tuple[str, float, float]]
-"""Key, total and count of one share of a metric; a maximum has the maximum as its total."""
 
+@dataclass(frozen=True)
+class Counted:
+    """What counts in the metrics of some rows, known on the CPU."""
 
-def sums_of(metrics: Mapping[str, Tensor], mask: Tensor) -> list[tuple[str, float, float]]:
-    """One share of each metric: values [B, T] over the mask, or [B] over its non-empty rows."""
-    out = []
-    for name, value in metrics.items():
-        if value.shape not in (mask.shape, mask.shape[:1]):
-            raise UserError(
-                f"the metric '{name}' has shape {list(value.shape)}; return it unreduced, one "
-                "value per token [B, T] or per response [B]"
-            )
-        chosen = value.detach()[mask if value.dim() == mask.dim() else mask.any(-1)]
-        if chosen.numel() and name.endswith("_max"):
-            out.append((name, float(chosen.max()), 1.0))
-        elif chosen.numel():
-            out.append((name, float(chosen.double().sum()), float(chosen.numel())))
-    return out
+    mask: Tensor
+    """[B, T] bool"""
+    age: Tensor
+    """[B] int64"""
 
+    @staticmethod
+    def of(batch: LossBatch) -> Counted:
+        """Of a batch, copied from its device if it is not on the CPU."""
+        return Counted(batch.mask.cpu(), batch.age.cpu())
 
-class MetricSums:
-    """Running masked means, and maxima for keys ending in `_max`."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, float] = {}
-
-    def plus(self, shares: Sums) -> MetricSums:
-        """Add some shares; returns itself."""
-        for name, total, count in shares:
-            if name.endswith("_max"):
-                self.sums[name] = max(self.sums.get(name, float("-inf")), total)
-                self.counts[name] = count
-            else:
-                self.sums[name] = self.sums.get(name, 0.0) + total
-                self.counts[name] = self.counts.get(name, 0.0) + count
-        return self
-
-    def over(self, processes: Processes) -> MetricSums:
-        """The sums over all ranks."""
-        if processes.world_size == 1:
-            return self
-        out = MetricSums()
-        for sums, counts in processes.all_gather((self.sums, self.counts)):
-            out.plus([(name, total, counts[name]) for name, total in sums.items()])
-        return out
-
-    def means(self) -> dict[str, float]:
-        """The reduced metrics."""
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
+    def rows(self, index: Tensor) -> Counted:
+        """Of the rows at `index` ([b] int64)."""
+        return Counted(self.mask[index], self.age[index])
 
 
 @torch.no_grad()
@@ -89,8 +55,10 @@ def loss_sums(
     batch: LossBatch,
     anchor: AnchorPolicy[Any] | None,
     step: int,
-) -> list[tuple[str, float, float]]:
+    counted: Counted | None = None,
+) -> list[tuple[str, Tensor | float, float]]:
     """The loss's own metrics, the ratio to the behavior policy, and the anchor's KL."""
+    counted = counted or Counted.of(batch)
     found = {name: value.detach() for name, value in metrics.items()}
     if "policy/ratio_mean" not in found:
         ratio = masked_log_ratio(logp.detach(), batch.behavior_logp, batch.mask, CLAMP).exp()
@@ -98,11 +66,10 @@ def loss_sums(
     if anchor is not None and anchor.references(step):
         values = anchor.metrics(logp.detach(), batch, step)
         found |= {f"anchor/{name}": value for name, value in values.items()}
-    sums = sums_of(found, batch.mask)
-    for age in sorted(set(batch.age.tolist())):
-        rows = batch.age == age
-        chosen = {f"{name}_age_{age}": found[name][rows] for name in BY_AGE if name in found}
-        sums += sums_of(chosen, batch.mask[rows])
+    sums = sums_of(found, counted.mask)
+    for age in sorted(set(counted.age.tolist())):
+        chosen = {f"{name}_age_{age}": found[name] for name in BY_AGE if name in found}
+        sums += sums_of(chosen, counted.mask & (counted.age == age)[:, None])
     return sums
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,10 +11,9 @@ from torch import Tensor
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
+from rlkit.models.memory import SMALLER, is_out_of_memory, release
 
 T = TypeVar("T")
-CPU_MESSAGE = "can't allocate memory"
-"""What torch's CPU allocator says in its RuntimeError."""
 
 
 def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
@@ -46,40 +44,66 @@ def micro_batches(lengths: Tensor, budget: int, processes: Processes) -> list[Te
     return own + [order[:0]] * (max(map(len, splits)) - len(own))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get the memory it asked for."""
-    return isinstance(error, torch.OutOfMemoryError) or CPU_MESSAGE in str(error)
+class OtherRank(torch.OutOfMemoryError):
+    """Memory did not suffice on another rank."""
 
 
 class MicroBatches:
-    """How many tokens a micro-batch may have; fewer once one did not fit."""
+    """How many tokens a micro-batch may have; fewer once one did not fit.
 
-    def __init__(self, tokens: int, *, halves: bool = True) -> None:
-        self.tokens = tokens
-        self.halves = halves
-        """Whether a call is tried again; not if other ranks wait for this one's gradient."""
+    Ranks halve together. Each calls `agree` before it waits for the others, and learns there that
+    one ran out of memory, which has called it in its place. After the last time no rank can tell.
+    """
+
+    def __init__(self, tokens: int, processes: Processes = SINGLE) -> None:
+        self.tokens, self.processes = tokens, processes
         self.halvings = 0
+        self.agreed = False
+        """Whether the others already count on this rank's result."""
 
-    def run(self, call: Callable[[int], T]) -> T:
-        """`call` with the tokens of a micro-batch; if they do not fit, once more with half.
+    def run(self, call: Callable[[int], T], least: int = 1) -> T:
+        """`call` with the tokens of a micro-batch, halved for as long as they do not fit.
 
-        It must be safe to call again from the start. Raises UserError if half does not fit either.
+        It must be safe to call again from the start. `least` are those of the longest sequence,
+        which is a micro-batch of its own: fewer do not help. Raises UserError then, and where ranks
+        cannot agree.
         """
-        try:
-            return call(self.tokens)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if not self.halves:
-                raise too_large(self.tokens) from error
-        release()
-        self.halve(1)
-        try:
-            return call(self.tokens)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise too_large(self.tokens) from error
+        while True:
+            self.agreed = False
+            try:
+                return call(self.tokens)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self._told(error):
+                    raise too_large(self.tokens) from error
+                if self.tokens <= least:
+                    raise too_long(least) from error
+            release()
+            self.halve(1)
+
+    def agree(self, *, last: bool) -> None:
+        """Wait for every rank to get here; `last` = none can run out of memory unnoticed after it.
+
+        Raises OtherRank if memory did not suffice on one.
+        """
+        if self.processes.world_size == 1 or self.processes.shards_weights:
+            return
+        if self.processes.all_reduce(torch.zeros(1)).any():
+            raise OtherRank("memory did not suffice on another rank")
+        self.agreed = last
+
+    def _told(self, error: RuntimeError) -> bool:
+        """Whether every rank knows of an error: tells the others, if they can be told.
+
+        Ranks with shards of the weights wait for each other inside every forward.
+        """
+        if self.processes.world_size == 1 or isinstance(error, OtherRank):
+            return True
+        if self.processes.shards_weights or self.agreed:
+            return False
+        self.processes.all_reduce(torch.ones(1))
+        return True
 
     def halve(self, times: int) -> None:
         """Halve the tokens `times` times."""
@@ -87,18 +111,25 @@ class MicroBatches:
 
 
 def too_large(tokens: int) -> UserError:
-    """The error if micro-batches of this many tokens do not fit."""
+    """The error if micro-batches of this many tokens do not fit and cannot be halved."""
     return UserError(
-        f"out of memory with micro-batches of {tokens} tokens; set train.micro_batch_tokens lower, "
-        "model.gradient_checkpointing=true or shorter responses (rollout.max_completion_length)"
+        f"out of memory with micro-batches of {tokens} tokens, which these processes cannot halve "
+        f"by themselves; set train.micro_batch_tokens lower, model.gradient_checkpointing=true, "
+        f"{SMALLER}"
     )
 
 
-def release() -> None:
-    """Release the memory that the failed forward held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def too_long(tokens: int) -> UserError:
+    """The error if a sequence of this many tokens does not fit alone."""
+    return UserError(
+        f"out of memory with a single sequence of {tokens} tokens; set "
+        f"model.gradient_checkpointing=true, {SMALLER}"
+    )
+
+
+def some_rows(tokens: Tokens, rows: Tensor) -> Tokens:
+    """The sequences at `rows`, or one if there are none: a model cannot run without any."""
+    return tokens.rows(rows if len(rows) else torch.zeros(1, dtype=torch.int64))
 
 
 class Forwards:
@@ -125,10 +156,14 @@ class Forwards:
             out = torch.zeros(shape)
             for part in micro_batches(tokens.lengths[rows], budget, self.processes):
                 if len(part):
-                    value = forward(tokens.rows(rows[part])).float().cpu()
+                    value = forward(tokens.rows(rows[part])).float()
+                    out = out.to(value.device)  # and back when all are there: one wait
                     out[part, : value.shape[1]] = value
                 elif self.processes.shards_weights:  # other ranks cannot run a forward alone
                     forward(tokens.rows(rows[:1]))
-            return self.processes.all_reduce(out)
+            self.micro.agree(last=True)
+            return self.processes.all_reduce(out).cpu()
 
-        return self.micro.run(call) if len(rows) else torch.zeros(shape)
+        if not len(rows):
+            return torch.zeros(shape)
+        return self.micro.run(call, int(tokens.lengths[rows].max()))

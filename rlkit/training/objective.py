@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
 from rlkit.ops import aggregate_weights
-from rlkit.training.metrics import Sums, loss_sums
+from rlkit.training.metrics import Counted, loss_sums
+from rlkit.training.micro_batches import MicroBatches
+from rlkit.training.sums import Sums
 
 DEFAULT_MAX_COMPLETION_LENGTH = 512
 
@@ -57,6 +60,10 @@ class Objective:
     step: int = 1
     processes: Processes = SINGLE
     backprop: Backprop = field(default_factory=Backprop)
+    device: torch.device | None = None
+    """Where losses are computed; None = where the batch is."""
+    agree: Callable[..., None] = MicroBatches(0).agree
+    """Called before a rank waits for the others, see `MicroBatches`."""
 
     def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
         """The terms of these rows: the corrected loss and the anchor's penalty.
@@ -179,9 +186,12 @@ class _Minibatch:
     """The forwards and backwards of one minibatch."""
 
     def __init__(self, objective: Objective, forward: Forward, batch: LossBatch) -> None:
-        self.objective, self.forward, self.batch = objective, forward, batch
+        device = objective.device or batch.mask.device
+        self.objective, self.forward, self.batch = objective, forward, batch.to(device)
         self.processes, self.backprop = objective.processes, objective.backprop
-        self.anchored = objective.anchored_rows(batch)
+        self.anchored = objective.anchored_rows(batch).to(device)
+        self.counted = Counted.of(batch)
+        self.sums = partial(loss_sums, anchor=objective.anchor, step=objective.step)
 
     def terms(self, rows: Tensor) -> PolicyTerms:
         """The policy's terms for some rows, [b, T] with the minibatch's T."""
@@ -191,25 +201,32 @@ class _Minibatch:
             logp=pad(terms.logp[: len(rows)], wider), entropy=pad(terms.entropy[: len(rows)], wider)
         )
 
+    def _backward(self, value: Tensor, *, last: bool) -> None:
+        """Back-propagate a micro-batch's part; in the last one ranks wait for each other."""
+        if last:
+            self.objective.agree(last=True)
+        self.backprop.backward(value)
+
     def row_by_row(self, splits: Sequence[Tensor]) -> MinibatchResult:
         """Each micro-batch's part of the loss is computed from its own rows."""
         objective, batch = self.objective, self.batch
         counts = None if len(splits) == 1 and self.processes.world_size == 1 else self._counts()
         total = batch.advantage.new_zeros((), dtype=torch.float64)
-        sums: list[tuple[str, float, float]] = []
+        sums: list[tuple[str, Tensor | float, float]] = []
         terms: list[tuple[Tensor, PolicyTerms]] = []
         for number, rows in enumerate(splits, start=1):
-            with self.backprop.accumulate(last=number == len(splits)):
+            last = number == len(splits)
+            with self.backprop.accumulate(last=last):
                 policy = self.terms(rows)
                 if not len(rows):
-                    self.backprop.backward(policy.logp.sum())
+                    self._backward(policy.logp.sum(), last=last)
                     continue
                 part = batch.rows(rows)
                 out = objective.output(policy, part, self.anchored[rows])
                 value = objective.reduce(out.terms, counts or objective.counts(out.terms))
-                self.backprop.backward(value)
+                self._backward(value, last=last)
             total += value.detach()
-            sums += loss_sums(out.metrics, policy.logp, part, objective.anchor, objective.step)
+            sums += self.sums(out.metrics, policy.logp, part, counted=self.counted.rows(rows))
             terms.append((rows, policy.detach()))
         return MinibatchResult(
             value=float(self.processes.all_reduce(total)), sums=sums, terms=terms
@@ -229,16 +246,18 @@ class _Minibatch:
         once = len(splits) == 1  # its graph can wait for the other ranks' log-probs
         with torch.set_grad_enabled(once):
             parts = [self.terms(rows) for rows in splits]
+        objective.agree(last=False)
         policy = self._gathered(parts, splits)
         leaves = (policy.logp.requires_grad_(), policy.entropy.requires_grad_())
         out = objective.output(policy, batch, self.anchored)
         value = objective.reduce(out.terms, objective.counts(out.terms))
         d_logp, d_entropy = torch.autograd.grad(value, leaves, materialize_grads=True)
         for number, rows in enumerate(splits, start=1):
-            with self.backprop.accumulate(last=number == len(splits)):
+            last = number == len(splits)
+            with self.backprop.accumulate(last=last):
                 again = parts[0] if once else self.terms(rows)
-                self.backprop.backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]))
-        sums = loss_sums(out.metrics, policy.logp, batch, objective.anchor, objective.step)
+                self._backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]), last=last)
+        sums = self.sums(out.metrics, policy.logp, batch, counted=self.counted)
         terms = [(rows, p.detach()) for rows, p in zip(splits, parts, strict=True)]
         return MinibatchResult(value=value.item(), sums=sums, terms=terms)
 

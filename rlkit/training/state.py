@@ -234,6 +234,7 @@ class TrainState:
             "rng": rng_state(session.policy.device),
             "lag": self.lag.state_dict(),
             "supply": session.collector.source.state_dict(),
+            "engine": session.engine.state_dict(),
             # last: it may write, in the main process alone, and others must not wait for more
             "buffer": session.buffer.state_dict(),
         }
@@ -249,6 +250,7 @@ class TrainState:
         self.updater.load_state_dict(state["updater"])
         session.prompts.load_state_dict(state["prompts"])
         session.collector.source.load_state_dict(state["supply"], session.prompts)
+        session.engine.load_state_dict(state.get("engine", {}))
         session.buffer.load_state_dict(state["buffer"])
         session.schedule.load_state_dict(state["schedule"])
         for name, part in self._stateful().items():

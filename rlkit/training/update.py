@@ -15,24 +15,23 @@ from torch import Tensor, nn
 from rlkit.batch import PolicyTerms, Score
 from rlkit.config.run import RunConfig
 from rlkit.distributed.learner import Learner
-from rlkit.interfaces import State, Tokens
+from rlkit.interfaces import State
 from rlkit.models.critic import Critic
+from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
 from rlkit.models.tokens import EntropyMode
 from rlkit.ops import masked_mean, stream_rng, stream_seed
 from rlkit.training.metrics import (
-    MetricSums,
-    Sums,
     explained_variance,
     first_pass_metrics,
     mean_steps,
-    sums_of,
 )
-from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches
+from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.optimizers import check_patterns, make_optimizer, set_rate
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
+from rlkit.training.sums import MetricSums, Sums, sums_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +58,16 @@ class Updater:
     ) -> None:
         self.seed, self.config = config.seed, config.train
         self.policy, self.parts, self.processes = policy, parts, policy.processes
+        self.micro = MicroBatches(config.train.micro_batch_tokens, self.processes)
         self.objective = Objective(
             parts.loss,
             parts.corrections,
             parts.anchor,
             max_completion_length=max_completion_length,
             processes=self.processes,
+            device=policy.device,
+            agree=self.micro.agree,
         )
-        single = self.processes.world_size == 1
-        self.micro = MicroBatches(config.train.micro_batch_tokens, halves=single)
         self.forwards = Forwards(self.micro, self.processes)
         self.skipped_in_a_row = 0
         self.critic = (
@@ -98,18 +98,17 @@ class Updater:
         """All passes over the batch."""
         rates = self._set_learning_rate(step)
         objective = replace(self.objective, step=step, backprop=self.learner)
-        first = PolicyTerms(
-            logp=torch.zeros_like(batch.values), entropy=torch.zeros_like(batch.values)
-        )
+        first = torch.zeros(2, *batch.values.shape, device=self.policy.device)
         sums, critic = MetricSums(), MetricSums()
         steps: list[tuple[float, float]] = []
         skipped: list[Tensor] = []
         for number, rows in self._minibatches(batch, passes, step):
             result, norm = self._policy_step(objective, batch, rows, number)
-            if number == 0:
-                note(first, rows, result.terms)
+            for part, terms in result.terms if number == 0 else ():
+                first[:, rows[part]] = torch.stack([terms.logp, terms.entropy])
             if self._accepts(result.value, norm):
-                self.learner.step()
+                with explained(OPTIMIZER):
+                    self.learner.step()
                 sums.plus(result.sums)
                 steps.append((result.value, norm))
             else:
@@ -119,15 +118,15 @@ class Updater:
                 break
             if self.critic_learner is not None:
                 critic.plus(self._critic_step(self.critic_learner, batch, rows))
-        reduce = self.processes.all_reduce
-        first = PolicyTerms(logp=reduce(first.logp), entropy=reduce(first.entropy))
+        logp, entropy = self.processes.all_reduce(first).cpu()
+        noted = PolicyTerms(logp=logp, entropy=entropy)
         metrics = {
             **sums.over(self.processes).means(),
             **mean_steps(steps),
             "policy/skipped_steps": len(skipped),
             "memory/micro_batch_tokens": self.micro.tokens,
             **rates,
-            **first_pass_metrics(first, batch.loss),
+            **first_pass_metrics(noted, batch.loss),
         }
         if self.critic is not None:
             metrics |= {f"critic/{k}": v for k, v in critic.over(self.processes).means().items()}
@@ -135,7 +134,7 @@ class Updater:
                 batch.values, batch.returns, batch.loss.mask
             )
         skipped_rows = torch.cat(skipped).tolist() if skipped else []
-        scores = scores_of(batch, first, leave_out=set(skipped_rows))
+        scores = scores_of(batch, noted, leave_out=set(skipped_rows))
         return UpdateResult(metrics=metrics, scores=scores, skipped_rows=skipped_rows)
 
     @property
@@ -198,7 +197,7 @@ class Updater:
         """Accumulate and clip a minibatch's gradient; its result and the norm before clipping."""
         mode: EntropyMode = "value" if number == 0 else "none"
         mode = "gradient" if self.parts.needs("entropy") else mode
-        tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows).to(self.policy.device)
+        tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows)
 
         def forward(part: Tensor) -> PolicyTerms:
             row = int(rows[part[0]]) if len(part) else -1
@@ -210,7 +209,7 @@ class Updater:
             splits = micro_batches(tokens.lengths, budget, self.processes)
             return objective.backward(forward, minibatch, splits)
 
-        result = self.micro.run(backward)
+        result = self.micro.run(backward, int(tokens.lengths.max()))
         return result, self.learner.clip(self.config.max_grad_norm)
 
     def _critic_step(self, learner: Learner, batch: TrainBatch, rows: Tensor) -> Sums:
@@ -220,7 +219,7 @@ class Updater:
 
         def backward(budget: int) -> Sums:
             learner.zero_grad()
-            found: list[tuple[str, float, float]] = []
+            found: list[tuple[str, Tensor | float, float]] = []
             splits = micro_batches(tokens.lengths, budget, self.processes)
             for number, part in enumerate(splits, start=1):
                 with learner.accumulate(last=number == len(splits)):
@@ -232,28 +231,20 @@ class Updater:
                     )
                     loss, clipped = self.parts.advantage.value_loss(values, before, returns)
                     share = torch.where(mask, loss, 0.0).sum() / valid.to(values.device)
+                    if number == len(splits):
+                        self.micro.agree(last=True)
                     learner.backward(share)
-                found += sums_of({"loss": loss, "clip_fraction": clipped}, mask)
+                valid_tokens = minibatch.mask[part][:, : loss.shape[1]]
+                found += sums_of({"loss": loss, "clip_fraction": clipped}, valid_tokens)
             return found
 
-        found = self.micro.run(backward)
+        found = self.micro.run(backward, int(tokens.lengths.max()))
         if not math.isfinite(learner.clip(self.config.max_grad_norm)):
             learner.zero_grad()
             return ()
-        learner.step()
+        with explained(OPTIMIZER):
+            learner.step()
         return found
-
-
-def some_rows(tokens: Tokens, rows: Tensor) -> Tokens:
-    """The sequences at `rows`, or one if there are none: a model cannot run without any."""
-    return tokens.rows(rows if len(rows) else torch.zeros(1, dtype=torch.int64))
-
-
-def note(first: PolicyTerms, rows: Tensor, terms: Sequence[tuple[Tensor, PolicyTerms]]) -> None:
-    """Write the terms of a minibatch's rows into those of the batch, [B, T]."""
-    for part, found in terms:
-        first.logp[rows[part]] = found.logp.cpu()
-        first.entropy[rows[part]] = found.entropy.cpu()
 
 
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:

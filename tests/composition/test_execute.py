@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import rlkit.composition.execute as module
 from rlkit.composition.compose import compose
@@ -93,3 +94,14 @@ def test_a_run_that_fails_in_its_first_step_leaves_its_name_free(own_registry: N
         with pytest.raises(UserError, match="too many"):
             execute(raw, [])
         assert not Path("out").exists()
+
+
+def test_out_of_memory_anywhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as while the model is loaded, or copied for an anchor."""
+
+    def full(self: module.Run) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module.Run, "begin_or_resume", full)
+    with pytest.raises(UserError, match=r"out of memory outside.*anchor\.device=cpu"):
+        execute(raw_of(*SMALL), [])

@@ -285,6 +285,28 @@ def test_two_processes_run_what_one_runs(tmp_path: Path) -> None:
     assert kept == sorted(p.name for p in (by_one() / "buffer").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["remix", "online_dpo"])
+def test_ranks_halve_together_where_one_has_too_little_memory(
+    loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 tokens do not fit on the second rank: the run is the one with 100 from the start."""
+    asked = ("rlkit.run", *SMALL, "algorithm=grpo", f"loss={loss}", "anchor=base")
+    small = launch(*asked, "output_dir=small", "train.micro_batch_tokens=100", cwd=tmp_path)
+    assert small.status == 0, small.err
+    monkeypatch.setenv("FAULT", "little_memory_on_the_second")
+    faulty = (f"plugins=[{ROOT}/tests/faults.py]", "train.micro_batch_tokens=200")
+    halved = launch(*asked, "output_dir=halved", *faulty, cwd=tmp_path)
+    assert halved.status == 0, halved.err
+    rows = [row for row in metrics(tmp_path / "halved") if "policy/lr" in row]
+    assert [row["memory/micro_batch_tokens"] for row in rows] == [100, 100]
+    found, expected = (
+        load_file(tmp_path / name / "checkpoint-2" / "model.safetensors")
+        for name in ("halved", "small")
+    )
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_stopped_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     """SIGTERM to the launcher stops all after a step with a checkpoint; one process goes on, as an
     uninterrupted run would have."""

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from rlkit.batch import Request
+from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import GenerationCall
+from rlkit.rollout import hf
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout, pick, truncate
 from tests.rollout.models import cut
 from tests.tiny import make_policy, make_prompts
@@ -171,3 +173,61 @@ def test_under_truncation_the_kept_mass_is_stored_and_corrects_the_log_prob(poli
     assert all(
         not g.extras for r in engine(policy).generate(GenerationCall(asked, ("t", 1, 0))) for g in r
     )
+
+
+def little_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Batches of more responses do not fit; returns the sizes that are tried."""
+    tried: list[int] = []
+    real = hf._Batch.run
+
+    def run(self: hf._Batch) -> list[Generation]:
+        tried.append(len(self.ids))
+        if len(self.ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self)
+
+    monkeypatch.setattr(hf._Batch, "run", run)
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [
+        (20, [20]),
+        (10, [20, 8, 8, 4]),
+        (5, [20, 8, 4, 4, 4, 4, 4]),
+        (2, [20, 8, 4] + [2] * 10),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_the_samples_stay(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, most: int, sizes: list[int]
+) -> None:
+    """Five prompts with four responses each: whole requests while they fit, then parts of one."""
+    call = GenerationCall(requests(policy), ("t", 1, 0))
+    expected = [[g.response_ids.tolist() for g in r] for r in engine(policy).generate(call)]
+    tried = little_memory(monkeypatch, most)
+    found = engine(policy).generate(call)
+    assert [[g.response_ids.tolist() for g in r] for r in found] == expected
+    assert tried == sizes
+
+
+def test_a_halved_batch_stays_halved_and_is_part_of_the_state(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, again = engine(policy), engine(policy)
+    assert made.state_dict() == {}
+    tried = little_memory(monkeypatch, 8)
+    made.generate(GenerationCall(requests(policy), ("t", 1, 0)))
+    again.load_state_dict(made.state_dict())
+    for one in (made, again):
+        del tried[:]
+        one.generate(GenerationCall(requests(policy), ("t", 2, 0)))
+        assert tried == [8, 8, 4]
+
+
+def test_one_response_that_does_not_fit_is_told_in_one_line(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little_memory(monkeypatch, 0)
+    with pytest.raises(UserError, match="one response; use shorter responses"):
+        engine(policy).generate(GenerationCall(requests(policy), ("t", 1, 0)))

@@ -9,6 +9,7 @@ import pytest
 
 from rlkit.batch import Request
 from rlkit.distributed.processes import Processes
+from rlkit.interfaces import State
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
@@ -41,6 +42,13 @@ class Naming(RolloutEngine):
     def __init__(self) -> None:
         super().__init__()
         self.log: list[object] = []
+        self.most = 0
+
+    def state_dict(self) -> State:
+        return {"most": self.most}
+
+    def load_state_dict(self, state: State) -> None:
+        self.most = state.get("most", -1)
 
     def start(self, policy: Policy, seed: int) -> None:
         self.log.append(("start", seed))
@@ -139,3 +147,21 @@ def test_shares_are_submitted_and_waited_for_under_one_number(policy: Policy) ->
     engine.processes = Rank(0, answers(0, 0))
     assert ids(engine.wait(none)) == [[0, 0]], "all of it was the other's share"
     assert not engine.asked
+
+
+def test_each_rank_keeps_the_state_of_its_own_engine() -> None:
+    class Two(Processes):
+        world_size = 2
+
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+        def all_gather(self, value: Any) -> list[Any]:
+            return [value, {"most": 7}]
+
+    state = SharedEngine(Naming(), Two(0)).state_dict()
+    assert state == {"0": {"most": 0}, "1": {"most": 7}}
+    for rank, most in ((0, 0), (1, 7), (2, -1)):
+        engine = Naming()
+        SharedEngine(engine, Two(rank)).load_state_dict(state)
+        assert engine.most == most, "a rank that was not there begins anew"

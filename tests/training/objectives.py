@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.interfaces import AnchorPolicy, PolicyLoss
-from rlkit.training.metrics import MetricSums
 from rlkit.training.objective import Objective
+from rlkit.training.sums import MetricSums
 
 AGGREGATIONS = [
     "token-mean",

@@ -11,10 +11,10 @@ from rlkit.interfaces import Tokens
 from rlkit.training.micro_batches import (
     Forwards,
     MicroBatches,
-    is_out_of_memory,
     micro_batches,
     split_rows,
 )
+from tests.ranks import on_ranks
 
 
 class Rank(Processes):
@@ -53,20 +53,8 @@ def test_ranks_share_all_rows_and_have_equally_many_micro_batches() -> None:
     assert (alone, other) == ([[0]], [[]]), "a rank without rows waits with an empty one"
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (RuntimeError("shapes cannot be multiplied"), False),
-    ],
-)
-def test_what_counts_as_out_of_memory(error: RuntimeError, expected: bool) -> None:
-    assert is_out_of_memory(error) == expected
-
-
-def fits(limit: int) -> tuple[list[int], MicroBatches]:
-    """The budgets that were tried of a call that fits up to a limit."""
+def fits(limit: int, least: int = 1) -> tuple[list[int], MicroBatches]:
+    """The budgets that were tried of a call that fits up to a limit; then 0 if none did."""
     tried: list[int] = []
     micro = MicroBatches(100)
 
@@ -77,21 +65,26 @@ def fits(limit: int) -> tuple[list[int], MicroBatches]:
         return tokens
 
     try:
-        assert micro.run(call) == tried[-1]
+        assert micro.run(call, least) == tried[-1]
     except UserError as error:
-        assert f"micro-batches of {tried[-1]} tokens" in str(error)
+        assert f"a single sequence of {least} tokens" in str(error)
         tried.append(0)
     return tried, micro
 
 
-def test_a_call_that_does_not_fit_is_tried_once_more_with_half() -> None:
+def test_a_call_that_does_not_fit_is_tried_with_half_again_and_again() -> None:
     assert fits(100)[0] == [100]
     tried, micro = fits(60)
     assert tried == [100, 50] and (micro.tokens, micro.halvings) == (50, 1), "it stays halved"
-    assert fits(40)[0] == [100, 50, 0]
+    assert fits(20)[0] == [100, 50, 25, 12]
 
 
-def test_other_errors_and_calls_that_others_wait_for_are_not_tried_again() -> None:
+def test_fewer_tokens_than_the_longest_sequence_has_are_not_tried() -> None:
+    assert fits(20, least=30)[0] == [100, 50, 25, 0]
+    assert fits(0, least=100)[0] == [100, 0]
+
+
+def test_other_errors_are_not_tried_again() -> None:
     calls: list[int] = []
 
     def broken(tokens: int) -> None:
@@ -100,14 +93,79 @@ def test_other_errors_and_calls_that_others_wait_for_are_not_tried_again() -> No
 
     with pytest.raises(RuntimeError, match="broken"):
         MicroBatches(8).run(broken)
+    assert calls == [8]
 
-    def full(tokens: int) -> None:
-        calls.append(tokens)
-        raise torch.OutOfMemoryError("full")
 
-    with pytest.raises(UserError, match="micro_batch_tokens"):
-        MicroBatches(8, halves=False).run(full)
-    assert calls == [8, 8]
+def full(tokens: int) -> None:
+    raise torch.OutOfMemoryError("full")
+
+
+def test_ranks_with_shards_cannot_halve() -> None:
+    """They wait for each other inside the forward that did not fit."""
+    with pytest.raises(UserError, match="micro-batches of 8 tokens.*set train.micro_batch_tokens"):
+        MicroBatches(8, Rank(0, 2, shards=True)).run(full)
+
+
+def test_a_rank_that_the_others_already_count_on_cannot_halve() -> None:
+    micro = MicroBatches(8, Rank(0, 2))
+
+    def call(tokens: int) -> None:
+        micro.agree(last=True)
+        full(tokens)
+
+    with pytest.raises(UserError, match="cannot halve"):
+        micro.run(call)
+
+
+def test_ranks_halve_together_where_one_runs_out_of_memory() -> None:
+    """The second rank fits 30 tokens, the first any number."""
+
+    def rank(processes: Processes) -> tuple[int, list[int]]:
+        micro, tried = MicroBatches(100, processes), list[int]()
+
+        def call(tokens: int) -> int:
+            tried.append(tokens)
+            if processes.rank == 1 and tokens > 30:
+                raise torch.OutOfMemoryError("full")
+            micro.agree(last=True)
+            return int(processes.all_reduce(torch.tensor(tokens)))
+
+        return micro.run(call), tried
+
+    assert on_ranks(rank) == [(50, [100, 50, 25])] * 2
+
+
+def test_ranks_give_up_together() -> None:
+    def rank(processes: Processes) -> str:
+        micro = MicroBatches(4, processes)
+
+        def call(tokens: int) -> None:
+            if processes.rank == 0:
+                full(tokens)
+            micro.agree(last=True)
+
+        with pytest.raises(UserError) as told:
+            micro.run(call, least=3)
+        return str(told.value)
+
+    first, second = on_ranks(rank)
+    assert first == second and "a single sequence of 3 tokens" in first
+
+
+def test_forwards_of_ranks_halve_together() -> None:
+    tokens = tokens_of([2, 4, 1, 3])
+
+    def rank(processes: Processes) -> tuple[list[list[float]], int]:
+        def forward(part: Tokens) -> torch.Tensor:
+            if processes.rank == 1 and len(part.response_ids) > 1:
+                raise torch.OutOfMemoryError("full")
+            return part.response_ids.double()
+
+        forwards = Forwards(MicroBatches(20, processes), processes)
+        return forwards.by_rows(forward, tokens, torch.arange(4)).tolist(), forwards.micro.tokens
+
+    expected = [[1, 1, 0, 0], [2, 2, 2, 2], [3, 0, 0, 0], [4, 4, 4, 0]]
+    assert on_ranks(rank) == [(expected, 5)] * 2
 
 
 def test_halving_ends_at_one_token() -> None:

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import AnchorConfig, Correction, LossConfig, PolicyLoss
 from rlkit.training.loss_value import loss_value
+from rlkit.training.micro_batches import MicroBatches, micro_batches
 from rlkit.training.objective import Objective
+from tests.ranks import on_ranks
 from tests.training.objectives import (
     AGGREGATIONS,
     Sequence,
@@ -213,3 +216,49 @@ def test_clip_and_ratio_metrics_are_split_by_age() -> None:
         chosen = ratio[batch.age == age][batch.mask[batch.age == age]]
         assert found[f"policy/ratio_mean_age_{age}"] == pytest.approx(chosen.mean().item())
     assert found["policy/ratio_max"] == pytest.approx(ratio[batch.mask].max().item())
+
+
+class Short(MicroBatches):
+    """Rows that one rank has memory for."""
+
+    def __init__(self, rows: int, processes: Processes) -> None:
+        super().__init__(12, processes)
+        self.rows = rows
+
+    def take(self, rows: Tensor) -> None:
+        if len(rows) > self.rows:
+            raise torch.OutOfMemoryError("full")
+
+
+@pytest.mark.parametrize("cls", [Surrogate, Whole])
+def test_ranks_halve_a_minibatch_together_and_the_gradient_stays(cls: type[PolicyLoss]) -> None:
+    """The second rank has memory for one row at a time; micro-batches of four rows come first."""
+    expected, value, _ = gradient(cls(LossConfig()), [[0, 1, 2, 3, 4, 5, 6]])
+    tried: list[list[int]] = [[], []]
+
+    def rank(processes: Processes) -> tuple[Tensor, float]:
+        logp, batch = make_batch()
+        micro = Short(1 if processes.rank == 1 else 4, processes)
+        objective = Objective(
+            cls(LossConfig()), max_completion_length=9, processes=processes, agree=micro.agree
+        )
+
+        def call(tokens: int) -> tuple[Tensor, float]:
+            tried[processes.rank].append(tokens)
+            theta = logp.clone().requires_grad_()
+
+            def forward(rows: Tensor) -> PolicyTerms:
+                micro.take(rows)
+                return PolicyTerms(logp=theta[rows] * 1.0, entropy=theta[rows] ** 2)
+
+            splits = micro_batches(torch.full((7,), 3), tokens, processes)
+            found = objective.backward(forward, batch, splits)
+            assert theta.grad is not None
+            return theta.grad, found.value
+
+        return micro.run(call, least=3)
+
+    found = on_ranks(rank)
+    assert tried == [[12, 6, 3]] * 2
+    assert torch.allclose(found[0][0] + found[1][0], expected, atol=1e-12)
+    assert [number for _, number in found] == pytest.approx([value, value])

@@ -158,6 +158,8 @@ def test_a_loaded_checkpoint_is_the_state_that_was_saved(tmp_path: Path) -> None
     session, state = trained(tmp_path / "a", 2)
     session.prompts.take(1)
     state.set_field("anchor.beta", 0.125)
+    session.engine.load_state_dict({"most": 3})
+    state.updater.micro.halve(1)
     state.count.step = 3
     state.save(needed=True)
     saved = state.state_dict()
@@ -168,6 +170,8 @@ def test_a_loaded_checkpoint_is_the_state_that_was_saved(tmp_path: Path) -> None
     torch.rand(3)
     again.load(checkpoint)
     assert again.session.parts.anchor.config.beta == 0.125
+    assert again.session.engine.state_dict() == {"most": 3}
+    assert again.updater.micro.tokens == 100, "half of the 200 that are set"
     found = again.state_dict()
     assert found.keys() == saved.keys()
     for name in found.keys() - {"updater", "anchor", "rng"}:

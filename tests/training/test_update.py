@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from rlkit.config.run import RunConfig, TrainConfig
+from rlkit.errors import UserError
 from rlkit.training.prepare import prepare
 from rlkit.training.update import Updater
 from tests.steps import parts, prepared, rollout, scorer
@@ -71,3 +74,44 @@ def test_no_gradient_stays_in_memory_after_the_updates() -> None:
     after = [*policy.model.parameters(), *critic.parameters()]
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.grad is None for p in after)
+
+
+def test_an_optimizer_that_does_not_fit_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its moments are allocated in the first step; smaller micro-batches would not help."""
+    policy = make_policy()
+    updater = Updater(RunConfig(output_dir="x", train=TrainConfig()), policy, parts(), 6)
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(updater.learner.optimizer, "step", full)
+    with pytest.raises(UserError, match=r"in the optimizer step.*model\.lora\.r=16"):
+        updater.run(prepared(policy, rollout(policy, 1), 1, parts()), 1, 1)
+    assert updater.micro.halvings == 0
+
+
+@pytest.mark.parametrize(("loss", "advantage"), [("ppo", "gae"), ("online_dpo", "group_mean")])
+def test_an_update_that_does_not_fit_is_done_in_smaller_micro_batches(
+    monkeypatch: pytest.MonkeyPatch, loss: str, advantage: str
+) -> None:
+    """The policy's and the critic's; the weights are those of a run with small ones."""
+    weights = []
+    for tokens, most in ((400, 110), (100, 10**6)):
+        policy, chosen = make_policy(), parts(loss, "base", advantage)
+        chosen.anchor.rebase(policy)
+        train = TrainConfig(learning_rate=1e-2, micro_batch_tokens=tokens)
+        updater = Updater(RunConfig(output_dir="x", train=train), policy, chosen, 6)
+        batch = prepare(rollout(policy, 1), 1, chosen, scorer(policy, "own", updater.critic))
+        real = policy.model.forward
+
+        def forward(*args: Any, most: int = most, real: Any = real, **inputs: Any) -> Any:
+            if inputs["input_ids"].numel() > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(*args, **inputs)
+
+        monkeypatch.setattr(policy.model, "forward", forward)
+        assert updater.run(batch, 1, 1).metrics["memory/micro_batch_tokens"] == 100
+        weights.append([p.detach().clone() for p in policy.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))

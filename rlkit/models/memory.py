@@ -1,0 +1,48 @@
+"""Where memory does not suffice: how that is recognized, made room for, and told."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+
+from rlkit.errors import UserError
+
+CPU_MESSAGE = "can't allocate memory"
+"""What torch's CPU allocator says in its RuntimeError."""
+SMALLER = "shorter responses (rollout.max_completion_length), or model.dtype=bfloat16"
+"""What makes any forward take less."""
+OPTIMIZER = (
+    "in the optimizer step, whose first one allocates its moments; use model.lora.r=16, "
+    "train.optimizer=adamw_8bit, anchor.device=cpu (an anchor's copies in host memory), or shard "
+    "the weights over several GPUs (docs/scaling.md)"
+)
+ELSEWHERE = (
+    "outside forwards and updates; use model.dtype=bfloat16, keep anchors' copies in host memory "
+    "(anchor.device=cpu), or shard the weights over several GPUs (docs/scaling.md)"
+)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get the memory it asked for."""
+    return isinstance(error, torch.OutOfMemoryError) or CPU_MESSAGE in str(error)
+
+
+def release() -> None:
+    """Release the memory that the failed forward held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def explained(where: str) -> Generator[None]:
+    """Raises UserError if memory does not suffice inside this context: where, and what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory {where}") from error
