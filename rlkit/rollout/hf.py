@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -17,9 +17,8 @@ from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
+from rlkit.rollout.probe import check_engine
+from rlkit.rollout.states import Carried
 
 KEPT = "kept_logmass"
 
@@ -78,7 +77,8 @@ class HFRollout(RolloutEngine[HFC]):
         return True
 
     def start(self, policy: Policy, seed: int) -> None:
-        """Share the policy's weights, or copy them if the engine lags."""
+        """Share the policy's weights, or copy them if the engine lags; check that they sample what
+        the trainer scores."""
         self.policy = policy
         self.seed = seed
         self.model = policy.model
@@ -89,6 +89,7 @@ class HFRollout(RolloutEngine[HFC]):
         ends: list[Any] = configured if isinstance(configured, list) else [configured]
         ends = [policy.tokenizer.eos_token_id, *ends]
         self.ends = torch.tensor([end for end in ends if end is not None], dtype=torch.int64)
+        check_engine(self, policy)
 
     def sync(self, step: int) -> None:
         """Copy the weights if they are not shared, and note the version."""
@@ -160,7 +161,7 @@ class _Batch:
 
     def run(self) -> list[Generation]:
         """Generate until every row has stopped or is full."""
-        logits, cache, mask = self._prefill()
+        logits, carried, mask = self._prefill()
         rows = torch.arange(len(self.ids), device=self.device)
         for position in range(self.ids.shape[1]):
             token = self._step(logits, rows, position)
@@ -169,33 +170,24 @@ class _Batch:
                 break
             if 2 * int(live.sum()) <= len(rows):
                 keep = live.nonzero().squeeze(-1)
-                cache.batch_select_indices(keep)
+                carried = carried.select(keep)
                 rows, token, mask = rows[keep], token[keep], mask[keep]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-            logits = self.model(
-                input_ids=token[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
+            output = self.model(input_ids=token[:, None], **carried.inputs(mask))
+            logits, carried = output.logits[:, -1], Carried.of(self.model, output, len(rows))
         return self._collect()
 
-    def _prefill(self) -> tuple[Tensor, DynamicCache, Tensor]:
+    def _prefill(self) -> tuple[Tensor, Carried, Tensor]:
         """Each request once; its cache and its last logits are then repeated for its responses."""
-        from transformers import DynamicCache
-
         empty = [torch.zeros(0, dtype=torch.int64)] * len(self.requests)
         prompts = Tokens.of([r.ids for r in self.requests], empty)
         width = prompts.prompt_ids.shape[1]
         inputs = {k: v[:, :width] for k, v in prompts.model_inputs(self.device).items()}
-        cache = DynamicCache(config=self.model.config)
-        logits = self.model(
-            **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits[:, -1]
+        output = self.model(**inputs, use_cache=True, logits_to_keep=1)
+        carried = Carried.of(self.model, output, len(self.requests))
         index = torch.arange(len(self.requests), device=self.device).repeat_interleave(self.counts)
-        cache.batch_select_indices(index)
-        return logits[index], cache, inputs["attention_mask"][index]
+        logits, mask = output.logits[:, -1], inputs["attention_mask"]
+        return logits[index], carried.select(index), mask[index]
 
     def _step(self, logits: Tensor, rows: Tensor, position: int) -> Tensor:
         """Choose and record one token for the rows still in the batch, [b]."""

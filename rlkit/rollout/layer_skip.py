@@ -16,14 +16,15 @@ from rlkit.ops import stream_rng, stream_seed
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.probe import STREAM, check_engine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SEED = "layer_skip_seed"
 """The key of `Sample.extras` that holds the seed of the layers its batch was generated without."""
-WHOLE = ("eval", "eval-greedy")
-"""Streams of an evaluation, which uses the whole policy."""
+WHOLE = ("eval", "eval-greedy", STREAM)
+"""Streams of an evaluation and of the check at the start, which use the whole policy."""
 NOT_BITS = 31
 """Bits of a stream's seed that are dropped: 32 are left, which any float64 holds."""
 
@@ -123,9 +124,15 @@ class LayerSkipRollout(HFRollout[LayerSkipConfig]):
 
     def start(self, policy: Policy, seed: int) -> None:
         """Share the policy's weights, or copy them; check that this many layers can be skipped."""
+        config = self.config
+        skipped = (
+            skipped_layers(len(decoder_layers(policy.model)), config, seed) if config.skip else []
+        )
         super().start(policy, seed)
-        if self.config.skip:
-            skipped_layers(len(decoder_layers(self.model)), self.config, seed)
+        if skipped:
+            part, scorer = copy.copy(self), copy.copy(policy)
+            part.model = scorer.model = reduced(self.model, skipped)
+            check_engine(part, scorer)
 
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
