@@ -1,4 +1,5 @@
-"""The checks before the first step: the trainer reads no padding, the engine samples what it scores.
+"""The checks before the first step: padding changes nothing, and the engine samples as the trainer
+scores.
 
 Both are wrong without a word on an architecture whose states of one row reach another, or whose
 padding reaches the tokens after it: the run goes on with log-probs of nothing. Status: our choice.
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     from rlkit.rollout.hf import HFRollout
 
 STREAM = "probe"
-PROMPTS = (5, 1, 3)
-"""Tokens of the prompts."""
-RESPONSES = (2, 3, 6)
-"""Tokens of the responses to each: two rows leave the batch after two tokens, another after three,
-and the batch is then cut down to the others."""
-COUNTS = (2, 1, 1)
+PROMPTS = (5, 1, 3, 2, 4)
+"""Tokens of the prompts. A state with another count in the place of the sequences shows."""
+RESPONSES = (2, 3, 6, 1, 5)
+"""Tokens of the responses to each: of six rows three leave the batch after two tokens, and another
+two after five, when it is cut down to the rest."""
+COUNTS = (2, 1, 1, 1, 1)
 """Responses to each prompt."""
+PADDED = 3
+"""How many of these prompts and responses the trainer's check reads."""
 ATTEMPTS = 2
 """Draws of the probe, of which one must pass: that rounding makes a router choose another expert is
 possible in one, and hardly in both."""
@@ -48,11 +51,11 @@ def check_trainer(policy: Policy, seed: int) -> None:
     def compared(attempt: int) -> tuple[float, Tokens]:
         rng, allowed = stream_rng(seed, "probe/trainer", attempt), ordinary_tokens(policy)
         drawn = [
-            [torch.from_numpy(rng.choice(allowed, size)) for size in sizes]
+            [torch.from_numpy(rng.choice(allowed, size)) for size in sizes[:PADDED]]
             for sizes in (PROMPTS, RESPONSES)
         ]
         tokens = Tokens.of(*drawn)
-        alone = [policy.logp(tokens.rows(torch.tensor([row])))[0] for row in range(len(PROMPTS))]
+        alone = [policy.logp(tokens.rows(torch.tensor([row])))[0] for row in range(PADDED)]
         return _largest(policy.logp(tokens), alone), tokens
 
     with policy.full_weights():

@@ -46,17 +46,19 @@ class Carried:
     def select(self, index: Tensor) -> Carried:
         """The rows at `index` [b] instead, which may repeat. The cache is changed in place.
 
-        The first dimension of every tensor in a cache counts the sequences: keys and values, whole,
-        compressed or of a window, convolution and recurrent states. What has fewer than two
-        dimensions is no state of a sequence. Raises UserError for a cache of another form.
+        The first dimension of every state in a cache counts the sequences: keys and values, whole,
+        compressed or of a window, convolution and recurrent states. Positions, which are integers,
+        have them in the last but one. What has fewer than two dimensions is of no sequence. Raises
+        UserError for a cache of another form.
         """
 
         def chosen(state: Tensor) -> Tensor:
-            if state.ndim < 2:  # noqa: PLR2004
+            if state.ndim < 2:
                 return state
-            if state.shape[0] != self.rows:
+            at = 0 if state.is_floating_point() or state.is_complex() else state.ndim - 2
+            if state.shape[at] != self.rows:
                 raise refusal(self.model, f"its cache has a state of shape {list(state.shape)}")
-            return state[index.to(state.device)]
+            return state.index_select(at, index.to(state.device))
 
         return Carried(self.model, self.name, _replaced(self.cache, chosen, set()), len(index))
 
