@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,26 @@ from rlkit.rollout.probe import check_trainer
 from tests.tiny import make_tokenizer
 
 KINDS: tuple[str, ...] = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
+FAMILIES = (
+    "llama",
+    "gpt2",
+    "mistral",
+    "gemma3n_text",
+    "qwen3_next",
+    "qwen3_5_text",
+    "qwen4_exp_text",
+    "mamba",
+    "mamba2",
+    "jamba",
+    "lfm2",
+    "falcon_h1",
+    "nemotron_h",
+    "minimax",
+    "kimi_linear",
+    "zaya",
+    "glm_moe_dsa",
+)
+"""One for each form of cache: whole, of a window, shared, recurrent, hybrid, indexed, their own."""
 MOST = 4_000_000
 """Parameters of a tiny model, at most."""
 SIZES = {
@@ -185,7 +206,8 @@ def examined(kind: str) -> Finding:
 
 def survey(kinds: Iterable[str] = KINDS) -> list[Finding]:
     """Every architecture, examined in turn."""
-    with contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return [examined(kind) for kind in kinds]
 
 

@@ -77,8 +77,7 @@ class HFRollout(RolloutEngine[HFC]):
         return True
 
     def start(self, policy: Policy, seed: int) -> None:
-        """Share the policy's weights, or copy them if the engine lags; check that they sample what
-        the trainer scores."""
+        """Share the policy's weights, or copy them if the engine lags, and check the model."""
         self.policy = policy
         self.seed = seed
         self.model = policy.model

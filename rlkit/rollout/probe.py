@@ -1,8 +1,7 @@
-"""The checks before the first step: padding changes nothing, and the engine samples as the trainer
-scores.
+"""The checks before the first step: is padding harmless, and does the engine sample what is scored?
 
-Both are wrong without a word on an architecture whose states of one row reach another, or whose
-padding reaches the tokens after it: the run goes on with log-probs of nothing. Status: our choice.
+Where padding reaches the tokens after it, or states of one row another, a run would go on with
+log-probs that are no policy's. Status: our choice.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ STREAM = "probe"
 PROMPTS = (5, 1, 3, 2, 4)
 """Tokens of the prompts. A state with another count in the place of the sequences shows."""
 RESPONSES = (2, 3, 6, 1, 5)
-"""Tokens of the responses to each: of six rows three leave the batch after two tokens, and another
-two after five, when it is cut down to the rest."""
+"""Tokens of the responses to each: three of six rows are full after two tokens, another two after
+five, and the batch is then cut down to the rest."""
 COUNTS = (2, 1, 1, 1, 1)
 """Responses to each prompt."""
 PADDED = 3
@@ -87,9 +86,7 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
 
     found = _excess(policy, compared)
     if found is not None:
-        raise refusal(
-            policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's"
-        )
+        raise refusal(policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's")
 
 
 def ordinary_tokens(policy: Policy) -> np.ndarray[Any, np.dtype[np.int64]]:
