@@ -72,8 +72,10 @@ SIZES = {
         eos_token_id""",
     0: "pad_token_id",
 }
-FIELDS: dict[str, Any] = {name: size for size, names in SIZES.items() for name in names.split()}
-FIELDS |= {"is_decoder": True, "initializer_range": 0.2, "init_std": 0.2}
+FIELDS: dict[str, Any] = {
+    **{name: size for size, names in SIZES.items() for name in names.split()},
+    **{"is_decoder": True, "initializer_range": 0.2, "init_std": 0.2},
+}
 """Of the configurations that have them."""
 TWO_KINDS = ["linear_attention", "full_attention"] * 2
 ATTENDING = ["linear_attention", "hybrid"] * 2

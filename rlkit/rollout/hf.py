@@ -96,9 +96,13 @@ class HFRollout(RolloutEngine[HFC]):
             self.model.load_state_dict(self.policy.model.state_dict())
         self.version = step
 
-    @torch.no_grad()
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order: what follows its prefix."""
+        return self.sample(call)
+
+    @torch.no_grad()
+    def sample(self, call: GenerationCall) -> list[list[Generation]]:
+        """What `model` generates, whatever a subclass makes of it."""
         counts = [r.n for r in call.requests]
         longest = max(map(self.config.room, call.requests), default=0)
         name, *index = call.stream

@@ -16,15 +16,15 @@ from rlkit.ops import stream_rng, stream_seed
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
-from rlkit.rollout.probe import STREAM, check_engine
+from rlkit.rollout.probe import check_engine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 SEED = "layer_skip_seed"
 """The key of `Sample.extras` that holds the seed of the layers its batch was generated without."""
-WHOLE = ("eval", "eval-greedy", STREAM)
-"""Streams of an evaluation and of the check at the start, which use the whole policy."""
+WHOLE = ("eval", "eval-greedy")
+"""Streams of an evaluation, which uses the whole policy."""
 NOT_BITS = 31
 """Bits of a stream's seed that are dropped: 32 are left, which any float64 holds."""
 

@@ -26,7 +26,6 @@ from rlkit.rollout.vllm.precision import TOLERANCE_FLOAT32, rounding_bound, trai
 if TYPE_CHECKING:
     from rlkit.rollout.hf import HFRollout
 
-STREAM = "probe"
 PROMPTS = (5, 1, 3, 2, 4)
 """Tokens of the prompts. A state with another count in the place of the sequences shows."""
 RESPONSES = (2, 3, 6, 1, 5)
@@ -79,7 +78,7 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
 
     def compared(attempt: int) -> tuple[float, Tokens]:
         requests = _requests(policy, engine.seed, attempt)
-        answers = trial.generate(GenerationCall(requests, (STREAM, 0, attempt)))
+        answers = trial.sample(GenerationCall(requests, ("probe", 0, attempt)))
         flat = [(r.ids, g) for r, group in zip(requests, answers, strict=True) for g in group]
         tokens = Tokens.of([ids for ids, _ in flat], [g.response_ids for _, g in flat])
         return _largest(policy.logp(tokens), [g.logp for _, g in flat]), tokens
@@ -91,11 +90,12 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
 
 def ordinary_tokens(policy: Policy) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The ids of all tokens but special and added ones, which may stand for images."""
-    tokenizer = policy.tokenizer
-    size = min(len(tokenizer), policy.model.get_input_embeddings().weight.shape[0])
-    special = [*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]
-    found = np.setdiff1d(np.arange(size), special)
-    return found if len(found) else np.arange(size)
+    tokenizer: Any = policy.tokenizer
+    embedding: Any = policy.model.get_input_embeddings()
+    every = np.arange(min(len(tokenizer), embedding.weight.shape[0]))
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    found = np.setdiff1d(every, np.array(sorted(special), dtype=np.int64))
+    return found if len(found) else every
 
 
 def _requests(policy: Policy, seed: int, attempt: int) -> list[Request]:

@@ -12,7 +12,7 @@ from tests.architectures import FAMILIES, KINDS, Finding, survey
 
 def listed() -> dict[str, str]:
     """Each architecture of the page and the heading it is under."""
-    found = {}
+    found: dict[str, str] = {}
     for section in architectures.PAGE.read_text().split("\n## ")[1:]:
         title, _, text = section.partition("\n")
         names = re.findall(r"^\| `([^`]+)`" if "|---|" in text else "`([^`]+)`", text, re.MULTILINE)

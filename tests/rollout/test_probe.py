@@ -124,17 +124,26 @@ def test_it_draws_nothing_from_the_global_state_and_changes_no_weight() -> None:
 
 def test_samples_end_when_they_are_full_and_not_at_an_end_token() -> None:
     """Rows leave the batch at known times, whatever the model writes."""
-    policy, lengths = make_policy(), []
+    policy = make_policy()
+    lengths: list[list[int]] = []
 
     class Noting(HFRollout):
-        def generate(self, call: GenerationCall) -> Any:
-            found = super().generate(call)
+        def sample(self, call: GenerationCall) -> Any:
+            found = super().sample(call)
             lengths.extend([len(g.response_ids) for g in group] for group in found)
             return found
 
     everything = tuple("0123456789+=,#")
     Noting(HFConfig(stop=everything)).start(policy, seed=0)
     assert lengths == [[2, 2], [3], [6], [1], [5]] and sorted(RESPONSES) == [1, 2, 3, 5, 6]
+
+
+def test_what_a_subclass_makes_of_the_samples_is_its_own() -> None:
+    class Silent(HFRollout):
+        def generate(self, call: GenerationCall) -> Any:
+            return []
+
+    Silent(HFConfig()).start(make_policy(), seed=0)
 
 
 def test_prompts_hold_no_special_tokens() -> None:
