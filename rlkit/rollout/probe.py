@@ -57,7 +57,7 @@ def check_trainer(policy: Policy, seed: int) -> None:
         return _largest(policy.logp(tokens), alone), tokens
 
     with policy.full_weights():
-        found = _excess(policy, compared)
+        found = excess(policy, compared)
     if found is not None:
         raise UserError(
             f"a {type(policy.model).__name__} cannot be trained: the log-probs of a response "
@@ -77,13 +77,13 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
     trial.config = engine.config.model_copy(update={"stop": ()})
 
     def compared(attempt: int) -> tuple[float, Tokens]:
-        requests = _requests(policy, engine.seed, attempt)
+        requests = probe_requests(policy, engine.seed, attempt)
         answers = trial.sample(GenerationCall(requests, ("probe", 0, attempt)))
         flat = [(r.ids, g) for r, group in zip(requests, answers, strict=True) for g in group]
         tokens = Tokens.of([ids for ids, _ in flat], [g.response_ids for _, g in flat])
         return _largest(policy.logp(tokens), [g.logp for _, g in flat]), tokens
 
-    found = _excess(policy, compared)
+    found = excess(policy, compared)
     if found is not None:
         raise refusal(policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's")
 
@@ -98,7 +98,8 @@ def ordinary_tokens(policy: Policy) -> np.ndarray[Any, np.dtype[np.int64]]:
     return found if len(found) else every
 
 
-def _requests(policy: Policy, seed: int, attempt: int) -> list[Request]:
+def probe_requests(policy: Policy, seed: int, attempt: int) -> list[Request]:
+    """Random prompts of `PROMPTS` tokens each."""
     rng, allowed = stream_rng(seed, "probe/prompts", attempt), ordinary_tokens(policy)
     return [
         Request(
@@ -121,7 +122,7 @@ def _largest(logp: Tensor, rows: Sequence[Tensor]) -> float:
     return float(torch.stack([(a[: len(b)].cpu() - b.cpu()).abs().max() for a, b in pairs]).max())
 
 
-def _excess(policy: Policy, compared: Callable[[int], tuple[float, Tokens]]) -> float | None:
+def excess(policy: Policy, compared: Callable[[int], tuple[float, Tokens]]) -> float | None:
     """The difference in nats, if rounding does not explain it in any attempt."""
     found, training = 0.0, policy.model.training
     policy.model.train(False)

@@ -40,7 +40,7 @@ def test_a_family_trains_and_generates_what_a_plain_forward_says(kind: str) -> N
     policy = tiny_policy(kind)
     check_trainer(policy, 0)
     made = started(policy)
-    requests = probe._requests(policy, 1, 0)
+    requests = probe.probe_requests(policy, 1, 0)
     answers = made.generate(GenerationCall(requests, ("t", 1, 0)))
     flat = [(r.ids, g) for r, group in zip(requests, answers, strict=True) for g in group]
     tokens = Tokens.of([ids for ids, _ in flat], [g.response_ids for _, g in flat])
@@ -92,8 +92,8 @@ def test_half_precision_has_the_bound_that_follows_from_the_model() -> None:
     tokens = Tokens.of([torch.tensor([3, 4])], [torch.tensor([4, 9, 5])])
     bound = rounding_bound(policy, tokens, torch.bfloat16)
     assert bound > TOLERANCE_FLOAT32
-    assert probe._excess(policy, lambda attempt: (0.99 * bound, tokens)) is None
-    assert probe._excess(policy, lambda attempt: (1.01 * bound, tokens)) == 1.01 * bound
+    assert probe.excess(policy, lambda attempt: (0.99 * bound, tokens)) is None
+    assert probe.excess(policy, lambda attempt: (1.01 * bound, tokens)) == 1.01 * bound
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_half_precision_has_the_bound_that_follows_from_the_model() -> None:
 def test_one_of_two_draws_must_pass(differences: Sequence[float], expected: Any) -> None:
     policy = make_policy()
     tokens = Tokens.of([torch.tensor([3])], [torch.tensor([4])])
-    found = probe._excess(policy, lambda attempt: (differences[attempt], tokens))
+    found = probe.excess(policy, lambda attempt: (differences[attempt], tokens))
     assert str(found) == str(expected)
 
 
