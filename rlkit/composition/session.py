@@ -19,6 +19,7 @@ from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.partial import Partial
+from rlkit.rollout.probe import check_trainer
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
@@ -166,6 +167,7 @@ def open_session(
     )
     c.buffer.open(context)
     c.parts.anchor.open(context)
+    check_trainer(policy, config.seed)
     c.rollouts.start(policy, config.seed)
     rewards, eval_rewards = (RewardSet(r, processes) for r in (c.rewards, c.eval_rewards))
     rollout = c.engine.config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -20,10 +20,9 @@ from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
+from rlkit.rollout.probe import check_engine
+from rlkit.rollout.states import Carried
 from rlkit.rollout.stops import Stops, end_tokens, special_tokens
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
 
 KEPT = "kept_logmass"
 
@@ -85,7 +84,7 @@ class HFRollout(RolloutEngine[HFC]):
         return True
 
     def start(self, policy: Policy, seed: int) -> None:
-        """Share the policy's weights, or copy them if the engine lags."""
+        """Share the policy's weights, or copy them if the engine lags, and check the model."""
         self.policy = policy
         self.seed = seed
         self.model = policy.model
@@ -95,6 +94,7 @@ class HFRollout(RolloutEngine[HFC]):
         self.stops = Stops.of(self.config.stop, special_tokens(policy.tokenizer))
         ends = [*end_tokens(policy), *self.stops.tokens]
         self.ends = torch.tensor(ends, dtype=torch.int64)
+        check_engine(self, policy)
 
     def sync(self, step: int) -> None:
         """Copy the weights if they are not shared, and note the version."""
@@ -102,9 +102,13 @@ class HFRollout(RolloutEngine[HFC]):
             self.model.load_state_dict(self.policy.model.state_dict())
         self.version = step
 
-    @torch.no_grad()
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order: what follows its prefix."""
+        return self.sample(call)
+
+    @torch.no_grad()
+    def sample(self, call: GenerationCall) -> list[list[Generation]]:
+        """What `model` generates, whatever a subclass makes of it."""
         counts = [r.n for r in call.requests]
         longest = max(map(self.config.room, call.requests), default=0)
         name, *index = call.stream
@@ -200,7 +204,7 @@ class _Batch:
 
     def run(self) -> list[Generation]:
         """Generate until every row has stopped or is full."""
-        logits, cache, mask = self._prefill()
+        logits, carried, mask = self._prefill()
         rows = torch.arange(len(self.ids))
         places = rows.to(self.device)
         for position in range(self.ids.shape[1]):
@@ -212,33 +216,24 @@ class _Batch:
             if 2 * int(live.sum()) <= len(rows):
                 keep = live.nonzero().squeeze(-1)
                 rows, kept = rows[keep], keep.to(self.device)
-                cache.batch_select_indices(kept)
+                carried = carried.select(kept)
                 places, token, mask = places[kept], token[kept], mask[kept]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-            logits = self.model(
-                input_ids=token[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
+            output = self.model(input_ids=token[:, None], **carried.inputs(mask))
+            logits, carried = output.logits[:, -1], Carried.of(self.model, output, len(rows))
         return self._collect()
 
-    def _prefill(self) -> tuple[Tensor, DynamicCache, Tensor]:
+    def _prefill(self) -> tuple[Tensor, Carried, Tensor]:
         """Each request once; its cache and its last logits are then repeated for its responses."""
-        from transformers import DynamicCache
-
         empty = [torch.zeros(0, dtype=torch.int64)] * len(self.requests)
         prompts = Tokens.of([r.ids for r in self.requests], empty)
         width = prompts.prompt_ids.shape[1]
         inputs = {k: v[:, :width] for k, v in prompts.model_inputs(self.device).items()}
-        cache = DynamicCache(config=self.model.config)
-        logits = self.model(
-            **inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits[:, -1]
+        output = self.model(**inputs, use_cache=True, logits_to_keep=1)
+        carried = Carried.of(self.model, output, len(self.requests))
         index = torch.arange(len(self.requests)).repeat_interleave(self.counts).to(self.device)
-        cache.batch_select_indices(index)
-        return logits[index], cache, inputs["attention_mask"][index]
+        logits, mask = output.logits[:, -1], inputs["attention_mask"]
+        return logits[index], carried.select(index), mask[index]
 
     def _step(self, logits: Tensor, places: Tensor, position: int) -> Tensor:
         """Choose one token for the rows still in the batch, at these places, [b]."""

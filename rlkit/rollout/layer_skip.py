@@ -16,9 +16,10 @@ from rlkit.ops import stream_rng, stream_seed
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.probe import check_engine
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 SEED = "layer_skip_seed"
 """The key of `Sample.extras` that holds the seed of the layers its batch was generated without."""
@@ -67,13 +68,24 @@ def decoder_layers(model: PreTrainedModel) -> ModuleList:
     """The list of a model's layers. Raises UserError if its layers cannot be skipped."""
     config = model.config.get_text_config(decoder=True)
     # models without these fields have neither
-    tied = getattr(config, "num_kv_shared_layers", 0) or getattr(config, "is_heterogeneous", False)
+    tied = (
+        getattr(config, "num_kv_shared_layers", 0)
+        or getattr(config, "is_heterogeneous", False)
+        or _kinds_by_place(config)
+    )
     for module in model.modules():
         if isinstance(module, ModuleList) and len(module) == config.num_hidden_layers and not tied:
             return module
     raise UserError(
         f"rollout=layer_skip cannot leave out layers of a {type(model).__name__}; use rollout=hf"
     )
+
+
+def _kinds_by_place(config: PreTrainedConfig) -> bool:
+    """Whether a model has several kinds of layers, and which is which follows from their places."""
+    name = config.attribute_map.get("layer_types", "layer_types")
+    given = getattr(type(config), name, None)
+    return isinstance(given, property) and given.fset is None and len(set(config.layer_types)) > 1
 
 
 def reduced(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
@@ -95,8 +107,9 @@ def reduced(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
             if "layer_idx" in vars(module):
                 vars(module)["layer_idx"] = number
     config.num_hidden_layers = len(layers)
-    if kinds is not None:
-        config.layer_types = [kind for i, kind in enumerate(kinds) if i not in skipped]
+    left = [kind for number, kind in enumerate(kinds or ()) if number not in skipped]
+    if kinds is not None and config.layer_types != left:
+        config.layer_types = left
     return smaller
 
 
@@ -123,9 +136,15 @@ class LayerSkipRollout(HFRollout[LayerSkipConfig]):
 
     def start(self, policy: Policy, seed: int) -> None:
         """Share the policy's weights, or copy them; check that this many layers can be skipped."""
+        config = self.config
+        skipped = (
+            skipped_layers(len(decoder_layers(policy.model)), config, seed) if config.skip else []
+        )
         super().start(policy, seed)
-        if self.config.skip:
-            skipped_layers(len(decoder_layers(self.model)), self.config, seed)
+        if skipped:
+            part, scorer = copy.copy(self), copy.copy(policy)
+            part.model = scorer.model = reduced(self.model, skipped)
+            check_engine(part, scorer)
 
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""

@@ -25,6 +25,7 @@ from rlkit.models.policy import Policy
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.partial import Partial
 from rlkit.rollout.source import OnDemand
+from tests.architectures import tiny_policy
 from tests.compositions import composed
 from tests.steps import ROWS
 from tests.tiny import make_policy
@@ -131,6 +132,15 @@ def test_a_session_holds_the_parts_of_the_composition(
     assert session.collector.rewards.rewards == dict(c.rewards)
     assert session.run_folder is run.folder and session.raw is c.raw
     assert session.prompts.num_generations == c.engine.config.num_generations
+
+
+def test_a_model_that_reads_padding_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    c = composed()
+    with pytest.raises(UserError, match="a RwkvForCausalLM cannot be trained"):
+        open_session(c, RunScope.of(c), policy=tiny_policy("rwkv"))
 
 
 def test_what_was_opened_is_closed_once() -> None:

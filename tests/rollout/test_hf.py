@@ -205,8 +205,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_samples_stay(
     """Five prompts with four responses each: whole requests while they fit, then parts of one."""
     call = GenerationCall(requests(policy), ("t", 1, 0))
     expected = [[g.response_ids.tolist() for g in r] for r in engine(policy).generate(call)]
+    made = engine(policy)  # its probe is a batch too
     tried = little_memory(monkeypatch, most)
-    found = engine(policy).generate(call)
+    found = made.generate(call)
     assert [[g.response_ids.tolist() for g in r] for r in found] == expected
     assert tried == sizes
 
@@ -228,6 +229,7 @@ def test_a_halved_batch_stays_halved_and_is_part_of_the_state(
 def test_one_response_that_does_not_fit_is_told_in_one_line(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = engine(policy)
     little_memory(monkeypatch, 0)
     with pytest.raises(UserError, match="one response; use shorter responses"):
-        engine(policy).generate(GenerationCall(requests(policy), ("t", 1, 0)))
+        made.generate(GenerationCall(requests(policy), ("t", 1, 0)))

@@ -23,6 +23,7 @@ from rlkit.interfaces import Tokens
 from rlkit.models.lora import add_adapter
 from rlkit.models.policy import Policy
 from rlkit.registry import build
+from rlkit.rollout import layer_skip
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
 from rlkit.rollout.layer_skip import (
@@ -35,6 +36,7 @@ from rlkit.rollout.layer_skip import (
 )
 from rlkit.rollout.packing import pack, unpack
 from rlkit.training.evaluate import Evaluator
+from tests.architectures import tiny_policy
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
 from tests.steps import move
@@ -392,6 +394,36 @@ def test_a_model_whose_layers_share_a_cache_is_refused() -> None:
     policy = deep_policy()
     policy.model.config.num_kv_shared_layers = 2
     with pytest.raises(UserError, match="LlamaForCausalLM; use rollout=hf"):
+        engine(policy)
+
+
+def test_which_layers_a_hybrid_may_lose_is_known_at_the_start() -> None:
+    """Jamba's kinds follow from their places, Qwen's are listed, and Mamba has one."""
+    with pytest.raises(UserError, match="JambaForCausalLM; use rollout=hf"):
+        engine(tiny_policy("jamba"))
+    for kind in ("qwen3_next", "mamba"):
+        engine(tiny_policy(kind))
+
+
+def test_a_policy_without_some_layers_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the reduced model alone goes wrong: it reads other tokens once it has a cache."""
+
+    def forgetful(model: Any, skipped: Any) -> Any:
+        smaller: Any = reduced(model, skipped)
+        forward = smaller.forward
+
+        def late(**inputs: Any) -> Any:
+            if "past_key_values" in inputs:
+                inputs["input_ids"] = torch.full_like(inputs["input_ids"], 3)
+            return forward(**inputs)
+
+        smaller.forward = late
+        return smaller
+
+    policy = deep_policy()
+    monkeypatch.setattr(layer_skip, "reduced", forgetful)
+    HFRollout(HFConfig()).start(policy, 3)
+    with pytest.raises(UserError, match="LlamaForCausalLM: its log-probs differ"):
         engine(policy)
 
 
