@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,9 +18,11 @@ from pathlib import Path
 
 import transformers
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 from tests.architectures import KINDS, Finding, survey
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
+PAGE = ROOT / "docs" / "models.md"
 WIDTH = 120
 REASONS = {
     "with the padding of its batch": "any engine: log-probs change with the padding of a batch",
