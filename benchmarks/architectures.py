@@ -18,11 +18,10 @@ from pathlib import Path
 
 import transformers
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.architectures import KINDS, Finding, survey
 
-PAGE = ROOT / "docs" / "models.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 WIDTH = 120
 REASONS = {
     "with the padding of its batch": "any engine: log-probs change with the padding of a batch",
