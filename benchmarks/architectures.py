@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import transformers
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.architectures import KINDS, Finding, survey
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
