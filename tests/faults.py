@@ -132,7 +132,9 @@ def no_room() -> None:
     setattr(rlkit.training.trainer.Trainer, "_train_step", limited)  # noqa: B010
 
 
-def little_memory(tokens: int, rank: str = "0") -> Callable[[], None]:
+def little_memory(
+    tokens: int, rank: str = "0", *, updates_only: bool = False
+) -> Callable[[], None]:
     """Forwards of more than so many tokens do not fit, as on a rank's device that is too small."""
 
     def patch() -> None:
@@ -142,6 +144,7 @@ def little_memory(tokens: int, rank: str = "0") -> Callable[[], None]:
 
         def forward(self: Any, **kwargs: Any) -> Any:
             whole = not kwargs.get("use_cache")
+            whole = whole and (torch.is_grad_enabled() or not updates_only)
             if whole and kwargs["input_ids"].numel() > tokens:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
             return real(self, **kwargs)
@@ -155,7 +158,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "full_disk": full_disk,
     "no_room": no_room,
     "little_memory": little_memory(120),
-    "no_memory": little_memory(1),
+    "no_memory": little_memory(1, updates_only=True),
     "little_memory_on_the_second": little_memory(120, rank="1"),
 }
 if os.environ.get("FAULT"):

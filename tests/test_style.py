@@ -196,6 +196,7 @@ def test_a_sweep_runs_the_command_and_maximizes_a_logged_metric(path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=name_of)
 def test_every_value_a_sweep_tries_composes(path, tmp_path):
     parameters = yaml.safe_load(path.read_text())["parameters"]

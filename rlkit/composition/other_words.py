@@ -58,6 +58,7 @@ TRL = {
     "eval_steps": "eval.every",
     "report_to": "tracker=[wandb]",
     "model_name_or_path": "model.name",
+    "optim": "train.optimizer",
 }
 """Of TRL's GRPOConfig."""
 

@@ -134,6 +134,19 @@ def policy_of(c: Composition, checkpoint: Path | None) -> Policy:
     )
 
 
+def told_policy(
+    c: Composition, run: RunScope, checkpoint: Path | None, policy: Policy | None
+) -> Policy:
+    """The policy given or loaded, fit for this composition; the user is told what is done to it."""
+    if policy is None and c.given.model is None:
+        run.say(f"Loading {checkpoint or c.config.model.name}")
+    policy = policy or policy_of(c, checkpoint)
+    if changed := mend_generation_config(policy.model):
+        run.say(changed)
+    check_stops(policy.tokenizer, c.engine.config.stop)
+    return policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
+
+
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
@@ -143,13 +156,7 @@ def open_session(
     """
     config, processes = c.config, c.processes
     seed_generators(config.seed)
-    if policy is None and c.given.model is None:
-        run.say(f"Loading {checkpoint or config.model.name}")
-    policy = policy or policy_of(c, checkpoint)
-    if changed := mend_generation_config(policy.model):
-        run.say(changed)
-    policy = policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
-    check_stops(policy.tokenizer, c.engine.config.stop)
+    policy = told_policy(c, run, checkpoint, policy)
     train, held_out = load_prompts(c, policy)
     check_data(c, policy, (train, held_out))
     notes = train.description()

@@ -211,6 +211,7 @@ except rlkit.UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_function_typed_into_a_shell_is_a_reward(tmp_path: Path) -> None:
     """Its module has no file, so its source is hashed by what it is called."""
     done = subprocess.run(

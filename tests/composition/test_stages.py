@@ -136,6 +136,7 @@ told("close")
 """
 
 
+@pytest.mark.slow
 def test_a_stage_has_the_memory_of_the_engine_before(tmp_path: Path) -> None:
     (tmp_path / "watch.py").write_text(WATCH)
     stages = "stages=[{steps: 1}, {steps: 1}]"

@@ -436,6 +436,7 @@ ASYNC = (
 )
 
 
+@pytest.mark.slow
 def test_asynchronous_rollouts_and_a_critic_under_accelerate_launch(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):

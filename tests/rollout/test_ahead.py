@@ -224,6 +224,7 @@ def test_without_staleness_a_run_in_two_processes_is_the_synchronous_one() -> No
     assert all(torch.equal(value, weights(two)[key]) for key, value in weights(one).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kills"), [("ahead", ["reward:4"]), ("async", ["tree:15"])])
 def test_a_killed_run_ends_like_an_uninterrupted_one(
     name: str, kills: list[str], tmp_path: Path
