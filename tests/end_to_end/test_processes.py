@@ -287,16 +287,14 @@ def test_two_processes_run_what_one_runs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["remix", "online_dpo"])
-def test_ranks_halve_together_where_one_has_too_little_memory(
-    loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_halve_together_where_one_has_too_little_memory(loss: str, tmp_path: Path) -> None:
     """200 tokens do not fit on the second rank: the run is the one with 100 from the start."""
     asked = ("rlkit.run", *SMALL, "algorithm=grpo", f"loss={loss}", "anchor=base")
     small = launch(*asked, "output_dir=small", "train.micro_batch_tokens=100", cwd=tmp_path)
     assert small.status == 0, small.err
-    monkeypatch.setenv("FAULT", "little_memory_on_the_second")
+    fault = {"FAULT": "little_memory_on_the_second"}
     faulty = (f"plugins=[{ROOT}/tests/faults.py]", "train.micro_batch_tokens=200")
-    halved = launch(*asked, "output_dir=halved", *faulty, cwd=tmp_path)
+    halved = ranks(*asked, "output_dir=halved", *faulty, cwd=tmp_path, env=fault)
     assert halved.status == 0, halved.err
     rows = [row for row in metrics(tmp_path / "halved") if "policy/lr" in row]
     assert [row["memory/micro_batch_tokens"] for row in rows] == [100, 100]
