@@ -21,8 +21,7 @@ from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.vllm.client import API_KEY, Server, ServerFault
 from rlkit.rollout.vllm.probe import Evidence
 from rlkit.rollout.vllm.server import VLLMServerConfig, VLLMServerRollout
-from tests.cli import SMALL, metrics, run
-from tests.end_to_end.test_processes import launch
+from tests.cli import SMALL, metrics, ranks, run
 from tests.rollout.models import change, largest_difference, make_policy, requests
 from tests.rollout.servers import KEY, ServerProcess
 
@@ -212,19 +211,16 @@ def assert_trained(folder: Path, processes: int) -> None:
         assert row["off_policy/engine_difference_max"] < 1e-3
 
 
-def test_two_trainers_share_a_server(
-    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_trainers_share_a_server(server: ServerProcess, tmp_path: Path) -> None:
     """Only the first talks to it, and both train what one would: the first step's responses are
     those of one trainer."""
-    monkeypatch.setenv(API_KEY, KEY)
     chosen = ("rollout=vllm_server", f'rollout.addresses=["{server.address}"]')
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
     alone = run(*GRPO, *chosen, cwd=one, env={API_KEY: KEY})
     assert alone.status == 0, alone.err
-    done = launch("rlkit.run", *GRPO, *chosen, cwd=two)
+    done = ranks("rlkit.run", *GRPO, *chosen, cwd=two, env={API_KEY: KEY})
     assert done.status == 0, done.err
     assert_trained(two / "out", processes=2)
     first = "out/completions/step-1.jsonl"
