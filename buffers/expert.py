@@ -98,6 +98,11 @@ class Demonstrating(Storeless[DC]):
         self.lines: Sequence[FileRow] = ()
         """The demonstrations of the file, in its order."""
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The file of demonstrations, if there is one."""
+        return () if self.config.path is None else (self.config.path,)
+
     def open(self, context: RunContext) -> None:
         """Read the file. Raises UserError, with the line, for what is no demonstration."""
         super().open(context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -54,6 +54,11 @@ class Mix(ReplayBuffer[MixConfig]):
         """This step's requests and whose they are."""
         self.planned = -1
         """The last step that was planned."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Those of both buffers."""
+        return [path for part in self.parts.values() for path in part.files]
 
     def open(self, context: RunContext) -> None:
         """Open both, each with a seed and a folder of its own."""

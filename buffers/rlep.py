@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import torch
@@ -79,6 +79,11 @@ class Rlep(PromptStore[RlepConfig]):
     """
 
     sources = ("2507.07451",)
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The pool, if there is one."""
+        return () if self.config.pool is None else (self.config.pool,)
 
     def open(self, context: RunContext) -> None:
         """Read the pool, and say for how many of the task's problems it has successes."""

@@ -10,7 +10,7 @@ from rlkit.composition.budget import budget
 from rlkit.composition.compose import NOTHING, compose
 from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
-from rlkit.composition.rehearsal import rehearse
+from rlkit.composition.rehearsal import check_files, rehearse
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.models.memory import ELSEWHERE, explained
@@ -44,6 +44,8 @@ def execute(
         for line in describe(part):
             whole.say(line)
     if whole.config.dry_run:
+        for part in parts:
+            check_files(part)
         for line in budget(parts):
             whole.say(line)
         return run.folder.path

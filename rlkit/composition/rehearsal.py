@@ -16,6 +16,7 @@ from rlkit.interfaces import Reward, Task
 from rlkit.rewards.scoring import check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.tasks.prompts import check_row
+from rlkit.tasks.read import read_rows
 from rlkit.testing.losses import examples
 
 Rows = Sequence[Mapping[str, Any]]
@@ -29,6 +30,7 @@ def rehearse(c: Composition) -> None:
     Raises UserError for a row without a usable prompt, and for a reward that cannot be called,
     raises, or returns anything but a finite number or None.
     """
+    check_files(c)
     try_loss(c)
     train, held_out = c.rows
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
@@ -36,6 +38,15 @@ def rehearse(c: Composition) -> None:
     try_rewards(c, c.rewards, train)
     if c.eval_rewards is not c.rewards or c.eval_task is not c.task:
         try_rewards(c, c.eval_rewards, held_out)
+
+
+def check_files(c: Composition) -> None:
+    """Read the buffer's own files. Raises UserError for one that cannot be read."""
+    for path in c.buffer.files:
+        try:
+            read_rows(path)
+        except UserError as error:
+            raise UserError(f"buffer={c.raw['buffer']['name']}: {error}") from None
 
 
 def try_loss(c: Composition) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +63,11 @@ class ReplayBuffer(Part[C]):
     def open(self, context: RunContext) -> None:
         """Called once before the run begins."""
         self.context = context
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Files of rows that `open` reads; the run tries them before it loads the model."""
+        return ()
 
     def fresh_share(self, batch: int) -> int:
         """How many groups to generate this step; the rest of the batch is replayed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,25 @@ def test_a_reward_that_cannot_work_is_found_without_a_model(
 ) -> None:
     with pytest.raises(UserError, match=said):
         rehearse(made(function))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name"),
+    [
+        (("buffer=rlep", "buffer.pool={}"), "rlep"),
+        (("buffer=luffy", "buffer.path={}", "loss=luffy"), "luffy"),
+        (("buffer=mix", "+buffer.second.path={}", "loss=luffy"), "mix"),
+    ],
+    ids=["rlep", "luffy", "mix"],
+)
+def test_a_buffers_own_file_is_read_without_a_model(
+    chosen: tuple[str, ...], name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "1+1=", "solu\n')
+    c = made(None, ROWS, ROWS, *(each.format(path) for each in chosen))
+    with pytest.raises(UserError, match=f"buffer={name}: .*rows.jsonl.*line 1"):
+        rehearse(c)
 
 
 def test_columns_of_later_rows_and_rows_without_one_are_known() -> None:

@@ -161,7 +161,7 @@ COMPOSITION = [
     ("buffer=buffer_matters buffer.c1=[0.1]", "buffer.c1=[0.1] | too few"),
     ("buffer=buffer_matters buffer.c1=[0.1,0.2,0.3]", "buffer.c1=[0.1,0.2,0.3] | 2 values"),
     ("buffer=buffer_matters buffer.c1={kind:linear}", "buffer.c1 must be a list"),
-    ("buffer=rlep buffer.pool=nothing.jsonl", "nothing.jsonl does not exist"),
+    ("buffer=rlep buffer.pool=nothing.jsonl", "buffer=rlep: nothing.jsonl does not exist"),
     ("anchor.beta=-0.1", "anchor.beta=-0.1 | greater than or equal to 0"),
     ("anchor=ema anchor.decay=1", "anchor.decay=1 | less than 1"),
     ("schedule.at=0", "schedule.at=0 | greater than or equal to 1"),
