@@ -7,7 +7,7 @@ response with the same probability: lengths are skewed, and unlike those of a re
 depend on the prompt. The ways are measured in turn, each from an empty pool, whose first steps are
 not counted; the table gives medians. Seconds are the process's CPU time, so that other work on the
 machine counts little. A continued response costs a forward over its tokens each round, since the
-engine keeps no cache between rounds. On a device that runs a batch as fast as one response a step
+engine keeps no cache between rounds. If a device runs a batch as fast as a single response, a step
 lasts as long as its sequential forwards; here a forward costs in proportion to its tokens.
 """
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlkit.composition.config_files import config_folders, configs_folder
+from rlkit.composition.config_files import config_folders, configs_folder, search_path
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
 from rlkit.errors import UserError, suggest, with_article
@@ -58,12 +58,11 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
     from omegaconf import OmegaConf
 
     from rlkit.composition.hydra_groups import import_before_compose
-    from rlkit.composition.inputs import quoted
+    from rlkit.config.overrides import quoted
     from rlkit.runs.checkpoint import newest_in
 
-    own = [f"'file://{folder}'" for folder in config_folders(config_dir)[1:]]
     given = [f"model.name={quoted(newest_in(checkpoint))}", "output_dir=.", *overrides]
-    arguments = [f"hydra.searchpath=[{','.join(own)}]", *import_before_compose(given)]
+    arguments = [*search_path(config_dir), *import_before_compose(given)]
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         raw: Any = OmegaConf.to_container(
             hydra_compose("config", overrides=arguments), resolve=True

@@ -23,9 +23,10 @@ from rlkit.composition.config_files import configs_folder
 from rlkit.composition.error_messages import MAPPED, one_line
 from rlkit.composition.execute import execute
 from rlkit.composition.hydra_groups import import_before_compose, run_label
-from rlkit.composition.inputs import Inputs, RewardLike, quoted
+from rlkit.composition.inputs import Inputs, RewardLike
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.composition.stages import stage_configs
+from rlkit.config.overrides import quoted
 from rlkit.distributed.launch import open_processes
 from rlkit.errors import UserError
 from rlkit.models.numerics import numerics

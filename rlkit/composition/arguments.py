@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
+from rlkit.config.overrides import quoted
+
 VALUED = (
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
@@ -88,4 +90,4 @@ def literal(value: object) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int | float):
         return str(value)
-    return "'" + str(value).replace("'", "\\'") + "'"
+    return quoted(str(value))

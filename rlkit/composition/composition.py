@@ -10,8 +10,18 @@ from typing import Any
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
 from rlkit.distributed.processes import SINGLE, Processes
-from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, Reward, Task, Tracker
+from rlkit.errors import UserError
+from rlkit.interfaces import (
+    FileRow,
+    Part,
+    ReincarnationSchedule,
+    ReplayBuffer,
+    Reward,
+    Task,
+    Tracker,
+)
 from rlkit.rollout.base import RolloutEngine
+from rlkit.tasks.read import read_rows
 from rlkit.training.references import Parts
 
 CONSOLE = "console"
@@ -56,11 +66,28 @@ class Composition:
 
     @cached_property
     def rows(self) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
-        """The rows to train on and those to evaluate on, read on first use."""
+        """The rows to train on and those to evaluate on, read on first use.
+
+        Raises UserError if there are none.
+        """
         data = self.task.load(self.config.seed)
         same = self.eval_task is self.task
         other = data if same else self.eval_task.load(self.config.seed)
-        return data.train, other.eval[: self.config.eval.problems]
+        held_out = other.eval[: self.config.eval.problems]
+        for name, rows in (("train", data.train), ("eval", held_out)):
+            if not len(rows):
+                raise UserError(f"the task has no {name} problems")
+        return data.train, held_out
+
+    @cached_property
+    def tried_files(self) -> dict[str, list[FileRow]]:
+        """Rows of the buffer's own files, read before the model; `take_file` hands them over."""
+        return {}
+
+    def take_file(self, path: str) -> list[FileRow]:
+        """The rows of a part's file: those already read, or read now."""
+        found = self.tried_files.pop(path, None)
+        return read_rows(path) if found is None else found
 
     def say(self, line: str) -> None:
         """Tell the user, from the main process."""

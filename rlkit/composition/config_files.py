@@ -11,6 +11,7 @@ import yaml
 
 import rlkit
 from rlkit.composition.catalog_file import catalog
+from rlkit.config.overrides import quoted
 from rlkit.errors import UserError, suggest
 from rlkit.plugins import KINDS
 
@@ -50,6 +51,12 @@ def config_folders(own: str | None) -> tuple[Path, ...]:
     if not Path(own).is_dir():
         raise UserError(f"--config-dir {own} is no folder")
     return (configs_folder(), Path(own).resolve())
+
+
+def search_path(own: str | None) -> list[str]:
+    """The override by which Hydra searches a user's own folder too; none without such a folder."""
+    folders = [quoted(f"file://{folder}") for folder in config_folders(own)[1:]]
+    return [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
 
 
 def check_group(group: str) -> None:

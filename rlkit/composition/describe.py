@@ -77,6 +77,7 @@ def components(c: Composition) -> dict[str, Any]:
 
 
 OWN = ("rlkit", *PART_PACKAGES)
+"""The packages of this distribution."""
 
 
 def user_sources(compositions: Sequence[Composition]) -> dict[str, str]:
@@ -123,7 +124,7 @@ def source_of(cls: type[Any]) -> bytes:
 @cache
 def _version(package: str) -> str | None:
     """The distribution a top-level package belongs to, with its version."""
-    if package in ("rlkit", *PART_PACKAGES):
+    if package in OWN:
         return f"rlkit-rft {rlkit.__version__}"
     owners = importlib.metadata.packages_distributions()  # reads every distribution's files
     name = next(iter(owners.get(package, ())), None)

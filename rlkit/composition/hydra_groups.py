@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from rlkit.composition.arguments import unpasted
 from rlkit.composition.catalog_file import catalog
+from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import from_import_path
@@ -71,7 +72,7 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         if key == "plugins":
             plugins += map(_anywhere, _items(value))
         elif key in (*SINGLE_KINDS, *LIST_KINDS) and ":" in value and not value.startswith("{"):
-            chosen = ",".join(_quote(_register(key, item, plugins)) for item in _items(value))
+            chosen = ",".join(quoted(_register(key, item, plugins)) for item in _items(value))
             out.append(f"{key}=[{chosen}]" if key in LIST_KINDS else f"{key}={chosen}")
         else:
             out.append(argument)
@@ -79,7 +80,7 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         import_plugin(plugin)
     if plugins:
         unique = list(dict.fromkeys(plugins))
-        out.append("plugins=[" + ",".join(_quote(p) for p in unique) + "]")
+        out.append("plugins=[" + ",".join(quoted(p) for p in unique) + "]")
     return out
 
 
@@ -155,10 +156,6 @@ def _items(value: str) -> list[str]:
     return [
         part.strip().strip("'\"") for part in value.strip().strip("[]").split(",") if part.strip()
     ]
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "\\'") + "'"
 
 
 def import_before_compose(arguments: Sequence[str]) -> list[str]:

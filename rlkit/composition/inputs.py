@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, cast
 from pydantic import create_model
 
 from rlkit.composition.composition import Given
+from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
 from rlkit.registry import from_function, register
 from rlkit.tasks.dataset import dataset_task
@@ -128,11 +128,3 @@ def model_description(model: Any) -> str:
         sample = flat[:: max(1, len(flat) // 256)].float().cpu()
         digest.update(name.encode() + sample.numpy().tobytes())
     return f"object {type(model).__name__} sha256:{digest.hexdigest()[:16]}"
-
-
-def quoted(text: str) -> str:
-    """A value quoted so that Hydra reads it unchanged, whatever it contains.
-
-    Inside quotes a backslash is special only before a quote.
-    """
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"

@@ -44,7 +44,7 @@ def check_files(c: Composition) -> None:
     """Read the buffer's own files. Raises UserError for one that cannot be read."""
     for path in c.buffer.files:
         try:
-            read_rows(path)
+            c.tried_files[path] = read_rows(path)
         except UserError as error:
             raise UserError(f"buffer={c.raw['buffer']['name']}: {error}") from None
 
@@ -71,9 +71,7 @@ def try_loss(c: Composition) -> None:
 
 
 def check_rows(name: str, task: Task, rows: Rows) -> None:
-    """Check that there are rows, each with a prompt; of an embedded task, which makes them, one."""
-    if not len(rows):
-        raise UserError(f"the task has no {name} problems")
+    """Check that each row has a prompt; of an embedded task, which makes them, only the first."""
     for index in range(1 if task.embedded else len(rows)):
         check_row(f"problem {index} of the {name} set", rows[index])
 

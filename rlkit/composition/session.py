@@ -11,7 +11,6 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED
-from rlkit.errors import UserError
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
@@ -28,7 +27,6 @@ from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
-from rlkit.tasks.read import read_rows
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
 from rlkit.training.state import Session
@@ -48,8 +46,6 @@ def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
 def _prompts(
     c: Composition, name: str, task: Task, rows: Sequence[Mapping[str, Any]], policy: Policy
 ) -> Prompts:
-    if not len(rows):
-        raise UserError(f"the task has no {name} problems")
     prompts = Prompts(name, rows, policy.tokenizer, task.config.chat_template)
     if task.embedded:
         return prompts
@@ -166,7 +162,7 @@ def open_session(
         writes=processes.is_main,
         kept_states=config.checkpoint.keep + 2,
         read_by_loss=c.read_by_loss,
-        read_rows=read_rows,
+        read_rows=c.take_file,
         problems=Problems(train),
         as_asked=train.encoder.asked,
         say=notes.append,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlkit.composition.config_files import config_folders, configs_folder
+from rlkit.composition.config_files import configs_folder, search_path
 from rlkit.config.overrides import key_of, option_value
 from rlkit.errors import UserError
 
@@ -46,12 +46,11 @@ def check_jobs(arguments: Sequence[str]) -> None:
     from rlkit.composition.error_messages import one_line
 
     found = jobs(arguments)
-    own = config_folders(option_value(arguments, "--config-dir", "-cd"))[1:]
-    search = f"hydra.searchpath=[{','.join(repr(f'file://{folder}') for folder in own)}]"
+    search = search_path(option_value(arguments, "--config-dir", "-cd"))
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
         for number, overrides in enumerate(found):
             try:
-                _check([search, *overrides] if own else overrides)
+                _check([*search, *overrides])
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(_named(number, overrides, found, one_line(error))) from error
             except UserError as error:

@@ -27,3 +27,11 @@ def option_value(arguments: Sequence[str], *names: str) -> str | None:
         if name in names:
             return next(iter(arguments[place + 1 :]), None)
     return None
+
+
+def quoted(text: str) -> str:
+    """A value quoted so that Hydra reads it unchanged, whatever it contains.
+
+    Inside quotes a backslash is special only before a quote.
+    """
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"

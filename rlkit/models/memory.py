@@ -1,4 +1,4 @@
-"""Where memory does not suffice: how that is recognized, made room for, and told."""
+"""Out of memory: recognizing it, freeing what a failed forward held, saying what to lower."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def release() -> None:
 
 @contextmanager
 def explained(where: str) -> Generator[None]:
-    """Raises UserError if memory does not suffice inside this context: where, and what to do."""
+    """Turns running out of memory inside this context into a UserError: where, and what to do."""
     try:
         yield
     except RuntimeError as error:

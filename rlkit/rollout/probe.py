@@ -20,9 +20,9 @@ from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
 from rlkit.rollout.base import GenerationCall
+from rlkit.rollout.precision import TOLERANCE_FLOAT32, rounding_bound, trainer_dtype
 from rlkit.rollout.states import refusal
 from rlkit.rollout.stops import Stops
-from rlkit.rollout.vllm.precision import TOLERANCE_FLOAT32, rounding_bound, trainer_dtype
 
 if TYPE_CHECKING:
     from rlkit.rollout.hf import HFRollout

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlkit.composition.inputs import (
     Inputs,
     function_description,
     model_description,
-    quoted,
     registered_reward,
 )
 from rlkit.errors import UserError
@@ -103,9 +101,3 @@ def test_a_function_is_registered_under_its_name_with_the_hash_of_its_source() -
     reward = build("reward", "length")
     assert reward.config.source == function_description(length) != function_description(other)
     assert reward([""], ["abc"], completion_ids=[[1]]) == [3.0]
-
-
-@pytest.mark.parametrize("text", ["a", "it's", "x=1,[y]{z}", "", "a\\b", "a\\\\'b", "c\\"])
-def test_a_quoted_value_is_read_unchanged(text: str) -> None:
-    (parsed,) = OverridesParser.create().parse_overrides([f"key={quoted(text)}"])
-    assert parsed.value() == text

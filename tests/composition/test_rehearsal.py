@@ -91,6 +91,17 @@ def test_a_buffers_own_file_is_read_without_a_model(
         rehearse(c)
 
 
+def test_a_file_that_was_tried_is_handed_over_once(tmp_path: Path) -> None:
+    """The session takes the rows already read; whoever asks again reads the file as it is then."""
+    path = tmp_path / "pool.jsonl"
+    path.write_text('{"prompt": "1+1=", "response": "2"}\n')
+    c = made(None, ROWS, ROWS, "buffer=rlep", f"buffer.pool={path}")
+    rehearse(c)
+    path.write_text('{"prompt": "3+3=", "response": "6"}\n')
+    found = [c.take_file(str(path))[0].columns["prompt"] for _ in range(2)]
+    assert found == ["1+1=", "3+3="]
+
+
 def test_columns_of_later_rows_and_rows_without_one_are_known() -> None:
     def levels(completions: list[str], level: list[int | None], **columns: Any) -> list[float]:
         return [float(each or 0) for each in level]

@@ -1,10 +1,11 @@
-"""What an override sets."""
+"""What an override sets, and values in quotes."""
 
 from __future__ import annotations
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlkit.config.overrides import key_of
+from rlkit.config.overrides import key_of, quoted
 from rlkit.errors import UserError
 
 
@@ -30,3 +31,9 @@ def test_the_key_of_an_override(override: str, key: str) -> None:
 def test_what_sets_nothing_is_no_override(override: str) -> None:
     with pytest.raises(UserError, match="is not an override"):
         key_of(override)
+
+
+@pytest.mark.parametrize("text", ["a", "it's", "x=1,[y]{z}", "", "a\\b", "a\\\\'b", "c\\"])
+def test_a_quoted_value_is_read_unchanged(text: str) -> None:
+    (parsed,) = OverridesParser.create().parse_overrides([f"key={quoted(text)}"])
+    assert parsed.value() == text

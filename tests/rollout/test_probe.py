@@ -15,9 +15,9 @@ from rlkit.models.policy import Policy
 from rlkit.rollout import probe
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.precision import TOLERANCE_FLOAT32, rounding_bound
 from rlkit.rollout.probe import RESPONSES, check_trainer, ordinary_tokens
 from rlkit.rollout.states import Carried
-from rlkit.rollout.vllm.precision import TOLERANCE_FLOAT32, rounding_bound
 from tests.architectures import FAMILIES, tiny_policy
 from tests.tiny import make_policy
 

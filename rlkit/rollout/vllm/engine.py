@@ -18,6 +18,7 @@ from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
+from rlkit.rollout.precision import engine_dtype
 from rlkit.rollout.vllm.memory import (
     KV_CACHE,
     WEIGHTS,
@@ -26,7 +27,6 @@ from rlkit.rollout.vllm.memory import (
     Sleeper,
     placement,
 )
-from rlkit.rollout.vllm.precision import engine_dtype
 from rlkit.rollout.vllm.probe import LENGTH, Evidence, Probe
 from rlkit.rollout.vllm.sampling import (
     Answer,

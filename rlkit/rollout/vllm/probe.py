@@ -19,7 +19,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
-from rlkit.rollout.vllm.precision import rounding_bound
+from rlkit.rollout.precision import rounding_bound
 from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ class VLLMSamplingConfig(RolloutConfig):
     sync_tolerance: Annotated[float, Field(gt=0)] | None = None
     """How far, in nats per token, the engine and the trainer may differ on the probe after a weight
     sync; null = 0.001 if both compute in float32, else what rounding explains, measured on the
-    policy (`rlkit.rollout.vllm.precision.rounding_bound`)."""
+    policy (`rlkit.rollout.precision.rounding_bound`)."""
     continues: ClassVar[bool] = True
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from torch import nn
 
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.rollout.vllm.precision import engine_dtype, rounding_bound, trainer_dtype
+from rlkit.rollout.precision import engine_dtype, rounding_bound, trainer_dtype
 from tests.rollout.models import make_policy
 
 FULL, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
