@@ -50,8 +50,10 @@ class MicroBatches:
         self.needed += computed(tokens, "shared_prefix")
 
     def metrics(self) -> dict[str, float]:
-        """What was used since the last call."""
-        wasted = 1 - self.needed / self.computed if self.computed else 0.0
+        """What the ranks used since the last call; every rank must call it."""
+        used = torch.tensor([self.computed, self.needed], dtype=torch.float64)
+        computed, needed = self.processes.all_reduce(used).tolist()
+        wasted = 1 - needed / computed if computed else 0.0
         self.computed = self.needed = 0
         return {"memory/micro_batch_tokens": self.tokens, "perf/padding_fraction": wasted}
 

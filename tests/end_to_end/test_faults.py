@@ -393,7 +393,7 @@ def test_updates_that_stay_not_finite_stop_the_run(tmp_path: Path) -> None:
 def test_a_step_that_does_not_fit_is_tried_with_smaller_micro_batches(tmp_path: Path) -> None:
     """200 tokens do not fit, 100 do: the run is the one with 100 from the start, up to rounding:
     forwards before the first that did not fit are in larger micro-batches."""
-    sizes = ("loss=remix", "buffer=fifo")
+    sizes = ("loss=remix", "buffer=fifo", "train.packing=padded")
     out = start("out", *sizes, "train.micro_batch_tokens=200", cwd=tmp_path, fault="little_memory")
     assert out.status == 0, out.err
     small = start("small", *sizes, "train.micro_batch_tokens=100", cwd=tmp_path)
