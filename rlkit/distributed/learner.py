@@ -12,6 +12,9 @@ from torch.optim import Optimizer
 from rlkit.distributed.masters import Masters
 from rlkit.interfaces import State
 
+TORCH_EPSILON = 1e-6
+"""What torch adds to a norm that it divides by: below max_norm - this it would multiply by 1."""
+
 
 class Backprop:
     """How a loss is back-propagated: here by plain torch."""
@@ -48,8 +51,16 @@ class Learner(Backprop):
         self.masters: Masters = Masters(module, optimizer, before)
 
     def clip(self, max_norm: float) -> float:
-        """Clip the gradient to a norm; returns its norm before clipping."""
-        return float(full_tensor(nn.utils.clip_grad_norm_(self.masters.trained, max_norm)))
+        """Scale a gradient of a larger norm down to this one; returns its norm before that."""
+        trained = self.masters.trained
+        gradients = [weight.grad for weight in trained if weight.grad is not None]
+        # None = as torch sees fit, which for sharded gradients is one after the other
+        at_once = all(gradient.is_cuda for gradient in gradients) or None
+        norm = nn.utils.get_total_norm(gradients, foreach=at_once)
+        length = float(full_tensor(norm))
+        if length + TORCH_EPSILON > max_norm:
+            nn.utils.clip_grads_with_norm_(trained, max_norm, norm, foreach=at_once)
+        return length
 
     def step(self) -> None:
         """One optimizer step; the gradient's memory is free afterwards."""

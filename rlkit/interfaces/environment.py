@@ -29,6 +29,9 @@ class Reward(Part[RC]):
     marks_correctness: ClassVar[bool | None] = None
     """Whether 1 means that the response is right, and less that it is not: what an evaluation
     counts. None = it does not say, which counts if no other reward says yes."""
+    beside_others: ClassVar[bool] = False
+    """Whether a thread of its own may call it while others are called: it waits for processes or a
+    server, and shares nothing with other code, such as the state of a random generator."""
     context: RunContext = RunContext()
     """The run it belongs to, see `open`."""
 

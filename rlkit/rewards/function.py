@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -27,31 +27,57 @@ class FunctionConfig(RewardConfig):
 
     time_limit: Annotated[float, Field(gt=0)] | None = 600.0
     """Seconds that one call, for all responses of a step, may take before the run stops; null = no
-    limit, and the function is called in the main thread."""
+    limit, and a function that is not async is called in the main thread."""
 
 
 class FunctionReward(Reward[FunctionConfig]):
     """Calls the function with the keyword arguments it accepts, and awaits it if it is async."""
 
     function: ClassVar[RewardFunction]
+    is_async: ClassVar[bool] = False
+    """Whether calling the function only makes an awaitable, which runs when it is awaited."""
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:
         """What the function returns. Raises UserError if it needs a column that does not exist."""
-        function = type(self).function
-        offered = {"prompts": prompts, "completions": completions, **columns}
-        arguments = accepted(function, offered)
+        arguments = self._arguments(prompts, completions, columns)
 
         def call() -> list[float | None]:
-            result = function(**arguments)
+            result = type(self).function(**arguments)
             values: list[float | None] = (
                 run_awaitable(result) if inspect.isawaitable(result) else result
             )
             return values
 
         limit = self.config.time_limit
-        return call() if limit is None else within(limit, type(self).__name__, call)
+        return call() if limit is None else within(limit, call, self._late())
+
+    async def awaited(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
+    ) -> Any:
+        """The same in an event loop that is running; others may wait in it at the same time."""
+        result = type(self).function(**self._arguments(prompts, completions, columns))
+        if not inspect.isawaitable(result):
+            return result
+        task = asyncio.ensure_future(result)
+        await asyncio.wait([task], timeout=self.config.time_limit)
+        if not task.done():
+            raise self._late()
+        return task.result()
+
+    def _arguments(
+        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        offered = {"prompts": prompts, "completions": completions, **columns}
+        return accepted(type(self).function, offered)
+
+    def _late(self) -> UserError:
+        name = type(self).__name__
+        return UserError(
+            f"reward '{name}' has not returned within {self.config.time_limit:g} s; fix it, or "
+            f"raise reward.{name}.time_limit"
+        )
 
 
 @wraps_functions("reward")
@@ -61,17 +87,24 @@ def reward_class(fn: RewardFunction) -> type[Reward]:
 
     A function with verl's signature is called once per completion. The class has the function's
     name and is the same at each call. Async functions are accepted. The function may say
-    `f.marks_correctness = False` (or True), as a class would.
+    `f.marks_correctness = False` (or True) and `f.beside_others = True`, as a class would.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
     body = {
         "function": staticmethod(on_all(fn) if scores_one(fn) else fn),
+        "is_async": is_async(fn),
         "marks_correctness": getattr(fn, "marks_correctness", None),
+        "beside_others": getattr(fn, "beside_others", False),
         "__doc__": inspect.getdoc(fn),
         "__module__": fn.__module__,
         "__qualname__": getattr(fn, "__qualname__", name),
     }
     return type(name, (FunctionReward,), body)
+
+
+def is_async(fn: RewardFunction) -> bool:
+    """Whether it is `async def`, or an object whose `__call__` is."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
 
 
 def accepted(function: RewardFunction, offered: dict[str, Any]) -> dict[str, Any]:
@@ -99,8 +132,8 @@ def accepted(function: RewardFunction, offered: dict[str, Any]) -> dict[str, Any
     return taken
 
 
-def within(seconds: float, name: str, call: Callable[[], T]) -> T:
-    """What `call` returns or raises. Raises UserError if it takes longer.
+def within(seconds: float | None, call: Callable[[], T], late: UserError | None = None) -> T:
+    """What `call` returns or raises. Raises `late` if it takes longer; None = it may take forever.
 
     It runs in a thread that cannot be stopped, but does not keep the process alive either.
     """
@@ -114,14 +147,12 @@ def within(seconds: float, name: str, call: Callable[[], T]) -> T:
             future.set_exception(error)
         answer.put(future)
 
-    threading.Thread(target=work, name=f"reward {name}", daemon=True).start()
+    threading.Thread(target=work, name="reward", daemon=True).start()
     try:
         return answer.get(timeout=seconds).result()
     except queue.Empty:
-        raise UserError(
-            f"reward '{name}' has not returned within {seconds:g} s; fix it, or raise "
-            f"reward.{name}.time_limit"
-        ) from None
+        assert late is not None
+        raise late from None
 
 
 def run_awaitable(awaitable: Awaitable[Any]) -> Any:
@@ -133,5 +164,4 @@ def run_awaitable(awaitable: Awaitable[Any]) -> Any:
     async def wait() -> Any:
         return await awaitable
 
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(lambda: asyncio.run(wait())).result()
+    return within(None, lambda: asyncio.run(wait()))

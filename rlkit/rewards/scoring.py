@@ -8,6 +8,7 @@ import os
 import sysconfig
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
+from rlkit.rewards.overlap import Arguments, called
 
 RESERVED = ("prompts", "completions", "completion_ids", "self")
 NOT_USER_CODE = (
@@ -92,10 +94,9 @@ def score_all(
     """Score B completions in this process; `given` holds `completion_ids` and the columns."""
     components: dict[str, list[float | None]] = {}
     counts: dict[str, int] = {}
-    for name, reward in rewards.items():
-        components[name] = numbers_of(
-            name, _call(name, reward, prompts, completions, given), len(completions)
-        )
+    for name, result in called(rewards, Arguments(prompts, completions, given)).items():
+        components[name] = numbers_of(name, _returned(name, result), len(completions))
+    for reward in rewards.values():
         for event, count in reward.counts().items():
             counts[event] = counts.get(event, 0) + count
     weights = [reward.config.weight for reward in rewards.values()]
@@ -150,15 +151,10 @@ def _number(name: str, value: Any, index: int) -> float | None:
     return number
 
 
-def _call(
-    name: str,
-    reward: Reward,
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    given: Mapping[str, Sequence[Any]],
-) -> Any:
+def _returned(name: str, result: Future[Any]) -> Any:
+    """What a reward returned. Raises UserError if it raised."""
     try:
-        return reward(prompts, completions, **given)
+        return result.result()
     except UserError:
         raise
     except Exception as error:

@@ -13,7 +13,8 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,24 @@ def save_tree(path: Path, tree: State) -> None:
     dict with text keys.
     """
     text, tensors = _split(path.name, tree)
-    copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(copies, path.with_suffix(".safetensors"))
+    save_file(_apart(tensors), path.with_suffix(".safetensors"))
     path.with_suffix(".json").write_text(text)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: on the CPU, contiguous, no two in the same memory.
+
+    Only those for which that does not hold are copied: moments are large.
+    """
+    out: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        held = tensor.cpu().contiguous()
+        if held.untyped_storage().data_ptr() in taken:
+            held = held.clone()
+        taken.add(held.untyped_storage().data_ptr())
+        out[name] = held
+    return out
 
 
 def check_tree(name: str, tree: State) -> None:
@@ -169,13 +185,15 @@ def reason_of(error: Exception) -> str:
 
 
 def _seal(temporary: Path, step: int) -> None:
-    """Write the manifest, last, and flush everything to disk."""
+    """Write the manifest, last, and flush everything to disk; large files at the same time."""
     files = sorted(p for p in temporary.rglob("*") if p.is_file())
-    digests = {str(p.relative_to(temporary)): _sha256(p) for p in files}
+    names = [str(p.relative_to(temporary)) for p in files]
+    with ThreadPoolExecutor() as threads:
+        digests = dict(zip(names, threads.map(_flushed, files), strict=True))
     manifest = temporary / MANIFEST
     manifest.write_text(json.dumps({"format": FORMAT, "step": step, "files": digests}, indent=1))
     folders = [p for p in temporary.rglob("*") if p.is_dir()]
-    for path in (*files, *folders, manifest, temporary):
+    for path in (*folders, manifest, temporary):
         _sync(path)
 
 
@@ -249,6 +267,12 @@ def prune(folder: Path, keep: int, best: int | None = None) -> None:
             old = path.with_name(f".{path.name}.old")
             path.rename(old)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _flushed(path: Path) -> str:
+    """The digest of a file that is on the disk by then."""
+    _sync(path)
+    return _sha256(path)
 
 
 def _sha256(path: Path) -> str:

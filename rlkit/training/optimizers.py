@@ -131,7 +131,8 @@ def _one(train: TrainConfig, groups: list[dict[str, Any]]) -> Optimizer:
     if train.optimizer == "adamw_8bit":
         package: Any = importlib.import_module("bitsandbytes")
         return cast("Optimizer", package.optim.AdamW8bit(groups, betas=betas))
-    return torch.optim.AdamW(groups, betas=betas)
+    # fused: one pass over each weight and its moments, with no temporary tensor, sharded or not
+    return torch.optim.AdamW(groups, betas=betas, fused=True)
 
 
 class Several(Optimizer):

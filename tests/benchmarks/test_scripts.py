@@ -90,6 +90,54 @@ def test_mutants_of_a_loss_are_found() -> None:
     assert any("clamp" in change for change in every) and len(every) > 10
 
 
+def test_overhead_is_what_no_work_accounts_for() -> None:
+    """A step of 10 s: 2 + 1 + 6 of work, 0.5 of rewards and sync, and 0.5 that nothing timed."""
+    found = runpy.run_path(str(SCRIPTS["overhead"]), run_name="overhead")
+    seconds = {"rollout": 2, "forward": 1, "update": 6, "reward": 0.4, "sync": 0.1, "step": 10}
+    shares = found["shares"]({f"time/{name}": value for name, value in seconds.items()})
+    assert shares["rest"] == pytest.approx(0.05)
+    assert found["overhead"](shares) == pytest.approx(0.1)
+
+
+def test_overhead_splits_a_step_by_the_functions_it_calls() -> None:
+    """Each entry: calls, calls, own seconds, seconds in all, and those of each caller."""
+    found = runpy.run_path(str(SCRIPTS["overhead"]), run_name="overhead")
+    step = ("/x/rlkit/training/trainer.py", 1, "_train_step")
+    collect = ("/x/rlkit/training/collect.py", 2, "collect")
+
+    def entry(seconds: float, **callers: float) -> tuple[Any, ...]:
+        places = {"step": step, "collect": collect, "other": ("/x/y.py", 3, "_train_step")}
+        return (1, 1, 0.0, seconds, {places[by]: (1, 1, 0.0, s) for by, s in callers.items()})
+
+    profile = {
+        step: entry(8.0),
+        collect: entry(3.0),
+        ("/x/trainer.py", 4, "_update"): entry(4.0, step=4.0),
+        ("/x/fifo.py", 5, "add"): entry(3.0, step=1.0, other=2.0),
+        ("/x/collect.py", 6, "_groups"): entry(2.0, collect=2.0),
+        ("/x/source.py", 7, "completed"): entry(1.0, collect=1.0),
+        ("~", 0, "<built-in len>"): entry(0.5, step=0.5),
+    }
+    assert found["split"](profile) == {
+        "collect._groups": 0.25,
+        "fifo.add": 0.125,
+        "<built-in len>": 0.0625,
+    }
+
+
+@pytest.mark.slow
+def test_overhead_measures_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.json"
+    sizes = [size for size in SMALL if not size.startswith("train.steps")]
+    script("overhead", "--quick", "--out", str(out), "--overrides", *sizes, monkeypatch=monkeypatch)
+    found = json.loads(out.read_text())
+    assert found["steps"] == 7 and all(0 <= share < 1 for share in found["shares"].values())
+    assert {"collect._groups", "trainer._metrics"} <= {*found["profile"]}
+    assert "target 10%" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_curves_of_lag_come_from_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     out = tmp_path / "found.json"

@@ -53,6 +53,28 @@ def test_a_gradient_is_scaled_down_to_the_norm(limit: float, clipped: list[float
     assert gradient(learner) == pytest.approx(clipped, rel=1e-5)
 
 
+def test_a_gradient_within_the_norm_is_not_written_to() -> None:
+    """Its norm is 5; torch adds 1e-6 to it, so that 5 would be scaled by almost 1."""
+    learner = make()
+    learner.backward(halved_square(learner))
+    weight: Any = learner.module.weight
+    writes = weight.grad._version
+    assert learner.clip(5.00001) == 5.0
+    assert weight.grad._version == writes
+    learner.clip(5.0)
+    assert weight.grad._version > writes
+
+
+@pytest.mark.parametrize("limit", [5.0, 3.0, 1e-3])
+def test_clipping_is_that_of_torch_bit_for_bit(limit: float) -> None:
+    learner, other = make(), make()
+    for each in (learner, other):
+        each.backward(halved_square(each))
+    learner.clip(limit)
+    nn.utils.clip_grad_norm_(other.module.parameters(), limit)
+    assert gradient(learner) == gradient(other)
+
+
 def test_gradients_add_up_until_they_are_dropped() -> None:
     learner = make()
     for last in (False, True):

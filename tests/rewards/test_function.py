@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -127,3 +129,37 @@ def test_a_function_may_say_whether_it_marks_correctness() -> None:
     spoken.marks_correctness = False  # type: ignore[attr-defined]
     assert reward_class(silent).marks_correctness is None
     assert reward_class(spoken).marks_correctness is False
+
+
+def test_an_async_function_that_hangs_does_not_keep_the_process_alive() -> None:
+    """Python waits for the threads of executors when it ends; the process would run into 60 s."""
+    code = (
+        "import asyncio\n"
+        "from rlkit.errors import UserError\n"
+        "from rlkit.rewards.function import FunctionConfig, reward_class\n"
+        "async def hangs(completions):\n"
+        "    await asyncio.sleep(1000)\n"
+        "try:\n"
+        "    reward_class(hangs)(FunctionConfig(time_limit=0.1))(['p'], ['c'])\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("reward 'hangs' has not returned within 0.1 s")
+
+
+def test_async_functions_are_known_before_they_are_called() -> None:
+    class Judge:
+        __name__ = "judge"
+
+        async def __call__(self, completions: list[str]) -> list[float]:
+            return [0.0 for _ in completions]
+
+    async def compute_score(solution_str: str, ground_truth: str) -> float:
+        return 0.0
+
+    for function in (slow, partial(slow, scale=2), Judge(), compute_score):
+        assert reward_class(function).is_async  # type: ignore[attr-defined]
+    assert not reward_class(brevity).is_async  # type: ignore[attr-defined]

@@ -53,6 +53,38 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     assert back["bf16"].dtype == torch.bfloat16 and back["bool"].dtype == torch.bool
 
 
+def test_only_tensors_that_share_memory_are_copied_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another copy of all moments might not fit into memory."""
+    alone, shared = torch.arange(6), torch.arange(4)
+    written: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(
+        "rlkit.runs.checkpoint.save_file", lambda tensors, path: written.append(tensors)
+    )
+    save_tree(tmp_path / "t", {"a": alone, "b": shared, "c": shared[1:]})
+    (found,) = written
+    assert [t.data_ptr() for t in found.values()][:2] == [alone.data_ptr(), shared.data_ptr()]
+    assert found["2"].untyped_storage().data_ptr() != shared.untyped_storage().data_ptr()
+
+
+def test_every_file_and_folder_is_flushed_and_the_manifest_after_what_it_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr("rlkit.runs.checkpoint._sync", lambda path: flushed.append(path.name))
+
+    def write(folder: Path) -> None:
+        (folder / "state").mkdir()
+        for name in ("a", "b", "state/c"):
+            (folder / name).write_text(name)
+
+    write_checkpoint(tmp_path, 1, write)
+    assert sorted(flushed[:3]) == ["a", "b", "c"]
+    temporary = ".checkpoint-1.tmp"
+    assert flushed[3:] == ["state", "manifest.json", temporary, tmp_path.name]
+
+
 @pytest.mark.parametrize("value", [object(), {1: 2}, {"x": {3}}, np.zeros(2)])
 def test_what_a_checkpoint_cannot_keep_is_an_error(tmp_path: Path, value: object) -> None:
     with pytest.raises(TypeError, match=r"t\.part"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import sys
@@ -91,8 +92,76 @@ def test_by_default_all_weights_are_one_group_in_the_order_of_the_model() -> Non
     (group,) = optimizer.param_groups
     assert type(optimizer) is torch.optim.AdamW
     assert all(a is b for a, b in zip(group["params"], model.parameters(), strict=True))
-    plain = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    plain = torch.optim.AdamW(model.parameters(), weight_decay=0.0, fused=True)
     assert optimizer.state_dict() == plain.state_dict(), "as checkpoints have had it"
+
+
+def by_loops(learner: Learner) -> Learner:
+    """The same weights, copied, under torch's AdamW that goes from weight to weight."""
+    module = copy.deepcopy(learner.module)
+    (group,) = learner.optimizer.param_groups
+    settings = {name: group[name] for name in ("lr", "betas", "weight_decay")}
+    return learner_of(module, torch.optim.AdamW(module.parameters(), foreach=False, **settings))
+
+
+def decaying() -> Learner:
+    """AdamW on a matrix; weights, moments and decay all count."""
+    torch.manual_seed(0)
+    module = nn.Linear(13, 7, bias=False)
+    learner = learner_of(module, make_optimizer("policy", module, config(weight_decay=0.1)))
+    set_rate("policy", learner, 1e-2)
+    return learner
+
+
+def pushed(learner: Learner, steps: range) -> None:
+    for number in steps:
+        draw = torch.Generator().manual_seed(number)
+        for weight in learner.module.parameters():
+            weight.grad = torch.randn(weight.shape, generator=draw)
+        learner.step()
+
+
+def assert_alike(a: Learner, b: Learner) -> None:
+    """Weights and moments up to the rounding of float32."""
+    for one, other in zip(a.module.parameters(), b.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+        for name, value in b.optimizer.state[other].items():
+            torch.testing.assert_close(a.optimizer.state[one][name], value, rtol=1e-5, atol=1e-9)
+
+
+def test_the_fused_adamw_moves_as_the_plain_one() -> None:
+    fused = decaying()
+    plain = by_loops(fused)
+    start = copies(fused)
+    pushed(fused, range(20))
+    pushed(plain, range(20))
+    assert_alike(fused, plain)
+    assert not torch.equal(*start, *copies(fused))
+
+
+@pytest.mark.parametrize("fused_first", [True, False])
+def test_a_state_goes_on_under_the_other_kind_of_adamw(fused_first: bool) -> None:
+    """Step 4 differs from a step 1 by the corrections of the moments, which read `step`."""
+    fused = decaying()
+    plain = by_loops(fused)
+    first, second = (fused, plain) if fused_first else (plain, fused)
+    pushed(first, range(3))
+    second.module.load_state_dict(first.module.state_dict())
+    second.load_state_dict(stored(first.state_dict()))
+    for learner in (first, second):
+        pushed(learner, range(3, 5))
+    assert_alike(fused, plain)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_no_gradient_is_left_after_a_step(half: bool) -> None:
+    module = nn.Linear(3, 2).to(torch.bfloat16 if half else torch.float32)
+    learner = learner_of(module, make_optimizer("policy", module, config()))
+    learner.backward(sum(weight.sum() for weight in module.parameters()))  # type: ignore[arg-type]
+    assert all(weight.grad is not None for weight in learner.masters.trained)
+    learner.step()
+    held = [*module.parameters(), *learner.masters.trained]
+    assert all(weight.grad is None for weight in held)
 
 
 def learner_of(module: nn.Module, optimizer: Any) -> Learner:
@@ -165,7 +234,7 @@ def test_muon_steps_as_torchs_own_and_the_rest_as_adamw() -> None:
         | {"weight_decay": 0.1 if d else 0.0}
         for d in (True, False)
     ]
-    adamw = torch.optim.AdamW(rest, lr=1e-2, betas=(0.9, 0.9))
+    adamw = torch.optim.AdamW(rest, lr=1e-2, betas=(0.9, 0.9), fused=True)
     for _ in range(2):
         for model in (ours, other):
             for weight, gradient in zip(model.parameters(), gradients, strict=True):

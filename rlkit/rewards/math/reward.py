@@ -51,6 +51,7 @@ class Math(Reward[MathConfig]):
     """
 
     marks_correctness = True
+    beside_others = True
     caches = ("_counts", "_pool")
 
     def __init__(self, config: MathConfig | None = None) -> None:
