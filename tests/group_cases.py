@@ -96,6 +96,7 @@ def updated(
     advantage: str = "group_norm",
     *,
     half: bool = False,
+    late: bool = False,
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
     policy = make_policy(processes=processes, half=half)
@@ -108,11 +109,11 @@ def updated(
     train = {"micro_batch_tokens": BUDGET, "max_grad_norm": 1e9, "prompts_per_step": len(groups)}
     config = RunConfig.model_validate({"output_dir": ".", "train": train})
     updater = Updater(config, policy, parts, 6)
-    scored = scorer(policy, "rounded", updater.critic, BUDGET)
+    scored = scorer(policy, "rounded", updater, BUDGET, late=late)
     batch: TrainBatch = prepare(groups, 3, parts, scored)
     gradients = {"gradient": before_the_step(updater.learner)}
-    if updater.critic_learner is not None:
-        gradients["critic"] = before_the_step(updater.critic_learner)
+    if updater.critic is not None:
+        gradients["critic"] = before_the_step(updater.critic.learner)
     done = updater.run(batch, 1, 3)
     metrics, scores = done.metrics, done.scores
     state: State = {
@@ -140,6 +141,9 @@ def cases(processes: Processes) -> State:
         advantage = "reward" if choice == "few" else "group_norm"
         out[f"{choice} {name} {aggregation}"] = updated(processes, loss, chosen, advantage)
     out[HALF] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae", half=True)
+    for name in ("ppo", "bapo", "gspo"):
+        loss = rlkit.build("loss", name)
+        out[f"late {name}"] = updated(processes, loss, groups, late=True)
     out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
     return out
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 import rlkit
 from rlkit.batch import Demonstration, Group, Request
+from rlkit.config.run import RunConfig, TrainConfig
 from rlkit.interfaces import PromptSource, ReplayBuffer
-from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
@@ -22,6 +22,7 @@ from rlkit.training.collect import Collected, Collector
 from rlkit.training.micro_batches import Forwards, MicroBatches
 from rlkit.training.prepare import Scorer, TrainBatch, prepare
 from rlkit.training.references import BehaviorLogp, Parts
+from rlkit.training.update import Updater
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(6)]
 
@@ -132,9 +133,33 @@ def plan_of(requests: Sequence[Request], step: int) -> StepPlan:
 def scorer(
     policy: Policy,
     behavior: BehaviorLogp = "own",
-    critic: Critic | None = None,
+    updater: Updater | None = None,
     budget: int = 64,
+    *,
+    late: bool = False,
 ) -> Scorer:
-    """The policy's forwards, in micro-batches of `budget` tokens."""
-    forwards = Forwards(MicroBatches(budget), policy.processes)
-    return Scorer(policy=policy, critic=critic, forwards=forwards, behavior=behavior)
+    """The policy's forwards, in micro-batches of `budget` tokens; the updater's critic, if any.
+
+    If `late`, what the updater's first forward finds is left to it.
+    """
+    micro = MicroBatches(budget, policy.processes, policy.layout)
+    critic = updater.critic if updater is not None else None
+    return Scorer(
+        policy=policy,
+        critic=critic.critic if critic is not None else None,
+        forwards=Forwards(micro, policy.processes),
+        behavior=behavior,
+        first=updater.first_rows if late and updater is not None else nothing_first,
+    )
+
+
+def updater_of(policy: Policy, chosen: Parts, **train: Any) -> Updater:
+    """What updates the policy; by default so little that nothing moves."""
+    settings = {"learning_rate": 1e-12, "prompts_per_step": 4, **train}
+    config = RunConfig(output_dir="x", train=TrainConfig.model_validate(settings))
+    return Updater(config, policy, chosen, 6)
+
+
+def nothing_first(group: torch.Tensor, groups: int, step: int) -> torch.Tensor:
+    """Every log-prob is known before the updates."""
+    return torch.zeros(len(group), dtype=torch.bool)

@@ -27,6 +27,9 @@ class Backprop:
         """Back-propagate this rank's part of a loss that is the sum over the ranks."""
         value.backward()  # type: ignore[no-untyped-call]
 
+    def zero_grad(self) -> None:
+        """Clear the gradient."""
+
 
 class Learner(Backprop):
     """A module with its optimizer: accumulates gradients, updates weights.

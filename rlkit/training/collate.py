@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rlkit.batch import Group, LossBatch, Sample, pad
 from rlkit.interfaces import Tokens
-from rlkit.training.references import CACHED, Rows
+from rlkit.training.cached import CACHED
+from rlkit.training.references import Rows
 
 
 def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = None) -> Rows:

@@ -169,14 +169,18 @@ class Objective:
         return torch.isin(batch.group, batch.group[live])
 
     def backward(
-        self, forward: Forward, batch: LossBatch, splits: Sequence[Tensor]
+        self,
+        forward: Forward,
+        batch: LossBatch,
+        splits: Sequence[Tensor],
+        late: Tensor | None = None,
     ) -> MinibatchResult:
         """Accumulate the gradient of a minibatch's loss, one micro-batch after the other.
 
         `splits` are this rank's micro-batches of its rows; one without rows stands for one that
-        only other ranks have.
+        only other ranks have. `late` rows ([b] bool) take their prox_logp from this forward.
         """
-        minibatch = _Minibatch(self, forward, batch)
+        minibatch = _Minibatch(self, forward, batch, late)
         if self.scope == "token" or (len(splits) == 1 and self.processes.world_size == 1):
             return minibatch.row_by_row(splits)
         return minibatch.all_rows_at_once(splits)
@@ -185,8 +189,11 @@ class Objective:
 class _Minibatch:
     """The forwards and backwards of one minibatch."""
 
-    def __init__(self, objective: Objective, forward: Forward, batch: LossBatch) -> None:
+    def __init__(
+        self, objective: Objective, forward: Forward, batch: LossBatch, late: Tensor | None
+    ) -> None:
         device = objective.device or batch.mask.device
+        self.late = late.to(device)[:, None] if late is not None and late.any() else None
         self.objective, self.forward, self.batch = objective, forward, batch.to(device)
         self.processes, self.backprop = objective.processes, objective.backprop
         self.anchored = objective.anchored_rows(batch).to(device)
@@ -201,6 +208,16 @@ class _Minibatch:
             logp=pad(terms.logp[: len(rows)], wider), entropy=pad(terms.entropy[: len(rows)], wider)
         )
 
+    def _completed(
+        self, batch: LossBatch, policy: PolicyTerms, rows: Any = slice(None)
+    ) -> LossBatch:
+        """The rows of a batch, whose late ones take prox_logp from the policy as it is."""
+        if self.late is None:
+            return batch
+        late = self.late if rows is None else self.late[rows]
+        prox = torch.where(late, policy.logp.detach(), batch.prox_logp)
+        return replace(batch, prox_logp=prox)
+
     def _backward(self, value: Tensor, *, last: bool) -> None:
         """Back-propagate a micro-batch's part; in the last one ranks wait for each other."""
         if last:
@@ -211,6 +228,7 @@ class _Minibatch:
         """Each micro-batch's part of the loss is computed from its own rows."""
         objective, batch = self.objective, self.batch
         counts = None if len(splits) == 1 and self.processes.world_size == 1 else self._counts()
+        found: list[Counts] = []
         total = batch.advantage.new_zeros((), dtype=torch.float64)
         sums: list[tuple[str, Tensor | float, float]] = []
         terms: list[tuple[Tensor, PolicyTerms]] = []
@@ -221,13 +239,17 @@ class _Minibatch:
                 if not len(rows):
                     self._backward(policy.logp.sum(), last=last)
                     continue
-                part = batch.rows(rows)
+                part = self._completed(batch.rows(rows), policy, rows)
                 out = objective.output(policy, part, self.anchored[rows])
-                value = objective.reduce(out.terms, counts or objective.counts(out.terms))
+                found.append(objective.counts(out.terms))
+                value = objective.reduce(out.terms, counts or found[0])
                 self._backward(value, last=last)
             total += value.detach()
             sums += self.sums(out.metrics, policy.logp, part, counted=self.counted.rows(rows))
             terms.append((rows, policy.detach()))
+        if self.late is not None and counts is not None and self._differ(counts, found):
+            self.backprop.zero_grad()
+            return self.all_rows_at_once(splits)
         return MinibatchResult(
             value=float(self.processes.all_reduce(total)), sums=sums, terms=terms
         )
@@ -240,6 +262,13 @@ class _Minibatch:
             out = self.objective.output(stand_in, self.batch, self.anchored)
             return self.objective.counts(out.terms)
 
+    def _differ(self, counts: Counts, found: Sequence[Counts]) -> bool:
+        """Whether a mask depends on what the late rows' prox_logp turned out to be."""
+        assumed = torch.stack([count for both in counts.values() for count in both])
+        parts = [torch.stack([c for name in counts for c in part[name]]) for part in found]
+        total = torch.stack(parts).sum(0) if parts else torch.zeros_like(assumed)
+        return bool((self.processes.all_reduce(total) != assumed).any())
+
     def all_rows_at_once(self, splits: Sequence[Tensor]) -> MinibatchResult:
         """The loss sees every row's log-probs as a leaf; its gradient is then back-propagated."""
         objective, batch = self.objective, self.batch
@@ -248,6 +277,7 @@ class _Minibatch:
             parts = [self.terms(rows) for rows in splits]
         objective.agree(last=False)
         policy = self._gathered(parts, splits)
+        batch = self._completed(batch, policy)
         leaves = (policy.logp.requires_grad_(), policy.entropy.requires_grad_())
         out = objective.output(policy, batch, self.anchored)
         value = objective.reduce(out.terms, objective.counts(out.terms))

@@ -5,7 +5,7 @@ Log-probs if parts need them, values, advantages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.training.collate import collate
 from rlkit.training.micro_batches import Forwards
-from rlkit.training.references import BehaviorLogp, Parts, add_references, plan_forwards
+from rlkit.training.references import BehaviorLogp, Own, Parts, add_references, plan_forwards
 
 GREEDY = "greedy_reward"
 """The key of `Sample.extras` that holds the reward of the prompt's greedy response."""
@@ -37,6 +37,8 @@ class TrainBatch:
     """[B, T], the critic's at the start of the step."""
     returns: Tensor
     """[B, T], what the critic is fitted to."""
+    own: Own
+    """pi_k's log-probs, some of which the first update finds."""
     metrics: Mapping[str, float]
 
 
@@ -49,6 +51,8 @@ class Scorer:
     forwards: Forwards
     behavior: BehaviorLogp
     """How fresh samples' behavior log-probs relate to the policy's own."""
+    first: Callable[[Tensor, int, int], Tensor]
+    """Of a batch's group [B], its groups and the step: the rows trained before the weights move."""
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> dict[int, Score]:
         """The policy's scores of stored samples, each with its prompt, by sample_id."""
@@ -88,8 +92,9 @@ def prepare(
             "use a loss that accepts them"
         )
     forwards = scorer.forwards
-    plan = plan_forwards(rows, step, parts, scorer.behavior)
-    batch, mismatch = add_references(rows, plan, parts.anchor, scorer.policy, forwards)
+    first = scorer.first(rows.batch.group, len(groups), step)
+    plan = plan_forwards(rows, step, parts, scorer.behavior, first)
+    batch, own = add_references(rows, plan, parts.anchor, scorer.policy, forwards)
     values = torch.zeros_like(batch.behavior_logp)
     if scorer.critic is not None:
         values = forwards.by_rows(scorer.critic, rows.tokens, torch.arange(len(rows.samples)))
@@ -103,7 +108,8 @@ def prepare(
         loss=replace(batch, advantage=torch.where(batch.mask, estimate.advantage, 0.0)),
         values=values,
         returns=estimate.returns,
-        metrics={**estimate.metrics, **mismatch},
+        own=own,
+        metrics=estimate.metrics,
     )
 
 

@@ -23,11 +23,10 @@ from rlkit.interfaces import (
     Tokens,
 )
 from rlkit.models.policy import Policy
+from rlkit.training.cached import CachedLogprobs
 from rlkit.training.metrics import engine_mismatch
 from rlkit.training.micro_batches import Forwards
 
-CACHED = "anchor_logp:"
-"""The prefix of the `Sample.extras` keys that cache the log-probs of a reference."""
 BehaviorLogp = Literal["own", "rounded", "foreign"]
 """How behavior log-probs of pi_k's samples relate to the trainer's own: equal up to float32
 rounding, equal up to a coarser rounding, or another engine's, compared with the trainer's each
@@ -83,91 +82,95 @@ class ForwardPlan:
 
     policy_rows: Tensor
     """[b] int64: rows the policy scores, since their behavior log-probs are not its own."""
+    late: Tensor
+    """[B] bool: rows whose log-probs under pi_k are those of the first update's own forward."""
+    compared: Tensor
+    """[B] bool: rows that pi_k sampled whose log-probs are compared with the engine's."""
     reads_prox: bool
     """Whether a part reads the policy's own log-probs."""
-    compares_engine: bool
-    """Whether those of rows that pi_k sampled are compared with the engine's."""
     references: Mapping[str, Reference | None]
     """Each scores every row that has no cached log-probs under it; None stands for pi_k."""
     proximal: str | None
     """The reference whose log-probs become prox_logp."""
 
 
-def plan_forwards(rows: Rows, step: int, parts: Parts, behavior: BehaviorLogp) -> ForwardPlan:
-    """Plan the forwards whose results the step reads, and no others."""
+def plan_forwards(
+    rows: Rows, step: int, parts: Parts, behavior: BehaviorLogp, first: Tensor
+) -> ForwardPlan:
+    """Plan the forwards whose results the step reads, and no others.
+
+    The rows of `first` ([B] bool) are trained before the weights move.
+    """
     references, anchor = parts.references(step), parts.anchor
-    reads_prox = (
-        (parts.needs("prox") and parts.proximal is None)  # the loss's denominator
+    reads_early = (
+        ("prox" in parts.advantage.needs and parts.proximal is None)
         or anchor.placement == "reward"  # the penalty is on pi_k
-        or anchor.config.bias_correction  # its ratio is to pi_k
         or None in references.values()  # a reference is pi_k
     )
-    current = rows.current
+    reads_prox = (
+        reads_early
+        or (parts.needs("prox") and parts.proximal is None)  # the loss's denominator
+        or anchor.config.bias_correction  # its ratio is to pi_k
+    )
+    current, none = rows.current, torch.zeros_like(rows.current)
     if reads_prox:
-        scored = ~current if behavior == "own" else torch.ones_like(current)
-    else:
-        scored = current if behavior == "foreign" else torch.zeros_like(current)
+        scored = ~current if behavior == "own" else ~none
+    else:  # what the first update computes anyway shows how far the engine is
+        scored = current & first if behavior == "foreign" else none
+    late = scored & first & (not (reads_prox and reads_early))
     return ForwardPlan(
-        policy_rows=scored.nonzero().squeeze(-1),
+        policy_rows=(scored & ~late).nonzero().squeeze(-1),
+        late=late,
+        compared=none if behavior == "own" else scored & current,
         reads_prox=reads_prox,
-        compares_engine=behavior == "foreign" or (behavior == "rounded" and reads_prox),
         references=references,
         proximal=parts.proximal,
     )
 
 
-@dataclass(frozen=True)
-class CachedLogprobs:
-    """Log-probs under a frozen reference, cached with the samples while it stays the same."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """The log-probs of a batch under pi_k, as far as they are read."""
 
-    name: str
-    number: int | None
-    """Which policy the name stands for; None = one that moves, so nothing is cached."""
+    logp: Tensor
+    """[B, T]"""
+    late: Tensor
+    """[B] bool: not known yet, see `ForwardPlan`."""
+    compared: Tensor
+    """[B] bool: compared with the engine's."""
+    is_prox: bool
+    """Whether they are the batch's prox_logp."""
 
-    @property
-    def key(self) -> str:
-        """Their key in `Sample.extras`."""
-        return f"{CACHED}{self.name}:{self.number}"
+    def completed(self, batch: LossBatch, found: Tensor) -> tuple[LossBatch, Own]:
+        """The batch and these with the late rows of `found` [B, T]."""
+        logp = torch.where(self.late[:, None], found, self.logp)
+        if self.is_prox:
+            batch = replace(batch, prox_logp=logp)
+        return batch, replace(self, logp=logp, late=torch.zeros_like(self.late))
 
-    def logp(self, reference: Reference, rows: Rows, forwards: Forwards) -> Tensor:
-        """[B, T]; only samples that do not have them yet cost a forward."""
-        caches, samples = self.number is not None, rows.samples
-        missing = [i for i, s in enumerate(samples) if not caches or self.key not in s.extras]
-        out = torch.zeros(rows.tokens.response_ids.shape)
-        if missing:
-            out[missing] = forwards.by_rows(reference.logp, rows.tokens, torch.tensor(missing))
-        for i, sample in enumerate(samples) if caches else ():
-            length = len(sample.response_ids)
-            if self.key in sample.extras:
-                out[i, :length] = torch.as_tensor(sample.extras[self.key])
-            else:
-                self._store(sample, out[i, :length].clone())
-        return out
-
-    def _store(self, sample: Sample, logp: Tensor) -> None:
-        """Store them in place of those under an earlier policy of the same name."""
-        stem = self.key.rpartition(":")[0] + ":"
-        for key in [key for key in sample.extras if key.startswith(stem)]:
-            del sample.extras[key]
-        sample.extras[self.key] = logp
+    def mismatch(self, batch: LossBatch) -> dict[str, float]:
+        """How far the engine's log-probs are from them."""
+        return engine_mismatch(batch, self.logp, self.compared)
 
 
 def add_references(
     rows: Rows, plan: ForwardPlan, anchor: AnchorPolicy[Any], policy: Policy, forwards: Forwards
-) -> tuple[LossBatch, dict[str, float]]:
-    """The batch with prox_logp and anchor_logp as planned, and the engine's mismatch."""
+) -> tuple[LossBatch, Own]:
+    """The batch with prox_logp and anchor_logp as planned, and pi_k's own log-probs."""
     batch = rows.batch
-    prox = batch.behavior_logp.clone()
-    prox[plan.policy_rows] = forwards.by_rows(policy.logp, rows.tokens, plan.policy_rows)
-    mismatch = engine_mismatch(batch, prox, rows.current) if plan.compares_engine else {}
+    logp = batch.behavior_logp.clone()
+    logp[plan.policy_rows] = forwards.by_rows(policy.logp, rows.tokens, plan.policy_rows)
     if plan.reads_prox:
-        batch = replace(batch, prox_logp=prox)
+        batch = replace(batch, prox_logp=logp)
     logps = {
         name: batch.prox_logp
         if reference is None
-        else CachedLogprobs(name, anchor.number(name)).logp(reference, rows, forwards)
+        else CachedLogprobs(name, anchor.number(name)).logp(
+            reference, rows.samples, rows.tokens, forwards
+        )
         for name, reference in plan.references.items()
     }
     if plan.proximal is not None:
         batch = replace(batch, prox_logp=logps[plan.proximal])
-    return replace(batch, anchor_logp=logps), mismatch
+    own = Own(logp=logp, late=plan.late, compared=plan.compared, is_prox=plan.reads_prox)
+    return replace(batch, anchor_logp=logps), own

@@ -149,9 +149,10 @@ class TrainState:
         own = session.engine.matches_trainer
         self.scorer = Scorer(
             policy=session.policy,
-            critic=self.updater.critic,
+            critic=self.updater.critic.critic if self.updater.critic else None,
             forwards=self.updater.forwards,
             behavior=("own" if trains else "rounded") if own else "foreign",
+            first=self.updater.first_rows,
         )
         self.held = HeldState(
             {**session.sections, **self._stateful(), "schedule": session.schedule}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +22,14 @@ from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
 from rlkit.models.tokens import EntropyMode
 from rlkit.ops import masked_mean, stream_rng, stream_seed
-from rlkit.training.metrics import (
-    explained_variance,
-    first_pass_metrics,
-    mean_steps,
-)
+from rlkit.training.critic_update import CriticUpdate
+from rlkit.training.metrics import first_pass_metrics, mean_steps
 from rlkit.training.micro_batches import Forwards, MicroBatches, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.optimizers import check_patterns, make_optimizer, set_rate
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
-from rlkit.training.sums import MetricSums, Sums, sums_of
+from rlkit.training.sums import MetricSums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,21 +69,21 @@ class Updater:
         self.forwards = Forwards(self.micro, self.processes)
         self.skipped_in_a_row = 0
         how = policy.autocast, policy.layout
-        self.critic = Critic(policy.model, *how) if parts.advantage.needs_critic else None
-        check_patterns(self.config, {"policy": policy.model, "critic": self.critic})
+        critic = Critic(policy.model, *how) if parts.advantage.needs_critic else None
+        check_patterns(self.config, {"policy": policy.model, "critic": critic})
         self.learner = self._new_learner("policy", policy.model, policy.wrapped, previous)
-        self.critic_learner = (
-            self._new_learner("critic", self.critic, self.processes.wrap(self.critic))
-            if self.critic is not None
-            else None
-        )
+        self.critic: CriticUpdate | None = None
+        if critic is not None:
+            learner = self._new_learner("critic", critic, self.processes.wrap(critic))
+            self.critic = CriticUpdate(critic, learner, parts.advantage, self.micro)
 
     def reset(self) -> None:
         """Fresh optimizers: no moments."""
         policy = self.policy
         self.learner = self._new_learner("policy", policy.model, policy.wrapped, self.learner)
-        if (old := self.critic_learner) is not None:
-            self.critic_learner = self._new_learner("critic", old.module, old.wrapped, old)
+        if self.critic is not None:
+            old = self.critic.learner
+            self.critic.learner = self._new_learner("critic", old.module, old.wrapped, old)
 
     def _new_learner(
         self, name: str, module: nn.Module, wrapped: nn.Module, previous: Learner | None = None
@@ -98,13 +96,16 @@ class Updater:
         rates = self._set_learning_rate(step)
         objective = replace(self.objective, step=step, backprop=self.learner)
         first = torch.zeros(2, *batch.values.shape, device=self.policy.device)
-        sums, critic = MetricSums(), MetricSums()
+        sums, own = MetricSums(), batch.own
         steps: list[tuple[float, float]] = []
         skipped: list[Tensor] = []
-        for number, rows in self._minibatches(batch, passes, step):
+        for number, rows in self._minibatches(batch.loss.group, batch.groups, step, passes):
             result, norm = self._policy_step(objective, batch, rows, number)
             for part, terms in result.terms if number == 0 else ():
                 first[:, rows[part]] = torch.stack([terms.logp, terms.entropy])
+            if batch.own.late.any():
+                loss, own = own.completed(batch.loss, self.processes.all_reduce(first)[0].cpu())
+                batch = replace(batch, loss=loss, own=own)
             if self._accepts(result.value, norm):
                 with explained(OPTIMIZER):
                     self.learner.step()
@@ -115,8 +116,8 @@ class Updater:
                 skipped.append(rows)
             if self.is_stuck:
                 break
-            if self.critic_learner is not None:
-                critic.plus(self._critic_step(self.critic_learner, batch, rows))
+            if self.critic is not None:
+                self.critic.step(batch, rows, self.config.max_grad_norm)
         logp, entropy = self.processes.all_reduce(first).cpu()
         noted = PolicyTerms(logp=logp, entropy=entropy)
         metrics = {
@@ -126,12 +127,9 @@ class Updater:
             **self.micro.metrics(),
             **rates,
             **first_pass_metrics(noted, batch.loss),
+            **own.mismatch(batch.loss),
+            **(self.critic.metrics(batch) if self.critic is not None else {}),
         }
-        if self.critic is not None:
-            metrics |= {f"critic/{k}": v for k, v in critic.over(self.processes).means().items()}
-            metrics["critic/explained_variance"] = explained_variance(
-                batch.values, batch.returns, batch.loss.mask
-            )
         skipped_rows = torch.cat(skipped).tolist() if skipped else []
         scores = scores_of(batch, noted, leave_out=set(skipped_rows))
         return UpdateResult(metrics=metrics, scores=scores, skipped_rows=skipped_rows)
@@ -154,41 +152,45 @@ class Updater:
             "skipped_in_a_row": self.skipped_in_a_row,
             "halvings": self.micro.halvings,
         }
-        if self.critic is not None and self.critic_learner is not None:
-            state["critic"] = dict(self.critic.state_dict())
-            state["critic_optimizer"] = self.critic_learner.state_dict()
-        return state
+        return state | (self.critic.state_dict() if self.critic is not None else {})
 
     def load_state_dict(self, state: State) -> None:
         """Restore what `state_dict` returned."""
         self.learner.load_state_dict(state["optimizer"])
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.micro.halve(state["halvings"])
-        if self.critic is not None and self.critic_learner is not None:
-            self.critic.load_state_dict(state["critic"])
-            self.critic_learner.load_state_dict(state["critic_optimizer"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state)
 
     def _set_learning_rate(self, step: int) -> dict[str, float]:
         """Set every group's learning rate; returns what is logged of them."""
         factor = self.config.learning_rate_factor(step)
         rate = self.config.learning_rate * factor
         rates = {"policy/lr": rate, **set_rate("policy", self.learner, rate)}
-        if (critic := self.critic_learner) is not None:
-            rates |= set_rate("critic", critic, self.config.critic_learning_rate * factor)
+        if self.critic is not None:
+            rate = self.config.critic_learning_rate * factor
+            rates |= set_rate("critic", self.critic.learner, rate)
         return rates
 
+    def first_rows(self, group: Tensor, groups: int, step: int) -> Tensor:
+        """[B] bool: the rows that are trained before the weights move in a step."""
+        first = torch.zeros(len(group), dtype=torch.bool)
+        for _, rows in islice(self._minibatches(group, groups, step, 1), 1):
+            first[rows] = True
+        return first
+
     def _minibatches(
-        self, batch: TrainBatch, passes: int, step: int
+        self, group: Tensor, groups: int, step: int, passes: int
     ) -> Iterator[tuple[int, Tensor]]:
         """The pass and the rows of each minibatch: whole groups, shuffled anew in each pass.
 
         The minibatches of a pass differ by at most one group.
         """
         for number in range(passes):
-            shuffle = stream_rng(self.seed, "minibatch", step, number).permutation(batch.groups)
-            count = min(self.config.minibatches, batch.groups)
-            for groups in torch.tensor_split(torch.from_numpy(shuffle), count):
-                yield number, torch.isin(batch.loss.group, groups).nonzero().squeeze(-1)
+            shuffle = stream_rng(self.seed, "minibatch", step, number).permutation(groups)
+            count = min(self.config.minibatches, groups)
+            for chosen in torch.tensor_split(torch.from_numpy(shuffle), count):
+                yield number, torch.isin(group, chosen).nonzero().squeeze(-1)
 
     def _policy_step(
         self, objective: Objective, batch: TrainBatch, rows: Tensor, number: int
@@ -207,44 +209,10 @@ class Updater:
         def backward(budget: int) -> MinibatchResult:
             self.learner.zero_grad()
             splits = self.micro.split(tokens, budget)
-            return objective.backward(forward, minibatch, splits)
+            return objective.backward(forward, minibatch, splits, batch.own.late[rows])
 
         result = self.micro.run(backward, int(tokens.lengths.max()))
         return result, self.learner.clip(self.config.max_grad_norm)
-
-    def _critic_step(self, learner: Learner, batch: TrainBatch, rows: Tensor) -> Sums:
-        """One optimizer step of the critic on the mean of its loss over the minibatch's tokens."""
-        tokens, minibatch = batch.tokens.rows(rows), batch.loss.rows(rows)
-        valid = minibatch.mask.sum()
-
-        def backward(budget: int) -> Sums:
-            learner.zero_grad()
-            found: list[tuple[str, Tensor | float, float]] = []
-            splits = self.micro.split(tokens, budget)
-            for number, part in enumerate(splits, start=1):
-                with learner.accumulate(last=number == len(splits)):
-                    chosen = rows[part]
-                    values = learner.wrapped(some_rows(tokens, part))[: len(part)]
-                    before, returns, mask = (
-                        x[chosen, : values.shape[1]].to(values.device)
-                        for x in (batch.values, batch.returns, batch.loss.mask)
-                    )
-                    loss, clipped = self.parts.advantage.value_loss(values, before, returns)
-                    share = torch.where(mask, loss, 0.0).sum() / valid.to(values.device)
-                    if number == len(splits):
-                        self.micro.agree(last=True)
-                    learner.backward(share)
-                valid_tokens = minibatch.mask[part][:, : loss.shape[1]]
-                found += sums_of({"loss": loss, "clip_fraction": clipped}, valid_tokens)
-            return found
-
-        found = self.micro.run(backward, int(tokens.lengths.max()))
-        if not math.isfinite(learner.clip(self.config.max_grad_norm)):
-            learner.zero_grad()
-            return ()
-        with explained(OPTIMIZER):
-            learner.step()
-        return found
 
 
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:

@@ -18,7 +18,7 @@ from rlkit.tasks.prompts import Prompts
 from rlkit.testing.advantages import examples
 from rlkit.training.metrics import staleness
 from rlkit.training.prepare import TrainBatch, estimated, prepare
-from tests.steps import ROWS, collected, move, parts, prepared, rollout, scorer, shown
+from tests.steps import ROWS, collected, move, parts, prepared, rollout, scorer, shown, updater_of
 from tests.tiny import make_policy, make_prompts
 
 
@@ -57,8 +57,8 @@ def test_only_the_forwards_a_part_reads_are_computed(monkeypatch: pytest.MonkeyP
     calls.clear()
     prepare(groups, 1, parts(loss="topr"), scorer(policy, "rounded"))
     assert not calls, "an engine in half precision is not measured where nothing reads prox"
-    found = prepare(groups, 1, parts(loss="topr"), scorer(policy, "foreign")).metrics
-    assert calls and "off_policy/engine_kl" in found
+    prepare(groups, 1, parts(loss="topr"), scorer(policy, "foreign"))
+    assert not calls, "the first update shows how far another engine is"
 
 
 def test_demonstrations_are_refused_by_a_loss_that_cannot_use_them() -> None:
@@ -103,15 +103,17 @@ def test_the_mismatch_of_an_engine_is_measured_on_this_steps_responses() -> None
     old, fresh = rollout(policy, step=1), rollout(policy, step=3)
     for sample in (s for g in fresh for s in g.samples):
         sample.behavior_logp.add_(0.1)
-    other = scorer(policy, "foreign", budget=10_000)
     for loss in ("remix", "topr"):
-        metrics = prepare(fresh + old, 3, parts(loss), other).metrics
-        assert metrics["off_policy/engine_difference_mean"] == pytest.approx(0.1, abs=1e-5)
-        assert metrics["off_policy/engine_difference_max"] == pytest.approx(0.1, abs=1e-4)
+        updater = updater_of(policy, parts(loss))
+        other = scorer(policy, "foreign", updater, 10_000, late=True)
+        batch = prepare(fresh + old, 3, parts(loss), other)
+        found = updater.run(batch, 1, 3).metrics
+        assert found["off_policy/engine_difference_mean"] == pytest.approx(0.1, abs=1e-5)
+        assert found["off_policy/engine_difference_max"] == pytest.approx(0.1, abs=1e-4)
         kl = math.exp(-0.1) - 1 + 0.1
-        assert metrics["off_policy/engine_kl"] == pytest.approx(kl, abs=1e-4)
-        assert not prepared(policy, fresh, 3, parts(loss)).metrics
-        assert not prepare(old, 3, parts(loss), other).metrics
+        assert found["off_policy/engine_kl"] == pytest.approx(kl, abs=1e-4)
+        for none in (prepared(policy, fresh, 3, parts(loss)), prepare(old, 3, parts(loss), other)):
+            assert "off_policy/engine_kl" not in updater.run(none, 1, 3).metrics
 
 
 ONE = torch.tensor([3, 1])
@@ -157,7 +159,7 @@ def test_only_a_critic_gives_values(policy: Policy) -> None:
     groups, chosen = rollout(policy, step=1, n=2, prompts=1), parts("ppo", advantage="gae")
     critic = Critic(policy.model)
     torch.nn.init.ones_(critic.head.bias)
-    with_one = prepare(groups, 1, chosen, scorer(policy, critic=critic))
+    with_one = prepare(groups, 1, chosen, replace(scorer(policy), critic=critic))
     assert torch.equal(with_one.values, with_one.loss.mask.float()), "its bias on every token"
     assert not prepare(groups, 1, parts("ppo"), scorer(policy)).values.any()
 
