@@ -115,10 +115,10 @@ class Prioritized(Stock[PrioritizedConfig]):
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Remember the advantages of the stored groups that were trained."""
-        for place in among(self.rows["first"], scores):
-            names = self.rows["stored"][place].sample_ids
-            if all(name in scores for name in names):
-                advantage = [scores[name].advantage for name in names]
+        for place in among(self.rows["first"], scores).tolist():
+            item: Stored = self.rows["stored"].item(place)
+            if all(name in scores for name in item.sample_ids):
+                advantage = [scores[name].advantage for name in item.sample_ids]
                 self.rows["advantage"][place] = advantage
                 if self.config.priority != "reward":
                     self.rows["value"][place] = group_value(advantage, self.config)
