@@ -21,9 +21,10 @@ class PromptStore(ReplayBuffer[C]):
 
     def put(self, name: str, samples: list[Sample]) -> None:
         """Store these responses of a prompt in place of those it had; without any, it leaves."""
-        self.sizes[len(self.stored.get(name, ()))] -= 1
-        self.sizes[len(samples)] += 1
+        if name in self.stored:
+            self.sizes[len(self.stored[name])] -= 1
         if samples:
+            self.sizes[len(samples)] += 1
             self.stored[name] = samples
         else:
             self.stored.pop(name, None)
