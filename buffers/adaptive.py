@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from buffers.replay import Entry, Stock, StockConfig
+from buffers.rows import Floats, Ints
+from buffers.selection import allowed, smallest, tiers_of
+from buffers.stock import Stock, StockConfig
+from buffers.storage import Stored
 from rlkit.batch import Group, Sample, Score
 from rlkit.interfaces import State
 from rlkit.registry import register
@@ -62,11 +64,6 @@ def group_scores(
     return [sum(row) / len(row) - highest for row in found]
 
 
-def key_of(entry: Entry) -> int:
-    """What a stored group is known by: the id of its first response."""
-    return entry.sample_ids[0]
-
-
 @register("buffer", "adaptive")
 class Adaptive(Stock[AdaptiveConfig]):
     """Replays whole groups, more often the likelier they are under the current policy.
@@ -86,69 +83,88 @@ class Adaptive(Stock[AdaptiveConfig]):
 
     sources = ("2512.10510",)
 
+    columns: ClassVar[Mapping[str, type]] = {"score": np.float64}
+
     def __init__(self, config: AdaptiveConfig | None = None) -> None:
         super().__init__(config)
-        self.scores: dict[int, float] = {}
-        """The key of a stored group -> L_g of the last refresh; new groups have none."""
         self.wanted: dict[int, list[Sample]] = {}
-        """The key of a group -> its responses, for the refresh under way."""
+        """The id of a group's first response -> its responses, for the refresh under way."""
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """The id of a stored group's first response -> L_g of the last refresh, if it had one."""
+        scored = ~np.isnan(self.rows["score"])
+        names, found = self.rows["first"][scored], self.rows["score"][scored]
+        return dict(zip(names.tolist(), found.tolist(), strict=True))
+
+    def numbers(
+        self, stored: Sequence[Stored], advantage: Sequence[Sequence[float]]
+    ) -> dict[str, object]:
+        """No score yet."""
+        return {"score": np.nan}
 
     def scores_wanted(self, step: int) -> list[Sample]:
         """Every usable stored response in the steps of a refresh."""
-        due = step % self.config.refresh_every == 0
-        self.wanted = {key_of(e): e.group.samples for e in self.usable(step)} if due else {}
+        self.wanted = {}
+        if step % self.config.refresh_every == 0:
+            usable = self.rows["stored"][allowed(self.rows["oldest"], step, self.config)]
+            self.wanted = {item.sample_ids[0]: item.group.samples for item in usable}
         return [sample for group in self.wanted.values() for sample in group]
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Take the scores of a refresh; those of trained responses change nothing."""
         if self.wanted:
             found = group_scores(self.wanted.values(), scores, self.config)
-            self.scores = dict(zip(self.wanted, found, strict=True))
+            self._renew(dict(zip(self.wanted, found, strict=True)))
         self.wanted = {}
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
-        rng, drawn = self.rng(step), list[Entry]()
-        for tier in self.tiers(self.entries, step):
-            drawn += self._draw(tier, batch - self.fresh_share(batch) - len(drawn), rng)
-        return fresh + self.use(drawn, step)
+        rng, trained = self.rng(step), list(fresh)
+        places = batch - self.fresh_share(batch)
+        for tier in tiers_of(self.rows["oldest"], step, self.config):
+            drawn = self._draw(tier, places, rng)
+            trained += self.use(drawn, step)
+            places -= len(drawn)
+        return trained
 
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's groups; forget what the next step may not replay, then the oldest."""
         self.keep(fresh, step)
-        self.entries = self.usable(step + 1)[-self.config.capacity :]
-        left = {key_of(entry) for entry in self.entries}
-        self.scores = {key: value for key, value in self.scores.items() if key in left}
+        self.evict(step + 1)
 
     def stats(self) -> dict[str, float]:
         """The stock's figures, and the mean weight of a stored group."""
-        weights = [math.exp(self._score(e) / self.config.temperature) for e in self.entries]
-        return super().stats() | {"weight_mean": sum(weights) / max(1, len(weights))}
+        weights = np.exp(self._log_weights())
+        return super().stats() | {"weight_mean": float(weights.sum()) / max(1, len(weights))}
 
     def clear(self) -> None:
         """Forget every group and its score."""
         super().clear()
-        self.scores, self.wanted = {}, {}
+        self.wanted = {}
 
     def state_dict(self) -> State:
         """The entries and their scores."""
-        return {
-            **super().state_dict(),
-            "scored": list(self.scores),
-            "scores": list(self.scores.values()),
-        }
+        scores = self.scores
+        return {**super().state_dict(), "scored": list(scores), "scores": list(scores.values())}
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         super().load_state_dict(state)
-        self.scores = dict(zip(state["scored"], state["scores"], strict=True))
+        self._renew(dict(zip(state["scored"], state["scores"], strict=True)))
 
-    def _draw(self, entries: list[Entry], count: int, rng: np.random.Generator) -> list[Entry]:
+    def _renew(self, scores: Mapping[int, float]) -> None:
+        names = self.rows["first"].tolist()
+        self.rows["score"][:] = [scores.get(name, np.nan) for name in names]
+
+    def _draw(self, tier: Ints, count: int, rng: np.random.Generator) -> Ints:
         # The largest of log w + Gumbel noise are a draw by w without replacement, also where
         # exp(L / temperature) would be 0.
-        log_weight = np.array([self._score(entry) for entry in entries]) / self.config.temperature
-        order = np.argsort(-(log_weight + rng.gumbel(size=len(entries))))
-        return [entries[i] for i in order[:count]]
+        noisy = self._log_weights()[tier] + rng.gumbel(size=len(tier))
+        return tier[smallest(-noisy, count)]
 
-    def _score(self, entry: Entry) -> float:
-        return self.scores.get(key_of(entry), 0.0)
+    def _log_weights(self) -> Floats:
+        """log w of each stored group; 0 without a score."""
+        score = self.rows["score"]
+        log_weights: Floats = np.where(np.isnan(score), 0.0, score) / self.config.temperature
+        return log_weights

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from buffers.replay import AgeConfig, by_age, staleness
+from buffers.replay import AgeConfig
+from buffers.rows import Rows
+from buffers.selection import oldest_of, tiers_of
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group, Request
 from rlkit.interfaces import PromptSource, ReplayBuffer, State
@@ -86,10 +92,11 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
 
     def __init__(self, config: BufferMattersConfig | None = None) -> None:
         super().__init__(config)
-        self.hard: dict[str, None] = {}
+        self.hard: OrderedDict[str, None] = OrderedDict()
         """Ids of the hard prompts, the longest waiting first."""
-        self.high: list[Group] = []
-        """Groups of the last steps, oldest first."""
+        self.rows = Rows(group=object, step=np.int64, oldest=np.int64, responses=np.int64)
+        """Groups of the last steps, oldest first, with their step and the oldest weights that
+        sampled a token, or NO_TOKEN."""
         self.reward_sum, self.responses = 0.0, 0
         self.planned = -1
         """The last step that was planned."""
@@ -100,6 +107,11 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
     def mean_reward(self) -> float:
         """r_tot; 0 before the first step."""
         return self.reward_sum / max(1, self.responses)
+
+    @property
+    def high(self) -> list[Group]:
+        """Groups of the last steps, oldest first."""
+        return self.rows.listed("group")
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """In every m-th step the longest waiting hard prompts, then new ones.
@@ -117,9 +129,9 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
         """X1, X2 and X3; the fresh groups if all three are empty."""
         trained = [group for group in fresh if self._teaches(group)]
         rng = self.rng(step)
-        for tier in by_age(self.high, lambda group: staleness(group, step), self.config):
-            places = batch - len(trained)
-            trained += [tier[i] for i in rng.permutation(len(tier))[:places]]
+        for tier in tiers_of(self.rows["oldest"], step, self.config):
+            places = tier[rng.permutation(len(tier))[: batch - len(trained)]]
+            trained += self.rows["group"][places].tolist()
         return trained or fresh
 
     def add(self, fresh: list[Group], step: int) -> None:
@@ -138,27 +150,28 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
             self.hard.pop(group.prompt.prompt_id, None)
             if group_mean(group) <= c1:
                 self.hard[group.prompt.prompt_id] = None
-        self.hard = dict.fromkeys(list(self.hard)[-self.config.hard_capacity :])
-        self.high += [group for group in fresh if c2 <= group_mean(group) <= c3]
-        oldest = step - self.config.window
-        self.high = [group for group in self.high if group.samples[0].step > oldest]
+        while len(self.hard) > self.config.hard_capacity:
+            self.hard.popitem(last=False)
+        self._store([group for group in fresh if c2 <= group_mean(group) <= c3])
+        self.rows.keep(self.rows["step"] > step - self.config.window)
 
     def stats(self) -> dict[str, float]:
         """Hard prompts, groups kept for replay, and r_tot."""
         return {
             "hard": float(len(self.hard)),
-            "groups": float(len(self.high)),
+            "groups": float(len(self.rows)),
             "mean_reward": self.mean_reward,
         }
 
     def clear(self) -> None:
         """Forget the hard prompts, the groups and the mean reward."""
-        self.hard, self.high = {}, []
+        self.hard = OrderedDict()
+        self.rows.clear()
         self.reward_sum, self.responses = 0.0, 0
         self.planned, self.resampled = -1, []
 
     def __len__(self) -> int:
-        return sum(len(group.samples) for group in self.high)
+        return int(self.rows["responses"].sum())
 
     def state_dict(self) -> State:
         """The hard prompts, the groups and what the mean reward is made of."""
@@ -172,14 +185,24 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         self.clear()
-        self.hard = dict.fromkeys(state["hard"])
-        self.high = [group_from_state(group) for group in state["groups"]]
+        self.hard = OrderedDict.fromkeys(state["hard"])
+        self._store([group_from_state(group) for group in state["groups"]])
         self.reward_sum, self.responses = state["reward_sum"], state["responses"]
 
     def _choose(self, batch: int, step: int) -> list[str]:
         if step % self.config.resample_every:
             return []
-        return list(self.hard)[: math.floor(self.config.resample_fraction * batch + 1e-9)]
+        places = math.floor(self.config.resample_fraction * batch + 1e-9)
+        return list(islice(self.hard, places))
+
+    def _store(self, groups: Sequence[Group]) -> None:
+        self.rows.add(
+            len(groups),
+            group=groups,
+            step=[group.samples[0].step for group in groups],
+            oldest=[oldest_of(group.samples) for group in groups],
+            responses=[len(group.samples) for group in groups],
+        )
 
     def _thresholds(self) -> tuple[float, float, float]:
         c1, c2, c3 = self.config.c1, self.config.c2, self.config.c3

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
-from buffers.replay import AgeConfig, PromptStore, by_age, draw_buckets, sample_staleness
+from buffers.prompt_store import PromptStore
+from buffers.replay import AgeConfig, by_age, sample_staleness
+from buffers.rows import Ints, NamedRows
+from buffers.selection import NO_TOKEN, draw_buckets, tiers_of, version_number
+from buffers.storage import oldest_version
 from rlkit.batch import Group, Prompt, Request, Sample, Score
 from rlkit.interfaces import PromptSource, State
 from rlkit.registry import register
@@ -67,8 +72,9 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
 
     def __init__(self, config: ExgrpoConfig | None = None) -> None:
         super().__init__(config)
-        self.successes: dict[str, int] = {}
-        """Prompt id -> its bucket."""
+        self.rows = NamedRows(successes=np.int64, newest=np.int64)
+        """The prompts of `stored`, in its order: the bucket of each, and the oldest weights of its
+        youngest success, or NO_TOKEN."""
         self.retired: dict[str, None] = {}
         """Prompts that are never replayed again, in order."""
         self.started = False
@@ -78,6 +84,11 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
         """The drawn prompts of the step under way, with their stored successes."""
         self.entropy: dict[int, float] = {}
         """Sample id -> its entropy under the current policy."""
+
+    @property
+    def successes(self) -> dict[str, int]:
+        """Prompt id -> its bucket."""
+        return dict(zip(self.rows, self.rows["successes"].tolist(), strict=True))
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """The drawn prompts with one response less, then new prompts.
@@ -138,7 +149,9 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
 
     def clear(self) -> None:
         """Forget every success, the retired prompts and the start."""
-        self.stored, self.successes, self.retired = {}, {}, {}
+        super().clear()
+        self.rows.clear()
+        self.retired = {}
         self.started, self.planned = False, -1
         self.chosen, self.entropy = {}, {}
 
@@ -148,7 +161,7 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
         What a step keeps between its plan and its end is not of use to the next one.
         """
         return super().state_dict() | {
-            "successes": dict(self.successes),
+            "successes": self.successes,
             "retired": list(self.retired),
             "started": self.started,
         }
@@ -156,7 +169,12 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         super().load_state_dict(state)
-        self.successes = dict(state["successes"])
+        names = list(self.stored)
+        self.rows.put(
+            names,
+            successes=[state["successes"][name] for name in names],
+            newest=[_newest(self.stored[name]) for name in names],
+        )
         self.retired = dict.fromkeys(state["retired"])
         self.started = state["started"]
 
@@ -168,16 +186,12 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
             return {}
         count = math.floor(self.config.replay_fraction * batch + 1e-9)
         rng, names = self.rng(step), list[str]()
-        for tier in by_age(self.stored, lambda name: self._youngest(name, step), self.config):
-            buckets: dict[int, list[str]] = {}
-            for name in tier:
-                buckets.setdefault(self.successes[name], []).append(name)
-            weights = {k: bucket_weight(k, responses, self.config.bucket_law) for k in buckets}
-            names += draw_buckets(rng, buckets, weights, count - len(names))
+        for tier in tiers_of(self.rows["newest"], step, self.config):
+            keys, bucket = _numbered(self.rows["successes"][tier])
+            weights = [bucket_weight(k, responses, self.config.bucket_law) for k in keys]
+            drawn = draw_buckets(rng, bucket, np.array(weights), count - len(names))
+            names += self.rows["name"][tier[drawn]].tolist()
         return {name: self._youngest_tier(name, step) for name in names}
-
-    def _youngest(self, name: str, step: int) -> int:
-        return min(sample_staleness(sample, step) for sample in self.stored[name])
 
     def _youngest_tier(self, name: str, step: int) -> list[Sample]:
         """The successes of a prompt within `max_age`, those over age if none is."""
@@ -203,14 +217,37 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
         good = [sample for sample in group.samples if self._succeeded(sample)]
         if len(good) == len(group.samples):
             self.retired[name] = None
-            self.stored.pop(name, None)
-            self.successes.pop(name, None)
+            self.put(name, [])
+            self.rows.drop([name])
         if name in self.retired:
             return
-        stored = self.stored.get(name, [])
+        stored = list(self.stored.get(name, ()))
         for sample in good:
             if not any(torch.equal(sample.response_ids, s.response_ids) for s in stored):
                 stored.append(sample)
         if stored:
-            self.stored[name] = stored[-self.config.per_prompt :]
-            self.successes[name] = len(good)
+            kept = stored[-self.config.per_prompt :]
+            self.put(name, kept)
+            self._count(name, len(good), _newest(kept))
+
+    def _count(self, name: str, successes: int, newest: int) -> None:
+        """Put a prompt into a bucket."""
+        if name not in self.rows:
+            self.rows.put([name], successes=successes, newest=newest)
+        place = self.rows.place(name)
+        self.rows["successes"][place], self.rows["newest"][place] = successes, newest
+
+
+def _newest(stored: Sequence[Sample]) -> int:
+    """The oldest weights of the youngest response; NO_TOKEN if one has no token."""
+    versions = [version_number(oldest_version([sample])) for sample in stored]
+    return NO_TOKEN if NO_TOKEN in versions else max(versions)
+
+
+def _numbered(values: Ints) -> tuple[list[int], Ints]:
+    """The different values, in the order in which they come, and where in that list each stands."""
+    counts = np.bincount(values)
+    keys = sorted(np.flatnonzero(counts).tolist(), key=lambda key: int(np.argmax(values == key)))
+    number = np.zeros(len(counts), dtype=np.int64)
+    number[keys] = np.arange(len(keys))
+    return keys, number[values]

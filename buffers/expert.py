@@ -12,6 +12,7 @@ from pydantic import Field
 from typing_extensions import TypeVar
 
 from buffers.on_policy import Storeless
+from buffers.rows import Ints
 from rlkit.batch import Demonstration, Messages, Prompt, Request
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import FileRow, PartConfig, PromptSource, RunContext, State
@@ -160,6 +161,8 @@ class Expert(Demonstrating[DemonstrationConfig]):
         super().__init__(config)
         self.position = 0
         """Demonstrations taken from the file so far."""
+        self.order: tuple[tuple[int, int, int], Ints] | None = None
+        """The seed, the epoch and the number of rows, and the order in which they are read."""
 
     def fresh_share(self, batch: int) -> int:
         """Nothing is generated."""
@@ -192,10 +195,11 @@ class Expert(Demonstrating[DemonstrationConfig]):
     def _from_file(self, prompts: PromptSource) -> Iterator[tuple[Prompt, FileRow]]:
         while True:
             epoch, place = divmod(self.position, len(self.lines))
-            order = stream_rng(self.context.seed, "demonstrations", epoch).permutation(
-                len(self.lines)
-            )
-            line = self.lines[order[place]]
+            key = (self.context.seed, epoch, len(self.lines))
+            if self.order is None or self.order[0] != key:
+                rng = stream_rng(self.context.seed, "demonstrations", epoch)
+                self.order = key, rng.permutation(len(self.lines))
+            line = self.lines[self.order[1][place]]
             self.position += 1
             column = self.config.column
             row = {name: value for name, value in line.columns.items() if name != column}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from buffers.replay import StorageConfig, by_age, draw_buckets, fresh_groups
+from buffers.replay import StorageConfig, fresh_groups
+from buffers.rows import Floats, Rows
+from buffers.selection import draw_buckets, tiers_of, version_number
 from buffers.shards import open_storage
 from buffers.storage import MemoryStorage, Stored
 from rlkit.batch import Group
@@ -107,13 +110,21 @@ class Fifo(ReplayBuffer[FifoConfig]):
 
     def __init__(self, config: FifoConfig | None = None) -> None:
         super().__init__(config)
-        self.stored: dict[int, list[Stored]] = {}
-        """Step -> its groups."""
+        self.rows = Rows(stored=object, step=np.int64, oldest=np.int64, responses=np.int64)
+        """The stored groups, oldest first: each with its numbers, the step it belongs to, the
+        oldest weights that sampled a token of it, or NO_TOKEN, and how many responses it has."""
+        self.weighed: tuple[FifoConfig, Floats] | None = None
+        """The config whose weights of the ages were computed last, and those."""
 
     @cached_property
     def storage(self) -> MemoryStorage:
         """Where the groups are; made when it is first needed, after `open`."""
         return open_storage(self.config.storage, self)
+
+    @property
+    def groups(self) -> list[Group]:
+        """Every stored group, oldest first; loaded if it is on disk."""
+        return [item.group for item in self.rows["stored"]]
 
     def fresh_share(self, batch: int) -> int:
         """max(1, B - ceil(p B)), also while the buffer is empty."""
@@ -122,7 +133,7 @@ class Fifo(ReplayBuffer[FifoConfig]):
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
         drawn = self._draw(batch - self.fresh_share(batch), step)
-        return fresh + [item.group for item in drawn]
+        return fresh + [self.rows["stored"][place].group for place in drawn]
 
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's groups and forget what the next step cannot replay.
@@ -130,49 +141,55 @@ class Fifo(ReplayBuffer[FifoConfig]):
         Raises UserError when a prompt's columns are no plain values, which no checkpoint could
         keep.
         """
-        self._store(self.storage.put(fresh, self._items()))
-        self.stored = {k: v for k, v in self.stored.items() if k > step - self.config.window}
+        self._store(self.storage.put(fresh, self.rows["stored"]))
+        self.rows.keep(self.rows["step"] > step - self.config.window)
 
     def stats(self) -> dict[str, float]:
         """Stored groups."""
-        return {"groups": float(sum(map(len, self.stored.values())))}
+        return {"groups": float(len(self.rows))}
 
     def clear(self) -> None:
         """Forget every group."""
-        self.stored = {}
+        self.rows.clear()
         self.storage.clear()
 
     def __len__(self) -> int:
-        return sum(len(item.sample_ids) for item in self._items())
+        return int(self.rows["responses"].sum())
 
     def state_dict(self) -> State:
         """The stored groups."""
-        return self.storage.state_dict(self._items())
+        return self.storage.state_dict(self.rows.listed("stored"))
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave.
 
         Raises UserError when a file it names is missing or changed.
         """
-        self.stored = {}
+        self.rows.clear()
         self._store(self.storage.load_state_dict(state))
 
-    def _items(self) -> list[Stored]:
-        return [item for items in self.stored.values() for item in items]
+    def _store(self, items: Sequence[Stored]) -> None:
+        self.rows.add(
+            len(items),
+            stored=items,
+            step=[item.step for item in items],
+            oldest=[version_number(item.oldest_version) for item in items],
+            responses=[len(item.sample_ids) for item in items],
+        )
 
-    def _store(self, items: Iterable[Stored]) -> None:
-        for item in items:
-            self.stored.setdefault(item.step, []).append(item)
-
-    def _draw(self, count: int, step: int) -> list[Stored]:
-        """At most `count` groups of ages 1 to window, those over age last or not at all."""
-        weights = dict(enumerate(age_shares(self.config), start=1))
-        tiers = [
-            by_age(self.stored.get(step - age, []), lambda item: item.staleness(step), self.config)
-            for age in weights
-        ]
-        rng, drawn = self.rng(step), list[Stored]()
-        for tier in zip(*tiers, strict=True):
-            groups = dict(zip(weights, tier, strict=True))
-            drawn += draw_buckets(rng, groups, weights, count - len(drawn))
+    def _draw(self, count: int, step: int) -> list[int]:
+        """Places of at most `count` groups of ages 1 to window; over age last, or not at all."""
+        weights, age = self._weights(), step - self.rows["step"]
+        in_window = (age >= 1) & (age <= len(weights))
+        rng, drawn = self.rng(step), list[int]()
+        for tier in tiers_of(self.rows["oldest"], step, self.config):
+            places = tier[in_window[tier]]
+            found = draw_buckets(rng, age[places] - 1, weights, count - len(drawn))
+            drawn += places[found].tolist()
         return drawn
+
+    def _weights(self) -> Floats:
+        """`age_shares`, [window], computed once for a config."""
+        if self.weighed is None or self.weighed[0] is not self.config:
+            self.weighed = self.config, np.array(age_shares(self.config))
+        return self.weighed[1]

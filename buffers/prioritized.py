@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from buffers.replay import Entry, Stock, StockConfig
+from buffers.rows import Floats, Ints
+from buffers.selection import among, ranks, tiers_of
+from buffers.stock import Stock, StockConfig
+from buffers.storage import Stored
 from rlkit.batch import Group, Score
 from rlkit.registry import register
-
-Floats = npt.NDArray[np.float64]
 
 
 class PrioritizedConfig(StockConfig):
@@ -33,22 +33,31 @@ class PrioritizedConfig(StockConfig):
     """Keeps groups of priority 0 drawable; a reconstruction's value."""
 
 
-def group_priorities(entries: Sequence[Entry], config: PrioritizedConfig) -> Floats:
-    """The priority of each entry, at least 0.
+def group_value(values: Sequence[float], config: PrioritizedConfig) -> float:
+    """The rewards, or the advantages, of a group's responses as one number; NaN if there are none.
 
-    An entry that no step has scored yet gets the largest of the others, 1 if there is none.
+    The largest or the mean of the rewards, of |A| or of max(A, 0).
     """
-    reduce = max if config.reduction == "max" else _mean
+    if not values:
+        return float("nan")
+    if config.priority == "advantage":
+        values = [abs(value) for value in values]
+    elif config.priority == "positive_gap":
+        values = [max(0.0, value) for value in values]
+    return max(values) if config.reduction == "max" else sum(values) / len(values)
+
+
+def group_priorities(value: Floats, config: PrioritizedConfig) -> Floats:
+    """The priority of each group from its value, at least 0.
+
+    Rewards are scaled to 0..1. A group that no step has scored yet, of value NaN, gets the largest
+    of the others, 1 if there is none.
+    """
     if config.priority == "reward":
-        reward = np.array([reduce(e.rewards) for e in entries])
-        spread = np.ptp(reward)
-        return (reward - reward.min()) / spread if spread > 0 else np.zeros(len(entries))
-    size = abs if config.priority == "advantage" else _positive
-    seen = np.array(
-        [reduce([size(a) for a in e.advantage]) if e.advantage else np.nan for e in entries]
-    )
-    known = seen[~np.isnan(seen)]
-    priorities: Floats = np.nan_to_num(seen, nan=known.max() if len(known) else 1.0)
+        spread = np.ptp(value)
+        return (value - value.min()) / spread if spread > 0 else np.zeros(len(value))
+    known = value[~np.isnan(value)]
+    priorities: Floats = np.nan_to_num(value, nan=known.max() if len(known) else 1.0)
     return priorities
 
 
@@ -60,19 +69,9 @@ def draw_probabilities(priority: Floats, config: PrioritizedConfig) -> Floats:
     if config.scheme == "proportional":
         weight = (priority + config.epsilon) ** config.alpha
     else:
-        order = np.lexsort((-np.arange(len(priority)), -priority))
-        weight = np.empty(len(priority))
-        weight[order] = (1.0 / np.arange(1, len(priority) + 1)) ** config.alpha
+        weight = ((1.0 / np.arange(1, len(priority) + 1)) ** config.alpha)[ranks(priority)]
     shares: Floats = weight / weight.sum()
     return shares
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _positive(value: float) -> float:
-    return max(0.0, value)
 
 
 @register("buffer", "prioritized")
@@ -94,28 +93,47 @@ class Prioritized(Stock[PrioritizedConfig]):
 
     sources = ("2112.03798", "1511.05952")
 
+    columns: ClassVar[Mapping[str, type]] = {"value": np.float64}
+
+    def numbers(
+        self, stored: Sequence[Stored], advantage: Sequence[Sequence[float]]
+    ) -> dict[str, object]:
+        """The value of each group, which its priority is made of."""
+        by_reward = self.config.priority == "reward"
+        found = [item.rewards for item in stored] if by_reward else advantage
+        return {"value": [group_value(values, self.config) for values in found]}
+
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
-        rng, drawn = self.rng(step), list[Entry]()
-        for tier in self.tiers(self.entries, step):
-            drawn += self._draw(tier, batch - self.fresh_share(batch) - len(drawn), rng)
-        return fresh + self.use(drawn, step)
+        rng, trained = self.rng(step), list(fresh)
+        places = batch - self.fresh_share(batch)
+        for tier in tiers_of(self.rows["oldest"], step, self.config):
+            drawn = self._draw(tier, places, rng)
+            trained += self.use(drawn, step)
+            places -= len(drawn)
+        return trained
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Remember the advantages of the stored groups that were trained."""
-        for entry in self.entries:
-            if all(name in scores for name in entry.sample_ids):
-                entry.advantage = [scores[name].advantage for name in entry.sample_ids]
+        for place in among(self.rows["first"], scores).tolist():
+            item: Stored = self.rows["stored"].item(place)
+            if all(name in scores for name in item.sample_ids):
+                advantage = [scores[name].advantage for name in item.sample_ids]
+                self.rows["advantage"][place] = advantage
+                if self.config.priority != "reward":
+                    self.rows["value"][place] = group_value(advantage, self.config)
 
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's groups; forget what the next step may not replay, then the oldest."""
         self.keep(fresh, step)
-        self.entries = self.usable(step + 1)[-self.config.capacity :]
+        self.evict(step + 1)
 
-    def _draw(self, entries: list[Entry], count: int, rng: np.random.Generator) -> list[Entry]:
-        count = min(count, len(entries))
+    def _draw(self, tier: Ints, count: int, rng: np.random.Generator) -> Ints:
+        """At most `count` of the places in a tier."""
+        count = min(count, len(tier))
         if count == 0:
-            return []
-        chance = draw_probabilities(group_priorities(entries, self.config), self.config)
-        drawn = rng.choice(len(entries), size=count, replace=False, p=chance)
-        return [entries[i] for i in drawn]
+            return tier[:0]
+        chance = draw_probabilities(
+            group_priorities(self.rows["value"][tier], self.config), self.config
+        )
+        return tier[rng.choice(len(tier), size=count, replace=False, p=chance)]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
+from buffers.rows import NamedRows
+from buffers.selection import smallest
 from rlkit.batch import Group, Request
 from rlkit.interfaces import PartConfig, PromptSource, ReplayBuffer, State
 from rlkit.registry import register
@@ -60,16 +63,27 @@ class PromptReplay(ReplayBuffer[PromptReplayConfig]):
 
     def __init__(self, config: PromptReplayConfig | None = None) -> None:
         super().__init__(config)
-        self.pass_rate: dict[str, float] = {}
-        """Stored prompt's id -> its latest pass rate."""
-        self.last_used: dict[str, int] = {}
-        """Stored prompt's id -> the last step that trained it, the longest rested first."""
+        self.rows = NamedRows(rate=np.float64, last=np.int64)
+        """The stored prompts, the longest rested first: the latest pass rate of each, and the last
+        step that trained it."""
         self.reuses: dict[str, int] = {}
         """Prompt id -> how often it was reused, also of prompts that left."""
+        self.reused = 0
+        """The sum of these."""
         self.planned = -1
         """The last step that was planned."""
         self.chosen: list[str] = []
         """The stored prompts of the step under way."""
+
+    @property
+    def pass_rate(self) -> dict[str, float]:
+        """Stored prompt's id -> its latest pass rate."""
+        return dict(zip(self.rows, self.rows["rate"].tolist(), strict=True))
+
+    @property
+    def last_used(self) -> dict[str, int]:
+        """Stored prompt's id -> the last step that trained it, the longest rested first."""
+        return dict(zip(self.rows, self.rows["last"].tolist(), strict=True))
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """The best rested stored prompts, then new ones.
@@ -93,17 +107,25 @@ class PromptReplay(ReplayBuffer[PromptReplayConfig]):
         trained = {group.prompt.prompt_id for group in fresh}
         for name in trained.intersection(self.chosen):
             self.reuses[name] = self.reuses.get(name, 0) + 1
+            self.reused += 1
         self.chosen = []
+        rates: dict[str, float] = {}
         for group in fresh:
-            self._file(group, step)
+            name, rate = group.prompt.prompt_id, self._pass_rate(group)
+            rates.pop(name, None)
+            if self._stays(name, rate):
+                rates[name] = rate
+        self.rows.drop([*trained])
+        self.rows.put([*rates], rate=[*rates.values()], last=step)
 
     def stats(self) -> dict[str, float]:
         """Stored prompts, and reuses so far."""
-        return {"prompts": float(len(self.pass_rate)), "reuses": float(sum(self.reuses.values()))}
+        return {"prompts": float(len(self.rows)), "reuses": float(self.reused)}
 
     def clear(self) -> None:
         """Forget every prompt and how often it was reused."""
-        self.pass_rate, self.last_used, self.reuses = {}, {}, {}
+        self.rows.clear()
+        self.reuses, self.reused = {}, 0
         self.planned, self.chosen = -1, []
 
     def __len__(self) -> int:
@@ -112,28 +134,31 @@ class PromptReplay(ReplayBuffer[PromptReplayConfig]):
     def state_dict(self) -> State:
         """The stored prompts' pass rates and last steps, and every reuse."""
         return {
-            "pass_rate": dict(self.pass_rate),
-            "last_used": dict(self.last_used),
+            "pass_rate": self.pass_rate,
+            "last_used": self.last_used,
             "reuses": dict(self.reuses),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         self.clear()
-        self.pass_rate = dict(state["pass_rate"])
-        self.last_used = dict(state["last_used"])
+        rates, last = state["pass_rate"], state["last_used"]
+        self.rows.put([*last], rate=[rates[name] for name in last], last=[*last.values()])
         self.reuses = dict(state["reuses"])
+        self.reused = sum(self.reuses.values())
 
     def _choose(self, batch: int, step: int) -> list[str]:
-        rested = [n for n, last in self.last_used.items() if step - last >= self.config.cooldown]
-        rested.sort(key=lambda name: abs(self.pass_rate[name] - 0.5))
-        return rested[: math.floor(self.config.reuse_fraction * batch + 1e-9)]
+        rested = np.flatnonzero(step - self.rows["last"] >= self.config.cooldown)
+        distance = np.abs(self.rows["rate"][rested] - 0.5)
+        places = math.floor(self.config.reuse_fraction * batch + 1e-9)
+        names: list[str] = self.rows["name"][rested[smallest(distance, places)]].tolist()
+        return names
 
-    def _file(self, group: Group, step: int) -> None:
-        name, config = group.prompt.prompt_id, self.config
-        passed = sum(sample.reward >= config.success_at for sample in group.samples)
-        rate = passed / len(group.samples)
-        self.pass_rate.pop(name, None)
-        self.last_used.pop(name, None)
-        if config.low <= rate <= config.high and self.reuses.get(name, 0) < config.max_reuse:
-            self.pass_rate[name], self.last_used[name] = rate, step
+    def _pass_rate(self, group: Group) -> float:
+        passed = sum(sample.reward >= self.config.success_at for sample in group.samples)
+        return passed / len(group.samples)
+
+    def _stays(self, name: str, rate: float) -> bool:
+        """Whether a prompt is of medium difficulty and not worn out."""
+        worn_out = self.reuses.get(name, 0) >= self.config.max_reuse
+        return self.config.low <= rate <= self.config.high and not worn_out

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from buffers.replay import AgeConfig, PromptStore, by_age, sample_staleness
+from buffers.prompt_store import PromptStore
+from buffers.replay import AgeConfig, by_age, sample_staleness
 from rlkit.batch import Group, Sample
 from rlkit.registry import register
 
@@ -125,14 +126,13 @@ class Repo(PromptStore[RepoConfig]):
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's responses with their prompts."""
         for group in fresh:
-            stored = self.stored.setdefault(group.prompt.prompt_id, [])
-            stored += group.samples
-            del stored[: -self.config.cache]
+            name = group.prompt.prompt_id
+            self.put(name, [*self.stored.get(name, ()), *group.samples][-self.config.cache :])
 
     def stats(self) -> dict[str, float]:
         """Prompts with a store, and those that can be replayed."""
-        ready = [s for s in self.stored.values() if len(s) >= self.config.min_cache]
-        return {"prompts": float(len(self.stored)), "ready": float(len(ready))}
+        ready = sum(n for size, n in self.sizes.items() if size >= self.config.min_cache)
+        return {"prompts": float(len(self.stored)), "ready": float(ready)}
 
     def _tiers(self, name: str, step: int) -> list[list[Sample]]:
         stored = self.stored.get(name, [])

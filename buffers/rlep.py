@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from buffers.replay import AgeConfig, PromptStore, by_age, sample_staleness
+from buffers.prompt_store import PromptStore
+from buffers.replay import AgeConfig, by_age, sample_staleness
 from rlkit.batch import Group, Sample
 from rlkit.errors import UserError
 from rlkit.interfaces import FileRow, RunContext
@@ -90,7 +91,7 @@ class Rlep(PromptStore[RlepConfig]):
         super().open(context)
         if self.config.pool is None:
             return
-        self.stored = {}
+        self.clear()
         self._store(map(pool_sample, context.read_rows(self.config.pool)))
         known = sum(name in context.problems for name in self.stored)
         context.say(
@@ -129,6 +130,6 @@ class Rlep(PromptStore[RlepConfig]):
     def _store(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
             if sample.reward >= self.config.success_at:
-                stored = self.stored.setdefault(sample.prompt_id, [])
+                stored = self.stored.get(sample.prompt_id, [])
                 if len(stored) < self.config.per_prompt:
-                    stored.append(sample)
+                    self.put(sample.prompt_id, [*stored, sample])

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -188,20 +188,20 @@ class DiskStorage(MemoryStorage):
         self.saved: list[list[str]] = []
         """The shards of the last states, oldest first."""
 
-    def put(self, groups: Iterable[Group], kept: Iterable[Stored]) -> list[Stored]:
+    def put(self, groups: Iterable[Group], kept: Collection[Stored]) -> list[Stored]:
         """Store groups and write the shards they fill; `kept` are the earlier ones still wanted.
 
         Raises UserError when a prompt's columns are no plain values.
         """
         new = super().put(groups, kept)
-        kept = [*kept, *new]
         for item in new:
             item.place = group = packed(item.group)
             self.pending.append((item, group))
             self.pending_bytes += len(group.data)
             if self.pending_bytes >= SHARD_BYTES:
-                self._write(kept)
-                self._sweep(kept)
+                wanted = [*kept, *new]
+                self._write(wanted)
+                self._sweep(wanted)
         return new
 
     def clear(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
-from buffers.replay import fresh_groups, staleness
+from buffers.replay import fresh_groups
+from buffers.rows import Rows
+from buffers.selection import ages, oldest_of
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group, Score
 from rlkit.interfaces import PartConfig, ReplayBuffer, State
@@ -50,12 +53,20 @@ class Spear(ReplayBuffer[SpearConfig]):
 
     def __init__(self, config: SpearConfig | None = None) -> None:
         super().__init__(config)
-        self.stored: list[Group] = []
-        """Good responses by group, oldest first."""
-        self.ready: list[Group] = []
-        """Those that are being handed out."""
+        self.waiting, self.handed = _rows(), _rows()
+        """Good responses by group, oldest first; those that are being handed out."""
         self.seen: list[Group] = []
         """This step's fresh groups, until their advantages are known."""
+
+    @property
+    def stored(self) -> list[Group]:
+        """The groups that wait."""
+        return self.waiting.listed("group")
+
+    @property
+    def ready(self) -> list[Group]:
+        """Those that are being handed out."""
+        return self.handed.listed("group")
 
     def fresh_share(self, batch: int) -> int:
         """max(1, B - ceil(p B)), also while nothing is handed out."""
@@ -63,9 +74,10 @@ class Spear(ReplayBuffer[SpearConfig]):
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups, and ready ones in the places that are left."""
-        self.ready = self._young(self.ready, step)
+        self._forget_old(self.handed, step)
         places = batch - self.fresh_share(batch)
-        replayed, self.ready = self.ready[:places], self.ready[places:]
+        replayed: list[Group] = self.handed["group"][:places].tolist()
+        self.handed.keep(np.arange(len(self.handed)) >= places)
         return fresh + replayed
 
     def add(self, fresh: list[Group], step: int) -> None:
@@ -73,32 +85,36 @@ class Spear(ReplayBuffer[SpearConfig]):
         for group in fresh:
             plain(group.prompt.columns, "")
         self.seen = fresh
-        self.stored = self._young(self.stored, step + 1)
+        self._forget_old(self.waiting, step + 1)
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Store the responses with a positive advantage; hand all out when there are enough."""
-        for group in self.seen:
-            good = [
-                s
-                for s in group.samples
-                if s.sample_id in scores and scores[s.sample_id].advantage > 0
-            ]
-            if good:
-                self.stored.append(Group(prompt=group.prompt, samples=good))
+        good = [
+            Group(
+                prompt=group.prompt,
+                samples=[
+                    s
+                    for s in group.samples
+                    if s.sample_id in scores and scores[s.sample_id].advantage > 0
+                ],
+            )
+            for group in self.seen
+        ]
+        _store(self.waiting, [group for group in good if group.samples])
         self.seen = []
-        if not self.ready and size_of(self.stored) > FULL * self.config.size:
-            self.ready, self.stored = self.stored, []
+        if not len(self.handed) and _size(self.waiting) > FULL * self.config.size:
+            self.handed, self.waiting = self.waiting, _rows()
 
     def stats(self) -> dict[str, float]:
         """Responses that wait, and those being handed out."""
-        return {"stored": float(size_of(self.stored)), "ready": float(size_of(self.ready))}
+        return {"stored": float(_size(self.waiting)), "ready": float(_size(self.handed))}
 
     def clear(self) -> None:
         """Forget every response."""
-        self.stored, self.ready, self.seen = [], [], []
+        self.waiting, self.handed, self.seen = _rows(), _rows(), []
 
     def __len__(self) -> int:
-        return size_of(self.stored) + size_of(self.ready)
+        return _size(self.waiting) + _size(self.handed)
 
     def state_dict(self) -> State:
         """The stored and the ready groups."""
@@ -110,13 +126,27 @@ class Spear(ReplayBuffer[SpearConfig]):
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         self.clear()
-        self.stored = [group_from_state(group) for group in state["stored"]]
-        self.ready = [group_from_state(group) for group in state["ready"]]
+        _store(self.waiting, [group_from_state(group) for group in state["stored"]])
+        _store(self.handed, [group_from_state(group) for group in state["ready"]])
 
-    def _young(self, groups: list[Group], step: int) -> list[Group]:
-        return [group for group in groups if staleness(group, step) <= self.config.max_age]
+    def _forget_old(self, rows: Rows, step: int) -> None:
+        rows.keep(ages(rows["oldest"], step) <= self.config.max_age)
 
 
-def size_of(groups: list[Group]) -> int:
-    """Responses in groups."""
-    return sum(len(group.samples) for group in groups)
+def _rows() -> Rows:
+    """A table of groups, with the oldest weights of each and how many responses it has."""
+    return Rows(group=object, oldest=np.int64, responses=np.int64)
+
+
+def _store(rows: Rows, groups: Sequence[Group]) -> None:
+    rows.add(
+        len(groups),
+        group=groups,
+        oldest=[oldest_of(group.samples) for group in groups],
+        responses=[len(group.samples) for group in groups],
+    )
+
+
+def _size(rows: Rows) -> int:
+    """Responses in the groups of a table."""
+    return int(rows["responses"].sum())

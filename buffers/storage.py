@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -110,7 +110,7 @@ class Stored:
 class MemoryStorage:
     """Keeps groups as they are."""
 
-    def put(self, groups: Iterable[Group], kept: Iterable[Stored]) -> list[Stored]:
+    def put(self, groups: Iterable[Group], kept: Collection[Stored]) -> list[Stored]:
         """Store groups; `kept` are the earlier ones that are still wanted.
 
         Raises UserError when a prompt's columns are no plain values, which no checkpoint could

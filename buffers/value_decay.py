@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from buffers.replay import Entry, Stock, StockConfig
+from buffers.rows import Floats, Ints
+from buffers.selection import ages, allowed, largest, smallest, tiers_of
+from buffers.stock import Stock, StockConfig
 from rlkit.batch import Group
 from rlkit.ops import stream_rng
 from rlkit.registry import register
-
-Floats = npt.NDArray[np.float64]
 
 
 class ValueDecayConfig(StockConfig):
@@ -56,38 +55,34 @@ class ValueDecay(Stock[ValueDecayConfig]):
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""
-        rested = (e for e in self.entries if step - e.last_used >= self.config.cooldown)
-        ranked = [e for tier in self.tiers(rested, step) for e in self._by_priority(tier)]
-        best = ranked[: batch - self.fresh_share(batch)]
+        rows, priority = self.rows, self._priority()
+        rested = step - rows["last_used"] >= self.config.cooldown
+        best = np.zeros(0, dtype=np.int64)
+        for tier in tiers_of(rows["oldest"], step, self.config):
+            ready = tier[rested[tier]]
+            places = batch - self.fresh_share(batch) - len(best)
+            best = np.concatenate([best, ready[largest(priority[ready], places)]])
         trained = fresh + self.use(best, step)
         self._renew_noise(best, step, "drawn")
         return trained
 
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's groups; forget what is worn out or too old, then the lowest."""
-        self._renew_noise(self.keep(fresh, step), step, "added")
-        limit = self.config.use_limit
-        left = [e for e in self.usable(step + 1) if limit is None or e.uses < limit]
-        if len(left) > self.config.capacity:
-            kept = {id(entry) for entry in self._by_priority(left)[: self.config.capacity]}
-            left = [entry for entry in left if id(entry) in kept]
-        self.entries = left
+        before = len(self.rows)
+        self.keep(fresh, step)
+        self._renew_noise(np.arange(before, len(self.rows)), step, "added")
+        self.rows.keep(allowed(self.rows["oldest"], step + 1, self.config))
+        if self.config.use_limit is not None:
+            self.rows.keep(self.rows["uses"] < self.config.use_limit)
+        kept = np.ones(len(self.rows), dtype=bool)
+        kept[smallest(self._priority(), len(self.rows) - self.config.capacity)] = False
+        self.rows.keep(kept)
 
-    def _by_priority(self, entries: list[Entry]) -> list[Entry]:
-        """Highest first; of equal ones the newest."""
-        version, uses, noise = (
-            np.array(column, dtype=np.float64)
-            for column in (
-                [-entry.staleness(0) for entry in entries],
-                [entry.uses for entry in entries],
-                [entry.noise for entry in entries],
-            )
-        )
-        priority = queue_priority(version, uses, self.config.decay, noise)
-        order = np.lexsort((-np.arange(len(entries)), -priority))
-        return [entries[i] for i in order]
+    def _priority(self) -> Floats:
+        rows = self.rows
+        version = -ages(rows["oldest"], 0).astype(np.float64)
+        return queue_priority(version, rows["uses"], self.config.decay, rows["noise"])
 
-    def _renew_noise(self, entries: list[Entry], step: int, event: str) -> None:
+    def _renew_noise(self, places: Ints, step: int, event: str) -> None:
         rng = stream_rng(self.context.seed, f"buffer/{event}", step)
-        for entry in entries:
-            entry.noise = float(rng.normal(0.0, self.config.noise))
+        self.rows["noise"][places] = rng.normal(0.0, self.config.noise, len(places))

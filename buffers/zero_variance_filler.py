@@ -8,7 +8,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from buffers.replay import AgeConfig, by_age, staleness
+from buffers.replay import AgeConfig
+from buffers.rows import Ints, Rows
+from buffers.selection import allowed, oldest_of, tiers_of
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group, Score
 from rlkit.interfaces import ReplayBuffer, State
@@ -55,22 +57,31 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
 
     def __init__(self, config: ZeroVarianceFillerConfig | None = None) -> None:
         super().__init__(config)
-        self.stored: list[Group] = []
-        """Best score first."""
-        self.scores: list[float] = []
-        """The score of each."""
+        self.rows = Rows(group=object, score=np.float64, oldest=np.int64, responses=np.int64)
+        """The stored groups, best score first, with the oldest weights that sampled a token, or
+        NO_TOKEN."""
         self.pending: list[Group] = []
         """This step's groups whose rewards differ, until their advantages are known."""
+
+    @property
+    def stored(self) -> list[Group]:
+        """The stored groups, best score first."""
+        return self.rows.listed("group")
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of each."""
+        return self.rows.listed("score")
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups, the first flat ones replaced by stored groups while there are any."""
         flat = [place for place, group in enumerate(fresh) if not differs(group)]
         rng, drawn = self.rng(step), list[int]()
-        for tier in self._tiers(step):
+        for tier in tiers_of(self.rows["oldest"], step, self.config):
             drawn += self._draw(tier, len(flat) - len(drawn), rng)
         trained = list(fresh)
         for place, index in zip(flat, drawn, strict=False):
-            trained[place] = self.stored[index]
+            trained[place] = self.rows["group"][index]
         return trained
 
     def add(self, fresh: list[Group], step: int) -> None:
@@ -82,58 +93,63 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
         for group in fresh:
             plain(group.prompt.columns, "")
         self.pending = [group for group in fresh if differs(group)]
-        left = sorted(index for tier in self._tiers(step + 1) for index in tier)
-        self.stored, self.scores = [self.stored[i] for i in left], [self.scores[i] for i in left]
+        self.rows.keep(allowed(self.rows["oldest"], step + 1, self.config))
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Store the held groups by their advantages; forget those of the lowest scores.
 
         A group whose update was skipped has no advantages and is not stored.
         """
-        ranked = list(zip(self.scores, self.stored, strict=True))
+        found: list[tuple[Group, float]] = []
         for group in self.pending:
             if any(sample.sample_id not in scores for sample in group.samples):
                 continue  # its update was skipped
             advantages = [scores[sample.sample_id].advantage for sample in group.samples]
             score = group_score(advantages, [sample.reward for sample in group.samples])
             if score > 0:
-                ranked.append((score, group))
+                found.append((group, score))
         self.pending = []
-        ranked.sort(key=lambda pair: -pair[0])
-        kept = ranked[: self.config.capacity]
-        self.scores, self.stored = [s for s, _ in kept], [g for _, g in kept]
+        if found:
+            self._store([group for group, _ in found], [score for _, score in found])
+            order = np.argsort(-self.rows["score"], kind="stable")
+            self.rows.take(order[: self.config.capacity])
 
     def stats(self) -> dict[str, float]:
         """Stored groups, and their mean score."""
-        count = len(self.stored)
-        return {"groups": float(count), "score_mean": sum(self.scores) / max(1, count)}
+        count = len(self.rows)
+        mean = float(self.rows["score"].sum()) / max(1, count)
+        return {"groups": float(count), "score_mean": mean}
 
     def clear(self) -> None:
         """Forget every group."""
-        self.stored, self.scores, self.pending = [], [], []
+        self.rows.clear()
+        self.pending = []
 
     def __len__(self) -> int:
-        return sum(len(group.samples) for group in self.stored)
+        return int(self.rows["responses"].sum())
 
     def state_dict(self) -> State:
         """The stored groups and their scores."""
-        return {"groups": [group_state(g) for g in self.stored], "scores": list(self.scores)}
+        return {"groups": [group_state(g) for g in self.stored], "scores": self.scores}
 
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
-        self.stored = [group_from_state(group) for group in state["groups"]]
-        self.scores = list(state["scores"])
-        self.pending = []
+        self.clear()
+        self._store([group_from_state(group) for group in state["groups"]], state["scores"])
 
-    def _tiers(self, step: int) -> list[list[int]]:
-        """The places of stored groups, by age."""
-        places = range(len(self.stored))
-        return by_age(places, lambda place: staleness(self.stored[place], step), self.config)
+    def _store(self, groups: Sequence[Group], scores: Sequence[float]) -> None:
+        self.rows.add(
+            len(groups),
+            group=groups,
+            score=scores,
+            oldest=[oldest_of(group.samples) for group in groups],
+            responses=[len(group.samples) for group in groups],
+        )
 
-    def _draw(self, places: list[int], count: int, rng: np.random.Generator) -> list[int]:
+    def _draw(self, places: Ints, count: int, rng: np.random.Generator) -> list[int]:
         count = min(count, len(places))
         if count == 0:
             return []
-        score = np.array([self.scores[place] for place in places])
+        score = self.rows["score"][places]
         drawn: list[int] = rng.choice(places, count, replace=False, p=score / score.sum()).tolist()
         return drawn

@@ -30,8 +30,8 @@ def script(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 def test_most_scripts_have_arguments() -> None:
-    """The others are the helper and the script that writes the embedded model."""
-    assert {*SCRIPTS} - {*COMMANDS} == {"bench", "make_embedded_base"}
+    """The others are helpers and the script that writes the embedded model."""
+    assert {*SCRIPTS} - {*COMMANDS} == {"bench", "make_embedded_base", "scaling_buffers"}
 
 
 @pytest.mark.parametrize("name", sorted({*SCRIPTS} - {*COMMANDS}))
@@ -81,6 +81,29 @@ def test_layer_skip_writes_its_measurements(
     script("layer_skip", "speed", *shares, *sizes, monkeypatch=monkeypatch)
     (found,) = json.loads(out.read_text()).values()
     assert {*found["rate_busy_kl"]} == {"0", "0.5"} and len(found["without_layer"]) == 2
+
+
+def test_scaling_measures_buffers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "found.json"
+    words = ("--quick", "--series", "--buffers", "fifo", "mix", "--out", str(out))
+    found = script("scaling", *words, monkeypatch=monkeypatch)
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(":")[0] for row in rows] == ["fifo", "mix"]
+    for buffer in json.loads(out.read_text())["buffers"].values():
+        assert [point["groups"] for point in buffer["points"]] == list(found["QUICK_GROUPS"])
+        assert all(point["ms"] > 0 and point["bytes_per_group"] > 0 for point in buffer["points"])
+        assert {*buffer["fit"]["ms"]} == {"slope", "intercept", "largest_relative_residual"}
+
+
+def test_scaling_fits_a_line() -> None:
+    """3 x + 2 exactly; then 1.5 x + 0.5, which is 2 where 1 was measured."""
+    fit = runpy.run_path(str(SCRIPTS["scaling"]), run_name="scaling")["fit"]
+    exact = {"slope": 3, "intercept": 2, "largest_relative_residual": 0}
+    assert fit([1, 2, 4], [5, 8, 14]) == pytest.approx(exact, abs=1e-9)
+    found = {"slope": 1.5, "intercept": 0.5, "largest_relative_residual": 1.0}
+    assert fit([0, 1, 2], [1, 1, 4]) == pytest.approx(found)
 
 
 def test_mutants_of_a_loss_are_found() -> None:
@@ -147,6 +170,17 @@ def test_curves_of_lag_come_from_runs(monkeypatch: pytest.MonkeyPatch, tmp_path:
     found = json.loads(out.read_text())
     assert {*found} == {"oapl_lag L=1", "grpo_lag L=1"}
     assert all([step for step, _ in curve] == [0, 2] for (curve,) in found.values())
+
+
+@pytest.mark.slow
+def test_scaling_measures_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    words = ("--quick", "--series", "references", "--buffers", "--width", "16", "--out", str(out))
+    script("scaling", *words, monkeypatch=monkeypatch)
+    series = json.loads(out.read_text())["steps"]["references"]
+    assert [point["x"] for point in series["points"]] == [0, 1, 2]
+    assert all(point["time/step"] > point["time/update"] > 0 for point in series["points"])
+    assert {"time/step", "memory/peak_mb"} <= {*series["fit"]}
 
 
 @pytest.mark.slow

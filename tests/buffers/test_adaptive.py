@@ -73,7 +73,7 @@ def test_the_score_is_a_clipped_mean_over_the_own_tokens(
 
 def test_a_group_is_the_mean_of_its_responses_below_the_best_of_all() -> None:
     buffer = filled()
-    groups = [entry.group.samples for entry in buffer.entries]
+    groups = [group.samples for group in buffer.groups]
     assert group_scores(groups, said(LOGP), buffer.config) == pytest.approx([-1, -0.75, -0.25])
 
 
@@ -81,7 +81,7 @@ def test_all_usable_responses_are_scored_in_the_steps_of_a_refresh_alone() -> No
     buffer = build("buffer", "adaptive", refresh_every=3, max_age=2, replay_fraction=0.5)
     expected: list[int] = []
     for step in range(1, 8):
-        expected = [s.sample_id for e in buffer.usable(step) for s in e.group.samples]
+        expected = [s.sample_id for group in buffer.groups for s in group.samples]
         wanted = [sample.sample_id for sample in buffer.scores_wanted(step)]
         assert wanted == (expected if step in (3, 6) else [])
         buffer.observe(said(dict.fromkeys(wanted, -1.0)))
@@ -153,7 +153,7 @@ def test_the_mean_weight_is_told() -> None:
 def test_the_oldest_leave_a_full_stock_and_their_scores_too() -> None:
     buffer = filled(capacity=3)
     buffer.add([one(31)], 2)
-    assert [e.group.samples[0].sample_id for e in buffer.entries] == [11, 21, 31]
+    assert buffer.rows.listed("first") == [11, 21, 31]
     assert list(buffer.scores) == [11, 21]
 
 
@@ -163,9 +163,10 @@ def test_the_batch_is_fresh_groups_and_whole_stored_ones_with_their_uses_counted
         fresh, trained = cycle.step(step)
         assert trained[:3] == fresh and len(trained) == (3 if step == 1 else 6)
         replayed = {group.samples[0].sample_id for group in trained[3:]}
-        used = [e for e in cycle.buffer.entries if e.group.samples[0].sample_id in replayed]
-        assert len(used) == len(replayed) == len(trained) - 3
-        assert all(e.uses >= 2 and e.last_used == step for e in used)
+        rows = cycle.buffer.rows
+        used = [name in replayed for name in rows["first"]]
+        assert sum(used) == len(replayed) == len(trained) - 3
+        assert all(rows["uses"][used] >= 2) and all(rows["last_used"][used] == step)
 
 
 def test_groups_over_age_are_forgotten() -> None:
@@ -180,7 +181,7 @@ def test_groups_over_age_come_last_under_keep() -> None:
     buffer = filled(replay_fraction=0.4, max_age=1, over_age="keep")
     buffer.add([one(31, step=2)], 2)
     buffer.config = buffer.config.model_copy(update={"temperature": 1e-4})
-    buffer.scores[31] = -9.0
+    buffer.rows["score"][3] = -9.0
     assert [g.samples[0].sample_id for g in buffer.build([], 5, 3)] == [31, 21]
 
 

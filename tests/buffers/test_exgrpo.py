@@ -152,8 +152,9 @@ def test_prompts_over_age_are_dropped_or_drawn_last_with_their_young_successes()
         buffer.started = True
         for i, steps in enumerate([(1, 1), (1, 3), (3, 3)]):
             made = [one(10 * i + 2 * j + 1, step).samples[0] for j, step in enumerate(steps)]
-            buffer.stored[f"prompt-{i}"] = made
-            buffer.successes[f"prompt-{i}"] = 2
+            failure = replace(made[0], sample_id=10 * i + 9, reward=0.0)
+            prompt = replace(one(1).prompt, prompt_id=f"prompt-{i}")
+            buffer.add([Group(prompt=prompt, samples=[*made, failure])], 3)
         buffer.plan(10, 4, FewPrompts(3))
         return {name: [s.step for s in stored] for name, stored in sorted(buffer.chosen.items())}
 

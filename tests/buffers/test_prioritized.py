@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from buffers.prioritized import Prioritized, PrioritizedConfig, group_priorities
+from buffers.rows import Floats
 from rlkit.batch import Score
 from rlkit.errors import UserError
 from rlkit.registry import build
@@ -22,7 +23,7 @@ def filled(**fields: Any) -> Prioritized:
     buffer = Prioritized(PrioritizedConfig(**fields))
     for i, advantage in enumerate(ADVANTAGES):
         buffer.add([one(10 * i + 1)], 1)
-        first = buffer.entries[-1].group.samples
+        first = buffer.groups[-1].samples
         buffer.observe(
             {
                 s.sample_id: Score(logp=s.behavior_logp, entropy=1.0, advantage=a)
@@ -30,6 +31,11 @@ def filled(**fields: Any) -> Prioritized:
             }
         )
     return buffer
+
+
+def priorities(buffer: Prioritized) -> Floats:
+    """The priority of each stored group."""
+    return group_priorities(buffer.rows["value"], buffer.config)
 
 
 @pytest.mark.parametrize(
@@ -43,31 +49,31 @@ def filled(**fields: Any) -> Prioritized:
 )
 def test_priorities_from_advantages(priority: str, reduction: str, expected: list[float]) -> None:
     buffer = filled(priority=priority, reduction=reduction)
-    assert list(group_priorities(buffer.entries, buffer.config)) == pytest.approx(expected)
+    assert list(priorities(buffer)) == pytest.approx(expected)
 
 
 def test_reward_priorities_are_scaled_over_the_stock() -> None:
     """Rewards alternate with the sample number, so three in a row have the mean 2/3 or 1/3."""
     buffer = Prioritized(PrioritizedConfig(priority="reward"))
     buffer.add([one(1, n=3), one(4, n=3), one(7, n=2)], 1)
-    assert list(group_priorities(buffer.entries, buffer.config)) == pytest.approx([1, 0, 0.5])
+    assert list(priorities(buffer)) == pytest.approx([1, 0, 0.5])
     buffer.add([one(9, n=3)], 1)
-    alike = [buffer.entries[0], buffer.entries[3]]
+    alike = buffer.rows["value"][[0, 3]]
     assert list(group_priorities(alike, buffer.config)) == [0, 0]
 
 
 def test_a_group_without_scores_gets_the_largest_priority() -> None:
     buffer = filled()
     buffer.add([one(101)], 1)
-    assert group_priorities(buffer.entries, buffer.config)[-1] == 2.0
-    assert list(group_priorities(buffer.entries[-1:], buffer.config)) == [1.0]
+    assert priorities(buffer)[-1] == 2.0
+    assert list(group_priorities(buffer.rows["value"][-1:], buffer.config)) == [1.0]
 
 
 def test_scores_of_only_some_responses_change_nothing() -> None:
     buffer = filled()
-    sample = buffer.entries[0].group.samples[0]
+    sample = buffer.groups[0].samples[0]
     buffer.observe({sample.sample_id: Score(logp=sample.behavior_logp, entropy=1.0, advantage=9.0)})
-    assert buffer.entries[0].advantage == ADVANTAGES[0]
+    assert buffer.rows["advantage"][0] == ADVANTAGES[0] and priorities(buffer)[0] == 1.5
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,7 @@ def test_the_draw_follows_the_formula(fields: dict[str, Any], weights: list[floa
     for step in range(1, 5001):
         (group,) = buffer.build([], 5, step)
         found[group.samples[0].sample_id] += 1
-    names = [entry.group.samples[0].sample_id for entry in buffer.entries]
+    names = buffer.rows.listed("first")
     check_frequencies(found, {n: w / sum(weights) for n, w in zip(names, weights, strict=True)})
 
 
@@ -98,7 +104,7 @@ def test_the_second_draw_follows_the_weights_that_are_left() -> None:
     """Without replacement: P(a then b) = w_a / W * w_b / (W - w_a)."""
     buffer, found = filled(replay_fraction=0.4, alpha=1, epsilon=0.5), Counter[Hashable]()
     weights, total = [2.0, 1.0, 2.5, 0.5], 6.0
-    names = {entry.group.samples[0].sample_id: i for i, entry in enumerate(buffer.entries)}
+    names = {name: i for i, name in enumerate(buffer.rows.listed("first"))}
     for step in range(1, 5001):
         found[frozenset(names[g.samples[0].sample_id] for g in buffer.build([], 5, step))] += 1
     pairs = [(a, b) for a in range(4) for b in range(a)]
@@ -115,17 +121,17 @@ def test_a_replayed_group_is_scored_anew() -> None:
     buffer = Prioritized(PrioritizedConfig(replay_fraction=0.5))
     cycle = Cycle(buffer, 2)
     cycle.step(1)
-    buffer.entries[0].advantage = [7.0] * 4
+    buffer.rows["advantage"][0], buffer.rows["value"][0] = [7.0] * 4, 7.0
     cycle.step(2)
-    assert buffer.entries[0].advantage == [0.5, -0.5, 0.5, -0.5]
-    assert all(entry.advantage for entry in buffer.entries), "add comes before observe"
+    assert buffer.rows["advantage"][0] == [0.5, -0.5, 0.5, -0.5] and priorities(buffer)[0] == 0.5
+    assert all(buffer.rows["advantage"]), "add comes before observe"
 
 
 def test_the_oldest_leave_a_full_stock() -> None:
     cycle = Cycle(Prioritized(PrioritizedConfig(capacity=5)), 5)
     for step in range(1, 6):
         cycle.step(step)
-    assert [e.group.samples[0].step for e in cycle.buffer.entries] == [4, 4, 5, 5, 5]
+    assert [g.samples[0].step for g in cycle.buffer.groups] == [4, 4, 5, 5, 5]
 
 
 @pytest.mark.parametrize("fields", [{"epsilon": 0}, {"alpha": -1}, {"priority": "td"}])

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from buffers.replay import (
-    AgeConfig,
-    by_age,
-    draw_buckets,
-    fresh_groups,
-    sample_staleness,
-    staleness,
-)
+from buffers.replay import AgeConfig, by_age, fresh_groups, sample_staleness, staleness
 from rlkit.batch import Group, Prompt, Sample
-from rlkit.registry import build
 from rlkit.testing.base import stored
 from rlkit.testing.buffers import FakePrompts, FakeRollouts, ids, scores
 from tests.cli import SMALL, metrics, run
@@ -134,23 +124,6 @@ def one(made: int, step: int = 1, n: int = 2) -> Group:
     return rollouts.group(FakePrompts().take(1)[0], n, step)
 
 
-def test_buckets_are_drawn_by_weight_and_evenly_inside() -> None:
-    buckets = {"a": [1, 2], "b": [3], "c": [4], "empty": []}
-    weights = {"a": 3.0, "b": 1.0, "c": 0.0, "empty": 9.0}
-    rng, found = np.random.default_rng(0), Counter[Hashable]()
-    for _ in range(4000):
-        found[draw_buckets(rng, buckets, weights, 1)[0]] += 1
-    check_frequencies(found, {1: 0.375, 2: 0.375, 3: 0.25})
-
-
-def test_buckets_hand_on_their_share_and_give_each_item_once() -> None:
-    rng = np.random.default_rng(0)
-    assert sorted(draw_buckets(rng, {1: [1, 2], 2: [3]}, {1: 1e-9, 2: 1.0}, 9)) == [1, 2, 3]
-    assert draw_buckets(rng, {1: [1], 2: [2]}, {1: 0.0, 2: 1.0}, 9) == [2]
-    assert draw_buckets(rng, {}, {}, 3) == []
-    assert draw_buckets(rng, {1: [1]}, {1: 1.0}, 0) == []
-
-
 def test_the_fresh_share_is_rounded_down_but_never_zero() -> None:
     """153 of 256 is ReMix's count; 0.55 * 100 is 55, not 56 by binary rounding."""
     assert [fresh_groups(b, p) for b, p in [(256, 0.4), (100, 0.55), (3, 0.99)]] == [153, 45, 1]
@@ -180,66 +153,3 @@ def test_items_over_age_are_dropped_or_a_tier_of_their_own() -> None:
     assert tiers() == tiers(over_age="keep") == [ages]
     assert tiers(max_age=2) == [[1, 2, 2]]
     assert tiers(max_age=2, over_age="keep") == [[1, 2, 2], [3, 4]]
-
-
-@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
-def test_a_stock_counts_uses_and_gives_whole_groups_once(name: str) -> None:
-    buffer = build("buffer", name, replay_fraction=0.5)
-    cycle, uses = Cycle(buffer, 6), Counter[int]()
-    for step in range(1, 12):
-        fresh, trained = cycle.step(step)
-        assert trained[:3] == fresh and len(trained) == (3 if step == 1 else 6)
-        uses.update(g.samples[0].sample_id for g in trained)
-        assert all(len(g.samples) == 4 for g in trained)
-        assert len({g.samples[0].sample_id for g in trained}) == len(trained)
-        for entry in buffer.entries:
-            assert entry.uses == uses[entry.group.samples[0].sample_id]
-            assert entry.last_used >= entry.group.samples[0].step
-        assert buffer.stats()["groups"] == len(buffer) / 4
-        assert buffer.stats()["uses_max"] == max(e.uses for e in buffer.entries)
-
-
-@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
-def test_a_stock_forgets_what_is_too_old(name: str) -> None:
-    buffer = build("buffer", name, replay_fraction=0.8, max_age=2, **no_limit(name))
-    cycle = Cycle(buffer, 20)
-    for step in range(1, 8):
-        trained = cycle.step(step)[1]
-        ages = {step - g.samples[0].step for g in trained}
-        assert ages == set(range(min(step, 3)))
-        assert {e.group.samples[0].step for e in buffer.entries} == {step, step - 1} - {0}
-
-
-@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
-def test_a_stock_may_replay_what_is_too_old_where_nothing_younger_is_left(name: str) -> None:
-    """One group per step; from step 4 on two of them are young, whatever their priorities."""
-    for share, ages in ((0.5, {1, 2}), (0.8, {1, 2, 3, 4})):
-        fields: dict[str, Any] = {"replay_fraction": share, "max_age": 2, "over_age": "keep"}
-        buffer = build("buffer", name, **fields, **no_limit(name))
-        for step in (1, 2, 3, 4):
-            buffer.add([one(10 * step, step)], step)
-        batch = round(len(ages) / share)
-        assert {5 - g.samples[0].step for g in buffer.build([], batch, 5)} == ages
-        buffer.add([], 9)
-        assert len(buffer.entries) == len(buffer.usable(9)) == 4, "what is old is not forgotten"
-
-
-def no_limit(name: str) -> dict[str, Any]:
-    return {"use_limit": None} if name == "value_decay" else {}
-
-
-@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
-@pytest.mark.parametrize("fields", [{}, {"capacity": 7, "replay_fraction": 0.6}, {"max_age": 3}])
-def test_a_stock_resumes(name: str, fields: dict[str, Any]) -> None:
-    check_resumes(
-        lambda: build("buffer", name, **fields), Cycle(build("buffer", name, **fields), 6)
-    )
-
-
-@pytest.mark.parametrize("name", ["prioritized", "value_decay"])
-def test_a_stock_trains(name: str, tmp_path: Path) -> None:
-    rows = check_real_run(f"buffer={name}", cwd=tmp_path)
-    assert rows[0]["buffer/fresh_fraction"] == 1
-    assert rows[1]["buffer/fresh_fraction"] == pytest.approx(0.5)
-    assert rows[1]["buffer/age_max"] == 1
-    assert rows[2]["buffer/uses_max"] >= 2

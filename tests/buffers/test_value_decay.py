@@ -41,7 +41,7 @@ def test_a_group_is_trained_no_more_often_than_the_limit(limit: int) -> None:
     trained = [steps(cycle.step(step)[1]) for step in range(1, 9)]
     flat = [made for step in trained for made in step]
     assert [flat.count(made) for made in range(1, 5)] == [limit] * 4
-    assert all(entry.uses < limit for entry in cycle.buffer.entries)
+    assert all(cycle.buffer.rows["uses"] < limit)
 
 
 def test_a_used_group_rests() -> None:
@@ -59,20 +59,20 @@ def test_a_full_queue_loses_its_lowest_priority_even_a_new_one() -> None:
     for step in (4, 5):
         buffer.add([one(10 * step, step)], step)
     buffer.add([one(1, 1)], 6)
-    assert steps([e.group for e in buffer.entries]) == [4, 5]
+    assert steps(buffer.groups) == [4, 5]
     buffer.add([one(70, 7)], 7)
-    assert steps([e.group for e in buffer.entries]) == [5, 7]
+    assert steps(buffer.groups) == [5, 7]
 
 
 def test_noise_is_drawn_at_each_insertion_with_its_spread() -> None:
     buffer = queue(noise=3.0, use_limit=None, capacity=5000)
     buffer.add([one(2 * i + 1) for i in range(2000)], 1)
-    noise = np.array([entry.noise for entry in buffer.entries])
+    noise = buffer.rows["noise"].copy()
     assert noise.mean() == pytest.approx(0, abs=4 * 3 / 2000**0.5)
     assert noise.std() == pytest.approx(3, abs=4 * 3 / 4000**0.5)
     drawn = {group.samples[0].sample_id for group in buffer.build([], 10, 2)}
-    changed = [e for e, old in zip(buffer.entries, noise, strict=True) if e.noise != old]
-    assert {e.group.samples[0].sample_id for e in changed} == drawn and len(drawn) == 4
+    changed = buffer.rows["first"][buffer.rows["noise"] != noise]
+    assert set(changed) == drawn and len(drawn) == 4
 
 
 def test_without_noise_no_draw_depends_on_the_seed() -> None:

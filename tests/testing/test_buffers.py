@@ -44,8 +44,7 @@ class Unseeded(Fifo):
     """Draws from the global generator."""
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
-        stored = [item.group for items in self.stored.values() for item in items]
-        return fresh + random.sample(stored, min(batch - len(fresh), len(stored)))
+        return fresh + random.sample(self.groups, min(batch - len(fresh), len(self.groups)))
 
 
 class Clinging(Fifo):

@@ -1,0 +1,231 @@
+"""Time and memory of a training step, and of each buffer, against what they may depend on.
+
+    python benchmarks/scaling.py
+    python benchmarks/scaling.py --series responses group_size --device cuda --dtype bfloat16
+    python benchmarks/scaling.py --buffers prioritized fifo --quick
+
+Steps: runs of `python -m rlkit.run` on a random Llama, in which one thing is varied and the rest
+stays: responses per step, response and prompt length in tokens, group size and replayed share at
+the same number of responses, and references of the anchor. The vocabulary is large and the model
+random, so that hardly a response ends before its limit. Buffers: a step's calls on every registered
+buffer, in memory, filled with so many groups under settings by which none leaves.
+
+Each series is fitted by a line, value = slope x + intercept; the table shows the largest distance
+from it as a share of the measured value. The machine must be idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench import RESULTS, ROOT, command, read
+from scaling_buffers import measure
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rlkit.models.embedded import make_tokenizer
+from rlkit.registry import names
+
+VOCABULARY = 4096
+ANCHORS = (
+    ("anchor=none",),
+    ("anchor=base",),
+    ("anchor=convex",),
+    ("anchor=convex", "anchor.ema=1"),
+)
+"""By the number of references."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The sizes of a step."""
+
+    prompts: int = 8
+    n: int = 8
+    prompt: int = 16
+    response: int = 32
+    replay: float = 0.0
+    references: int = 0
+
+    def arguments(self) -> list[str]:
+        """Settings of a run with these sizes."""
+        buffer: tuple[str, ...] = ("buffer=on_policy",)
+        if self.replay:
+            buffer = ("buffer=fifo", f"buffer.replay_fraction={self.replay}", "buffer.window=4")
+        return [
+            *("algorithm=grpo", *buffer, *ANCHORS[self.references]),
+            *(f"train.prompts_per_step={self.prompts}", f"rollout.num_generations={self.n}"),
+            f"rollout.max_prompt_length={self.prompt}",
+            f"rollout.max_completion_length={self.response}",
+        ]
+
+
+SERIES: dict[str, tuple[Sequence[float], Sequence[Point]]] = {
+    "responses": ((32, 64, 128, 256), [Point(prompts=k) for k in (4, 8, 16, 32)]),
+    "response_length": ((16, 32, 64, 128), [Point(response=k) for k in (16, 32, 64, 128)]),
+    "prompt_length": ((16, 64, 128, 256), [Point(prompt=k) for k in (16, 64, 128, 256)]),
+    "group_size": ((4, 8, 16, 32), [Point(prompts=64 // k, n=k) for k in (4, 8, 16, 32)]),
+    "replay_fraction": ((0.0, 0.25, 0.5, 0.75), [Point(replay=k) for k in (0, 0.25, 0.5, 0.75)]),
+    "references": ((0, 1, 2, 3), [Point(references=k) for k in range(4)]),
+}
+"""Name -> what is varied, and the step at each value."""
+GROUPS = (100, 1000, 10_000, 30_000, 100_000)
+QUICK_GROUPS = (100, 300, 1000)
+BATCH = 20
+"""Groups of a step whose buffer is measured."""
+
+
+def fit(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
+    """The line through the points by least squares, and the largest |y - line| / |y|."""
+    slope, intercept = np.polyfit(x, y, 1)
+    line = slope * np.array(x) + intercept
+    worst = np.abs(np.array(y) - line) / np.maximum(np.abs(y), 1e-12)
+    return {
+        "slope": float(slope),
+        "intercept": float(intercept),
+        "largest_relative_residual": float(worst.max()),
+    }
+
+
+def write_model(folder: Path, width: int, layers: int) -> None:
+    """A random Llama whose responses hardly ever end by themselves."""
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    model: Any = LlamaForCausalLM
+    model(shape).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+
+
+def write_prompts(path: Path, tokens: int) -> None:
+    """Different prompts of so many digits, a token each."""
+    digits = random.Random(0)
+    rows = [
+        {"prompt": "".join(digits.choices("0123456789", k=tokens)), "answer": "0"}
+        for _ in range(2000)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_steps(point: Point, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Medians over the steps of a run, in a process of its own: seconds by timer, peak MB."""
+    write_prompts(folder / "prompts.jsonl", point.prompt)
+    arguments = [
+        *(f"model.name={folder / 'model'}", f"model.device={options.device}"),
+        *(f"model.dtype={options.dtype}", "task=jsonl", f"task.path={folder / 'prompts.jsonl'}"),
+        *("reward=exact", "eval.problems=1", "eval.every=null", "checkpoint.every=null"),
+        *(f"train.steps={options.warm_up + options.steps}", "train.minibatches=1"),
+    ]
+    with tempfile.TemporaryDirectory() as out:
+        done = subprocess.run(
+            command(*arguments, *point.arguments(), out=Path(out) / "run"),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
+        )
+        if done.returncode:
+            raise SystemExit(f"{point}: {done.stderr}")
+        rows = read(Path(out) / "run").steps[options.warm_up :]
+    timers = ("time/step", "time/rollout", "time/forward", "time/update", "memory/peak_mb")
+    return {name: statistics.median(row[name] for row in rows) for name in timers}
+
+
+def measure_steps(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """A series of runs, with its lines."""
+    values, points = SERIES[name]
+    count = 3 if options.quick else len(values)
+    found = [run_steps(point, folder, options) for point in points[:count]]
+    x = list(values[:count])
+    rows = [{"x": value, **row} for value, row in zip(x, found, strict=True)]
+    lines = {key: fit(x, [row[key] for row in found]) for key in found[0]}
+    for key in ("time/step", "memory/peak_mb"):
+        print_line(f"{name}: {key}", x, [row[key] for row in found], lines[key])
+    return {"points": rows, "fit": lines}
+
+
+def measure_buffer(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A buffer over growing numbers of groups, with its line of milliseconds."""
+    sizes = QUICK_GROUPS if options.quick else GROUPS
+    rows = [measure(name, groups, BATCH, options.repeats) for groups in sizes]
+    times = [row["ms"] for row in rows]
+    line = fit(sizes, times)
+    print_line(f"{name}: ms, {rows[-1]['bytes_per_group']:.0f} bytes a group", sizes, times, line)
+    return {"points": rows, "fit": {"ms": line}}
+
+
+def print_line(
+    label: str, x: Sequence[float], y: Sequence[float], line: Mapping[str, float]
+) -> None:
+    """One row of the table."""
+    points = "  ".join(f"{a:g}: {b:.4g}" for a, b in zip(x, y, strict=True))
+    print(
+        f"{label:48} slope {line['slope']:10.3g}  intercept {line['intercept']:9.3g}  "
+        f"residual {line['largest_relative_residual']:6.1%}  ({points})",
+        flush=True,
+    )
+
+
+def parsed() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--series", nargs="*", choices=list(SERIES), default=list(SERIES))
+    parser.add_argument("--buffers", nargs="*", default=None, help="default: all registered ones")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--quick", action="store_true", help="three small points a series")
+    parser.add_argument("--out", type=Path, default=RESULTS / "scaling.json")
+    sizes = {"threads": 1, "steps": 8, "warm-up": 4, "repeats": 21, "width": 64, "layers": 2}
+    for name, value in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    options = parser.parse_args()
+    if options.quick:
+        options.steps, options.warm_up, options.repeats = 2, 1, 3
+    return options
+
+
+def main() -> None:
+    """Measure what is named, print a table and write the figures."""
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    buffers = names("buffer") if options.buffers is None else options.buffers
+    found: dict[str, Any] = {
+        "options": {name: str(value) for name, value in vars(options).items()},
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
+        "steps": {},
+        "buffers": {},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder / "model", options.width, options.layers)
+        for series in options.series:
+            found["steps"][series] = measure_steps(series, folder, options)
+    for buffer in buffers:
+        found["buffers"][buffer] = measure_buffer(buffer, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
