@@ -31,7 +31,9 @@ if (
 
 from rlkit.interfaces import Tokens
 from rlkit.models.dropout import NO_DROPOUT, Dropout
-from rlkit.models.tokens import EntropyMode, autocast_to, token_terms
+from rlkit.models.head import Head
+from rlkit.models.logits import EntropyMode
+from rlkit.models.tokens import autocast_to, token_terms
 
 
 class FrozenPolicy:
@@ -40,7 +42,7 @@ class FrozenPolicy:
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         self.model = model.requires_grad_(False).train(False)
         self.temperature, self.autocast = policy.temperature, policy.autocast
-        self.device = policy.device
+        self.device, self.head = policy.device, policy.head
         if model.device != self.device:
             visit(model, self.device)
 
@@ -50,7 +52,7 @@ class FrozenPolicy:
         return self._terms(tokens).logp
 
     def _terms(self, tokens: Tokens) -> PolicyTerms:
-        return token_terms(self.model, tokens, self.temperature, "none", self._call)
+        return token_terms(self.model, tokens, self.temperature, "none", self._call, head=self.head)
 
     def _call(self, **inputs: Any) -> Any:
         """The model's output on the policy's device, wherever the weights are kept."""
@@ -80,7 +82,7 @@ class FrozenAdapter(FrozenPolicy):
     def __init__(self, policy: Policy, weights: State) -> None:
         self.model, self.weights = policy.model, weights
         self.temperature, self.autocast = policy.temperature, policy.autocast
-        self.device = policy.device
+        self.device, self.head = policy.device, policy.head
         self.off = is_off(weights)
 
     @torch.no_grad()
@@ -117,6 +119,8 @@ class Policy:
         """The dtype of matrix products, if not that of the weights."""
         self.dropout = dropout
         """What drops in updates."""
+        self.head: Head | None = None
+        """What computes log-probs without full logits, also those of frozen copies."""
         self.copies_on: torch.device | None = None
         """Where frozen copies are kept; None = on the policy's own device."""
         self.processes = processes
@@ -176,10 +180,12 @@ class Policy:
         the run asks for dropout; the values never are.
         """
 
+        def call(**inputs: Any) -> Any:
+            with self.autocasting():
+                return (through or self.model)(**inputs)
+
         def forward() -> PolicyTerms:
-            return token_terms(
-                self.model, tokens, self.temperature, entropy, through, self.autocast
-            )
+            return token_terms(self.model, tokens, self.temperature, entropy, call, self.head)
 
         return forward() if masks is None else self.dropout.terms(forward, masks, self.device)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rlkit.batch import PolicyTerms
 
@@ -16,8 +17,8 @@ if (
 
 
 from rlkit.interfaces import Tokens
-
-EntropyMode = Literal["none", "value", "gradient"]
+from rlkit.models.head import Head, Wanted
+from rlkit.models.logits import EntropyMode
 
 
 def autocast_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
@@ -31,7 +32,7 @@ def token_terms(
     temperature: float,
     entropy: EntropyMode,
     call: Callable[..., Any] | None = None,
-    autocast: torch.dtype | None = None,
+    head: Head | None = None,
 ) -> PolicyTerms:
     """Log-prob and entropy (nats) of each response token [B, T] at a temperature.
 
@@ -39,20 +40,55 @@ def token_terms(
     """
     inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(model.device).items()}
     length = tokens.response_ids.shape[1]
-    with autocast_to(autocast, model.device):
-        output = (call or model)(**inputs, use_cache=False, logits_to_keep=length)
-    logits = output.logits[:, -length:].float()
-    if temperature != 1.0:
-        logits = logits / temperature
-    ids = tokens.response_ids.to(logits.device)
-    real = (
-        torch.arange(length, device=logits.device)
-        < tokens.response_lengths.to(logits.device)[:, None]
+    real = torch.arange(length) < tokens.response_lengths[:, None]
+    positions = real.flatten().nonzero().squeeze(1)
+    wanted = Wanted(
+        positions=positions,
+        ids=tokens.response_ids.flatten()[positions],
+        last=length,
+        temperature=temperature,
+        entropy=entropy,
     )
+    terms = terms_at(model, inputs, wanted, call, head)
+    into = positions.to(terms.logp.device)
+    logp, spread = (
+        each.new_zeros(real.numel()).index_copy(0, into, each).view(real.shape)
+        for each in (terms.logp, terms.entropy)
+    )
+    return PolicyTerms(logp=logp, entropy=spread)
+
+
+def terms_at(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Any],
+    wanted: Wanted,
+    call: Callable[..., Any] | None = None,
+    head: Head | None = None,
+) -> PolicyTerms:
+    """Log-prob and entropy (nats) of tokens after positions of a forward: [n] float32 each.
+
+    Full logits are made of the last positions of all rows if `head` is None.
+    """
+    inputs = {**inputs, "use_cache": False, "logits_to_keep": wanted.last}
+    if head is None:
+        logits = (call or model)(**inputs).logits[:, -wanted.last :]
+        return _of_logits(logits.float().flatten(0, 1), wanted)
+    with head.computing(model, wanted) as box:
+        output = (call or model)(**inputs)
+    logp, spread = box.after(output.logits)
+    return PolicyTerms(logp=logp.float(), entropy=spread.float())
+
+
+def _of_logits(logits: Tensor, wanted: Wanted) -> PolicyTerms:
+    """The terms, from logits [N, V] of all positions."""
+    if wanted.temperature != 1.0:
+        logits = logits / wanted.temperature
+    positions, ids = wanted.positions.to(logits.device), wanted.ids.to(logits.device)
     normalizer = logits.logsumexp(-1)
-    logp = logits.gather(-1, ids[..., None]).squeeze(-1) - normalizer
-    spread = torch.zeros_like(logp)
-    if entropy != "none":
-        with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
-            spread = normalizer - ((logits - normalizer[..., None]).exp() * logits).sum(-1)
-    return PolicyTerms(logp=torch.where(real, logp, 0.0), entropy=torch.where(real, spread, 0.0))
+    own = logits.flatten().index_select(0, positions * logits.shape[1] + ids)
+    logp = own - normalizer.index_select(0, positions)
+    if wanted.entropy == "none":
+        return PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    with torch.set_grad_enabled(wanted.entropy == "gradient" and torch.is_grad_enabled()):
+        spread = normalizer - ((logits - normalizer[:, None]).exp() * logits).sum(-1)
+        return PolicyTerms(logp=logp, entropy=spread.index_select(0, positions))
