@@ -64,9 +64,9 @@ def trl(hidden: Tensor, weight: Tensor, ids: Tensor, entropy: str) -> tuple[Tens
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
     outputs = () if entropy == "none" else ("entropy",)
-    logp, spread, *_ = ChunkedLogProbFunction.apply(
-        hidden, weight, None, ids, 1.0, TRL_CHUNK, None, 1.0, outputs
-    )
+    apply: Any = ChunkedLogProbFunction.apply
+    inputs = hidden, weight, None, ids, 1.0, TRL_CHUNK, None, 1.0, outputs
+    logp, spread, *_ = apply(*inputs)
     return logp, torch.zeros_like(logp) if spread is None else spread
 
 
@@ -92,7 +92,7 @@ class Case:
         loss = logp.sum()
         if self.options.entropy == "gradient":
             loss = loss + 0.01 * spread.sum()
-        loss.backward()
+        torch.autograd.backward(loss)
         found = self.hidden.grad, self.weight.grad
         self.hidden.grad = self.weight.grad = None
         if self.options.device != "cpu":
@@ -157,7 +157,7 @@ def row(found: dict[str, Any], way: str) -> str:
     base, own = found["plain"], found[way]
     mib = 2**20
     return (
-        f"{way:6} {own['peak'] / mib:8.0f} MiB x{own['peak'] / base['peak']:.3f} "
+        f"{way:6} {own['peak'] / mib:8.0f} MiB x{own['peak'] / max(base['peak'], 1):.3f} "
         f"(gradients {own['gradients'] / mib:.0f})  {own['seconds']:7.2f} s "
         f"x{own['seconds'] / base['seconds']:.2f}  of the processor's "
         f"x{own['processor'] / base['processor']:.2f}"

@@ -105,7 +105,8 @@ class Head:
             ids = wanted.ids.to(hidden.device)
             found = chunked_terms(rows, ids, by, wanted.temperature, wanted.entropy)
             box.terms.append(found)
-            return (0.0 * found[0].sum()).to(hidden.dtype).expand(*hidden.shape[:-1], 1)
+            zero = (0.0 * found[0].sum()).to(hidden.dtype)
+            return hidden.new_zeros(*hidden.shape[:-1], 1) + zero
 
         with _forward_of(layer, forward):
             yield box

@@ -87,7 +87,7 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, up: Tensor | None, up_spread: Tensor | None) -> Any:
+    def backward(ctx: Any, up: Tensor | None, up_spread: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         needed = ctx.needs_input_grad
         if not ctx.again:
             of_lefts = [_scaled(slope, up) for slope in ctx.saved_tensors]

@@ -83,6 +83,18 @@ def test_layer_skip_writes_its_measurements(
     assert {*found["rate_busy_kl"]} == {"0", "0.5"} and len(found["without_layer"]) == 2
 
 
+def test_logprob_compares_every_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "found.json"
+    found = script("logprob", "--quick", "--out", str(out), monkeypatch=monkeypatch)
+    (case,) = json.loads(out.read_text()).values()
+    assert {*case} == {*found["WAYS"]} and all(way["seconds"] > 0 for way in case.values())
+    assert all(way["gradients"] == 4 * 16 * (64 + 512) for way in case.values())
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert "vocabulary=512" in head and len(rows) == len(case)
+
+
 def test_mutants_of_a_loss_are_found() -> None:
     """Each changes one place: PPO's clip has at least its min, its clamp and its signs."""
     found = runpy.run_path(str(SCRIPTS["mutants"]), run_name="mutants")

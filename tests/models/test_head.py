@@ -213,6 +213,22 @@ def test_positions_may_be_any_and_repeat(*, fused: bool) -> None:
     assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
+def test_the_gradient_comes_through_the_output_first() -> None:
+    """There FSDP learns that weights are needed again, before the output layer uses them."""
+    model: Any = model_of("llama")
+    order: list[str] = []
+
+    def call(**inputs: Any) -> Any:
+        output = model(**inputs)
+        output.logits.register_hook(lambda _: order.append("output"))
+        return output
+
+    model.lm_head.weight.register_hook(lambda _: order.append("weight"))
+    wanted = Wanted(positions=torch.tensor([0]), ids=torch.tensor([4]), last=2)
+    terms_at(model, {"input_ids": torch.tensor([[3, 4]])}, wanted, call, PLAIN).logp.backward()
+    assert order == ["output", "weight"]
+
+
 def test_under_autocast_only_factors_are_rounded() -> None:
     """The layers before round as ever; the logits are nearer to the exact ones of these inputs."""
     plain, fused = policies(model_of("llama"))

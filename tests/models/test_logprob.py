@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ def plain(
     spread = -(logp.exp() * logp).sum(-1)
     spread = {"none": 0 * spread, "value": spread.detach(), "gradient": spread}[entropy]
     return logp.gather(1, ids[:, None]).squeeze(1), spread
+
+
+def in_blocks(size: int) -> Terms:
+    """In blocks of this many bytes."""
+    return partial(chunked_terms, chunk_bytes=size)
 
 
 def made(dtype: torch.dtype = torch.float32, **fields: Any) -> tuple[Tensor, Tensor, Projection]:
@@ -102,11 +108,7 @@ def test_values_and_gradients_are_those_of_full_logits(
                 right.requires_grad_(False)
     expected = measured(plain, case, temperature, entropy)
     for size in (8, 8 * 7, 8 * 60, 2**20):  # also blocks of one logit
-
-        def blocks(*args: Any, size: int = size) -> tuple[Tensor, Tensor]:
-            return chunked_terms(*args, chunk_bytes=size)
-
-        found = measured(blocks, case, temperature, entropy)
+        found = measured(in_blocks(size), case, temperature, entropy)
         assert max(map(distance, found, expected)) < 1e-12
 
 
@@ -184,7 +186,7 @@ def test_no_tensor_is_as_large_as_the_logits() -> None:
     """Neither in the forward nor in the backward pass."""
     case = made(softcap=3.0, bias=True)
     with Watched() as watched:
-        measured(lambda *args: chunked_terms(*args, chunk_bytes=4 * 40), case, 1.0, "gradient")
+        measured(in_blocks(4 * 40), case, 1.0, "gradient")
     assert watched.largest <= max(V * H, 40) < N * V
     with Watched() as watched:
         measured(plain, case, 1.0, "gradient")
@@ -193,20 +195,13 @@ def test_no_tensor_is_as_large_as_the_logits() -> None:
 
 def test_half_precision_is_nearer_to_the_exact_values_than_full_logits() -> None:
     """The values and the weights' gradients: full logits are rounded, here they are not."""
-    exact_case = made(torch.bfloat16, bias=True)
-    case64 = (
-        exact_case[0].detach().double().requires_grad_(),
-        exact_case[1],
-        Projection(
-            weight=exact_case[2].weight.detach().double().requires_grad_(),
-            bias=exact_case[2].bias.detach().double().requires_grad_(),
-        ),
-    )
+    halves = made(torch.bfloat16)
+    weight = halves[2].weight.detach().double().requires_grad_()
+    hidden = halves[0].detach().double().requires_grad_()
+    case64 = hidden, halves[1], Projection(weight=weight)
     exact = measured(plain, case64, 1.0, "gradient")
-    full = measured(plain, exact_case, 1.0, "gradient")
-    found = measured(
-        lambda *args: chunked_terms(*args, chunk_bytes=4 * 40), exact_case, 1.0, "gradient"
-    )
+    full = measured(plain, halves, 1.0, "gradient")
+    found = measured(in_blocks(4 * 40), halves, 1.0, "gradient")
     assert found[0].dtype == torch.float32 and found[3].dtype == torch.bfloat16
     ours, theirs = ([distance(a, b) for a, b in zip(x, exact, strict=True)] for x in (found, full))
     assert all(a < b for a, b in zip(ours, theirs, strict=True))
