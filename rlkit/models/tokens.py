@@ -67,9 +67,10 @@ def terms_at(
 ) -> PolicyTerms:
     """Log-prob and entropy (nats) of tokens after positions of a forward: [n] float32 each.
 
-    Full logits are made of the last positions of all rows if `head` is None.
+    Full logits are made of the last positions of all rows if `head` is None. `inputs` are the
+    model's, perhaps with `logits_to_keep`.
     """
-    inputs = {**inputs, "use_cache": False, "logits_to_keep": wanted.last}
+    inputs = {"use_cache": False, "logits_to_keep": wanted.last, **inputs}
     if head is None:
         logits = (call or model)(**inputs).logits[:, -wanted.last :]
         return _of_logits(logits.float().flatten(0, 1), wanted)
