@@ -10,13 +10,14 @@ from typing import Any
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
-from rlkit.config.run import EMBEDDED
+from rlkit.config.run import EMBEDDED, RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.ahead import Ahead
+from rlkit.rollout.layout import choose_layout
 from rlkit.rollout.partial import Partial
 from rlkit.rollout.probe import check_trainer
 from rlkit.rollout.remote import RemoteEngine
@@ -29,7 +30,7 @@ from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
-from rlkit.training.state import Session
+from rlkit.training.state import Session, layout_of
 
 
 def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
@@ -143,6 +144,14 @@ def told_policy(
     return policy.at(c.engine.config.temperature, c.parts.anchor.config.device)
 
 
+def probe_policy(policy: Policy, config: RunConfig, run: RunScope, checkpoint: Path | None) -> None:
+    """Find out how the model's forwards are laid out, and that padding does not change them."""
+    check_trainer(policy, config.seed)
+    saved = layout_of(checkpoint)
+    if told := choose_layout(policy, config.train.packing, config.seed, saved):
+        run.say(told)
+
+
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
@@ -170,7 +179,7 @@ def open_session(
     )
     c.buffer.open(context)
     c.parts.anchor.open(context)
-    check_trainer(policy, config.seed)
+    probe_policy(policy, config, run, checkpoint)
     c.rollouts.start(policy, config.seed)
     rewards, eval_rewards = (RewardSet(r, processes) for r in (c.rewards, c.eval_rewards))
     rollout = c.engine.config

@@ -96,8 +96,13 @@ class TrainConfig(PartConfig):
     updates_per_batch: Positive = 1
     """Passes over each step's batch (the update-to-data ratio)."""
     micro_batch_tokens: Positive = 16384
-    """Padded prompt and response tokens per forward and backward; the gradient does not depend on
-    it. Halved if memory runs out."""
+    """Prompt and response tokens per forward and backward, with padding if there is any; the
+    gradient does not depend on it. Halved if memory runs out."""
+    packing: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
+    """How sequences are laid out in forwards: each prompt once and its responses after it, in one
+    row without padding; whole sequences in one row; or a row for each, padded. The gradient does
+    not depend on it. auto = the first that fits the model's attention, if it gives the log-probs
+    of single rows, else padded."""
     optimizer: Literal["adamw", "adamw_8bit", "muon", "adafactor"] = "adamw"
     """adamw; adamw_8bit = AdamW with 8-bit moments, from bitsandbytes; muon = Muon for the hidden
     matrices, with updates as large as AdamW's (arXiv:2502.16982), and AdamW for the rest;

@@ -28,6 +28,8 @@ class Tokens:
     """[B, T] int64, right-padded"""
     response_lengths: Tensor
     """[B] int64"""
+    prompt: Tensor
+    """[B] int64, numbers the distinct prompts: rows with the same number have the same tokens."""
 
     @staticmethod
     def of(prompts: list[Tensor], responses: list[Tensor]) -> Tokens:
@@ -37,11 +39,14 @@ class Tokens:
         """
         longest = max(p.shape[0] for p in prompts)
         flipped = pad([p.flip(0) for p in prompts], longest, 0)
+        numbers: dict[bytes, int] = {}
+        texts = [p.numpy().tobytes() for p in prompts]
         return Tokens(
             prompt_ids=flipped.flip(1),
             prompt_lengths=torch.tensor([p.shape[0] for p in prompts]),
             response_ids=pad(responses, max(1, *(r.shape[0] for r in responses)), 0),
             response_lengths=torch.tensor([r.shape[0] for r in responses]),
+            prompt=torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts]),
         )
 
     @property
@@ -58,6 +63,7 @@ class Tokens:
             prompt_lengths=prompt_lengths,
             response_ids=self.response_ids[index][:, :response],
             response_lengths=response_lengths,
+            prompt=self.prompt[index],
         )
 
     def model_inputs(self, device: torch.device) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlkit.interfaces import Tokens
 from rlkit.models.lora import has_adapter
+from rlkit.models.rows import Layout, model_rows
 from rlkit.models.tokens import autocast_to
 
 if TYPE_CHECKING:
@@ -22,9 +23,15 @@ class Critic(nn.Module):
     The backbone starts as the policy's, the head at zero, so every value starts at 0.
     """
 
-    def __init__(self, policy_model: PreTrainedModel, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        policy_model: PreTrainedModel,
+        autocast: torch.dtype | None = None,
+        layout: Layout = "padded",
+    ) -> None:
         super().__init__()
         self.autocast = autocast
+        self.layout: Layout = layout
         model: Any = policy_model
         whole = model.get_base_model() if has_adapter(model) else model
         self.backbone = copy.deepcopy(whole.base_model)
@@ -41,10 +48,8 @@ class Critic(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """[B, T] float32; zeros where padded."""
         device = self.head.weight.device
-        inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(device).items()}
-        length = tokens.response_ids.shape[1]
-        with autocast_to(self.autocast, device):
-            hidden = self.backbone(**inputs, use_cache=False).last_hidden_state[:, -length:]
-        values: Tensor = self.head(hidden.float()).squeeze(-1)
-        real = torch.arange(length, device=device) < tokens.response_lengths.to(device)[:, None]
-        return torch.where(real, values, 0.0)
+        rows = model_rows(tokens, self.layout, device)
+        with rows.attention(self.backbone), autocast_to(self.autocast, device):
+            hidden = self.backbone(**rows.inputs, use_cache=False).last_hidden_state
+        states = hidden.flatten(0, 1).index_select(0, rows.at)
+        return rows.spread(self.head(states.float()).squeeze(-1))

@@ -33,7 +33,8 @@ from rlkit.interfaces import Tokens
 from rlkit.models.dropout import NO_DROPOUT, Dropout
 from rlkit.models.head import Head
 from rlkit.models.logits import EntropyMode
-from rlkit.models.tokens import autocast_to, token_terms
+from rlkit.models.rows import Layout
+from rlkit.models.tokens import Reading, autocast_to, token_terms
 
 
 class FrozenPolicy:
@@ -41,8 +42,7 @@ class FrozenPolicy:
 
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         self.model = model.requires_grad_(False).train(False)
-        self.temperature, self.autocast = policy.temperature, policy.autocast
-        self.device, self.head = policy.device, policy.head
+        self.reading, self.device = policy.reading, policy.device
         if model.device != self.device:
             visit(model, self.device)
 
@@ -52,12 +52,12 @@ class FrozenPolicy:
         return self._terms(tokens).logp
 
     def _terms(self, tokens: Tokens) -> PolicyTerms:
-        return token_terms(self.model, tokens, self.temperature, "none", self._call, head=self.head)
+        return token_terms(self.model, tokens, self.reading, call=self._call)
 
     def _call(self, **inputs: Any) -> Any:
         """The model's output on the policy's device, wherever the weights are kept."""
         moved = {n: x.to(self.device) if isinstance(x, Tensor) else x for n, x in inputs.items()}
-        with autocast_to(self.autocast, self.device):
+        with autocast_to(self.reading.autocast, self.device):
             return self.model(**moved)
 
     def state_dict(self) -> State:
@@ -81,8 +81,7 @@ class FrozenAdapter(FrozenPolicy):
 
     def __init__(self, policy: Policy, weights: State) -> None:
         self.model, self.weights = policy.model, weights
-        self.temperature, self.autocast = policy.temperature, policy.autocast
-        self.device, self.head = policy.device, policy.head
+        self.reading, self.device = policy.reading, policy.device
         self.off = is_off(weights)
 
     @torch.no_grad()
@@ -123,6 +122,8 @@ class Policy:
         """What computes log-probs without full logits, also those of frozen copies."""
         self.copies_on: torch.device | None = None
         """Where frozen copies are kept; None = on the policy's own device."""
+        self.layout: Layout = "padded"
+        """How sequences are laid out in forwards; see `rlkit.models.rows`."""
         self.processes = processes
         self.wrapped = processes.wrap(model)
         """The module a `Learner` calls for gradients."""
@@ -133,6 +134,16 @@ class Policy:
         other.temperature = temperature
         other.copies_on = torch.device(copies_on) if copies_on is not None else None
         return other
+
+    @property
+    def reading(self) -> Reading:
+        """How its log-probs are read."""
+        return Reading(
+            temperature=self.temperature,
+            autocast=self.autocast,
+            layout=self.layout,
+            head=self.head,
+        )
 
     @property
     def batch_invariant(self) -> bool:
@@ -180,12 +191,8 @@ class Policy:
         the run asks for dropout; the values never are.
         """
 
-        def call(**inputs: Any) -> Any:
-            with self.autocasting():
-                return (through or self.model)(**inputs)
-
         def forward() -> PolicyTerms:
-            return token_terms(self.model, tokens, self.temperature, entropy, call, self.head)
+            return token_terms(self.model, tokens, self.reading, entropy, through)
 
         return forward() if masks is None else self.dropout.terms(forward, masks, self.device)
 

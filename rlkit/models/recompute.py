@@ -7,7 +7,7 @@ of the layers instead, in whatever mode they are, so that it never changes a num
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rlkit.errors import UserError
+from rlkit.models.shared_prefix import ACTIVE
 
 
 @contextmanager
@@ -63,14 +64,16 @@ def is_checkpointed(layer: nn.Module) -> bool:
 def _forward(layer: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """A layer's forward; with gradients, one that is computed again in the backward pass.
 
-    The second time it draws the same dropout masks, with the same modules in training mode.
+    The second time it draws the same dropout masks, with the same modules in training mode, and
+    attends over the same packed row.
     """
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     training = [module for module in layer.modules() if module.training]
+    attention = ACTIVE.get() or nullcontext
 
     def again(*args: Any, **kwargs: Any) -> Any:
-        with in_training(training):
+        with in_training(training), attention():
             return forward(*args, **kwargs)
 
     return checkpoint(again, *args, use_reentrant=False, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ if (
 from rlkit.interfaces import Tokens
 from rlkit.models.head import Head, Wanted
 from rlkit.models.logits import EntropyMode
+from rlkit.models.rows import Layout, model_rows
 
 
 def autocast_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
@@ -26,36 +28,43 @@ def autocast_to(dtype: torch.dtype | None, device: torch.device) -> torch.autoca
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a model's log-probs are read."""
+
+    temperature: float
+    autocast: torch.dtype | None = None
+    """The dtype of matrix products; None = that of the weights."""
+    layout: Layout = "padded"
+    head: Head | None = None
+    """What computes log-probs without full logits."""
+
+
 def token_terms(
     model: PreTrainedModel,
     tokens: Tokens,
-    temperature: float,
-    entropy: EntropyMode,
+    reading: Reading,
+    entropy: EntropyMode = "none",
     call: Callable[..., Any] | None = None,
-    head: Head | None = None,
 ) -> PolicyTerms:
     """Log-prob and entropy (nats) of each response token [B, T] at a temperature.
 
     In float32; zeros where padded. `call` runs the model, if it is not called directly.
     """
-    inputs = {name: value[:, :-1] for name, value in tokens.model_inputs(model.device).items()}
-    length = tokens.response_ids.shape[1]
-    real = torch.arange(length) < tokens.response_lengths[:, None]
-    positions = real.flatten().nonzero().squeeze(1)
+    rows = model_rows(tokens, reading.layout, model.device)
+    padded = reading.layout == "padded"
+    last = tokens.response_ids.shape[1] if padded else rows.ids.shape[0]
     wanted = Wanted(
-        positions=positions,
-        ids=tokens.response_ids.flatten()[positions],
-        last=length,
-        temperature=temperature,
+        positions=rows.places if padded else torch.arange(last),
+        ids=rows.ids,
+        last=last,
+        temperature=reading.temperature,
         entropy=entropy,
     )
-    terms = terms_at(model, inputs, wanted, call, head)
-    into = positions.to(terms.logp.device)
-    logp, spread = (
-        each.new_zeros(real.numel()).index_copy(0, into, each).view(real.shape)
-        for each in (terms.logp, terms.entropy)
-    )
-    return PolicyTerms(logp=logp, entropy=spread)
+    inputs = {**rows.inputs, "logits_to_keep": last if padded else rows.at}
+    with rows.attention(model), autocast_to(reading.autocast, model.device):
+        terms = terms_at(model, inputs, wanted, call, reading.head)
+    return PolicyTerms(logp=rows.spread(terms.logp), entropy=rows.spread(terms.entropy))
 
 
 def terms_at(

@@ -55,7 +55,7 @@ def check_trainer(policy: Policy, seed: int) -> None:
         ]
         tokens = Tokens.of(*drawn)
         alone = [policy.logp(tokens.rows(torch.tensor([row])))[0] for row in range(PADDED)]
-        return _largest(policy.logp(tokens), alone), tokens
+        return largest(policy.logp(tokens), alone), tokens
 
     with policy.full_weights():
         found = excess(policy, compared)
@@ -82,7 +82,7 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
         answers = trial.sample(GenerationCall(requests, ("probe", 0, attempt)))
         flat = [(r.ids, g) for r, group in zip(requests, answers, strict=True) for g in group]
         tokens = Tokens.of([ids for ids, _ in flat], [g.response_ids for _, g in flat])
-        return _largest(policy.logp(tokens), [g.logp for _, g in flat]), tokens
+        return largest(policy.logp(tokens), [g.logp for _, g in flat]), tokens
 
     found = excess(policy, compared)
     if found is not None:
@@ -117,7 +117,7 @@ def probe_requests(policy: Policy, seed: int, attempt: int) -> list[Request]:
     ]
 
 
-def _largest(logp: Tensor, rows: Sequence[Tensor]) -> float:
+def largest(logp: Tensor, rows: Sequence[Tensor]) -> float:
     """The largest difference between the rows of [B, T], padded, and their own log-probs [T_i]."""
     pairs = zip(logp, rows, strict=True)
     return float(torch.stack([(a[: len(b)].cpu() - b.cpu()).abs().max() for a, b in pairs]).max())

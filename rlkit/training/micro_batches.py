@@ -12,36 +12,10 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.memory import SMALLER, is_out_of_memory, release
+from rlkit.models.rows import Layout, computed
+from rlkit.training.splits import split
 
 T = TypeVar("T")
-
-
-def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
-    """Partition rows, sorted by length, into micro-batches with rows * longest <= budget.
-
-    One row always fits. lengths [B] in tokens; returns [b] int64 row indices.
-    """
-    order = torch.argsort(lengths, descending=True, stable=True)
-    splits: list[Tensor] = []
-    start = 0
-    while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        size = max(1, budget // longest)
-        splits.append(order[start : start + size])
-        start += size
-    return splits
-
-
-def micro_batches(lengths: Tensor, budget: int, processes: Processes) -> list[Tensor]:
-    """This rank's micro-batches: `split_rows` of every world_size-th row, the longest first.
-
-    Every rank has equally many; the last ones may be empty.
-    """
-    order = torch.argsort(lengths, descending=True, stable=True)
-    shares = [order[rank :: processes.world_size] for rank in range(processes.world_size)]
-    splits = [[share[part] for part in split_rows(lengths[share], budget)] for share in shares]
-    own = splits[processes.rank]
-    return own + [order[:0]] * (max(map(len, splits)) - len(own))
 
 
 class OtherRank(torch.OutOfMemoryError):
@@ -55,11 +29,31 @@ class MicroBatches:
     one ran out of memory, which has called it in its place. After the last time no rank can tell.
     """
 
-    def __init__(self, tokens: int, processes: Processes = SINGLE) -> None:
+    def __init__(
+        self, tokens: int, processes: Processes = SINGLE, layout: Layout = "padded"
+    ) -> None:
         self.tokens, self.processes = tokens, processes
+        self.layout: Layout = layout
         self.halvings = 0
+        self.computed, self.needed = 0, 0
+        """Tokens of the micro-batches since the last metrics, and those without padding."""
         self.agreed = False
         """Whether the others already count on this rank's result."""
+
+    def split(self, tokens: Tokens, budget: int) -> list[Tensor]:
+        """This rank's micro-batches of a batch: [b] int64 rows each."""
+        return split(tokens, budget, self.processes, self.layout)
+
+    def note(self, tokens: Tokens) -> None:
+        """Count a micro-batch in the metrics."""
+        self.computed += computed(tokens, self.layout)
+        self.needed += computed(tokens, "shared_prefix")
+
+    def metrics(self) -> dict[str, float]:
+        """What was used since the last call."""
+        wasted = 1 - self.needed / self.computed if self.computed else 0.0
+        self.computed = self.needed = 0
+        return {"memory/micro_batch_tokens": self.tokens, "perf/padding_fraction": wasted}
 
     def run(self, call: Callable[[int], T], least: int = 1) -> T:
         """`call` with the tokens of a micro-batch, halved for as long as they do not fit.
@@ -154,7 +148,7 @@ class Forwards:
         @torch.no_grad()
         def call(budget: int) -> Tensor:
             out = torch.zeros(shape)
-            for part in micro_batches(tokens.lengths[rows], budget, self.processes):
+            for part in split(tokens.rows(rows), budget, self.processes, self.micro.layout):
                 if len(part):
                     value = forward(tokens.rows(rows[part])).float()
                     out = out.to(value.device)  # and back when all are there: one wait

@@ -26,7 +26,7 @@ from rlkit.training.metrics import (
     first_pass_metrics,
     mean_steps,
 )
-from rlkit.training.micro_batches import Forwards, MicroBatches, micro_batches, some_rows
+from rlkit.training.micro_batches import Forwards, MicroBatches, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.optimizers import check_patterns, make_optimizer, set_rate
 from rlkit.training.prepare import TrainBatch
@@ -58,7 +58,7 @@ class Updater:
     ) -> None:
         self.seed, self.config = config.seed, config.train
         self.policy, self.parts, self.processes = policy, parts, policy.processes
-        self.micro = MicroBatches(config.train.micro_batch_tokens, self.processes)
+        self.micro = MicroBatches(config.train.micro_batch_tokens, self.processes, policy.layout)
         self.objective = Objective(
             parts.loss,
             parts.corrections,
@@ -70,9 +70,8 @@ class Updater:
         )
         self.forwards = Forwards(self.micro, self.processes)
         self.skipped_in_a_row = 0
-        self.critic = (
-            Critic(policy.model, policy.autocast) if parts.advantage.needs_critic else None
-        )
+        how = policy.autocast, policy.layout
+        self.critic = Critic(policy.model, *how) if parts.advantage.needs_critic else None
         check_patterns(self.config, {"policy": policy.model, "critic": self.critic})
         self.learner = self._new_learner("policy", policy.model, policy.wrapped, previous)
         self.critic_learner = (
@@ -124,7 +123,7 @@ class Updater:
             **sums.over(self.processes).means(),
             **mean_steps(steps),
             "policy/skipped_steps": len(skipped),
-            "memory/micro_batch_tokens": self.micro.tokens,
+            **self.micro.metrics(),
             **rates,
             **first_pass_metrics(noted, batch.loss),
         }
@@ -202,11 +201,12 @@ class Updater:
         def forward(part: Tensor) -> PolicyTerms:
             row = int(rows[part[0]]) if len(part) else -1
             masks = stream_seed(self.seed, "dropout", objective.step, number, row)
-            return self.policy.terms(some_rows(tokens, part), mode, self.learner.wrapped, masks)
+            self.micro.note(chosen := some_rows(tokens, part))
+            return self.policy.terms(chosen, mode, self.learner.wrapped, masks)
 
         def backward(budget: int) -> MinibatchResult:
             self.learner.zero_grad()
-            splits = micro_batches(tokens.lengths, budget, self.processes)
+            splits = self.micro.split(tokens, budget)
             return objective.backward(forward, minibatch, splits)
 
         result = self.micro.run(backward, int(tokens.lengths.max()))
@@ -220,7 +220,7 @@ class Updater:
         def backward(budget: int) -> Sums:
             learner.zero_grad()
             found: list[tuple[str, Tensor | float, float]] = []
-            splits = micro_batches(tokens.lengths, budget, self.processes)
+            splits = self.micro.split(tokens, budget)
             for number, part in enumerate(splits, start=1):
                 with learner.accumulate(last=number == len(splits)):
                     chosen = rows[part]

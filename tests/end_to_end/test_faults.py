@@ -391,14 +391,20 @@ def test_updates_that_stay_not_finite_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_a_step_that_does_not_fit_is_tried_with_smaller_micro_batches(tmp_path: Path) -> None:
-    """200 tokens do not fit, 100 do: the run is the one with 100 from the start."""
+    """200 tokens do not fit, 100 do: the run is the one with 100 from the start, up to rounding:
+    forwards before the first that did not fit are in larger micro-batches."""
     sizes = ("loss=remix", "buffer=fifo")
     out = start("out", *sizes, "train.micro_batch_tokens=200", cwd=tmp_path, fault="little_memory")
     assert out.status == 0, out.err
     small = start("small", *sizes, "train.micro_batch_tokens=100", cwd=tmp_path)
     assert small.status == 0, small.err
-    assert same(weights(tmp_path / "out"), weights(tmp_path / "small"))
-    assert trained(tmp_path / "out") == trained(tmp_path / "small")
+    expected = weights(tmp_path / "small")
+    for name, found in weights(tmp_path / "out").items():
+        torch.testing.assert_close(found, expected[name], rtol=0, atol=1e-6)
+    for halved, from_start in zip(
+        trained(tmp_path / "out"), trained(tmp_path / "small"), strict=True
+    ):
+        assert halved == pytest.approx(from_start, rel=1e-4, abs=1e-6)
     rows = [row for row in metrics(tmp_path / "out") if "policy/lr" in row]
     tokens = [row["memory/micro_batch_tokens"] for row in rows]
     assert tokens == [200, 100, 100, 100], "the first batch, without replay, fits"

@@ -26,7 +26,6 @@ from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, Rollou
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.shared import SharedEngine
 from rlkit.runs.checkpoint import list_checkpoints, load_tree
-from rlkit.training.micro_batches import micro_batches
 from tests.cli import ROOT, SMALL, Result, metrics, ranks, run
 from tests.group_cases import HALF, cases
 from tests.tiny import make_policy, make_prompts
@@ -93,25 +92,6 @@ def test_things_are_divided_without_overlap_and_evenly() -> None:
             parts = [range(things)[Imagined(rank, count).share(things)] for rank in range(count)]
             assert [i for part in parts for i in part] == list(range(things))
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_every_process_has_as_many_micro_batches_and_every_row_is_in_one() -> None:
-    lengths = torch.tensor([9, 2, 30, 4, 4, 17, 8])
-    for count in (1, 2, 3, 9):
-        parts = [micro_batches(lengths, 30, Imagined(rank, count)) for rank in range(count)]
-        assert len({len(splits) for splits in parts}) == 1
-        assert sorted(torch.cat([row for splits in parts for row in splits]).tolist()) == [
-            *range(7)
-        ]
-        for rows in (rows for splits in parts for rows in splits if len(rows) > 1):
-            assert len(rows) * int(lengths[rows].max()) <= 30
-
-
-def test_the_longest_rows_go_to_different_processes() -> None:
-    lengths = torch.tensor([100, 100, 1, 1])
-    for rank in range(2):
-        (rows,) = micro_batches(lengths, 1000, Imagined(rank, 2))
-        assert int(lengths[rows].sum()) == 101
 
 
 # ---- engines

@@ -161,7 +161,7 @@ def test_a_frozen_copy_uses_the_head() -> None:
     _, fused = policies(model_of("gemma2"))
     frozen = fused.freeze()
     found = frozen.logp(TOKENS)
-    assert frozen.head == fused.head == fused.at(0.5).head
+    assert frozen.reading.head == fused.head == fused.at(0.5).head
     with torch.no_grad():
         fused.model.lm_head.weight.zero_()
     assert torch.equal(frozen.logp(TOKENS), found), "the copy reads its own weights"
@@ -248,6 +248,13 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
     found = measured(fused, "gradient")
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert same(found, measured(plain, "gradient"), 1e-5)
+
+
+def test_packed_sequences_use_it_too() -> None:
+    plain, fused = policies(model_of("gemma2"))
+    expected = measured(plain, "gradient")
+    fused.layout = "packed"
+    assert same(measured(fused, "gradient"), expected, 1e-5)
 
 
 def test_an_adapter_that_is_switched_off_adds_nothing() -> None:

@@ -11,8 +11,6 @@ from rlkit.interfaces import Tokens
 from rlkit.training.micro_batches import (
     Forwards,
     MicroBatches,
-    micro_batches,
-    split_rows,
 )
 from tests.ranks import on_ranks
 
@@ -26,31 +24,6 @@ class Rank(Processes):
 
 def lists(splits: list[torch.Tensor]) -> list[list[int]]:
     return [part.tolist() for part in splits]
-
-
-@pytest.mark.parametrize(
-    ("lengths", "budget", "parts"),
-    [
-        ([3, 9, 4, 9], 18, [[1, 3], [2, 0]]),
-        ([3, 9, 4, 9], 17, [[1], [3], [2, 0]]),
-        ([5, 5, 5], 100, [[0, 1, 2]]),
-        ([50, 2], 10, [[0], [1]]),
-        ([0, 0], 1, [[0], [1]]),
-        ([], 10, []),
-    ],
-)
-def test_rows_are_cut_longest_first_within_the_budget(
-    lengths: list[int], budget: int, parts: list[list[int]]
-) -> None:
-    assert lists(split_rows(torch.tensor(lengths), budget)) == parts
-
-
-def test_ranks_share_all_rows_and_have_equally_many_micro_batches() -> None:
-    lengths, budget = torch.tensor([7, 1, 5, 3, 6, 2, 4]), 6
-    found = [lists(micro_batches(lengths, budget, Rank(r, 2))) for r in range(2)]
-    assert found == [[[0], [2], [3, 1]], [[4], [6], [5]]]
-    alone, other = (lists(micro_batches(torch.tensor([4]), 6, Rank(r, 2))) for r in range(2))
-    assert (alone, other) == ([[0]], [[]]), "a rank without rows waits with an empty one"
 
 
 def fits(limit: int, least: int = 1) -> tuple[list[int], MicroBatches]:
@@ -217,13 +190,3 @@ def test_a_rank_without_rows_joins_a_forward_only_if_weights_are_sharded(
     rank = Rank(1, 2, shards=shards)
     found = Forwards(MicroBatches(100), rank).by_rows(shapes(seen), tokens_of([3]), torch.arange(1))
     assert seen == forwards and not found.any()
-
-
-@pytest.mark.parametrize("budget", [1, 9, 20, 1000])
-def test_micro_batches_partition_the_rows_within_the_budget(budget: int) -> None:
-    lengths = torch.tensor([5, 9, 2, 9, 1, 7])
-    splits = split_rows(lengths, budget)
-    assert sorted(torch.cat(splits).tolist()) == list(range(6))
-    assert all(len(s) == 1 or len(s) * int(lengths[s].max()) <= budget for s in splits)
-    if budget == 1000:
-        assert len(splits) == 1

@@ -13,10 +13,11 @@ from torch import Tensor
 from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import AnchorConfig, Correction, LossConfig, PolicyLoss
+from rlkit.interfaces import AnchorConfig, Correction, LossConfig, PolicyLoss, Tokens
 from rlkit.training.loss_value import loss_value
-from rlkit.training.micro_batches import MicroBatches, micro_batches
+from rlkit.training.micro_batches import MicroBatches
 from rlkit.training.objective import Objective
+from rlkit.training.splits import split
 from tests.ranks import on_ranks
 from tests.training.objectives import (
     AGGREGATIONS,
@@ -235,6 +236,7 @@ def test_ranks_halve_a_minibatch_together_and_the_gradient_stays(cls: type[Polic
     """The second rank has memory for one row at a time; micro-batches of four rows come first."""
     expected, value, _ = gradient(cls(LossConfig()), [[0, 1, 2, 3, 4, 5, 6]])
     tried: list[list[int]] = [[], []]
+    rows = Tokens.of([torch.ones(1).long()] * 7, [torch.ones(2).long()] * 7)
 
     def rank(processes: Processes) -> tuple[Tensor, float]:
         logp, batch = make_batch()
@@ -251,7 +253,7 @@ def test_ranks_halve_a_minibatch_together_and_the_gradient_stays(cls: type[Polic
                 micro.take(rows)
                 return PolicyTerms(logp=theta[rows] * 1.0, entropy=theta[rows] ** 2)
 
-            splits = micro_batches(torch.full((7,), 3), tokens, processes)
+            splits = split(rows, tokens, processes, "padded")
             found = objective.backward(forward, batch, splits)
             assert theta.grad is not None
             return theta.grad, found.value
