@@ -17,6 +17,7 @@ from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.ahead import Ahead
+from rlkit.rollout.head_probe import find_head
 from rlkit.rollout.layout import choose_layout
 from rlkit.rollout.partial import Partial
 from rlkit.rollout.probe import check_trainer
@@ -30,7 +31,7 @@ from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
-from rlkit.training.state import Session, layout_of
+from rlkit.training.state import Session, forwards_of
 
 
 def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
@@ -145,10 +146,16 @@ def told_policy(
 
 
 def probe_policy(policy: Policy, config: RunConfig, run: RunScope, checkpoint: Path | None) -> None:
-    """Find out how the model's forwards are laid out, and that padding does not change them."""
+    """Find out how the model's forwards are made, and that padding does not change them."""
     check_trainer(policy, config.seed)
-    saved = layout_of(checkpoint)
-    if told := choose_layout(policy, config.train.packing, config.seed, saved):
+    saved = forwards_of(checkpoint)
+    policy.head = find_head(policy, config.seed) if saved.get("chunked", True) else None
+    if policy.head is None:
+        run.say(
+            f"Log-probs take full logits: the output layer of a {type(policy.model).__name__} "
+            "cannot be computed in parts."
+        )
+    if told := choose_layout(policy, config.train.packing, config.seed, saved.get("layout")):
         run.say(told)
 
 

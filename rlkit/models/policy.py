@@ -31,8 +31,10 @@ if (
 
 from rlkit.interfaces import Tokens
 from rlkit.models.dropout import NO_DROPOUT, Dropout
+from rlkit.models.head import Head
+from rlkit.models.logits import EntropyMode
 from rlkit.models.rows import Layout
-from rlkit.models.tokens import EntropyMode, Reading, autocast_to, token_terms
+from rlkit.models.tokens import Reading, autocast_to, token_terms
 
 
 class FrozenPolicy:
@@ -116,6 +118,8 @@ class Policy:
         """The dtype of matrix products, if not that of the weights."""
         self.dropout = dropout
         """What drops in updates."""
+        self.head: Head | None = None
+        """What computes log-probs without full logits, also those of frozen copies."""
         self.copies_on: torch.device | None = None
         """Where frozen copies are kept; None = on the policy's own device."""
         self.layout: Layout = "padded"
@@ -134,7 +138,12 @@ class Policy:
     @property
     def reading(self) -> Reading:
         """How its log-probs are read."""
-        return Reading(temperature=self.temperature, autocast=self.autocast, layout=self.layout)
+        return Reading(
+            temperature=self.temperature,
+            autocast=self.autocast,
+            layout=self.layout,
+            head=self.head,
+        )
 
     @property
     def batch_invariant(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rlkit.batch import PolicyTerms
 
@@ -17,9 +18,9 @@ if (
 
 
 from rlkit.interfaces import Tokens
+from rlkit.models.head import Head, Wanted
+from rlkit.models.logits import EntropyMode
 from rlkit.models.rows import Layout, model_rows
-
-EntropyMode = Literal["none", "value", "gradient"]
 
 
 def autocast_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
@@ -35,6 +36,8 @@ class Reading:
     autocast: torch.dtype | None = None
     """The dtype of matrix products; None = that of the weights."""
     layout: Layout = "padded"
+    head: Head | None = None
+    """What computes log-probs without full logits."""
 
 
 def token_terms(
@@ -49,19 +52,53 @@ def token_terms(
     In float32; zeros where padded. `call` runs the model, if it is not called directly.
     """
     rows = model_rows(tokens, reading.layout, model.device)
-    length = tokens.response_ids.shape[1]
     padded = reading.layout == "padded"
+    last = tokens.response_ids.shape[1] if padded else rows.ids.shape[0]
+    wanted = Wanted(
+        positions=rows.places if padded else torch.arange(last),
+        ids=rows.ids,
+        last=last,
+        temperature=reading.temperature,
+        entropy=entropy,
+    )
+    inputs = {**rows.inputs, "logits_to_keep": last if padded else rows.at}
     with rows.attention(model), autocast_to(reading.autocast, model.device):
-        keep = length if padded else rows.at
-        output = (call or model)(**rows.inputs, use_cache=False, logits_to_keep=keep)
-    logits = output.logits[:, -length:].flatten(0, 1)[rows.places] if padded else output.logits[0]
-    logits = logits.float()
-    if reading.temperature != 1.0:
-        logits = logits / reading.temperature
+        terms = terms_at(model, inputs, wanted, call, reading.head)
+    return PolicyTerms(logp=rows.spread(terms.logp), entropy=rows.spread(terms.entropy))
+
+
+def terms_at(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Any],
+    wanted: Wanted,
+    call: Callable[..., Any] | None = None,
+    head: Head | None = None,
+) -> PolicyTerms:
+    """Log-prob and entropy (nats) of tokens after positions of a forward: [n] float32 each.
+
+    Full logits are made of the last positions of all rows if `head` is None. `inputs` are the
+    model's, perhaps with `logits_to_keep`.
+    """
+    inputs = {"use_cache": False, "logits_to_keep": wanted.last, **inputs}
+    if head is None:
+        logits = (call or model)(**inputs).logits[:, -wanted.last :]
+        return _of_logits(logits.float().flatten(0, 1), wanted)
+    with head.computing(model, wanted) as box:
+        output = (call or model)(**inputs)
+    logp, spread = box.after(output.logits)
+    return PolicyTerms(logp=logp.float(), entropy=spread.float())
+
+
+def _of_logits(logits: Tensor, wanted: Wanted) -> PolicyTerms:
+    """The terms, from logits [N, V] of all positions."""
+    if wanted.temperature != 1.0:
+        logits = logits / wanted.temperature
+    positions, ids = wanted.positions.to(logits.device), wanted.ids.to(logits.device)
     normalizer = logits.logsumexp(-1)
-    logp = logits.gather(-1, rows.ids[:, None]).squeeze(-1) - normalizer
-    spread = torch.zeros_like(logp)
-    if entropy != "none":
-        with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
-            spread = normalizer - ((logits - normalizer[:, None]).exp() * logits).sum(-1)
-    return PolicyTerms(logp=rows.spread(logp), entropy=rows.spread(spread))
+    own = logits.flatten().index_select(0, positions * logits.shape[1] + ids)
+    logp = own - normalizer.index_select(0, positions)
+    if wanted.entropy == "none":
+        return PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    with torch.set_grad_enabled(wanted.entropy == "gradient" and torch.is_grad_enabled()):
+        spread = normalizer - ((logits - normalizer[:, None]).exp() * logits).sum(-1)
+        return PolicyTerms(logp=logp, entropy=spread.index_select(0, positions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,8 @@ def rounding_bound(policy: Policy, tokens: Tokens, engine: torch.dtype) -> float
     coarser = max((trainer_dtype(policy), engine), key=lambda dtype: torch.finfo(dtype).eps)
     if coarser == torch.float32:
         return TOLERANCE_FLOAT32
+    policy = copy.copy(policy)
+    policy.head = None  # full logits, which the engine stores in its dtype
     clean = policy.logp(tokens)
     generator = torch.Generator(policy.device).manual_seed(0)
     with _rounding(policy.model, torch.finfo(coarser).eps, generator):

@@ -13,7 +13,6 @@ from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, State, Tracker
 from rlkit.models.policy import Policy
-from rlkit.models.rows import Layout
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.lag import Lag
 from rlkit.runs.checkpoint import (
@@ -123,13 +122,10 @@ def load_counters(checkpoint: Path) -> Counters:
     return Counters(**load_tree(checkpoint / "state" / "counters"))
 
 
-def layout_of(checkpoint: Path | None) -> Layout | None:
-    """The layout of forwards that a checkpoint was made with; None if it does not say."""
-    path = checkpoint / "state" / "layout" if checkpoint is not None else None
-    if path is None or not path.with_suffix(".json").exists():
-        return None
-    found: Layout = load_tree(path)["layout"]
-    return found
+def forwards_of(checkpoint: Path | None) -> State:
+    """How forwards were made in the run of a checkpoint; empty if it does not say."""
+    path = checkpoint / "state" / "forwards" if checkpoint is not None else None
+    return load_tree(path) if path is not None and path.with_suffix(".json").exists() else {}
 
 
 class TrainState:
@@ -237,7 +233,10 @@ class TrainState:
         session = self.session
         return {
             "counters": asdict(self.count),
-            "layout": {"layout": session.policy.layout},
+            "forwards": {
+                "layout": session.policy.layout,
+                "chunked": session.policy.head is not None,
+            },
             "updater": self.updater.state_dict(),
             "prompts": session.prompts.state_dict(),
             "schedule": session.schedule.state_dict(),

@@ -18,9 +18,9 @@ from rlkit.config.run import RunConfig
 from rlkit.distributed.learner import Learner
 from rlkit.interfaces import State
 from rlkit.models.critic import Critic
+from rlkit.models.logits import EntropyMode
 from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
-from rlkit.models.tokens import EntropyMode
 from rlkit.ops import masked_mean, stream_rng, stream_seed
 from rlkit.training.critic_update import CriticUpdate
 from rlkit.training.metrics import first_pass_metrics, mean_steps

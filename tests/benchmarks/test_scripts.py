@@ -106,6 +106,18 @@ def test_scaling_fits_a_line() -> None:
     assert fit([0, 1, 2], [1, 1, 4]) == pytest.approx(found)
 
 
+def test_logprob_compares_every_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "found.json"
+    found = script("logprob", "--quick", "--out", str(out), monkeypatch=monkeypatch)
+    (case,) = json.loads(out.read_text()).values()
+    assert {*case} == {*found["WAYS"]} and all(way["seconds"] > 0 for way in case.values())
+    assert all(way["gradients"] == 4 * 16 * (64 + 512) for way in case.values())
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert "vocabulary=512" in head and len(rows) == len(case)
+
+
 def test_mutants_of_a_loss_are_found() -> None:
     """Each changes one place: PPO's clip has at least its min, its clamp and its signs."""
     found = runpy.run_path(str(SCRIPTS["mutants"]), run_name="mutants")
