@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, PolicyTerms
 from rlkit.interfaces import PolicyLoss
-from rlkit.training.objective import DEFAULT_MAX_COMPLETION_LENGTH, Objective
+from rlkit.training.aggregation import DEFAULT_MAX_COMPLETION_LENGTH
+from rlkit.training.objective import Objective
 from rlkit.training.sums import MetricSums, sums_of
 
 

@@ -43,6 +43,21 @@ class Sequence(PolicyLoss):
         return LossOutput(terms=[Term(name="policy", value=value, mask=batch.mask)])
 
 
+class Named(PolicyLoss):
+    """Terms of given names, of which the last is no estimate under the behavior policy."""
+
+    names: tuple[str, ...] = ("pg", "bonus")
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        value = -policy.logp * batch.advantage
+        return LossOutput(
+            terms=[
+                Term(name=n, value=value, mask=batch.mask, corrected=n != "bonus")
+                for n in self.names
+            ]
+        )
+
+
 class ToBase(AnchorPolicy):
     """Holds the policy to one reference."""
 

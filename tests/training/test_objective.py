@@ -12,15 +12,14 @@ from torch import Tensor
 
 from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.distributed.processes import Processes
-from rlkit.errors import UserError
 from rlkit.interfaces import AnchorConfig, Correction, LossConfig, PolicyLoss, Tokens
-from rlkit.training.loss_value import loss_value
 from rlkit.training.micro_batches import MicroBatches
 from rlkit.training.objective import Objective
 from rlkit.training.splits import split
 from tests.ranks import on_ranks
 from tests.training.objectives import (
     AGGREGATIONS,
+    Named,
     Sequence,
     Surrogate,
     ToBase,
@@ -80,35 +79,6 @@ def test_any_split_gives_the_same_gradient_value_and_metrics(
         assert others == pytest.approx(metrics, rel=1e-9)
 
 
-def by_hand(aggregation: str, values: Tensor, mask: Tensor, rows: float, length: float) -> float:
-    total = 0.0
-    for i in range(len(values)):
-        valid = values[i][mask[i]]
-        if len(valid) == 0:
-            continue
-        total += {
-            "token-mean": valid.sum() / mask.sum(),
-            "token-sum": valid.sum(),
-            "seq-mean-token-mean": valid.mean() / rows,
-            "seq-mean-token-sum": valid.sum() / rows,
-            "seq-mean-token-sum-norm": valid.sum() / rows / length,
-        }[aggregation].item()
-    return total
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("count_empty", [False, True])
-def test_aggregations_by_their_definition(aggregation: Any, count_empty: bool) -> None:
-    logp, batch = make_batch()
-    loss = Surrogate(LossConfig(aggregation=aggregation, count_empty_rows=count_empty))
-    values = -(logp - batch.behavior_logp).exp() * batch.advantage
-    rows = 7.0 if count_empty else 6.0
-    value, _ = loss_value(loss, logp, batch, max_completion_length=9)
-    assert value.item() == pytest.approx(
-        by_hand(aggregation, values, batch.mask, rows, 9.0), rel=1e-12
-    )
-
-
 def test_the_penalty_is_a_term_of_its_own_under_sequence_losses() -> None:
     """A sequence loss's anchor term is averaged over tokens first, then over responses."""
     logp, batch = make_batch()
@@ -156,21 +126,6 @@ def test_a_correction_weighs_the_policy_term_and_not_the_penalty() -> None:
     assert halved == pytest.approx(0.5 * run([], False) + penalty)
 
 
-class Named(PolicyLoss):
-    """Terms of given names, of which the last is no estimate under the behavior policy."""
-
-    names: tuple[str, ...] = ("pg", "bonus")
-
-    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        value = -policy.logp * batch.advantage
-        return LossOutput(
-            terms=[
-                Term(name=n, value=value, mask=batch.mask, corrected=n != "bonus")
-                for n in self.names
-            ]
-        )
-
-
 @pytest.mark.parametrize(("names", "share"), [(("pg",), 0.5), (("bonus",), 1.0)])
 def test_corrections_weigh_a_term_by_its_field_whatever_its_name(
     names: tuple[str, ...], share: float
@@ -182,14 +137,6 @@ def test_corrections_weigh_a_term_by_its_field_whatever_its_name(
     plain = Objective(loss).output(policy, batch, batch.mask.any(-1)).terms[0].value
     halved = Objective(loss, [("halve", Halve())]).output(policy, batch, batch.mask.any(-1))
     torch.testing.assert_close(halved.terms[0].value, share * plain)
-
-
-def test_two_terms_of_one_name_are_refused_since_they_would_share_a_denominator() -> None:
-    logp, batch = make_batch()
-    loss = Named()
-    loss.names = ("pg", "pg")
-    with pytest.raises(UserError, match="two terms of the loss are called 'pg'; rename one"):
-        loss_value(loss, logp, batch)
 
 
 def test_what_a_correction_drops_from_the_policy_term_stays_held_to_the_anchor() -> None:
