@@ -73,6 +73,25 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
     The samples are drawn from streams of their own, with the engine's settings but for what ends a
     response: its rows end early because they are full.
     """
+    found = _engine_excess(engine, policy)
+    if found is not None:
+        raise refusal(policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's")
+
+
+def shares_prompts(engine: HFRollout[Any], policy: Policy) -> bool:
+    """Whether the engine's log-probs are the trainer's if responses share their prompts' states."""
+    from rlkit.rollout.shared_prompts import NotShareable  # imports transformers
+
+    trial = copy.copy(engine)
+    trial.shares_prompts = True
+    try:
+        return _engine_excess(trial, policy) is None
+    except NotShareable:
+        return False
+
+
+def _engine_excess(engine: HFRollout[Any], policy: Policy) -> float | None:
+    """By how many nats the engine's log-probs differ from the trainer's, beyond rounding."""
     trial = copy.copy(engine)
     trial.ends = torch.zeros(0, dtype=torch.int64)
     trial.stops = Stops.of((), {})
@@ -84,9 +103,7 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
         tokens = Tokens.of([ids for ids, _ in flat], [g.response_ids for _, g in flat])
         return _largest(policy.logp(tokens), [g.logp for _, g in flat]), tokens
 
-    found = excess(policy, compared)
-    if found is not None:
-        raise refusal(policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's")
+    return excess(policy, compared)
 
 
 def ordinary_tokens(policy: Policy) -> np.ndarray[Any, np.dtype[np.int64]]:
