@@ -66,4 +66,4 @@ class Grid:
             into.copy_(self.spread(each))
         else:
             row, column = self.index
-            into[row, :, column] = each
+            into[row, :, column] = each.to(into.dtype)

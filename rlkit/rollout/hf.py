@@ -21,7 +21,7 @@ from rlkit.ops import stream_rng
 from rlkit.registry import register
 from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
 from rlkit.rollout.hf_batch import HFBatch
-from rlkit.rollout.probe import check_engine, shares_prompts
+from rlkit.rollout.probe import check_engine
 from rlkit.rollout.stops import Stops, end_tokens, special_tokens
 
 
@@ -68,9 +68,7 @@ class HFRollout(RolloutEngine[HFC]):
         self.stops = Stops.of(self.config.stop, special_tokens(policy.tokenizer))
         ends = [*end_tokens(policy), *self.stops.tokens]
         self.ends = torch.tensor(ends, dtype=torch.int64)
-        self.shares_prompts = shares_prompts(self, policy)
-        if not self.shares_prompts:
-            check_engine(self, policy)
+        check_engine(self, policy)
 
     def sync(self, step: int) -> None:
         """Copy the weights if they are not shared, and note the version."""

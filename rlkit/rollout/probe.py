@@ -68,24 +68,26 @@ def check_trainer(policy: Policy, seed: int) -> None:
 
 
 def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
-    """Raises UserError if the engine's log-probs of a few samples are not the trainer's.
+    """Choose how the engine decodes: with shared prompts if its log-probs are then the trainer's.
 
-    The samples are drawn from streams of their own, with the engine's settings but for what ends a
-    response: its rows end early because they are full.
+    Raises UserError if they are not with the model's own cache either. The samples are drawn from
+    streams of their own, with the engine's settings but for what ends a response: its rows end
+    early because they are full.
     """
+    engine.shares_prompts = True
+    if _shares_prompts(engine, policy):
+        return
+    engine.shares_prompts = False
     found = _engine_excess(engine, policy)
     if found is not None:
         raise refusal(policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's")
 
 
-def shares_prompts(engine: HFRollout[Any], policy: Policy) -> bool:
-    """Whether the engine's log-probs are the trainer's if responses share their prompts' states."""
+def _shares_prompts(engine: HFRollout[Any], policy: Policy) -> bool:
     from rlkit.rollout.shared_prompts import NotShareable  # imports transformers
 
-    trial = copy.copy(engine)
-    trial.shares_prompts = True
     try:
-        return _engine_excess(trial, policy) is None
+        return _engine_excess(engine, policy) is None
     except NotShareable:
         return False
 

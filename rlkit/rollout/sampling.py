@@ -67,28 +67,26 @@ class Masses:
     def pick(self, uniform: Tensor) -> Tensor:
         """Invert the CDF of each row at `uniform` [b] in [0, 1): ids [b].
 
-        First the block is found, then the token in it. A token without mass is never picked, since
-        what is looked for stays below the total at both levels.
+        First the block is found, then the token in it. A token without mass is never picked.
         """
-        target = uniform.to(self.cdf.device, torch.float64)[:, None] * self.cdf[:, -1:]
-        block, before = _first_above(self.cdf, target)
+        block, share = _first_above(self.cdf, uniform.to(self.cdf.device, torch.float64)[:, None])
         index = block[..., None].expand(-1, 1, self.each.shape[-1])
-        inside = self.each.gather(1, index).squeeze(1).double().cumsum(-1)
-        place, _ = _first_above(inside, target - before)
+        place, _ = _first_above(self.each.gather(1, index).squeeze(1).double().cumsum(-1), share)
         token = block * self.each.shape[-1] + place
         return token.squeeze(-1).clamp(max=self.size - 1)
 
 
-def _first_above(cdf: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each row of a CDF [b, n] first exceeds its target [b, 1], and the CDF before: [b, 1].
+def _first_above(cdf: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each row of a CDF [b, n] first exceeds this share [b, 1] of its total, [b, 1].
 
-    A target of the total or more counts as the largest number below it.
+    Also the share of the step found there that lies below. A share of 1 counts as the largest
+    number below the total, so that a step always is found, and one above zero.
     """
     total = cdf[:, -1:]
-    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    target = torch.minimum(share * total, torch.nextafter(total, torch.zeros_like(total)))
     place = torch.searchsorted(cdf, target, right=True).clamp(max=cdf.shape[-1] - 1)
-    before = cdf.gather(-1, (place - 1).clamp(min=0))
-    return place, torch.where(place > 0, before, 0.0)
+    before = torch.where(place > 0, cdf.gather(-1, (place - 1).clamp(min=0)), 0.0)
+    return place, (target - before) / (cdf.gather(-1, place) - before)
 
 
 @dataclass(frozen=True, slots=True)

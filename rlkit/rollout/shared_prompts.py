@@ -29,7 +29,14 @@ NAME = "rlkit_shared_prompts"
 """Of the attention function. No mask function has this name, so models make no mask."""
 FIRST_ROOM = 64
 """Own tokens there is room for at first; the room doubles when it is full."""
-HARMLESS = {"position_ids", "use_cache", "cache_position", "is_causal", "output_attentions"}
+HARMLESS = {
+    "position_ids",
+    "use_cache",
+    "cache_position",
+    "is_causal",
+    "output_attentions",
+    "output_router_logits",
+}
 """What models tell attention functions that changes nothing for one new token per row."""
 
 
@@ -58,7 +65,7 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' own b
             self.padding = bias.repeat_interleave(self.heads, 0)  # [R * kv, 1, P]
         first = min(room, FIRST_ROOM)
         self.own = [
-            x.new_zeros(grid.requests, self.heads, grid.places, first, x.shape[-1])
+            x.new_empty(grid.requests, self.heads, grid.places, first, x.shape[-1])
             for x in self.prompt
         ]
         self.newest: Tensor | None = None
@@ -84,14 +91,17 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' own b
     ) -> tuple[Tensor, Tensor]:
         """Write the keys and values [b, kv, 1, d] of a new token; these alone are returned."""
         if self.length == self.own[0].shape[3]:
-            room = min(2 * self.length, self.most)
-            self.own = [torch.cat([x, torch.zeros_like(x)], 3)[:, :, :, :room] for x in self.own]
-            self.own = [x.contiguous() for x in self.own]
+            self.own = [self._with_room(x, min(2 * self.length, self.most)) for x in self.own]
         for own, new in zip(self.own, (key_states, value_states), strict=True):
             self.grid.write(own[:, :, :, self.length], new[:, :, 0])
         self.length += 1
         self.newest = key_states
         return key_states, value_states
+
+    def _with_room(self, own: Tensor, room: int) -> Tensor:
+        larger = own.new_empty(*own.shape[:3], room, own.shape[4])
+        larger[:, :, :, : self.length] = own[:, :, :, : self.length]
+        return larger
 
     def move(self, grid: Grid, requests: Tensor, row: Tensor, column: Tensor) -> None:
         """Take a smaller grid [R', n']: the requests [R'] at these rows of the one before.
@@ -101,7 +111,7 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' own b
         self.grid = grid
 
         def moved(x: Tensor) -> Tensor:
-            new = x.new_zeros(grid.requests, self.heads, grid.places, *x.shape[3:])
+            new = x.new_empty(grid.requests, self.heads, grid.places, *x.shape[3:])
             used = x[:, :, :, : self.length]
             new[:, :, :, : self.length] = used[row, :, column].transpose(1, 2)
             return new
@@ -228,7 +238,12 @@ def attention(
 
 @contextmanager
 def attending(model: PreTrainedModel, cache: SharedPrompts) -> Generator[None]:
-    """Inside this context the model's attention is `attention` over a cache."""
+    """Inside this context the model's attention is `attention` over a cache.
+
+    Raises NotShareable if the model does not look its attention function up.
+    """
+    if not model._supports_attention_backend:
+        raise NotShareable(f"a {type(model).__name__}")
     AttentionInterface.register(NAME, attention)
     configs = _configs(model)
     before = [config._attn_implementation for config in configs]

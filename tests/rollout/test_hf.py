@@ -13,7 +13,7 @@ from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.hf_batch import HFBatch
-from rlkit.rollout.sampling import KEPT, Masses, truncate
+from rlkit.rollout.sampling import KEPT
 from tests.rollout.models import cut
 from tests.tiny import make_policy, make_prompts
 
@@ -137,25 +137,6 @@ def test_frequencies_follow_the_probabilities(policy: Policy) -> None:
     counts = torch.bincount(torch.cat([g.response_ids for g in answers[0]]), minlength=16) / 4000
     exact = policy.model(prompt.ids[None]).logits[0, -1].softmax(-1)
     assert (counts - exact).abs().max() < 4 * (0.25 / 4000) ** 0.5
-
-
-def test_pick_inverts_the_cdf_by_hand() -> None:
-    logp = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log().expand(5, 4)
-    uniform = torch.tensor([0.0, 0.19, 0.21, 0.69, 0.9999])
-    assert Masses.of(logp).pick(uniform).tolist() == [0, 0, 2, 2, 3]
-
-
-def test_truncate_by_hand() -> None:
-    logp = torch.tensor([[0.5, 0.2, 0.2, 0.1]]).log()
-
-    def kept(p: float, k: int) -> list[bool]:
-        return truncate(logp, p, k)[0].isfinite().tolist()
-
-    assert kept(0.5, 0) == [True, False, False, False]
-    assert kept(0.6, 0) == [True, True, False, False]
-    assert kept(0.95, 0) == [True, True, True, True]
-    assert kept(1.0, 1) == [True, False, False, False]
-    assert kept(0.01, 0) == [True, False, False, False]
 
 
 def test_under_truncation_the_kept_mass_is_stored_and_corrects_the_log_prob(policy: Policy) -> None:
