@@ -70,10 +70,16 @@ def small_policy(options: argparse.Namespace) -> Policy:
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(embedded_model_dir())
-    shape = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
-    config = LlamaConfig(vocab_size=len(tokenizer), eos_token_id=None, **shape, **heads)
-    model: Any = LlamaForCausalLM(config).to(options.device, getattr(torch, options.dtype))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        eos_token_id=None,
+    )
+    make: Any = LlamaForCausalLM
+    model = make(config).to(options.device, getattr(torch, options.dtype))
     return Policy(model.train(False), tokenizer, 1.0)
 
 
@@ -126,7 +132,8 @@ class Generate:
         width = int(tokens.prompt_lengths.max())
         self.inputs = {k: inputs[k][:, :width] for k in ("input_ids", "attention_mask")}
         self.model: Any = policy.model
-        self.config = GenerationConfig(
+        configure: Any = GenerationConfig
+        self.config = configure(
             max_new_tokens=case.tokens, do_sample=True, top_k=0, pad_token_id=0, use_cache=True
         )
 
@@ -134,14 +141,12 @@ class Generate:
         """Generates; the number of tokens."""
         before = self.inputs["input_ids"].shape[1]
         # Without an end token no response ends early.
-        kept, self.model.generation_config.eos_token_id = (
-            self.model.generation_config.eos_token_id,
-            None,
-        )
+        defaults = self.model.generation_config
+        kept, defaults.eos_token_id = defaults.eos_token_id, None
         try:
             out = self.model.generate(**self.inputs, generation_config=self.config)
         finally:
-            self.model.generation_config.eos_token_id = kept
+            defaults.eos_token_id = kept
         return int(out[:, before:].numel())
 
 

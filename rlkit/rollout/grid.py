@@ -46,7 +46,7 @@ class Grid:
     def spread(self, each: Tensor) -> Tensor:
         """From [b, heads, ...] to [R, heads, n, ...]; zeros in holes."""
         if self.full:
-            return each.unflatten(0, (self.requests, self.places)).transpose(1, 2)
+            return each.view(self.requests, self.places, *each.shape[1:]).transpose(1, 2)
         heads, *rest = each.shape[1:]
         out = each.new_zeros(self.requests, heads, self.places, *rest)
         row, column = self.index

@@ -127,9 +127,7 @@ class HFBatch:
                     logp=logp[row, :length].clone(),
                     policy_version=torch.full((length,), self.engine.version, dtype=torch.int32),
                     finish_reason="stop" if stopped else "length",
-                    extras={KEPT: kept[row, :length].clone()}
-                    if self.sampler.truncates
-                    else {},
+                    extras={KEPT: kept[row, :length].clone()} if self.sampler.truncates else {},
                 )
             )
         return out

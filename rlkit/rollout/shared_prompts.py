@@ -44,7 +44,7 @@ class NotShareable(Exception):
     """The attention of a model is not of the kind that is computed here."""
 
 
-class SharedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' own base is untyped
+class SharedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # an untyped hook
     """One layer's keys and values: [R * kv, P, d] of the prompts, [R, kv, n, t, d] of responses.
 
     With a sliding window w, a token sees the last w tokens, itself included.
@@ -52,7 +52,7 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' own b
 
     def __init__(self, layer: DynamicLayer, grid: Grid, padding: Tensor | None, room: int) -> None:
         """From a forward over left-padded prompts; `padding` [R, 1, P] is 0 or -inf."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         if layer.keys is None or layer.values is None or layer.keys.ndim != 4:
             raise NotShareable("a cache without keys and values")
         self.window: int | None = getattr(layer, "sliding_window", None)
@@ -119,7 +119,7 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' own b
         self.own = [moved(x) for x in self.own]
 
         def chosen(x: Tensor) -> Tensor:
-            return x.unflatten(0, (-1, self.heads))[requests].flatten(0, 1)
+            return x.view(-1, self.heads, *x.shape[1:])[requests].flatten(0, 1)
 
         if len(requests) * self.heads < len(self.prompt[0]):
             self.prompt = [chosen(x) for x in self.prompt]
@@ -133,7 +133,8 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' own b
         if window is not None:
             own_first = max(0, self.length - window)
             first = max(0, self.width - max(0, window - self.length))
-        q = self.grid.spread(query.squeeze(2).unflatten(1, (self.heads, -1)))  # [R, kv, n, rep, d]
+        q = query.reshape(len(query), self.heads, -1, query.shape[-1])
+        q = self.grid.spread(q)  # [R, kv, n, rep, d]
         shape, (repeats, size) = q.shape[:3], q.shape[3:]
         together, apart = q.reshape(len(self.prompt[0]), -1, size), q.reshape(-1, repeats, size)
         keys, values = (x[:, first:] for x in self.prompt)
@@ -157,7 +158,7 @@ def _products(queries: Tensor, keys: Tensor, scaling: float, bias: Tensor | None
     return torch.baddbmm(start, queries, keys.transpose(1, 2), beta=beta, alpha=scaling)
 
 
-class SharedPrompts(Cache):  # type: ignore[misc]
+class SharedPrompts(Cache):
     """The cache of a batch whose responses share their prompts."""
 
     def __init__(
@@ -175,16 +176,20 @@ class SharedPrompts(Cache):  # type: ignore[misc]
         if not bool(mask.all()):
             padding = torch.zeros_like(mask, dtype=torch.float32).masked_fill(mask == 0, -torch.inf)
             padding = padding[:, None]
-        super().__init__(layers=[SharedLayer(x, self.grid, padding, room) for x in cache.layers])
+        self.shared = [
+            SharedLayer(x, self.grid, padding, room)
+            for x in cache.layers
+            if isinstance(x, DynamicLayer)
+        ]
+        super().__init__(layers=[*self.shared])
         self.latest: SharedLayer | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write a layer's new keys and values."""
-        self.latest = self.layers[layer_idx]
-        found: tuple[Tensor, Tensor] = self.latest.update(key_states, value_states)
-        return found
+        self.latest = self.shared[layer_idx]
+        return self.latest.update(key_states, value_states)
 
     def keep(self, chosen: Tensor) -> None:
         """Keep the responses at `chosen` [b'], ascending.
@@ -193,11 +198,11 @@ class SharedPrompts(Cache):  # type: ignore[misc]
         a grid of half the places is enough, the rest move there.
         """
         before = self.grid.keep(chosen, self.device)
-        left, request = before.request.unique(return_inverse=True)
+        left, request = torch.unique(before.request, return_inverse=True)
         grid = Grid.of(request, self.device)
         if 2 * grid.requests * grid.places > before.requests * before.places:
             self.grid = before
-            for layer in self.layers:
+            for layer in self.shared:
                 layer.grid = before
             return
         row, column = torch.zeros(2, grid.requests, grid.places, dtype=torch.int64)
@@ -207,14 +212,14 @@ class SharedPrompts(Cache):  # type: ignore[misc]
         )
         self.grid = grid
         places = left.to(self.device), row.to(self.device), column.to(self.device)
-        for layer in self.layers:
+        for layer in self.shared:
             layer.move(grid, *places)
 
 
 _CACHE: ContextVar[SharedPrompts] = ContextVar("rlkit_shared_prompts")
 
 
-def attention(
+def attention(  # noqa: PLR0913, PLR0917  # the signature is transformers'
     module: object,
     query: Tensor,
     key: Tensor,
@@ -261,7 +266,7 @@ def attending(model: PreTrainedModel, cache: SharedPrompts) -> Generator[None]:
 def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """The model's configuration and those of its parts, outer ones first."""
     found: dict[int, PreTrainedConfig] = {}
-    left = [model.config, *(m.config for m in model.modules() if hasattr(m, "config"))]
+    left: list[object] = [model.config, *(vars(m).get("config") for m in model.modules())]
     for config in left:
         if not isinstance(config, PreTrainedConfig) or id(config) in found:
             continue

@@ -9,7 +9,6 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.hf_batch import HFBatch

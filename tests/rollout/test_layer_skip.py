@@ -26,7 +26,6 @@ from rlkit.registry import build
 from rlkit.rollout import layer_skip
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
-from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.layer_skip import (
     SEED,
     WHOLE,
@@ -36,6 +35,7 @@ from rlkit.rollout.layer_skip import (
     skipped_layers,
 )
 from rlkit.rollout.packing import pack, unpack
+from rlkit.rollout.sampling import KEPT
 from rlkit.training.evaluate import Evaluator
 from tests.architectures import tiny_policy
 from tests.cli import metrics, run, without_times

@@ -27,8 +27,8 @@ from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import ALL, Generation, GenerationCall, RolloutConfig, RolloutEngine
 from rlkit.rollout.hf import HFConfig, HFRollout
-from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.partial import BLANK, Partial, extended, pool_size
+from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.source import Completed, OnDemand
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig

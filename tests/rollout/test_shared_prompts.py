@@ -200,7 +200,7 @@ def test_the_model_s_attention_is_restored_even_after_an_error() -> None:
 def test_attention_it_does_not_compute_is_refused(more: dict[str, Any]) -> None:
     """A window of a layer whose cache is of another one, too."""
     made = cache()
-    made.layers[0].window = 3 if "sliding_window" in more else None
+    made.shared[0].window = 3 if "sliding_window" in more else None
     query = key = torch.zeros(2, 1, 1, 4)
     with attending(make_policy().model, made):
         key, value = made.update(key, key, 0)
@@ -209,7 +209,7 @@ def test_attention_it_does_not_compute_is_refused(more: dict[str, Any]) -> None:
         with pytest.raises(NotShareable):
             attention(None, query, key, value, None, **more)
         with pytest.raises(NotShareable, match="not those of the cache"):
-            attention(None, query, key.clone(), value, None, sliding_window=made.layers[0].window)
+            attention(None, query, key.clone(), value, None, sliding_window=made.shared[0].window)
 
 
 def test_a_cache_of_another_kind_is_refused() -> None:
