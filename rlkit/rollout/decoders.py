@@ -16,15 +16,19 @@ class Decoder(Protocol):
 
     def running(self) -> AbstractContextManager[None]:
         """The context of its steps."""
+        ...
 
     def leave(self, live: int, rows: int) -> bool:
         """Whether finished rows leave now, if `live` of `rows` go on."""
+        ...
 
     def keep(self, chosen: Tensor) -> None:
         """Keep the rows at `chosen` [b'], ascending, on the CPU."""
+        ...
 
     def step(self, token: Tensor) -> Tensor:
         """Logits [b, V] after the next token [b] of each row."""
+        ...
 
 
 class CarriedDecoder:

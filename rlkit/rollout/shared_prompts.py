@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig
 from transformers.cache_utils import (
     Cache,
     CacheLayerMixin,
@@ -237,12 +237,12 @@ def attention(  # noqa: PLR0913, PLR0917  # the signature is transformers'
         raise NotShareable(f"attention with {', '.join(unknown) or 'a mask or dropout'}")
     if layer is None or key is not layer.newest:
         raise NotShareable("keys that are not those of the cache")
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return layer.attend(query, scaling, sliding_window), None
+    scale = float(query.shape[-1]) ** -0.5 if scaling is None else scaling
+    return layer.attend(query, scale, sliding_window), None
 
 
 @contextmanager
-def attending(model: PreTrainedModel, cache: SharedPrompts) -> Generator[None]:
+def attending(model: Any, cache: SharedPrompts) -> Generator[None]:
     """Inside this context the model's attention is `attention` over a cache.
 
     Raises NotShareable if the model does not look its attention function up.
@@ -263,10 +263,10 @@ def attending(model: PreTrainedModel, cache: SharedPrompts) -> Generator[None]:
         _CACHE.reset(token)
 
 
-def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+def _configs(model: Any) -> list[Any]:
     """The model's configuration and those of its parts, outer ones first."""
-    found: dict[int, PreTrainedConfig] = {}
-    left: list[object] = [model.config, *(vars(m).get("config") for m in model.modules())]
+    found: dict[int, Any] = {}
+    left: list[Any] = [model.config, *(vars(m).get("config") for m in model.modules())]
     for config in left:
         if not isinstance(config, PreTrainedConfig) or id(config) in found:
             continue

@@ -186,12 +186,12 @@ def cache(rows: int = 2, width: int = 3) -> SharedPrompts:
 
 
 def test_the_model_s_attention_is_restored_even_after_an_error() -> None:
-    policy = make_policy()
-    before = policy.model.config._attn_implementation
-    with pytest.raises(KeyError), attending(policy.model, cache()):
-        assert policy.model.config._attn_implementation == shared_prompts.NAME
+    model: Any = make_policy().model
+    before = model.config._attn_implementation
+    with pytest.raises(KeyError), attending(model, cache()):
+        assert model.config._attn_implementation == shared_prompts.NAME
         raise KeyError
-    assert policy.model.config._attn_implementation == before
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize(
