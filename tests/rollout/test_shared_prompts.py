@@ -232,18 +232,3 @@ def test_attention_by_hand() -> None:
         key, value = shared.update(query, torch.full((3, 1, 1, 1), 3.0), 0)
         out, _ = attention(None, query, key, value, None)
     assert out.flatten().tolist() == [3.0, 3.0, 4.5]
-
-
-def test_a_grid_by_hand() -> None:
-    """Responses a b | c of two requests, b leaves."""
-    grid = Grid.of(torch.tensor([0, 0, 1]), CPU)
-    assert (grid.requests, grid.places, grid.full) == (2, 2, False)
-    each = torch.tensor([[1.0], [2.0], [3.0]])
-    assert grid.spread(each)[:, 0].tolist() == [[1.0, 2.0], [3.0, 0.0]]
-    assert grid.gather(grid.spread(each)).equal(each)
-    kept = grid.keep(torch.tensor([0, 2]), CPU)
-    assert kept.gather(grid.spread(each)).flatten().tolist() == [1.0, 3.0]
-    full = Grid.of(torch.tensor([0, 0, 1, 1]), CPU)
-    four = torch.arange(8.0).view(4, 2)
-    assert full.full and full.spread(four)[1, 0].tolist() == [4.0, 6.0]
-    assert full.gather(full.spread(four)).equal(four)
