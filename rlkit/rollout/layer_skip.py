@@ -145,6 +145,7 @@ class LayerSkipRollout(HFRollout[LayerSkipConfig]):
             part, scorer = copy.copy(self), copy.copy(policy)
             part.model = scorer.model = reduced(self.model, skipped)
             check_engine(part, scorer)
+            self.shares_prompts &= part.shares_prompts
 
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""

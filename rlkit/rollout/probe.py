@@ -68,11 +68,32 @@ def check_trainer(policy: Policy, seed: int) -> None:
 
 
 def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
-    """Raises UserError if the engine's log-probs of a few samples are not the trainer's.
+    """Choose how the engine decodes: with shared prompts if its log-probs are then the trainer's.
 
-    The samples are drawn from streams of their own, with the engine's settings but for what ends a
-    response: its rows end early because they are full.
+    Raises UserError if they are not with the model's own cache either. The samples are drawn from
+    streams of their own, with the engine's settings but for what ends a response: its rows end
+    early because they are full.
     """
+    engine.shares_prompts = True
+    if _shares_prompts(engine, policy):
+        return
+    engine.shares_prompts = False
+    found = _engine_excess(engine, policy)
+    if found is not None:
+        raise refusal(policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's")
+
+
+def _shares_prompts(engine: HFRollout[Any], policy: Policy) -> bool:
+    from rlkit.rollout.shared_prompts import NotShareable  # imports transformers
+
+    try:
+        return _engine_excess(engine, policy) is None
+    except NotShareable:
+        return False
+
+
+def _engine_excess(engine: HFRollout[Any], policy: Policy) -> float | None:
+    """By how many nats the engine's log-probs differ from the trainer's, beyond rounding."""
     trial = copy.copy(engine)
     trial.ends = torch.zeros(0, dtype=torch.int64)
     trial.stops = Stops.of((), {})
@@ -84,9 +105,7 @@ def check_engine(engine: HFRollout[Any], policy: Policy) -> None:
         tokens = Tokens.of([ids for ids, _ in flat], [g.response_ids for _, g in flat])
         return largest(policy.logp(tokens), [g.logp for _, g in flat]), tokens
 
-    found = excess(policy, compared)
-    if found is not None:
-        raise refusal(policy.model, f"its log-probs differ by {found:.2g} nats from the trainer's")
+    return excess(policy, compared)
 
 
 def ordinary_tokens(policy: Policy) -> np.ndarray[Any, np.dtype[np.int64]]:

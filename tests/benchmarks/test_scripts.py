@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.cli import ROOT, SMALL
 
@@ -116,6 +117,20 @@ def test_logprob_compares_every_way(
     assert all(way["gradients"] == 4 * 16 * (64 + 512) for way in case.values())
     head, *rows = capsys.readouterr().out.splitlines()
     assert "vocabulary=512" in head and len(rows) == len(case)
+
+
+def test_generation_writes_both_ways_and_the_share_of_the_bandwidth(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.json"
+    threads = str(torch.get_num_threads())
+    script(
+        "generation", "--quick", "--threads", threads, "--out", str(out), monkeypatch=monkeypatch
+    )
+    (found,) = json.loads(out.read_text())["cases"].values()
+    ways = [found["hf"], found["generate"]]
+    assert all(len(way[clock]) == 1 for way in ways for clock in ("wall", "cpu"))
+    assert found["one_row"]["share"] > 0 and "one row" in capsys.readouterr().out
 
 
 def test_mutants_of_a_loss_are_found() -> None:

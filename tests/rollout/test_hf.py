@@ -9,9 +9,10 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.rollout import hf
 from rlkit.rollout.base import Generation, GenerationCall
-from rlkit.rollout.hf import KEPT, HFConfig, HFRollout, pick, truncate
+from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.hf_batch import HFBatch
+from rlkit.rollout.sampling import KEPT
 from tests.rollout.models import cut
 from tests.tiny import make_policy, make_prompts
 
@@ -137,25 +138,6 @@ def test_frequencies_follow_the_probabilities(policy: Policy) -> None:
     assert (counts - exact).abs().max() < 4 * (0.25 / 4000) ** 0.5
 
 
-def test_pick_inverts_the_cdf_by_hand() -> None:
-    logp = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log().expand(5, 4)
-    uniform = torch.tensor([0.0, 0.19, 0.21, 0.69, 0.9999])
-    assert pick(logp, uniform).tolist() == [0, 0, 2, 2, 3]
-
-
-def test_truncate_by_hand() -> None:
-    logp = torch.tensor([[0.5, 0.2, 0.2, 0.1]]).log()
-
-    def kept(p: float, k: int) -> list[bool]:
-        return truncate(logp, p, k)[0].isfinite().tolist()
-
-    assert kept(0.5, 0) == [True, False, False, False]
-    assert kept(0.6, 0) == [True, True, False, False]
-    assert kept(0.95, 0) == [True, True, True, True]
-    assert kept(1.0, 1) == [True, False, False, False]
-    assert kept(0.01, 0) == [True, False, False, False]
-
-
 def test_under_truncation_the_kept_mass_is_stored_and_corrects_the_log_prob(policy: Policy) -> None:
     """behavior log-prob of the truncated sampler = stored log-prob - log of the kept mass."""
     asked = requests(policy)
@@ -178,15 +160,15 @@ def test_under_truncation_the_kept_mass_is_stored_and_corrects_the_log_prob(poli
 def little_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     """Batches of more responses do not fit; returns the sizes that are tried."""
     tried: list[int] = []
-    real = hf._Batch.run
+    real = HFBatch.run
 
-    def run(self: hf._Batch) -> list[Generation]:
+    def run(self: HFBatch) -> list[Generation]:
         tried.append(len(self.ids))
         if len(self.ids) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self)
 
-    monkeypatch.setattr(hf._Batch, "run", run)
+    monkeypatch.setattr(HFBatch, "run", run)
     return tried
 
 
@@ -216,7 +198,7 @@ def test_a_halved_batch_stays_halved_and_is_part_of_the_state(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, again = engine(policy), engine(policy)
-    assert made.state_dict() == {}
+    assert made.state_dict() == {"shares_prompts": True}
     tried = little_memory(monkeypatch, 8)
     made.generate(GenerationCall(requests(policy), ("t", 1, 0)))
     again.load_state_dict(made.state_dict())

@@ -25,7 +25,7 @@ from rlkit.models.policy import Policy
 from rlkit.registry import build
 from rlkit.rollout import layer_skip
 from rlkit.rollout.base import Generation, GenerationCall
-from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
+from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.layer_skip import (
     SEED,
     WHOLE,
@@ -35,6 +35,7 @@ from rlkit.rollout.layer_skip import (
     skipped_layers,
 )
 from rlkit.rollout.packing import pack, unpack
+from rlkit.rollout.sampling import KEPT
 from rlkit.training.evaluate import Evaluator
 from tests.architectures import tiny_policy
 from tests.cli import metrics, run, without_times
@@ -198,7 +199,7 @@ def test_the_policy_is_as_before_after_a_generation(
         def fail(self: object) -> None:
             raise error("in the middle")
 
-        monkeypatch.setattr("rlkit.rollout.hf._Batch.run", fail)
+        monkeypatch.setattr("rlkit.rollout.hf_batch.HFBatch.run", fail)
         with pytest.raises(error, match="in the middle"):
             made.generate(GenerationCall(requests(policy), STREAM))
     assert made.model is model

@@ -65,7 +65,7 @@ def test_a_model_that_keeps_its_states_to_itself_is_refused() -> None:
         started(tiny_policy("recurrent_gemma"))
 
 
-@pytest.mark.parametrize("kind", ["llama", "mamba", "lfm2"])
+@pytest.mark.parametrize("kind", ["gemma3n_text", "mamba", "lfm2"])
 def test_states_of_other_rows_are_noticed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy(kind)
     flipped(monkeypatch)
@@ -75,7 +75,7 @@ def test_states_of_other_rows_are_noticed(kind: str, monkeypatch: pytest.MonkeyP
 
 def test_states_that_leak_when_rows_leave_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first selection repeats the prompts; only later ones go wrong here."""
-    policy, right = make_policy(), Carried.select
+    policy, right = tiny_policy("gemma3n_text"), Carried.select
 
     def select(self: Carried, index: Tensor) -> Carried:
         return right(self, index.flip(0) if len(index) < self.rows else index)

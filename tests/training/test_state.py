@@ -170,7 +170,7 @@ def test_a_loaded_checkpoint_is_the_state_that_was_saved(tmp_path: Path) -> None
     torch.rand(3)
     again.load(checkpoint)
     assert again.session.parts.anchor.config.beta == 0.125
-    assert again.session.engine.state_dict() == {"most": 3}
+    assert again.session.engine.state_dict() == {"shares_prompts": True, "most": 3}
     assert again.updater.micro.tokens == 100, "half of the 200 that are set"
     found = again.state_dict()
     assert found.keys() == saved.keys()

@@ -15,7 +15,7 @@ from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
 from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig
-from rlkit.rollout.hf import KEPT, truncate
+from rlkit.rollout.sampling import KEPT, truncate
 from rlkit.rollout.stops import Stops, end_tokens, special_tokens
 
 FINISHED = ("stop", "length")

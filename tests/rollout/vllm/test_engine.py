@@ -16,7 +16,8 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall
-from rlkit.rollout.hf import KEPT, HFConfig, HFRollout
+from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from rlkit.rollout.vllm.probe import Evidence
 from rlkit.rollout.vllm.worker import Arrivals

@@ -13,7 +13,7 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.registry import build, names
 from rlkit.rollout.base import GenerationCall
-from rlkit.rollout.hf import KEPT
+from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.vllm.sampling import (
     Answer,
     Asker,
