@@ -29,6 +29,9 @@ NAME = "rlkit_shared_prefix"
 BASES = ("sdpa", "eager")
 """Attention functions that it can call: they take any mask."""
 
+LARGE_MASK = 2**16
+"""Above this size a mask costs more than queries in the prompt's place, for causal attention."""
+
 
 @dataclass(frozen=True, slots=True)
 class PromptBlock:
@@ -143,7 +146,8 @@ class SharedPrefix:
         before = [x.index_select(0, block.prompt) for x in prompt]
         length = before[0].shape[2]
         k, v = (torch.cat([p, x], 2) for p, x in zip(before, (k, v), strict=True))
-        if rules.causal and rules.fits(length + block.width) and length <= block.width:
+        long = length <= block.width and block.width * (length + block.width) > LARGE_MASK
+        if rules.causal and rules.fits(length + block.width) and long:
             # as in a row of its own: torch then needs no mask, and skips what none sees
             q = torch.cat([q.new_zeros(*q.shape[:2], length, q.shape[3]), q], 2)
             out = attention(q, k, v, None)[:, length:].flatten(0, 1)
