@@ -24,7 +24,8 @@ class Section(NamedTuple):
     """Its name, and that of its results."""
     title: str
     about: str
-    command: str
+    how: str
+    """How to measure it."""
 
 
 SECTIONS = (
@@ -36,7 +37,7 @@ SECTIONS = (
         "own, the two take turns, and the first step is not counted. Cells are medians of the "
         "runs with their range; the ratio is that of each pair. TRL is timed from the beginning of "
         "a step's first micro-batch, without its data loader.",
-        "python benchmarks/vs_trl.py --case llama1m smollm2 smollm2_long --check",
+        "`python benchmarks/vs_trl.py --case llama1m smollm2 smollm2_long --check`",
     ),
     Section(
         "limits",
@@ -44,13 +45,13 @@ SECTIONS = (
         "An update of SmolLM2-135M beside the rate of a large matrix product, counting only what "
         "must be computed; one row's next token beside the memory bandwidth, counting only the "
         "weights.",
-        "python benchmarks/limits.py",
+        "`python benchmarks/limits.py`",
     ),
     Section(
         "generation",
         "Generation beside `model.generate`",
         "Tokens per second of `rollout=hf` and of transformers' own loop on the same prompts.",
-        "python benchmarks/generation.py",
+        "its script is benchmarks/generation.py",
     ),
     Section(
         "off_policy",
@@ -59,7 +60,7 @@ SECTIONS = (
         "generation grows dearer. Ratio 4 means that generating GRPO's batch takes four times as "
         "long as the rest of its step. The seconds of generation are computed from its tokens, and "
         "the others are measured. Waiting for an evaluation costs nothing.",
-        "python benchmarks/off_policy.py",
+        "`python benchmarks/off_policy.py`",
     ),
 )
 
@@ -89,7 +90,7 @@ def results_of(each: Section, results: Path) -> list[dict[str, Any]]:
 def section(each: Section, results: Path) -> str:
     """A script's section: its tables, or that there are none yet."""
     tables = [one for file in results_of(each, results) for one in file.get("tables", [])]
-    body = "\n\n".join(map(table, tables)) or f"Not measured yet: `{each.command}`."
+    body = "\n\n".join(map(table, tables)) or f"Not measured yet: {each.how}."
     return f"## {each.title}\n\n{each.about}\n\n{body}"
 
 
