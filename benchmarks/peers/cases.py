@@ -27,7 +27,7 @@ class Case:
     micro_batch_tokens: int
     """rlkit's; results do not depend on it."""
     trl_rows: int
-    """Responses in one of TRL's micro-batches: the fastest of those that were tried."""
+    """Responses in one of TRL's micro-batches; `vs_trl.py --tune` finds the fastest."""
     step_target: float
     """Most of rlkit's seconds per step over TRL's."""
     peak_target: float

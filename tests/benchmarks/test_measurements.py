@@ -141,6 +141,14 @@ def test_the_ratio_is_that_of_pairs_and_a_loss_is_a_loss() -> None:
     assert compared([1.0, 1.0, 1.0], 0.4)[-1] == "met"
 
 
+def test_trls_micro_batches_are_listed_by_size_and_apart_from_the_comparison() -> None:
+    script = load("vs_trl")
+    runs = {rows: [{"step_s": 1.5, "peak_mb": 900.0}] for rows in ("64", "8")}
+    cases = {"x": measured(settings={"tuned": True}, runs=runs)}
+    (table,) = script.tables(SimpleNamespace(cases=cases))
+    assert table["rows"] == [["8", "1.5", "900"], ["64", "1.5", "900"]]
+
+
 def test_the_cases_fill_trls_micro_batches_and_are_told_apart() -> None:
     cases = importlib.import_module("peers.cases")
     for key, case in cases.CASES.items():
