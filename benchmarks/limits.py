@@ -99,7 +99,8 @@ def rates(options: argparse.Namespace) -> dict[str, float]:
     """
     words = [str(options.size), options.device, options.dtype]
     command = [sys.executable, "-m", "peers.rates", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    env = environment(options.threads)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
@@ -226,7 +227,6 @@ def main() -> None:
     if options.quick:
         tiny = {"repeats": 1, "steps": 1, "prompts": 1, "n": 2, "tokens": 8, "size": 512}
         vars(options).update(tiny)
-    os.environ.update(environment(options.threads))
     records, model = Records(options.out), prepared("smollm2", equal=True)
     for name in options.case:
         on = f", {options.device} {options.dtype}" if options.device != "cpu" else ""

@@ -61,12 +61,13 @@ def watched(command: Sequence[str], *, threads: int, loaded: str, **env: str) ->
     poller.start()
     lines, loaded_mb = [], 0.0
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if not loaded_mb and line.startswith(loaded):
-            loaded_mb = status(process.pid, "VmRSS")
+    with process:
+        for line in process.stdout:
+            lines.append(line)
+            if not loaded_mb and line.startswith(loaded):
+                loaded_mb = status(process.pid, "VmRSS")
     poller.join()
-    if process.wait():
+    if process.returncode:
         raise SystemExit(f"{' '.join(command)}\n{''.join(lines[-30:])}")
     return Watched("".join(lines), loaded_mb, peak[0])
 

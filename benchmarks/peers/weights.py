@@ -17,7 +17,7 @@ from peers.models import prepared
 def moved(folder: Path, case: Case) -> tuple[float, float]:
     """Cosine between the two changes of the weights, and the ratio of their lengths.
 
-    In a process of its own, since the weights of this one's children should not be in its memory.
+    In a process of its own, so that this one stays small.
     """
     start = prepared(case.model, equal=case.equal)
     (end,) = (folder / "run").glob("checkpoint-*")
