@@ -15,8 +15,8 @@ from rlkit.registry import Entry, entry, names
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+def generator(name: str = "generate") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -26,6 +26,11 @@ def generator() -> ModuleType:
 def test_the_pages_are_current() -> None:
     for name, text in generator().pages().items():
         assert (DOCS / name).read_text() == text.rstrip() + "\n", "run `python docs/generate.py`"
+
+
+def test_the_page_of_measurements_is_that_of_the_results() -> None:
+    text = generator("performance").page()
+    assert (DOCS / "performance.md").read_text() == text, "run `python docs/performance.py`"
 
 
 def test_every_composition_is_in_the_table() -> None:

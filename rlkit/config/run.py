@@ -95,9 +95,10 @@ class TrainConfig(PartConfig):
     """Optimizer steps per pass; must divide prompts_per_step."""
     updates_per_batch: Positive = 1
     """Passes over each step's batch (the update-to-data ratio)."""
-    micro_batch_tokens: Positive = 16384
+    micro_batch_tokens: Positive | None = None
     """Prompt and response tokens per forward and backward, with padding if there is any; the
-    gradient does not depend on it. Halved if memory runs out."""
+    gradient does not depend on it. null = 16384, or 2048 on the CPU, where more only take memory.
+    Halved if memory runs out."""
     packing: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
     """How sequences are laid out in forwards: each prompt once and its responses after it, in one
     row without padding; whole sequences in one row; or a row for each, padded. The gradient does

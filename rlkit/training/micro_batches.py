@@ -18,6 +18,15 @@ from rlkit.training.splits import split
 T = TypeVar("T")
 
 
+TOKENS, TOKENS_ON_CPU = 16384, 2048
+"""Tokens of a micro-batch unless the configuration says how many."""
+
+
+def default_tokens(device: torch.device) -> int:
+    """Tokens of a micro-batch on a device."""
+    return TOKENS_ON_CPU if device.type == "cpu" else TOKENS
+
+
 class OtherRank(torch.OutOfMemoryError):
     """Memory did not suffice on another rank."""
 

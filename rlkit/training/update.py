@@ -24,7 +24,7 @@ from rlkit.models.policy import Policy
 from rlkit.ops import masked_mean, stream_rng, stream_seed
 from rlkit.training.critic_update import CriticUpdate
 from rlkit.training.metrics import first_pass_metrics, mean_steps
-from rlkit.training.micro_batches import Forwards, MicroBatches, some_rows
+from rlkit.training.micro_batches import Forwards, MicroBatches, default_tokens, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.optimizers import check_patterns, make_optimizer, set_rate
 from rlkit.training.prepare import TrainBatch
@@ -56,7 +56,8 @@ class Updater:
     ) -> None:
         self.seed, self.config = config.seed, config.train
         self.policy, self.parts, self.processes = policy, parts, policy.processes
-        self.micro = MicroBatches(config.train.micro_batch_tokens, self.processes, policy.layout)
+        tokens = config.train.micro_batch_tokens or default_tokens(policy.device)
+        self.micro = MicroBatches(tokens, self.processes, policy.layout)
         self.objective = Objective(
             parts.loss,
             parts.corrections,

@@ -1,0 +1,123 @@
+"""Write docs/performance.md from benchmarks/results/*.json: `python docs/performance.py`.
+
+The page holds the tables that the scripts made, and says of what was not measured how to do it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DOCS = Path(__file__).resolve().parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
+PAGE = DOCS / "performance.md"
+MADE = "Written by `python docs/performance.py` from `benchmarks/results/`."
+
+
+class Section(NamedTuple):
+    """What a script measures."""
+
+    script: str
+    """Its name, and that of its results."""
+    title: str
+    about: str
+    how: str
+    """How to measure it."""
+
+
+SECTIONS = (
+    Section(
+        "vs_trl",
+        "GRPO beside TRL",
+        "The same training on both sides: model, prompts in the same order, reward, loss, clip, "
+        "learning rate, optimizer, float32, one update per batch. Each run is a process of its "
+        "own, the two take turns, and the first step is not counted. Cells are medians of the "
+        "runs with their range; the ratio is that of each pair. TRL is timed from the beginning of "
+        "a step's first micro-batch, without its data loader.",
+        "`python benchmarks/vs_trl.py --case llama1m smollm2 smollm2_long --check`",
+    ),
+    Section(
+        "limits",
+        "How near to the machine",
+        "An update of SmolLM2-135M beside the rate of a large matrix product, counting only what "
+        "must be computed; one row's next token beside the memory bandwidth, counting only the "
+        "weights.",
+        "`python benchmarks/limits.py`",
+    ),
+    Section(
+        "generation",
+        "Generation beside `model.generate`",
+        "Tokens per second of `rollout=hf` and of transformers' own loop on the same prompts.",
+        "its script is benchmarks/generation.py",
+    ),
+    Section(
+        "off_policy",
+        "What reuse saves",
+        "Seconds and generated tokens until the embedded model reaches a held-out score, as "
+        "generation grows dearer. Ratio 4 means that generating GRPO's batch takes four times as "
+        "long as the rest of its step. The seconds of generation are computed from its tokens, and "
+        "the others are measured. Waiting for an evaluation costs nothing.",
+        "`python benchmarks/off_policy.py`",
+    ),
+)
+
+
+def cell(text: str) -> str:
+    """Text in a table's cell."""
+    return text.replace("|", "\\|")
+
+
+def row(cells: Sequence[str]) -> str:
+    """A line of a table."""
+    return "| " + " | ".join(map(cell, cells)) + " |"
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A table of the results under its title and what it was measured with."""
+    about = "\n".join(f"- {line}" for line in found["about"])
+    lines = [row(found["head"]), "|" + "---|" * len(found["head"]), *map(row, found["rows"])]
+    return "\n\n".join([f"### {found['title']}", about, "\n".join(lines)])
+
+
+def results_of(each: Section, results: Path) -> list[dict[str, Any]]:
+    """What the script has written, to one or more files that begin with its name."""
+    return [json.loads(path.read_text()) for path in sorted(results.glob(f"{each.script}*.json"))]
+
+
+def section(each: Section, results: Path) -> str:
+    """A script's section: its tables, or that there are none yet."""
+    tables = [one for file in results_of(each, results) for one in file.get("tables", [])]
+    body = "\n\n".join(map(table, tables)) or f"Not measured yet: {each.how}."
+    return f"## {each.title}\n\n{each.about}\n\n{body}"
+
+
+def gpus(results: Path) -> str:
+    """A sentence on GPUs, unless a case was measured on one."""
+    files = [file for each in SECTIONS for file in results_of(each, results)]
+    cases = [case for file in files for case in file.get("cases", {}).values()]
+    if any("device" in case.get("machine", {}) for case in cases):
+        return ""
+    place = "[benchmarks/gpu.md](../benchmarks/gpu.md)"
+    return f" Nothing was measured on a GPU; {place} lists the commands for one."
+
+
+def page(results: Path = RESULTS) -> str:
+    """docs/performance.md."""
+    lead = (
+        f"# Performance\n\n{MADE} Every table names its machine, versions and number of runs, and "
+        f"says which targets were missed.{gpus(results)}"
+    )
+    return "\n\n".join([lead, *(section(each, results) for each in SECTIONS)]) + "\n"
+
+
+def main() -> int:
+    """Write the page."""
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
