@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -52,13 +52,7 @@ class FrozenPolicy:
         return self._terms(tokens).logp
 
     def _terms(self, tokens: Tokens) -> PolicyTerms:
-        return token_terms(self.model, tokens, self.reading, call=self._call)
-
-    def _call(self, **inputs: Any) -> Any:
-        """The model's output on the policy's device, wherever the weights are kept."""
-        moved = {n: x.to(self.device) if isinstance(x, Tensor) else x for n, x in inputs.items()}
-        with autocast_to(self.reading.autocast, self.device):
-            return self.model(**moved)
+        return token_terms(self.model, tokens, self.reading)
 
     def state_dict(self) -> State:
         """Its weights by name: the tensors themselves."""
@@ -140,6 +134,7 @@ class Policy:
         """How its log-probs are read."""
         return Reading(
             temperature=self.temperature,
+            device=self.device,
             autocast=self.autocast,
             layout=self.layout,
             head=self.head,

@@ -33,6 +33,8 @@ class Reading:
     """How a model's log-probs are read."""
 
     temperature: float
+    device: torch.device
+    """Where the model computes, wherever its weights are kept."""
     autocast: torch.dtype | None = None
     """The dtype of matrix products; None = that of the weights."""
     layout: Layout = "padded"
@@ -51,7 +53,7 @@ def token_terms(
 
     In float32; zeros where padded. `call` runs the model, if it is not called directly.
     """
-    rows = model_rows(tokens, reading.layout, model.device)
+    rows = model_rows(tokens, reading.layout, reading.device)
     padded = reading.layout == "padded"
     last = tokens.response_ids.shape[1] if padded else rows.ids.shape[0]
     wanted = Wanted(
@@ -62,7 +64,7 @@ def token_terms(
         entropy=entropy,
     )
     inputs = {**rows.inputs, "logits_to_keep": last if padded else rows.at}
-    with rows.attention(model), autocast_to(reading.autocast, model.device):
+    with rows.attention(model), autocast_to(reading.autocast, reading.device):
         terms = terms_at(model, inputs, wanted, call, reading.head)
     return PolicyTerms(logp=rows.spread(terms.logp), entropy=rows.spread(terms.entropy))
 

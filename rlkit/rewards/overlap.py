@@ -108,8 +108,9 @@ def together(rewards: Mapping[str, FunctionReward], given: Arguments) -> dict[st
 
 def blocked(names: Mapping[str, Any], seconds: float) -> UserError:
     """The error of functions that do not let one another run."""
+    quoted = ", ".join(f"'{name}'" for name in names)
     return UserError(
-        f"the async rewards {', '.join(names)} have not returned within {seconds:g} s, their "
+        f"the async rewards {quoted} have not returned within {seconds:g} s, their "
         "time limits together; one of them blocks the others: await what it waits for"
     )
 

@@ -47,7 +47,7 @@ def rounding_bound(policy: Policy, tokens: Tokens, engine: torch.dtype) -> float
     policy = copy.copy(policy)
     policy.head = None  # full logits, which the engine stores in its dtype
     clean = policy.logp(tokens)
-    generator = torch.Generator(policy.device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     with _rounding(policy.model, torch.finfo(coarser).eps, generator):
         changes = [float((policy.logp(tokens) - clean).abs().max()) for _ in range(DRAWS)]
     return max(TOLERANCE_FLOAT32, MARGIN * max(changes))
@@ -62,7 +62,7 @@ def _rounding(model: Any, eps: float, generator: torch.Generator) -> Generator[N
             return (perturbed(value[0]), *value[1:])
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        draws = torch.rand(value.shape, generator=generator, device=value.device) - 0.5
+        draws = torch.rand(value.shape, generator=generator).to(value.device) - 0.5
         return (value.float() * (1 + eps * draws)).to(value.dtype)
 
     hooks = [

@@ -34,7 +34,6 @@ def test_most_scripts_have_arguments() -> None:
     """The others are helpers and the script that writes the embedded model."""
     assert {*SCRIPTS} - {*COMMANDS} == {"bench", "make_embedded_base", "scaling_buffers"}
 
-
     """The others are the helpers and the script that writes the embedded model."""
     helpers = {"bench", "records", "watch"}
     assert {*SCRIPTS} - {*COMMANDS} == {*helpers, "make_embedded_base"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
@@ -40,7 +41,7 @@ from tests.certain import HALF, UNEVEN
 from tests.cli import SMALL, metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
 from tests.rollout import models
-from tests.steps import drawing, move, plan_of
+from tests.steps import drawing, move, nothing_first, plan_of
 from tests.tiny import make_policy, make_prompts
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4="]
@@ -624,6 +625,8 @@ def test_a_continued_response_is_not_fresh_in_a_real_step(tmp_path: Path) -> Non
     session = open_session(made, RunScope.of(made))
     session.run_folder.open(raw, [], {}, 0)
     trainer = Trainer(session)
+    early = replace(trainer.state.scorer, first=nothing_first)
+    trainer.state.scorer = early  # every prox_logp is there when the batch is
     real = trainer._prepare
     seen: list[tuple[int, TrainBatch, torch.Tensor]] = []
 
