@@ -47,8 +47,7 @@ class ModelRows:
             return nullcontext()
         base = shared_prefix.base_of(model)
         assert base is not None, "the layout was chosen for another attention function"
-        shared_prefix.register()
-        return shared_prefix.Use(shared_prefix.configs_of(model), base, self.blocks)()
+        return shared_prefix.Use(model, base, self.blocks)()
 
 
 def model_rows(tokens: Tokens, layout: Layout, device: torch.device) -> ModelRows:

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlkit.models.attention import attending_by, implementations
+
 NAME = "rlkit_shared_prefix"
 """What the attention function is called in transformers."""
 BASES = ("sdpa", "eager")
@@ -203,7 +205,7 @@ def _rows(x: Tensor, count: int) -> Tensor:
 class Use:
     """A model in whose attention a packed row takes the place of a batch."""
 
-    configs: Sequence[Any]
+    model: nn.Module
     base: str
     row: SharedPrefix
 
@@ -211,20 +213,15 @@ class Use:
     def __call__(self) -> Generator[None]:
         """Has the model attend over the row inside this context."""
         token = ACTIVE.set(self)
-        for config in self.configs:
-            config._attn_implementation_internal = NAME
         try:
-            yield
+            with attending_by(self.model, NAME, attend):
+                yield
         finally:
-            for config in self.configs:
-                config._attn_implementation_internal = self.base
             ACTIVE.reset(token)
 
 
 ACTIVE: ContextVar[Use | None] = ContextVar("shared_prefix", default=None)
 """What attention works on now; a layer that is computed again in the backward pass enters it."""
-
-
 WINDOWS: ContextVar[list[int | None] | None] = ContextVar("windows", default=None)
 
 
@@ -238,26 +235,11 @@ def watched(windows: list[int | None]) -> Generator[None]:
         WINDOWS.reset(token)
 
 
-def implementations(model: nn.Module) -> set[str | None]:
-    """The attention functions that a model's modules use."""
-    return {config._attn_implementation for config in configs_of(model)}
-
-
 def base_of(model: nn.Module) -> str | None:
     """The attention function of a model, if the packed one can call it."""
     found = implementations(model)
     (name,) = found if len(found) == 1 else (None,)
     return name if name in BASES else None
-
-
-def configs_of(model: nn.Module) -> list[Any]:
-    """The configurations that a model's modules read."""
-    found: dict[int, Any] = {}
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation_internal"):
-            found[id(config)] = config
-    return list(found.values())
 
 
 def attend(
@@ -294,10 +276,3 @@ def attend(
 
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return use.row.attend(one, q, k, v, Rules(not eager, window))[None], None
-
-
-def register() -> None:
-    """Make the attention function known to transformers."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, attend)

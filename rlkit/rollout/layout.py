@@ -14,6 +14,7 @@ import torch
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models import shared_prefix
+from rlkit.models.attention import implementations
 from rlkit.models.memory import is_out_of_memory
 from rlkit.models.policy import Policy
 from rlkit.models.rows import Layout
@@ -64,7 +65,7 @@ def likely(policy: Policy) -> Layout | None:
     """The layout that fits a model's attention function, if one does."""
     if shared_prefix.base_of(policy.model) is not None:
         return "shared_prefix"
-    configured = shared_prefix.implementations(policy.model)
+    configured = implementations(policy.model)
     flash = bool(configured) and all(str(name).startswith(FLASH) for name in configured)
     return "packed" if flash else None
 

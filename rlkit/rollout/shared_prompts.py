@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedConfig
 from transformers.cache_utils import (
     Cache,
     CacheLayerMixin,
@@ -23,6 +22,7 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
+from rlkit.models.attention import attending_by
 from rlkit.rollout.grid import Grid
 
 NAME = "rlkit_shared_prompts"
@@ -249,27 +249,9 @@ def attending(model: Any, cache: SharedPrompts) -> Generator[None]:
     """
     if not model._supports_attention_backend:
         raise NotShareable(f"a {type(model).__name__}")
-    AttentionInterface.register(NAME, attention)
-    configs = _configs(model)
-    before = [config._attn_implementation for config in configs]
     token = _CACHE.set(cache)
     try:
-        for config in configs:
-            config._attn_implementation = NAME
-        yield
+        with attending_by(model, NAME, attention):
+            yield
     finally:
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation = name
         _CACHE.reset(token)
-
-
-def _configs(model: Any) -> list[Any]:
-    """The model's configuration and those of its parts, outer ones first."""
-    found: dict[int, Any] = {}
-    left: list[Any] = [model.config, *(vars(m).get("config") for m in model.modules())]
-    for config in left:
-        if not isinstance(config, PreTrainedConfig) or id(config) in found:
-            continue
-        found[id(config)] = config
-        left += [getattr(config, name, None) for name in config.sub_configs]
-    return list(found.values())

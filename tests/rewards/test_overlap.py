@@ -164,9 +164,7 @@ def test_an_async_function_that_blocks_the_others_is_an_error_after_all_their_ti
         return [0.0 for _ in completions]
 
     try:
-        with pytest.raises(
-            UserError, match=r"'innocent', 'blocks' have .* within 0\.3 s"
-        ):
+        with pytest.raises(UserError, match=r"'innocent', 'blocks' have .* within 0\.3 s"):
             score(innocent=reward(innocent, 0.2), blocks=reward(blocks, 0.1))
     finally:
         over.set()
