@@ -23,6 +23,7 @@ from rlkit.distributed.launch import close_processes, open_processes
 from rlkit.distributed.learner import Learner
 from rlkit.distributed.processes import Processes
 from rlkit.interfaces import State
+from rlkit.models.head import Head
 from rlkit.runs.checkpoint import save_tree
 from rlkit.training.prepare import TrainBatch, prepare
 from rlkit.training.references import Parts
@@ -100,6 +101,8 @@ def updated(
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
     policy = make_policy(processes=processes, half=half)
+    if late:  # and as a run's forwards are
+        policy.layout, policy.head = "shared_prefix", Head.of(policy.model)
     anchor = rlkit.build("anchor", "base", beta=0.1)
     anchor.rebase(policy)
     move(policy)
