@@ -15,7 +15,7 @@ exists. It takes the place of that function through transformers' `AttentionInte
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -269,10 +269,32 @@ def attend(
         if eager
         else ALL_ATTENTION_FUNCTIONS[use.base]
     )
+    plain = not eager and kwargs.get("position_bias") is None
 
     def one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        if plain and mask is not None and q.shape[1] > k.shape[1]:
+            return grouped(q, k, v, mask, kwargs)
         out: Tensor = function(module, q, k, v, mask, **kwargs)[0]
         return out
 
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return use.row.attend(one, q, k, v, Rules(not eager, window))[None], None
+
+
+def grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, settings: Mapping[str, Any]) -> Tensor:
+    """Attention of several query heads to each key head, without a copy of keys per query head.
+
+    The queries of one key head are one sequence. Returns [b, length, heads, d].
+    """
+    heads, length = q.shape[1:3]
+    repeats = heads // k.shape[1]
+    together = q.reshape(len(q), k.shape[1], repeats * length, -1)
+    found = nn.functional.scaled_dot_product_attention(
+        together,
+        k,
+        v,
+        attn_mask=mask.repeat(1, 1, repeats, 1),
+        dropout_p=settings.get("dropout", 0.0),
+        scale=settings.get("scaling"),
+    )
+    return found.view(len(q), heads, length, -1).transpose(1, 2)
