@@ -46,16 +46,23 @@ def lists(findings: Sequence[Finding]) -> str:
     by_status = {
         status: list(group) for status, group in groupby(sorted(findings, key=_status), key=_status)
     }
-    works = ", ".join(f"`{found.kind}`" for found in by_status.pop("works"))
     parts = [
         f"{FIRST} (transformers {transformers.__version__})",
-        textwrap.fill(works, WIDTH, break_long_words=False, break_on_hyphens=False),
+        names(by_status.pop("works")),
+        "## Works in padded rows",
+        names(by_status.pop("padded", [])),
     ]
     for status, title in TITLES.items():
         rows = [row(found) for found in by_status.get(status, [])]
         table = ["| model_type | class | reason |", "|---|---|---|", *rows]
         parts += [f"## {title}", "\n".join(table)]
     return "\n\n".join(parts) + "\n"
+
+
+def names(findings: Sequence[Finding]) -> str:
+    """The architectures, one after the other."""
+    text = ", ".join(f"`{found.kind}`" for found in findings)
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _status(found: Finding) -> str:

@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.layout import choose_layout
 from rlkit.rollout.probe import check_trainer
 from tests.tiny import make_tokenizer
 
@@ -185,7 +186,8 @@ class Finding:
     name: str
     """The class of its models."""
     status: str
-    """`works`, `refused`, `fails` in its own code, or `not built`."""
+    """`works`, `padded` (it works, but is not packed), `refused`, `fails` in its own code, or `not
+    built`."""
     reason: str = ""
 
 
@@ -199,11 +201,12 @@ def examined(kind: str) -> Finding:
     try:
         check_trainer(policy, 0)
         HFRollout(HFConfig()).start(policy, 0)
+        choose_layout(policy, "auto", 0)
     except UserError as error:
         return Finding(kind, name, "refused", str(error))
     except Exception as error:
         return Finding(kind, name, "fails", _line(error))
-    return Finding(kind, name, "works")
+    return Finding(kind, name, "padded" if policy.layout == "padded" else "works")
 
 
 def survey(kinds: Iterable[str] = KINDS) -> list[Finding]:

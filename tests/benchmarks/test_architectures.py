@@ -48,4 +48,4 @@ def test_the_page_is_current() -> None:
     findings = survey()
     text = architectures.PAGE.read_text()
     assert text.endswith(architectures.lists(findings)), "run `python benchmarks/architectures.py`"
-    assert sum(found.status == "works" for found in findings) > 100
+    assert sum(found.status in {"works", "padded"} for found in findings) > 100
