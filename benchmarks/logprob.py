@@ -9,13 +9,14 @@ the log-prob and entropy of each token, and back to the gradients of both. Memor
 what was held before, in a process of its own for each: of the process (Linux), or of the device's
 allocator. It includes the gradients, which are also given by themselves. Time is the median of runs
 in turn, so that a drift of the machine meets all alike; beside it the processor's time, which other
-work changes less. Ratios are to full logits. Goes to benchmarks/results/logprob.json.
+work changes less. A size replaces the one of its name in benchmarks/results/logprob.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import statistics
 import subprocess
@@ -27,6 +28,18 @@ from typing import Any
 
 import torch
 from bench import RESULTS, ROOT
+from records import Case as Measured
+from records import (
+    Records,
+    Table,
+    alike,
+    constant,
+    judged,
+    listed,
+    machine,
+    measured_on,
+    significant,
+)
 from torch import Tensor
 
 from rlkit.models.logits import Projection
@@ -39,6 +52,15 @@ SMALL: dict[str, Any] = {"vocabularies": [512], "hidden": [16], "tokens": 64}
 QUICK = SMALL | {"timed_tokens": 64, "repeats": 1}
 TRL_CHUNK = 8192
 """Columns of a block, the default of TRL's trainers."""
+TARGETS = {"memory": 0.10, "time": 1.35, "time of TRL": 1.0}
+MEASURES = {
+    "peak": ("peak memory above that before, MiB", 2**20),
+    "gradients": ("of it gradients, MiB", 2**20),
+    "seconds": ("seconds", 1),
+    "processor": ("processor seconds", 1),
+}
+"""Name -> in words, and the unit."""
+SIZES = ("vocabulary", "hidden", "tokens", "timed tokens")
 Terms = Callable[[Tensor, Tensor, Tensor, str], tuple[Tensor, Tensor]]
 
 
@@ -152,33 +174,61 @@ def in_process(options: argparse.Namespace, measure: str, vocabulary: int, hidde
     return json.loads(done.stdout)
 
 
-def row(found: dict[str, Any], way: str) -> str:
-    """A line of the table."""
-    base, own = found["plain"], found[way]
-    mib = 2**20
-    return (
-        f"{way:6} {own['peak'] / mib:8.0f} MiB x{own['peak'] / max(base['peak'], 1):.3f} "
-        f"(gradients {own['gradients'] / mib:.0f})  {own['seconds']:7.2f} s "
-        f"x{own['seconds'] / base['seconds']:.2f}  of the processor's "
-        f"x{own['processor'] / base['processor']:.2f}"
+def goal(measure: str, full: float, trl: float) -> list[str]:
+    """The cells of a measure's targets, given the ratios to full logits and to TRL."""
+    if measure == "peak":
+        return judged(full, TARGETS["memory"], at_most=True)
+    if measure != "seconds":
+        return ["", ""]
+    both = (
+        judged(full, TARGETS["time"], at_most=True),
+        judged(trl, TARGETS["time of TRL"], at_most=True),
     )
+    return ["; ".join(cells) for cells in zip(*both, strict=True)]
+
+
+def rows_of(case: Measured) -> list[list[str]]:
+    """The rows of a size, one for each measure."""
+    size = ", ".join(str(case["settings"][name]) for name in SIZES)
+    rows = []
+    for measure, (words, unit) in MEASURES.items():
+        full, ours, theirs = (case["runs"][way][0][measure] / unit for way in WAYS)
+        ratios = ours / max(full, 1e-9), ours / max(theirs, 1e-9)
+        cells = map(significant, (full, ours, theirs, *ratios))
+        rows.append([size, words, *cells, *goal(measure, *ratios)])
+    return rows
+
+
+def tables(records: Records) -> list[Table]:
+    """One for the sizes that were measured alike."""
+    out = []
+    for cases in alike(records.cases, *SIZES):
+        first = next(iter(cases.values()))
+        about = [*measured_on(first), listed(constant(first, *SIZES))]
+        head = [", ".join(SIZES), "measure", "full logits", "rlkit", "TRL"]
+        head += ["rlkit / full", "rlkit / TRL", "target", ""]
+        rows = [row for case in cases.values() for row in rows_of(case)]
+        out.append(Table(title="Log-probs and entropies", about=about, head=head, rows=rows))
+    return out
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Measure every size, print the table, and write the results."""
-    kept = json.loads(options.out.read_text()) if options.out.exists() else {}
-    for vocabulary in options.vocabularies:
-        for hidden in options.hidden:
-            found = in_process(options, "time", vocabulary, hidden)
-            for way in WAYS:
-                found[way] |= in_process(options, way, vocabulary, hidden)
-            name = f"{options.device} {options.dtype} entropy={options.entropy}"
-            name += f" vocabulary={vocabulary} hidden={hidden} tokens={options.tokens}"
-            name += f" timed={options.timed_tokens}" + (" frozen" if options.frozen else "")
-            print(name, *(row(found, way) for way in WAYS), sep="\n", flush=True)
-            kept[name] = found
-            options.out.parent.mkdir(exist_ok=True)
-            options.out.write_text(json.dumps(kept, indent=1))
+    """Measure every size, write the results, and print the table."""
+    records, on = Records(options.out), machine(options.threads, options.device)
+    for vocabulary, hidden in itertools.product(options.vocabularies, options.hidden):
+        found = in_process(options, "time", vocabulary, hidden)
+        for way in WAYS:
+            found[way] |= in_process(options, way, vocabulary, hidden)
+        sizes = vocabulary, hidden, options.tokens, options.timed_tokens
+        settings = dict(zip(SIZES, sizes, strict=True)) | {
+            name: getattr(options, name) for name in ("dtype", "entropy", "frozen")
+        }
+        name = f"{options.device}: {listed(settings)}"
+        settings |= {"repeats": options.repeats}
+        records.put(name, on, settings, {way: [found[way]] for way in WAYS})
+        records.save(tables(records))
+        print(name, flush=True)
+    records.finish(tables(records))
 
 
 def main() -> None:

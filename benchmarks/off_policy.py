@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import RESULTS, Run, run
-from records import Case, Records, Table, machine, measured_on, show, significant
+from records import Case, Records, Table, machine, measured_on, significant
 
 GRPO, ASYNC = "GRPO", "GRPO, async"
 WAYS: dict[str, list[str]] = {
@@ -203,10 +203,7 @@ def main() -> None:
             runs.append(record(run(*words, seed=seed)))
             print(f"{name}, seed {seed}: pass@1 {runs[-1]['scores'][-1][1]:.3f} at the end")
             records.save(tables(records, options.score, options.ratios))
-    found = tables(records, options.score, options.ratios)
-    records.save(found)
-    for table in found:
-        show(table)
+    records.finish(tables(records, options.score, options.ratios))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The share of a step of the embedded model that is not generation, forward or update.
 
-    python benchmarks/overhead.py --out benchmarks/results/overhead.json
+    python benchmarks/overhead.py
     python benchmarks/overhead.py --quick
 
-Runs the default composition and prints what its steps spend their time on, by time/* of
+Runs the default composition and shows what its steps spend their time on, by time/* of
 metrics.jsonl, the median over the steps and runs. The rest is everything that no timer counts. It
 is split by one more run under cProfile, into the functions that a step calls outside generation,
 forward and update. A profile makes Python code slower and leaves tensor operations as they are, so
@@ -15,7 +15,6 @@ step here than in any real run.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pstats
 import statistics
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import RESULTS, ROOT, command, read, run
+from records import Case, Records, Table, judged, listed, machine, measured_on
 
 WARM_UP = 3
 """Steps that are not counted."""
@@ -117,14 +117,28 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(found: Mapping[str, Any], rows: int) -> list[str]:
-    """The measurements as lines; `rows` of the profile."""
-    lines = [f"{name:34} {share:7.1%}" for name, share in found["shares"].items()]
-    lines.append(f"{'not ' + ', '.join(WORK):34} {found['overhead']:7.1%}  target {TARGET:.0%}")
-    lines.append(f"median of {found['steps']} steps, {found['seconds'] * 1e3:.0f} ms each")
-    lines.append("outside these, under cProfile:")
-    profile = list(found["profile"].items())[:rows]
-    return lines + [f"  {name:32} {share:7.2%}" for name, share in profile]
+def tables_of(case: Case, rows: int) -> list[Table]:
+    """What a step spends its time on, and `rows` of the profile."""
+    (found,) = case["runs"]["measured"]
+    goal = judged(found["overhead"], TARGET, at_most=True)
+    parts = [[name, f"{share:.1%}", "", ""] for name, share in found["shares"].items()]
+    parts.append([f"outside {', '.join(WORK)}", f"{found['overhead']:.1%}", *goal])
+    about = [
+        *measured_on(case),
+        listed(case["settings"]),
+        f"Medians of {found['steps']} steps, {found['seconds'] * 1e3:.0f} ms each.",
+    ]
+    head = ["part of a step", "share", "target", ""]
+    step = Table(title="A step of the embedded model", about=about, head=head, rows=parts)
+    profile = [[name, f"{share:.2%}"] for name, share in list(found["profile"].items())[:rows]]
+    title = f"Outside {', '.join(WORK)}, under cProfile"
+    about = ["Of one more run; a profile makes Python slower, so these are upper bounds."]
+    return [step, Table(title=title, about=about, head=["function", "share"], rows=profile)]
+
+
+def tables(records: Records, rows: int) -> list[Table]:
+    """Two for each composition that was measured."""
+    return [table for case in records.cases.values() for table in tables_of(case, rows)]
 
 
 def main() -> None:
@@ -139,9 +153,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.steps, options.repeats = 10, 1
-    found = measure(options)
-    print(*table(found, options.rows), sep="\n")
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    words = " ".join(options.overrides) or "none"
+    settings = {"runs": options.repeats, "steps": options.steps, "overrides": words}
+    records = Records(options.out)
+    found = {"measured": [measure(options)]}
+    name = f"overrides {words}" + " (quick)" * options.quick
+    records.put(name, machine(1), settings, found)
+    records.finish(tables(records, options.rows))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What the measurements of benchmarks/results/ have in common: cases of runs, and tables of them.
 
 A file is `{"cases": {name: case}, "tables": [table]}`. A case holds what it was measured with and
-its runs; runs are added until there are enough, and begun anew if anything they were measured with
-has changed. `docs/performance.py` writes the tables as a page.
+its runs. Runs are added until there are enough, and begun anew if anything they were measured with
+has changed; some scripts replace a case whenever they measure it (`Records.put`).
+`docs/performance.py` writes the tables as a page.
 """
 
 from __future__ import annotations
@@ -106,12 +107,28 @@ class Records:
             self.cases[name] = new
         return self.cases[name]
 
+    def put(
+        self,
+        name: str,
+        on: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        runs: Mapping[str, list[dict[str, Any]]],
+    ) -> None:
+        """The case of that name, with these runs in place of those it had."""
+        self.case(name, on, settings)["runs"] = dict(runs)
+
     def save(self, tables: Sequence[Table]) -> None:
         """Write the cases and the tables made of them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".part")
         unfinished.write_text(json.dumps({"cases": self.cases, "tables": tables}, indent=1) + "\n")
         unfinished.replace(self.path)
+
+    def finish(self, tables: Sequence[Table]) -> None:
+        """Write the cases and the tables, and print the tables."""
+        self.save(tables)
+        for table in tables:
+            show(table)
 
 
 def measured_on(case: Case) -> list[str]:
@@ -123,6 +140,25 @@ def measured_on(case: Case) -> list[str]:
         f"{on['threads']} threads.",
         "Versions: " + ", ".join(f"{name} {value}" for name, value in case["versions"].items()),
     ]
+
+
+def alike(cases: Mapping[str, Case], *varied: str) -> list[dict[str, Case]]:
+    """The cases of each table: of one machine, versions and settings other than the varied ones."""
+    found: dict[str, dict[str, Case]] = {}
+    for name, case in cases.items():
+        key = json.dumps([case["machine"], case["versions"], constant(case, *varied)])
+        found.setdefault(key, {})[name] = case
+    return list(found.values())
+
+
+def constant(case: Case, *varied: str) -> dict[str, Any]:
+    """The settings but the varied ones."""
+    return {name: value for name, value in case["settings"].items() if name not in varied}
+
+
+def listed(settings: Mapping[str, Any]) -> str:
+    """Settings in a sentence."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
 
 
 def with_range(values: Sequence[float], digits: int = 3) -> str:
@@ -142,6 +178,14 @@ def significant(value: float, digits: int = 3) -> str:
 def verdict(value: float, target: float, *, at_most: bool) -> str:
     """Whether a target is met."""
     return "met" if (value <= target if at_most else value >= target) else "missed"
+
+
+def judged(value: float, target: float, *, at_most: bool) -> list[str]:
+    """The cells of a target: what it is, and whether it is met."""
+    return [
+        f"at {'most' if at_most else 'least'} {target:g}",
+        verdict(value, target, at_most=at_most),
+    ]
 
 
 def show(table: Table) -> None:

@@ -11,7 +11,8 @@ random, so that hardly a response ends before its limit. Buffers: a step's calls
 buffer, in memory, filled with so many groups under settings by which none leaves.
 
 Each series is fitted by a line, value = slope x + intercept; the table shows the largest distance
-from it as a share of the measured value. The machine must be idle.
+from it as a share of the measured value. A series or buffer replaces the one of its name in
+benchmarks/results/scaling.json. The machine must be idle.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import os
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench import RESULTS, ROOT, command, read
+from records import Case, Records, Table, alike, judged, listed, machine, measured_on, significant
 from scaling_buffers import measure
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -81,7 +82,10 @@ SERIES: dict[str, tuple[Sequence[float], Sequence[Point]]] = {
     "references": ((0, 1, 2, 3), [Point(references=k) for k in range(4)]),
 }
 """Name -> what is varied, and the step at each value."""
-GROUPS = (100, 1000, 10_000, 30_000, 100_000)
+JUDGED, MOST_MS = 25_000, 5
+"""Groups with which a buffer is judged, and the milliseconds that it may take then."""
+STEPS, BUFFERS = "Steps", "Buffers"
+GROUPS = (100, 1000, 10_000, JUDGED, 100_000)
 QUICK_GROUPS = (100, 300, 1000)
 BATCH = 20
 """Groups of a step whose buffer is measured."""
@@ -159,32 +163,68 @@ def measure_steps(name: str, folder: Path, options: argparse.Namespace) -> dict[
     found = [run_steps(point, folder, options) for point in points[:count]]
     x = list(values[:count])
     rows = [{"x": value, **row} for value, row in zip(x, found, strict=True)]
-    lines = {key: fit(x, [row[key] for row in found]) for key in found[0]}
-    for key in ("time/step", "memory/peak_mb"):
-        print_line(f"{name}: {key}", x, [row[key] for row in found], lines[key])
-    return {"points": rows, "fit": lines}
+    return {"points": rows, "fit": [{key: fit(x, [row[key] for row in found]) for key in found[0]}]}
+
+
+def groups_of(options: argparse.Namespace) -> tuple[int, ...]:
+    """The numbers of groups that a buffer is measured with."""
+    return QUICK_GROUPS if options.quick else GROUPS
 
 
 def measure_buffer(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """A buffer over growing numbers of groups, with its line of milliseconds."""
-    sizes = QUICK_GROUPS if options.quick else GROUPS
+    sizes = groups_of(options)
     rows = [measure(name, groups, BATCH, options.repeats) for groups in sizes]
-    times = [row["ms"] for row in rows]
-    line = fit(sizes, times)
-    print_line(f"{name}: ms, {rows[-1]['bytes_per_group']:.0f} bytes a group", sizes, times, line)
-    return {"points": rows, "fit": {"ms": line}}
+    return {"points": rows, "fit": [{"ms": fit(sizes, [row["ms"] for row in rows])}]}
 
 
-def print_line(
-    label: str, x: Sequence[float], y: Sequence[float], line: Mapping[str, float]
-) -> None:
-    """One row of the table."""
-    points = "  ".join(f"{a:g}: {b:.4g}" for a, b in zip(x, y, strict=True))
-    print(
-        f"{label:48} slope {line['slope']:10.3g}  intercept {line['intercept']:9.3g}  "
-        f"residual {line['largest_relative_residual']:6.1%}  ({points})",
-        flush=True,
-    )
+def row_of_steps(name: str, case: Case) -> list[str]:
+    """Seconds and memory at each value of what is varied, and their distance from a line."""
+    points, (lines,) = case["runs"]["points"], case["runs"]["fit"]
+    row = [name.replace("_", " "), ", ".join(f"{point['x']:g}" for point in points)]
+    for key in ("time/step", "memory/peak_mb"):
+        row.append(", ".join(significant(point[key]) for point in points))
+        row.append(f"{lines[key]['largest_relative_residual']:.1%}")
+    return row
+
+
+def row_of_buffer(name: str, case: Case) -> list[str]:
+    """Milliseconds by the number of groups, their growth, and the target if it applies."""
+    points = case["runs"]["points"]
+    times = {point["groups"]: point["ms"] for point in points}
+    goal = judged(times[JUDGED], MOST_MS, at_most=True) if JUDGED in times else ["", ""]
+    growth = points[-1]["ms"] - points[0]["ms"]
+    size = f"{points[-1]['bytes_per_group']:.0f}"
+    return [name, *map(significant, times.values()), significant(growth), size, *goal]
+
+
+def table_of_steps(cases: Mapping[str, Case]) -> Table:
+    """The series, one in a row."""
+    name, first = next(iter(cases.items()))
+    head = ["varied", "values", "seconds per step", "largest distance from a line"]
+    head += ["peak memory, MB", "largest distance from a line"]
+    about = [*measured_on(first), listed(first["settings"])]
+    rows = [row_of_steps(name.partition(": ")[2], case) for name, case in cases.items()]
+    return Table(title=name.partition(": ")[0], about=about, head=head, rows=rows)
+
+
+def table_of_buffers(cases: Mapping[str, Case]) -> Table:
+    """The buffers, one in a row."""
+    name, first = next(iter(cases.items()))
+    counts = [point["groups"] for point in first["runs"]["points"]]
+    head = ["buffer", *(f"ms, {count:,} groups" for count in counts), "last less first, ms"]
+    head += ["bytes per group", f"target at {JUDGED:,} groups, ms", ""]
+    about = [*measured_on(first), listed(first["settings"])]
+    rows = [row_of_buffer(name.partition(": ")[2], case) for name, case in cases.items()]
+    return Table(title=name.partition(": ")[0], about=about, head=head, rows=rows)
+
+
+def tables(records: Records) -> list[Table]:
+    """One for the series, and one for the buffers, that were measured alike."""
+    return [
+        (table_of_steps if next(iter(cases)).startswith(STEPS) else table_of_buffers)(cases)
+        for cases in alike(records.cases)
+    ]
 
 
 def parsed() -> argparse.Namespace:
@@ -210,21 +250,27 @@ def main() -> None:
     options = parsed()
     torch.set_num_threads(options.threads)
     buffers = names("buffer") if options.buffers is None else options.buffers
-    found: dict[str, Any] = {
-        "options": {name: str(value) for name, value in vars(options).items()},
-        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
-        "steps": {},
-        "buffers": {},
-    }
+    records, on = Records(options.out), machine(options.threads, options.device)
+
+    def keep(name: str, settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        records.put(name, on, settings, found)
+        records.save(tables(records))
+        print(f"{name}: measured", flush=True)
+
+    quick = " (quick)" * options.quick
+    keys = ("dtype", "steps", "warm_up", "width", "layers")
+    sizes = {key.replace("_", " "): getattr(options, key) for key in keys}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(folder / "model", options.width, options.layers)
         for series in options.series:
-            found["steps"][series] = measure_steps(series, folder, options)
+            key = f"{STEPS}, {options.device} {options.dtype}{quick}: {series}"
+            keep(key, sizes, measure_steps(series, folder, options))
+    groups = " ".join(map(str, groups_of(options)))
+    sizes = {"groups": groups, "groups per step": BATCH, "steps": options.repeats}
     for buffer in buffers:
-        found["buffers"][buffer] = measure_buffer(buffer, options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+        keep(f"{BUFFERS}{quick}: {buffer}", sizes, measure_buffer(buffer, options))
+    records.finish(tables(records))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from peers.cases import CASES, Case, quick, shown
 from peers.sides import Ran, run_rlkit, run_trl
 from peers.weights import moved
 from records import Case as Measured
-from records import Records, Table, machine, measured_on, show, verdict, with_range
+from records import Records, Table, judged, listed, machine, measured_on, with_range
 
 MEASURES = {
     "step_s": "seconds per step",
@@ -126,12 +126,10 @@ def table_of(name: str, case: Measured) -> Table:
         ratios = [a / b for a, b in zip(*pairs, strict=True)]
         row = [words, *(with_range(values) for values in pairs), with_range(ratios)]
         target = given["targets"].get(key)
-        goal = "" if target is None else f"at most {target}"
         middle = statistics.median(ratios)
-        state = "" if target is None else verdict(middle, target, at_most=True)
-        rows.append([*row, goal, state])
+        rows.append(row + (["", ""] if target is None else judged(middle, target, at_most=True)))
     about = [
-        ", ".join(f"{k} {v}" for k, v in given.items() if k in shown_names()) + ".",
+        listed({k: v for k, v in given.items() if k in shown_names()}),
         f"{len(runs['trl'])} pairs of runs of {given['measured steps']} steps each.",
         SETTINGS.format(**given) + "".join(f" {word}" for word in given["overrides"]),
         *(said(each) for each in runs.get("check", ())),
@@ -240,9 +238,7 @@ def main() -> None:
         measure(case, records, measured, options.threads)
         if options.check:
             measured["runs"]["check"] = [check(case, options.threads)]
-    records.save(tables(records))
-    for table in tables(records):
-        show(table)
+    records.finish(tables(records))
 
 
 if __name__ == "__main__":

@@ -50,8 +50,46 @@ SECTIONS = (
     Section(
         "generation",
         "Generation beside `model.generate`",
-        "Tokens per second of `rollout=hf` and of transformers' own loop on the same prompts.",
-        "its script is benchmarks/generation.py",
+        "Tokens per second of `rollout=hf` and of transformers' own loop: responses of a fixed "
+        "length to the same prompts, in one batch, the two in turn. A cell is the median of the "
+        "repeats with its range. Each ratio is that of two neighboring repeats, rlkit's over "
+        "transformers'; above 1 rlkit is faster. Processor time is shown too, because other work "
+        "on the machine changes it less. Decoding one row reads every weight once per token: its "
+        "share is that rate over the rate at which a large tensor is summed.",
+        "`python benchmarks/generation.py`",
+    ),
+    Section(
+        "logprob",
+        "Log-probs without full logits",
+        "From hidden states and output weights to the log-prob and entropy of each token, and back "
+        "to the gradients of both: with full logits in float32, in rlkit's blocks of tokens and "
+        "vocabulary, and with TRL's chunked function. Memory is the peak above what was held "
+        "before, gradients included, in a process of its own for each; seconds are medians of "
+        "runs in turn. A ratio is rlkit's value over the other's; below 1 rlkit needs less. Of the "
+        "two targets of the seconds, the first is for the ratio to full logits and the second for "
+        "that to TRL.",
+        "`python benchmarks/logprob.py`",
+    ),
+    Section(
+        "overhead",
+        "What a step costs besides its work",
+        "Where the time of a training step of the embedded model goes, by the timers of "
+        "metrics.jsonl. `rest` is what no timer counts. The target is for all that is not "
+        "generation, forward or update. The model is tiny, so a real run spends a smaller share "
+        "on it. The second table splits that part by function, from one more run under cProfile.",
+        "`python benchmarks/overhead.py`",
+    ),
+    Section(
+        "scaling",
+        "How steps and buffers grow",
+        "Steps: runs on a small random model in which one thing is varied. A line is fitted "
+        "through the measured values, and the distance is the largest one between a value and the "
+        "line, as a share of the value; near 0 the cost is linear. The first three series vary "
+        "the tokens of a step; group size and replayed share vary at the same number of responses. "
+        "Buffers: processor time of all calls that a step makes on a buffer, by the groups it "
+        "holds, as a median of steps. A flat buffer takes as long with the most groups as with the "
+        "fewest; the difference is shown. Memory is what the buffer keeps besides the groups.",
+        "`python benchmarks/scaling.py`",
     ),
     Section(
         "off_policy",

@@ -33,6 +33,17 @@ def test_the_page_of_measurements_is_that_of_the_results() -> None:
     assert (DOCS / "performance.md").read_text() == text, "run `python docs/performance.py`"
 
 
+def test_each_section_of_measurements_names_its_command_until_it_has_tables(tmp_path: Path) -> None:
+    """A file without tables is not a measurement of the page."""
+    build = generator("performance")
+    (tmp_path / "logprob.json").write_text('{"an older size": {}}')
+    text = build.page(tmp_path)
+    for each in build.SECTIONS:
+        script = f"benchmarks/{each.script}.py"
+        assert each.how.startswith(f"`python {script}") and (DOCS.parent / script).exists()
+        assert f"## {each.title}\n\n{each.about}\n\nNot measured yet: {each.how}.\n" in text
+
+
 def test_every_composition_is_in_the_table() -> None:
     page = (DOCS / "compositions.md").read_text()
     for path in (DOCS.parent / "configs" / "algorithm").glob("*.yaml"):

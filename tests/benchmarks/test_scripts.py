@@ -31,11 +31,8 @@ def script(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 def test_most_scripts_have_arguments() -> None:
-    """The others are helpers and the script that writes the embedded model."""
-    assert {*SCRIPTS} - {*COMMANDS} == {"bench", "make_embedded_base", "scaling_buffers"}
-
     """The others are the helpers and the script that writes the embedded model."""
-    helpers = {"bench", "records", "watch"}
+    helpers = {"bench", "records", "scaling_buffers", "watch"}
     assert {*SCRIPTS} - {*COMMANDS} == {*helpers, "make_embedded_base"}
 
 
@@ -94,12 +91,16 @@ def test_scaling_measures_buffers(
     out = tmp_path / "found.json"
     words = ("--quick", "--series", "--buffers", "fifo", "mix", "--out", str(out))
     found = script("scaling", *words, monkeypatch=monkeypatch)
-    rows = capsys.readouterr().out.splitlines()
-    assert [row.split(":")[0] for row in rows] == ["fifo", "mix"]
-    for buffer in json.loads(out.read_text())["buffers"].values():
-        assert [point["groups"] for point in buffer["points"]] == list(found["QUICK_GROUPS"])
-        assert all(point["ms"] > 0 and point["bytes_per_group"] > 0 for point in buffer["points"])
-        assert {*buffer["fit"]["ms"]} == {"slope", "intercept", "largest_relative_residual"}
+    results = json.loads(out.read_text())
+    assert [*results["cases"]] == ["Buffers (quick): fifo", "Buffers (quick): mix"]
+    for case in results["cases"].values():
+        points, (lines,) = case["runs"]["points"], case["runs"]["fit"]
+        assert [point["groups"] for point in points] == list(found["QUICK_GROUPS"])
+        assert all(point["ms"] > 0 and point["bytes_per_group"] > 0 for point in points)
+        assert {*lines["ms"]} == {"slope", "intercept", "largest_relative_residual"}
+    (table,) = results["tables"]
+    assert [row[0] for row in table["rows"]] == ["fifo", "mix"]
+    assert table["title"] in capsys.readouterr().out
 
 
 def test_scaling_fits_a_line() -> None:
@@ -111,16 +112,22 @@ def test_scaling_fits_a_line() -> None:
     assert fit([0, 1, 2], [1, 1, 4]) == pytest.approx(found)
 
 
-def test_logprob_compares_every_way(
+def test_logprob_compares_every_way_and_keeps_other_sizes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "found.json"
-    found = script("logprob", "--quick", "--out", str(out), monkeypatch=monkeypatch)
-    (case,) = json.loads(out.read_text()).values()
-    assert {*case} == {*found["WAYS"]} and all(way["seconds"] > 0 for way in case.values())
-    assert all(way["gradients"] == 4 * 16 * (64 + 512) for way in case.values())
-    head, *rows = capsys.readouterr().out.splitlines()
-    assert "vocabulary=512" in head and len(rows) == len(case)
+    words = ("logprob", "--quick", "--out", str(out))
+    found = script(*words, monkeypatch=monkeypatch)
+    script(*words, "--entropy", "none", monkeypatch=monkeypatch)
+    results = json.loads(out.read_text())
+    kept, new = results["cases"].values()
+    assert kept["settings"]["entropy"] == "value" and new["settings"]["entropy"] == "none"
+    for case in (kept, new):
+        runs = [run for way in found["WAYS"] for run in case["runs"][way]]
+        assert len(runs) == 3 and all(run["seconds"] > 0 for run in runs)
+        assert all(run["gradients"] == 4 * 16 * (64 + 512) for run in runs)
+    assert [table["rows"][0][0] for table in results["tables"]] == ["512, 16, 64, 64"] * 2
+    assert "rlkit / full" in capsys.readouterr().out
 
 
 def test_generation_writes_both_ways_and_the_share_of_the_bandwidth(
@@ -131,10 +138,16 @@ def test_generation_writes_both_ways_and_the_share_of_the_bandwidth(
     script(
         "generation", "--quick", "--threads", threads, "--out", str(out), monkeypatch=monkeypatch
     )
-    (found,) = json.loads(out.read_text())["cases"].values()
-    ways = [found["hf"], found["generate"]]
-    assert all(len(way[clock]) == 1 for way in ways for clock in ("wall", "cpu"))
-    assert found["one_row"]["share"] > 0 and "one row" in capsys.readouterr().out
+    results = json.loads(out.read_text())
+    (case,) = results["cases"].values()
+    for way in ("hf", "generate"):
+        (run,) = case["runs"][way]
+        assert run["wall"] > 0 and run["cpu"] > 0
+    (row,) = case["runs"]["one_row"]
+    assert row["share"] > 0
+    many, one = results["tables"]
+    assert [cells[1] for cells in many["rows"]] == ["the clock", "processor time"]
+    assert len(one["rows"]) == 1 and one["title"] in capsys.readouterr().out
 
 
 def test_mutants_of_a_loss_are_found() -> None:
@@ -186,10 +199,14 @@ def test_overhead_measures_a_run(
     out = tmp_path / "found.json"
     sizes = [size for size in SMALL if not size.startswith("train.steps")]
     script("overhead", "--quick", "--out", str(out), "--overrides", *sizes, monkeypatch=monkeypatch)
-    found = json.loads(out.read_text())
+    results = json.loads(out.read_text())
+    (case,) = results["cases"].values()
+    (found,) = case["runs"]["measured"]
     assert found["steps"] == 7 and all(0 <= share < 1 for share in found["shares"].values())
     assert {"collect._groups", "trainer._metrics"} <= {*found["profile"]}
-    assert "target 10%" in capsys.readouterr().out
+    step, profile = results["tables"]
+    assert step["rows"][-1][2] == "at most 0.1" and len(profile["rows"]) == 6
+    assert step["title"] in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -208,10 +225,11 @@ def test_scaling_measures_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     out = tmp_path / "found.json"
     words = ("--quick", "--series", "references", "--buffers", "--width", "16", "--out", str(out))
     script("scaling", *words, monkeypatch=monkeypatch)
-    series = json.loads(out.read_text())["steps"]["references"]
-    assert [point["x"] for point in series["points"]] == [0, 1, 2]
-    assert all(point["time/step"] > point["time/update"] > 0 for point in series["points"])
-    assert {"time/step", "memory/peak_mb"} <= {*series["fit"]}
+    (case,) = json.loads(out.read_text())["cases"].values()
+    points, (lines,) = case["runs"]["points"], case["runs"]["fit"]
+    assert [point["x"] for point in points] == [0, 1, 2]
+    assert all(point["time/step"] > point["time/update"] > 0 for point in points)
+    assert {"time/step", "memory/peak_mb"} <= {*lines}
 
 
 @pytest.mark.slow
