@@ -15,6 +15,7 @@ from rlkit.interfaces import PartConfig
 
 Positive = Annotated[int, Field(ge=1)]
 EMBEDDED = "embedded"
+Packing = Literal["auto", "shared_prefix", "packed", "padded"]
 
 
 class LoraConfig(PartConfig):
@@ -99,7 +100,7 @@ class TrainConfig(PartConfig):
     """Prompt and response tokens per forward and backward, with padding if there is any; the
     gradient does not depend on it. null = 16384, or 2048 on the CPU, where more only take memory.
     Halved if memory runs out."""
-    packing: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
+    packing: Packing = "auto"
     """How sequences are laid out in forwards: each prompt once and its responses after it, in one
     row without padding; whole sequences in one row; or a row for each, padded. The gradient does
     not depend on it. auto = the first that fits the model's attention, if it gives the log-probs

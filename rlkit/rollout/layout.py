@@ -7,10 +7,9 @@ architecture does, show in the log-probs. Status: our choice.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
+from rlkit.config.run import Packing
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models import shared_prefix
@@ -21,7 +20,6 @@ from rlkit.models.rows import Layout
 from rlkit.ops import stream_rng
 from rlkit.rollout.probe import excess, largest, ordinary_tokens
 
-Packing = Literal["auto", "shared_prefix", "packed", "padded"]
 PROMPTS = (4, 3, 4)
 """Tokens of the probe's prompts."""
 RESPONSES = ((3, 7), (2,), (6, 1, 3))

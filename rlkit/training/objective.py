@@ -160,13 +160,10 @@ class _Minibatch:
             logp=pad(terms.logp[: len(rows)], wider), entropy=pad(terms.entropy[: len(rows)], wider)
         )
 
-    def _completed(
-        self, batch: LossBatch, policy: PolicyTerms, rows: Any = slice(None)
-    ) -> LossBatch:
-        """The rows of a batch, whose late ones take prox_logp from the policy as it is."""
-        if self.late is None:
+    def _completed(self, batch: LossBatch, policy: PolicyTerms, late: Tensor | None) -> LossBatch:
+        """The batch, whose late rows ([b, 1] bool) take prox_logp from the policy as it is."""
+        if late is None:
             return batch
-        late = self.late if rows is None else self.late[rows]
         prox = torch.where(late, policy.logp.detach(), batch.prox_logp)
         return replace(batch, prox_logp=prox)
 
@@ -191,7 +188,8 @@ class _Minibatch:
                 if not len(rows):
                     self._backward(policy.logp.sum(), last=last)
                     continue
-                part = self._completed(batch.rows(rows), policy, rows)
+                late = None if self.late is None else self.late[rows]
+                part = self._completed(batch.rows(rows), policy, late)
                 out = objective.output(policy, part, self.anchored[rows])
                 found.append(objective.counts(out.terms))
                 value = objective.reduce(out.terms, counts or found[0])
@@ -229,7 +227,7 @@ class _Minibatch:
             parts = [self.terms(rows) for rows in splits]
         objective.agree(last=False)
         policy = self._gathered(parts, splits)
-        batch = self._completed(batch, policy)
+        batch = self._completed(batch, policy, self.late)
         leaves = (policy.logp.requires_grad_(), policy.entropy.requires_grad_())
         out = objective.output(policy, batch, self.anchored)
         value = objective.reduce(out.terms, objective.counts(out.terms))
