@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from buffers.replay import StorageConfig, fresh_groups
 from buffers.rows import Floats, Rows
 from buffers.selection import draw_buckets, tiers_of, version_number
-from buffers.shards import open_storage
-from buffers.storage import MemoryStorage, Stored
+from buffers.storage import Stored
+from buffers.whole_groups import WholeGroups, WholeGroupsConfig
 from rlkit.batch import Group
-from rlkit.interfaces import ReplayBuffer, State
+from rlkit.interfaces import State
 from rlkit.ops import optimal_shares
 from rlkit.registry import register
 
 
-class FifoConfig(StorageConfig):
+class FifoConfig(WholeGroupsConfig):
     """Settings of the window and of the mixture."""
 
     window: Annotated[int, Field(ge=1)] = 2
@@ -93,7 +91,7 @@ def age_shares(config: FifoConfig) -> tuple[float, ...]:
 
 
 @register("buffer", "fifo")
-class Fifo(ReplayBuffer[FifoConfig]):
+class Fifo(WholeGroups[FifoConfig]):
     """Replays whole groups of the last `window` steps.
 
     Each replayed group draws an age i ~ nu among the ages that have groups left, then one of their
@@ -115,20 +113,6 @@ class Fifo(ReplayBuffer[FifoConfig]):
         oldest weights that sampled a token of it, or NO_TOKEN, and how many responses it has."""
         self.weighed: tuple[FifoConfig, Floats] | None = None
         """The config whose weights of the ages were computed last, and those."""
-
-    @cached_property
-    def storage(self) -> MemoryStorage:
-        """Where the groups are; made when it is first needed, after `open`."""
-        return open_storage(self.config.storage, self)
-
-    @property
-    def groups(self) -> list[Group]:
-        """Every stored group, oldest first; loaded if it is on disk."""
-        return [item.group for item in self.rows["stored"]]
-
-    def fresh_share(self, batch: int) -> int:
-        """max(1, B - ceil(p B)), also while the buffer is empty."""
-        return fresh_groups(batch, self.config.replay_fraction)
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import Field
 
-from buffers.replay import StorageConfig, fresh_groups
 from buffers.rows import Ints, Rows
 from buffers.selection import allowed, version_number
-from buffers.shards import open_storage
-from buffers.storage import MemoryStorage, Stored
+from buffers.storage import Stored
+from buffers.whole_groups import WholeGroups, WholeGroupsConfig
 from rlkit.batch import Group
-from rlkit.interfaces import ReplayBuffer, State
+from rlkit.interfaces import State
 
 
-class StockConfig(StorageConfig):
+class StockConfig(WholeGroupsConfig):
     """Settings of every buffer that keeps a stock of whole groups."""
 
-    replay_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    """Share of a batch that is replayed; the rest is generated."""
     capacity: Annotated[int, Field(ge=1)] = 256
     """Stored groups."""
 
@@ -42,7 +38,7 @@ NUMBERS = ("uses", "last_used", "advantage", "noise")
 """What a state keeps beside each group; the other columns follow from the group."""
 
 
-class Stock(ReplayBuffer[S]):
+class Stock(WholeGroups[S]):
     """Whole groups with use counts. A subclass says which of them a step replays.
 
     Every fresh group is trained in the step that made it, stored afterwards, and counts as used
@@ -61,20 +57,6 @@ class Stock(ReplayBuffer[S]):
         a token, or NO_TOKEN; `uses`: how many steps trained on it, the one that generated it
         included; `last_used`: the last of them; `advantage`: the list of its responses' when it was
         last trained, empty = not seen yet; `noise`: what was added to its priority."""
-
-    @cached_property
-    def storage(self) -> MemoryStorage:
-        """Where the groups are; made when it is first needed, after `open`."""
-        return open_storage(self.config.storage, self)
-
-    @property
-    def groups(self) -> list[Group]:
-        """Every stored group, oldest first; loaded if it is on disk."""
-        return [item.group for item in self.rows["stored"]]
-
-    def fresh_share(self, batch: int) -> int:
-        """max(1, B - ceil(p B)), also while the buffer is empty."""
-        return fresh_groups(batch, self.config.replay_fraction)
 
     def keep(self, fresh: Sequence[Group], step: int) -> None:
         """Store fresh groups; nothing is evicted yet.
