@@ -5,6 +5,7 @@
     tree:n     with the n-th file of a checkpoint's state half-written
     fsync:n    before the n-th file of a checkpoint reaches the disk
     rename:n   before a finished checkpoint gets its name
+    remove:n   before the n-th old checkpoint, without its name already, is removed
     log:n      with half of the n-th line of metrics.jsonl written
     time:x     x seconds after the plug-in was imported
 
@@ -63,6 +64,7 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "tree": (rlkit.training.state, "save_tree", half_a_tree),
     "fsync": (rlkit.runs.checkpoint, "_sync", nothing),
     "rename": (rlkit.runs.checkpoint, "_put_in_place", nothing),
+    "remove": (rlkit.runs.checkpoint, "_remove", nothing),
     "log": (rlkit.runs.folder.RunFolder, "log", half_a_line),
 }
 

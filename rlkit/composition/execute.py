@@ -16,7 +16,7 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
 from rlkit.runs.checkpoint import seed_generators
-from rlkit.runs.report import write_report
+from rlkit.runs.report import REPORT, write_report
 from rlkit.runs.resume import check_config, check_sources
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
 from rlkit.training.state import Session, load_counters
@@ -92,13 +92,19 @@ class Run:
             if checkpoint is not None:
                 trainer.state.load(checkpoint)
             if trainer.count.done >= self.steps:
-                done = trainer.count.done
-                whole.say(f"{self.folder.path} is finished: {done} steps are done.")
+                self._finished(trainer.count.done)
                 return
             if checkpoint is not None:
                 whole.say(f"Resumed from step {trainer.count.done} of {self.steps}: {checkpoint}")
             trainer, complete = self._tracked(trainer)
             self._conclude(trainer, complete=complete)
+
+    def _finished(self, done: int) -> None:
+        """Do what a run killed after its last checkpoint left undone, and say that it is done."""
+        self.folder.tidy()
+        if self.is_main and not (self.folder.path / REPORT).exists():
+            write_report(self.folder.path)
+        self.whole.say(f"{self.folder.path} is finished: {done} steps are done.")
 
     def _opened(self, session: Session) -> Session:
         """Tell what became of a session's data."""

@@ -204,7 +204,7 @@ def _put_in_place(temporary: Path, final: Path) -> Path:
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
         temporary.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     else:
         temporary.rename(final)
     _sync(final.parent)
@@ -266,7 +266,12 @@ def prune(folder: Path, keep: int, best: int | None = None) -> None:
         if path.name != f"checkpoint-{best}":
             old = path.with_name(f".{path.name}.old")
             path.rename(old)
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
+
+
+def _remove(old: Path) -> None:
+    """Remove a checkpoint that has lost its name."""
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flushed(path: Path) -> str:

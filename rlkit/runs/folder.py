@@ -184,7 +184,7 @@ class RunFolder:
             return
         self.lock()
         self._opened = True
-        remove_leftovers(self.path)
+        self.tidy()
         (self.path / "completions").mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
@@ -194,6 +194,11 @@ class RunFolder:
         cut = self.metrics.with_suffix(".tmp")
         cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
         cut.replace(self.metrics)
+
+    def tidy(self) -> None:
+        """Remove what a killed run had begun to write or remove."""
+        if self.writes:
+            remove_leftovers(self.path)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one object to metrics.jsonl."""

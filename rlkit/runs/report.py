@@ -18,6 +18,7 @@ from rlkit.errors import UserError
 
 STEP, ROLLOUTS, SECONDS = "step", "rollouts/total", "time/total"
 """The axes. The last is not logged: it is the sum of time/step, so evaluation is not in it."""
+REPORT = "report.html"
 PASS = r"eval/(.+/)?pass@1"
 EXTREMES = ("metric", "first", "last", "lowest", "highest")
 Record = Mapping[str, Any]
@@ -148,7 +149,7 @@ def write_report(run_dir: Path) -> Path:
         _table("Figures", EXTREMES, _extremes(run, ".+/.+")),
         f"<details><summary>Settings</summary><pre>{escape(settings)}</pre></details>",
     ]
-    out = run_dir / "report.html"
+    out = run_dir / REPORT
     out.write_text(_page(f"rlkit run {run_dir.resolve().name}", body), encoding="utf-8")
     return out
 

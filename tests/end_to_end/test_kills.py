@@ -39,6 +39,7 @@ MOMENTS = {
     "tree": 24,
     "fsync": 45,
     "rename": 3,
+    "remove": 1,
     "log": STEPS + 3,
 }
 """How often each moment comes in a whole run, about."""
@@ -76,6 +77,7 @@ def check(name: str, kills: list[str], folder: Path) -> int:
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert not list(folder.glob(".checkpoint-*")), "nothing half-written stays"
+    assert (folder / "report.html").is_file()
     return struck
 
 
@@ -83,6 +85,7 @@ def check(name: str, kills: list[str], folder: Path) -> int:
     ("name", "kills"),
     [
         ("grpo", ["forward:30", "reward:2", "tree:5", "log:4"]),
+        ("grpo", ["remove:1"]),
         ("ppo", ["tree:9", "forward:40"]),
         ("remix", ["forward:45", "fsync:8", "forward:30"]),
         ("remix", ["reward:4", "rename:1", "reward:2", "log:2"]),
