@@ -1,0 +1,1 @@
+"""Pages: what a run and a comparison look like in a browser."""
