@@ -49,6 +49,7 @@ class Mix(ReplayBuffer[MixConfig]):
             SECOND: _part(SECOND, self.config.second),
         }
         self.gives_expert = any(part.gives_expert for part in self.parts.values())
+        self.reads_rollouts = all(part.reads_rollouts for part in self.parts.values())
         self.keeps_columns = any(part.keeps_columns for part in self.parts.values())
         self.asked: list[tuple[Request, str]] = []
         """This step's requests and whose they are."""
@@ -59,6 +60,11 @@ class Mix(ReplayBuffer[MixConfig]):
     def files(self) -> Sequence[str]:
         """Those of both buffers."""
         return [path for part in self.parts.values() for path in part.files]
+
+    @property
+    def rollout_paths(self) -> Sequence[str]:
+        """Those of both buffers."""
+        return [path for part in self.parts.values() for path in part.rollout_paths]
 
     def open(self, context: RunContext) -> None:
         """Open both, each with a seed and a folder of its own."""

@@ -18,6 +18,8 @@ from torch import Tensor
 Messages = list[dict[str, str]]
 NOTHING = torch.zeros(0, dtype=torch.int64)
 """No tokens."""
+CACHED = "anchor_logp:"
+"""How the names of those `Sample.extras` begin that only cache log-probs under a reference."""
 NO_ROWS = torch.zeros(0, dtype=torch.bool)
 """Left out: false for every response."""
 

@@ -15,6 +15,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
 from rlkit.rewards.scoring import check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
+from rlkit.stored.read import StoredRollouts
 from rlkit.tasks.prompts import check_row
 from rlkit.tasks.read import read_rows
 from rlkit.testing.losses import examples
@@ -47,6 +48,20 @@ def check_files(c: Composition) -> None:
             c.tried_files[path] = read_rows(path)
         except UserError as error:
             raise UserError(f"buffer={c.raw['buffer']['name']}: {error}") from None
+    try:
+        for path in c.buffer.rollout_paths:
+            check_logps(c, StoredRollouts(path))
+    except UserError as error:
+        raise UserError(f"buffer={c.raw['buffer']['name']} {error}") from None
+
+
+def check_logps(c: Composition, rollouts: StoredRollouts) -> None:
+    """Raise UserError if a part reads behavior log-probs that stored rollouts do not have."""
+    if rollouts.unknown_logp and c.parts.needs("behavior"):
+        raise UserError(
+            f"{rollouts.path} has responses without behavior log-probs, which this composition "
+            "reads; use a loss that needs none (rlkit list loss)"
+        )
 
 
 def try_loss(c: Composition) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import rlkit
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
@@ -28,6 +29,9 @@ from rlkit.rollout.stops import check_stops
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
+from rlkit.stored.card import Card, template_hash, tokenizer_hash, weights_hash
+from rlkit.stored.suit import Opener
+from rlkit.stored.write import ROLLOUTS, RolloutWriter
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
@@ -159,6 +163,30 @@ def probe_policy(policy: Policy, config: RunConfig, run: RunScope, checkpoint: P
         run.say(told)
 
 
+def rollout_writer(c: Composition, policy: Policy) -> RolloutWriter | None:
+    """What writes the run's responses, in the main process, if they are to be kept."""
+    rollout, tokenizer = c.engine.config, policy.tokenizer
+    if not rollout.save:
+        return None
+    weights = policy.weights(keep=c.processes.is_main) if c.processes.shards_weights else None
+    if not c.processes.is_main:
+        return None
+    card = Card(
+        rlkit_version=rlkit.__version__,
+        model=c.config.model.name,
+        weights=weights_hash(policy.model.state_dict() if weights is None else weights),
+        tokenizer=tokenizer_hash(tokenizer),
+        chat_template=template_hash(tokenizer),
+        task=c.raw["task"]["name"],
+        rewards=tuple(c.rewards),
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_completion_length=rollout.max_completion_length,
+    )
+    return RolloutWriter(Path(c.config.output_dir) / ROLLOUTS, card, tokenizer)
+
+
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
@@ -182,6 +210,7 @@ def open_session(
         problems=Problems(train),
         as_asked=train.encoder.asked,
         say=notes.append,
+        open_rollouts=Opener(tokenizer=policy.tokenizer, temperature=policy.temperature),
         max_completion_length=c.engine.config.max_completion_length,
     )
     c.buffer.open(context)
@@ -214,6 +243,7 @@ def open_session(
         sections=c.sections,
         scalars=c.scalars,
         stop=run.stop,
+        rollout_writer=rollout_writer(c, policy),
         notes=notes,
         sources=run.sources,
     )

@@ -25,7 +25,7 @@ from rlkit.interfaces.environment import (
     Tracker,
 )
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
-from rlkit.interfaces.part import C, FileRow, Part, PartConfig, RunContext, State
+from rlkit.interfaces.part import C, FileRow, Part, PartConfig, RolloutSet, RunContext, State
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
 from rlkit.interfaces.tokens import Tokens
 
@@ -55,6 +55,7 @@ __all__ = [
     "ReplayBuffer",
     "Reward",
     "RewardConfig",
+    "RolloutSet",
     "RunContext",
     "State",
     "Task",

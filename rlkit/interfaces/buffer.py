@@ -56,6 +56,8 @@ class ReplayBuffer(Part[C]):
     """The run it belongs to, see `open`."""
     gives_expert: bool = False
     """Whether its batches hold demonstrations, which not every loss can use."""
+    reads_rollouts: bool = False
+    """Whether it trains on stored rollouts, and may ask for no new ones."""
     keeps_columns: bool = False
     """Whether its state holds prompts with their columns, which must then be plain values; the run
     checks them before it begins."""
@@ -67,6 +69,11 @@ class ReplayBuffer(Part[C]):
     @property
     def files(self) -> Sequence[str]:
         """Files of rows that `open` reads; the run tries them before it loads the model."""
+        return ()
+
+    @property
+    def rollout_paths(self) -> Sequence[str]:
+        """Stored rollouts that `open` reads; the run tries them before it loads the model."""
         return ()
 
     def fresh_share(self, batch: int) -> int:

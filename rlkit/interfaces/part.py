@@ -6,12 +6,12 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, get_args
+from typing import Any, ClassVar, Generic, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
-from rlkit.batch import Messages
+from rlkit.batch import Group, Messages
 from rlkit.errors import UserError
 
 State = dict[str, Any]
@@ -59,6 +59,32 @@ class FileRow:
     columns: Mapping[str, Any]
 
 
+class RolloutSet(Protocol):
+    """Stored rollouts, in whole groups."""
+
+    def __len__(self) -> int:
+        """The number of groups."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The files they are read from, in their order."""
+        ...
+
+    def groups(self, places: Sequence[int]) -> list[Group]:
+        """The groups at these places, each from 0 to len - 1."""
+        ...
+
+    def refresh(self, names: Sequence[str] | None = None) -> None:
+        """Take in new files; with `names`, exactly these. Raises UserError if one is missing."""
+        ...
+
+
+def no_rollouts(path: str | None, *, any_temperature: bool) -> RolloutSet:
+    """The stored rollouts of a part that no run has opened."""
+    raise UserError(f"{path} is read when a run opens the part, and no run has")
+
+
 def no_files(path: str) -> Sequence[FileRow]:
     """The reader of a part that no run has opened."""
     raise UserError(f"{path} is read when a run opens the part, and no run has")
@@ -96,6 +122,9 @@ class RunContext:
     """The task's training problems by id: text or messages, as rewards see them."""
     as_asked: Callable[[str | Messages], str | Messages] = lambda prompt: prompt
     """The text or messages of a row's prompt, as the task's own problems become them."""
+    open_rollouts: Callable[..., RolloutSet] = no_rollouts
+    """Opens stored rollouts, `open_rollouts(path, any_temperature=False)`. Raises UserError for
+    what does not suit the run."""
     say: Callable[[str], None] = silent
     """Tells the user a line before the first step."""
 

@@ -54,6 +54,9 @@ class RolloutConfig(PartConfig):
     weights. 0 = every step waits for its longest response."""
     round_tokens: Annotated[int, Field(ge=1)] = 128
     """With oversample: tokens generated per response between checks for complete groups."""
+    save: bool = False
+    """Write every response of the run to its folder, with its log-probs and rewards, for
+    `buffer=stored` and other tools (docs/rollouts.md)."""
     continues: ClassVar[bool] = False
     """Whether the engine continues a request's prefix and respects its max_tokens."""
 

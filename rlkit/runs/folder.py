@@ -14,6 +14,8 @@ import yaml
 
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
+from rlkit.stored.write import ROLLOUTS
+from rlkit.stored.write import cut as cut_rollouts
 
 NONFINITE = "nonfinite"
 OWN = (
@@ -23,6 +25,7 @@ OWN = (
     "metrics.jsonl",
     "completions",
     "trackers.json",
+    ROLLOUTS,
 )
 """What a run has written in its folder before its first step."""
 
@@ -194,6 +197,7 @@ class RunFolder:
         cut = self.metrics.with_suffix(".tmp")
         cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
         cut.replace(self.metrics)
+        cut_rollouts(self.path / ROLLOUTS, step)
 
     def tidy(self) -> None:
         """Remove what a killed run had begun to write or remove."""

@@ -27,7 +27,7 @@ FREE = (
         "completions",
     ),
     *("model.device", "model.gradient_checkpointing", "model.deterministic", "anchor.device"),
-    *("train.micro_batch_tokens", "train.packing", "train.max_skipped_steps"),
+    *("train.micro_batch_tokens", "train.packing", "train.max_skipped_steps", "rollout.save"),
 )
 """What may change: where the run is, how it is monitored, and how its computation is split."""
 HARMLESS = ("workers", "timeout", "time_limit")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,11 @@ class FakePrompts:
         """One token per character, and the end."""
         return torch.tensor([*map(ord, text), 0])
 
+    @property
+    def any(self) -> Prompt:
+        """Some prompt."""
+        return self.prompt("any", {"prompt": "any"})
+
     def _make(self) -> Prompt:
         name = f"prompt-{self.taken}"
         self.taken += 1
@@ -96,6 +101,30 @@ class FakeRollouts:
         )
 
 
+class FakeStored:
+    """Stored rollouts of numbered groups, whose samples' ids are negative."""
+
+    names: Sequence[str] = ("made up",)
+
+    def __len__(self) -> int:
+        return 2 * BATCH + 1
+
+    def groups(self, places: Sequence[int]) -> list[Group]:
+        """The groups at these places."""
+        return [self._group(place) for place in places]
+
+    def refresh(self, names: Sequence[str] | None = None) -> None:
+        """There is never more."""
+
+    def _group(self, place: int) -> Group:
+        group = FakeRollouts().group(FakePrompts().any, FEW_SAMPLES, step=0)
+        numbered = [
+            replace(sample, sample_id=-FEW_SAMPLES * place - sample.sample_id)
+            for sample in group.samples
+        ]
+        return replace(group, samples=numbered)
+
+
 def shown(prompt: Prompt, demonstration: Demonstration, step: int) -> Sample:
     """A demonstration as a sample."""
     length = len(demonstration.response_ids)
@@ -130,16 +159,16 @@ class Cycle:
     def fresh(self, step: int) -> list[Group]:
         """What the buffer plans, generated."""
         requests = self.buffer.plan(BATCH, step, self.prompts)
-        require(requests, "plan asks for nothing; a step needs at least one fresh group")
+        reads = self.buffer.reads_rollouts
+        require(requests or reads, "plan asks for nothing; a step needs at least one fresh group")
         groups = self.rollouts.groups(requests, step)
         self.made |= {s.sample_id: copy.deepcopy(s) for g in groups for s in g.samples}
         return groups
 
     def build(self, fresh: list[Group], step: int) -> list[Group]:
         """What the buffer trains on, after the scores it wants."""
-        self.buffer.observe(
-            scores([Group(prompt=fresh[0].prompt, samples=self.buffer.scores_wanted(step))])
-        )
+        wanted = self.buffer.scores_wanted(step)
+        self.buffer.observe(scores([Group(prompt=self.prompts.any, samples=wanted)]))
         return self.buffer.build(fresh, BATCH, step)
 
     def step(self, step: int) -> list[Group]:
@@ -192,7 +221,7 @@ def unchanged(sample: Sample, made: Sample) -> bool:
 def fresh_copy(buffer: ReplayBuffer[Any]) -> ReplayBuffer[Any]:
     """An empty buffer with the same settings."""
     empty = type(buffer)(buffer.config)
-    empty.open(RunContext(seed=7))
+    empty.open(RunContext(seed=7, open_rollouts=lambda path, **settings: FakeStored()))
     return empty
 
 

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlkit.batch import Sample
+from rlkit.batch import CACHED, Sample
 from rlkit.interfaces import Reference, Tokens
 from rlkit.training.micro_batches import Forwards
-
-CACHED = "anchor_logp:"
-"""The prefix of the `Sample.extras` keys that cache the log-probs of a reference."""
 
 
 @dataclass(frozen=True)

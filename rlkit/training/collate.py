@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlkit.batch import Group, LossBatch, Sample, pad
 from rlkit.interfaces import Tokens
-from rlkit.training.cached import CACHED
+from rlkit.batch import CACHED
 from rlkit.training.references import Rows
 
 

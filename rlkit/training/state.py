@@ -28,6 +28,7 @@ from rlkit.runs.checkpoint import (
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.resume import check_data
 from rlkit.runs.stopping import StopRequest
+from rlkit.stored.write import RolloutWriter
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.evaluate import Evaluator
@@ -63,6 +64,8 @@ class Session:
     """Hashes of the user's modules, saved in checkpoints too."""
     stop: StopRequest
     """Asked after each step: whether to end the run there, with a checkpoint."""
+    rollout_writer: RolloutWriter | None = None
+    """Keeps every response of the run, if that is asked for; in the main process alone."""
     notes: Sequence[str] = ()
     """What the user should know of the data before the first step."""
 

@@ -78,6 +78,8 @@ class Trainer:
         anchor.before_step(policy, step)
         result = self._update(batch, phase, step)
         self._write_completions(groups, result, step)
+        if self.session.rollout_writer is not None:
+            self.session.rollout_writer.write(fresh.groups, step, self.count.offset)
         anchor.after_step(policy, step, result.metrics)
         buffer.add(fresh.groups, step)
         buffer.observe(result.scores)

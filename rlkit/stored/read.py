@@ -1,0 +1,185 @@
+"""Reading stored rollouts: groups on demand, so that a million rows take little memory."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlkit.batch import Group
+from rlkit.errors import UserError
+from rlkit.stored.card import Card
+from rlkit.stored.table import check_columns, to_groups
+from rlkit.stored.write import ROLLOUTS, shards
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+KEPT = 16
+"""Row groups of files held in memory at once."""
+FIRST_ID = -(2**40)
+"""Sample ids of stored responses count down from here: no other sample of a run has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One file of rollouts and where its groups begin."""
+
+    path: Path
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    """First row of each group, and the number of rows at the end."""
+    borders: np.ndarray[Any, np.dtype[np.int64]]
+    """First row of each row group of the file, and the number of rows at the end."""
+    card: Card | None
+    unknown_logp: bool
+    """Whether a response of the policy has no behavior log-probs."""
+
+
+class StoredRollouts:
+    """The groups of a folder's shards, in the order of the files and their rows.
+
+    `path` is a run folder, a folder of shards or a Parquet file. Raises UserError if there are no
+    rollouts.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.shards: list[Shard] = []
+        self._read: OrderedDict[tuple[int, int], list[dict[str, Any]]] = OrderedDict()
+        self._ends = np.zeros(0, dtype=np.int64)
+        self.refresh()
+        if not len(self):
+            raise UserError(f"{path} holds no rollouts yet; a run writes them with rollout.save=true")
+
+    def __len__(self) -> int:
+        """The number of groups."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def names(self) -> list[str]:
+        """The files, in their order."""
+        return [shard.path.name for shard in self.shards]
+
+    @property
+    def unknown_logp(self) -> bool:
+        """Whether responses of the policy are stored without behavior log-probs."""
+        return any(shard.unknown_logp for shard in self.shards)
+
+    def refresh(self, names: Sequence[str] | None = None) -> None:
+        """Take in whole shards that are new; with `names`, exactly these files and no others.
+
+        Raises UserError if one of `names` is missing or a file cannot be read.
+        """
+        files = self._files()
+        if names is not None:
+            known = {path.name: path for path in files}
+            if missing := [name for name in names if name not in known]:
+                raise UserError(
+                    f"{self.path}: {missing[0]} is gone, which this run has read; restore it"
+                )
+            files = [known[name] for name in names]
+            self.shards = [s for s in self.shards if s.path.name in set(names)]
+        held = {shard.path for shard in self.shards}
+        self.shards += [open_shard(path) for path in files if path not in held]
+        self._read.clear()
+        self._ends = np.cumsum([len(shard.starts) - 1 for shard in self.shards])
+
+    def groups(self, places: Sequence[int]) -> list[Group]:
+        """The groups at these places, each from 0 to len - 1."""
+        return [self._group(place) for place in places]
+
+    def _files(self) -> list[Path]:
+        path = Path(self.path).expanduser()
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise UserError(f"{self.path}: there is no such folder or file")
+        inside = path / ROLLOUTS
+        return shards(inside if inside.is_dir() else path)
+
+    def _group(self, place: int) -> Group:
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        before = int(self._ends[number - 1]) if number else 0
+        shard = self.shards[number]
+        start, end = (int(n) for n in shard.starts[place - before : place - before + 2])
+        rows = self._rows(number, start, end)
+        ids = [FIRST_ID - self._first_row(number) - row for row in range(start, end)]
+        (group,) = to_groups(rows, ids)
+        return group
+
+    def _first_row(self, number: int) -> int:
+        return sum(int(shard.starts[-1]) for shard in self.shards[:number])
+
+    def _rows(self, number: int, start: int, end: int) -> list[dict[str, Any]]:
+        """Some rows of a shard, from the row groups that hold them."""
+        borders = self.shards[number].borders
+        first = int(np.searchsorted(borders, start, side="right")) - 1
+        last = int(np.searchsorted(borders, end - 1, side="right")) - 1
+        rows = [row for part in range(first, last + 1) for row in self._part(number, part)]
+        skipped = int(borders[first])
+        return rows[start - skipped : end - skipped]
+
+    def _part(self, number: int, part: int) -> list[dict[str, Any]]:
+        key = number, part
+        if key not in self._read:
+            table = opened(self.shards[number].path).read_row_group(part)
+            self._read[key] = table.to_pylist()
+            if len(self._read) > KEPT:
+                self._read.popitem(last=False)
+        self._read.move_to_end(key)
+        return self._read[key]
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """A Parquet file. Raises UserError if it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def open_shard(path: Path) -> Shard:
+    """What is known of a file without its responses.
+
+    Raises UserError if it holds no rollouts or the rows of a group do not stand together.
+    """
+    file = opened(path)
+    check_columns(file.schema_arrow.names, str(path))
+    numbers = file.read(["group"]).column("group").to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1]]))
+    if len(numbers) == 0:
+        starts = np.zeros(0, dtype=np.int64)
+    if len(np.unique(numbers)) != len(starts):
+        raise UserError(f"{path}: the rows of a group do not stand together; sort it by group")
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    about: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
+    values = json.loads(about[b"rlkit"]) if b"rlkit" in about else None
+    return Shard(
+        path=path,
+        starts=np.append(starts, len(numbers)).astype(np.int64),
+        borders=np.cumsum([0, *sizes]).astype(np.int64),
+        card=Card.read(path.parent.parent) if values is None else Card.of(values, str(path)),
+        unknown_logp=lacks_logp(file),
+    )
+
+
+def lacks_logp(file: pq.ParquetFile) -> bool:
+    """Whether a response that is no demonstration has no behavior log-probs."""
+    names = set(file.schema_arrow.names)
+    if "behavior_logp" not in names:
+        return True
+    columns = file.read(["behavior_logp", *({"source"} & names)])
+    unknown = columns.column("behavior_logp").is_null()
+    if "source" in names:
+        import pyarrow.compute as pc
+
+        unknown = pc.and_(unknown, pc.not_equal(columns.column("source"), "expert"))
+    return bool(unknown.to_numpy().any())

@@ -1,0 +1,191 @@
+"""Responses as rows of a table, and back.
+
+One row per response, in columns that `datasets` and pandas read:
+
+    prompt (text) or messages     prompt_ids      response, response_ids
+    behavior_logp, loss_mask, policy_version: one value per response token
+    reward, rewards               group, sample_id, prompt_id, step, source, finish_reason
+    extras (one number each), token_extras (one per token), columns (the task's, as JSON)
+
+Cached log-probs under a reference are not stored: they say nothing of the response.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlkit.batch import CACHED, Group, Prompt, Sample
+from rlkit.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+NEEDED = ("group", "response_ids", "reward")
+"""Columns without which a table holds no rollouts."""
+
+
+def schema() -> pa.Schema:
+    """The columns and their types."""
+    import pyarrow as pa
+
+    ids, message = pa.list_(pa.int32()), [("role", pa.string()), ("content", pa.string())]
+    return pa.schema(
+        {
+            "sample_id": pa.int64(),
+            "group": pa.int64(),
+            "prompt_id": pa.string(),
+            "prompt": pa.string(),
+            "messages": pa.list_(pa.struct(message)),
+            "columns": pa.string(),
+            "prompt_ids": ids,
+            "response": pa.string(),
+            "response_ids": ids,
+            "behavior_logp": pa.list_(pa.float32()),
+            "loss_mask": pa.list_(pa.bool_()),
+            "policy_version": ids,
+            "reward": pa.float64(),
+            "rewards": _named(pa.float64()),
+            "finish_reason": pa.string(),
+            "source": pa.string(),
+            "step": pa.int32(),
+            "extras": _named(pa.float64()),
+            "token_extras": _named(pa.list_(pa.float32())),
+        }
+    )
+
+
+def _named(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.list_(pa.struct([("name", pa.string()), ("value", kind)]))
+
+
+def to_table(
+    groups: Sequence[Group],
+    tokenizer: PreTrainedTokenizerBase,
+    offset: int = 0,
+    about: Mapping[str, object] | None = None,
+) -> pa.Table:
+    """The responses of some groups, one row each, with the table's `about` in its metadata.
+
+    `offset` steps were done in the stages before; steps and versions of the table count them too.
+    """
+    import pyarrow as pa
+
+    rows = [
+        _row(group, _number(group), sample, tokenizer, offset)
+        for group in groups
+        for sample in group.samples
+    ]
+    metadata = {"rlkit": json.dumps(about)} if about is not None else None
+    return pa.Table.from_pylist(rows, schema=schema().with_metadata(metadata))
+
+
+def _number(group: Group) -> int:
+    """A group's number: the first id of its own responses, which no other group of a run has."""
+    return min((s.sample_id for s in group.samples if s.sample_id >= 0), default=-1)
+
+
+def _row(
+    group: Group, number: int, sample: Sample, tokenizer: PreTrainedTokenizerBase, offset: int
+) -> dict[str, Any]:
+    prompt, asked = group.prompt, group.prompt.text_or_messages
+    kept = {name: v for name, v in sample.extras.items() if not name.startswith(CACHED)}
+    per_token = {name: v for name, v in kept.items() if isinstance(v, Tensor) and v.dim()}
+    return {
+        "sample_id": sample.sample_id,
+        "group": number,
+        "prompt_id": prompt.prompt_id,
+        "prompt": asked if isinstance(asked, str) else None,
+        "messages": None if isinstance(asked, str) else asked,
+        "columns": json.dumps(dict(prompt.columns), default=str, ensure_ascii=False),
+        "prompt_ids": prompt.ids.numpy(),
+        "response": tokenizer.decode(sample.response_ids, skip_special_tokens=True),
+        "response_ids": sample.response_ids.numpy(),
+        "behavior_logp": None if sample.source == "expert" else sample.behavior_logp.numpy(),
+        "loss_mask": sample.loss_mask.numpy(),
+        "policy_version": (sample.policy_version + offset).numpy(),
+        "reward": sample.reward,
+        "rewards": _pairs(sample.rewards),
+        "finish_reason": sample.finish_reason,
+        "source": sample.source,
+        "step": sample.step + offset,
+        "extras": _pairs({n: float(v) for n, v in kept.items() if n not in per_token}),
+        "token_extras": _pairs({n: v.float().numpy() for n, v in per_token.items()}),
+    }
+
+
+def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def check_columns(names: Iterable[str], place: str) -> None:
+    """Raise UserError if a table has not the columns of rollouts."""
+    missing = [name for name in NEEDED if name not in set(names)]
+    if missing:
+        raise UserError(
+            f"{place} holds no rollouts: it has no column {', '.join(missing)}; rollout.save=true "
+            "writes such files"
+        )
+
+
+def to_groups(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[Group]:
+    """The groups of some rows, in their order; `numbers` become the samples' ids.
+
+    Rows of one group stand together. A stored response counts as sampled by the weights with which
+    the run that reads it begins (version 0): the version it was stored with counts another run's
+    steps. Its age is therefore at least 1.
+    """
+    groups: list[Group] = []
+    last: object = None
+    for row, number in zip(rows, numbers, strict=True):
+        if not groups or row["group"] != last:
+            groups.append(Group(prompt=_prompt(row), samples=[]))
+            last = row["group"]
+        groups[-1].samples.append(_sample(row, groups[-1].prompt.prompt_id, number))
+    return groups
+
+
+def _prompt(row: Mapping[str, Any]) -> Prompt:
+    asked = row.get("messages") or row.get("prompt") or ""
+    return Prompt(
+        prompt_id=f"stored-{row.get('prompt_id') or row['group']}",
+        text_or_messages=asked,
+        ids=_tensor(row["prompt_ids"], torch.int64),
+        columns=json.loads(row.get("columns") or "{}"),
+    )
+
+
+def _sample(row: Mapping[str, Any], prompt_id: str, number: int) -> Sample:
+    ids = _tensor(row["response_ids"], torch.int64)
+    logp, mask = row.get("behavior_logp"), row.get("loss_mask")
+    extras: dict[str, Tensor | float] = {e["name"]: e["value"] for e in row.get("extras") or ()}
+    for entry in row.get("token_extras") or ():
+        extras[entry["name"]] = _tensor(entry["value"], torch.float32)
+    return Sample(
+        sample_id=number,
+        prompt_id=prompt_id,
+        response_ids=ids,
+        loss_mask=torch.ones(len(ids), dtype=torch.bool)
+        if mask is None
+        else _tensor(mask, torch.bool),
+        behavior_logp=torch.zeros(len(ids)) if logp is None else _tensor(logp, torch.float32),
+        policy_version=torch.zeros(len(ids), dtype=torch.int32),
+        reward=float(row["reward"]),
+        rewards={e["name"]: e["value"] for e in row.get("rewards") or ()},
+        finish_reason=row.get("finish_reason") or "stop",
+        source=row.get("source") or "policy",
+        step=0,
+        extras=extras,
+    )
+
+
+def _tensor(values: Any, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(np.array(values)).to(dtype) if len(values) else torch.zeros(0, dtype=dtype)

@@ -1,0 +1,87 @@
+"""Writing a run's responses while it trains: one shard per step, whole or not there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlkit.batch import Group
+from rlkit.errors import UserError
+from rlkit.stored.card import CARD, Card
+from rlkit.stored.table import to_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+ROLLOUTS = "rollouts"
+"""The folder in a run folder: card.json, and data/ with the shards."""
+DATA = "data"
+_STEP = re.compile(r"step-(\d+)\.parquet$")
+
+
+def shard(folder: Path, step: int) -> Path:
+    """The shard of a training step. Names sort by step."""
+    return folder / DATA / f"step-{step:08d}.parquet"
+
+
+def shards(folder: Path) -> list[Path]:
+    """The whole shards of a folder of rollouts, in the order of their names."""
+    found = (folder / DATA if (folder / DATA).is_dir() else folder).glob("*.parquet")
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def cut(folder: Path, step: int) -> None:
+    """Remove the shards of later steps, which a resumed run writes again, and what a kill left."""
+    for path in (folder / DATA).glob(".*.parquet"):
+        path.unlink()
+    for path in shards(folder):
+        if (found := _STEP.search(path.name)) and int(found[1]) > step:
+            path.unlink()
+
+
+class RolloutWriter:
+    """Writes each step's fresh responses into the run folder.
+
+    A shard is written under another name, flushed, and renamed: a reader finds it whole or not at
+    all, and a resumed run replaces those of the steps after its checkpoint (`cut`).
+    """
+
+    def __init__(self, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.folder = folder
+        self.card = card
+        self.tokenizer = tokenizer
+
+    def write(self, groups: Sequence[Group], step: int, offset: int) -> None:
+        """Write the groups of a stage's step, `offset` steps after the run's first.
+
+        Raises UserError if the disk refuses.
+        """
+        table = to_table(groups, self.tokenizer, offset, about=asdict(self.card))
+        if not len(table):
+            return
+        try:
+            if not (self.folder / CARD).exists():
+                (self.folder / DATA).mkdir(parents=True, exist_ok=True)
+                self.card.write(self.folder)
+            write_whole(table, shard(self.folder, offset + step))
+        except OSError as error:
+            raise UserError(
+                f"{self.folder} cannot be written: {error.strerror}; make room and continue with "
+                "resume=auto, or set rollout.save=false"
+            ) from error
+
+
+def write_whole(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file that is either whole or not there."""
+    import pyarrow.parquet as pq
+
+    hidden = path.with_name(f".{path.name}")
+    pq.write_table(table, hidden, compression="zstd")
+    with hidden.open("rb") as file:
+        os.fsync(file.fileno())
+    hidden.replace(path)
