@@ -1,4 +1,4 @@
-"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|report`.
+"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|export|report`.
 
 What imports torch is imported where it is used, so that the others answer at once.
 """
@@ -122,6 +122,15 @@ def report(folders: Sequence[str], out: str | None) -> None:
         print(compare_report(paths, Path(out or "comparison.html")))
 
 
+def export(run: str, out: str, steps: str | None) -> None:
+    """Write a run's stored rollouts as a data set."""
+    from rlkit.stored.export import export as write
+    from rlkit.stored.export import steps_of
+
+    files, rows = write(Path(run), Path(out), steps_of(steps))
+    print(f"{out}: {rows} responses in {files} {'file' if files == 1 else 'files'}")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
@@ -156,6 +165,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("checkpoint")
     one.add_argument("out", help="the folder to write")
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
+    one = commands.add_parser("export", help="a run's stored rollouts as one data set")
+    one.add_argument("run", help="a run folder with rollouts (rollout.save=true)")
+    one.add_argument("out", help="the folder to write")
+    one.add_argument("--steps", help="first:last step, both included (default: all)")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
     one.add_argument("--out", help="the comparison's file (default comparison.html)")
@@ -194,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "check": lambda: check(a.path, a.kind),
             "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir),
             "merge": lambda: merge(a.checkpoint, a.out),
+            "export": lambda: export(a.run, a.out, a.steps),
             "report": lambda: report(a.folders, a.out),
         }
         calls[a.command]()

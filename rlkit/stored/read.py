@@ -54,7 +54,9 @@ class StoredRollouts:
         self._ends = np.zeros(0, dtype=np.int64)
         self.refresh()
         if not len(self):
-            raise UserError(f"{path} holds no rollouts yet; a run writes them with rollout.save=true")
+            raise UserError(
+                f"{path} holds no rollouts yet; a run writes them with rollout.save=true"
+            )
 
     def __len__(self) -> int:
         """The number of groups."""

@@ -79,13 +79,41 @@ def to_table(
     """
     import pyarrow as pa
 
-    rows = [
-        _row(group, _number(group), sample, tokenizer, offset)
-        for group in groups
-        for sample in group.samples
+    samples = [sample for group in groups for sample in group.samples]
+    prompts = [group.prompt for group in groups for _ in group.samples]
+    own = [sample.source != "expert" for sample in samples]
+    asked = [prompt.text_or_messages for prompt in prompts]
+    kept = [_kept(sample) for sample in samples]
+    columns: dict[str, Any] = {
+        "sample_id": [s.sample_id for s in samples],
+        "group": [number for group in groups for number in [_number(group)] * len(group.samples)],
+        "prompt_id": [prompt.prompt_id for prompt in prompts],
+        "prompt": [text if isinstance(text, str) else None for text in asked],
+        "messages": [None if isinstance(text, str) else text for text in asked],
+        "columns": [
+            text for group in groups for text in [_columns(group.prompt)] * len(group.samples)
+        ],
+        "prompt_ids": _lists([prompt.ids for prompt in prompts], torch.int32),
+        "response": [tokenizer.decode(s.response_ids, skip_special_tokens=True) for s in samples],
+        "response_ids": _lists([s.response_ids for s in samples], torch.int32),
+        "behavior_logp": _lists([s.behavior_logp for s in samples], torch.float32, known=own),
+        "loss_mask": _lists([s.loss_mask for s in samples], torch.bool),
+        "policy_version": _lists([s.policy_version + offset for s in samples], torch.int32),
+        "reward": [s.reward for s in samples],
+        "rewards": [_pairs(s.rewards) for s in samples],
+        "finish_reason": [s.finish_reason for s in samples],
+        "source": [s.source for s in samples],
+        "step": [s.step + offset for s in samples],
+        "extras": [_pairs(numbers) for numbers, _ in kept],
+        "token_extras": [_pairs(per_token) for _, per_token in kept],
+    }
+    kinds = schema()
+    arrays = [
+        values if isinstance(values, pa.Array) else pa.array(values, type=kinds.field(name).type)
+        for name, values in columns.items()
     ]
     metadata = {"rlkit": json.dumps(about)} if about is not None else None
-    return pa.Table.from_pylist(rows, schema=schema().with_metadata(metadata))
+    return pa.Table.from_arrays(arrays, schema=kinds.with_metadata(metadata))
 
 
 def _number(group: Group) -> int:
@@ -93,33 +121,30 @@ def _number(group: Group) -> int:
     return min((s.sample_id for s in group.samples if s.sample_id >= 0), default=-1)
 
 
-def _row(
-    group: Group, number: int, sample: Sample, tokenizer: PreTrainedTokenizerBase, offset: int
-) -> dict[str, Any]:
-    prompt, asked = group.prompt, group.prompt.text_or_messages
+def _columns(prompt: Prompt) -> str:
+    return json.dumps(dict(prompt.columns), default=str, ensure_ascii=False)
+
+
+def _kept(sample: Sample) -> tuple[dict[str, float], dict[str, Any]]:
+    """A sample's extras that say something of it: numbers, and arrays with one per token."""
     kept = {name: v for name, v in sample.extras.items() if not name.startswith(CACHED)}
-    per_token = {name: v for name, v in kept.items() if isinstance(v, Tensor) and v.dim()}
-    return {
-        "sample_id": sample.sample_id,
-        "group": number,
-        "prompt_id": prompt.prompt_id,
-        "prompt": asked if isinstance(asked, str) else None,
-        "messages": None if isinstance(asked, str) else asked,
-        "columns": json.dumps(dict(prompt.columns), default=str, ensure_ascii=False),
-        "prompt_ids": prompt.ids.numpy(),
-        "response": tokenizer.decode(sample.response_ids, skip_special_tokens=True),
-        "response_ids": sample.response_ids.numpy(),
-        "behavior_logp": None if sample.source == "expert" else sample.behavior_logp.numpy(),
-        "loss_mask": sample.loss_mask.numpy(),
-        "policy_version": (sample.policy_version + offset).numpy(),
-        "reward": sample.reward,
-        "rewards": _pairs(sample.rewards),
-        "finish_reason": sample.finish_reason,
-        "source": sample.source,
-        "step": sample.step + offset,
-        "extras": _pairs({n: float(v) for n, v in kept.items() if n not in per_token}),
-        "token_extras": _pairs({n: v.float().numpy() for n, v in per_token.items()}),
-    }
+    per_token = {n: v for n, v in kept.items() if isinstance(v, Tensor) and v.dim()}
+    return (
+        {name: float(v) for name, v in kept.items() if name not in per_token},
+        {name: v.float().numpy() for name, v in per_token.items()},
+    )
+
+
+def _lists(
+    rows: Sequence[Tensor], dtype: torch.dtype, known: Sequence[bool] | None = None
+) -> pa.Array:
+    """One list per row; null where it is not `known`. No value passes through Python."""
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    flat = torch.cat([*rows, torch.zeros(0, dtype=dtype)]).to(dtype)
+    unknown = None if known is None else pa.array([not each for each in known])
+    return pa.ListArray.from_arrays(ends, pa.array(flat.numpy()), mask=unknown)
 
 
 def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -188,4 +213,6 @@ def _sample(row: Mapping[str, Any], prompt_id: str, number: int) -> Sample:
 
 
 def _tensor(values: Any, dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(np.array(values)).to(dtype) if len(values) else torch.zeros(0, dtype=dtype)
+    return (
+        torch.from_numpy(np.array(values)).to(dtype) if len(values) else torch.zeros(0, dtype=dtype)
+    )

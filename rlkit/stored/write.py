@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ROLLOUTS = "rollouts"
 """The folder in a run folder: card.json, and data/ with the shards."""
 DATA = "data"
+ROW_GROUP = 2_048
+"""Rows that a reader takes into memory at once."""
 _STEP = re.compile(r"step-(\d+)\.parquet$")
 
 
@@ -35,12 +37,18 @@ def shards(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
+def step_of(path: Path) -> int | None:
+    """The training step of a shard; None if its name says none."""
+    found = _STEP.search(path.name)
+    return int(found[1]) if found else None
+
+
 def cut(folder: Path, step: int) -> None:
     """Remove the shards of later steps, which a resumed run writes again, and what a kill left."""
     for path in (folder / DATA).glob(".*.parquet"):
         path.unlink()
     for path in shards(folder):
-        if (found := _STEP.search(path.name)) and int(found[1]) > step:
+        if (found := step_of(path)) is not None and found > step:
             path.unlink()
 
 
@@ -81,7 +89,7 @@ def write_whole(table: pa.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
     hidden = path.with_name(f".{path.name}")
-    pq.write_table(table, hidden, compression="zstd")
+    pq.write_table(table, hidden, compression="zstd", row_group_size=ROW_GROUP)
     with hidden.open("rb") as file:
         os.fsync(file.fileno())
     hidden.replace(path)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlkit.batch import Group, LossBatch, Sample, pad
+from rlkit.batch import CACHED, Group, LossBatch, Sample, pad
 from rlkit.interfaces import Tokens
-from rlkit.batch import CACHED
 from rlkit.training.references import Rows
 
 

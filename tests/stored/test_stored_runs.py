@@ -108,9 +108,7 @@ def test_a_killed_writer_leaves_no_row_twice_and_none_out(source: Path, tmp_path
     assert result.status == 0, result.err
     ours, theirs = StoredRollouts(str(folder)), StoredRollouts(str(source))
     assert ours.names == theirs.names
-    for a, b in zip(
-        ours.groups(range(len(ours))), theirs.groups(range(len(theirs))), strict=True
-    ):
+    for a, b in zip(ours.groups(range(len(ours))), theirs.groups(range(len(theirs))), strict=True):
         for x, y in zip(a.samples, b.samples, strict=True):
             assert torch.equal(x.response_ids, y.response_ids)
             assert torch.equal(x.behavior_logp, y.behavior_logp)

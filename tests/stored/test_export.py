@@ -1,0 +1,68 @@
+"""A run's rollouts as one data set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlkit.errors import UserError
+from rlkit.stored import export as module
+from rlkit.stored.card import Card
+from rlkit.stored.export import export, steps_of
+from rlkit.stored.read import StoredRollouts
+from rlkit.stored.table import to_table
+from rlkit.stored.write import ROLLOUTS, RolloutWriter
+from tests.stored.groups import TOKENIZER, group, same
+
+
+def written(folder: Path, steps: int = 4) -> Path:
+    writer = RolloutWriter(folder / ROLLOUTS, Card(model="m"), TOKENIZER)
+    for step in range(1, steps + 1):
+        writer.write([group(10 * step), group(10 * step + 5)], step, offset=0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [(None, (1, None)), ("3:7", (3, 7)), ("3:", (3, None)), (":7", (1, 7)), ("4:4", (4, 4))],
+)
+def test_steps(text: str | None, steps: tuple[int, int | None]) -> None:
+    assert steps_of(text) == steps
+
+
+@pytest.mark.parametrize("text", ["3", "a:b", "-1:2", "1:2:3"])
+def test_other_texts_are_no_steps(text: str) -> None:
+    with pytest.raises(UserError, match="10:20"):
+        steps_of(text)
+
+
+def test_the_groups_of_the_steps_are_those_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of at least 7 rows: steps 2 and 3, then 4, of six rows each."""
+    run = written(tmp_path / "run")
+    monkeypatch.setattr(module, "ROWS", 7)
+    assert export(run, tmp_path / "out", (2, None)) == (2, 18)
+    before, after = StoredRollouts(str(run)), StoredRollouts(str(tmp_path / "out"))
+    assert after.names == ["part-00000.parquet", "part-00001.parquet"]
+    for a, b in zip(before.groups(range(2, 8)), after.groups(range(6)), strict=True):
+        assert same(a, b)
+    assert Card.read(tmp_path / "out") == Card(model="m")
+
+
+def test_nothing_is_overwritten_and_nothing_is_made_up(tmp_path: Path) -> None:
+    run = written(tmp_path / "run", steps=1)
+    with pytest.raises(UserError, match=r"rollout\.save=true"):
+        export(run, tmp_path / "out", (2, 3))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        export(run, tmp_path / "out")
+
+
+def test_a_table_says_where_it_comes_from() -> None:
+    table = to_table([group(0)], TOKENIZER, about=asdict(Card(model="m")))
+    assert b'"model": "m"' in table.schema.metadata[b"rlkit"]
+    assert torch.tensor(table.column("group").to_pylist()).unique().tolist() == [0]

@@ -1,0 +1,100 @@
+"""Stored groups are read back as they were written, a few at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rlkit.errors import UserError
+from rlkit.stored import read
+from rlkit.stored.card import Card
+from rlkit.stored.read import StoredRollouts
+from rlkit.stored.table import to_table
+from rlkit.stored.write import RolloutWriter, cut
+from tests.stored.groups import TOKENIZER, group, same
+
+
+def file_of(path: Path, *groups: int, rows: int = 2) -> str:
+    pq.write_table(to_table([group(n) for n in groups], TOKENIZER), path, row_group_size=rows)
+    return str(path)
+
+
+def test_a_group_comes_back_with_all_that_belongs_to_it(tmp_path: Path) -> None:
+    """But for cached log-probs, and its versions: it counts as sampled before the first step."""
+    (found,) = StoredRollouts(file_of(tmp_path / "a.parquet", 3)).groups([0])
+    made = group(3)
+    assert same(found, made)
+    assert torch.equal(found.prompt.ids, made.prompt.ids)
+    assert found.prompt.columns == made.prompt.columns
+    last = found.samples[2]
+    assert torch.equal(torch.as_tensor(last.extras["kept"]), torch.arange(3) / 7)
+    assert last.extras["seed"] == 5.0 and set(last.extras) == {"seed", "kept"}
+    assert last.policy_version.tolist() == [0, 0, 0] and last.step == 0
+
+
+def test_groups_that_cross_row_groups_are_whole(tmp_path: Path) -> None:
+    """Three rows a group in row groups of two: the second group lies in three of them."""
+    rollouts = StoredRollouts(file_of(tmp_path / "a.parquet", 1, 4, 8))
+    for place, number in ((2, 8), (0, 1), (1, 4)):
+        assert same(rollouts.groups([place])[0], group(number))
+    ids = [s.sample_id for g in rollouts.groups([0, 1, 2]) for s in g.samples]
+    assert len(set(ids)) == 9 and max(ids) < 0
+
+
+def test_only_a_few_row_groups_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "KEPT", 2)
+    rollouts = StoredRollouts(file_of(tmp_path / "a.parquet", *range(0, 60, 3), rows=3))
+    rollouts.groups(range(20))
+    assert len(rollouts._read) == 2
+
+
+def test_new_shards_come_when_asked_for_and_old_ones_must_stay(tmp_path: Path) -> None:
+    writer = RolloutWriter(tmp_path, Card(), TOKENIZER)
+    writer.write([group(0)], 1, offset=0)
+    rollouts = StoredRollouts(str(tmp_path))
+    writer.write([group(3), group(6)], 2, offset=0)
+    (tmp_path / "data" / ".step-00000003.parquet").write_text("half")
+    assert len(rollouts) == 1
+    before = list(rollouts.names)
+    rollouts.refresh()
+    assert len(rollouts) == 3
+    rollouts.refresh(before)
+    assert len(rollouts) == 1
+    cut(tmp_path, 1)
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == before
+    (tmp_path / "data" / before[0]).unlink()
+    with pytest.raises(UserError, match="is gone"):
+        rollouts.refresh(before)
+
+
+def test_demonstrations_have_no_log_probs_and_need_none(tmp_path: Path) -> None:
+    writer = RolloutWriter(tmp_path, Card(), TOKENIZER)
+    writer.write([group(0, source="expert")], 1, offset=0)
+    rollouts = StoredRollouts(str(tmp_path))
+    assert not rollouts.unknown_logp
+    assert rollouts.groups([0])[0].samples[1].behavior_logp.tolist() == [0.0, 0.0]
+
+
+def test_what_is_no_rollout_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("text")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        StoredRollouts(str(tmp_path / "a.parquet"))
+    pq.write_table(pa.table({"prompt": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no column group"):
+        StoredRollouts(str(tmp_path / "a.parquet"))
+    rows = to_table([group(0), group(3)], TOKENIZER)
+    pq.write_table(rows.take([0, 3, 1]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="do not stand together"):
+        StoredRollouts(str(tmp_path / "a.parquet"))
+
+
+def test_a_table_without_log_probs_says_so(tmp_path: Path) -> None:
+    table = to_table([group(0)], TOKENIZER).drop_columns(["behavior_logp"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert StoredRollouts(str(tmp_path / "a.parquet")).unknown_logp
