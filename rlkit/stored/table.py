@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-NEEDED = ("group", "response_ids", "reward")
+NEEDED = ("group", "prompt_ids", "response_ids", "reward")
 """Columns without which a table holds no rollouts."""
 
 

@@ -145,3 +145,21 @@ def test_what_does_not_suit_is_one_line(
     result = go(*COMMON, "algorithm=topr", "buffer=stored", *filled, f"output_dir={out}")
     assert result.status == 2
     assert said in result.err and len(result.err.strip().splitlines()) == 1
+
+
+def test_stored_groups_stand_beside_new_ones(source: Path, tmp_path: Path) -> None:
+    """Half of four groups is stored: two fresh groups of four responses a step."""
+    out = tmp_path / "out"
+    second = f"buffer.second={{name: stored, path: {source}}}"
+    result = go(
+        *COMMON,
+        "algorithm=topr",
+        "buffer=mix",
+        "buffer.share=0.5",
+        second,
+        f"output_dir={out}",
+    )
+    assert result.status == 0, result.err
+    steps = [r for r in metrics(out) if "policy/loss" in r]
+    assert [r["rollouts/total"] for r in steps] == [8, 16, 24, 32]
+    assert [r["buffer/fresh_fraction"] for r in steps] == [0.5] * STEPS
