@@ -1,4 +1,4 @@
-"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|export|report`.
+"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|export|import|report`.
 
 What imports torch is imported where it is used, so that the others answer at once.
 """
@@ -122,6 +122,16 @@ def report(folders: Sequence[str], out: str | None) -> None:
         print(compare_report(paths, Path(out or "comparison.html")))
 
 
+def import_files(a: argparse.Namespace) -> None:
+    """Write another tool's rollouts as stored ones."""
+    from rlkit.composition.import_rollouts import import_rollouts
+
+    *files, out = a.files
+    if not files:
+        raise UserError("import needs the files and then the folder to write")
+    print(import_rollouts(a.source, files, out, a.tokenizer, a.reward, a.temperature))
+
+
 def export(run: str, out: str, steps: str | None) -> None:
     """Write a run's stored rollouts as a data set."""
     from rlkit.stored.export import export as write
@@ -169,6 +179,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("run", help="a run folder with rollouts (rollout.save=true)")
     one.add_argument("out", help="the folder to write")
     one.add_argument("--steps", help="first:last step, both included (default: all)")
+    one = commands.add_parser("import", help="another tool's rollouts as stored ones")
+    one.add_argument("files", nargs="+", help="its files, then the folder to write")
+    one.add_argument("--from", dest="source", required=True, help="openai, slime, trl or verl")
+    one.add_argument("--tokenizer", required=True, help="the model that sampled, by name or folder")
+    one.add_argument("--reward", help="the column that counts (default: the tool's own total)")
+    one.add_argument(
+        "--temperature", type=float, default=1.0, help="at which it sampled (default 1)"
+    )
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
     one.add_argument("--out", help="the comparison's file (default comparison.html)")
@@ -208,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir),
             "merge": lambda: merge(a.checkpoint, a.out),
             "export": lambda: export(a.run, a.out, a.steps),
+            "import": lambda: import_files(a),
             "report": lambda: report(a.folders, a.out),
         }
         calls[a.command]()

@@ -75,13 +75,14 @@ def to_table(
 ) -> pa.Table:
     """The responses of some groups, one row each, with the table's `about` in its metadata.
 
+    Behavior log-probs that are not numbers are unknown, and null in the table.
     `offset` steps were done in the stages before; steps and versions of the table count them too.
     """
     import pyarrow as pa
 
     samples = [sample for group in groups for sample in group.samples]
     prompts = [group.prompt for group in groups for _ in group.samples]
-    own = [sample.source != "expert" for sample in samples]
+    known = [s.source != "expert" and not s.behavior_logp.isnan().any() for s in samples]
     asked = [prompt.text_or_messages for prompt in prompts]
     kept = [_kept(sample) for sample in samples]
     columns: dict[str, Any] = {
@@ -96,7 +97,7 @@ def to_table(
         "prompt_ids": _lists([prompt.ids for prompt in prompts], torch.int32),
         "response": [tokenizer.decode(s.response_ids, skip_special_tokens=True) for s in samples],
         "response_ids": _lists([s.response_ids for s in samples], torch.int32),
-        "behavior_logp": _lists([s.behavior_logp for s in samples], torch.float32, known=own),
+        "behavior_logp": _lists([s.behavior_logp for s in samples], torch.float32, known=known),
         "loss_mask": _lists([s.loss_mask for s in samples], torch.bool),
         "policy_version": _lists([s.policy_version + offset for s in samples], torch.int32),
         "reward": [s.reward for s in samples],

@@ -1,0 +1,1 @@
+"""Rollouts that other tools wrote: each file here reads one layout."""

@@ -1,0 +1,87 @@
+"""Other tools' rollouts, imported and trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlkit.errors import UserError
+from rlkit.models.embedded import embedded_model_dir
+from rlkit.stored.card import Card
+from rlkit.stored.importing import Imported, import_files
+from rlkit.stored.read import StoredRollouts
+from rlkit.tasks.encode import Encoder
+from tests.cli import SMALL, command, metrics, run
+from tests.stored.foreign import files
+
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    from transformers import AutoTokenizer
+
+    return Encoder(AutoTokenizer.from_pretrained(embedded_model_dir(0)))
+
+
+def imported(
+    path: Path, source: str, encoder: Encoder, out: Path
+) -> tuple[Imported, StoredRollouts]:
+    found = import_files([path], source, out, encoder, Card(temperature=1.0))
+    return found, StoredRollouts(str(out))
+
+
+def test_token_ids_and_log_probs_stay_as_they_are(tmp_path: Path, encoder: Encoder) -> None:
+    found, rollouts = imported(files.slime(tmp_path / "2.pt"), "slime", encoder, tmp_path / "o")
+    (group,) = rollouts.groups([0])
+    (sample,) = group.samples
+    assert group.prompt.ids.tolist() == [4, 5, 6] and sample.response_ids.tolist() == [7, 8]
+    assert sample.behavior_logp.tolist() == [-0.5, -0.25]
+    assert sample.loss_mask.tolist() == [True, False]
+    assert (found.encoded, found.unknown_logp) == (0, 0) and not rollouts.unknown_logp
+
+
+def test_texts_are_encoded_with_their_end_and_counted(tmp_path: Path, encoder: Encoder) -> None:
+    found, rollouts = imported(files.verl(tmp_path / "7.jsonl"), "verl", encoder, tmp_path / "o")
+    assert (found.responses, found.groups, found.encoded, found.unknown_logp) == (3, 2, 3, 3)
+    assert found.changed == 0 and rollouts.unknown_logp
+    sample = rollouts.groups([0])[0].samples[0]
+    assert sample.response_ids.tolist() == encoder.response("2")
+    assert "3 have no behavior log-probs" in str(found)
+
+
+def test_named_tokens_get_their_ids_and_the_end_is_masked(tmp_path: Path, encoder: Encoder) -> None:
+    """The file gives no log-prob of the end of sequence, so the loss does not see it."""
+    path = files.openai(tmp_path / "a.jsonl", chat=False)
+    _, rollouts = imported(path, "openai", encoder, tmp_path / "o")
+    whole, cut = rollouts.groups([0])[0].samples
+    assert whole.response_ids.tolist() == encoder.response("12")
+    assert whole.loss_mask.tolist() == [True, True, False]
+    assert whole.behavior_logp.tolist() == [-0.5, -0.125, 0.0]
+    assert cut.response_ids.tolist() == encoder.response("7")[:-1]
+
+
+def test_nothing_is_left_of_a_failed_import(tmp_path: Path, encoder: Encoder) -> None:
+    two = {"content": [{"token": "12", "logprob": -1.0}]}
+    wrong = files.openai(tmp_path / "a.jsonl", chat=False, logprobs=two)
+    with pytest.raises(UserError, match=r"a\.jsonl line 1: '12' is not one token"):
+        imported(wrong, "openai", encoder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_through_the_commands(tmp_path: Path) -> None:
+    """A loss that reads behavior log-probs refuses what has none, one that does not trains."""
+    path = files.verl(tmp_path / "7.jsonl")
+    arguments = ("import", "--from", "verl", str(path), "out", "--tokenizer", "embedded")
+    result = command("rlkit.__main__", *arguments, cwd=tmp_path)
+    assert result.status == 0, result.err
+    assert result.out.startswith("out: 3 responses in 2 groups")
+    offline = (*SMALL, "buffer=stored", "buffer.path=out", "train.minibatches=1")
+    refused = run(*offline, "algorithm=topr", "output_dir=a", cwd=tmp_path)
+    assert refused.status == 2 and "without behavior log-probs" in refused.err
+    trained = run(*offline, "algorithm=asymre", "output_dir=b", cwd=tmp_path)
+    assert trained.status == 0, trained.err
+    assert metrics(tmp_path / "b")[-1]["rollouts/total"] == 0
+    known = command("rlkit.__main__", *arguments[:2], "vrl", *arguments[3:], cwd=tmp_path)
+    assert known.status == 2 and "verl" in known.err
