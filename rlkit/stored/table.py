@@ -144,7 +144,7 @@ def _lists(
 
     ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
     flat = torch.cat([*rows, torch.zeros(0, dtype=dtype)]).to(dtype)
-    unknown = None if known is None else pa.array([not each for each in known])
+    unknown = None if known is None else pa.array([not each for each in known], type=pa.bool_())
     return pa.ListArray.from_arrays(ends, pa.array(flat.numpy()), mask=unknown)
 
 

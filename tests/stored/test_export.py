@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
 from rlkit.errors import UserError
 from rlkit.stored import export as module
 from rlkit.stored.card import Card
 from rlkit.stored.export import export, steps_of
 from rlkit.stored.read import StoredRollouts
-from rlkit.stored.table import to_table
 from rlkit.stored.write import ROLLOUTS, RolloutWriter
 from tests.stored.groups import TOKENIZER, group, same
 
@@ -60,9 +57,3 @@ def test_nothing_is_overwritten_and_nothing_is_made_up(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="exists already"):
         export(run, tmp_path / "out")
-
-
-def test_a_table_says_where_it_comes_from() -> None:
-    table = to_table([group(0)], TOKENIZER, about=asdict(Card(model="m")))
-    assert b'"model": "m"' in table.schema.metadata[b"rlkit"]
-    assert torch.tensor(table.column("group").to_pylist()).unique().tolist() == [0]

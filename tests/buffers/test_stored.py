@@ -1,0 +1,92 @@
+"""The order of stored groups: each once an epoch, the same after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import pytest
+
+from buffers.stored import StoredBuffer, StoredConfig
+from rlkit.batch import Group
+from rlkit.errors import UserError
+from rlkit.interfaces import RunContext
+from tests.stored.groups import group
+
+
+class Rollouts:
+    """Numbered groups, to which others are added."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.added = count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"{n}.parquet" for n in range(self.count)]
+
+    def groups(self, places: Sequence[int]) -> list[Group]:
+        return [group(10 * place) for place in places]
+
+    def refresh(self, names: Sequence[str] | None = None) -> None:
+        self.count = self.count + self.added if names is None else len(names)
+        self.added = 0
+
+
+def opened(rollouts: Rollouts, seed: int = 3, **settings: object) -> StoredBuffer:
+    buffer = StoredBuffer(StoredConfig.model_validate({"path": "somewhere", **settings}))
+    buffer.open(RunContext(seed=seed, open_rollouts=lambda path, **asked: rollouts))
+    return buffer
+
+
+def places(buffer: StoredBuffer, batch: int, steps: int) -> list[list[int]]:
+    built = [buffer.build([], batch, step) for step in range(1, steps + 1)]
+    return [[g.samples[0].sample_id // 10 for g in groups] for groups in built]
+
+
+def test_an_epoch_has_every_group_once_in_an_order_of_its_own() -> None:
+    found = places(opened(Rollouts(6)), 2, 6)
+    first, second = list(chain(*found[:3])), list(chain(*found[3:]))
+    assert sorted(first) == sorted(second) == list(range(6))
+    assert first != second
+    assert found == places(opened(Rollouts(6)), 2, 6) != places(opened(Rollouts(6), seed=4), 2, 6)
+
+
+def test_stored_order() -> None:
+    assert places(opened(Rollouts(3), order="stored"), 2, 3) == [[0, 1], [2, 0], [1, 2]]
+
+
+def test_no_group_is_twice_in_a_step() -> None:
+    """A batch larger than the data is all of it."""
+    assert [sorted(step) for step in places(opened(Rollouts(3)), 8, 2)] == [[0, 1, 2]] * 2
+
+
+def test_new_shards_come_with_an_epoch_if_followed() -> None:
+    rollouts = Rollouts(2)
+    buffer, deaf = (
+        opened(rollouts, order="stored", follow=True),
+        opened(Rollouts(2), order="stored"),
+    )
+    rollouts.added = 1
+    assert places(buffer, 1, 5) == [[0], [1], [0], [1], [2]]
+    assert places(deaf, 1, 5) == [[0], [1], [0], [1], [0]]
+
+
+def test_a_resumed_buffer_reads_what_the_first_would_have() -> None:
+    """Shards that came after the checkpoint are not in the epoch that it goes on with."""
+    buffer = opened(Rollouts(5))
+    places(buffer, 2, 1)
+    state = buffer.state_dict()
+    expected = places(buffer, 2, 4)
+    again = opened(Rollouts(9))
+    again.load_state_dict(state)
+    assert places(again, 2, 4) == expected
+
+
+def test_nothing_is_generated_and_a_path_is_needed() -> None:
+    buffer = opened(Rollouts(2))
+    assert buffer.fresh_share(8) == 0
+    with pytest.raises(UserError, match=r"buffer\.path"):
+        _ = StoredBuffer().rollout_paths
