@@ -50,6 +50,7 @@ class Mix(ReplayBuffer[MixConfig]):
         }
         self.gives_expert = any(part.gives_expert for part in self.parts.values())
         self.reads_rollouts = all(part.reads_rollouts for part in self.parts.values())
+        self.unknown_behavior = any(part.unknown_behavior for part in self.parts.values())
         self.keeps_columns = any(part.keeps_columns for part in self.parts.values())
         self.asked: list[tuple[Request, str]] = []
         """This step's requests and whose they are."""

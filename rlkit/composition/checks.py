@@ -34,6 +34,12 @@ def check(c: Composition) -> None:
             f"unknown, and loss={c.raw['loss']['name']} cannot use them; choose a loss that can: "
             f"{', '.join(able)}"
         )
+    if c.buffer.unknown_behavior and c.parts.needs("behavior"):
+        raise UserError(
+            f"buffer={c.raw['buffer']['name']} trains on responses of an unknown policy, and a "
+            "part of this composition reads its log-probs; choose algorithm=online_dpo, vdpo or "
+            "another whose parts do not"
+        )
     if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
         raise UserError(
             "the embedded model only knows task=arithmetic with its default settings; "

@@ -58,6 +58,9 @@ class ReplayBuffer(Part[C]):
     """Whether its batches hold demonstrations, which not every loss can use."""
     reads_rollouts: bool = False
     """Whether it trains on stored rollouts, and may ask for no new ones."""
+    unknown_behavior: bool = False
+    """Whether its responses are of an unknown policy, so that a part which reads behavior log-probs
+    cannot use them."""
     keeps_columns: bool = False
     """Whether its state holds prompts with their columns, which must then be plain values; the run
     checks them before it begins."""

@@ -60,7 +60,13 @@ class FakePrompts:
         name = f"prompt-{self.taken}"
         self.taken += 1
         answer = str(self.taken)
-        columns = {"answer": answer, "solution": answer, "levels": [1, {"easy": True}]}
+        columns = {
+            "answer": answer,
+            "solution": answer,
+            "chosen": answer,
+            "rejected": "0",
+            "levels": [1, {"easy": True}],
+        }
         self.known[name] = self.prompt(name, {"prompt": name, **columns})
         return self.known[name]
 

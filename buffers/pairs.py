@@ -1,0 +1,217 @@
+"""Preferences as groups of two: a chosen and a rejected response to a prompt."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from buffers.expert import line_of, number_of
+from buffers.on_policy import Storeless
+from rlkit.batch import Group, Prompt, Request, Sample
+from rlkit.errors import UserError
+from rlkit.interfaces import FileRow, PartConfig, PromptSource, RunContext, State
+from rlkit.ops import stream_rng
+from rlkit.registry import register
+
+PROMPT, CHOSEN, REJECTED = "prompt", "chosen", "rejected"
+FIRST_ID = -(2**41)
+"""Sample ids of pairs count down from here: no other sample of a run has them."""
+Said = str | Sequence[Mapping[str, Any]]
+
+
+class PairsConfig(PartConfig):
+    """Settings of where preferences come from."""
+
+    path: str | None = None
+    """File of preferences, in any format of a task's data, each row with `chosen` and `rejected`,
+    and with `prompt` unless both begin with it: TRL's formats, texts or messages. null = the rows
+    of the task hold them."""
+    votes: Annotated[tuple[str, ...], Field(max_length=2)] = ()
+    """The columns that hold how many votes (or which score) the chosen and the rejected response
+    have: they become the rewards. Empty = rewards 1 and 0."""
+
+
+def split(row: Mapping[str, Any], place: str) -> tuple[Any, str, str]:
+    """The prompt of a row, and the texts of the chosen and the rejected response.
+
+    A prompt that is not given is what both begin with: messages, or text up to the last character
+    they share, without a space at its end (TRL's `extract_prompt`). Raises UserError for rows of
+    another form.
+    """
+    chosen, rejected = (_said(row, name, place) for name in (CHOSEN, REJECTED))
+    if isinstance(chosen, str) is not isinstance(rejected, str):
+        raise UserError(f"{place}: '{CHOSEN}' is a text and '{REJECTED}' is not, or the reverse")
+    prompt = row.get(PROMPT)
+    if prompt is None:
+        prompt, chosen, rejected = _shared(chosen, rejected)
+    if not prompt:
+        raise UserError(f"{place} has no '{PROMPT}', and its responses do not begin alike")
+    return prompt, _text(chosen, CHOSEN, place), _text(rejected, REJECTED, place)
+
+
+def _said(row: Mapping[str, Any], name: str, place: str) -> Said:
+    value = row.get(name)
+    if isinstance(value, str) or (isinstance(value, list) and value):
+        return value
+    raise UserError(
+        f"{place} has no '{name}' that is a text or messages; columns: {', '.join(row)}"
+    )
+
+
+def _shared(chosen: Said, rejected: Said) -> tuple[Any, Said, Said]:
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        end = len(os.path.commonprefix([chosen, rejected]))
+        end -= int(chosen[:end].endswith(" "))
+        return chosen[:end], chosen[end:], rejected[end:]
+    same = 0
+    while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
+        same += 1
+    return list(chosen[:same]), chosen[same:], rejected[same:]
+
+
+def _text(said: Said, name: str, place: str) -> str:
+    if isinstance(said, str):
+        return said
+    if len(said) != 1 or not isinstance(said[0].get("content"), str):
+        raise UserError(f"{place}: '{name}' must be one assistant message behind the prompt")
+    return str(said[0]["content"])
+
+
+@register("buffer", "pairs")
+class Pairs(Storeless[PairsConfig]):
+    """Every group is one preference: the chosen response with the higher reward, and the rejected.
+
+    Nothing is generated; with `loss=online_dpo` this is DPO (arXiv:2305.18290), with votes and
+    `loss=vdpo` or `vipo` it is VPO (arXiv:2410.22891) on given preferences. The log-probs of who
+    wrote the responses are unknown: a loss that reads behavior log-probs is refused. Each epoch has
+    an order of its own. Status: exact for the data; the order is our choice.
+
+    Public code: TRL's DPOTrainer.
+    """
+
+    sources = ("2305.18290", "2410.22891")
+    reads_rollouts = True
+    unknown_behavior = True
+
+    def __init__(self, config: PairsConfig | None = None) -> None:
+        super().__init__(config)
+        self.lines: Sequence[FileRow] = ()
+        self.position = 0
+        """Preferences taken so far, over all epochs."""
+        self.planned: list[Group] = []
+        """This step's groups."""
+        self.order: tuple[int, list[int]] | None = None
+        """An epoch, and the order in which its rows are read."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The file of preferences, if there is one."""
+        return () if self.config.path is None else (self.config.path,)
+
+    def open(self, context: RunContext) -> None:
+        """Read the file. Raises UserError, with the line, for what is no preference."""
+        super().open(context)
+        if self.config.path is None:
+            return
+        self.lines = context.read_rows(self.config.path)
+        for line in self.lines:
+            split(line.columns, line.place)
+            self._rewards(line)
+
+    def fresh_share(self, batch: int) -> int:
+        """Nothing is generated."""
+        return 0
+
+    def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
+        """Choose this step's preferences; nothing is generated."""
+        if self.config.path is None:
+            taken = {prompt.prompt_id: prompt for prompt in prompts.take(batch)}
+            self.planned = [self._group(prompt, prompts) for prompt in taken.values()]
+            return []
+        rows: dict[int, None] = {}
+        while len(rows) < min(batch, len(self.lines)):
+            rows.setdefault(self._next())
+        self.planned = [self._from_file(self.lines[row], prompts) for row in rows]
+        return []
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        """The preferences of this step."""
+        return self.planned
+
+    def state_dict(self) -> State:
+        """How far the file has been read."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from there."""
+        self.position = state["position"]
+
+    def _next(self) -> int:
+        epoch, place = divmod(self.position, len(self.lines))
+        if self.order is None or self.order[0] != epoch:
+            rng = stream_rng(self.context.seed, "pairs", epoch)
+            self.order = epoch, rng.permutation(len(self.lines)).tolist()
+        self.position += 1
+        return self.order[1][place]
+
+    def _from_file(self, line: FileRow, prompts: PromptSource) -> Group:
+        asked, _, _ = split(line.columns, line.place)
+        kept = {name: value for name, value in line.columns.items() if name != PROMPT}
+        prompt = prompts.prompt(f"pair-{line.number}", {PROMPT: asked, **kept})
+        return self._group(prompt, prompts, given=PROMPT in line.columns, number=line.number)
+
+    def _group(
+        self,
+        prompt: Prompt,
+        prompts: PromptSource,
+        *,
+        given: bool = True,
+        number: int | None = None,
+    ) -> Group:
+        """The two responses to a prompt, whose columns hold them.
+
+        `given`: whether they are without the prompt.
+        """
+        line = line_of(prompt)
+        asked = {PROMPT: prompt.text_or_messages} if given else {}
+        _, chosen, rejected = split({**line.columns, **asked}, line.place)
+        first = FIRST_ID - 2 * (number_of(prompt) if number is None else number)
+        answers = zip((first, first - 1), (chosen, rejected), self._rewards(line), strict=True)
+        return Group(
+            prompt=prompt,
+            samples=[_sample(prompt, number, prompts.response(t), r) for number, t, r in answers],
+        )
+
+    def _rewards(self, line: FileRow) -> tuple[float, float]:
+        if not self.config.votes:
+            return 1.0, 0.0
+        counts = [line.columns.get(name) for name in self.config.votes]
+        known = [float(c) for c in counts if isinstance(c, int | float)]
+        if len(known) != 2:
+            raise UserError(
+                f"{line.place}: buffer.votes={json.dumps(self.config.votes)} must name two columns "
+                f"with numbers, and they hold {counts}"
+            )
+        if known[0] < known[1]:
+            raise UserError(f"{line.place}: the rejected response has more votes than the chosen")
+        return known[0], known[1]
+
+
+def _sample(prompt: Prompt, number: int, ids: torch.Tensor, reward: float) -> Sample:
+    return Sample(
+        sample_id=number,
+        prompt_id=prompt.prompt_id,
+        response_ids=ids,
+        loss_mask=torch.ones(len(ids), dtype=torch.bool),
+        behavior_logp=torch.zeros(len(ids)),
+        policy_version=torch.zeros(len(ids), dtype=torch.int32),
+        reward=reward,
+        rewards={},
+        finish_reason="stop",
+        step=0,
+    )
