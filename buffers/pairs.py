@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -65,7 +64,8 @@ def _said(row: Mapping[str, Any], name: str, place: str) -> Said:
 
 def _shared(chosen: Said, rejected: Said) -> tuple[Any, Said, Said]:
     if isinstance(chosen, str) and isinstance(rejected, str):
-        end = len(os.path.commonprefix([chosen, rejected]))
+        pairs = enumerate(zip(chosen, rejected, strict=False))
+        end = next((n for n, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
         end -= int(chosen[:end].endswith(" "))
         return chosen[:end], chosen[end:], rejected[end:]
     same = 0
