@@ -6,7 +6,8 @@ import importlib
 from fractions import Fraction
 from typing import Any
 
-from rlkit.rewards.math.tokens import Unread, words_of
+from rlkit.rewards.math.spellings import words_of
+from rlkit.rewards.math.tokens import Unread
 
 sympy: Any = importlib.import_module("sympy")
 

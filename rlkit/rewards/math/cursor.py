@@ -34,13 +34,17 @@ class Cursor:
         self.at += 3 * found
         return found
 
-    def raw(self) -> str:
-        """The tokens of a group or the next one, unread."""
+    def group(self) -> list[str]:
+        """Step over a group or one token; the tokens of it."""
         if not self.take("{"):
             self.at += 1
-            return self.tokens[self.at - 1] if self.at <= len(self.tokens) else ""
+            return self.tokens[self.at - 1 : self.at]
         start, depth = self.at, 1
         while depth and self.next:
             depth += (self.next == "{") - (self.next == "}")
             self.at += 1
-        return " ".join(self.tokens[start : self.at - 1]).replace("\\text:", "")
+        return self.tokens[start : self.at - 1]
+
+    def raw(self) -> str:
+        """The tokens of a group or the next one, unread."""
+        return " ".join(self.group()).replace("\\text:", "")

@@ -15,8 +15,9 @@ from typing import Any
 from rlkit.rewards.math.arithmetic import sympy
 from rlkit.rewards.math.expression import expression_of
 from rlkit.rewards.math.extract import answer_of, at_the_end, last_boxed
-from rlkit.rewards.math.forms import read, unnamed
-from rlkit.rewards.math.objects import INTERVALS, Form
+from rlkit.rewards.math.form import INTERVALS, Form, unnamed
+from rlkit.rewards.math.forms import read
+from rlkit.rewards.math.prose import announced
 from rlkit.rewards.math.tokens import MAX_CHARS, Unread, canonical
 
 PLAIN = re.compile(r"-?[0-9]{1,50}(?:\.[0-9]{1,50})?")
@@ -80,8 +81,8 @@ def matches(gold: str, text: str, tolerance: float) -> bool:
     answer = answer_of(text)
     if answer is None:
         return equal(wanted, text, tolerance)
-    stated = at_the_end(answer) or answer
-    return equal(wanted, answer, tolerance) or equal(wanted, stated, tolerance)
+    said = at_the_end(answer) or announced(answer) or answer
+    return equal(wanted, answer, tolerance) or equal(wanted, said, tolerance)
 
 
 def alike(one: str, other: str, tolerance: float) -> bool:
@@ -96,6 +97,7 @@ def same_numbers(gold: Any, answer: Any, tolerance: float) -> bool:
 
 def same(gold: Form, answer: Form, tolerance: float) -> bool:
     """Whether two forms are equal. A name or a unit counts if both have one."""
+    gold, answer = with_names(gold), with_names(answer)
     if gold.label and answer.label and gold.label != answer.label:
         return same_equations(as_equation(gold), as_equation(answer))
     gold, answer = one_kind(gold, answer)
@@ -107,6 +109,8 @@ def same(gold: Form, answer: Form, tolerance: float) -> bool:
     if gold.kind in ("equation", "unequal", "below", "at most"):
         positive = gold.kind in ("below", "at most")
         return proportional(gold.value, answer.value, positive=positive)
+    if gold.kind == "residue":
+        return gold.unit == answer.unit and same_values(gold.value, answer.value, 0.0)
     if gold.kind == "numeral":
         return gold.unit == answer.unit
     if gold.kind in ORDERED or is_ordered(gold):
@@ -129,7 +133,18 @@ def one_kind(gold: Form, answer: Form) -> tuple[Form, Form]:
         return values_of(gold), values_of(answer)
     if kinds == {"list", "set"}:
         return replace(gold, kind="set"), replace(answer, kind="set")
+    if kinds == {"unequal", "union"} and all(form.items for form in (gold, answer)):
+        return replace(gold, kind="union"), replace(answer, kind="union")
     return gold, answer
+
+
+def with_names(form: Form) -> Form:
+    """(x, y) = (1, 2) as x = 1, y = 2; any other form as it is."""
+    names = form.label.removeprefix("( ").removesuffix(" )").split(" , ")
+    if form.kind != "()" or form.label[:1] != "(" or len({*names}) != len(form.items):
+        return form
+    pairs = zip(names, form.items, strict=True)
+    return Form(kind="named", items=tuple(replace(item, label=name) for name, item in pairs))
 
 
 def as_equation(form: Form) -> Form:
@@ -155,8 +170,10 @@ def in_name_order(form: Form) -> Form:
 
 
 def values_of(form: Form) -> Form:
-    """The items without their names, in their order."""
-    return Form(kind="named", items=tuple(map(unnamed, form.items)))
+    """The items without their names: in their order, letters in the order of the alphabet."""
+    letters = form.kind == "named" and all(len(item.label) == 1 for item in form.items)
+    ordered = in_name_order(form) if letters else form
+    return Form(kind="named", items=tuple(map(unnamed, ordered.items)))
 
 
 def is_ordered(gold: Form) -> bool:

@@ -6,6 +6,8 @@ that has two readings (1/2x, 2 3), is Unread.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlkit.rewards.math.arithmetic import (
@@ -21,21 +23,45 @@ from rlkit.rewards.math.arithmetic import (
     root,
     sympy,
 )
+from rlkit.rewards.math.calculus import Budget, derivative, integral, limit, product, series
 from rlkit.rewards.math.cursor import Cursor
-from rlkit.rewards.math.tokens import FUNCTIONS, Unread, tokenize
+from rlkit.rewards.math.matrices import determinant, residue
+from rlkit.rewards.math.spellings import FUNCTIONS
+from rlkit.rewards.math.tokens import Unread, tokenize
 
 MAX_DEPTH = 40
 CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|", r"\lvert": r"\rvert"}
 ROUNDING = {r"\lfloor": (r"\rfloor", sympy.floor), r"\lceil": (r"\rceil", sympy.ceiling)}
-FACTOR_ENDS = ("+", "-", "*", "/", r"\cdot", r"\times", r"\div", "!", "^", "%", ",")
+OPERATORS = ("*", "/", r"\cdot", r"\times", r"\div", r"\bmod")
+FACTOR_ENDS = ("+", "-", *OPERATORS, "!", "^", "%", ",")
 
 
 class Reader(Cursor):
     """One pass over the tokens of an expression."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(
+        self,
+        tokens: list[str],
+        scope: Mapping[str, Any] | None = None,
+        depth: int = 0,
+        budget: Budget | None = None,
+    ) -> None:
         super().__init__(tokens)
-        self.depth = 0
+        self.depth = depth
+        self.scope = dict(scope or {})
+        self.budget = budget or Budget()
+
+    def inner(self, tokens: list[str], scope: Mapping[str, Any] | None = None) -> Any:
+        """The value of other tokens, all of them, in which names may stand for values."""
+        reader = Reader(list(tokens), self.scope | dict(scope or {}), self.depth, self.budget)
+        return reader.whole()
+
+    def whole(self) -> Any:
+        """The value of all tokens. Raises Unread if one is left."""
+        value = self.sum()
+        if self.next:
+            raise Unread(f"{self.next!r} is left")
+        return value
 
     def sum(self) -> Any:
         """Terms with + and - between them."""
@@ -45,6 +71,8 @@ class Reader(Cursor):
         terms = [self.term()]
         while self.next in ("+", "-"):
             terms.append(self.term())
+        if len(terms) > 1 and r"\bmod" in self.tokens:
+            raise Unread("two readings of mod")
         self.depth -= 1
         return sympy.Add(*terms)
 
@@ -55,9 +83,11 @@ class Reader(Cursor):
             negative ^= self.next == "-"
             self.at += 1
         value = self.factors()
-        while self.next in ("*", "/", r"\cdot", r"\times", r"\div"):
+        while self.next in OPERATORS:
             if self.take("/", r"\div"):
                 value = value / self.divisor()
+            elif self.take(r"\bmod"):
+                value = residue(value, self.factors())
             else:
                 self.at += 1
                 value = value * self.signed_factors()
@@ -164,6 +194,8 @@ class Reader(Cursor):
             return function(self.closed(closer))
         if token[:1] == "\\" and token[1:] in FUNCTIONS and token != r"\sqrt":
             return self.function(token[1:])
+        if token in COMMANDS:
+            return COMMANDS[token](self)
         reader = {r"\frac": self.fraction, r"\sqrt": self.square_root, r"\binom": self.choose}
         return reader[token]() if token in reader else self.name(token)
 
@@ -181,7 +213,9 @@ class Reader(Cursor):
         return rational(literal)
 
     def fraction(self) -> Any:
-        r"""\frac{a}{b}."""
+        r"""\frac{a}{b}; a derivative is a name."""
+        if (name := derivative(self)) is not None:
+            return name
         top = self.argument()
         return top / self.argument()
 
@@ -227,33 +261,70 @@ class Reader(Cursor):
         known = len(token) == 1 and token.isalpha()
         known = known or token.startswith(r"\mathbb") or token[1:] in GREEK or token in CONSTANTS
         if token in ACCENTS:
-            return sympy.Symbol(token + self.raw())
-        if len(token) == 2 and token.isalpha():
+            token += " " + subscript(self.raw())
+        elif len(token) == 2 and token.isalpha():
             self.tokens[self.at - 1 : self.at] = list(token)
             return self.name(token[0])
-        if not known or not token:
+        elif not known or not token:
             raise Unread(f"name {token!r}")
-        suffix = "_" + self.raw() if self.take("_") else ""
-        while self.next == "'" or self.tokens[self.at : self.at + 2] == ["^", r"\prime"]:
-            self.at += 1 if self.next == "'" else 2
-            suffix += "'"
-        if self.tokens[self.at : self.at + 4] == ["^", "{", r"\prime", "}"]:
-            self.at += 4
-            suffix += "'"
-        if not suffix and token in ("f", "g") and self.next == "(":
+        suffix = "_" + subscript(self.raw()) if self.take("_") else ""
+        suffix += self.primes()
+        if not suffix and token in self.scope:
+            return self.scope[token]
+        if not suffix and token in CONSTANTS:
+            return CONSTANTS[token]
+        return self.applied(token + suffix)
+
+    def primes(self) -> str:
+        """The primes that stand here, ' or raised."""
+        found = ""
+        while True:
+            if self.take("'"):
+                found += "'"
+            elif self.tokens[self.at : self.at + 2] == ["^", r"\prime"]:
+                self.at += 2
+                found += "'"
+            elif self.tokens[self.at : self.at + 4] == ["^", "{", r"\prime", "}"]:
+                self.at += 4
+                found += "'"
+            else:
+                return found
+
+    def applied(self, name: str) -> Any:
+        """The symbol of a name, or its value at what stands in a bracket: f(x+1), I(0), x(t).
+
+        A letter other than f and g before a bracket with more than one sign is a factor.
+        """
+        bracket = self.tokens[self.at : self.at + 3]
+        one = len(bracket) == 3 and bracket[0] == "(" and bracket[2] == ")"
+        sign = bracket[1] if one else ""
+        plain = sign[:1].isdigit() or (len(sign) == 1 and sign.isalpha()) or sign[1:] in GREEK
+        if self.next == "(" and (name in ("f", "g") or plain):
             self.at += 1
-            return sympy.Function(token)(self.closed(")"))
-        return (
-            CONSTANTS[token] if not suffix and token in CONSTANTS else sympy.Symbol(token + suffix)
-        )
+            return sympy.Function(name)(self.closed(")"))
+        return sympy.Symbol(name)
+
+
+COMMANDS: dict[str, Callable[[Reader], Any]] = {
+    r"\sum": series,
+    r"\prod": product,
+    r"\lim": limit,
+    r"\int": integral,
+    r"\begin{vmatrix}": determinant,
+}
+
+
+def subscript(raw: str) -> str:
+    """A subscript in one spelling: without blanks, braces and backslashes of max and min."""
+    bare = re.sub(r"\\(?=(?:max|min)\b)|[ {}]", "", raw)
+    return bare if bare else raw
 
 
 def expression(tokens: list[str]) -> Any:
     """The sympy expression of all tokens. Raises Unread."""
-    reader = Reader(list(tokens))
-    value = reader.sum()
-    if reader.next or value.has(sympy.nan, sympy.zoo):
-        raise Unread(f"{reader.next!r} is left")
+    value = Reader(list(tokens)).whole()
+    if value.has(sympy.nan, sympy.zoo):
+        raise Unread("no number")
     return value
 
 

@@ -1,0 +1,114 @@
+r"""What the last sentence of a text says that something is, if nothing in it casts a doubt."""
+
+from __future__ import annotations
+
+import re
+
+MAX_SENTENCE = 400
+MAX_LINE = 200
+SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|。")
+DOUBT = re.compile(
+    r"\b(?:not|no|nor|or|neither|either|none|never|maybe|perhaps|possibly|probably|likely|whether|if"
+    r"|when|unless|suppose|supposing|assume|assuming|let|but|except|without|instead|rather|another"
+    r"|about|approximately|around|roughly|nearly|almost|some|at least|at most|less|more|fewer"
+    r"|greater|smaller than|larger than|bigger|higher|lower|than|between|up to|over|under|below|above"
+    r"|wrong|incorrect|incorrectly|false|invalid|impossible|unknown|unclear|error|mistake|mistaken"
+    r"|claims?|claimed|says?|said|thinks?|thought|guess|guessed|guesses|believe|wonder|asks?|asked"
+    r"|told|would|could|might|may|should|must|can|cannot|previous|earlier|original|given|example"
+    r"|first|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|twice|double|triple"
+    r"|times|squared|cubed|minus|plus|divided|base|mod|modulo|per|one of)\b|n't\b|\?|\.\.\.|\\ldots",
+    re.I,
+)
+"""Words after which a sentence does not plainly state its number as the answer."""
+VERB = re.compile(r"\b(?:is(?: equal to)?|are|equals)(?:\s*:)?\s+|\b(?:has|have|with) a total of\s+")
+CONCLUSION = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then|finally|consequently|we|get|have|obtain|find|conclude|that)"
+    r"\b,?\s*)+(?=\S+\s*=|\$|\\\(|\\\[)",
+    re.I,
+)
+QUANTITY = re.compile(
+    r"(-?[$\u20ac\u00a3]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?) ?([A-Za-z]+(?:[ /][A-Za-z]+){0,3})"
+    r"([\u00b2\u00b3]|\^[23])?"
+)
+TOTAL = re.compile(r",? (?:in total|altogether|in all|overall)$", re.I)
+PERCENT = re.compile(r"percent|per cent|pct|%", re.I)
+DELIMITED = re.compile(
+    r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:(?!\\\().)+?)\\\)|\\\[((?:(?!\\\[).)+?)\\\]", re.S
+)
+LIST_ITEM = re.compile(r"(?:[-*\u2022]\s|\(?[0-9]{1,2}[.)](?:\s|$)|[0-9]+\.$)")
+WORD = re.compile(r"[A-Za-z]{2,}")
+ANNOUNCED = re.compile(
+    r"\s*(?:\\text\s*\{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is\b\s*:?|[:=])\s*\}?(.+)",
+    re.I | re.S,
+)
+
+
+def announced(box: str) -> str | None:
+    r"""The answer in a box that first says so: \text{The answer is } 5."""
+    match = ANNOUNCED.fullmatch(box)
+    return match[1].strip() if match else None
+
+
+def stated(text: str) -> str | None:
+    """The answer that the end of a text states: its last line as a formula, or its last sentence.
+
+    None if the sentence says more than one thing, doubts, or asks.
+    """
+    text = text.replace("**", "").strip()
+    if (formula := last_line(text)) is not None:
+        return formula
+    sentence = last_sentence(text.rsplit("\n", 1)[-1].strip())
+    if len(sentence) > MAX_SENTENCE or DOUBT.search(sentence):
+        return None
+    verbs = list(VERB.finditer(sentence))
+    if len(verbs) == 1 and WORD.search(sentence[: verbs[0].start()]):
+        return said(sentence[verbs[0].end() :])
+    conclusion = CONCLUSION.match(sentence)
+    return bare(sentence[conclusion.end() :]) if conclusion and not verbs else None
+
+
+def last_sentence(line: str) -> str:
+    """The last sentence of a line, without its full stop; with it if it is another sign."""
+    line = line.removesuffix(".").rstrip()
+    ends = [end.end() for end in SENTENCE_END.finditer(line) if end.end() < len(line)]
+    return line[ends[-1] :].strip() if ends else line
+
+
+def said(text: str) -> str | None:
+    """A number with or without words that it counts, or a formula without words."""
+    text = TOTAL.sub("", text)
+    quantity = QUANTITY.fullmatch(text)
+    if quantity is None or PERCENT.fullmatch(quantity[2]):
+        return bare(text)
+    return rf"{quantity[1]}\text{{ {quantity[2]}}}{quantity[3] or ''}"
+
+
+def bare(text: str) -> str | None:
+    """A formula, with or without delimiters; None if it holds words."""
+    span = DELIMITED.fullmatch(text.strip())
+    if span is not None:
+        text = next(group for group in span.groups() if group is not None)
+    elif "$" in text.replace(r"\$", "")[1:] or (WORD.search(re.sub(r"\\[A-Za-z]+", "", text))):
+        return None if not PERCENT.search(text) else text
+    return text.strip() or None
+
+
+def last_line(text: str) -> str | None:
+    """The last line if it is a formula by itself below a sentence that casts no doubt."""
+    above, line = last_block(text)
+    sentence = last_sentence(above.strip().rsplit("\n", 1)[-1].strip().rstrip(":"))
+    below_a_list = LIST_ITEM.match(line) or not WORD.search(sentence)
+    if not above.strip() or below_a_list or len(line) > MAX_LINE or DOUBT.search(sentence):
+        return None
+    return bare(line.removesuffix("."))
+
+
+def last_block(text: str) -> tuple[str, str]:
+    """What stands above the last line, and that line; a formula on lines of its own is one."""
+    for opener, closer in (("$$", "$$"), (r"\[", r"\]")):
+        body = text.removesuffix(".").rstrip()
+        start = body.rfind(opener, 0, len(body) - 2)
+        if body.endswith(closer) and start >= 0 and "\n" in body[max(0, start - 2) : start]:
+            return body[:start], body[start:]
+    above, _, line = text.rpartition("\n")
+    return above, line.strip()
