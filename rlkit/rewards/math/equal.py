@@ -21,6 +21,7 @@ from rlkit.rewards.math.prose import announced
 from rlkit.rewards.math.tokens import MAX_CHARS, Unread, canonical
 
 PLAIN = re.compile(r"-?[0-9]{1,50}(?:\.[0-9]{1,50})?")
+WORDS = re.compile(r"[A-Za-z][a-z]+(?: [a-z]+)*")
 ORDERED = ("matrix", "row", "ratio", "named", *INTERVALS)
 POINTS = ((31, 17), (59, 23), (163, 29))
 """Points at which expressions are compared numerically: the i-th symbol is (start + i step) /
@@ -56,9 +57,9 @@ def equal_short(gold: str, answer: str, tolerance: float) -> bool:
 
 
 def same_words(gold: str, answer: str) -> bool:
-    """Whether two texts are the same word, up to the case of the first letter."""
-    word = len(gold) > 3 and gold.isalpha() and gold[1:].islower()
-    return word and gold[1:] == answer[1:] and gold[:1].casefold() == answer[:1].casefold()
+    """Whether two texts are the same words, up to the case of the first letter."""
+    word = (len(gold) > 3 or gold.lower() in ("yes", "no")) and WORDS.fullmatch(gold)
+    return bool(word) and gold[1:] == answer[1:] and gold[:1].casefold() == answer[:1].casefold()
 
 
 @lru_cache(maxsize=1024)
@@ -80,7 +81,7 @@ def matches(gold: str, text: str, tolerance: float) -> bool:
     wanted = gold_text(gold)
     answer = answer_of(text)
     if answer is None:
-        return equal(wanted, text, tolerance)
+        return equal(wanted, text.strip().removeprefix("**").removesuffix("**"), tolerance)
     said = at_the_end(answer) or announced(answer) or answer
     return equal(wanted, answer, tolerance) or equal(wanted, said, tolerance)
 
@@ -104,8 +105,7 @@ def same(gold: Form, answer: Form, tolerance: float) -> bool:
     if gold.kind != answer.kind:
         return False
     if gold.kind == "value":
-        units = gold.unit == answer.unit or not (gold.unit and answer.unit)
-        return units and same_values(gold.value, answer.value, tolerance)
+        return same_quantities(gold, answer, tolerance)
     if gold.kind in ("equation", "unequal", "below", "at most"):
         positive = gold.kind in ("below", "at most")
         return proportional(gold.value, answer.value, positive=positive)
@@ -116,6 +116,19 @@ def same(gold: Form, answer: Form, tolerance: float) -> bool:
     if gold.kind in ORDERED or is_ordered(gold):
         return in_order(gold.items, answer.items, tolerance)
     return without_order(gold.items, answer.items, tolerance)
+
+
+def same_quantities(gold: Form, answer: Form, tolerance: float) -> bool:
+    """Whether two values are equal, of one unit if both have one; 30 degrees are 30 and pi/6."""
+    if gold.unit and answer.unit and gold.unit != answer.unit:
+        return False
+    one_angle = {gold.unit, answer.unit} == {"deg", ""}
+    if not (one_angle and gold.value.has(sympy.pi)) and same_values(
+        gold.value, answer.value, tolerance
+    ):
+        return True
+    radians = [form.value * (sympy.pi / 180 if form.unit else 1) for form in (gold, answer)]
+    return one_angle and same_values(radians[0], radians[1], tolerance)
 
 
 def one_kind(gold: Form, answer: Form) -> tuple[Form, Form]:
@@ -133,9 +146,19 @@ def one_kind(gold: Form, answer: Form) -> tuple[Form, Form]:
         return values_of(gold), values_of(answer)
     if kinds == {"list", "set"}:
         return replace(gold, kind="set"), replace(answer, kind="set")
+    if kinds == {"matrix", "[]"}:
+        return as_matrix(gold), as_matrix(answer)
     if kinds == {"unequal", "union"} and all(form.items for form in (gold, answer)):
         return replace(gold, kind="union"), replace(answer, kind="union")
     return gold, answer
+
+
+def as_matrix(form: Form) -> Form:
+    """[[1, 2], [3, 4]] as a matrix; any other form as it is."""
+    if form.kind != "[]" or any(item.kind != "[]" for item in form.items):
+        return form
+    rows = tuple(replace(item, kind="row") for item in form.items)
+    return replace(form, kind="matrix", items=rows)
 
 
 def with_names(form: Form) -> Form:

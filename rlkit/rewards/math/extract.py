@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 
-from rlkit.rewards.math.prose import SENTENCE_END, stated
+from rlkit.rewards.math.prose import DOUBT, SENTENCE_END, stated
 
 CLOSED_THINKING = re.compile(r"</(?:think|thinking|thought|reasoning|scratchpad)>", re.I)
 OPEN_THINKING = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>", re.I)
@@ -22,6 +22,7 @@ NAMED_BOX = re.compile(rf"(?<![A-Za-z0-9\\_^}}]){NAME_BEFORE}\s*$")
 BETWEEN_BOXES = re.compile(
     r"(?:[\s,;$]|\\[()\[\],;:! ]|\\q?quad|\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\})*"
 )
+COUNTED_BOX = re.compile(r"\s*\$?\s*([a-z]{3,15})\s*,?\s+and\s+\$?\s*")
 GLUED_BEFORE = re.compile(
     r"(?:[=$(\[{,]\s*-|[+/^]|\\(?:cdot|times|pm|mp|sqrt|div|neq?|not)|!=|\bnot)\s*$|[-0-9]$"
 )
@@ -31,7 +32,8 @@ GLUED_AFTER = re.compile(
 )
 PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
 MARKER = re.compile(
-    r"####|\banswer(?:(?:,?\s+(?:then|thus|therefore|hence),?)?\s+(?:is|are)\b\s*:?|\s*[:=])|\banswer\b(?=\s*(?:\$|\\\(|\\\[))", re.I
+    r"####|\banswer(?:(?:,?\s+(?:then|thus|therefore|hence),?)?\s+(?:is|are)\b\s*:?|\s*[:=])|\banswer\b(?=\s*(?:\$|\\\(|\\\[))",
+    re.I,
 )
 HEADING = re.compile(r"\bfinal answer(?:\*\*)?\s*:", re.I)
 SPAN = re.compile(
@@ -40,7 +42,9 @@ SPAN = re.compile(
     re.S,
 )
 """A formula between delimiters, short enough to keep the search linear."""
-STATES = re.compile(r"(?:\bis|\bare|\bget|\bequals|[:=])\s*$", re.I)
+STATES = re.compile(
+    r"(?:\b(?:is|are|get|equals)(?:\s+(?:therefore|thus|then|simply|just|exactly))?|[:=])\s*$", re.I
+)
 DOUBTS = re.compile(
     r"\b(?:not|or|nor|neither|either|maybe|perhaps|whether|if|asked?|unless|but|hundred|thousand"
     r"|million|billion|trillion|dozen|percent|base|times|plus|minus|squared|cubed)\b|n't|[0-9$\\?%]",
@@ -93,7 +97,9 @@ def last_boxed(text: str) -> str | None:
     first, either = len(found) - 1, False
     while first:
         gap = text[found[first - 1][1] : found[first][0]][:MAX_GAP]
-        if not BETWEEN_BOXES.fullmatch(NAMED_BOX.sub("", gap)):
+        counted = COUNTED_BOX.fullmatch(gap)
+        noun = counted is not None and not DOUBT.search(counted[1])
+        if not noun and not BETWEEN_BOXES.fullmatch(NAMED_BOX.sub("", gap)):
             break
         first -= 1
         either |= "or" in gap

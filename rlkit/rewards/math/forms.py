@@ -26,6 +26,7 @@ CAPITALS = rf"(?:[A-Z]{{1,2}}|{SYMBOL}|\\frac \{{ [A-Z]+ \}} \{{ [A-Z]+ \}})"
 LABEL = re.compile(
     rf"{SYMBOL}(?: \^ \{{ - 1 \}})?(?: \( (?:{SYMBOL}|[0-9]+)(?: , (?:{SYMBOL}|[0-9]+))* \))?"
     rf"|\( {SYMBOL}(?: , {SYMBOL})+ \)|\| [A-Z]+ \||{CAPITALS}(?: : {CAPITALS})?"
+    rf"|\\begin\{{pmatrix\}} {SYMBOL}(?: \\\\ {SYMBOL})+ \\end\{{pmatrix\}}"
     r"|(?:\\angle |\\triangle )?(?:[A-Z] ?){1,3}|\\overline \{ [A-Z]+ \}|\\text:[A-Za-z ]+"
 )
 

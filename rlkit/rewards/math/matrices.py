@@ -42,10 +42,7 @@ def rows_of(tokens: list[str]) -> list[list[str]]:
 
 def entries(tokens: list[str], expression: Expression) -> Any:
     """The sympy matrix of what stands between begin and end."""
-    rows = [
-        [expression(cell) for cell in split(row, ("&",))]
-        for row in rows_of(tokens)
-    ]
+    rows = [[expression(cell) for cell in split(row, ("&",))] for row in rows_of(tokens)]
     if not rows or len({len(row) for row in rows}) > 1 or len(rows) * len(rows[0]) > MAX_SIZE**2:
         raise Unread("rows of different lengths")
     return sympy.Matrix(rows)

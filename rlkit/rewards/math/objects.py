@@ -17,6 +17,8 @@ BASE_WORDS = {
     **{"ten": 10, "twelve": 12, "sixteen": 16},
 }
 REAL_LINE = r"\mathbb{R}"
+CHOICES = re.compile(r"(?:\([0-9]{1,2}\)){2,}")
+"""Statements by their numbers, (1)(3), which are not a product."""
 NUMERAL = re.compile(
     r"\(?([0-9][0-9A-Fa-f]*(?:\.[0-9A-Fa-f]+)?)\)?_\{?\(?(?:\\text:)?([0-9a-z]+)\)?\}?"
 )
@@ -27,6 +29,8 @@ def read_object(tokens: list[str]) -> Form:
     united = split(tokens, (r"\cup",))
     if len(united) > 1:
         return union([read_object(part) for part in united if part])
+    if CHOICES.fullmatch("".join(tokens)):
+        return Form(kind="set", items=tuple(Form(value=expression([n])) for n in tokens[1::3]))
     if (line := read_line(tokens)) is not None:
         return line
     if tokens in ([r"\emptyset"], [r"\varnothing"], [r"\{", r"\}"]):

@@ -16,22 +16,32 @@ DOUBT = re.compile(
     r"|claims?|claimed|says?|said|thinks?|thought|guess|guessed|guesses|believe|wonder|asks?|asked"
     r"|told|would|could|might|may|should|must|can|cannot|previous|earlier|original|given|example"
     r"|first|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|twice|double|triple"
-    r"|times|squared|cubed|minus|plus|divided|base|mod|modulo|per|one of)\b|n't\b|\?|\.\.\.|\\ldots",
+    r"|times|squared|cubed|minus|plus|divided|base|mod|modulo|one of|reject(?:ed|s)?|exclud(?:ed|es?|ing)|discard(?:ed|s)?|eliminated?|opposite"
+    r"|negative|reciprocal|inverse|complement|contradict(?:s|ion)?|avoid|ignore|intermediate|partial)\b|n't\b|\?|\.\.\.|\\ldots",
     re.I,
 )
 """Words after which a sentence does not plainly state its number as the answer."""
-VERB = re.compile(r"\b(?:is(?: equal to)?|are|equals)(?:\s*:)?\s+|\b(?:has|have|with) a total of\s+")
+VERB = re.compile(
+    r"\b(?:is(?: equal to)?|are|equals)(?:\s*:)?\s+|\b(?:has|have|with) a total of\s+"
+)
+BOLD = re.compile(r"\*\*([^*\n]{1,100})\*\*")
+REASON = re.compile(r"(-?[0-9][0-9,]*(?:\.[0-9]+)?),? (?:because|since)\b[^0-9]*")
+NAMED = re.compile(r"\b(?:result|value|total|sum|solution)\s*[:=]\s*", re.I)
+INVERTED = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then|finally)\b,?\s+)?(.+?) is (?:the|our) (?:final |correct )?answer",
+    re.I,
+)
 CONCLUSION = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|finally|consequently|we|get|have|obtain|find|conclude|that)"
     r"\b,?\s*)+(?=\S+\s*=|\$|\\\(|\\\[)",
     re.I,
 )
 QUANTITY = re.compile(
-    r"(-?[$\u20ac\u00a3]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?) ?([A-Za-z]+(?:[ /][A-Za-z]+){0,3})"
+    r"(-?[$\u20ac\u00a3]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?) ?((?!(?:of|in|to) )[A-Za-z]+(?:[ /][A-Za-z]+){0,3})"
     r"([\u00b2\u00b3]|\^[23])?"
 )
 TOTAL = re.compile(r",? (?:in total|altogether|in all|overall)$", re.I)
-PERCENT = re.compile(r"percent|per cent|pct|%", re.I)
+PERCENT = re.compile(r"\b(?:percent|per cent|pct)\b|%")
 DELIMITED = re.compile(
     r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:(?!\\\().)+?)\\\)|\\\[((?:(?!\\\[).)+?)\\\]", re.S
 )
@@ -54,17 +64,24 @@ def stated(text: str) -> str | None:
 
     None if the sentence says more than one thing, doubts, or asks.
     """
+    bold = BOLD.findall(text.strip().rsplit("\n", 1)[-1])
     text = text.replace("**", "").strip()
     if (formula := last_line(text)) is not None:
         return formula
     sentence = last_sentence(text.rsplit("\n", 1)[-1].strip())
     if len(sentence) > MAX_SENTENCE or DOUBT.search(sentence):
         return None
-    verbs = list(VERB.finditer(sentence))
-    if len(verbs) == 1 and WORD.search(sentence[: verbs[0].start()]):
-        return said(sentence[verbs[0].end() :])
-    conclusion = CONCLUSION.match(sentence)
-    return bare(sentence[conclusion.end() :]) if conclusion and not verbs else None
+    if reason := REASON.fullmatch(sentence):
+        return reason[1]
+    if inverted := INVERTED.fullmatch(sentence):
+        return said(inverted[1])
+    verbs = list(VERB.finditer(sentence)) or list(NAMED.finditer(sentence))
+    refined = len(verbs) == 2 and sentence[: verbs[1].start()].endswith("which ")
+    if (len(verbs) == 1 or refined) and WORD.match(sentence):
+        return said(sentence[verbs[-1].end() :])
+    if (conclusion := CONCLUSION.match(sentence)) and not verbs:
+        return bare(sentence[conclusion.end() :])
+    return said(bold[0]) if len(bold) == 1 and bold[0] in sentence and not verbs else None
 
 
 def last_sentence(line: str) -> str:
@@ -84,13 +101,13 @@ def said(text: str) -> str | None:
 
 
 def bare(text: str) -> str | None:
-    """A formula, with or without delimiters; None if it holds words."""
-    span = DELIMITED.fullmatch(text.strip())
-    if span is not None:
-        text = next(group for group in span.groups() if group is not None)
-    elif "$" in text.replace(r"\$", "")[1:] or (WORD.search(re.sub(r"\\[A-Za-z]+", "", text))):
-        return None if not PERCENT.search(text) else text
-    return text.strip() or None
+    """A formula, or several with "and" or commas between them; None if it holds other words."""
+    text = text.strip()
+    if span := DELIMITED.fullmatch(text):
+        return next(group for group in span.groups() if group is not None).strip() or None
+    rest = DELIMITED.sub(" ", text)
+    plain = re.sub(r"\\[A-Za-z]+|\band\b|" + PERCENT.pattern, " ", rest)
+    return None if WORD.search(plain) or "$" in rest.replace(r"\$", "")[1:] else text or None
 
 
 def last_line(text: str) -> str | None:

@@ -124,6 +124,9 @@ MODULUS = re.compile(
     r"\(\s*(?:\\[bp]?mod|\\(?:text|mathrm|operatorname)\s*\{\s*mod(?:ulo)?\s*\}|mod(?:ulo)?)(?![a-zA-Z])"
     r"([^()]{1,40})\)"
 )
+INFIXES = {"choose": "binom", "over": "frac"}
+INFIX = re.compile(r"\{([^{}]*)\\(choose|over)(?![a-zA-Z])([^{}]*)\}")
+CASES = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}")
 PYTHON = re.compile(r"\b(?:np|math|numpy|sympy)\.(?=[a-z])")
 
 
@@ -136,6 +139,9 @@ def plain_signs(text: str) -> str:
 def one_spelling(text: str) -> str:
     r"""A text with pmatrix for every matrix, \pmod{m} for (mod m), and letters without a font."""
     text = ONE_MATRIX.sub(lambda env: rf"\{env[1] or env[2]}{{pmatrix}}", text)
+    if cases := CASES.fullmatch(text.strip()):
+        text = cases[1].strip().removesuffix("\\\\").replace("\\\\", ", ")
+    text = INFIX.sub(lambda m: rf"\{INFIXES[m[2]]}{{{m[1]}}}{{{m[3]}}}", text)
     text = re.sub(r"\\not\s*=", r"\\ne ", text)
     text = MODULUS.sub(r" \\pmod{\1} ", text)
     return PYTHON.sub("", ONE_LETTER.sub(r" \1 ", text))

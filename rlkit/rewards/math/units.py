@@ -66,7 +66,10 @@ NEVER = words_of(
     "factorial negative power infinity approximately thousands millions nor either both double "
     "triple twice kilo mega giga milli micro nano remainder divided multiplied "
     "is are was be wrong incorrect false maybe perhaps possibly cannot unknown guess prime "
-    "repeating recurring reciprocal inverse root opposite"
+    "repeating recurring reciprocal inverse root opposite fourths fifth fifths sixth sixths "
+    "seventh sevenths eighth eighths ninth ninths twelfth twelfths tens hundreds dozens billions "
+    "trillions lakh lakhs crore crores binary ternary octal hexadecimal decimal choose fold too "
+    "short off them or to through others another sum product"
 )
 """Words that change a value, and so are not units."""
 MEASURE = re.compile(r"(square|sq|cubic|cu)\.? (?=[a-z])", re.I)
