@@ -6,53 +6,22 @@ polynomial, and else stays a name that equals only itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from rlkit.rewards.math.arithmetic import GREEK, sympy
+from rlkit.rewards.math.cursor import Expressions
+from rlkit.rewards.math.spellings import words_of
 from rlkit.rewards.math.tokens import Unread, bracket_step
 
-MAX_TERMS = 1000
-"""Terms of all sums and products of an answer together."""
 MAX_DEGREE = 10
 BOUND = sympy.Symbol("bound")
 REAL = sympy.Symbol("bound", real=True)
-SMOOTH = tuple(getattr(sympy, name) for name in "sin cos tan asin acos atan exp log".split())
+SMOOTH = {getattr(sympy, name) for name in words_of("sin cos tan asin acos atan exp log")}
 NEAR, NEARER = sympy.Rational(1, 10**3), sympy.Rational(1, 10**6)
 DIGITS = 40
 
 
-class Budget:
-    """The terms that may still be worked out."""
-
-    def __init__(self) -> None:
-        self.terms = MAX_TERMS
-
-    def spend(self, terms: int) -> None:
-        """Raises Unread if so many are not left."""
-        self.terms -= terms
-        if self.terms < 0:
-            raise Unread("too many terms")
-
-
-class Source(Protocol):
-    """What is needed of a reader of expressions."""
-
-    tokens: list[str]
-    at: int
-    scope: dict[str, Any]
-    budget: Budget
-
-    def take(self, *wanted: str) -> bool: ...
-
-    def group(self) -> list[str]: ...
-
-    def term(self) -> Any: ...
-
-    def inner(self, tokens: list[str], scope: Mapping[str, Any] | None = None) -> Any: ...
-
-
-def bounds(reader: Source) -> dict[str, list[str]]:
+def bounds(reader: Expressions) -> dict[str, list[str]]:
     """The groups behind _ and ^."""
     found: dict[str, list[str]] = {}
     for _ in range(2):
@@ -62,7 +31,7 @@ def bounds(reader: Source) -> dict[str, list[str]]:
     return found
 
 
-def indexed(reader: Source) -> tuple[str, Any, Any, list[str], Any]:
+def indexed(reader: Expressions) -> tuple[str, Any, Any, list[str], Any]:
     """The index of a sum, its first and last value, the tokens of its term, and the term."""
     limits = bounds(reader)
     name, equals, *low = limits.get("_", []) + [""] * 2
@@ -74,7 +43,7 @@ def indexed(reader: Source) -> tuple[str, Any, Any, list[str], Any]:
     return name, first, last, reader.tokens[start : reader.at], term
 
 
-def body(reader: Source, name: str, symbol: Any) -> Any:
+def body(reader: Expressions, name: str, symbol: Any) -> Any:
     """The term that stands here, in which a name is a symbol of its own."""
     hidden = reader.scope.get(name)
     if BOUND in reader.scope.values() or REAL in reader.scope.values():
@@ -87,7 +56,7 @@ def body(reader: Source, name: str, symbol: Any) -> Any:
     return term
 
 
-def terms(reader: Source, name: str, first: Any, last: Any, tokens: list[str]) -> list[Any]:
+def terms(reader: Expressions, name: str, first: Any, last: Any, tokens: list[str]) -> list[Any]:
     """The terms of a sum over whole numbers, each read with the number in place of the index."""
     count = int(last - first) + 1
     if count < 1:
@@ -96,7 +65,7 @@ def terms(reader: Source, name: str, first: Any, last: Any, tokens: list[str]) -
     return [reader.inner(tokens, {name: first + i}) for i in range(count)]
 
 
-def series(reader: Source) -> Any:
+def series(reader: Expressions) -> Any:
     r"""\sum_{k=a}^{b} term."""
     name, first, last, tokens, term = indexed(reader)
     if first.is_Integer and last.is_Integer:
@@ -107,7 +76,7 @@ def series(reader: Source) -> Any:
     return sympy.Function("sum")(term, first, last)
 
 
-def product(reader: Source) -> Any:
+def product(reader: Expressions) -> Any:
     r"""\prod_{k=a}^{b} term."""
     name, first, last, tokens, term = indexed(reader)
     if first.is_Integer and last.is_Integer:
@@ -115,7 +84,7 @@ def product(reader: Source) -> Any:
     return sympy.Function("product")(term, first, last)
 
 
-def limit(reader: Source) -> Any:
+def limit(reader: Expressions) -> Any:
     r"""\lim_{x \to a} term, of a smooth function of x alone, checked by numbers near a."""
     name, arrow, *target = bounds(reader).get("_", []) + [""] * 2
     if not is_name(name) or arrow != r"\to":
@@ -123,7 +92,7 @@ def limit(reader: Source) -> Any:
     point = reader.inner(target[:-2])
     term = body(reader, name, REAL)
     functions = {type(call) for call in term.atoms(sympy.Function)}
-    if term.free_symbols - {REAL} or not functions <= {*SMOOTH} or not point.is_extended_real:
+    if term.free_symbols - {REAL} or not functions <= SMOOTH or not point.is_extended_real:
         raise Unread("limit of an unknown function")
     sides = {sympy.limit(term, REAL, point, side) for side in ("+", "-")}
     value = sides.pop()
@@ -147,7 +116,7 @@ def approached(term: Any, point: Any, value: Any) -> bool:
     return True
 
 
-def integral(reader: Source) -> Any:
+def integral(reader: Expressions) -> Any:
     r"""\int_a^b polynomial dx."""
     limits = bounds(reader)
     if limits.keys() != {"_", "^"}:
@@ -176,7 +145,7 @@ def differential(tokens: list[str], at: int) -> tuple[str, int]:
     return (token[1], at + 1) if len(token) == 2 and token[0] == "d" else ("", at)
 
 
-def derivative(reader: Source) -> Any:
+def derivative(reader: Expressions) -> Any:
     r"""The symbol for \frac{dy}{dx} and \frac{d^2 y}{dx^2} behind \frac, or None."""
     start = reader.at
     top, bottom = (lone_letters(reader.group()) for _ in range(2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlkit.rewards.math.expression import expression
-from rlkit.rewards.math.objects import Form
+from rlkit.rewards.math.form import Form
 from rlkit.rewards.math.tokens import Unread, split
 
 MOD = r"\pmod"

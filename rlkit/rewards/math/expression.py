@@ -6,13 +6,10 @@ that has two readings (1/2x, 2 3), is Unread.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlkit.rewards.math.arithmetic import (
-    ACCENTS,
-    CONSTANTS,
     GREEK,
     LOG_UNIT,
     MAX_DIGITS,
@@ -20,12 +17,14 @@ from rlkit.rewards.math.arithmetic import (
     factorial,
     power,
     rational,
+    residue,
     root,
     sympy,
 )
-from rlkit.rewards.math.calculus import Budget, derivative, integral, limit, product, series
-from rlkit.rewards.math.cursor import Cursor
-from rlkit.rewards.math.matrices import determinant, residue
+from rlkit.rewards.math.calculus import derivative, integral, limit, product, series
+from rlkit.rewards.math.cursor import Budget, Expressions
+from rlkit.rewards.math.matrices import determinant
+from rlkit.rewards.math.names import read_name
 from rlkit.rewards.math.spellings import FUNCTIONS
 from rlkit.rewards.math.tokens import Unread, tokenize
 
@@ -36,7 +35,7 @@ OPERATORS = ("*", "/", r"\cdot", r"\times", r"\div", r"\bmod")
 FACTOR_ENDS = ("+", "-", *OPERATORS, "!", "^", "%", ",")
 
 
-class Reader(Cursor):
+class Reader(Expressions):
     """One pass over the tokens of an expression."""
 
     def __init__(
@@ -46,10 +45,8 @@ class Reader(Cursor):
         depth: int = 0,
         budget: Budget | None = None,
     ) -> None:
-        super().__init__(tokens)
+        super().__init__(tokens, scope or {}, budget or Budget())
         self.depth = depth
-        self.scope = dict(scope or {})
-        self.budget = budget or Budget()
 
     def inner(self, tokens: list[str], scope: Mapping[str, Any] | None = None) -> Any:
         """The value of other tokens, all of them, in which names may stand for values."""
@@ -197,7 +194,7 @@ class Reader(Cursor):
         if token in COMMANDS:
             return COMMANDS[token](self)
         reader = {r"\frac": self.fraction, r"\sqrt": self.square_root, r"\binom": self.choose}
-        return reader[token]() if token in reader else self.name(token)
+        return reader[token]() if token in reader else read_name(self, token)
 
     def number(self, literal: str) -> Any:
         r"""A literal, with repeating digits under \overline behind it."""
@@ -256,54 +253,6 @@ class Reader(Cursor):
             value = value * self.factor()
         return value
 
-    def name(self, token: str) -> Any:
-        """A letter with its subscript and primes, or a constant."""
-        known = len(token) == 1 and token.isalpha()
-        known = known or token.startswith(r"\mathbb") or token[1:] in GREEK or token in CONSTANTS
-        if token in ACCENTS:
-            token += " " + subscript(self.raw())
-        elif len(token) == 2 and token.isalpha():
-            self.tokens[self.at - 1 : self.at] = list(token)
-            return self.name(token[0])
-        elif not known or not token:
-            raise Unread(f"name {token!r}")
-        suffix = "_" + subscript(self.raw()) if self.take("_") else ""
-        suffix += self.primes()
-        if not suffix and token in self.scope:
-            return self.scope[token]
-        if not suffix and token in CONSTANTS:
-            return CONSTANTS[token]
-        return self.applied(token + suffix)
-
-    def primes(self) -> str:
-        """The primes that stand here, ' or raised."""
-        found = ""
-        while True:
-            if self.take("'"):
-                found += "'"
-            elif self.tokens[self.at : self.at + 2] == ["^", r"\prime"]:
-                self.at += 2
-                found += "'"
-            elif self.tokens[self.at : self.at + 4] == ["^", "{", r"\prime", "}"]:
-                self.at += 4
-                found += "'"
-            else:
-                return found
-
-    def applied(self, name: str) -> Any:
-        """The symbol of a name, or its value at what stands in a bracket: f(x+1), I(0), x(t).
-
-        A letter other than f and g before a bracket with more than one sign is a factor.
-        """
-        bracket = self.tokens[self.at : self.at + 3]
-        one = len(bracket) == 3 and bracket[0] == "(" and bracket[2] == ")"
-        sign = bracket[1] if one else ""
-        plain = sign[:1].isdigit() or (len(sign) == 1 and sign.isalpha()) or sign[1:] in GREEK
-        if self.next == "(" and (name in ("f", "g") or plain):
-            self.at += 1
-            return sympy.Function(name)(self.closed(")"))
-        return sympy.Symbol(name)
-
 
 COMMANDS: dict[str, Callable[[Reader], Any]] = {
     r"\sum": series,
@@ -312,12 +261,6 @@ COMMANDS: dict[str, Callable[[Reader], Any]] = {
     r"\int": integral,
     r"\begin{vmatrix}": determinant,
 }
-
-
-def subscript(raw: str) -> str:
-    """A subscript in one spelling: without blanks, braces and backslashes of max and min."""
-    bare = re.sub(r"\\(?=(?:max|min)\b)|[ {}]", "", raw)
-    return bare if bare else raw
 
 
 def expression(tokens: list[str]) -> Any:

@@ -21,7 +21,8 @@ FLIPPED = {">": "<", r"\ge": r"\le"}
 RELATIONS = ("=", r"\ne", r"\in", r"\equiv", *OPEN)
 SEPARATORS = (";", r"\and", r"\or", "&")
 ACCENTED = rf"(?:{'|'.join(map(re.escape, ACCENTS))}) (?:\{{ [^{{}}=]* \}}|\S+)"
-SYMBOL = rf"(?:[A-Za-z]|\\(?:{'|'.join(sorted(GREEK))})|{ACCENTED})(?: _ (?:\{{[^{{}}=]*\}}|\S+))?(?: ')*"
+LETTER = rf"(?:[A-Za-z]|\\(?:{'|'.join(sorted(GREEK))})|{ACCENTED})"
+SYMBOL = rf"{LETTER}(?: _ (?:\{{[^{{}}=]*\}}|\S+))?(?: ')*"
 CAPITALS = rf"(?:[A-Z]{{1,2}}|{SYMBOL}|\\frac \{{ [A-Z]+ \}} \{{ [A-Z]+ \}})"
 LABEL = re.compile(
     rf"{SYMBOL}(?: \^ \{{ - 1 \}})?(?: \( (?:{SYMBOL}|[0-9]+)(?: , (?:{SYMBOL}|[0-9]+))* \))?"

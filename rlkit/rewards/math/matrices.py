@@ -2,10 +2,11 @@ r"""Matrices: sums, products, powers and transposes of written ones, and determi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from rlkit.rewards.math.arithmetic import sympy
+from rlkit.rewards.math.cursor import Expressions
 from rlkit.rewards.math.tokens import Unread, bracket_step, split
 
 BEGIN, END = r"\begin{pmatrix}", r"\end{pmatrix}"
@@ -16,22 +17,6 @@ TIMES = ("*", r"\cdot", r"\times")
 TRANSPOSED = (["T"], [r"\top"], [r"\intercal"], ["t"])
 
 Expression = Callable[[list[str]], Any]
-
-
-class Source(Protocol):
-    """What is needed of a reader of expressions."""
-
-    tokens: list[str]
-    at: int
-
-    def inner(self, tokens: list[str], scope: Mapping[str, Any] | None = None) -> Any: ...
-
-
-def residue(value: Any, modulus: Any) -> Any:
-    """value mod modulus, of whole numbers. Raises Unread for others."""
-    if not (value.is_Integer and modulus.is_Integer and modulus > 0):
-        raise Unread("mod of something else than whole numbers")
-    return value % modulus
 
 
 def rows_of(tokens: list[str]) -> list[list[str]]:
@@ -48,7 +33,7 @@ def entries(tokens: list[str], expression: Expression) -> Any:
     return sympy.Matrix(rows)
 
 
-def determinant(reader: Source) -> Any:
+def determinant(reader: Expressions) -> Any:
     """The determinant of the matrix that stands here between bars."""
     end = closing(reader.tokens, reader.at - 1)
     matrix = entries(reader.tokens[reader.at : end], reader.inner)
@@ -148,8 +133,8 @@ def number(tokens: list[str], expression: Expression) -> Any:
 
 def times(one: Any, other: Any) -> Any:
     """The product. Raises Unread if the shapes do not fit."""
-    shapes = getattr(one, "shape", None), getattr(other, "shape", None)
-    if all(shapes) and shapes[0][1] != shapes[1][0]:
+    matrices = hasattr(one, "shape") and hasattr(other, "shape")
+    if matrices and one.cols != other.rows:
         raise Unread("matrices that cannot be multiplied")
     return one * other
 

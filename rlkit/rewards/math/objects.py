@@ -29,12 +29,8 @@ def read_object(tokens: list[str]) -> Form:
     united = split(tokens, (r"\cup",))
     if len(united) > 1:
         return union([read_object(part) for part in united if part])
-    if CHOICES.fullmatch("".join(tokens)):
-        return Form(kind="set", items=tuple(Form(value=expression([n])) for n in tokens[1::3]))
-    if (line := read_line(tokens)) is not None:
-        return line
-    if tokens in ([r"\emptyset"], [r"\varnothing"], [r"\{", r"\}"]):
-        return Form(kind="set")
+    if (special := read_set(tokens)) is not None:
+        return special
     if encloses(tokens):
         form = read_bracket(tokens[0] + tokens[-1], tokens[1:-1])
         if form is not None:
@@ -51,8 +47,12 @@ def read_object(tokens: list[str]) -> Form:
     return read_numeral(numeral) if numeral else read_value(tokens)
 
 
-def read_line(tokens: list[str]) -> Form | None:
-    r"""The real line, or it without some numbers; None for anything else."""
+def read_set(tokens: list[str]) -> Form | None:
+    r"""The empty set, (1)(3), the real line, or it without numbers; None for anything else."""
+    if tokens in ([r"\emptyset"], [r"\varnothing"], [r"\{", r"\}"]):
+        return Form(kind="set")
+    if CHOICES.fullmatch("".join(tokens)):
+        return Form(kind="set", items=tuple(Form(value=expression([n])) for n in tokens[1::3]))
     if tokens == [REAL_LINE]:
         return REALS
     if tokens[:2] not in ([REAL_LINE, r"\setminus"], [REAL_LINE, "-"]):

@@ -7,17 +7,21 @@ import re
 MAX_SENTENCE = 400
 MAX_LINE = 200
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|。")
+DOUBTING = """
+not no nor or neither either none never maybe perhaps possibly probably likely whether if when
+unless suppose supposing assume assuming let but except without instead rather another about approximately
+around roughly nearly almost some less more fewer greater
+than between over under below above wrong incorrect incorrectly false invalid impossible
+unknown unclear error mistake mistaken claim claims claimed say says said think thinks thought guess
+guessed guesses believe wonder ask asks asked told would could might may should must can cannot
+previous earlier original given example first hundred hundreds thousand thousands million millions
+billion billions trillion trillions dozen dozens half twice double triple times squared cubed minus
+plus divided base mod modulo reject rejected rejects exclude excluded excludes excluding discard
+discarded discards eliminate eliminated opposite negative reciprocal inverse complement contradict
+contradicts contradiction avoid ignore intermediate partial
+"""
 DOUBT = re.compile(
-    r"\b(?:not|no|nor|or|neither|either|none|never|maybe|perhaps|possibly|probably|likely|whether|if"
-    r"|when|unless|suppose|supposing|assume|assuming|let|but|except|without|instead|rather|another"
-    r"|about|approximately|around|roughly|nearly|almost|some|at least|at most|less|more|fewer"
-    r"|greater|smaller than|larger than|bigger|higher|lower|than|between|up to|over|under|below|above"
-    r"|wrong|incorrect|incorrectly|false|invalid|impossible|unknown|unclear|error|mistake|mistaken"
-    r"|claims?|claimed|says?|said|thinks?|thought|guess|guessed|guesses|believe|wonder|asks?|asked"
-    r"|told|would|could|might|may|should|must|can|cannot|previous|earlier|original|given|example"
-    r"|first|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|twice|double|triple"
-    r"|times|squared|cubed|minus|plus|divided|base|mod|modulo|one of|reject(?:ed|s)?|exclud(?:ed|es?|ing)|discard(?:ed|s)?|eliminated?|opposite"
-    r"|negative|reciprocal|inverse|complement|contradict(?:s|ion)?|avoid|ignore|intermediate|partial)\b|n't\b|\?|\.\.\.|\\ldots",
+    rf"\b(?:{'|'.join(DOUBTING.split())}|one of|at least|at most|up to)\b|n't\b|\?|\.\.\.|\\ldots",
     re.I,
 )
 """Words after which a sentence does not plainly state its number as the answer."""
@@ -28,7 +32,8 @@ BOLD = re.compile(r"\*\*([^*\n]{1,100})\*\*")
 REASON = re.compile(r"(-?[0-9][0-9,]*(?:\.[0-9]+)?),? (?:because|since)\b[^0-9]*")
 NAMED = re.compile(r"\b(?:result|value|total|sum|solution)\s*[:=]\s*", re.I)
 INVERTED = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then|finally)\b,?\s+)?(.+?) is (?:the|our) (?:final |correct )?answer",
+    r"(?:(?:so|thus|hence|therefore|then|finally)\b,?\s+)?(.+?) is (?:the|our) "
+    r"(?:final |correct )?answer",
     re.I,
 )
 CONCLUSION = re.compile(
@@ -37,7 +42,8 @@ CONCLUSION = re.compile(
     re.I,
 )
 QUANTITY = re.compile(
-    r"(-?[$\u20ac\u00a3]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?) ?((?!(?:of|in|to) )[A-Za-z]+(?:[ /][A-Za-z]+){0,3})"
+    r"(-?[$\u20ac\u00a3]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?) ?"
+    r"((?!(?:of|in|to) )[A-Za-z]+(?:[ /][A-Za-z]+){0,3})"
     r"([\u00b2\u00b3]|\^[23])?"
 )
 TOTAL = re.compile(r",? (?:in total|altogether|in all|overall)$", re.I)

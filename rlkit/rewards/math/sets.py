@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from rlkit.rewards.math.arithmetic import sympy
@@ -31,8 +32,7 @@ def without(points: Sequence[Any]) -> Form:
     if not points or not all(p.is_number and p.is_real for p in points):
         raise Unread("no points of the line")
     ends = [-sympy.oo, *sorted(set(points)), sympy.oo]
-    pairs = zip(ends, ends[1:], strict=False)
-    return union([Form(kind="()", items=(Form(value=a), Form(value=b))) for a, b in pairs])
+    return union([Form(kind="()", items=(Form(value=a), Form(value=b))) for a, b in pairwise(ends)])
 
 
 def combined(ranges: Sequence[Form], words: set[str]) -> Form | None:

@@ -43,15 +43,26 @@ UNICODE = {
     "\u210f": r"\hbar ",
     "\u2032": "'",
     "\u2019": "'",
-} | {
-    sign: f"\\{name} "
-    for sign, name in zip(
-        "\u03b1\u03b2\u03b3\u03b4\u03b5\u03b7\u03ba\u03bb\u03bc\u03bd\u03c1\u03c3\u03c4\u03c6\u03c8\u03c9\u0394\u03a9",
-        "alpha beta gamma delta epsilon eta kappa lambda mu nu rho sigma tau phi psi omega "
-        "Delta Omega".split(),
-        strict=True,
-    )
 }
+LETTERS = {
+    "alpha": "\u03b1",
+    "beta": "\u03b2",
+    "gamma": "\u03b3",
+    "delta": "\u03b4",
+    "epsilon": "\u03b5",
+    "lambda": "\u03bb",
+    "mu": "\u03bc",
+    "nu": "\u03bd",
+    "rho": "\u03c1",
+    "sigma": "\u03c3",
+    "tau": "\u03c4",
+    "phi": "\u03c6",
+    "psi": "\u03c8",
+    "omega": "\u03c9",
+    "Delta": "\u0394",
+    "Omega": "\u03a9",
+}
+UNICODE |= {sign: f"\\{name} " for name, sign in LETTERS.items()}
 UNICODE_TABLE = str.maketrans(UNICODE)
 RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b"
 RAISED_RUN = re.compile(f"[{RAISED}]+")

@@ -123,9 +123,9 @@ def product_of(text: str) -> str:
 
 
 def split_product(tokens: list[str]) -> tuple[list[str], str]:
-    """The tokens without a product of units at their end, and that in one spelling; else "".
+    r"""The tokens without a product of units at their end, and that in one spelling; else "".
 
-    It begins with a unit in \\text{}, or with a word that is one without it and a slash.
+    It begins with a unit in \text{}, or with a word that is one without it and a slash.
     """
     start = next((i for i, token in enumerate(tokens) if is_first(token)), len(tokens))
     words = []

@@ -1,4 +1,4 @@
-r"""Answers that are near, but not equal, by kind: relations, matrices, tuples, formulas; (gold, answer)."""
+r"""Answers that are near but not equal, by kind: relations, matrices, formulas; (gold, answer)."""
 
 from __future__ import annotations
 
