@@ -108,7 +108,7 @@ def approached(term: Any, point: Any, value: Any) -> bool:
             point + side * step if point.is_finite else sympy.sign(point) / step
             for step in (NEAR, NEARER)
         )
-        gaps = [abs(sympy.N(term.subs(REAL, x) - value, DIGITS)) for x in (near, nearer)]
+        gaps = [abs((term - value).evalf(DIGITS, subs={REAL: x})) for x in (near, nearer)]
         if not all(gap.is_comparable for gap in gaps):
             return False
         if gaps[1] > gaps[0] / 10 + sympy.Rational(1, 10**30) or gaps[1] > (1 + abs(value)) / 100:

@@ -23,6 +23,7 @@ from rlkit.rewards.math.tokens import MAX_CHARS, Unread, canonical
 PLAIN = re.compile(r"-?[0-9]{1,50}(?:\.[0-9]{1,50})?")
 WORDS = re.compile(r"[A-Za-z][a-z]+(?: [a-z]+)*")
 ORDERED = ("matrix", "row", "ratio", "named", *INTERVALS)
+RELATIONS = ("equation", "below", "at most")
 POINTS = ((31, 17), (59, 23), (163, 29))
 """Points at which expressions are compared numerically: the i-th symbol is (start + i step) /
 97."""
@@ -100,13 +101,13 @@ def same(gold: Form, answer: Form, tolerance: float) -> bool:
     """Whether two forms are equal. A name or a unit counts if both have one."""
     gold, answer = with_names(gold), with_names(answer)
     if gold.label and answer.label and gold.label != answer.label:
-        return same_equations(as_equation(gold), as_equation(answer))
+        return same_relations(as_relation(gold), as_relation(answer))
     gold, answer = one_kind(gold, answer)
     if gold.kind != answer.kind:
         return False
     if gold.kind == "value":
         return same_quantities(gold, answer, tolerance)
-    if gold.kind in ("equation", "unequal", "below", "at most"):
+    if gold.kind in ("unequal", *RELATIONS):
         positive = gold.kind in ("below", "at most")
         return proportional(gold.value, answer.value, positive=positive)
     if gold.kind == "residue":
@@ -138,8 +139,8 @@ def one_kind(gold: Form, answer: Form) -> tuple[Form, Form]:
     beside y = 2, x = 1 it is sorted by name; a bare list beside a set is one.
     """
     kinds = {gold.kind, answer.kind}
-    if kinds == {"value", "equation"}:
-        return as_equation(gold), as_equation(answer)
+    if kinds & {*RELATIONS}:
+        return as_relation(gold), as_relation(answer)
     if kinds == {"named"}:
         return in_name_order(gold), in_name_order(answer)
     if kinds in ({"named", "list"}, {"named", "()"}):
@@ -170,21 +171,34 @@ def with_names(form: Form) -> Form:
     return Form(kind="named", items=tuple(replace(item, label=name) for name, item in pairs))
 
 
-def as_equation(form: Form) -> Form:
-    """An equation for a value with a name; any other form as it is."""
-    if form.kind != "value" or not form.label:
-        return form
+def as_relation(form: Form) -> Form:
+    """An equation for x = 3 and an inequality for x < 3; any other form as it is."""
     try:
-        return Form(kind="equation", value=expression_of(form.label) - form.value)
+        if form.kind == "value" and form.label:
+            return Form(kind="equation", value=expression_of(form.label) - form.value)
+        if form.kind in INTERVALS and form.label and len(form.items) == 2:
+            return as_inequality(form)
     except Unread:
-        return form
+        pass
+    return form
 
 
-def same_equations(gold: Form, answer: Form) -> bool:
-    """Whether two answers with different names are one equation: x = 2y and y = x/2."""
-    if {gold.kind, answer.kind} != {"equation"}:
+def as_inequality(form: Form) -> Form:
+    """The difference of the sides of a range with a name and one end; others as they are."""
+    low, high = (item.value for item in form.items)
+    name = expression_of(form.label)
+    if low == -sympy.oo and high is not None and high != sympy.oo:
+        return Form(kind="at most" if form.kind[1] == "]" else "below", value=name - high)
+    if high == sympy.oo and low is not None and low != -sympy.oo:
+        return Form(kind="at most" if form.kind[0] == "[" else "below", value=low - name)
+    return form
+
+
+def same_relations(gold: Form, answer: Form) -> bool:
+    """Whether two answers with different names are one relation: x = 2y and y = x/2."""
+    if gold.kind != answer.kind or gold.kind not in RELATIONS:
         return False
-    return proportional(gold.value, answer.value, positive=False)
+    return proportional(gold.value, answer.value, positive=gold.kind != "equation")
 
 
 def in_name_order(form: Form) -> Form:

@@ -22,7 +22,7 @@ RELATIONS = ("=", r"\ne", r"\in", r"\equiv", *OPEN)
 SEPARATORS = (";", r"\and", r"\or", "&")
 ACCENTED = rf"(?:{'|'.join(map(re.escape, ACCENTS))}) (?:\{{ [^{{}}=]* \}}|\S+)"
 LETTER = rf"(?:[A-Za-z]|\\(?:{'|'.join(sorted(GREEK))})|{ACCENTED})"
-SYMBOL = rf"{LETTER}(?: _ (?:\{{[^{{}}=]*\}}|\S+))?(?: ')*"
+SYMBOL = rf"(?:\\Delta )?{LETTER}(?: _ (?:\{{[^{{}}=]*\}}|\S+))?(?: ')*"
 CAPITALS = rf"(?:[A-Z]{{1,2}}|{SYMBOL}|\\frac \{{ [A-Z]+ \}} \{{ [A-Z]+ \}})"
 LABEL = re.compile(
     rf"{SYMBOL}(?: \^ \{{ - 1 \}})?(?: \( (?:{SYMBOL}|[0-9]+)(?: , (?:{SYMBOL}|[0-9]+))* \))?"
@@ -38,6 +38,7 @@ def read(text: str) -> Form:
     tokens = with_determinants(tokenize(clean(text)))
     while len(tokens) > 2 and tokens[0] == "{" and encloses(tokens):
         tokens = tokens[1:-1]
+    tokens = tokens[1:] if tokens[:1] == ["="] else tokens
     return read_list(tokens[:-1] if tokens[-1:] in ([","], [";"]) else tokens)
 
 

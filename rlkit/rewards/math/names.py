@@ -9,6 +9,9 @@ from rlkit.rewards.math.arithmetic import ACCENTS, CONSTANTS, GREEK, sympy
 from rlkit.rewards.math.cursor import Expressions
 from rlkit.rewards.math.tokens import Unread
 
+LETTERS = re.compile(r"[A-Za-z]{2}|(?![A-Z]+$)[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]{3,4}")
+"""Letters side by side that are a product: two, or more that are no word or name of points."""
+
 
 def read_name(reader: Expressions, token: str) -> Any:
     """A letter with its subscript and primes, or a constant."""
@@ -16,7 +19,7 @@ def read_name(reader: Expressions, token: str) -> Any:
     known = known or token.startswith(r"\mathbb") or token[1:] in GREEK or token in CONSTANTS
     if token in ACCENTS:
         token += " " + subscript(reader.raw())
-    elif len(token) == 2 and token.isalpha():
+    elif LETTERS.fullmatch(token):
         reader.tokens[reader.at - 1 : reader.at] = list(token)
         return read_name(reader, token[0])
     elif not known or not token:

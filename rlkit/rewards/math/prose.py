@@ -9,8 +9,8 @@ MAX_LINE = 200
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|。")
 DOUBTING = """
 not no nor or neither either none never maybe perhaps possibly probably likely whether if when
-unless suppose supposing assume assuming let but except without instead rather another about approximately
-around roughly nearly almost some less more fewer greater
+unless suppose supposing assume assuming let but except without instead rather another about
+approximately around roughly nearly almost some less more fewer greater
 than between over under below above wrong incorrect incorrectly false invalid impossible
 unknown unclear error mistake mistaken claim claims claimed say says said think thinks thought guess
 guessed guesses believe wonder ask asks asked told would could might may should must can cannot
@@ -28,7 +28,11 @@ DOUBT = re.compile(
 VERB = re.compile(
     r"\b(?:is(?: equal to)?|are|equals)(?:\s*:)?\s+|\b(?:has|have|with) a total of\s+"
 )
-BOLD = re.compile(r"\*\*([^*\n]{1,100})\*\*")
+BOLD = re.compile(
+    r"\b(?:has|had|have|gets?|got|makes?|made|needs?|needed|buys|bought|sold|spent|earns|earned|costs?"
+    r"|paid|pays|saved|takes|took|received|obtain|find|found|was|were|of|left) "
+    r"\*\*([^*\n]{1,100})\*\*"
+)
 REASON = re.compile(r"(-?[0-9][0-9,]*(?:\.[0-9]+)?),? (?:because|since)\b[^0-9]*")
 NAMED = re.compile(r"\b(?:result|value|total|sum|solution)\s*[:=]\s*", re.I)
 INVERTED = re.compile(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 RIGHT: dict[str, list[tuple[str, str]]] = {
     "relations": [
+        ("y > 2x", "y - 2x > 0"),
+        (r"m \le n + 1", r"n \ge m - 1"),
+        ("0 < n", "n > 0"),
         (r"x \le 5", "x <= 5"),
         (r"x \leqslant 5", "x \u2264 5"),
         (r"x \geq 2", r"2 \leqslant x"),
@@ -136,6 +139,9 @@ RIGHT: dict[str, list[tuple[str, str]]] = {
         (r"\{-1\} \cup [0,7)", r"[0, 7) \cup \{-1\}"),
     ],
     "formulas": [
+        ("mgh", "m g h"),
+        (r"\Delta E = h\nu", r"h \nu"),
+        (r"\dot{\theta}^2 r", r"r \dot\theta^2"),
         (r"v = v_0 + a t", r"v_{0} + a \cdot t"),
         (r"\frac{m_{e} e^{4}}{8 \epsilon_0^2 h^3 c}", r"\frac{e^4 m_e}{8 h^3 c \epsilon_{0}^{2}}"),
         (r"\hat{x}", r"\hat x"),
@@ -176,6 +182,7 @@ RIGHT: dict[str, list[tuple[str, str]]] = {
         (r"P_{0} V_{0} / T", r"\frac{V_0 P_0}{T}"),
     ],
     "calculus": [
+        ("e", r"\lim_{n \to \infty} \left(1 + \frac{1}{n}\right)^n"),
         ("1", r"\lim_{x \to 0} \frac{\sin x}{x}"),
         ("0", r"\lim_{n \to \infty} \frac{1}{n}"),
         ("4", r"\lim_{x \to 2} \frac{x^2 - 4}{x - 2}"),

@@ -126,6 +126,8 @@ RIGHT: dict[str, list[tuple[str, str]]] = {
         ("2.2 \\tau", r"\frac{11}{5}\tau"),
     ],
     "others": [
+        ("10", r"\boxed{= 10}"),
+        ("1, 2, 5", r"\boxed{1}, \boxed{2} and \boxed{5}"),
         ("1000.99", "so the number is 10 which is 1,000.99 m\u00b2"),
         ("42", "42 because geometry proves it"),
         ("1, 2", r"\boxed{1} papers and \boxed{2} bins"),

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 TRAPS: dict[str, list[tuple[str, str]]] = {
     "relations": [
+        ("y > 2x", r"y - 2x \ge 0"),
+        ("y > 2x", "2y > x"),
+        (r"m \le n + 1", r"n \le m - 1"),
+        ("x < 3", "y < 3"),
+        (r"-2 < x < 2", r"|x| \le 2"),
         (r"x \le 5", "x < 5"),
         (r"x \leqslant 5", "x >= 5"),
         (r"x \geq 2", r"2 \geqslant x"),
@@ -137,6 +142,12 @@ TRAPS: dict[str, list[tuple[str, str]]] = {
         ("8", "(2)(4)"),
     ],
     "formulas": [
+        ("mgh", "m g"),
+        ("ABC", "ACB"),
+        ("cab", "abc"),
+        (r"\Delta x", "x"),
+        (r"\Delta x", r"\delta x"),
+        ("v_0 t", "v t_0"),
         (r"v = v_0 + a t", r"v_0 - a t"),
         (r"v = v_0 + a t", r"v_1 + a t"),
         (r"v_0", "v"),
@@ -172,6 +183,9 @@ TRAPS: dict[str, list[tuple[str, str]]] = {
         (r"\tan^{-1} x", r"\frac{1}{\tan x}"),
     ],
     "calculus": [
+        ("1", r"\lim_{n \to \infty} \left(1 + \frac{1}{n}\right)^n"),
+        ("0", r"\lim_{x \to 0} \frac{1}{x}"),
+        ("1", r"\lim_{x \to \infty} \sin x"),
         ("0", r"\lim_{x \to 0} \frac{\sin x}{x}"),
         ("1", r"\lim_{n \to \infty} \frac{1}{n}"),
         ("2", r"\lim_{x \to 2} \frac{x^2 - 4}{x - 2}"),

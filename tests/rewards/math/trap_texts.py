@@ -4,6 +4,11 @@ from __future__ import annotations
 
 TRAPS: dict[str, list[tuple[str, str]]] = {
     "prose": [
+        ("10", "The result is 10 more than 5."),
+        ("10", "Options:\nA) 8\nB) 10"),
+        ("10", "So 2x = 10."),
+        ("10", "So x = 10y."),
+        ("10", "x = 10, which contradicts the assumption."),
         ("1234567", "Adding up, the total is 1,234,568 people."),
         ("1234567", "Adding up, the total is 234,567 people."),
         ("1", "Adding up, the total is 1,234,567 people."),
@@ -139,6 +144,12 @@ TRAPS: dict[str, list[tuple[str, str]]] = {
         ("3.14", r"3.14\ldots"),
     ],
     "others": [
+        ("5", "See section **5**"),
+        ("5", "**5** Conclusion"),
+        ("12", r"\boxed{12\text{ in base } 3}"),
+        ("12", r"\boxed{12\text{th}}"),
+        ("2, 3", r"$\boxed{2}$ and $-\boxed{3}$"),
+        ("2, 3", r"$\boxed{2}$ and $\boxed{3}^2$"),
         ("10", "so the number is 10 which is 1,000.99 m\u00b2"),
         ("42", "42 because 43 is too large"),
         ("42", "42 because nobody says otherwise"),
