@@ -14,6 +14,8 @@ from rlkit.rewards.math.spellings import words_of
 from rlkit.rewards.math.tokens import Unread, bracket_step
 
 MAX_DEGREE = 10
+MAX_DEGREE_OF_MANY = 4
+"""Of a term with more symbols than the index."""
 BOUND = sympy.Symbol("bound")
 REAL = sympy.Symbol("bound", real=True)
 SMOOTH = {getattr(sympy, name) for name in words_of("sin cos tan asin acos atan exp log")}
@@ -70,7 +72,8 @@ def series(reader: Expressions) -> Any:
     name, first, last, tokens, term = indexed(reader)
     if first.is_Integer and last.is_Integer:
         return sympy.Add(*terms(reader, name, first, last, tokens))
-    polynomial = term.is_polynomial(BOUND) and sympy.degree(term, BOUND) <= MAX_DEGREE
+    degree = MAX_DEGREE if term.free_symbols <= {BOUND} else MAX_DEGREE_OF_MANY
+    polynomial = term.is_polynomial(BOUND) and sympy.degree(term, BOUND) <= degree
     if first.is_Integer and polynomial and last.is_polynomial():
         return sympy.expand(sympy.summation(term, (BOUND, first, last)))
     return sympy.Function("sum")(term, first, last)

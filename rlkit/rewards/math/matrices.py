@@ -13,6 +13,8 @@ BEGIN, END = r"\begin{pmatrix}", r"\end{pmatrix}"
 BEGIN_DETERMINANT, END_DETERMINANT = r"\begin{vmatrix}", r"\end{vmatrix}"
 MAX_SIZE = 6
 MAX_POWER = 10
+MAX_SYMBOLIC_SIZE, MAX_SYMBOLIC_POWER = 4, 3
+"""The same for matrices with symbols in them."""
 TIMES = ("*", r"\cdot", r"\times")
 TRANSPOSED = (["T"], [r"\top"], [r"\intercal"], ["t"])
 
@@ -38,9 +40,16 @@ def determinant(reader: Expressions) -> Any:
     end = closing(reader.tokens, reader.at - 1)
     matrix = entries(reader.tokens[reader.at : end], reader.inner)
     reader.at = end + 1
-    if matrix.rows != matrix.cols or matrix.rows > MAX_SIZE:
+    if matrix.rows != matrix.cols or too_large(matrix, 1):
         raise Unread("determinant of a matrix that is not square")
     return matrix.det(method="berkowitz")
+
+
+def too_large(matrix: Any, power: int) -> bool:
+    """Whether a determinant, inverse or power takes too much work."""
+    if matrix.free_symbols:
+        return bool(matrix.rows > MAX_SYMBOLIC_SIZE) or power > MAX_SYMBOLIC_POWER
+    return bool(matrix.rows > MAX_SIZE) or power > MAX_POWER
 
 
 def closing(tokens: list[str], start: int) -> int:
@@ -149,7 +158,7 @@ def raised(tokens: list[str], at: int, matrix: Any) -> tuple[int, Any]:
     if exponent in TRANSPOSED:
         return end, matrix.T
     power = int("".join(exponent)) if "".join(exponent).lstrip("-").isdigit() else MAX_POWER + 1
-    if abs(power) > MAX_POWER or matrix.rows != matrix.cols:
+    if matrix.rows != matrix.cols or too_large(matrix, abs(power)):
         raise Unread("power of a matrix")
     if power < 0 and sympy.simplify(matrix.det(method="berkowitz")) == 0:
         raise Unread("no inverse")

@@ -50,6 +50,7 @@ def test_arithmetic(text: str, rows: list[list[object]]) -> None:
         f"{COLUMN}^2",
         f"{A}^{{{MAX_POWER + 1}}}",
         f"{A}^x",
+        r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}^4",
         r"\begin{pmatrix} 1 & 1 \\ 1 & 1 \end{pmatrix}^{-1}",
         r"\begin{pmatrix} 1 & 2 \\ 3 \end{pmatrix} + 0",
         "5",
