@@ -155,8 +155,8 @@ def derivative(reader: Expressions) -> Any:
     for d in ("d", r"\partial"):
         order = ["^", "2"] if top[1:2] == ["^"] else []
         names = [*top[-1:], *bottom[1:2]]
-        shapes = top == [d, *order, names[0]] and bottom == [d, names[-1], *order]
-        if shapes and len(names) == 2 and all(map(is_name, names)):
+        shape = top[:-1] == [d, *order] and bottom == [d, *names[1:], *order]
+        if shape and len(names) == 2 and all(map(is_name, names)):
             return sympy.Symbol(f"{d}{len(order) // 2 + 1} {names[0]} / {d} {names[1]}")
     reader.at = start
     return None

@@ -114,7 +114,7 @@ def same(gold: Form, answer: Form, tolerance: float) -> bool:
         return gold.unit == answer.unit and same_values(gold.value, answer.value, 0.0)
     if gold.kind == "numeral":
         return gold.unit == answer.unit
-    if gold.kind in ORDERED or is_ordered(gold):
+    if gold.kind in ORDERED or gold.kind.startswith("chain") or is_ordered(gold):
         return in_order(gold.items, answer.items, tolerance)
     return without_order(gold.items, answer.items, tolerance)
 

@@ -17,7 +17,7 @@ class Form:
     kind: str = "value"
     """value; numeral (digits in a written base); a pair of brackets (tuple, interval); set, union,
     list (bare), named (x = 1, y = 2); ratio, matrix, row, residue; equation, unequal, below, at
-    most."""
+    most; chain with its signs (0 < f(x) - x < 1)."""
     items: tuple[Form, ...] = ()
     """Its parts; of x != 3 the ranges on both sides."""
     value: Any = None

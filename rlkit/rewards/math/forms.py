@@ -183,7 +183,7 @@ def read_inequality(parts: list[list[str]], signs: list[str]) -> Form:
     if len(parts) == 2:
         difference = read_value(parts[0]).value - read_value(parts[1]).value
         return Form(kind="at most" if brackets[0] else "below", value=difference)
-    raise Unread("inequality")
+    return Form(kind="chain " + " ".join(signs), items=tuple(map(read_value, parts)))
 
 
 def read_unequal(left: list[str], right: list[str]) -> Form:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 RIGHT: dict[str, list[tuple[str, str]]] = {
     "relations": [
+        (r"\frac{5}{19} < \frac{7}{21} < \frac{9}{23}", r"\frac{9}{23} > \frac13 > \frac{5}{19}"),
+        (r"0 \le \frac{y - x}{x + y} \le 4", r"4 \geqslant \frac{y-x}{y+x} \ge 0"),
         ("y > 2x", "y - 2x > 0"),
         (r"m \le n + 1", r"n \ge m - 1"),
         ("0 < n", "n > 0"),

@@ -23,7 +23,12 @@ def same_length(pairs: Sequence[tuple[str, str]]) -> list[bool]:
 
 
 def test_classes_are_numbered_in_the_order_in_which_they_first_occur() -> None:
-    groups = [["bb", "a", None, "c", "dd", "eee", "a"], [], [None], ["x", "yy"]]
+    groups: list[list[str | None]] = [
+        ["bb", "a", None, "c", "dd", "eee", "a"],
+        [],
+        [None],
+        ["x", "yy"],
+    ]
     assert classes(groups, same_length) == [[0, 1, None, 1, 0, 2, 1], [], [None], [0, 1]]
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 TRAPS: dict[str, list[tuple[str, str]]] = {
     "relations": [
+        (r"\frac{5}{19} < \frac{7}{21} < \frac{9}{23}", r"\frac{5}{19} < \frac{8}{21} < \frac{9}{23}"),
+        (r"0 \le \frac{y - x}{x + y} \le 4", r"0 \le \frac{y - x}{x + y} < 4"),
+        ("1 < 2 < 3", "1 < 2 < 4"),
+        ("1 < 2 < 3", "2 < 3"),
         ("y > 2x", r"y - 2x \ge 0"),
         ("y > 2x", "2y > x"),
         (r"m \le n + 1", r"n \le m - 1"),
