@@ -108,7 +108,8 @@ def last_boxed(text: str) -> str | None:
     if GLUED_BEFORE.search(before) or GLUED_AFTER.match(after):
         return ""
     percent = r"\%" if PERCENT_AFTER.match(after) else ""
-    return boxed_list(text, found[first:], either) + percent
+    content = boxed_list(text, found[first:], either)
+    return content + percent if content else ""
 
 
 def boxed_list(text: str, found: list[tuple[int, int, str]], either: bool) -> str:
@@ -116,6 +117,8 @@ def boxed_list(text: str, found: list[tuple[int, int, str]], either: bool) -> st
     contents = [content.strip() for _, _, content in found]
     names = [NAMED_BOX.search(text[max(0, start - 30) : start]) for start, _, _ in found]
     word = ", "
+    if not contents[-1]:
+        return ""
     if len(found) > 1 and all(names):
         pairs = zip(names, contents, strict=True)
         contents = [f"{name[1]} = {content}" for name, content in pairs if name]

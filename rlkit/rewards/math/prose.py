@@ -45,6 +45,15 @@ CONCLUSION = re.compile(
     r"\b,?\s*)+(?=\S+\s*=|\$|\\\(|\\\[)",
     re.I,
 )
+OTHER_LANGUAGE = re.compile(
+    r"(?:[\u662f\u4e3a\u6709\u4e8e]|\u0647\u0648)\s*(-?[0-9][0-9,]*(?:\.[0-9]+)?)\s?"
+    r"(?:(?![\u5341\u767e\u5343\u4e07\u4ebf\u5146\u500d\u6210\u591a\u4f59])[\u4e00-\u9fff]){0,4}"
+)
+"""A Chinese or Arabic "is" or "has", a number, and up to four Chinese signs that count."""
+OTHER_DOUBT = re.compile(
+    "[\u4e0d\u6ca1\u975e\u6216\u5417\u7ea6\u82e5\u5047\u5982\u5e76\u9519\uff1f\u061f]"
+    "|\u0644\u064a\u0633|\u0644\u0627 |\u0623\u0648|\u0625\u0630\u0627"
+)
 QUANTITY = re.compile(
     r"(-?[$\u20ac\u00a3]?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?) ?"
     r"((?!(?:of|in|to) )[A-Za-z]+(?:[ /][A-Za-z]+){0,3})"
@@ -81,6 +90,8 @@ def stated(text: str) -> str | None:
     sentence = last_sentence(text.rsplit("\n", 1)[-1].strip())
     if len(sentence) > MAX_SENTENCE or DOUBT.search(sentence):
         return None
+    if not WORD.search(sentence):
+        return in_other_language(sentence)
     if reason := REASON.fullmatch(sentence):
         return reason[1]
     if inverted := INVERTED.fullmatch(sentence):
@@ -94,9 +105,15 @@ def stated(text: str) -> str | None:
     return said(bold[0]) if len(bold) == 1 and bold[0] in sentence and not verbs else None
 
 
+def in_other_language(sentence: str) -> str | None:
+    """The number at the end of a sentence in Chinese or Arabic that says what something is."""
+    starts = list(re.finditer(OTHER_LANGUAGE.pattern + "$", sentence))
+    return starts[0][1] if starts and not OTHER_DOUBT.search(sentence) else None
+
+
 def last_sentence(line: str) -> str:
     """The last sentence of a line, without its full stop; with it if it is another sign."""
-    line = line.removesuffix(".").rstrip()
+    line = line.removesuffix(".").removesuffix("\u3002").rstrip()
     ends = [end.end() for end in SENTENCE_END.finditer(line) if end.end() < len(line)]
     return line[ends[-1] :].strip() if ends else line
 

@@ -62,9 +62,7 @@ LETTERS = {
     "Delta": "\u0394",
     "Omega": "\u03a9",
 }
-UNICODE_TABLE = str.maketrans(
-    UNICODE | {sign: f"\\{name} " for name, sign in LETTERS.items()}
-)
+UNICODE_TABLE = str.maketrans(UNICODE | {sign: f"\\{name} " for name, sign in LETTERS.items()})
 RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b"
 RAISED_RUN = re.compile(f"[{RAISED}]+")
 RAISED_TABLE = str.maketrans(RAISED, "0123456789+-")

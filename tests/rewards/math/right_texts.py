@@ -126,6 +126,9 @@ RIGHT: dict[str, list[tuple[str, str]]] = {
         ("2.2 \\tau", r"\frac{11}{5}\tau"),
     ],
     "others": [
+        ("192", "\u56e0\u6b64\uff0c\u4f53\u91cd\u662f192\u516c\u65a4\u3002"),
+        ("858", "\u5f17\u5170\u514b\u4e00\u5171\u6709**858\u9897**\u7cd6\u679c\u3002"),
+        ("66", "\u0627\u0644\u0646\u0627\u062a\u062c \u0647\u0648 **66**."),
         ("10", r"\boxed{= 10}"),
         ("1, 2, 5", r"\boxed{1}, \boxed{2} and \boxed{5}"),
         ("1000.99", "so the number is 10 which is 1,000.99 m\u00b2"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 TRAPS: dict[str, list[tuple[str, str]]] = {
     "relations": [
-        (r"\frac{5}{19} < \frac{7}{21} < \frac{9}{23}", r"\frac{5}{19} < \frac{8}{21} < \frac{9}{23}"),
+        (
+            r"\frac{5}{19} < \frac{7}{21} < \frac{9}{23}",
+            r"\frac{5}{19} < \frac{8}{21} < \frac{9}{23}",
+        ),
         (r"0 \le \frac{y - x}{x + y} \le 4", r"0 \le \frac{y - x}{x + y} < 4"),
         ("1 < 2 < 3", "1 < 2 < 4"),
         ("1 < 2 < 3", "2 < 3"),

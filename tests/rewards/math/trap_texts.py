@@ -144,6 +144,12 @@ TRAPS: dict[str, list[tuple[str, str]]] = {
         ("3.14", r"3.14\ldots"),
     ],
     "others": [
+        ("192", "\u4f53\u91cd\u4e0d\u662f192\u516c\u65a4\u3002"),
+        ("192", "\u4f53\u91cd\u662f192\u4e07\u3002"),
+        ("192", "\u4f53\u91cd\u662f191\u6216192\u516c\u65a4\u3002"),
+        ("192", "\u4f53\u91cd\u662f192\u5417\uff1f"),
+        ("66", "\u0627\u0644\u0646\u0627\u062a\u062c \u0644\u064a\u0633 \u0647\u0648 **66**."),
+        ("5", r"\boxed{5}\boxed{}"),
         ("5", "See section **5**"),
         ("5", "**5** Conclusion"),
         ("12", r"\boxed{12\text{ in base } 3}"),
