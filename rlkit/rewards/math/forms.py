@@ -28,6 +28,7 @@ LABEL = re.compile(
     rf"{SYMBOL}(?: \^ \{{ - 1 \}})?(?: \( (?:{SYMBOL}|[0-9]+)(?: , (?:{SYMBOL}|[0-9]+))* \))?"
     rf"|\( {SYMBOL}(?: , {SYMBOL})+ \)|\| [A-Z]+ \||{CAPITALS}(?: : {CAPITALS})?"
     rf"|\\begin\{{pmatrix\}} {SYMBOL}(?: \\\\ {SYMBOL})+ \\end\{{pmatrix\}}"
+    r"|\\d(?:et|im) (?:[A-Z]|\( [A-Z] \))"
     r"|(?:\\angle |\\triangle )?(?:[A-Z] ?){1,3}|\\overline \{ [A-Z]+ \}|\\text:[A-Za-z ]+"
 )
 

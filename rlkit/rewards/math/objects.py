@@ -117,6 +117,8 @@ def read_value(tokens: list[str]) -> Form:
     if not body:
         raise Unread("empty")
     value = expression(body)
+    if unit and len(tokens[-1]) == 2 and not value.is_number:
+        value, unit = expression(tokens), ""
     if (unit or percent) and not value.is_number:
         raise Unread("unit of an expression")
     return Form(kind="value", value=value / 100 if percent else value, unit=unit)

@@ -104,6 +104,7 @@ RIGHT: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "determinants": [
+        ("-2", r"\det(A) = -2"),
         ("-2", r"\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}"),
         ("-2", r"\det \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
         ("ad - bc", r"\begin{vmatrix} a & b \\ c & d \end{vmatrix}"),
@@ -141,6 +142,9 @@ RIGHT: dict[str, list[tuple[str, str]]] = {
         (r"\{-1\} \cup [0,7)", r"[0, 7) \cup \{-1\}"),
     ],
     "formulas": [
+        (r"\mu m g", r"\mu mg"),
+        ("PV = nRT", "n R T = PV"),
+        ("qvB", "B q v"),
         ("mgh", "m g h"),
         (r"\Delta E = h\nu", r"h \nu"),
         (r"\dot{\theta}^2 r", r"r \dot\theta^2"),

@@ -108,6 +108,8 @@ TRAPS: dict[str, list[tuple[str, str]]] = {
         ("1, 2", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
     ],
     "determinants": [
+        ("-2", r"\det(A) = 2"),
+        ("-2", r"\det(A) \ne -2"),
         ("2", r"\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}"),
         ("-2", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
         ("ad + bc", r"\begin{vmatrix} a & b \\ c & d \end{vmatrix}"),
@@ -149,6 +151,10 @@ TRAPS: dict[str, list[tuple[str, str]]] = {
         ("8", "(2)(4)"),
     ],
     "formulas": [
+        (r"\mu", r"\mu mg"),
+        (r"\mu m g", r"\mu m"),
+        ("x", "x cm"),
+        ("PV = nRT", "PV = nR"),
         ("mgh", "m g"),
         ("ABC", "ACB"),
         ("cab", "abc"),
