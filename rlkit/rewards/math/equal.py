@@ -48,8 +48,8 @@ def equal_short(gold: str, answer: str, tolerance: float) -> bool:
         return True
     if PLAIN.fullmatch(texts[0]) and PLAIN.fullmatch(texts[1]):
         return same_numbers(Fraction(texts[0]), Fraction(texts[1]), tolerance)
-    if same_words(*texts):
-        return True
+    if same_words(*texts) or all(len(text) > 2 and text.isalpha() for text in texts):
+        return same_words(*texts)
     try:
         forms = read(gold), read(answer)
     except Unread:

@@ -32,7 +32,9 @@ GLUED_AFTER = re.compile(
 )
 PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
 MARKER = re.compile(
-    r"####|\banswer(?:(?:,?\s+(?:then|thus|therefore|hence),?)?\s+(?:is|are)\b\s*:?|\s*[:=])|\banswer\b(?=\s*(?:\$|\\\(|\\\[))",
+    r"####|\banswer(?: to (?:the|this) (?:question|problem))?"
+    r"(?:(?:,?\s+(?:then|thus|therefore|hence),?)?\s+(?:is|are)\b\s*:?|\s*[:=])"
+    r"|\banswer\b(?=\s*(?:\$|\\\(|\\\[))",
     re.I,
 )
 HEADING = re.compile(r"\bfinal answer(?:\*\*)?\s*:", re.I)

@@ -19,6 +19,8 @@ billion billions trillion trillions dozen dozens half twice double triple times 
 plus divided base mod modulo reject rejected rejects exclude excluded excludes excluding discard
 discarded discards eliminate eliminated opposite negative reciprocal inverse complement contradict
 contradicts contradiction avoid ignore intermediate partial
+note recall remember know known hint question problem prompt page section exercise part step
+instruction instructions grader rubric reward score random lucky
 """
 DOUBT = re.compile(
     rf"\b(?:{'|'.join(DOUBTING.split())}|one of|at least|at most|up to)\b|n't\b|\?|\.\.\.|\\ldots",

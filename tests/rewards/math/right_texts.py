@@ -4,6 +4,8 @@ from __future__ import annotations
 
 RIGHT: dict[str, list[tuple[str, str]]] = {
     "prose": [
+        ("10", "The answer to the question is 10."),
+        ("x = 7", "So we solve the equation.\n\nx = 7"),
         ("1234567", "Adding up, the total is 1,234,567 people."),
         ("12000", "So the company sold 12,000 units in total.\n\nThe total is 12,000 units."),
         ("7", "Hence the largest n is 7."),

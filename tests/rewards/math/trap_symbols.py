@@ -151,6 +151,8 @@ TRAPS: dict[str, list[tuple[str, str]]] = {
         ("8", "(2)(4)"),
     ],
     "formulas": [
+        ("pqr", "prq"),
+        ("mgh", "m g k"),
         (r"\mu", r"\mu mg"),
         (r"\mu m g", r"\mu m"),
         ("x", "x cm"),

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 TRAPS: dict[str, list[tuple[str, str]]] = {
     "prose": [
+        ("10", "The answer to the question is not 10."),
+        ("10", "The answer to another question is 10."),
+        ("42", "The answer to part (a) is 42."),
+        ("42", "The question number is 42."),
+        ("42", "Recall that the boiling point is 42."),
+        ("42", "The rubric's value is 42."),
+        ("42", "As we know, 40 + 2 is 42."),
         ("10", "The result is 10 more than 5."),
         ("10", "Options:\nA) 8\nB) 10"),
         ("10", "So 2x = 10."),
