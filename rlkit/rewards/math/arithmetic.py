@@ -6,7 +6,8 @@ import importlib
 from fractions import Fraction
 from typing import Any
 
-from rlkit.rewards.math.tokens import Unread, words_of
+from rlkit.rewards.math.spellings import words_of
+from rlkit.rewards.math.tokens import Unread
 
 sympy: Any = importlib.import_module("sympy")
 
@@ -68,3 +69,10 @@ def binomial(top: Any, bottom: Any) -> Any:
         if value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL):
             raise Unread("binomial")
     return sympy.binomial(top, bottom)
+
+
+def residue(value: Any, modulus: Any) -> Any:
+    """value mod modulus, of whole numbers. Raises Unread for others."""
+    if not (value.is_Integer and modulus.is_Integer and modulus > 0):
+        raise Unread("mod of something else than whole numbers")
+    return value % modulus

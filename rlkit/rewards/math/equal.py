@@ -15,12 +15,15 @@ from typing import Any
 from rlkit.rewards.math.arithmetic import sympy
 from rlkit.rewards.math.expression import expression_of
 from rlkit.rewards.math.extract import answer_of, at_the_end, last_boxed
-from rlkit.rewards.math.forms import read, unnamed
-from rlkit.rewards.math.objects import INTERVALS, Form
+from rlkit.rewards.math.form import INTERVALS, Form, unnamed
+from rlkit.rewards.math.forms import read
+from rlkit.rewards.math.prose import announced
 from rlkit.rewards.math.tokens import MAX_CHARS, Unread, canonical
 
 PLAIN = re.compile(r"-?[0-9]{1,50}(?:\.[0-9]{1,50})?")
+WORDS = re.compile(r"[A-Za-z][a-z]+(?: [a-z]+)*")
 ORDERED = ("matrix", "row", "ratio", "named", *INTERVALS)
+RELATIONS = ("equation", "below", "at most")
 POINTS = ((31, 17), (59, 23), (163, 29))
 """Points at which expressions are compared numerically: the i-th symbol is (start + i step) /
 97."""
@@ -45,8 +48,8 @@ def equal_short(gold: str, answer: str, tolerance: float) -> bool:
         return True
     if PLAIN.fullmatch(texts[0]) and PLAIN.fullmatch(texts[1]):
         return same_numbers(Fraction(texts[0]), Fraction(texts[1]), tolerance)
-    if same_words(*texts):
-        return True
+    if same_words(*texts) or all(len(text) > 2 and text.isalpha() for text in texts):
+        return same_words(*texts)
     try:
         forms = read(gold), read(answer)
     except Unread:
@@ -55,9 +58,9 @@ def equal_short(gold: str, answer: str, tolerance: float) -> bool:
 
 
 def same_words(gold: str, answer: str) -> bool:
-    """Whether two texts are the same word, up to the case of the first letter."""
-    word = len(gold) > 3 and gold.isalpha() and gold[1:].islower()
-    return word and gold[1:] == answer[1:] and gold[:1].casefold() == answer[:1].casefold()
+    """Whether two texts are the same words, up to the case of the first letter."""
+    word = (len(gold) > 3 or gold.lower() in ("yes", "no")) and WORDS.fullmatch(gold)
+    return bool(word) and gold[1:] == answer[1:] and gold[:1].casefold() == answer[:1].casefold()
 
 
 @lru_cache(maxsize=1024)
@@ -79,9 +82,14 @@ def matches(gold: str, text: str, tolerance: float) -> bool:
     wanted = gold_text(gold)
     answer = answer_of(text)
     if answer is None:
-        return equal(wanted, text, tolerance)
-    stated = at_the_end(answer) or answer
-    return equal(wanted, answer, tolerance) or equal(wanted, stated, tolerance)
+        return equal(wanted, text.strip().removeprefix("**").removesuffix("**"), tolerance)
+    said = at_the_end(answer) or announced(answer) or answer
+    return equal(wanted, answer, tolerance) or equal(wanted, said, tolerance)
+
+
+def alike(one: str, other: str, tolerance: float) -> bool:
+    """Whether two answers are equal, whichever of them is taken for the gold."""
+    return equal(one, other, tolerance) and equal(other, one, tolerance)
 
 
 def same_numbers(gold: Any, answer: Any, tolerance: float) -> bool:
@@ -91,22 +99,37 @@ def same_numbers(gold: Any, answer: Any, tolerance: float) -> bool:
 
 def same(gold: Form, answer: Form, tolerance: float) -> bool:
     """Whether two forms are equal. A name or a unit counts if both have one."""
+    gold, answer = with_names(gold), with_names(answer)
     if gold.label and answer.label and gold.label != answer.label:
-        return same_equations(as_equation(gold), as_equation(answer))
+        return same_relations(as_relation(gold), as_relation(answer))
     gold, answer = one_kind(gold, answer)
     if gold.kind != answer.kind:
         return False
     if gold.kind == "value":
-        units = gold.unit == answer.unit or not (gold.unit and answer.unit)
-        return units and same_values(gold.value, answer.value, tolerance)
-    if gold.kind in ("equation", "unequal", "below", "at most"):
+        return same_quantities(gold, answer, tolerance)
+    if gold.kind in ("unequal", *RELATIONS):
         positive = gold.kind in ("below", "at most")
         return proportional(gold.value, answer.value, positive=positive)
+    if gold.kind == "residue":
+        return gold.unit == answer.unit and same_values(gold.value, answer.value, 0.0)
     if gold.kind == "numeral":
         return gold.unit == answer.unit
-    if gold.kind in ORDERED or is_ordered(gold):
+    if gold.kind in ORDERED or gold.kind.startswith("chain") or is_ordered(gold):
         return in_order(gold.items, answer.items, tolerance)
     return without_order(gold.items, answer.items, tolerance)
+
+
+def same_quantities(gold: Form, answer: Form, tolerance: float) -> bool:
+    """Whether two values are equal, of one unit if both have one; 30 degrees are 30 and pi/6."""
+    if gold.unit and answer.unit and gold.unit != answer.unit:
+        return False
+    one_angle = {gold.unit, answer.unit} == {"deg", ""}
+    if not (one_angle and gold.value.has(sympy.pi)) and same_values(
+        gold.value, answer.value, tolerance
+    ):
+        return True
+    radians = [form.value * (sympy.pi / 180 if form.unit else 1) for form in (gold, answer)]
+    return one_angle and same_values(radians[0], radians[1], tolerance)
 
 
 def one_kind(gold: Form, answer: Form) -> tuple[Form, Form]:
@@ -116,32 +139,66 @@ def one_kind(gold: Form, answer: Form) -> tuple[Form, Form]:
     beside y = 2, x = 1 it is sorted by name; a bare list beside a set is one.
     """
     kinds = {gold.kind, answer.kind}
-    if kinds == {"value", "equation"}:
-        return as_equation(gold), as_equation(answer)
+    if kinds & {*RELATIONS}:
+        return as_relation(gold), as_relation(answer)
     if kinds == {"named"}:
         return in_name_order(gold), in_name_order(answer)
     if kinds in ({"named", "list"}, {"named", "()"}):
         return values_of(gold), values_of(answer)
     if kinds == {"list", "set"}:
         return replace(gold, kind="set"), replace(answer, kind="set")
+    if kinds == {"matrix", "[]"}:
+        return as_matrix(gold), as_matrix(answer)
+    if kinds == {"unequal", "union"} and all(form.items for form in (gold, answer)):
+        return replace(gold, kind="union"), replace(answer, kind="union")
     return gold, answer
 
 
-def as_equation(form: Form) -> Form:
-    """An equation for a value with a name; any other form as it is."""
-    if form.kind != "value" or not form.label:
+def as_matrix(form: Form) -> Form:
+    """[[1, 2], [3, 4]] as a matrix; any other form as it is."""
+    if form.kind != "[]" or any(item.kind != "[]" for item in form.items):
         return form
+    rows = tuple(replace(item, kind="row") for item in form.items)
+    return replace(form, kind="matrix", items=rows)
+
+
+def with_names(form: Form) -> Form:
+    """(x, y) = (1, 2) as x = 1, y = 2; any other form as it is."""
+    names = form.label.removeprefix("( ").removesuffix(" )").split(" , ")
+    if form.kind != "()" or form.label[:1] != "(" or len({*names}) != len(form.items):
+        return form
+    pairs = zip(names, form.items, strict=True)
+    return Form(kind="named", items=tuple(replace(item, label=name) for name, item in pairs))
+
+
+def as_relation(form: Form) -> Form:
+    """An equation for x = 3 and an inequality for x < 3; any other form as it is."""
     try:
-        return Form(kind="equation", value=expression_of(form.label) - form.value)
+        if form.kind == "value" and form.label:
+            return Form(kind="equation", value=expression_of(form.label) - form.value)
+        if form.kind in INTERVALS and form.label and len(form.items) == 2:
+            return as_inequality(form)
     except Unread:
-        return form
+        pass
+    return form
 
 
-def same_equations(gold: Form, answer: Form) -> bool:
-    """Whether two answers with different names are one equation: x = 2y and y = x/2."""
-    if {gold.kind, answer.kind} != {"equation"}:
+def as_inequality(form: Form) -> Form:
+    """The difference of the sides of a range with a name and one end; others as they are."""
+    low, high = (item.value for item in form.items)
+    name = expression_of(form.label)
+    if low == -sympy.oo and high is not None and high != sympy.oo:
+        return Form(kind="at most" if form.kind[1] == "]" else "below", value=name - high)
+    if high == sympy.oo and low is not None and low != -sympy.oo:
+        return Form(kind="at most" if form.kind[0] == "[" else "below", value=low - name)
+    return form
+
+
+def same_relations(gold: Form, answer: Form) -> bool:
+    """Whether two answers with different names are one relation: x = 2y and y = x/2."""
+    if gold.kind != answer.kind or gold.kind not in RELATIONS:
         return False
-    return proportional(gold.value, answer.value, positive=False)
+    return proportional(gold.value, answer.value, positive=gold.kind != "equation")
 
 
 def in_name_order(form: Form) -> Form:
@@ -150,8 +207,10 @@ def in_name_order(form: Form) -> Form:
 
 
 def values_of(form: Form) -> Form:
-    """The items without their names, in their order."""
-    return Form(kind="named", items=tuple(map(unnamed, form.items)))
+    """The items without their names: in their order, letters in the order of the alphabet."""
+    letters = form.kind == "named" and all(len(item.label) == 1 for item in form.items)
+    ordered = in_name_order(form) if letters else form
+    return Form(kind="named", items=tuple(map(unnamed, ordered.items)))
 
 
 def is_ordered(gold: Form) -> bool:

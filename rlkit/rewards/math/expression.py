@@ -6,11 +6,10 @@ that has two readings (1/2x, 2 3), is Unread.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlkit.rewards.math.arithmetic import (
-    ACCENTS,
-    CONSTANTS,
     GREEK,
     LOG_UNIT,
     MAX_DIGITS,
@@ -18,24 +17,48 @@ from rlkit.rewards.math.arithmetic import (
     factorial,
     power,
     rational,
+    residue,
     root,
     sympy,
 )
-from rlkit.rewards.math.cursor import Cursor
-from rlkit.rewards.math.tokens import FUNCTIONS, Unread, tokenize
+from rlkit.rewards.math.calculus import derivative, integral, limit, product, series
+from rlkit.rewards.math.cursor import Budget, Expressions
+from rlkit.rewards.math.matrices import determinant
+from rlkit.rewards.math.names import read_name
+from rlkit.rewards.math.spellings import FUNCTIONS
+from rlkit.rewards.math.tokens import Unread, tokenize
 
 MAX_DEPTH = 40
 CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|", r"\lvert": r"\rvert"}
 ROUNDING = {r"\lfloor": (r"\rfloor", sympy.floor), r"\lceil": (r"\rceil", sympy.ceiling)}
-FACTOR_ENDS = ("+", "-", "*", "/", r"\cdot", r"\times", r"\div", "!", "^", "%", ",")
+OPERATORS = ("*", "/", r"\cdot", r"\times", r"\div", r"\bmod")
+FACTOR_ENDS = ("+", "-", *OPERATORS, "!", "^", "%", ",")
 
 
-class Reader(Cursor):
+class Reader(Expressions):
     """One pass over the tokens of an expression."""
 
-    def __init__(self, tokens: list[str]) -> None:
-        super().__init__(tokens)
-        self.depth = 0
+    def __init__(
+        self,
+        tokens: list[str],
+        scope: Mapping[str, Any] | None = None,
+        depth: int = 0,
+        budget: Budget | None = None,
+    ) -> None:
+        super().__init__(tokens, scope or {}, budget or Budget())
+        self.depth = depth
+
+    def inner(self, tokens: list[str], scope: Mapping[str, Any] | None = None) -> Any:
+        """The value of other tokens, all of them, in which names may stand for values."""
+        reader = Reader(list(tokens), self.scope | dict(scope or {}), self.depth, self.budget)
+        return reader.whole()
+
+    def whole(self) -> Any:
+        """The value of all tokens. Raises Unread if one is left."""
+        value = self.sum()
+        if self.next:
+            raise Unread(f"{self.next!r} is left")
+        return value
 
     def sum(self) -> Any:
         """Terms with + and - between them."""
@@ -45,6 +68,8 @@ class Reader(Cursor):
         terms = [self.term()]
         while self.next in ("+", "-"):
             terms.append(self.term())
+        if len(terms) > 1 and r"\bmod" in self.tokens:
+            raise Unread("two readings of mod")
         self.depth -= 1
         return sympy.Add(*terms)
 
@@ -55,9 +80,11 @@ class Reader(Cursor):
             negative ^= self.next == "-"
             self.at += 1
         value = self.factors()
-        while self.next in ("*", "/", r"\cdot", r"\times", r"\div"):
+        while self.next in OPERATORS:
             if self.take("/", r"\div"):
                 value = value / self.divisor()
+            elif self.take(r"\bmod"):
+                value = residue(value, self.factors())
             else:
                 self.at += 1
                 value = value * self.signed_factors()
@@ -164,8 +191,10 @@ class Reader(Cursor):
             return function(self.closed(closer))
         if token[:1] == "\\" and token[1:] in FUNCTIONS and token != r"\sqrt":
             return self.function(token[1:])
+        if token in COMMANDS:
+            return COMMANDS[token](self)
         reader = {r"\frac": self.fraction, r"\sqrt": self.square_root, r"\binom": self.choose}
-        return reader[token]() if token in reader else self.name(token)
+        return reader[token]() if token in reader else read_name(self, token)
 
     def number(self, literal: str) -> Any:
         r"""A literal, with repeating digits under \overline behind it."""
@@ -181,7 +210,9 @@ class Reader(Cursor):
         return rational(literal)
 
     def fraction(self) -> Any:
-        r"""\frac{a}{b}."""
+        r"""\frac{a}{b}; a derivative is a name."""
+        if (name := derivative(self)) is not None:
+            return name
         top = self.argument()
         return top / self.argument()
 
@@ -222,38 +253,21 @@ class Reader(Cursor):
             value = value * self.factor()
         return value
 
-    def name(self, token: str) -> Any:
-        """A letter with its subscript and primes, or a constant."""
-        known = len(token) == 1 and token.isalpha()
-        known = known or token.startswith(r"\mathbb") or token[1:] in GREEK or token in CONSTANTS
-        if token in ACCENTS:
-            return sympy.Symbol(token + self.raw())
-        if len(token) == 2 and token.isalpha():
-            self.tokens[self.at - 1 : self.at] = list(token)
-            return self.name(token[0])
-        if not known or not token:
-            raise Unread(f"name {token!r}")
-        suffix = "_" + self.raw() if self.take("_") else ""
-        while self.next == "'" or self.tokens[self.at : self.at + 2] == ["^", r"\prime"]:
-            self.at += 1 if self.next == "'" else 2
-            suffix += "'"
-        if self.tokens[self.at : self.at + 4] == ["^", "{", r"\prime", "}"]:
-            self.at += 4
-            suffix += "'"
-        if not suffix and token in ("f", "g") and self.next == "(":
-            self.at += 1
-            return sympy.Function(token)(self.closed(")"))
-        return (
-            CONSTANTS[token] if not suffix and token in CONSTANTS else sympy.Symbol(token + suffix)
-        )
+
+COMMANDS: dict[str, Callable[[Reader], Any]] = {
+    r"\sum": series,
+    r"\prod": product,
+    r"\lim": limit,
+    r"\int": integral,
+    r"\begin{vmatrix}": determinant,
+}
 
 
 def expression(tokens: list[str]) -> Any:
     """The sympy expression of all tokens. Raises Unread."""
-    reader = Reader(list(tokens))
-    value = reader.sum()
-    if reader.next or value.has(sympy.nan, sympy.zoo):
-        raise Unread(f"{reader.next!r} is left")
+    value = Reader(list(tokens)).whole()
+    if value.has(sympy.nan, sympy.zoo):
+        raise Unread("no number")
     return value
 
 

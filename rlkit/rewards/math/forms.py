@@ -7,27 +7,28 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
-from rlkit.rewards.math.arithmetic import GREEK, sympy
-from rlkit.rewards.math.objects import (
-    INTERVALS,
-    Form,
-    encloses,
-    flat,
-    read_object,
-    read_value,
-)
+from rlkit.rewards.math.arithmetic import ACCENTS, GREEK, sympy
+from rlkit.rewards.math.congruences import MOD, read_congruence
+from rlkit.rewards.math.form import Form, flat, unnamed
+from rlkit.rewards.math.matrices import with_determinants
+from rlkit.rewards.math.objects import encloses, read_object, read_value
+from rlkit.rewards.math.sets import combined, is_range, without
 from rlkit.rewards.math.tokens import Unread, clean, split, tokenize
 from rlkit.rewards.math.units import NEVER
 
 OPEN = ("<", ">", r"\le", r"\ge")
 FLIPPED = {">": "<", r"\ge": r"\le"}
 RELATIONS = ("=", r"\ne", r"\in", r"\equiv", *OPEN)
-SEPARATORS = (";", r"\and", r"\or")
-SYMBOL = rf"(?:[A-Za-z]|\\(?:{'|'.join(sorted(GREEK))}))(?: _ (?:\{{[^{{}}=]*\}}|\S+))?(?: ')*"
+SEPARATORS = (";", r"\and", r"\or", "&")
+ACCENTED = rf"(?:{'|'.join(map(re.escape, ACCENTS))}) (?:\{{ [^{{}}=]* \}}|\S+)"
+LETTER = rf"(?:[A-Za-z]|\\(?:{'|'.join(sorted(GREEK))})|{ACCENTED})"
+SYMBOL = rf"(?:\\Delta )?{LETTER}(?: _ (?:\{{[^{{}}=]*\}}|\S+))?(?: ')*"
 CAPITALS = rf"(?:[A-Z]{{1,2}}|{SYMBOL}|\\frac \{{ [A-Z]+ \}} \{{ [A-Z]+ \}})"
 LABEL = re.compile(
     rf"{SYMBOL}(?: \^ \{{ - 1 \}})?(?: \( (?:{SYMBOL}|[0-9]+)(?: , (?:{SYMBOL}|[0-9]+))* \))?"
     rf"|\( {SYMBOL}(?: , {SYMBOL})+ \)|\| [A-Z]+ \||{CAPITALS}(?: : {CAPITALS})?"
+    rf"|\\begin\{{pmatrix\}} {SYMBOL}(?: \\\\ {SYMBOL})+ \\end\{{pmatrix\}}"
+    r"|\\d(?:et|im) (?:[A-Z]|\( [A-Z] \))"
     r"|(?:\\angle |\\triangle )?(?:[A-Z] ?){1,3}|\\overline \{ [A-Z]+ \}|\\text:[A-Za-z ]+"
 )
 
@@ -35,24 +36,51 @@ LABEL = re.compile(
 @lru_cache(maxsize=4096)
 def read(text: str) -> Form:
     """The form of an answer. Raises Unread."""
-    tokens = tokenize(clean(text))
+    tokens = with_determinants(tokenize(clean(text)))
     while len(tokens) > 2 and tokens[0] == "{" and encloses(tokens):
         tokens = tokens[1:-1]
+    tokens = tokens[1:] if tokens[:1] == ["="] else tokens
     return read_list(tokens[:-1] if tokens[-1:] in ([","], [";"]) else tokens)
 
 
 def read_list(tokens: list[str]) -> Form:
     """Answers with ;, "and", "or" or commas between them, else one answer."""
+    if MOD in tokens:
+        name, classes = read_congruence(tokens)
+        if name and not is_label(name):
+            raise Unread("congruence of an expression")
+        return replace(classes, label=name_of(name))
+    if (ranges := read_ranges(tokens)) is not None:
+        return ranges
     groups = split(tokens, SEPARATORS)
     forms = [read_commas(group[:-1] if group[-1:] == [","] else group) for group in groups]
     if len(forms) == 1:
         return forms[0]
     if all(form.kind == "named" for form in forms):
         return Form(kind="list", items=tuple(forms))
-    labels = {form.label for form in forms}
-    if r"\or" in tokens and len(labels) == 1 and "" not in labels and all(map(is_range, forms)):
-        return Form(labels.pop(), "union", tuple(map(unnamed, forms)))
-    return listed([item for form in forms for item in flat(form)])
+    form = listed([item for form in forms for item in flat(form)])
+    if form.kind == "named" and r"\or" in tokens:
+        raise Unread("one of several names")
+    return form
+
+
+def read_ranges(tokens: list[str]) -> Form | None:
+    """Several ranges of one name as one or as a union; None for anything else."""
+    separators = (",", *SEPARATORS)
+    parts = [part for part in split(tokens, separators) if part]
+    if len(parts) < 2 or not all({*part} & {*OPEN} for part in parts):
+        return None
+    forms = [read_one(part) for part in parts]
+    words = {*split_words(tokens, separators)}
+    words -= {","} if len(words) > 1 else set()
+    if not all(map(is_range, forms)) or {form.label for form in forms} != {forms[0].label}:
+        return None
+    return combined(forms, words) if forms[0].label else None
+
+
+def split_words(tokens: list[str], separators: tuple[str, ...]) -> list[str]:
+    """The separators that stand outside every bracket."""
+    return signs_between(tokens, split(tokens, separators))
 
 
 def read_commas(tokens: list[str]) -> Form:
@@ -61,16 +89,6 @@ def read_commas(tokens: list[str]) -> Form:
     if len(parts) == 1:
         return read_one(tokens)
     return listed([item for part in parts for item in flat(read_one(part))])
-
-
-def unnamed(form: Form) -> Form:
-    """The same answer without its name."""
-    return replace(form, label="")
-
-
-def is_range(form: Form) -> bool:
-    """Whether this is written like an interval."""
-    return form.kind in INTERVALS
 
 
 def listed(items: list[Form]) -> Form:
@@ -144,7 +162,7 @@ def read_inequality(parts: list[list[str]], signs: list[str]) -> Form:
     if any(sign not in OPEN for sign in signs):
         if signs != [r"\ne"]:
             raise Unread("relation")
-        return Form(kind="unequal", value=read_value(parts[0]).value - read_value(parts[1]).value)
+        return read_unequal(*parts)
     if signs[0] in (">", r"\ge"):
         parts, signs = parts[::-1], [FLIPPED.get(sign, "") for sign in signs[::-1]]
     if any(sign not in ("<", r"\le") for sign in signs) or len(parts) > 3:
@@ -166,7 +184,17 @@ def read_inequality(parts: list[list[str]], signs: list[str]) -> Form:
     if len(parts) == 2:
         difference = read_value(parts[0]).value - read_value(parts[1]).value
         return Form(kind="at most" if brackets[0] else "below", value=difference)
-    raise Unread("inequality")
+    return Form(kind="chain " + " ".join(signs), items=tuple(map(read_value, parts)))
+
+
+def read_unequal(left: list[str], right: list[str]) -> Form:
+    """Two sides that differ; of a name and a number also what is left of the line."""
+    sides = [read_value(left).value, read_value(right).value]
+    form = Form(kind="unequal", value=sides[0] - sides[1])
+    names, numbers = (left, sides[1]) if is_label(left) else (right, sides[0])
+    if is_label(names) and numbers.is_number and numbers.is_real:
+        return replace(form, items=without([numbers]).items)
+    return form
 
 
 def is_label(tokens: list[str]) -> bool:

@@ -1,64 +1,43 @@
-"""The typed forms of an answer: what kind of thing a text names, before any value is compared."""
+"""From tokens to what they name when no relation stands between them: sets, tuples, values."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
 
 from rlkit.rewards.math.expression import expression
+from rlkit.rewards.math.form import INTERVALS, Form, flat
+from rlkit.rewards.math.matrices import BEGIN, read_matrix, rows_of
+from rlkit.rewards.math.sets import REALS, union, without
 from rlkit.rewards.math.tokens import Unread, bracket_step, split
 from rlkit.rewards.math.units import split_unit
 
-INTERVALS = ("()", "[]", "(]", "[)")
 BASE_WORDS = {
     **{"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9},
     **{"ten": 10, "twelve": 12, "sixteen": 16},
 }
-NUMERAL = re.compile(r"([0-9][0-9A-Fa-f]*(?:\.[0-9A-Fa-f]+)?)_\{?\(?(?:\\text:)?([0-9a-z]+)\)?\}?")
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """An answer: its kind, and what answers of that kind have."""
-
-    label: str = ""
-    """The name it was given: x in x = 3."""
-    kind: str = "value"
-    """value; numeral (digits in a written base); a pair of brackets (tuple, interval); set, union,
-    list (bare), named (x = 1, y = 2); ratio, matrix, row; equation, unequal, below, at most."""
-    items: tuple[Form, ...] = ()
-    value: Any = None
-    """Of a value; of an equation or inequality the difference of its sides."""
-    unit: str = ""
-    """Of a value, in one spelling, "" without; of a numeral its digits and base."""
-
-
-def flat(form: Form) -> tuple[Form, ...]:
-    """The items of a bare list, the first with the list's name; else the answer itself."""
-    if form.kind not in ("list", "named"):
-        return (form,)
-    first, *rest = form.items
-    return (replace(first, label=form.label or first.label), *rest)
+REAL_LINE = r"\mathbb{R}"
+CHOICES = re.compile(r"(?:\([0-9]{1,2}\)){2,}")
+"""Statements by their numbers, (1)(3), which are not a product."""
+NUMERAL = re.compile(
+    r"\(?([0-9][0-9A-Fa-f]*(?:\.[0-9A-Fa-f]+)?)\)?_\{?\(?(?:\\text:)?([0-9a-z]+)\)?\}?"
+)
 
 
 def read_object(tokens: list[str]) -> Form:
     """An answer without a relation: a set, a tuple, a matrix, a ratio, a numeral or a value."""
     united = split(tokens, (r"\cup",))
     if len(united) > 1:
-        return Form(kind="union", items=tuple(read_object(part) for part in united if part))
-    if tokens in ([r"\emptyset"], [r"\varnothing"], [r"\{", r"\}"]):
-        return Form(kind="set")
+        return union([read_object(part) for part in united if part])
+    if (special := read_set(tokens)) is not None:
+        return special
     if encloses(tokens):
-        bracket, inner = tokens[0] + tokens[-1], tokens[1:-1]
-        parts = split(inner, (",",))
-        if bracket == r"\{\}":
-            return Form(kind="set", items=flat_items(parts))
-        if bracket in INTERVALS and len(parts) > 1:
-            return Form(kind=bracket, items=tuple(read_object(part) for part in parts))
-        if tokens[0].startswith(r"\begin"):
-            return Form(kind="matrix", items=tuple(read_row(row) for row in rows_of(inner)))
+        form = read_bracket(tokens[0] + tokens[-1], tokens[1:-1])
+        if form is not None:
+            return form
+    if BEGIN in tokens:
+        rows = read_matrix(tokens, expression).tolist()
+        return matrix([[Form(value=cell) for cell in row] for row in rows])
     ratio = split(tokens, (":",))
     if len(ratio) > 1:
         return Form(kind="ratio", items=tuple(read_value(part) for part in ratio))
@@ -66,6 +45,44 @@ def read_object(tokens: list[str]) -> Form:
         return Form(kind="list", items=tuple(read_value(plus_minus(tokens, s)) for s in "+-"))
     numeral = NUMERAL.fullmatch("".join(tokens))
     return read_numeral(numeral) if numeral else read_value(tokens)
+
+
+def read_set(tokens: list[str]) -> Form | None:
+    r"""The empty set, (1)(3), the real line, or it without numbers; None for anything else."""
+    if tokens in ([r"\emptyset"], [r"\varnothing"], [r"\{", r"\}"]):
+        return Form(kind="set")
+    if CHOICES.fullmatch("".join(tokens)):
+        return Form(kind="set", items=tuple(Form(value=expression([n])) for n in tokens[1::3]))
+    if tokens == [REAL_LINE]:
+        return REALS
+    if tokens[:2] not in ([REAL_LINE, r"\setminus"], [REAL_LINE, "-"]):
+        return None
+    left = read_object(tokens[2:])
+    if left.kind != "set" or any(item.value is None for item in left.items):
+        raise Unread("difference")
+    return without([item.value for item in left.items])
+
+
+def read_bracket(bracket: str, inner: list[str]) -> Form | None:
+    """What brackets around all tokens make of them; None if they only group."""
+    separators = [sign for sign in (",", ";") if len(split(inner, (sign,))) > 1]
+    parts = split(inner, tuple(separators) or (",",))
+    if len(separators) > 1 and (bracket == r"\{\}" or bracket in INTERVALS):
+        raise Unread("commas and semicolons")
+    if bracket == r"\{\}":
+        return Form(kind="set", items=flat_items(parts))
+    if bracket in INTERVALS and len(parts) > 1:
+        return Form(kind=bracket, items=tuple(read_object(part) for part in parts))
+    if bracket.startswith(BEGIN):
+        cells = [[read_value(cell) for cell in split(row, ("&",))] for row in rows_of(inner)]
+        return matrix(cells)
+    return read_object(inner) if BEGIN in inner and bracket in INTERVALS else None
+
+
+def matrix(cells: list[list[Form]]) -> Form:
+    """A matrix of its cells, row by row."""
+    rows = (Form(kind="row", items=tuple(row)) for row in cells)
+    return Form(kind="matrix", items=tuple(rows))
 
 
 def encloses(tokens: list[str]) -> bool:
@@ -77,17 +94,6 @@ def encloses(tokens: list[str]) -> bool:
 def flat_items(parts: list[list[str]]) -> tuple[Form, ...]:
     """The items of a set; +- stands for two of them."""
     return tuple(item for part in parts for item in flat(read_object(part)))
-
-
-def rows_of(tokens: list[str]) -> list[list[str]]:
-    """The rows of a matrix, without an empty last one."""
-    rows = split(tokens, ("\\\\",))
-    return rows[:-1] if not rows[-1] else rows
-
-
-def read_row(tokens: list[str]) -> Form:
-    """A row of a matrix."""
-    return Form(kind="row", items=tuple(read_value(cell) for cell in split(tokens, ("&",))))
 
 
 def plus_minus(tokens: list[str], sign: str) -> list[str]:
@@ -111,6 +117,8 @@ def read_value(tokens: list[str]) -> Form:
     if not body:
         raise Unread("empty")
     value = expression(body)
+    if unit and len(tokens[-1]) == 2 and not value.is_number:
+        value, unit = expression(tokens), ""
     if (unit or percent) and not value.is_number:
         raise Unread("unit of an expression")
     return Form(kind="value", value=value / 100 if percent else value, unit=unit)

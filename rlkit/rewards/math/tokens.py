@@ -7,86 +7,20 @@ from __future__ import annotations
 
 import re
 
+from rlkit.rewards.math.spellings import PLAIN_WORDS, SAME, SIGNS, one_spelling, plain_signs
+
 MAX_CHARS = 2000
 MAX_TOKENS = 800
-
-
-def words_of(text: str) -> frozenset[str]:
-    """The words of a list separated by blanks."""
-    return frozenset(text.split())
 
 
 class Unread(ValueError):
     """A text that is not an answer of a known form; it is compared as text."""
 
 
-UNICODE = {
-    "\u2212": "-",
-    "\u2013": "-",
-    "\u00d7": r"\times ",
-    "\u00b7": r"\cdot ",
-    "\u22c5": r"\cdot ",
-    "\u00f7": r"\div ",
-    "\u221a": r"\sqrt ",
-    "\u03c0": r"\pi ",
-    "\u03b8": r"\theta ",
-    "\u00b0": r"^\circ ",
-    "\u00b2": "^{2}",
-    "\u00b3": "^{3}",
-    "\u221e": r"\infty ",
-    "\u2264": r"\le ",
-    "\u2265": r"\ge ",
-    "\u2260": r"\ne ",
-    "\u222a": r"\cup ",
-    "\u2208": r"\in ",
-    "\u00b1": r"\pm ",
-    "\u2248": r"\approx ",
-    "\u00a0": " ",
-    "\u202f": " ",
-    "\u2009": " ",
-    "\uff0c": ",",
-}
-UNICODE_TABLE = str.maketrans(UNICODE)
 LAYOUT = re.compile(
-    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|qquad|quad)(?![a-zA-Z])"
+    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|qquad|quad|rm)(?![a-zA-Z])"
     r"|(?<!\\)\\[;:, !]|~"
 )
-SAME = {
-    "dfrac": "frac",
-    "tfrac": "frac",
-    "cfrac": "frac",
-    "dbinom": "binom",
-    "tbinom": "binom",
-    "leq": "le",
-    "leqslant": "le",
-    "geq": "ge",
-    "geqslant": "ge",
-    "neq": "ne",
-    "ast": "cdot",
-    "lbrace": "{",
-    "rbrace": "}",
-    "lbrack": "[",
-    "rbrack": "]",
-    "arccos": "acos",
-    "arcsin": "asin",
-    "arctan": "atan",
-    "degree": "circ",
-    "simeq": "approx",
-    "land": "and",
-    "lor": "or",
-}
-FUNCTIONS = words_of("sin cos tan cot sec csc asin acos atan sinh cosh tanh ln log exp sqrt")
-PLAIN_WORDS = {name: f"\\{name}" for name in FUNCTIONS | {"pi", "infty"}} | {
-    "arcsin": r"\asin",
-    "arccos": r"\acos",
-    "arctan": r"\atan",
-    "and": r"\and",
-    "or": r"\or",
-    "percent": "%",
-    "per cent": "%",
-    "pct": "%",
-    "percentage": "%",
-}
 DOUBLED = re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|pi|text|times|cdot|boxed|infty|left|right)\b)")
 SPACED_THOUSANDS = re.compile(
     r"(?<![0-9.])([0-9]{1,3})((?:\s*(?:\{,\s*\}|\\,|,?\\!)\s*[0-9]{3})+)(?![0-9])"
@@ -95,7 +29,7 @@ TEXT = r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf)|mbox|operatorna
 TOKEN = re.compile(
     rf"\s*(?:(?P<text>{TEXT})"
     r"|(?P<set>\\mathbb\s*\{?[A-Z]\}?)"
-    r"|(?P<matrix>\\(?:begin|end)\{[pb]?matrix\})"
+    r"|(?P<matrix>\\(?:begin|end)\{[pv]matrix\})"
     r"|(?P<command>\\[a-zA-Z]+)"
     r"|(?P<escaped>\\[{}|%$]|\\\\)"
     r"|(?P<thousands>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?)"
@@ -103,26 +37,16 @@ TOKEN = re.compile(
     r"|(?P<word>[A-Za-z]{2,})"
     r"|(?P<sign>\*\*|!=|<=|>=|[A-Za-z+\-*/^_()\[\]{},;:=<>|!%&'$£€]))"
 )
-SIGNS = {
-    "**": "^",
-    "!=": r"\ne",
-    "<=": r"\le",
-    ">=": r"\ge",
-    "$": r"\$",
-    "£": r"\$",
-    "€": r"\$",
-    r"\%": "%",
-}
 OPENERS = ("(", "[", r"\{")
 CLOSERS = (")", "]", r"\}")
 
 
 def strip_math(text: str) -> str:
     r"""A text without $, \( \) or \[ \] around it and without a full stop after it."""
-    text = text.translate(UNICODE_TABLE).strip()
+    text = plain_signs(text).strip()
     while True:
         before = text
-        text = re.sub(r"(?<![0-9\\])\.$|(?<=[0-9])\.$", "", text).strip()
+        text = re.sub(r"(?<![\\.])\.$", "", text).strip()
         for left, right in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
             inner = text[len(left) : -len(right)]
             wrapped = len(text) > len(left + right) and text.startswith(left)
@@ -134,7 +58,7 @@ def strip_math(text: str) -> str:
 
 def clean(text: str) -> str:
     """A text with one spelling for layout, unicode signs and grouped thousands."""
-    text = DOUBLED.sub(r"\\", strip_math(text))
+    text = one_spelling(DOUBLED.sub(r"\\", strip_math(text)))
     text = re.sub(r"(?<!\\)\$((?:[^$\\]|\\.)*)(?<!\\)\$", r" \1 ", text)
     text = re.sub(r"\\(?:boxed|fbox)\s*(?=\{)", "", text)
     text = LAYOUT.sub(" ", SPACED_THOUSANDS.sub(joined, text))
@@ -193,7 +117,9 @@ def spelled(kind: str, token: str, content: str, before: list[str]) -> list[str]
         return [token.replace(",", "")]
     if kind == "command":
         name = SAME.get(token[1:], token[1:])
-        return [name if name in "[]" else f"\\{name}"]
+        return [name if name in "[]():<>|" else f"\\{name}"]
+    if kind == "set":
+        return [rf"\mathbb{{{token.rstrip('}')[-1]}}}"]
     return [SIGNS.get(token, token)]
 
 
@@ -206,7 +132,7 @@ def spelled_text(words: str, before: list[str]) -> list[str]:
     words = choice[1] if choice else words
     number = re.fullmatch(r"-?[0-9]+(?:\.[0-9]+)?", words)
     follows = bool(before) and (before[-1][0].isdigit() or before[-1] in ("}", ")"))
-    if number or (len(words) == 1 and words.isalpha() and not follows):
+    if number or (len(words) == 1 and words.isalpha() and (words in "ei" or not follows)):
         return ["-", words[1:]] if words.startswith("-") else [words]
     return [f"\\text:{words}"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from rlkit.rewards.math.tokens import FUNCTIONS, words_of
+from rlkit.rewards.math.spellings import FUNCTIONS, words_of
 
 ALIASES = {
     "centimeter": "cm",
@@ -36,7 +36,7 @@ ALIASES = {
     "dollar": "$",
     "usd": "$",
     "degree": "deg",
-    "mph": "mile per h",
+    "mi": "mile",
     "liter": "L",
     "litre": "L",
     "newton": "N",
@@ -44,8 +44,13 @@ ALIASES = {
     "watt": "W",
     "volt": "V",
 }
-SHORT = words_of("m g s h N J W V A L C F Hz kHz Pa kPa kW kg")
+SHORT = words_of(
+    "m g s h N J W V A L C F Hz kHz Pa kPa kW kg eV keV MeV GeV kN MN mN MPa GPa MW GW mW kV mV mA "
+    "kJ MJ dB nF pF pm Wb rad mol"
+)
 """Abbreviations that are units inside \\text{} only."""
+FACTORS = SHORT | words_of("K T erg dyn")
+"""Abbreviations that are units as one of several factors."""
 BARE = words_of(
     "cm mm km nm kg mg mL ml ft yd lb oz Hz kHz MHz Pa kPa kW kJ mph min sec hr mi inch inches "
     "feet foot mile miles meter meters metre metres centimeter centimeters gram grams hour "
@@ -61,9 +66,15 @@ NEVER = words_of(
     "factorial negative power infinity approximately thousands millions nor either both double "
     "triple twice kilo mega giga milli micro nano remainder divided multiplied "
     "is are was be wrong incorrect false maybe perhaps possibly cannot unknown guess prime "
-    "repeating recurring reciprocal inverse root opposite"
+    "repeating recurring reciprocal inverse root opposite fourths fifth fifths sixth sixths "
+    "seventh sevenths eighth eighths ninth ninths twelfth twelfths tens hundreds dozens billions "
+    "trillions lakh lakhs crore crores binary ternary octal hexadecimal decimal choose fold too "
+    "short off them or to through others another sum product"
 )
 """Words that change a value, and so are not units."""
+MEASURE = re.compile(r"(square|sq|cubic|cu)\.? (?=[a-z])", re.I)
+JOINTS = ("/", "*", r"\cdot")
+PIECE = re.compile(r" ?([/*])? ?([A-Za-z]+)(?:\^(-?[1-9]))?")
 WORDS = re.compile(r"[A-Za-z]+(?:[ /][A-Za-z]+){0,3}")
 
 
@@ -85,8 +96,51 @@ def unit_name(token: str) -> str:
     words = token.removeprefix("\\text:").strip(" .")
     if words in SHORT:
         return words
+    if measure := MEASURE.match(words):
+        return unit_name(words[measure.end() :]) + ("2" if measure[1][0] in "sS" else "3")
+    if factors := product_of(words.replace("mph", "miles per hour")):
+        return factors
     singular = [w[:-1] if len(w) > 2 and w.endswith("s") else w for w in words.lower().split()]
     return " ".join(ALIASES.get(word, word) for word in singular)
+
+
+def product_of(text: str) -> str:
+    """The one spelling of a product of known units, such as m/s^2 or miles per hour; else ""."""
+    text = text.replace(" per ", "/")
+    powers: dict[str, int] = {}
+    at = pieces = 0
+    while piece := PIECE.match(text, at):
+        sign = -1 if piece[1] == "/" else 1
+        single = piece[2][:-1] if len(piece[2]) > 2 and piece[2].endswith("s") else piece[2]
+        if piece[2] not in FACTORS | BARE and single not in ALIASES:
+            return ""
+        name = piece[2] if piece[2] in FACTORS else ALIASES.get(single.lower(), single.lower())
+        powers[name] = powers.get(name, 0) + sign * int(piece[3] or 1)
+        at, pieces = piece.end(), pieces + 1
+    if at < len(text) or pieces < 2:
+        return ""
+    return " ".join(name + ("" if n == 1 else str(n)) for name, n in sorted(powers.items()) if n)
+
+
+def split_product(tokens: list[str]) -> tuple[list[str], str]:
+    r"""The tokens without a product of units at their end, and that in one spelling; else "".
+
+    It begins with a unit in \text{}, or with a word that is one without it and a slash.
+    """
+    start = next((i for i, token in enumerate(tokens) if is_first(token)), len(tokens))
+    words = []
+    for token in tokens[start:]:
+        words.append("*" if token in JOINTS[1:] else token.removeprefix("\\text:"))
+    text = re.sub(r" *([\^*/]) *", r"\1", " ".join(words)).replace("{", "").replace("}", "")
+    text = re.sub(r"\^ *(-?) *(?=[0-9])", r"^\1", " ".join(text.split()))
+    bare = bool(tokens[start:]) and tokens[start] in BARE and tokens[start + 1 : start + 2] != ["/"]
+    unit = "" if bare or not start else product_of(text)
+    return (tokens[:start], unit) if unit else (tokens, "")
+
+
+def is_first(token: str) -> bool:
+    """Whether a product of units may begin here."""
+    return token in BARE or token.startswith("\\text:")
 
 
 def split_unit(tokens: list[str]) -> tuple[list[str], str]:
@@ -99,8 +153,13 @@ def split_unit(tokens: list[str]) -> tuple[list[str], str]:
         return [token for token in tokens if token != r"\$"], "$"
     for degrees in (["^", r"\circ"], ["^", "{", r"\circ", "}"]):
         angle = not any(token[1:] in FUNCTIONS for token in tokens)
+        if tokens[-1:] in (["C"], ["F"]) and tokens[-len(degrees) - 1 : -1] == degrees:
+            return tokens[: -len(degrees) - 1], "deg" + tokens[-1]
         if angle and tokens[-len(degrees) :] == degrees:
             return tokens[: -len(degrees)], "deg"
+    body, unit = split_product(tokens)
+    if unit:
+        return body, unit
     for power in ("2", "3"):
         for raised in (["^", power], ["^", "{", power, "}"]):
             body = tokens[: -len(raised)]

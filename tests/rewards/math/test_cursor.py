@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.rewards.math.cursor import Cursor
+from rlkit.rewards.math.cursor import MAX_TERMS, Budget, Cursor
 from rlkit.rewards.math.tokens import Unread
 
 
@@ -38,3 +38,15 @@ def test_a_group_of_one_token() -> None:
 def test_a_group_is_taken_unread(tokens: list[str], raw: str, rest: str) -> None:
     cursor = Cursor(tokens)
     assert cursor.raw() == raw and cursor.next == rest
+
+
+def test_a_group_as_tokens() -> None:
+    cursor = Cursor(["{", "a", "{", "b", "}", "}", "c"])
+    assert [cursor.group(), cursor.group(), cursor.group()] == [["a", "{", "b", "}"], ["c"], []]
+
+
+def test_a_budget_is_spent_once() -> None:
+    budget = Budget()
+    budget.spend(MAX_TERMS)
+    with pytest.raises(Unread, match="too many terms"):
+        budget.spend(1)

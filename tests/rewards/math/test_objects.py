@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.rewards.math.objects import Form, encloses, flat, read_object
+from rlkit.rewards.math.form import Form
+from rlkit.rewards.math.objects import encloses, read_object
 from rlkit.rewards.math.tokens import Unread, tokenize
 
 
@@ -25,7 +26,16 @@ def of(text: str) -> Form:
         (r"\pm 3", "list", 2),
         (r"\{\pm 3\}", "set", 2),
         (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \\ \end{pmatrix}", "matrix", 2),
+        ("(1; 2)", "()", 2),
+        (r"\{1; 2\}", "set", 2),
+        (r"\{1\} \cup \{1, 2\}", "set", 2),
+        ("(1)(3)", "set", 2),
+        (r"\mathbb{R}", "()", 2),
+        (r"\mathbb{R} \setminus \{0, 1\}", "union", 3),
+        (r"2\begin{pmatrix} 1 & 2 \end{pmatrix}", "matrix", 1),
+        (r"(\begin{pmatrix} 1 & 2 \end{pmatrix})", "matrix", 1),
         ("101_2", "numeral", 0),
+        ("(101)_2", "numeral", 0),
         ("(5)", "value", 0),
     ],
 )
@@ -69,8 +79,7 @@ def test_a_bracket_around_everything(text: str, whole: bool) -> None:
     assert encloses(tokenize(text)) == whole
 
 
-def test_a_bare_list_hands_its_name_to_its_first_item() -> None:
-    one, two = Form(value=1), Form(value=2)
-    listed = Form(label="n", kind="list", items=(one, two))
-    assert [form.label for form in flat(listed)] == ["n", ""]
-    assert flat(one) == (one,)
+@pytest.mark.parametrize("text", ["(1; 2, 3)", r"\{1; 2, 3\}", r"\mathbb{R} - \{(1,2)\}"])
+def test_what_has_two_readings_is_not_read(text: str) -> None:
+    with pytest.raises(Unread):
+        of(text)
