@@ -1,0 +1,126 @@
+"""`rlkit doctor MODEL [overrides]`: look for what misconfigures runs, in about a minute.
+
+The exit status is 0 without problems, 1 with any, and 2 for a mistake in the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rlkit.composition.config_files import search_path
+from rlkit.composition.doctor.check import Check
+from rlkit.composition.doctor.printed import WIDTH, as_json, conclusion, lines
+from rlkit.composition.guard import guarded
+from rlkit.config.overrides import quoted
+from rlkit.config.run import EMBEDDED
+from rlkit.distributed.rank import launched
+from rlkit.errors import UserError
+from rlkit.runs.checkpoint import newest_in
+
+SECONDS = 60.0
+PROBLEMS = 1
+"""The exit status if there are problems."""
+ALONE = {"mode": "sync", "sync_every": 1, "oversample": 0.0}
+"""How the engine is examined, however the run uses it: in turn with the trainer."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        raise UserError(f"{message}; see rlkit doctor --help")
+
+
+def parser() -> Parser:
+    """The command line."""
+    out = Parser(
+        prog="rlkit doctor",
+        description="Look for what misconfigures runs: model, prompts, template, reward, engine, "
+        "endings, groups, a step at learning rate 0, memory and speed.",
+    )
+    out.add_argument("model", help="a name or folder, a checkpoint, a run folder, or embedded")
+    out.add_argument("overrides", nargs="*", help="as for training: task=jsonl task.path=...")
+    out.add_argument("--engine", help="short for rollout=..., for example --engine vllm")
+    out.add_argument("--json", action="store_true", help="print one JSON object instead")
+    out.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="about how long to generate and train, beside loading (default 60)",
+    )
+    out.add_argument("--config-dir", help="a folder with algorithm/, experiment/, ... of your own")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    found: list[Check] = []
+
+    def call() -> None:
+        a = parser().parse_intermixed_args(given)
+        if a.seconds <= 0:
+            raise UserError(f"--seconds {a.seconds:g} leaves no time; give some, such as 60")
+        if launched()[1] > 1:
+            raise UserError("the doctor works in one process: start it without a launcher")
+        engine = [f"rollout={a.engine}"] if a.engine else []
+        overrides = [*engine, *a.overrides]
+        found.extend(run(a, overrides))
+
+    status = guarded(call)
+    return status or (PROBLEMS if any(check.verdict == "problem" for check in found) else 0)
+
+
+def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
+    """Examine, and print what is found."""
+    name = newest_in(a.model)
+    told_task = any(each.lstrip("+").partition("=")[0] == "task" for each in overrides)
+    given = [f"model.name={quoted(name)}", "output_dir=.", *search_path(a.config_dir), *overrides]
+    raw = settings(given)
+
+    from rlkit.composition.compose import compose
+    from rlkit.composition.doctor.examine import examine
+    from rlkit.composition.doctor.patient import Patient
+    from rlkit.composition.session import close
+    from rlkit.models.numerics import numerics
+
+    c = compose(raw)
+    checks: list[Check] = []
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    try:
+        with numerics(c.config.model):
+            for check in examine(Patient(c, a.seconds)):
+                checks.append(check)
+                if not a.json:
+                    print("\n".join(lines(check, width)), flush=True)
+    finally:
+        close(c)
+    if a.json:
+        print(as_json(name, overrides, checks))
+        return checks
+    if not told_task and name != EMBEDDED:
+        print(
+            f"No task was given, so that the problems are sums of task={raw['task']['name']}: "
+            "add task=jsonl task.path=<file> to examine your own."
+        )
+    print(conclusion(checks))
+    return checks
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+    """The configuration to examine, of the first stage if there are several."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    from rlkit.composition.api import composed, stages_of
+
+    raw = composed(given)
+    stages = stages_of(raw, given)
+    first = stages[0] if stages else raw
+    rollout = first["rollout"]
+    first["rollout"] = rollout | {key: ALONE[key] for key in ALONE if key in rollout}
+    return first
