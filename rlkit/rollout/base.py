@@ -155,7 +155,7 @@ def cache_bytes(policy: Policy, tokens: int, itemsize: int) -> float:
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
-    return 2.0 * config.num_hidden_layers * kept * width * itemsize * tokens
+    return float(2 * config.num_hidden_layers * kept * width * itemsize * tokens)
 
 
 class RolloutEngine(Part[RolloutC]):

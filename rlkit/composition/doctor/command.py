@@ -80,9 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     """Examine, and print what is found."""
     name = newest_in(a.model)
-    told_task = any(each.lstrip("+").partition("=")[0] == "task" for each in overrides)
-    given = [f"model.name={quoted(name)}", "output_dir=.", *search_path(a.config_dir), *overrides]
-    raw = settings(given)
+    own = ("task", "experiment")
+    asks = name == EMBEDDED or any(each.lstrip("+").partition("=")[0] in own for each in overrides)
+    usual = [] if asks else usual_lengths()
+    given = [f"model.name={quoted(name)}", "output_dir=.", *search_path(a.config_dir)]
+    raw = settings([*given, *usual, *overrides])
 
     from rlkit.composition.compose import compose
     from rlkit.composition.doctor.examine import examine
@@ -104,13 +106,22 @@ def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     if a.json:
         print(as_json(name, overrides, checks))
         return checks
-    if not told_task and name != EMBEDDED:
+    if not asks:
         print(
-            f"No task was given, so that the problems are sums of task={raw['task']['name']}: "
-            "add task=jsonl task.path=<file> to examine your own."
+            f"No task was given, so the problems are sums of task={raw['task']['name']}: add "
+            "task=jsonl task.path=<file> to examine your own."
         )
     print(conclusion(checks))
     return checks
+
+
+def usual_lengths() -> list[str]:
+    """The lengths of real models, which the embedded model's task would replace by its own."""
+    from rlkit.rollout.base import RolloutConfig
+
+    usual = RolloutConfig()
+    names = ("max_prompt_length", "max_completion_length")
+    return [f"rollout.{name}={getattr(usual, name)}" for name in names]
 
 
 def settings(given: Sequence[str]) -> dict[str, Any]:

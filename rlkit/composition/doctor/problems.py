@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,12 +50,17 @@ def spread(rows: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, An
     return [rows[place * len(rows) // count] for place in range(count)]
 
 
+def longest_allowed(c: Composition) -> int:
+    """Most tokens of a prompt; those of the embedded model's own task are not counted by a run."""
+    return sys.maxsize if c.task.embedded else c.engine.config.max_prompt_length
+
+
 def look_at(c: Composition, policy: Policy) -> Looked:
     """Encode some problems of the training set. Raises UserError if none of them can be used."""
     whole, _ = c.rows
     rows = spread(whole, MOST)
     every = Prompts("train", rows, policy.tokenizer, c.task.config.chat_template)
-    limit = c.engine.config.max_prompt_length
+    limit = longest_allowed(c)
     lengths = [len(every.encoder.encode(every.encoder.asked(row["prompt"]))) for row in rows]
     kept = [row for row, length in zip(rows, lengths, strict=True) if 0 < length <= limit]
     if not kept:

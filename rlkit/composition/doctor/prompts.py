@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlkit.composition.data_checks import check_kept, check_room
 from rlkit.composition.doctor.check import Check, Notes, between, share
 from rlkit.composition.doctor.patient import Patient
+from rlkit.composition.doctor.problems import longest_allowed
 from rlkit.errors import UserError
 from rlkit.rewards.scoring import check_columns
 
@@ -16,7 +17,7 @@ MANY = 0.1
 def check(patient: Patient) -> Check:
     """Count prompts that are too long, in a sample of the data; try what a run checks."""
     notes, c, looked = Notes(NAME), patient.c, patient.problems
-    limit, lengths = c.engine.config.max_prompt_length, looked.lengths
+    limit, lengths = longest_allowed(c), looked.lengths
     over = sum(length > limit for length in lengths)
     empty = sum(length == 0 for length in lengths)
     notes.figures |= {"looked_at": len(lengths), "too_long": over, "longest": max(lengths)}

@@ -111,7 +111,8 @@ def chosen_groups(groups: Sequence[Group], budget: float, least: int) -> list[Gr
     if not groups:
         raise UserError("no response got a reward, so there is nothing to train on")
     ordered = sorted(groups, key=lambda group: len({s.reward for s in group.samples}) < 2)
-    chosen, room = [], budget
+    chosen: list[Group] = []
+    room = budget
     for group in ordered:
         if chosen and tokens_of(group) > room:
             continue

@@ -81,6 +81,7 @@ def patient_of(
         "model.name=tiny",
         "reward=[exact]",
         "rollout.max_completion_length=24",
+        "rollout.max_prompt_length=512",
         "train.prompts_per_step=4",
         "train.minibatches=2",
         *overrides,

@@ -29,7 +29,7 @@ class Noisy(HFRollout):
 
 
 def doctor(*arguments: str, cwd: Path) -> Result:
-    return command("rlkit", "doctor", *arguments, cwd=cwd)
+    return command("rlkit.__main__", "doctor", *arguments, cwd=cwd)
 
 
 def found(result: Result) -> dict[str, Any]:
@@ -132,3 +132,17 @@ def test_no_task_is_told(tmp_path: Path) -> None:
     model = saved(make_policy(), tmp_path / "model")
     result = doctor(model, *SHORT, cwd=tmp_path)
     assert "No task was given" in result.out
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("ignore")
+def test_vllm_agrees_with_the_trainer(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    cache = "rollout.kv_cache_gb=0.1"
+    result = doctor("embedded", "--engine", "vllm", cache, "--json", cwd=tmp_path)
+    assert result.status == 0, result.out + result.err
+    checks = found(result)
+    assert {check["verdict"] for check in checks.values()} == {"ok"}
+    figures = checks["log-probs"]["figures"]
+    assert 0 < figures["max"] < 1e-3 and 0 < figures["again_max"] < 1e-3
+    assert checks["memory"]["figures"]["the engine"] > 1e8

@@ -7,8 +7,8 @@ import pytest
 from rlkit.composition.doctor.loading import check, count
 from rlkit.composition.doctor.patient import Patient
 from rlkit.errors import UserError
-from tests.compositions import composed
 from tests.composition.doctor.patients import patient_of, text
+from tests.compositions import composed
 from tests.tiny import make_policy
 
 

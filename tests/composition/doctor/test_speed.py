@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from dataclasses import replace
+
+import pytest
 
 from rlkit.composition.doctor.patient import Patient
 from rlkit.composition.doctor.speed import check
