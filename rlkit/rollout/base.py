@@ -147,6 +147,8 @@ class EngineMemory:
     generating: float
     training: float
     """What it keeps while the policy is trained."""
+    adapts: bool = False
+    """Whether it generates fewer responses at once where memory does not suffice."""
 
 
 def cache_bytes(policy: Policy, tokens: int, itemsize: int) -> float:
@@ -189,8 +191,8 @@ class RolloutEngine(Part[RolloutC]):
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request of `call.part`, in order: what follows its prefix."""
 
-    def memory(self, policy: Policy, responses: int) -> EngineMemory | None:
-        """About what it takes to generate so many responses at once; None = unknown."""
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory | None:
+        """About what it takes for so many responses of so many tokens; None = unknown."""
         return None
 
     def close(self) -> None:

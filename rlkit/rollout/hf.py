@@ -150,14 +150,11 @@ class HFRollout(RolloutEngine[HFC]):
             batch.append(rest.pop(0))
         return batch, rest
 
-    def memory(self, policy: Policy, responses: int) -> EngineMemory:
-        """Keys and values of the responses at once, as long as they may be."""
-        c = self.config
-        rows = min(responses, c.generation_batch_size, self.most or responses)
-        tokens = rows * (c.max_prompt_length + c.max_completion_length)
-        return EngineMemory(
-            generating=cache_bytes(policy, tokens, trainer_dtype(policy).itemsize), training=0.0
-        )
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory:
+        """Keys and values of the responses that are generated at once."""
+        rows = min(responses, self.config.generation_batch_size, self.most or responses)
+        size = cache_bytes(policy, rows * tokens, trainer_dtype(policy).itemsize)
+        return EngineMemory(generating=size, training=0.0, adapts=True)
 
     def state_dict(self) -> State:
         """How it decodes, and how many responses fitted if memory did not suffice for all."""

@@ -93,6 +93,8 @@ def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     from rlkit.models.numerics import numerics
 
     c = compose(raw)
+    if not a.json:
+        print(f"Loading {name}, then about {a.seconds:.0f} s of checks.", flush=True)
     checks: list[Check] = []
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     try:

@@ -77,9 +77,8 @@ def check_beginnings(notes: Notes, patient: Patient) -> None:
 
 def check_last(notes: Notes, patient: Patient, ends: set[int]) -> None:
     """A response that ended holds the token that ended it, and the loss counts it."""
-    stopped = [
-        s for group in patient.collected.groups for s in group.samples if s.finish_reason == "stop"
-    ]
+    samples = [s for group in patient.collected.groups for s in group.samples]
+    stopped, total = [s for s in samples if s.finish_reason == "stop"], len(samples)
     texts = patient.engine.config.stop
     lost = [s for s in stopped if not len(s.response_ids) or int(s.response_ids[-1]) not in ends]
     masked = [s for s in stopped if len(s.loss_mask) and not bool(s.loss_mask[-1])]
@@ -101,4 +100,7 @@ def check_last(notes: Notes, patient: Patient, ends: set[int]) -> None:
     pad = patient.policy.tokenizer.pad_token_id
     same = ", also though padding has the same id" if pad in ends else ""
     if not (lost or masked):
-        notes.fine(f"{len(stopped)} ended by themselves, and that token is in their loss{same}.")
+        notes.fine(
+            f"{share(len(stopped), total)} sampled ones ended by themselves, and that token is in "
+            f"their loss{same}."
+        )

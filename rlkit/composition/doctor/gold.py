@@ -61,7 +61,7 @@ def check(patient: Patient) -> Check:
     """Score the gold answers in several forms, wrong answers, and empty ones."""
     notes, c = Notes(NAME), patient.c
     train, _ = c.rows
-    rows = [row for row in spread(train, ROWS) if str(row.get(ANSWER) or "").strip()]
+    rows = [row for row in spread(train, ROWS) if gold_of(row)]
     if not rows:
         notes.fine("The task has no column 'answer', so no gold answer can be tried.")
         return notes.result()
@@ -97,9 +97,15 @@ def asking(patient: Patient) -> Any:
         return lambda prompt: prompt
 
 
+def gold_of(row: Row) -> str:
+    """The answer of a row as text; empty if it has none."""
+    answer = row.get(ANSWER)
+    return "" if answer is None else str(answer).strip()
+
+
 def forms_of(row: Row) -> dict[str, str]:
     """The gold answer of a row in each form, and other columns that may hold a whole solution."""
-    gold = str(row[ANSWER]).strip()
+    gold = gold_of(row)
     out = {name: form.replace("%s", gold) for name, form in FORMS.items()}
     for column, value in row.items():
         whole = isinstance(value, str) and column not in ("prompt", ANSWER)
@@ -191,9 +197,8 @@ def check_wrong(notes: Notes, marker: Marker, rows: Sequence[Row], form: str) ->
 
 def another(row: Row, rows: Sequence[Row]) -> dict[str, Any] | None:
     """The answer, and columns with text, of the first row that is answered differently."""
-    mine = str(row[ANSWER]).strip()
     for other in rows:
-        if str(other[ANSWER]).strip() != mine:
+        if gold_of(other) != gold_of(row):
             texts = {k: v for k, v in other.items() if isinstance(v, str) and k != "prompt"}
             return {**texts, ANSWER: other[ANSWER]}
     return None
@@ -202,4 +207,4 @@ def another(row: Row, rows: Sequence[Row]) -> dict[str, Any] | None:
 def brief(row: Row) -> str:
     """A row's problem and answer, cut."""
     text = " ".join(str(row["prompt"]).split())
-    return f"{text[:80]!r} (answer {str(row[ANSWER])[:40]!r})"
+    return f"{text[:80]!r} (answer {gold_of(row)[:40]!r})"

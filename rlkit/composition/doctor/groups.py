@@ -32,8 +32,14 @@ def check(patient: Patient) -> Check:
         f"{share(len(equal), len(groups))} groups of {size}"
         + (f" ({right} of them all right)." if equal else ".")
     )
+    longest = patient.c.engine.config.max_completion_length
     if patient.c.parts.advantage.min_group < 2:
         notes.fine(finding + " This advantage does not compare them.")
+    elif len(equal) == len(groups) and patient.answers.limit < longest:
+        notes.warn(
+            f"{finding} Responses were cut at {patient.answers.limit} tokens for lack of time.",
+            "Try again with more --seconds.",
+        )
     elif len(equal) == len(groups):
         notes.problem(
             finding + " There is nothing to learn from.",

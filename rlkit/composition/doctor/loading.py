@@ -18,8 +18,8 @@ def check(patient: Patient) -> Check:
     adapted = f", {count(trained)} of them in adapters" if has_adapter(policy.model) else ""
     notes.fine(
         f"{type(policy.model).__name__} with {count(every)} parameters{adapted} in {dtype} on "
-        f"{policy.device}, loaded in {duration(patient.took['the model'])}. Padding does not "
-        f"change its log-probs; its forwards are laid out as {policy.layout}."
+        f"{policy.device}, loaded and probed in {duration(patient.took['the model'])}. Padding "
+        f"does not change its log-probs; its forwards are laid out as {policy.layout}."
     )
     for line in patient.notes:
         if not line.startswith("Loading "):

@@ -52,8 +52,14 @@ def check(patient: Patient) -> Check:
         "model.dtype=bfloat16, model.lora.r=16, train.optimizer=adamw_8bit or anchor.device=cpu, "
         "or shard the weights (docs/scaling.md)."
     )
-    patient.fits = needed <= total
-    if needed > total:
+    spared = parts.get("generating", 0.0) if engine_memory(patient).adapts else 0.0
+    patient.fits = needed - spared <= total
+    if needed > total and patient.fits:
+        notes.warn(
+            f"Not all responses of a step can be generated at once. {finding}",
+            "Generation is then slower; shorter responses or model.dtype=bfloat16 help.",
+        )
+    elif needed > total:
         notes.problem(f"The run does not fit. {finding}", advice)
     elif needed > TIGHT * total:
         notes.warn(f"The run fits barely. {finding}", advice)
@@ -74,12 +80,20 @@ def estimate(patient: Patient) -> Sizes:
         out["references"] = reference_bytes(patient.anchor, policy)
     tokens = c.config.train.micro_batch_tokens or default_tokens(policy.device)
     batch = tokens * saved_per_token(policy, patient.answers)
-    fresh = c.buffer.fresh_share(c.config.train.prompts_per_step)
-    engine = c.engine.memory(policy, fresh * c.engine.config.num_generations)
-    engine = engine or EngineMemory(generating=0.0, training=0.0)
+    engine = engine_memory(patient)
     if engine.generating > batch + engine.training:  # the two do not happen at the same time
         return out | {"generating": engine.generating}
     return out | {"a micro-batch": batch, "the engine": engine.training}
+
+
+def engine_memory(patient: Patient) -> EngineMemory:
+    """What the engine takes for a step's responses, each as long as it may be."""
+    c, policy = patient.c, patient.policy
+    responses = c.buffer.fresh_share(c.config.train.prompts_per_step)
+    responses *= c.engine.config.num_generations
+    tokens = patient.problems.longest + c.engine.config.max_completion_length
+    found = c.engine.memory(policy, responses, tokens)
+    return found or EngineMemory(generating=0.0, training=0.0)
 
 
 def training_bytes(model: Any, train: TrainConfig) -> float:

@@ -38,6 +38,11 @@ class Looked:
         """What turned them into tokens."""
         return self.prompts.encoder
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt that is used."""
+        return self.prompts.longest
+
     def drawn(self, count: int, seed: int) -> list[Prompt]:
         """Some prompts of random places, fewer if there are not as many."""
         order = stream_rng(seed, "doctor/prompts").permutation(len(self.prompts))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rlkit.composition.doctor.patient import Patient
 
 Answer = tuple[Prompt, Generation]
-MOST, LEAST = 64, 4
-"""Responses that are scored: at most, and at least."""
+MOST, LEAST, TIMED = 64, 4, 2
+"""Responses that are scored: at most, and at least; and those that measure the speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,8 @@ def score_answers(patient: Patient, seconds: float) -> Scored:
     forwards = forwards_of(patient)
     head, rest = answers[:LEAST], answers[LEAST:MOST]
     started = time.perf_counter()
-    terms_of(policy, tokens_of(head), forwards)
-    speed = total(head) / (time.perf_counter() - started)
+    terms_of(policy, tokens_of(head[:TIMED]), forwards)
+    speed = total(head[:TIMED]) / (time.perf_counter() - started)
     room = speed * seconds - total(head)
     chosen = list(head)
     for answer in rest:

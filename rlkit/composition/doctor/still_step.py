@@ -43,6 +43,8 @@ def check(patient: Patient) -> Check:
             f"{clipped:.1%} of the tokens are clipped, though all ratios are 1.",
             "Check the clip bounds of the loss (rlkit show loss <name>).",
         )
+    if step.made_up:
+        notes.fine("All rewards were equal, so 0 and 1 in turn were taken in their place.")
     check_gradient(notes, patient, step)
     if step.changed:
         notes.problem(
@@ -71,8 +73,8 @@ def check_gradient(notes: Notes, patient: Patient, step: TrialStep) -> None:
         notes.fine(finding + (f", clipped to {limit:g}." if norm > limit else "."))
     elif not step.batch.loss.advantage.any():
         notes.warn(
-            finding + ": all advantages are 0, so that nothing could be tried or learned.",
-            "See the check of groups.",
+            finding + ": all advantages are 0, so there is nothing to learn.",
+            "See the check of groups; an advantage of your own may give 0.",
         )
     else:
         notes.problem(

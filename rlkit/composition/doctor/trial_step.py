@@ -32,6 +32,8 @@ class TrialStep:
 
     batch: TrainBatch
     result: UpdateResult
+    made_up: bool
+    """Whether the rewards were made up, since those of each group were equal."""
     changed: Sequence[str]
     """Names of the weights whose bits changed."""
     prepare_seconds: float
@@ -57,7 +59,11 @@ def take_step(patient: Patient, seconds: float) -> TrialStep:
     """Prepare a batch and update on it once, with learning rate 0."""
     c, policy, anchor = patient.c, patient.policy, patient.anchor
     budget = patient.scored.per_second * seconds / UPDATE_COST
-    groups = chosen_groups(patient.collected.groups, budget, c.parts.advantage.min_group)
+    least = c.parts.advantage.min_group
+    groups = chosen_groups(patient.collected.groups, budget, least)
+    made_up = least > 1 and not any(map(varied, groups))
+    if made_up:
+        groups = [with_rewards(group) for group in groups]
     updater = Updater(
         still(c.config, len(groups)), policy, c.parts, c.engine.config.max_completion_length
     )
@@ -80,6 +86,7 @@ def take_step(patient: Patient, seconds: float) -> TrialStep:
     return TrialStep(
         batch=batch,
         result=result,
+        made_up=made_up,
         changed=[name for name, bits in before.items() if after[name] != bits],
         prepare_seconds=prepared - started,
         update_seconds=ended - prepared,
@@ -110,7 +117,7 @@ def chosen_groups(groups: Sequence[Group], budget: float, least: int) -> list[Gr
     """
     if not groups:
         raise UserError("no response got a reward, so there is nothing to train on")
-    ordered = sorted(groups, key=lambda group: len({s.reward for s in group.samples}) < 2)
+    ordered = sorted(groups, key=lambda group: not varied(group))
     chosen: list[Group] = []
     room = budget
     for group in ordered:
@@ -119,6 +126,20 @@ def chosen_groups(groups: Sequence[Group], budget: float, least: int) -> list[Gr
         chosen.append(group)
         room -= tokens_of(group)
     return [shortened(chosen[0], budget, least)] if len(chosen) == 1 else chosen
+
+
+def varied(group: Group) -> bool:
+    """Whether its rewards differ."""
+    return len({sample.reward for sample in group.samples}) > 1
+
+
+def with_rewards(group: Group) -> Group:
+    """The group with rewards of 0 and 1 in turn."""
+    samples = [
+        replace(s, reward=float(i % 2), rewards=dict.fromkeys(s.rewards, float(i % 2)))
+        for i, s in enumerate(group.samples)
+    ]
+    return Group(prompt=group.prompt, samples=samples)
 
 
 def tokens_of(group: Group) -> int:

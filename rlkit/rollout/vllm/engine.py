@@ -183,7 +183,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         flat = [generation(a, self.config, greedy=call.greedy) for a in answers]
         return by_request(flat, call.own)
 
-    def memory(self, policy: Policy, responses: int) -> EngineMemory:
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory:
         """Its weights and cache, which it keeps while the policy trains unless it sleeps."""
         c, numbers = self.config, sum(p.numel() for p in policy.model.parameters())
         taken = numbers * engine_dtype(policy, c.dtype).itemsize + c.kv_cache_gb * 2**30

@@ -12,7 +12,7 @@ import torch
 from rlkit.composition.composition import Given
 from rlkit.composition.doctor.check import Check
 from rlkit.composition.doctor.patient import Patient
-from rlkit.interfaces import Task, TaskData
+from rlkit.interfaces import Task, TaskConfig, TaskData
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
 from rlkit.rollout.base import Generation, GenerationCall
@@ -28,7 +28,7 @@ class Rows(Task):
     """Rows of its own."""
 
     def __init__(self, rows: Sequence[Any], **settings: Any) -> None:
-        super().__init__(self.Config.model_validate(settings))
+        super().__init__(TaskConfig.model_validate(settings))
         self.data = TaskData(train=rows, eval=rows)
 
     def load(self, seed: int) -> TaskData:
@@ -87,7 +87,7 @@ def patient_of(
         *overrides,
     )
     rewards = {"own": reward_class(reward)()} if reward is not None else c.rewards
-    engine = c.engine if change is None else changing(change)(c.engine.config)  # type: ignore[arg-type]
+    engine = c.engine if change is None else changing(change)(c.engine.config)
     c = replace(
         c,
         given=Given(model=policy.model, tokenizer=policy.tokenizer),

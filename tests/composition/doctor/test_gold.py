@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rlkit.composition.doctor.gold import another, asked_form, check, forms_of
+from rlkit.composition.doctor.gold import (
+    another,
+    asked_form,
+    check,
+    forms_of,
+    gold_of,
+)
 from rlkit.composition.doctor.patient import Patient
 from tests.composition.doctor.patients import patient_of, text
 
@@ -92,4 +98,5 @@ def test_a_boxed_letter_keeps_its_backslash() -> None:
 def test_another_answer_need_not_be_a_text() -> None:
     rows: list[dict[str, Any]] = [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}]
     assert another(rows[0], rows) == {"answer": 2}
+    assert gold_of({"answer": 0}) == "0" and gold_of({"answer": None}) == gold_of({}) == ""
     assert another(rows[0], rows[:1]) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rlkit.composition.doctor.groups import check
@@ -37,6 +38,14 @@ def test_all_groups_equal() -> None:
     assert found.verdict == "problem"
     assert "all 6 groups of 8 (0 of them all right). There is nothing to learn" in text(found)
     assert "(6 of them all right)" in text(check(patient_of(reward=one)))
+
+
+def test_equal_rewards_of_responses_cut_for_lack_of_time_prove_nothing() -> None:
+    patient = patient_of(reward=zero)
+    patient._made["the responses"] = replace(patient.answers, limit=2)
+    found = check(patient)
+    assert found.verdict == "warning"
+    assert "cut at 2 tokens for lack of time" in text(found)
 
 
 def test_an_advantage_that_compares_nothing_needs_no_difference() -> None:

@@ -21,7 +21,7 @@ def test_a_model_that_loads(healthy: Patient) -> None:
 
 def test_frozen_weights_are_told() -> None:
     policy = make_policy()
-    policy.model.get_input_embeddings().weight.requires_grad_(False)  # type: ignore[union-attr]
+    policy.model.get_input_embeddings().weight.requires_grad_(False)
     found = check(patient_of(policy=policy))
     assert found.verdict == "warning"
     assert "512 parameters are frozen" in text(found)

@@ -73,5 +73,20 @@ def test_a_run_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         assert patient.fits == (verdict == "warning")
 
 
+def test_generation_that_does_not_fit_at_once_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient = patient_of(
+        "algorithm=grpo", "train.prompts_per_step=512", "train.micro_batch_tokens=32"
+    )
+    found = estimate(patient)
+    assert found["generating"] == 256 * (4 + 24) * 2 * 2 * 2 * 16 * 4
+    total = sum(found.values()) - found["generating"] / 2
+    monkeypatch.setattr(module, "device_memory", lambda device: total)
+    told = check(patient)
+    assert told.verdict == "warning" and patient.fits
+    assert "Not all responses of a step can be generated at once" in told.finding
+
+
 def test_the_machine_has_memory() -> None:
     assert device_memory(torch.device("cpu")) > 1e8

@@ -29,8 +29,19 @@ def test_fresh_data_that_look_off_policy() -> None:
     assert "fresh data look off-policy" in text(found)
 
 
-def test_equal_rewards_leave_nothing_to_learn() -> None:
-    found = check(patient_of("anchor=none", reward=zero))
+def test_equal_rewards_are_told_and_replaced_so_that_there_is_a_gradient() -> None:
+    found = check(patient_of("algorithm=grpo", "anchor=none", reward=zero))
+    assert found.verdict == "ok"
+    assert "0 and 1 in turn were taken in their place" in found.finding
+    assert float(found.figures["grad_norm"]) > 0
+
+
+def test_advantages_of_zero_are_told() -> None:
+    patient = with_metrics(grad_norm=0.0)
+    batch = patient.step.batch
+    loss = replace(batch.loss, advantage=batch.loss.advantage * 0)
+    patient._made["the trial step"] = replace(patient.step, batch=replace(batch, loss=loss))
+    found = check(patient)
     assert found.verdict == "warning"
     assert "all advantages are 0" in text(found)
 
