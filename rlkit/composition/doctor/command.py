@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from rlkit.composition.config_files import search_path
 from rlkit.composition.doctor.check import Check
-from rlkit.composition.doctor.printed import WIDTH, as_json, conclusion, lines
+from rlkit.composition.doctor.printed import Told
 from rlkit.composition.guard import guarded
 from rlkit.config.overrides import quoted
 from rlkit.config.run import EMBEDDED
@@ -93,28 +92,16 @@ def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     from rlkit.models.numerics import numerics
 
     c = compose(raw)
-    if not a.json:
-        print(f"Loading {name}, then about {a.seconds:.0f} s of checks.", flush=True)
-    checks: list[Check] = []
-    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    told = Told(name, overrides, quiet=a.json, about=a.seconds)
     try:
         with numerics(c.config.model):
             for check in examine(Patient(c, a.seconds)):
-                checks.append(check)
-                if not a.json:
-                    print("\n".join(lines(check, width)), flush=True)
+                told.add(check)
     finally:
         close(c)
-    if a.json:
-        print(as_json(name, overrides, checks))
-        return checks
-    if not asks:
-        print(
-            f"No task was given, so the problems are sums of task={raw['task']['name']}: add "
-            "task=jsonl task.path=<file> to examine your own."
-        )
-    print(conclusion(checks))
-    return checks
+    task = None if asks else str(raw["task"]["name"])
+    told.conclude(task)
+    return told.checks
 
 
 def usual_lengths() -> list[str]:

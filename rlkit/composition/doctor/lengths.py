@@ -16,16 +16,15 @@ def check(patient: Patient) -> Check:
     lengths = sorted(len(g.response_ids) for _, g in answers.flat)
     cut = sum(g.finish_reason == "length" for _, g in answers.flat)
     limit = patient.c.engine.config.max_completion_length
+    mean = sum(lengths) / len(lengths)
     notes.figures |= {
         "responses": len(lengths),
         "cut": cut,
-        "mean": sum(lengths) / len(lengths),
+        "mean": mean,
         "limit": answers.limit,
     }
-    notes.fine(
-        f"Responses have {between(lengths[0], lengths[-1])} tokens, "
-        f"{sum(lengths) / len(lengths):.0f} on average."
-    )
+    average = f", {mean:.0f} on average" if lengths[0] < lengths[-1] else ""
+    notes.fine(f"Responses have {between(lengths[0], lengths[-1])} tokens{average}.")
     if answers.limit < limit:
         notes.fine(
             f"There was time for {answers.limit} of rollout.max_completion_length={limit} tokens, "

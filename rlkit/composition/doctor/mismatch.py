@@ -28,9 +28,10 @@ def check(patient: Patient) -> Check:
     numbers = (
         f"over {int(scored.mask.sum())} tokens of {len(scored.answers)} fresh responses the mean "
         f"difference is {found['mean']:.2g} nats and the largest {found['max']:.2g} (rounding "
-        f"explains {bound:.2g}); first tokens {found['first']:.2g}, last ones of ended responses "
-        f"{found['end']:.2g}"
+        f"explains {bound:.2g}); first tokens {found['first']:.2g}"
     )
+    if any(g.finish_reason == "stop" for _, g in scored.answers):
+        numbers += f", end tokens {found['end']:.2g}"
     if len(scored.again):
         numbers += f", problems asked a second time {worst_of(scored.again):.2g}"
     if worst <= bound:

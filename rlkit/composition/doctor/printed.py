@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,36 @@ from rlkit.composition.doctor.check import Check
 
 MARKS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
 WIDTH, MARK, NAME = 100, 9, 16
+
+
+class Told:
+    """Prints each check as it comes, and what they come to; if `quiet`, one JSON object at last."""
+
+    def __init__(self, model: str, overrides: Sequence[str], *, quiet: bool, about: float) -> None:
+        self.model, self.overrides, self.quiet = model, overrides, quiet
+        self.checks: list[Check] = []
+        self.width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+        self._say(f"Loading {model}, then about {about:.0f} s of checks.")
+
+    def add(self, check: Check) -> None:
+        """One more check."""
+        self.checks.append(check)
+        self._say("\n".join(lines(check, self.width)))
+
+    def conclude(self, default_task: str | None) -> None:
+        """What they come to; `default_task` is the task if the user named none."""
+        if self.quiet:
+            print(as_json(self.model, self.overrides, self.checks))
+        if default_task is not None:
+            self._say(
+                f"No task was given, so the problems are those of task={default_task}: add "
+                "task=jsonl task.path=<file> to examine your own."
+            )
+        self._say(conclusion(self.checks))
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, flush=True)
 
 
 def lines(check: Check, width: int = WIDTH) -> list[str]:

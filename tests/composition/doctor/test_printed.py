@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import pytest
+
 from rlkit.composition.doctor.check import Check
-from rlkit.composition.doctor.printed import as_json, conclusion, lines
+from rlkit.composition.doctor.printed import Told, as_json, conclusion, lines
 
 FINE = Check(name="model", verdict="ok", finding="It loads.")
 ODD = Check(name="reward", verdict="warning", finding="Odd.", advice="Look.", figures={"a": 0.5})
@@ -41,3 +43,22 @@ def test_json_holds_everything_and_no_nan() -> None:
     assert [each["verdict"] for each in found["checks"]] == ["ok", "warning", "problem"]
     assert found["checks"][1]["figures"] == {"a": 0.5}
     assert found["checks"][2]["figures"] == {"b": None}
+
+
+def test_checks_are_told_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Told("m", [], quiet=False, about=60)
+    told.add(ODD)
+    assert capsys.readouterr().out.splitlines()[1:] == lines(ODD)
+    told.conclude("arithmetic")
+    assert capsys.readouterr().out.splitlines() == [
+        "No task was given, so the problems are those of task=arithmetic: add task=jsonl "
+        "task.path=<file> to examine your own.",
+        "No problem, 1 warning.",
+    ]
+
+
+def test_machines_get_one_object_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Told("m", [], quiet=True, about=60)
+    told.add(BAD)
+    told.conclude("arithmetic")
+    assert json.loads(capsys.readouterr().out)["problems"] == 1
