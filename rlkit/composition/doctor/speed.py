@@ -43,8 +43,8 @@ def check(patient: Patient) -> Check:
     notes.fine(
         f"{words}. A step of {train.prompts_per_step * n} responses, {fresh} of them new, takes "
         f"about {duration(a_step)} ({parts}); {train.steps} steps and their evaluations of "
-        f"{duration(evaluating)} about {duration(run)}, if responses have {mean:.0f} tokens as here. "
-        "Larger batches are faster."
+        f"{duration(evaluating)} about {duration(run)}, if responses have {mean:.0f} tokens as "
+        "here. Larger batches are faster."
     )
     notes.figures |= {
         "generated_tokens_per_second": generating,
