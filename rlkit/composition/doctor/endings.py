@@ -101,6 +101,6 @@ def check_last(notes: Notes, patient: Patient, ends: set[int]) -> None:
     same = ", also though padding has the same id" if pad in ends else ""
     if not (lost or masked):
         notes.fine(
-            f"{share(len(stopped), total)} sampled ones ended by themselves, and that token is in "
-            f"their loss{same}."
+            f"Of {total} responses {len(stopped)} ended by themselves, and that token is in their "
+            f"loss{same}."
         )

@@ -37,7 +37,7 @@ def without_end(
 def test_a_response_ends_with_its_token(healthy: Patient) -> None:
     found = check(healthy)
     assert found.verdict == "ok"
-    assert "Responses end with '<eos>'. 64 ended by themselves" in found.finding
+    assert "Responses end with '<eos>'. Of 64 responses 64 ended by themselves" in found.finding
 
 
 def test_a_template_whose_turns_do_not_end_a_response() -> None:
