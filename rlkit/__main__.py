@@ -1,4 +1,4 @@
-"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|export|import|report`.
+"""The commands: `python -m rlkit train|list|show|check|doctor|eval|merge|serve|export|import|report`.
 
 What imports torch is imported where it is used, so that the others answer at once.
 """
@@ -167,6 +167,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("check", help="the contract kit on your own part")
     one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")
     one.add_argument("--kind")
+    commands.add_parser("doctor", help="look for what misconfigures runs: see doctor --help")
     one = commands.add_parser("eval", help="evaluate a checkpoint, a run's newest one or a model")
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
@@ -207,7 +208,11 @@ def option_first(given: Sequence[str]) -> list[str]:
     return list(given)
 
 
-WHOLE = {"train": "rlkit.run", "serve": "rlkit.serve"}
+WHOLE = {
+    "train": "rlkit.run",
+    "serve": "rlkit.serve",
+    "doctor": "rlkit.composition.doctor.command",
+}
 """Commands that are modules of their own and take their arguments as they are."""
 
 

@@ -63,6 +63,7 @@ def make_policy(
     As in a loaded model, only the weights are in bfloat16: rotary frequencies are not.
     """
     tiny = {
+        "vocab_size": len(CHARACTERS) + 2,
         "hidden_size": 32,
         "intermediate_size": 32,
         "num_hidden_layers": 2,
@@ -73,7 +74,6 @@ def make_policy(
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=len(CHARACTERS) + 2,
                 pad_token_id=0,
                 eos_token_id=1,
                 bos_token_id=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -143,6 +143,26 @@ class Generation:
     """`kept_logmass` [T] under top_p/top_k: log of the probability mass that was kept."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """Bytes an engine takes on the policy's device, beside the policy."""
+
+    generating: float
+    training: float
+    """What it keeps while the policy is trained."""
+    adapts: bool = False
+    """Whether it generates fewer responses at once where memory does not suffice."""
+
+
+def cache_bytes(policy: Policy, tokens: int, itemsize: int) -> float:
+    """Keys and values of so many tokens: 2 layers key-value-heads head-size numbers for each."""
+    config: Any = policy.model.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    return float(2 * config.num_hidden_layers * kept * width * itemsize * tokens)
+
+
 class RolloutEngine(Part[RolloutC]):
     """Generates responses with the policy's weights."""
 
@@ -173,6 +193,10 @@ class RolloutEngine(Part[RolloutC]):
     @abstractmethod
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request of `call.part`, in order: what follows its prefix."""
+
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory | None:
+        """About what it takes for so many responses of so many tokens; None = unknown."""
+        return None
 
     def close(self) -> None:
         """Release the engine's resources."""

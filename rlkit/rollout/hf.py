@@ -19,8 +19,16 @@ from rlkit.models.memory import SMALLER, is_out_of_memory, release
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
 from rlkit.registry import register
-from rlkit.rollout.base import Generation, GenerationCall, RolloutConfig, RolloutEngine
+from rlkit.rollout.base import (
+    EngineMemory,
+    Generation,
+    GenerationCall,
+    RolloutConfig,
+    RolloutEngine,
+    cache_bytes,
+)
 from rlkit.rollout.hf_batch import HFBatch
+from rlkit.rollout.precision import trainer_dtype
 from rlkit.rollout.probe import check_engine
 from rlkit.rollout.stops import Stops, end_tokens, special_tokens
 
@@ -141,6 +149,12 @@ class HFRollout(RolloutEngine[HFC]):
             rows += rest[0].n
             batch.append(rest.pop(0))
         return batch, rest
+
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory:
+        """Keys and values of the responses that are generated at once."""
+        rows = min(responses, self.config.generation_batch_size, self.most or responses)
+        size = cache_bytes(policy, rows * tokens, trainer_dtype(policy).itemsize)
+        return EngineMemory(generating=size, training=0.0, adapts=True)
 
     def state_dict(self) -> State:
         """How it decodes, and how many responses fitted if memory did not suffice for all."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rlkit.batch import Prompt, Request
-from rlkit.rollout.base import GenerationCall, RolloutConfig
+from rlkit.rollout.base import GenerationCall, RolloutConfig, cache_bytes
+from tests.tiny import make_policy
 
 
 def test_a_lag_by_both_means_is_refused() -> None:
@@ -58,3 +59,11 @@ def test_a_call_is_for_all_requests_unless_a_part_is_named() -> None:
     asked = [Request(prompt=prompt, n=n) for n in (1, 2, 3)]
     assert GenerationCall(asked, ("t", 1, 0)).own == asked
     assert GenerationCall(asked, ("t", 1, 0), part=slice(1, 3)).own == asked[1:]
+
+
+def test_the_bytes_of_a_cache_are_those_of_keys_and_values_of_every_layer() -> None:
+    policy = make_policy(num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3)
+    inputs = torch.tensor([[3, 4, 5, 6, 7]])
+    cache = policy.model(input_ids=inputs, use_cache=True).past_key_values
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert cache_bytes(policy, 5, 4) == held

@@ -9,7 +9,7 @@ from rlkit.batch import Request
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import Generation, GenerationCall
+from rlkit.rollout.base import Generation, GenerationCall, cache_bytes
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.hf_batch import HFBatch
 from rlkit.rollout.sampling import KEPT
@@ -215,3 +215,13 @@ def test_one_response_that_does_not_fit_is_told_in_one_line(
     little_memory(monkeypatch, 0)
     with pytest.raises(UserError, match="one response; use shorter responses"):
         made.generate(GenerationCall(requests(policy), ("t", 1, 0)))
+
+
+@pytest.mark.parametrize(("responses", "rows"), [(5, 5), (100, 8)])
+def test_its_memory_is_that_of_the_responses_at_once(
+    policy: Policy, responses: int, rows: int
+) -> None:
+    engine = HFRollout(HFConfig(generation_batch_size=8))
+    found = engine.memory(policy, responses, 10)
+    assert found.generating == cache_bytes(policy, rows * 10, 4)
+    assert found.training == 0 and found.adapts

@@ -17,7 +17,7 @@ from torch import Tensor
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.registry import register
-from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
+from rlkit.rollout.base import EngineMemory, Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.precision import engine_dtype
 from rlkit.rollout.vllm.memory import (
     KV_CACHE,
@@ -182,6 +182,15 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         answers = [read(output.outputs[0]) for output in outputs]
         flat = [generation(a, self.config, greedy=call.greedy) for a in answers]
         return by_request(flat, call.own)
+
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory:
+        """Its weights and cache, which it keeps while the policy trains unless it sleeps."""
+        c, numbers = self.config, sum(p.numel() for p in policy.model.parameters())
+        taken = numbers * engine_dtype(policy, c.dtype).itemsize + c.kv_cache_gb * 2**30
+        if c.gpu_memory_utilization is not None and policy.device.type == "cuda":
+            taken = c.gpu_memory_utilization * torch.cuda.mem_get_info(policy.device)[1]
+        frees = c.sleep and policy.device.type == "cuda"
+        return EngineMemory(generating=taken, training=0.0 if frees else taken)
 
     def close(self) -> None:
         """Stop the engine and free its memory."""

@@ -354,3 +354,10 @@ def test_two_trainers_have_a_vllm_each_in_processes_of_their_own(tmp_path: Path)
     done = launch("rlkit.run", *GRPO, *chosen, cwd=tmp_path)
     assert done.status == 0, done.err
     assert metrics(tmp_path / "out")[2]["off_policy/staleness_max"] == 1
+
+
+def test_its_memory_is_weights_and_cache_also_while_training_on_the_cpu() -> None:
+    policy = make_policy()
+    found = VLLMRollout(configured(kv_cache_gb=0.5)).memory(policy, 8, 10)
+    weights = sum(p.nbytes for p in policy.model.parameters())
+    assert found.generating == found.training == weights + 2**29

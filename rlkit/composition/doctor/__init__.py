@@ -1,0 +1,1 @@
+"""`rlkit doctor`: the checks that find most misconfigured runs, before one is started."""

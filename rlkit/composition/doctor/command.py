@@ -1,0 +1,126 @@
+"""`rlkit doctor MODEL [overrides]`: look for what misconfigures runs, in about a minute.
+
+The exit status is 0 without problems, 1 with any, and 2 for a mistake in the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rlkit.composition.config_files import search_path
+from rlkit.composition.doctor.check import Check
+from rlkit.composition.doctor.printed import Told
+from rlkit.composition.guard import guarded
+from rlkit.config.overrides import quoted
+from rlkit.config.run import EMBEDDED
+from rlkit.distributed.rank import launched
+from rlkit.errors import UserError
+from rlkit.runs.checkpoint import newest_in
+
+SECONDS = 60.0
+PROBLEMS = 1
+"""The exit status if there are problems."""
+ALONE = {"mode": "sync", "sync_every": 1, "oversample": 0.0}
+"""How the engine is examined, however the run uses it: in turn with the trainer."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        raise UserError(f"{message}; see rlkit doctor --help")
+
+
+def parser() -> Parser:
+    """The command line."""
+    out = Parser(
+        prog="rlkit doctor",
+        description="Look for what misconfigures runs: model, prompts, template, reward, engine, "
+        "endings, groups, a step at learning rate 0, memory and speed.",
+    )
+    out.add_argument("model", help="a name or folder, a checkpoint, a run folder, or embedded")
+    out.add_argument("overrides", nargs="*", help="as for training: task=jsonl task.path=...")
+    out.add_argument("--engine", help="short for rollout=..., for example --engine vllm")
+    out.add_argument("--json", action="store_true", help="print one JSON object instead")
+    out.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="about how long to generate and train, beside loading (default 60)",
+    )
+    out.add_argument("--config-dir", help="a folder with algorithm/, experiment/, ... of your own")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    found: list[Check] = []
+
+    def call() -> None:
+        a = parser().parse_intermixed_args(given)
+        if a.seconds <= 0:
+            raise UserError(f"--seconds {a.seconds:g} leaves no time; give some, such as 60")
+        if launched()[1] > 1:
+            raise UserError("the doctor works in one process: start it without a launcher")
+        engine = [f"rollout={a.engine}"] if a.engine else []
+        overrides = [*engine, *a.overrides]
+        found.extend(run(a, overrides))
+
+    status = guarded(call)
+    return status or (PROBLEMS if any(check.verdict == "problem" for check in found) else 0)
+
+
+def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
+    """Examine, and print what is found."""
+    name = newest_in(a.model)
+    own = ("task", "experiment")
+    asks = name == EMBEDDED or any(each.lstrip("+").partition("=")[0] in own for each in overrides)
+    usual = [] if asks else usual_lengths()
+    given = [f"model.name={quoted(name)}", "output_dir=.", *search_path(a.config_dir)]
+    raw = settings([*given, *usual, *overrides])
+
+    from rlkit.composition.compose import compose
+    from rlkit.composition.doctor.examine import examine
+    from rlkit.composition.doctor.patient import Patient
+    from rlkit.composition.session import close
+    from rlkit.models.numerics import numerics
+
+    c = compose(raw)
+    told = Told(name, overrides, quiet=a.json, about=a.seconds)
+    try:
+        with numerics(c.config.model):
+            for check in examine(Patient(c, a.seconds)):
+                told.add(check)
+    finally:
+        close(c)
+    task = None if asks else str(raw["task"]["name"])
+    told.conclude(task)
+    return told.checks
+
+
+def usual_lengths() -> list[str]:
+    """The lengths of real models, which the embedded model's task would replace by its own."""
+    from rlkit.rollout.base import RolloutConfig
+
+    usual = RolloutConfig()
+    names = ("max_prompt_length", "max_completion_length")
+    return [f"rollout.{name}={getattr(usual, name)}" for name in names]
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+    """The configuration to examine, of the first stage if there are several."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    from rlkit.composition.api import composed, stages_of
+
+    raw = composed(given)
+    stages = stages_of(raw, given)
+    first = stages[0] if stages else raw
+    rollout = first["rollout"]
+    first["rollout"] = rollout | {key: ALONE[key] for key in ALONE if key in rollout}
+    return first

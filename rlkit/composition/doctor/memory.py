@@ -1,0 +1,157 @@
+"""Does the run fit into memory? An estimate from what the pieces take.
+
+Trained weights, gradients, the optimizer's moments and float32 masters; the critic; references;
+what one micro-batch saves for its backward, measured on a short one; and what the engine takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.composition.doctor.answers import Answers
+from rlkit.composition.doctor.check import Check, Notes, size
+from rlkit.composition.doctor.patient import Patient
+from rlkit.composition.doctor.scored import tokens_of
+from rlkit.config.run import TrainConfig
+from rlkit.interfaces import AnchorPolicy
+from rlkit.models.policy import Policy
+from rlkit.models.rows import computed
+from rlkit.rollout.base import EngineMemory
+from rlkit.training.micro_batches import default_tokens
+from rlkit.training.optimizers import hidden_matrices
+
+NAME = "memory"
+TIGHT = 0.85
+"""A share of the memory from which on it is a warning."""
+ROWS, LONGEST = 2, 128
+"""Responses, and tokens of each, on which a micro-batch is measured."""
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0, "muon": 8.0, "adafactor": 0.1}
+"""Bytes of moments per trained weight, by optimizer; Muon's are 4 for hidden matrices."""
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+Sizes = dict[str, float]
+
+
+def check(patient: Patient) -> Check:
+    """Add up and compare with the memory of the model's device."""
+    notes, policy = Notes(NAME), patient.policy
+    parts = estimate(patient)
+    needed, total = sum(parts.values()), device_memory(policy.device)
+    words = ", ".join(f"{name} {size(count)}" for name, count in parts.items() if count >= 1e5)
+    where = "this machine" if policy.device.type == "cpu" else "the GPU"
+    finding = f"About {size(needed)} of the {size(total)} of {where}: {words}."
+    notes.figures |= {"needed": needed, "total": total, **parts}
+    advice = (
+        "Lower train.micro_batch_tokens, set model.gradient_checkpointing=true, "
+        "model.dtype=bfloat16, model.lora.r=16, train.optimizer=adamw_8bit or anchor.device=cpu, "
+        "or shard the weights (docs/scaling.md)."
+    )
+    spared = parts.get("generating", 0.0) if engine_memory(patient).adapts else 0.0
+    patient.fits = needed - spared <= total
+    if needed > total and patient.fits:
+        notes.warn(
+            f"Not all responses of a step can be generated at once. {finding}",
+            "Generation is then slower; shorter responses or model.dtype=bfloat16 help.",
+        )
+    elif needed > total:
+        notes.problem(f"The run does not fit. {finding}", advice)
+    elif needed > TIGHT * total:
+        notes.warn(f"The run fits barely. {finding}", advice)
+    else:
+        notes.fine(finding)
+    return notes.result()
+
+
+def estimate(patient: Patient) -> Sizes:
+    """Bytes by what takes them."""
+    c, policy = patient.c, patient.policy
+    parameters = list(policy.model.parameters())
+    trained = training_bytes(policy.model, c.config.train)
+    out: Sizes = {"weights": nbytes(parameters), "gradients and optimizer": trained}
+    if c.parts.advantage.needs_critic:
+        out["critic"] = nbytes(parameters) + trained
+    if c.parts.anchor.config.device != "cpu" or policy.device.type == "cpu":
+        out["references"] = reference_bytes(patient.anchor, policy)
+    tokens = c.config.train.micro_batch_tokens or default_tokens(policy.device)
+    batch = tokens * saved_per_token(policy, patient.answers)
+    engine = engine_memory(patient)
+    if engine.generating > batch + engine.training:  # the two do not happen at the same time
+        return out | {"generating": engine.generating}
+    return out | {"a micro-batch": batch, "the engine": engine.training}
+
+
+def engine_memory(patient: Patient) -> EngineMemory:
+    """What the engine takes for a step's responses, each as long as it may be."""
+    c, policy = patient.c, patient.policy
+    responses = c.buffer.fresh_share(c.config.train.prompts_per_step)
+    responses *= c.engine.config.num_generations
+    tokens = patient.problems.longest + c.engine.config.max_completion_length
+    found = c.engine.memory(policy, responses, tokens)
+    return found or EngineMemory(generating=0.0, training=0.0)
+
+
+def training_bytes(model: Any, train: TrainConfig) -> float:
+    """Gradients and moments of the trained weights, and masters of half-precision ones."""
+    hidden = hidden_matrices(model) if train.optimizer == "muon" else set()
+    total = 0.0
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        master = 4 if weight.element_size() < 4 else 0
+        moments = 4.0 if name in hidden else MOMENTS[train.optimizer]
+        total += weight.numel() * (4 + master + moments)
+    return total
+
+
+def reference_bytes(anchor: AnchorPolicy[Any], policy: Policy) -> float:
+    """Copies that the anchor's references hold beside the policy."""
+    own = {weight.data_ptr() for weight in policy.model.parameters()}
+    held: dict[int, int] = {}
+    for name in anchor.weights(1):
+        reference = anchor.reference(name)
+        for weight in reference.state_dict().values() if reference is not None else ():
+            if isinstance(weight, Tensor) and weight.data_ptr() not in own:
+                held[weight.data_ptr()] = weight.nbytes
+    return float(sum(held.values()))
+
+
+def saved_per_token(policy: Policy, answers: Answers) -> float:
+    """Bytes that a forward saves for its backward, per token it computes."""
+    few = [(p, replace(g, response_ids=g.response_ids[:LONGEST])) for p, g in answers.flat[:ROWS]]
+    tokens = tokens_of(few)
+    weights = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        terms = policy.terms(tokens, "value")
+    del terms
+    return sum(saved.values()) / computed(tokens, policy.layout)
+
+
+def nbytes(tensors: Iterable[Tensor | nn.Parameter]) -> float:
+    """Bytes of some tensors."""
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
+def device_memory(device: torch.device) -> float:
+    """All memory of a device: of a GPU, or of the machine as far as this process may use it."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in map(Path, LIMITS):
+        text = path.read_text().strip() if path.is_file() else "max"
+        if text.isdigit():
+            total = min(total, int(text))
+    return float(total)

@@ -1,0 +1,92 @@
+"""The estimate against what is really there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import rlkit.composition.doctor.memory as module
+from rlkit.composition.doctor.memory import check, device_memory, estimate, training_bytes
+from rlkit.composition.doctor.patient import Patient
+from rlkit.config.run import TrainConfig
+from tests.composition.doctor.patients import patient_of, text
+from tests.tiny import make_policy
+
+
+def test_a_small_model_fits(healthy: Patient) -> None:
+    found = check(healthy)
+    assert found.verdict == "ok"
+    weights = sum(p.numel() for p in healthy.policy.model.parameters())
+    assert found.figures["weights"] == 4 * weights
+    assert found.figures["gradients and optimizer"] == 12 * weights
+
+
+@pytest.mark.parametrize(("half", "bytes_per_weight"), [(False, 16), (True, 18)])
+def test_bytes_of_a_trained_weight(half: bool, bytes_per_weight: int) -> None:
+    model: Any = make_policy(half=half).model
+    count = sum(p.numel() for p in model.parameters())
+    weights = sum(p.nbytes for p in model.parameters())
+    assert weights + training_bytes(model, TrainConfig()) == bytes_per_weight * count
+
+
+def test_gradients_and_moments_are_those_of_a_step() -> None:
+    patient = patient_of()
+    model: Any = patient.policy.model
+    optimizer = torch.optim.AdamW(model.parameters())
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    held = sum(p.grad.nbytes for p in model.parameters())
+    moments = [t for s in optimizer.state.values() for t in s.values() if t.dim() > 0]
+    held += sum(t.nbytes for t in moments)
+    assert training_bytes(model, patient.c.config.train) == held
+
+
+def test_references_count_if_they_are_copies() -> None:
+    assert estimate(patient_of("anchor=none"))["references"] == 0
+    found = estimate(patient_of("anchor=base", "anchor.beta=0.1"))
+    assert found["references"] == found["weights"]
+
+
+def test_a_critic_counts() -> None:
+    assert "critic" in estimate(patient_of("algorithm=ppo"))
+
+
+def test_micro_batches_grow_with_their_tokens() -> None:
+    small, large = (
+        estimate(patient_of(f"train.micro_batch_tokens={tokens}"))["a micro-batch"]
+        for tokens in (100000, 200000)
+    )
+    assert large == pytest.approx(2 * small)
+
+
+def test_a_run_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = patient_of()
+    needed = sum(estimate(patient).values())
+    for total, verdict in ((0.9 * needed, "problem"), (1.05 * needed, "warning")):
+        monkeypatch.setattr(module, "device_memory", lambda device, total=total: total)
+        found = check(patient)
+        assert found.verdict == verdict, text(found)
+        assert "train.micro_batch_tokens" in found.advice
+        assert patient.fits == (verdict == "warning")
+
+
+def test_generation_that_does_not_fit_at_once_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient = patient_of(
+        "algorithm=grpo", "train.prompts_per_step=512", "train.micro_batch_tokens=32"
+    )
+    found = estimate(patient)
+    assert found["generating"] == 256 * (4 + 24) * 2 * 2 * 2 * 16 * 4
+    total = sum(found.values()) - found["generating"] / 2
+    monkeypatch.setattr(module, "device_memory", lambda device: total)
+    told = check(patient)
+    assert told.verdict == "warning" and patient.fits
+    assert "Not all responses of a step can be generated at once" in told.finding
+
+
+def test_the_machine_has_memory() -> None:
+    assert device_memory(torch.device("cpu")) > 1e8
