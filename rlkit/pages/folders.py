@@ -17,21 +17,27 @@ def is_run(folder: Path) -> bool:
     return (folder / METRICS).is_file()
 
 
-def run_folders(given: Sequence[str | Path]) -> list[Path]:
+def run_folders(given: Sequence[str | Path], *, links: bool = True) -> list[Path]:
     """The run folders that are meant, each once, in the order given.
 
-    A folder that is no run stands for the runs in it: the jobs of a sweep, in their order.
+    A folder that is no run stands for the runs in it: the jobs of a sweep, in their order; without
+    `links` only for those that do lie in it.
 
     Raises UserError for something that neither is nor holds a run.
     """
     found: dict[Path, Path] = {}
     for each in given:
-        inside = [path for folder in _matching(str(each)) for path in _runs_of(folder)]
+        inside = [path for folder in _matching(str(each)) for path in _runs_of(folder, links)]
         if not inside:
             raise UserError(_nothing(str(each)))
         for path in inside:
             found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def leaves(path: Path, folder: Path) -> bool:
+    """Whether a path in a folder is, or goes through, a link that leads out of the folder."""
+    return not path.resolve().is_relative_to(folder.resolve())
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -49,11 +55,13 @@ def _matching(given: str) -> list[Path]:
     return sorted((path for path in map(Path, glob(given)) if path.is_dir()), key=natural)
 
 
-def _runs_of(folder: Path) -> Iterator[Path]:
+def _runs_of(folder: Path, links: bool) -> Iterator[Path]:
     if is_run(folder):
         yield folder
-    elif folder.is_dir():
-        yield from sorted((path for path in folder.iterdir() if is_run(path)), key=natural)
+        return
+    inside = folder.iterdir() if folder.is_dir() else ()
+    runs = (path for path in inside if links or not leaves(path, folder))
+    yield from sorted(filter(is_run, runs), key=natural)
 
 
 def _nothing(given: str) -> str:
