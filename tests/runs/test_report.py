@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from plotly.graph_objects import Figure
+from rlkit.runs.report import ROLLOUTS, SECONDS, compare_report, read_run, write_report
 
 from rlkit.errors import UserError
-from rlkit.runs.report import ROLLOUTS, SECONDS, compare_report, read_run, write_report
 
 
 def evaluation(step: int, value: float) -> dict[str, float]:
