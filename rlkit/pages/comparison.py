@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 from rlkit.errors import UserError
@@ -11,7 +12,7 @@ from rlkit.evaluation.statistics import Estimate
 from rlkit.pages.figures import Comparison, Question, Row, compare
 from rlkit.pages.folders import run_folders
 from rlkit.pages.scores import Reached
-from rlkit.runs.report import ROLLOUTS, SECONDS, STEP, RunRecords, read_run
+from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, RunRecords, read_run
 
 UNKNOWN = "-"
 
@@ -43,8 +44,12 @@ def caption(comparison: Comparison) -> str:
     runs = sum(len(row.scores) for row in comparison.rows)
     spread = {row.over for row in comparison.rows} - {""}
     interval = f", with 95 % intervals over {' or '.join(sorted(spread))}" if spread else ""
-    many = "group" if len(comparison.rows) == 1 else "groups"
-    return f"{comparison.metric} of {runs} runs in {len(comparison.rows)} {many}{interval}"
+    count = f"{_count(runs, 'run')} in {_count(len(comparison.rows), 'group')}"
+    return f"{comparison.metric} at the end of {count}{interval}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def heads(comparison: Comparison) -> list[str]:
@@ -95,14 +100,20 @@ def difference_text(row: Row) -> str:
     return f"{found.value:+.3f}{interval} {row.difference.words}"
 
 
-def write_csv(comparison: Comparison, path: Path) -> None:
-    """Write the table with unrounded numbers, one row a group. Raises UserError if that fails."""
+def csv_text(comparison: Comparison) -> str:
+    """The table with unrounded numbers, one row a group."""
     rows = [numbers(row, comparison) for row in comparison.rows]
+    text = StringIO()
+    out = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    out.writeheader()
+    out.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """Write `csv_text` to a file. Raises UserError if that fails."""
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            out = csv.DictWriter(file, list(rows[0]))
-            out.writeheader()
-            out.writerows(rows)
+        path.write_text(csv_text(comparison), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Line = tuple[Sequence[float], Sequence[float]]
+"""x, ascending, and y."""
 POINTS = 200
 """Points of a common grid, at most."""
 
@@ -24,7 +27,17 @@ class Curve:
     """The upper quartile."""
 
 
-def common_grid(lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[float]:
+def thinned(line: Line) -> Line:
+    """A line of at most POINTS points: means of neighbors, in x too, where it has more."""
+    size = -(-len(line[0]) // POINTS)
+    if size <= 1:
+        return line
+    starts = range(0, len(line[0]), size)
+    x, y = ([fmean(values[at : at + size]) for at in starts] for values in line)
+    return x, y
+
+
+def common_grid(lines: Sequence[Line]) -> list[float]:
     """Every x of the lines, or if those are many, POINTS evenly spaced ones over their range."""
     every = np.unique([value for x, _ in lines for value in x])
     if len(every) > POINTS:
@@ -32,7 +45,7 @@ def common_grid(lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> lis
     return [float(x) for x in every]
 
 
-def curve(lines: Sequence[tuple[Sequence[float], Sequence[float]]], grid: Sequence[float]) -> Curve:
+def curve(lines: Sequence[Line], grid: Sequence[float]) -> Curve:
     """The quartiles over the lines, each linear between its points.
 
     Only where all lines have values: an average over fewer runs further on would jump where one
@@ -44,12 +57,12 @@ def curve(lines: Sequence[tuple[Sequence[float], Sequence[float]]], grid: Sequen
     return Curve(median=_listed(median), low=_listed(low), high=_listed(high))
 
 
-def first_reach(line: tuple[Sequence[float], Sequence[float]], target: float) -> float:
+def first_reach(line: Line, target: float) -> float:
     """The first x with a value of at least `target`; infinite if there is none."""
     return next((x for x, y in zip(*line, strict=True) if y >= target), float("inf"))
 
 
-def _on_grid(line: tuple[Sequence[float], Sequence[float]], at: Floats) -> Floats:
+def _on_grid(line: Line, at: Floats) -> Floats:
     if not line[0]:
         return np.full(len(at), np.nan)
     x, y = (np.asarray(values, dtype=np.float64) for values in line)

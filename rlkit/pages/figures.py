@@ -15,8 +15,10 @@ from rlkit.evaluation.statistics import (
     unpaired_difference,
 )
 from rlkit.pages.groups import RunGroup, grouped
+from rlkit.pages.score import MAIN, PASS
 from rlkit.pages.scores import (
     AXES,
+    SHARE,
     Reached,
     default_target,
     finished_of,
@@ -25,9 +27,8 @@ from rlkit.pages.scores import (
     reached,
     scores_of,
 )
-from rlkit.runs.report import PASS, RunRecords
+from rlkit.runs.records import RunRecords
 
-SCORE = "eval/pass@1"
 ENOUGH = 5
 """Seeds below which a difference is not told from chance.
 
@@ -93,6 +94,8 @@ class Comparison:
     metric: str
     target: float | None
     """The score that costs are measured to; None if no group gained anything."""
+    target_words: str
+    """Where it comes from."""
     baseline: str
     rows: Sequence[Row]
     notes: Sequence[str]
@@ -126,15 +129,21 @@ def compare(runs: Sequence[RunRecords], question: Question | None = None) -> Com
             notes.append(f"{group.label}: unfinished, left out: {', '.join(map(str, left))}")
     scored = [scores_of(group, metric) for group in counted]
     base = _baseline(groups, question.baseline)
-    target = question.target
+    target, words = question.target, "as asked"
     if target is None:
         target = default_target(counted, metric, [list(v.values()) for _, v in scored])
+        words = f"{SHARE:.0%} of the best group's gain".replace("%", " %")
     rows = [
         _row(group, metric, target, found, None if place == base else scored[base][1])
         for place, (group, found) in enumerate(zip(counted, scored, strict=True))
     ]
     return Comparison(
-        metric=metric, target=target, baseline=groups[base].label, rows=rows, notes=notes
+        metric=metric,
+        target=target,
+        target_words=words,
+        baseline=groups[base].label,
+        rows=rows,
+        notes=notes,
     )
 
 
@@ -185,7 +194,7 @@ def _metric(runs: Sequence[RunRecords], wanted: str | None) -> str:
             "none of these runs holds an evaluation (eval/pass@1): nothing to compare; "
             "--metric reward/mean compares by the reward in training"
         )
-    return wanted or (SCORE if SCORE in scores else scores[0])
+    return wanted or (MAIN if MAIN in scores else scores[0])
 
 
 def _baseline(groups: Sequence[RunGroup], wanted: str | None) -> int:

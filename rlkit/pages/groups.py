@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlkit.config.overrides import key_of
-from rlkit.runs.report import RunRecords
+from rlkit.runs.records import RunRecords
 
 SEEDS = ("seed", "model.base_seed")
 """What tells repetitions apart."""

@@ -41,6 +41,7 @@ class Guard:
         self.token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or have it answered."""
         if scope["type"] != "http":
             return
         refused = self._refused(scope)

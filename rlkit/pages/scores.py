@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean, median
 
-from rlkit.evaluation.statistics import Estimate, mean_interval
+from rlkit.evaluation.statistics import Estimate
 from rlkit.pages.curves import first_reach
 from rlkit.pages.groups import RunGroup, flattened
-from rlkit.runs.report import ROLLOUTS, SECONDS, STEP, RunRecords
+from rlkit.pages.score import Z, interval, problems_of
+from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, RunRecords
 
 AXES = (ROLLOUTS, STEP, SECONDS)
 SHARE = 0.9
@@ -55,22 +56,13 @@ def scores_of(group: RunGroup, metric: str) -> tuple[float, dict[str, float]]:
 
 
 def problem_interval(run: RunRecords, metric: str, step: float) -> Estimate | None:
-    """The interval of one run's score over its problems, where each was answered once.
-
-    Then the score is c right answers of n problems, and these n marks are what varies. It is None
-    if the number of problems is not known, or if the run's scores are no shares of that many.
-    """
-    settings = flattened(run.config)
-    problems, samples = settings.get("eval.problems"), settings.get("eval.samples")
-    once = samples == 1 or metric.endswith("/greedy")
-    if not (isinstance(problems, int) and once and metric.startswith("eval/")):
+    """The interval of one run's score over its problems; None for what is no score of them."""
+    if not metric.startswith("eval/") or metric.startswith("eval/source/"):
         return None
-    steps, values = run.series(metric)
-    right = [value * problems for value in values]
-    if any(abs(count - round(count)) > ROUND * problems for count in right):
-        return None
-    count = round(dict(zip(steps, right, strict=True))[step])
-    return mean_interval([1.0] * count + [0.0] * (problems - count))
+    n = problems_of(run)
+    record = next(r for r in run.records if r[STEP] == step and metric in r)
+    low, high = interval(record, metric, n)
+    return Estimate(value=record[metric], error=(high - low) / (2 * Z), low=low, high=high, n=n)
 
 
 def default_target(

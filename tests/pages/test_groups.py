@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rlkit.pages.groups import grouped, seed_of
-from rlkit.runs.report import read_run
+from rlkit.runs.records import read_run
 from tests.pages.written import write_pair, write_run
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.evaluation.statistics import mean_interval
 from rlkit.pages.groups import RunGroup, grouped
+from rlkit.pages.score import wilson
 from rlkit.pages.scores import (
     default_target,
     finished_of,
@@ -14,7 +14,7 @@ from rlkit.pages.scores import (
     reached,
     scores_of,
 )
-from rlkit.runs.report import ROLLOUTS, SECONDS, STEP, read_run
+from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, read_run
 from tests.pages.written import write_run
 
 SCORE = "eval/pass@1"
@@ -49,24 +49,18 @@ def test_without_a_common_step_each_run_gives_its_last_score(tmp_path):
     assert scores_of(group_of(*runs), SCORE) == (2, {"0": 0.2, "1": 0.3})
 
 
-def test_one_run_has_the_interval_of_its_marks(tmp_path):
-    """3 of 10 problems answered once are the marks 1, 1, 1, 0, ..., 0."""
+def test_one_run_has_the_interval_of_its_problems(tmp_path):
     run = read_run(write_run(tmp_path / "a", {0: 0.1, 4: 0.3}))
-    assert problem_interval(run, SCORE, 4) == mean_interval([1.0] * 3 + [0.0] * 7)
+    found = problem_interval(run, SCORE, 4)
+    assert found is not None
+    assert (found.value, found.n) == (0.3, 10)
+    assert (found.low, found.high) == wilson(0.3, 10)
 
 
-@pytest.mark.parametrize(
-    ("scores", "evaluation"),
-    [
-        ({0: 0.15, 4: 0.3}, {"problems": 10, "samples": 1}),
-        ({0: 0.1, 4: 0.3}, {"problems": 10, "samples": 4}),
-        ({0: 0.1, 4: 0.3}, {}),
-    ],
-    ids=["not a share of 10", "several answers", "not known"],
-)
-def test_without_the_marks_there_is_no_interval(tmp_path, scores, evaluation):
-    run = read_run(write_run(tmp_path / "a", scores, settings={"eval": evaluation}))
-    assert problem_interval(run, SCORE, 4) is None
+def test_what_is_no_mean_over_the_problems_has_no_interval(tmp_path):
+    run = read_run(write_run(tmp_path / "a", {0: 0.1, 4: 0.3}))
+    assert problem_interval(run, "reward/mean", 4) is None
+    assert problem_interval(run, "eval/source/gsm8k/pass@1", 4) is None
 
 
 def test_the_target_is_nine_tenths_of_the_best_gain(tmp_path):
