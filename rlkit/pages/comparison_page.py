@@ -165,7 +165,8 @@ def _row(row: Row, place: int) -> str:
         for head, cell in zip(PHONE_HEADS, (str(runs), *cells), strict=True)
     )
     label = f"<td>{swatch}{text(row.group.label)}</td>"
-    return f"<tr>{label}{figures}<td>{_difference(row)}</td></tr>"
+    against = ' data-head="minus the baseline"' if row.difference else ""
+    return f"<tr>{label}{figures}<td{against}>{_difference(row)}</td></tr>"
 
 
 def _difference(row: Row) -> str:

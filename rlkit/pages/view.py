@@ -58,6 +58,7 @@ def listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((LOOPBACK, port))
+        listening.listen()  # who is told the address can connect before the server is ready
     except (OSError, OverflowError) as error:
         listening.close()
         raise UserError(f"port {port} cannot be used ({error}); leave --port out") from error
