@@ -72,7 +72,7 @@ LIMITS = (
         key="policy/clip_fraction",
         limit=0.3,
         above=True,
-        what="more than 30 % of the tokens were clipped",
+        what="more than 30% of the tokens were clipped",
         reason="Clipped tokens give no gradient: fewer passes over a batch, younger responses or a "
         "wider clip range would use more of it.",
     ),
@@ -83,7 +83,7 @@ LIMITS = (
         key="off_policy/ess",
         limit=0.3,
         above=False,
-        what="the effective sample size was below 30 % of the batch",
+        what="the effective sample size was below 30% of the batch",
         reason="The variance of the update grows as its inverse, so a few tokens decide it: train "
         "on younger responses, or take smaller steps.",
     ),
@@ -117,7 +117,7 @@ LIMITS = (
         key="completions/clipped_ratio",
         limit=0.2,
         above=True,
-        what="more than 20 % of the responses hit the length limit",
+        what="more than 20% of the responses hit the length limit",
         reason="A response without its end is marked for its length and not for its answer: raise "
         "rollout.max_completion_length, or discourage length.",
     ),

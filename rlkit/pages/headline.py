@@ -124,7 +124,7 @@ def _scores(scores: Sequence[Progress]) -> Iterable[str]:
     yield _card(
         f"Held-out {named(first.key)}",
         f'<p class="big">{first.before.value:.3f} <span class="soft">→</span> '
-        f"{first.after.value:.3f}</p><p class='soft'>95 %: {_ends(first.before)} → "
+        f"{first.after.value:.3f}</p><p class='soft'>95%: {_ends(first.before)} → "
         f"{_ends(first.after)}</p>{verdict}{best}{table}{more}",
     )
 
@@ -163,7 +163,8 @@ def _times(run: RunRecords) -> Iterable[str]:
             'height="10"></rect>'
         )
         keys.append(
-            f'<span class="part"><i class="dot {color}"></i>{PARTS[part]} <b>{percent(share)}</b></span>'
+            f'<span class="part"><i class="dot {color}"></i>{PARTS[part]} '
+            f"<b>{percent(share)}</b></span>"
         )
         at += share
     evaluated = (
@@ -218,5 +219,5 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share for the reader: 12 %."""
-    return f"{100 * share:.0f} %"
+    """A share for the reader: 12%."""
+    return f"{share:.0%}"

@@ -259,7 +259,7 @@ def payload(columns: Columns) -> list[dict[str, Any]]:
             found = [key for key in by_age(keys) if re.fullmatch(panel.keys, key)]
             shown.update(found)
             if found and not (panel.quiet and _zero(columns, found)):
-                panels.append(_panel(panel, _lines(columns, found)))
+                panels.append(_panel(panel, _lines(columns, found, merge=not panel.stacked)))
         if panels:
             out.append({"name": question.name, "title": question.title, "panels": panels})
     others = [
@@ -291,18 +291,20 @@ def _panel(panel: Panel, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**settings, "lines": lines, **({} if panel.smooth else {"smooth": False})}
 
 
-def _lines(columns: Columns, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """One line for each metric; metrics that are equal everywhere share one."""
-    lines: dict[tuple[tuple[int, float], ...], dict[str, Any]] = {}
-    oldest = max((int(found[1]) for key in keys if (found := AGE.search(key))), default=0)
+def _lines(columns: Columns, keys: Sequence[str], *, merge: bool) -> list[dict[str, Any]]:
+    """One line for each metric; with `merge`, metrics that are equal everywhere share one."""
+    lines: list[dict[str, Any]] = []
+    alike: dict[tuple[tuple[int, float], ...], dict[str, Any]] = {}
+    ages = {key: int(found[1]) for key in keys if (found := AGE.search(key))}
+    oldest = max(ages.values(), default=0)
     for key in keys:
         values = tuple((i, row[key]) for i, row in enumerate(columns.rows) if key in row)
-        found = AGE.search(key)
-        if values in lines and not found:
-            lines[values]["keys"].append(key)
-            continue
-        line: dict[str, Any] = {"keys": [key]}
-        if found:
-            line |= {"age": int(found[1]), "ramp": int(found[1]) / max(1, oldest)}
-        lines[values if not found else ((-int(found[1]) - 1, 0.0), *values)] = line
-    return list(lines.values())
+        if key in ages:
+            age = ages[key]
+            lines.append({"keys": [key], "age": age, "ramp": age / max(1, oldest)})
+        elif merge and values in alike:
+            alike[values]["keys"].append(key)
+        else:
+            alike[values] = {"keys": [key]}
+            lines.append(alike[values])
+    return lines

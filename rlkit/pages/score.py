@@ -13,13 +13,13 @@ MAIN = "eval/pass@1"
 PASS = r"eval/(?!source/)(.+/)?pass@1"
 """The score of an evaluation; those of the sources within one are parts of it."""
 Z = 1.959963984540054
-"""The normal quantile of a two-sided 95 % interval."""
+"""The normal quantile of a two-sided 95% interval."""
 SHARES = (0.5, 0.8, 0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A score with its 95 % interval over problems."""
+    """A score with its 95% interval over problems."""
 
     value: float
     low: float
@@ -58,7 +58,7 @@ class Progress:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of n problems (Wilson 1927).
+    """The 95% score interval of a share of n problems (Wilson 1927).
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
@@ -68,7 +68,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def interval(record: Record, key: str, problems: int) -> tuple[float, float]:
-    """The 95 % interval of a score in a record.
+    """The 95% interval of a score in a record.
 
     The one that was logged (<key>_low and <key>_high, or value -+ 1.96 <key>_error); else the
     binomial one, as if each of the problems were answered once.

@@ -15,7 +15,7 @@
     return out;
   }
 
-  const INTERVALS = "Shaded: 95 % interval over problems.";
+  const INTERVALS = "Shaded: 95% interval over problems.";
 
   const label = (line) => (line.age === undefined ? line.keys.join(" = ") : `age ${line.age}`);
 
