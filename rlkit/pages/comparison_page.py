@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rlkit.errors import UserError
 from rlkit.pages.columns import AXES, rounded
@@ -20,12 +21,11 @@ from rlkit.pages.comparison import (
 from rlkit.pages.curves import Line, common_grid, curve, thinned
 from rlkit.pages.figures import Comparison, Row
 from rlkit.pages.html import document, text
-from rlkit.pages.report import REPORT
+from rlkit.pages.report import LIVE, REPORT
 from rlkit.pages.score import PASS, named
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, RunRecords
 
 TITLE = "Runs compared"
-LIVE = "live.js"
 SCRIPTS, STYLES = ("compare.js",), ("report.css", "compare.css")
 SCORES = rf"{PASS}|eval/(?!source/)(.+/)?(pass@\d+|maj@\d+|greedy)"
 TRAINING = {
@@ -76,7 +76,7 @@ def report_links(comparison: Comparison, folder: Path) -> dict[Path, str]:
     """The reports that lie in the run folders, as seen from a folder."""
     found = (run.path / REPORT for row in comparison.rows for run in row.group.runs.values())
     return {
-        path.parent: Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+        path.parent: quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
         for path in found
         if path.is_file()
     }

@@ -17,11 +17,19 @@ def is_run(folder: Path) -> bool:
     return (folder / METRICS).is_file()
 
 
+def has_logged(folder: Path) -> bool:
+    """Whether a whole line is in the metrics of this folder."""
+    if not is_run(folder):
+        return False
+    with (folder / METRICS).open("rb") as file:
+        return file.readline().endswith(b"\n")
+
+
 def run_folders(given: Sequence[str | Path], *, links: bool = True) -> list[Path]:
     """The run folders that are meant, each once, in the order given.
 
-    A folder that is no run stands for the runs in it: the jobs of a sweep, in their order; without
-    `links` only for those that do lie in it.
+    A folder that is no run stands for the runs in it that have logged: the jobs of a sweep, in
+    their order; without `links` only for those that do lie in it.
 
     Raises UserError for something that neither is nor holds a run.
     """
@@ -61,10 +69,12 @@ def _runs_of(folder: Path, links: bool) -> Iterator[Path]:
         return
     inside = folder.iterdir() if folder.is_dir() else ()
     runs = (path for path in inside if links or not leaves(path, folder))
-    yield from sorted(filter(is_run, runs), key=natural)
+    yield from sorted(filter(has_logged, runs), key=natural)
 
 
 def _nothing(given: str) -> str:
     if not Path(given).exists():
         return f"{given} does not exist; name run folders, a folder of runs, or a pattern"
-    return f"{given} holds no run: there is no {METRICS} in it, nor in the folders in it"
+    return (
+        f"{given} holds no run: there is no {METRICS} with a line in it, nor in the folders in it"
+    )

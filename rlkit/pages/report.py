@@ -17,6 +17,8 @@ from rlkit.runs.records import RunRecords, read_run
 
 REPORT = "report.html"
 SCRIPTS, STYLES = ("report.js",), ("report.css",)
+LIVE = "live.js"
+"""What keeps a page that is served up to date."""
 EXTREMES = ("metric", "first", "last", "lowest", "highest")
 MARKED = {"schedule/rebirths": "rebirth", "schedule/stage": "stage"}
 """Counts whose rises are marked in every plot."""
@@ -35,13 +37,14 @@ def page(run: RunRecords, *, connect: bool = False) -> str:
     """The page of a run; `connect` lets it ask the server that it comes from."""
     columns = Columns.of(run)
     body = (
-        f"{headline(run)}"
+        f'<div data-live="head">{headline(run)}</div>'
         '<div class="switches"><div id="switches"><nav id="index"></nav></div></div>'
         f"<main>{_thinned(columns)}</main><footer class='wrap'>{_details(run)}</footer>"
         "<noscript><p class='wrap'>The plots need JavaScript.</p></noscript>"
     )
     title = f"{name_of(run)} · rlkit"
-    return document(title, body, data(run, columns), SCRIPTS, STYLES, connect=connect)
+    scripts = (*SCRIPTS, LIVE) if connect else SCRIPTS
+    return document(title, body, data(run, columns), scripts, STYLES, connect=connect)
 
 
 def data(run: RunRecords, columns: Columns) -> dict[str, Any]:

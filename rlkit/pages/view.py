@@ -5,10 +5,17 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from rlkit.errors import UserError
 from rlkit.pages.figures import Question
 from rlkit.pages.site import Site
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+    from rlkit.pages.guard import App
 
 LOOPBACK = "127.0.0.1"
 TOKEN_BYTES = 24
@@ -22,34 +29,40 @@ def view(given: Sequence[str], port: int = 0, question: Question | None = None) 
     Raises UserError if there are no runs, if the port is taken or if the server is not installed.
     """
     site = Site(given, question or Question())
-    try:
-        from uvicorn import Config, Server
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise UserError(
+                f"`view` needs {package}, which is not installed: pip install {package}"
+            )
+    from rlkit.pages.application import application
 
-        from rlkit.pages.application import application
-    except ImportError as error:
-        raise UserError(
-            f"`view` needs starlette and uvicorn ({error}): pip install starlette uvicorn"
-        ) from error
     token = secrets.token_urlsafe(TOKEN_BYTES)
     with listen(port) as listening:
         address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/{token}/"
         count = len(site.folders())
         runs = "1 run" if count == 1 else f"{count} runs"
         print(f"{runs} at {address} (Ctrl-C ends this)", flush=True)
-        config = Config(
-            application(site, token),
-            lifespan="off",
-            ws="none",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=PATIENCE,
-        )
         try:
-            Server(config).run(sockets=[listening])
+            server_of(application(site, token)).run(sockets=[listening])
         except KeyboardInterrupt:
             print("Ended.")
+
+
+def server_of(app: App) -> Server:
+    """A server of an application that prints nothing but errors of its own."""
+    from uvicorn import Config, Server
+
+    config = Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=PATIENCE,
+    )
+    return Server(config)
 
 
 def listen(port: int) -> socket.socket:

@@ -2,7 +2,8 @@
 "use strict";
 (() => {
   const { data, el, on, plot, section, set, state } = rlkit;
-  const { axes, bands, labels, marks, patterns, questions, series } = data;
+  const { labels } = data;
+  let { axes, bands, marks, patterns, questions, series } = data;
   const MOST_BANDS = 4;
   const SMOOTH = [[200, 0.9], [40, 0.6], [0, 0]]; // [rows, the smoothing a page with as many begins with]
 
@@ -43,6 +44,13 @@
     };
   }
 
+  /** A panel as the newest data have it. */
+  const newest = ({ name }) => questions.flatMap((question) => question.panels).find((panel) => panel.name === name);
+
+  on((name) => {
+    if (name === "data") ({ axes, bands, marks, patterns, questions, series } = data);
+  });
+
   function show(parent, panel) {
     if (panel.x && !axes[panel.x]) return;
     const axis = () => panel.x ?? state.x;
@@ -51,7 +59,9 @@
     const note = panel.note ?? (first.series.some((s) => s.low) ? INTERVALS : undefined);
     const drawn = plot(parent, { title, unit, note, stacked, log, ...first });
     drawn.element.id = `plot-${panel.name}`;
-    on((name) => name === "x" && !panel.x && drawn.update(drawing(panel, axis())));
+    on((name) => {
+      if (name === "data" || (name === "x" && !panel.x)) drawn.update(drawing(newest(panel), axis()));
+    });
   }
 
   function grid(panels) {
