@@ -52,7 +52,7 @@ def _data(named: Mapping[str, RunRecords]) -> dict[str, Any]:
 
 
 def _table(named: Mapping[str, RunRecords]) -> str:
-    rows = [HEAD]
+    rows: list[tuple[str, ...]] = [HEAD]
     for name, run in named.items():
         for key in run.keys(PASS):
             y = run.series(key)[1]
