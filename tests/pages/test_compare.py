@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 import pytest
 
 from rlkit.errors import UserError
 from rlkit.pages.compare import compare_report
-from tests.run_folders import evaluation, remix_run, training, write_run
+from tests.run_folders import evaluation, held, remix_run, training, write_run
 
 
 def plots(page: str) -> dict[str, dict[str, list]]:
     """Title -> label -> [x, y] of every line."""
-    found = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     return {
-        p["title"]: {line["label"]: line["points"] for line in p["lines"]} for p in found["plots"]
+        p["title"]: {line["label"]: line["points"] for line in p["lines"]}
+        for p in held(page)["plots"]
     }
 
 
