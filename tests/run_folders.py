@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,11 @@ def remix_run(folder: Path) -> Path:
 def records_of(folder: Path, records: list[dict[str, Any]], **files: str) -> RunRecords:
     """Those records, as read back from a run folder."""
     return read_run(write_run(folder, records, **files))
+
+
+def held(page: str) -> dict[str, Any]:
+    """The data in a page."""
+    found = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data

@@ -7,8 +7,10 @@ import re
 
 import pytest
 
-from rlkit.pages import panels
-from rlkit.pages.alarms import ENOUGH, LIMITS, START, alarms, measured
+from rlkit.pages.alarms import ENOUGH, FAILED, LIMITS, START, alarms, measured
+from rlkit.pages.columns import MOST_ROWS
+from rlkit.pages.questions import QUESTIONS
+from tests.cli import ROOT
 from tests.run_folders import evaluation, records_of, training
 
 BY_NAME = {limit.key: limit for limit in LIMITS}
@@ -120,8 +122,16 @@ def test_a_last_score_below_the_best_is_an_alarm_where_their_intervals_part(tmp_
         assert titles(tmp_path / str(best), rows, config_yaml=config) == found
 
 
+def test_every_warning_is_in_the_docs():
+    page = (ROOT / "docs" / "report.md").read_text()
+    for limit in LIMITS:
+        assert f"| {limit.title} | {limit.what} |" in page
+    assert f"more than {FAILED:.0%} of all responses" in page
+    assert f"more than {MOST_ROWS:,} steps" in page
+
+
 def test_every_alarm_links_to_a_plot_of_its_metric():
-    plots = {p.name: p for q in panels.QUESTIONS for p in q.panels}
+    plots = {p.name: p for q in QUESTIONS for p in q.panels}
     for limit in LIMITS:
         assert re.fullmatch(plots[limit.panel].keys, limit.key)
     assert {"failures", "skipped", "score"} <= plots.keys()

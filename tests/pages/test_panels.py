@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlkit.pages.columns import Columns
-from rlkit.pages.panels import QUESTIONS, payload
+from rlkit.pages.panels import payload
 from rlkit.runs.records import read_run
 from tests.run_folders import records_of, remix_run
 
@@ -15,11 +15,6 @@ def shown(folder, *records):
         q["name"]: {p["name"]: [line["keys"] for line in p["lines"]] for p in q["panels"]}
         for q in found
     }
-
-
-def test_every_panel_has_a_name_of_its_own():
-    names = [panel.name for question in QUESTIONS for panel in question.panels]
-    assert len(names) == len({*names})
 
 
 def test_a_plot_without_a_metric_and_a_question_without_a_plot_are_left_out(tmp_path):

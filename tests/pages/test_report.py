@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 
 import pytest
 
@@ -14,12 +13,7 @@ from rlkit.pages.columns import Columns
 from rlkit.pages.report import data, page, write_report
 from rlkit.pages.score import wilson
 from rlkit.runs.records import read_run
-from tests.run_folders import evaluation, records_of, remix_run, training, write_run
-
-
-def held(page: str) -> dict:
-    """The data of a page."""
-    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+from tests.run_folders import evaluation, held, records_of, remix_run, training, write_run
 
 
 def test_the_page_is_one_file_in_the_runs_folder(tmp_path):

@@ -186,6 +186,9 @@
         drawn.columns,
         canvas,
       );
+      element.chart = chart;
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", visible(given.xLabel ? `${given.title} over ${given.xLabel}` : given.title));
       tell(chart);
     }
 
