@@ -20,6 +20,7 @@ TOKEN_FILE = "tokens-step-{step}.parquet"
 PER_RESPONSE = {
     "step": "int32",
     "prompt_id": "string",
+    "row": "int32",
     "group": "int32",
     "sample_id": "int64",
     "source": "string",
@@ -33,7 +34,8 @@ PER_RESPONSE = {
     "advantage": "float32",
     "passes": "int32",
 }
-"""Columns of a response, and their types. `skipped`: an update with it was not finite."""
+"""Columns of a response, and their types. `row`: its place in the batch and its line in the step's
+completions; `skipped`: an update with it was not finite."""
 PER_TOKEN = {
     "token_ids": "int32",
     "pieces": "string",
@@ -90,10 +92,17 @@ def write_tokens(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_tokens(path: Path) -> list[dict[str, Any]]:
-    """The rows of the file, one per response; empty if there is no such file."""
+    """The rows of the file, one per response; empty if there is no such file.
+
+    Raises UserError if it is damaged.
+    """
+    import pyarrow as pa
     from pyarrow import parquet
 
     if not path.is_file():
         return []
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path, partitioning=None).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     return [{**row, "rewards": dict(row["rewards"] or ())} for row in rows]

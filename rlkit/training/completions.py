@@ -129,6 +129,7 @@ class TokenRows:
             prompt, sample = every[row]
             yield {
                 "step": steps.done,
+                "row": row,
                 "prompt_id": prompt.prompt_id,
                 "group": int(batch.loss.group[row]),
                 "sample_id": sample.sample_id,
