@@ -219,7 +219,9 @@ def _chosen(
     run_dir: Path, last: int, picks: list[tuple[str, int, str]], longest: int, most: int
 ) -> Payload:
     """The last step and the picked groups, with texts of so many characters."""
-    steps = {str(last): step_payload(run_dir, last, longest, most) | {"partial": True}}
+    whole = step_payload(run_dir, last, longest, most)
+    cut = whole["more"] > 0 or any(isinstance(row["text"], list) for row in whole["rows"])
+    steps = {str(last): whole | {"partial": cut}}
     for _, step, prompt in picks:
         if str(step) in steps:
             continue

@@ -72,7 +72,7 @@
 
   const chip = (words, kind = "") => el("span", `chip ${kind}`, words);
   const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
-  const stepsOld = (age) => (age === 0 ? "new" : age === 1 ? "1 step old" : `${number(age)} steps old`);
+  const stepsOld = (age) => (age === 0 ? "of this step" : age === 1 ? "1 step old" : `${number(age)} steps old`);
   const sourceOf = (row) => (row.source !== "policy" ? row.source : row.replayed ? "replayed" : "fresh");
 
   /** A text, or what is left of a long one with a note; or the turns of a chat. */
@@ -98,11 +98,11 @@
       ...(one ? [] : parts.map(([name, value]) => chip(`${name} ${number(value)}`))),
       row.advantage === null ? null : chip(`advantage ${signed(row.advantage)}`),
       chip(sourceOf(row)),
-      chip(stepsOld(row.age)),
+      row.age === 0 && !row.replayed ? null : chip(stepsOld(row.age)),
       row.made === null || row.made === undefined || row.age === 0 ? null : chip(`made in step ${row.made}`),
       row.length ? chip(`${number(row.length)} tokens`) : null,
       row.finish === "stop" ? null : chip(`ended by ${row.finish}`, "warn"),
-      row.tokens ? chip("tokens", "mark") : null,
+      row.tokens ? chip("token detail", "mark") : null,
     );
   }
 
@@ -184,7 +184,8 @@
   function listed(payload, row) {
     const key = `${payload.step}/${row.row}`;
     const prompt = payload.prompts[row.prompt];
-    const head = el("div", "row-head", chips(row), button("group", () => toGroup(row.prompt, payload.step), "link"));
+    const beside = view.sort === "group" ? null : button("side by side", () => toGroup(row.prompt, payload.step), "link");
+    const head = el("div", "row-head", chips(row), beside);
     const preview = button("", () => (open.has(key) ? open.delete(key) : open.add(key), show()), "preview");
     preview.setAttribute("aria-expanded", String(open.has(key)));
     preview.append(el("span", "model-text", plain(row.text).slice(0, PREVIEW)));
@@ -315,7 +316,7 @@
       button(`${title} (step ${step})`, () => (toGroup(prompt, step), show())));
     const step = select("", options, String(view.step), go);
     step.querySelector("select").setAttribute("aria-label", "step");
-    return el("div", "sample-controls", earlier, step, later, ...picks, button("Find a prompt", () => show(true, true)));
+    return el("div", "sample-controls", el("div", "stepper", earlier, step, later), ...picks, button("Find a prompt", () => show(true, true)));
   }
 
   function filters() {
