@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlkit.errors import UserError
 from rlkit.pages.figures import Question
+from rlkit.pages.samples import sample_script
 from rlkit.pages.site import Site
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def view(given: Sequence[str], port: int = 0, question: Question | None = None) 
 
     Raises UserError if there are no runs, if the port is taken or if the server is not installed.
     """
-    site = Site(given, question or Question())
+    site = Site(given, question or Question(), sample_script)
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
             raise UserError(

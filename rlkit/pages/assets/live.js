@@ -13,7 +13,9 @@
     return answer;
   };
 
-  const names = (given) => JSON.stringify(given.questions?.map((q) => q.panels.map((p) => p.name)) ?? given.plots?.map((p) => p.name));
+  /** What a page has sections and plots for. */
+  const names = ({ plots, questions, samples }) =>
+    JSON.stringify([Boolean(samples), plots?.map((p) => p.name), questions?.map((q) => q.panels.map((p) => p.name))]);
 
   /** Replace an element by its newer self; what was unfolded stays so. */
   function replace(old, fresh) {

@@ -95,6 +95,8 @@
   /** Call `then(name)` whenever a switch ("x", "smooth", "theme") is turned. */
   const on = (then) => void listeners.push(then);
 
+  on((name) => name === "data" && asked.clear()); // what lies beside the page may be newer too
+
   function set(name, value) {
     state[name] = value;
     for (const then of listeners) then(name);

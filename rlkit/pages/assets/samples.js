@@ -1,8 +1,8 @@
 // The browser of samples: the responses of a step, or all those to a prompt side by side.
 "use strict";
 (() => {
-  const { data, el, load, number, section, tokens, tokenLegend, tokenScale, tokenWays } = rlkit;
-  const given = data.samples;
+  const { data, el, load, number, on, section, tokens, tokenLegend, tokenScale, tokenWays } = rlkit;
+  let given = data.samples;
   if (!given) return;
   const PAGE = 40; // responses shown at a time
   const STEPS = 4; // steps of a prompt shown at a time
@@ -380,6 +380,15 @@
     }
     if (mine === turn) output.replaceChildren(...found.filter((each) => each));
   }
+
+  /** Know the steps that were trained since; what is shown of the others stays as it is. */
+  async function grow() {
+    given = data.samples;
+    index = given.index ?? (await load("samples-index"));
+    controls.querySelector(".sample-controls")?.replaceWith(stepper());
+  }
+
+  on((name) => name === "data" && controls && grow().catch(() => {}));
 
   function render(place) {
     body = place;
