@@ -362,17 +362,17 @@ def test_tokens_are_colored_by_what_is_chosen_and_tell_their_numbers(
 def test_what_a_model_wrote_stays_text(browser: Browser, tmp_path: Path) -> None:
     hostile_run(tmp_path)
     opened(browser, tmp_path)
-    for _ in range(2):  # in the page, then from beside it
-        browser.run("document.querySelectorAll('.sample .preview').forEach((p) => p.click())")
+    browser.run("document.querySelectorAll('.sample .preview').forEach((p) => p.click())")
+    for loaded in (False, True):  # from the page, then from beside it
         browser.wait("document.querySelectorAll('.token').length >= 18")
         shown = "\n".join(browser.texts(".samples"))
         assert HOSTILE[0] in shown and HOSTILE[3] in shown
         assert "\\u202egnp.exe\\u2066" in shown and "\\u001b[31m" in shown
         assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", shown)
         assert "characters left out" in shown
-        browser.run("document.querySelectorAll('.sample .preview').forEach((p) => p.click())")
-        press(browser, "Load the whole step")
-        browser.wait("!document.querySelector('.samples').textContent.includes('Load the whole')")
+        if not loaded:
+            press(browser, "Load the whole step")
+            browser.wait("!document.querySelector('.samples').textContent.includes('Load the whole')")
     press(browser, "Find a prompt")
     browser.wait("document.querySelectorAll('.prompt-list .preview').length === 6")
     assert browser.run("return window.hacked") is None
@@ -390,4 +390,5 @@ def test_nothing_is_clipped(browser: Browser, tmp_path: Path, size: tuple[int, i
     assert not browser.is_clipped()
     press(browser, "side by side")
     browser.wait("document.querySelector('.side-by-side .token')")
+    browser.wait("!document.querySelector('.token-bar').hidden")
     assert not browser.is_clipped()
