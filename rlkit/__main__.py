@@ -17,9 +17,10 @@ from rlkit.composition.config_files import config_folders, configs_folder, searc
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
 from rlkit.errors import UserError, suggest, with_article
+from rlkit.pages.compare import compare_report
+from rlkit.pages.report import write_report
 from rlkit.plugins import KINDS, import_plugin
 from rlkit.registry import check_kind, entry, from_import_path, names
-from rlkit.runs.report import compare_report, write_report
 from rlkit.runs.resume import CONFIG
 
 CONFIG_DIR = "--config-dir"

@@ -3,6 +3,7 @@
 (() => {
   const { color, el, number, on, state, text, visible } = rlkit;
   const COLORS = 8;
+  const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((n) => n * 10 ** power)).flat();
   const present = (value) => value !== null && value !== undefined;
   const last = (values) => values.findLast(present);
 
@@ -19,11 +20,11 @@
     });
   }
 
-  /** The color of a series: of a ramp if it has a place on one, else the next of the palette. */
-  const stroke = (series, i) =>
-    series.ramp === undefined
-      ? color(`c${i % COLORS}`)
-      : `color-mix(in oklab, ${color("ramp1")} ${Math.round(100 * series.ramp)}%, ${color("ramp0")})`;
+  /** The color of a series: its own, its place on a ramp, or the next one of the palette. */
+  function stroke(series, i) {
+    if (series.ramp === undefined) return color(series.hue ?? `c${i % COLORS}`);
+    return `color-mix(in oklch, ${color("ramp1")} ${Math.round(100 * series.ramp)}%, ${color("ramp0")})`;
+  }
 
   /** What uPlot draws: its series, columns and bands, and each series' values after smoothing. */
   function layers({ x, series, stacked }, smooth, shown) {
@@ -77,6 +78,7 @@
     ctx.strokeStyle = color("mark");
     ctx.fillStyle = color("mark");
     ctx.font = `${11 * scale}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
     ctx.setLineDash([4 * scale, 3 * scale]);
     let free = -Infinity;
     for (const { x, text: name } of marks) {
@@ -89,7 +91,7 @@
       const wide = ctx.measureText(name).width + 8 * scale;
       const left = at + wide > bbox.left + bbox.width ? at - wide : at;
       if (left < free) continue; // the line is enough where names would overlap
-      ctx.fillText(name, left + 4 * scale, bbox.top + 11 * scale);
+      ctx.fillText(name, left, bbox.top - 4 * scale);
       free = left + wide;
     }
     ctx.restore();
@@ -113,8 +115,10 @@
   /**
    * A line plot.
    *
-   * options: {title, unit, x, xLabel, series: [{label, y, low, high, ramp, dash, smooth: false}],
-   *   stacked, log, height, sync, marks: [{x, text}], note}
+   * options: {title, unit, x, xLabel, series: [{label, y, low, high, hue, ramp, dash, smooth: false}],
+   *   whole, stacked, log, height, sync, marks: [{x, text}], note}
+   * low and high are the ends of a band; hue names a color of rlkit.css, ramp is a place in [0, 1].
+   * whole says that x counts something, and has no ticks between whole numbers.
    * x ascends; in y, null is a gap and undefined is a point that the series does not have.
    * Plots with the same `sync` share their cursor and zoom. Returns {element, update(options)}.
    */
@@ -172,7 +176,7 @@
             y: { distr: given.log ? 3 : 1, range: given.log ? undefined : reach(given.stacked) },
           },
           axes: [
-            axis({ label: given.xLabel, labelSize: 18, labelFont: "11px system-ui, sans-serif", values: (_, v) => v.map(tick), size: 26, space: 60 }),
+            axis({ label: given.xLabel, labelSize: 18, labelFont: "11px system-ui, sans-serif", values: (_, v) => v.map(tick), size: 26, space: 60, incrs: given.whole ? WHOLE : undefined }),
             axis({ size: 52, values: (_, v) => v.map((value) => (value === null ? "" : tick(value))) }),
           ],
           series: drawn.series,
@@ -182,6 +186,9 @@
         drawn.columns,
         canvas,
       );
+      element.chart = chart;
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", visible(given.xLabel ? `${given.title} over ${given.xLabel}` : given.title));
       tell(chart);
     }
 
