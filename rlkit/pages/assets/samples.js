@@ -408,5 +408,5 @@
       }, () => {});
   }
 
-  section({ id: "samples", title: "Samples", order: 60, render });
+  section({ id: "samples", title: "Samples", order: 55, render });
 })();
