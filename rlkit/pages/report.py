@@ -12,11 +12,15 @@ from rlkit.pages import panels
 from rlkit.pages.columns import AXES, Columns, rounded
 from rlkit.pages.headline import headline, name_of
 from rlkit.pages.html import document, text
+from rlkit.pages.samples import SCRIPTS as SAMPLE_SCRIPTS
+from rlkit.pages.samples import STYLES as SAMPLE_STYLES
+from rlkit.pages.samples import embedded_samples, write_samples
 from rlkit.pages.score import intervals
 from rlkit.runs.records import RunRecords, read_run
 
 REPORT = "report.html"
-SCRIPTS, STYLES = ("report.js",), ("report.css",)
+SCRIPTS = ("report.js", *SAMPLE_SCRIPTS)
+STYLES = ("report.css", *SAMPLE_STYLES)
 LIVE = "live.js"
 """What keeps a page that is served up to date."""
 EXTREMES = ("metric", "first", "last", "lowest", "highest")
@@ -27,9 +31,13 @@ LONGEST_SETTINGS = 200_000
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write <run_dir>/report.html and return its path. Raises UserError as `read_run` does."""
-    out = run_dir / REPORT
-    out.write_text(page(read_run(run_dir)), encoding="utf-8")
+    """Write <run_dir>/report.html, with report/ beside it, and return its path.
+
+    Raises UserError as `read_run` does.
+    """
+    out, whole = run_dir / REPORT, page(read_run(run_dir))
+    write_samples(run_dir)
+    out.write_text(whole, encoding="utf-8")
     return out
 
 
@@ -61,6 +69,7 @@ def data(run: RunRecords, columns: Columns) -> dict[str, Any]:
         "questions": questions,
         "bands": bands,
         "marks": marks(run, columns),
+        "samples": embedded_samples(run.path),
     }
 
 

@@ -122,7 +122,7 @@ def index_payload(run_dir: Path) -> Payload:
 
 
 def prompts_payload(run_dir: Path) -> Payload:
-    """Every prompt: its id, its beginning, the steps it was trained in and its mean reward there."""
+    """Every prompt: its id and beginning, the steps it was trained in, its mean reward there."""
     found: dict[str, tuple[str, list[int], list[float | int | None]]] = {}
     for step in completion_steps(run_dir):
         for group in summary(run_dir, step).groups:
@@ -205,7 +205,10 @@ def embedded_samples(run_dir: Path) -> Payload | None:
 
 
 def best_and_worst(run_dir: Path, steps: list[int]) -> list[tuple[str, int, str]]:
-    """The groups of the highest and the lowest mean reward: title, step, prompt. The last of equals."""
+    """The groups of the highest and the lowest mean reward, the last of equals.
+
+    Title, step and prompt of each.
+    """
     every = [(g.reward, step, g.prompt_id) for step in steps for g in summary(run_dir, step).groups]
     if not every:
         return []

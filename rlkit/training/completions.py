@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +62,7 @@ def write_responses(
     if folder.writes and result.seen is not None:
         taken = batch.own.is_prox or session.parts.proximal is not None
         records = TokenRows(result.seen, set(skipped), session.policy.tokenizer, prox_taken=taken)
-        write_tokens(
-            token_file(folder.path, steps.done), list(records.of(groups, batch, steps))
-        )
+        write_tokens(token_file(folder.path, steps.done), list(records.of(groups, batch, steps)))
     if not skipped:
         return None
     return folder.write_nonfinite(steps.done, [rows[i] for i in skipped] if rows else [])

@@ -94,7 +94,7 @@ def test_hostile_texts_are_data(tmp_path):
     text = write_report(run_dir).read_text()
     assert "<script>alert" not in text and "\u202e" not in text
     assert evil in held(text)["series"]
-    assert text.count("<script") == 5  # four of the page's own and its data
+    assert text.count("<script") == 7  # six of the page's own and its data
 
 
 def metrics_of_a_step(step: int, draw: random.Random) -> dict[str, float]:

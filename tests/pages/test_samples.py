@@ -161,9 +161,7 @@ def test_what_a_page_holds_is_bounded(tmp_path: Path, text: str) -> None:
     assert len(as_json(found)) <= EMBEDDED
 
 
-def test_a_long_index_lies_beside_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_index_lies_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_run(tmp_path)
     monkeypatch.setattr(samples, "INDEX_IN_PAGE", 10)
     found = embedded_samples(tmp_path)
@@ -176,7 +174,9 @@ def test_a_long_index_lies_beside_the_page(
 def page_of(run: Path) -> Path:
     """A page that is nothing but samples, with its scripts beside it."""
     write_samples(run)
-    body = '<div class="switches"><div id="switches"><nav id="index"></nav></div></div><main></main>'
+    body = (
+        '<div class="switches"><div id="switches"><nav id="index"></nav></div></div><main></main>'
+    )
     page = run / "report.html"
     page.write_text(document("Samples", body, {"samples": embedded_samples(run)}, SCRIPTS, STYLES))
     return page
@@ -276,7 +276,9 @@ def test_a_group_is_shown_over_the_steps_it_was_trained_in(
     opened(browser, tmp_path)
     press(browser, "side by side")
     browser.wait("document.querySelectorAll('.step-head').length === 4")
-    assert [text[:7] for text in browser.texts(".step-head")] == [f"Step {n}:" for n in (7, 6, 5, 4)]
+    assert [text[:7] for text in browser.texts(".step-head")] == [
+        f"Step {n}:" for n in (7, 6, 5, 4)
+    ]
     press(browser, "Show 3 earlier of 3 steps")
     browser.wait("document.querySelectorAll('.step-head').length === 7")
     count(browser, 14)
@@ -354,7 +356,7 @@ def test_tokens_are_colored_by_what_is_chosen_and_tell_their_numbers(
     assert told["token"] == "1 of 3, id 0" and told["text"] == '"a"'
     assert told["log-prob"] == "-0.5" and told["sampled with"] == "-0.25"
     assert told["ratio"] == "0.5" and told["ratio, last pass"] == "2"
-    assert told["start of the step"] == "–", "nothing read it"
+    assert told["start of the step"] == "\N{EN DASH}", "nothing read it"
     assert told["version"] == "weights of step 4" and told["trained"] == "yes"
     browser.check("file:")
 
@@ -362,21 +364,25 @@ def test_tokens_are_colored_by_what_is_chosen_and_tell_their_numbers(
 def test_what_a_model_wrote_stays_text(browser: Browser, tmp_path: Path) -> None:
     hostile_run(tmp_path)
     opened(browser, tmp_path)
-    for _ in range(2):  # in the page, then from beside it
-        browser.run("document.querySelectorAll('.sample .preview').forEach((p) => p.click())")
+    browser.run("document.querySelectorAll('.sample .preview').forEach((p) => p.click())")
+    for loaded in (False, True):  # from the page, then from beside it
         browser.wait("document.querySelectorAll('.token').length >= 18")
         shown = "\n".join(browser.texts(".samples"))
         assert HOSTILE[0] in shown and HOSTILE[3] in shown
         assert "\\u202egnp.exe\\u2066" in shown and "\\u001b[31m" in shown
         assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", shown)
         assert "characters left out" in shown
-        browser.run("document.querySelectorAll('.sample .preview').forEach((p) => p.click())")
-        press(browser, "Load the whole step")
-        browser.wait("!document.querySelector('.samples').textContent.includes('Load the whole')")
+        if not loaded:
+            press(browser, "Load the whole step")
+            browser.wait(
+                "!document.querySelector('.samples').textContent.includes('Load the whole')"
+            )
     press(browser, "Find a prompt")
     browser.wait("document.querySelectorAll('.prompt-list .preview').length === 6")
     assert browser.run("return window.hacked") is None
-    assert browser.run("return document.querySelectorAll('.samples script, .samples img').length") == 0
+    assert (
+        browser.run("return document.querySelectorAll('.samples script, .samples img').length") == 0
+    )
     browser.check("file:")
 
 
@@ -390,4 +396,5 @@ def test_nothing_is_clipped(browser: Browser, tmp_path: Path, size: tuple[int, i
     assert not browser.is_clipped()
     press(browser, "side by side")
     browser.wait("document.querySelector('.side-by-side .token')")
+    browser.wait("!document.querySelector('.token-bar').hidden")
     assert not browser.is_clipped()

@@ -53,7 +53,12 @@ def test_a_row_of_the_completions_says_what_was_trained(policy: Policy) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "kept"),
-    [({}, [2, 2]), ({"every": 2}, [0, 2]), ({"every": None}, [0, 0]), ({"tokens_per_step": 0}, [0, 0])],
+    [
+        ({}, [2, 2]),
+        ({"every": 2}, [0, 2]),
+        ({"every": None}, [0, 0]),
+        ({"tokens_per_step": 0}, [0, 0]),
+    ],
 )
 def test_tokens_are_kept_where_responses_are(settings: dict[str, Any], kept: list[int]) -> None:
     config = CompletionsConfig.model_validate(settings)
@@ -112,9 +117,7 @@ def test_log_probs_of_a_replayed_response_are_those_it_was_sampled_with(
         assert row["ratio"] == pytest.approx([1.0] * len(row["ratio"]), abs=1e-4)
         assert row["last_logp"] is None
     moved = [
-        abs(a - b)
-        for row in second
-        for a, b in zip(row["logp"], row["behavior_logp"], strict=True)
+        abs(a - b) for row in second for a, b in zip(row["logp"], row["behavior_logp"], strict=True)
     ]
     assert max(moved) > 1e-3
 

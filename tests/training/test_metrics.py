@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
-from rlkit.models.policy import Policy
+from rlkit.batch import LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.rollout.base import Generation
 from rlkit.training.metrics import (
     Counted,
@@ -26,7 +25,6 @@ from rlkit.training.metrics import (
     staleness,
 )
 from rlkit.training.sums import MetricSums
-from tests.tiny import make_prompts
 
 
 def test_a_spread_of_the_returns_that_is_rounding_alone_explains_nothing() -> None:

@@ -206,7 +206,10 @@ def test_ranks_put_together_what_each_saw(loss: type[Any]) -> None:
         objective.backward(forward, batch, splits)
         return recorder
 
-    halves = [[torch.tensor([0, 1]), torch.tensor([5])], [torch.tensor([6, 2, 4]), torch.tensor([3])]]
+    halves = [
+        [torch.tensor([0, 1]), torch.tensor([5])],
+        [torch.tensor([6, 2, 4]), torch.tensor([3])],
+    ]
     both = on_ranks(lambda rank: recorded(rank, halves[rank.rank]))
     shares: list[Any] = []
     first = both[0].seen(batch, Gathering(shares))
@@ -251,4 +254,3 @@ def test_what_late_rows_turn_out_to_be_is_their_prox_logp() -> None:
     rows = seen.loss.mask & late[:, None]
     torch.testing.assert_close(seen.loss.prox_logp[rows], seen.passes[0]["logp"][rows])
     assert not torch.allclose(seen.loss.prox_logp[rows], seen.loss.behavior_logp[rows])
-

@@ -12,9 +12,10 @@
     step: given.last, prompt: null, query: "", source: "all", finish: "all", low: "", high: "", age: "",
     advantage: "all", sort: "group", shown: PAGE, way: "ratio", pass: "first", whole: false, history: STEPS,
   };
+  const sizes = new Map(), legends = new Map();
   const open = new Set(); // rows whose whole text is shown, as "step/row"
   let index = given.index;
-  let body, controls, output;
+  let body, controls, output, bar;
 
   // ---- data: what is in the page, and what lies beside it
 
@@ -89,7 +90,7 @@
   const plain = (text) => (Array.isArray(text) ? text.map((t) => (typeof t === "object" ? plain(t.text) : t)).join(" ") : String(text));
   const isChat = (prompt) => Array.isArray(prompt) && typeof prompt[0] === "object";
 
-  function chips(row) {
+  function chips(row, listed = false) {
     const parts = Object.entries(row.parts);
     const one = parts.length === 1 && parts[0][1] === row.reward;
     return el(
@@ -102,7 +103,7 @@
       row.made === null || row.made === undefined || row.age === 0 ? null : chip(`made in step ${row.made}`),
       row.length ? chip(`${number(row.length)} tokens`) : null,
       row.finish === "stop" ? null : chip(`ended by ${row.finish}`, "warn"),
-      row.tokens ? chip("token detail", "mark") : null,
+      listed && row.tokens ? chip("token detail", "mark") : null,
     );
   }
 
@@ -117,28 +118,39 @@
         const record = found.rows[row.row];
         if (!record) return;
         const records = Object.values(found.rows);
-        const size = tokenScale(records, view, payload.step);
+        const size = sizeOf(payload.step, records);
         const skipped = record.skipped ? el("p", "note", "This update was not finite and was skipped.") : null;
         place.replaceChildren(
           el("div", role ? "turn turn-assistant" : "turn", role ? el("div", "role", role) : null, tokens(record, view, size, payload.step)),
           ...(skipped ? [skipped] : []),
         );
-        legendNow(size, records.some((r) => r.passes > 1));
+        legendNow(payload.step, size, records.some((r) => r.passes > 1));
       },
       (error) => place.append(el("p", "note", `Its tokens cannot be shown: ${error.message}`)),
     );
     return place;
   }
 
-  function legendNow(size, passes) {
-    const bar = output.querySelector(".token-bar");
-    if (!bar) return;
-    bar.hidden = false;
-    bar.querySelector(".pass").hidden = !passes;
-    bar.querySelector(".token-legend").replaceWith(tokenLegend(view, size));
+  /** The size that gets the full color: one for all of a step, since there is one legend. */
+  function sizeOf(step, records) {
+    const key = `${step} ${view.way} ${view.pass}`;
+    if (!sizes.has(key)) sizes.set(key, tokenScale(records, view, step));
+    return sizes.get(key);
   }
 
-  function tokenBar() {
+  function legendNow(step, size, passes) {
+    bar.hidden = false;
+    bar.querySelector(".pass").hidden = !passes;
+    legends.get(step)?.replaceChildren(tokenLegend(view, size));
+  }
+
+  /** Where the legend of a step will be. */
+  function legendOf(step) {
+    legends.set(step, el("div", ""));
+    return legends.get(step);
+  }
+
+  function tokenBar(...legend) {
     const ways = Object.entries(tokenWays).map(([key, way]) => [key, way.title]);
     const change = (key) => (value) => {
       view[key] = value;
@@ -147,7 +159,7 @@
     const pass = select("in the", [["first", "first pass"], ["last", "last pass"]], view.pass, change("pass"));
     pass.classList.add("pass");
     pass.hidden = true;
-    const bar = el("div", "token-bar", select("Color tokens by", ways, view.way, change("way")), pass, el("div", "token-legend"));
+    bar = el("div", "token-bar", select("Color tokens by", ways, view.way, change("way")), pass, ...legend);
     bar.hidden = true;
     return bar;
   }
@@ -185,7 +197,7 @@
     const key = `${payload.step}/${row.row}`;
     const prompt = payload.prompts[row.prompt];
     const beside = view.sort === "group" ? null : button("side by side", () => toGroup(row.prompt, payload.step), "link");
-    const head = el("div", "row-head", chips(row), beside);
+    const head = el("div", "row-head", chips(row, true), beside);
     const preview = button("", () => (open.has(key) ? open.delete(key) : open.add(key), show()), "preview");
     preview.setAttribute("aria-expanded", String(open.has(key)));
     preview.append(el("span", "model-text", plain(row.text).slice(0, PREVIEW)));
@@ -213,7 +225,7 @@
     return [
       el("p", "note", `${rows.length} of ${payload.rows.length} responses of step ${payload.step}`),
       ...notes(payload),
-      tokenBar(),
+      tokenBar(legendOf(payload.step)),
       ...cards,
       more > 0 ? button(`Show ${Math.min(more, PAGE)} more of ${more}`, () => ((view.shown += PAGE), show())) : null,
     ];
@@ -263,7 +275,7 @@
     const later = from > 0 ? button(`Begin at step ${steps[0]}`, () => toGroup(prompt, steps[0]), "link") : null;
     const rest = steps.length - from - chosen.length;
     return [
-      el("div", "row-head", button("← all responses of the step", back), el("span", "soft", `seen in ${steps.length} ${steps.length === 1 ? "step" : "steps"} `), later),
+      el("div", "row-head", button("← all responses of the step", back), el("span", "note", `seen in ${steps.length} ${steps.length === 1 ? "step" : "steps"} `), later),
       model(words, isChat(words) ? null : "prompt"),
       tokenBar(),
       ...payloads.flatMap((payload) => sideBySide(payload, prompt, isChat(words) ? "assistant" : null)),
@@ -278,6 +290,7 @@
     return [
       el("h3", "step-head", `Step ${payload.step}: ${rows.length} responses, mean reward ${number(mean)}`),
       ...notes({ ...payload, more: 0 }),
+      legendOf(payload.step),
       el("div", "side-by-side", ...cards),
     ];
   }
@@ -327,11 +340,11 @@
     };
     return el(
       "div", "sample-controls",
-      field("Text", "query", "search", "11rem"),
+      field("Text", "query", "search", "8rem"),
       select("Source", [["all", "all"], ["fresh", "fresh"], ["replayed", "replayed"], ["expert", "expert"], ["draft", "draft"]], view.source, pick("source")),
-      field("Reward from", "low", "number", "4.5rem"),
-      field("to", "high", "number", "4.5rem"),
-      field("Age from", "age", "number", "4rem"),
+      field("Reward from", "low", "number", "4rem"),
+      field("to", "high", "number", "4rem"),
+      field("Age from", "age", "number", "3.5rem"),
       select("Advantage", [["all", "all"], ["1", "above 0"], ["-1", "below 0"], ["0", "0"]], view.advantage, pick("advantage")),
       select("Ended by", [["all", "all"], ["stop", "stop"], ["length", "length"]], view.finish, pick("finish")),
       select("Sort by", Object.entries(SORTS).map(([key, [words]]) => [key, words]), view.sort, pick("sort")),
@@ -404,5 +417,5 @@
       }, () => {});
   }
 
-  section({ id: "samples", title: "Samples", order: 60, render });
+  section({ id: "samples", title: "Samples", order: 55, render });
 })();

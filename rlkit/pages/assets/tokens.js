@@ -5,6 +5,7 @@
   const { el, number } = rlkit;
   const QUANTILE = 0.98; // of the sizes shown, which has the full color
   const FLOOR = 1e-3; // no smaller size gets it
+  const NOISE = 0.01; // nor a smaller log-ratio: rounding should not look like a change
 
   /** A column at a token: a list, one value for all tokens, or undefined. */
   const at = (column, i) => (Array.isArray(column) ? column[i] : column);
@@ -22,12 +23,14 @@
       title: "ratio",
       value: (r, i, pass) => (at(ratio(r, pass), i) > 0 ? Math.log(at(ratio(r, pass), i)) : undefined),
       ends: (size) => [number(Math.exp(-size)), "1", number(Math.exp(size))],
+      floor: NOISE,
       about: "the probability ratio as the loss sees it",
     },
     change: {
       title: "log-prob change",
       value: change,
       ends: (size) => [`−${number(size)}`, "0", `+${number(size)}`],
+      floor: NOISE,
       about: "log-prob less that of the policy that sampled the token, in nats",
     },
     clipped: {
@@ -66,7 +69,7 @@
         if (Number.isFinite(value) && !isMasked(record, i)) sizes.push(Math.abs(value));
       });
     sizes.sort((a, b) => a - b);
-    return Math.max(FLOOR, sizes[Math.floor(QUANTILE * (sizes.length - 1))] ?? 0);
+    return Math.max(WAYS[way].floor ?? FLOOR, sizes[Math.floor(QUANTILE * (sizes.length - 1))] ?? 0);
   }
 
   /** The color of a value: one hue below 0 and one above, stronger the farther off. */
