@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from rlkit.pages.samples import sample_script
 from tests.browser import Browser
+from tests.pages.sample_runs import response, write_step
 from tests.pages.server import TOKEN, Client, served
 from tests.pages.written import write_pair, write_run
+
+BACKSPACE = "\ue003"
 
 
 @pytest.fixture
@@ -174,6 +178,30 @@ def test_a_page_in_a_browser_takes_over_what_the_run_logs(
         ".innerText === 'Reward').querySelector('.value').innerText"
     )
     browser.check(client.address)
+
+
+def test_new_steps_join_the_samples_and_what_is_looked_at_stays(
+    browser: Browser, run: Path
+) -> None:
+    """The filter, the step and the unfolded responses; the new step is then asked for."""
+    for step in (1, 2):
+        write_step(run, step, [response(step), response(step, response="Fünf", reward=0.0)])
+    with served([run], sample_script) as client:
+        browser.open(client.address)
+        browser.wait("document.querySelectorAll('.sample').length === 2")
+        browser.type("#samples input[type=search]", "fünf")
+        browser.wait("document.querySelectorAll('.sample').length === 1")
+        write_step(run, 5, [response(5, response="Sechs")])
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 5, "reward/mean": 0.9}\n')
+        options = "[...document.querySelectorAll('.stepper option')].map((o) => o.value).join()"
+        browser.wait(f"{options} === '1,2,5'")
+        assert len(browser.texts(".sample")) == 1 and "Fünf" in browser.texts(".sample")[0]
+        assert browser.run("return document.querySelector('.stepper select').value") == "2"
+        browser.type("#samples input[type=search]", 4 * BACKSPACE)
+        browser.click(".stepper button:last-child")
+        browser.wait("document.querySelector('.sample')?.innerText.includes('Sechs')")
+        browser.check(client.address)
 
 
 def test_the_comparison_in_a_browser_grows_with_its_runs(browser: Browser, tmp_path: Path) -> None:
