@@ -171,9 +171,23 @@ OFF_POLICY = Question(
         Panel(
             name="dropped",
             title="Groups dropped, waiting or unfinished",
-            keys=r"(off_policy|buffer)/(dropped.*|ahead|partial_groups|waiting_groups)",
+            keys=r"off_policy/(dropped|ahead|partial_groups|waiting_groups)",
             unit="per step",
             quiet=True,
+        ),
+        Panel(
+            name="dropped-length",
+            title="Length of the groups dropped for their age",
+            keys=r"off_policy/dropped_mean_length",
+            unit="tokens",
+            smooth=False,
+            note="Longer than other responses? Then dropping by age biases the data to short ones.",
+        ),
+        Panel(
+            name="dropped-pass",
+            title="Pass rate of the groups dropped",
+            keys=r"off_policy/dropped_(pass_rate|reward|mean_reward)",
+            smooth=False,
         ),
         Panel(
             name="continued",
