@@ -31,8 +31,9 @@
       const y = spread(key, series[key][1], at, rows.length);
       const ends = keys.length <= MOST_BANDS ? bands[key] : undefined;
       const [low, high] = ends ? ends.map((end) => spread(key, end, at, rows.length)) : [];
+      const smooth = panel.smooth !== false && !key.startsWith("eval/");
       const hue = HUES[key] ?? (aged && line.age === undefined ? "ink" : undefined);
-      return { label: label(line), y, low, high, hue, ramp: line.ramp, smooth: panel.smooth };
+      return { label: label(line), y, low, high, hue, ramp: line.ramp, smooth };
     });
     return {
       x: rows.map((row) => axes[axis][row]),
