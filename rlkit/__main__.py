@@ -204,7 +204,7 @@ def add_runs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--target",
         type=float,
-        help="the score that costs are measured to (default: 90 %% of the best group's gain)",
+        help="the score that costs are measured to (default: 90%% of the best group's gain)",
     )
 
 

@@ -43,7 +43,7 @@ def caption(comparison: Comparison) -> str:
     """What the table shows, in one sentence."""
     runs = sum(len(row.scores) for row in comparison.rows)
     spread = {row.over for row in comparison.rows} - {""}
-    interval = f", with 95 % intervals over {' or '.join(sorted(spread))}" if spread else ""
+    interval = f", with 95% intervals over {' or '.join(sorted(spread))}" if spread else ""
     count = f"{_count(runs, 'run')} in {_count(len(comparison.rows), 'group')}"
     return f"{comparison.metric} at the end of {count}{interval}"
 

@@ -110,7 +110,7 @@ class Question:
     baseline: str | None = None
     """A group's label, a part of it, or one of its run folders; None = the first group."""
     target: float | None = None
-    """A score; None = 90 % of the best group's gain."""
+    """A score; None = 90% of the best group's gain."""
 
 
 def compare(runs: Sequence[RunRecords], question: Question | None = None) -> Comparison:
@@ -132,7 +132,7 @@ def compare(runs: Sequence[RunRecords], question: Question | None = None) -> Com
     target, words = question.target, "as asked"
     if target is None:
         target = default_target(counted, metric, [list(v.values()) for _, v in scored])
-        words = f"{SHARE:.0%} of the best group's gain".replace("%", " %")
+        words = f"{SHARE:.0%} of the best group's gain"
     rows = [
         _row(group, metric, target, found, None if place == base else scored[base][1])
         for place, (group, found) in enumerate(zip(counted, scored, strict=True))

@@ -18,7 +18,7 @@ def test_the_table_of_two_groups_line_by_line(tmp_path):
     """Responses: a run of remix is above 0.1 + 0.9 * 0.8 only at its end, 40 responses in."""
     write_pair(tmp_path / "sweep", FIVE, [0.9] * 5)
     assert table_lines([tmp_path / "sweep"]) == [
-        "eval/pass@1 at the end of 10 runs in 2 groups, with 95 % intervals over seeds",
+        "eval/pass@1 at the end of 10 runs in 2 groups, with 95% intervals over seeds",
         "group       seeds  score                 responses to 0.82  seconds to 0.82"
         "  minus loss=grpo",
         "loss=grpo   5      0.500 [0.440, 0.560]  not reached        not reached",
@@ -59,5 +59,5 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write_csv(comparison, tmp_path / "nowhere" / "table.csv")
     assert lines_of(comparison)[0].startswith(
-        "eval/pass@1 at the end of 2 runs in 2 groups, with 95 % intervals over problems"
+        "eval/pass@1 at the end of 2 runs in 2 groups, with 95% intervals over problems"
     )

@@ -41,7 +41,7 @@ def test_the_table_has_score_cost_and_difference(tmp_path):
             "+0.400 [+0.340, +0.460], by seedbetter",
         ],
     ]
-    assert "The target is 0.82, 90 % of the best group&#x27;s gain." in text
+    assert "The target is 0.82, 90% of the best group&#x27;s gain." in text
 
 
 def test_each_plot_has_median_and_middle_half_over_each_axis(tmp_path):
