@@ -71,7 +71,7 @@ EVERY = [(page.name, words) for page in PAGES for words in lines(page)]
 TRAINING = [(page, args) for page, words in EVERY if (args := training(words)) is not None]
 SMALLER = [(page, args) for page, words in EVERY if (args := small(words)) is not None]
 ENDLESS = {"serve", "view"}
-"""Commands with tests of their own: test_vllm_server.py, which needs vLLM, and test_view.py."""
+"""Servers, which have tests of their own."""
 RUN_HERE = [case for case in SMALLER if case[1][0] not in ENDLESS]
 OTHER = [(p, w) for p, w in EVERY if training(w) is None and small(w) is None]
 
