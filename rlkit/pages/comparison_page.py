@@ -111,17 +111,18 @@ def _plot(key: str, title: str, unit: str, rows: Sequence[Row]) -> dict[str, Any
     }
 
 
-def _drawing(key: str, axis: str, rows: Sequence[Row]) -> dict[str, Any]:
-    lines = [[_line(run, key, axis) for run in row.group.runs.values()] for row in rows]
-    grid = common_grid([line for group in lines for line in group])
-    series = []
-    for row, group in zip(rows, lines, strict=True):
-        found = curve(group, grid)
-        one: dict[str, Any] = {"label": row.group.label, "y": _short(found.median)}
-        if len(group) > 1:
+def _drawing(key: str, axis: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Each group's curve, at the points where its own runs have values."""
+    out = []
+    for row in rows:
+        lines = [_line(run, key, axis) for run in row.group.runs.values()]
+        grid = common_grid(lines)
+        found = curve(lines, grid)
+        one = {"label": row.group.label, "x": _short(grid), "y": _short(found.median)}
+        if len(lines) > 1:
             one |= {"low": _short(found.low), "high": _short(found.high)}
-        series.append(one)
-    return {"x": _short(grid), "series": series}
+        out.append(one)
+    return out
 
 
 def _line(run: RunRecords, key: str, axis: str) -> Line:

@@ -54,13 +54,20 @@ def test_each_plot_has_median_and_middle_half_over_each_axis(tmp_path):
         ("rollouts/total", [0, 20, 40]),
         ("time/total", [0, 4, 8]),
     ):
-        drawn = scores["over"][axis]
-        assert drawn["x"] == x
-        grpo, remix = drawn["series"]
+        grpo, remix = scores["over"][axis]
+        assert grpo["x"] == remix["x"] == x
         assert (grpo["low"][-1], grpo["y"][-1], grpo["high"][-1]) == (0.4, 0.6, 0.8)
         assert remix["y"] == [0.1, 0.3, 0.5] and "low" not in remix
     names = [plot["name"] for plot in found["plots"]]
     assert names == ["eval/pass@1", "reward/mean", "completions/mean_length"]
+
+
+def test_a_group_has_points_where_it_was_evaluated_alone(tmp_path):
+    """A point between two evaluations would look like one."""
+    often = write_run(tmp_path / "a", {0: 0.1, 1: 0.2, 4: 0.5}, settings={"k": 1})
+    seldom = write_run(tmp_path / "b", {0: 0.1, 4: 0.5}, settings={"k": 2})
+    first, second = data(compared(often, seldom))["plots"][0]["over"]["step"]
+    assert (first["x"], second["x"]) == ([0, 1, 4], [0, 4])
 
 
 def test_the_table_is_in_the_page_as_csv(tmp_path):
@@ -82,7 +89,7 @@ def test_many_groups_are_all_in_the_table_and_some_in_the_plots(tmp_path):
     text = page(comparison)
     assert len(cells(text)) == 1 + DRAWN + 2
     assert f"the plots show the first {DRAWN} of {DRAWN + 2} groups" in text
-    assert len(data(comparison)["plots"][0]["over"]["step"]["series"]) == DRAWN
+    assert len(data(comparison)["plots"][0]["over"]["step"]) == DRAWN
 
 
 def test_the_file_leads_to_the_reports_that_are_there(tmp_path):

@@ -7,14 +7,30 @@
 
   /** What a plot draws over the axis that is chosen. */
   function drawing({ over }) {
-    const { x, series } = over[state.x];
-    const bands = series.length <= MOST_BANDS;
+    const groups = over[state.x];
+    const bands = groups.length <= MOST_BANDS;
+    const x = [...new Set(groups.flatMap((group) => group.x))].sort((a, b) => a - b);
+    const at = new Map(x.map((value, i) => [value, i]));
+    const spread = (group, values) => {
+      if (!values) return undefined;
+      const out = new Array(x.length).fill(undefined);
+      values.forEach((value, i) => {
+        out[at.get(group.x[i])] = value;
+      });
+      return out;
+    };
     return {
       x,
       xLabel: data.labels[state.x],
       sync: state.x,
       whole: state.x !== "time/total",
-      series: series.map(({ label, y, low, high }) => ({ label, y, smooth: false, ...(bands && { low, high }) })),
+      series: groups.map((group) => ({
+        label: group.label,
+        y: spread(group, group.y),
+        low: bands ? spread(group, group.low) : undefined,
+        high: bands ? spread(group, group.high) : undefined,
+        smooth: false,
+      })),
     };
   }
 
@@ -23,7 +39,7 @@
     title: "Curves",
     render(body) {
       const plots = el("div", "plots");
-      const bands = data.plots.some(({ over }) => over[state.x].series.some((s) => s.low));
+      const bands = data.plots.some(({ over }) => over[state.x].some((group) => group.low));
       if (bands) body.append(el("p", "note", "Lines are medians over seeds; shaded is their middle half."));
       body.append(plots);
       for (const each of data.plots) {
