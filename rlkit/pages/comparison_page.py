@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,7 @@ from rlkit.pages.comparison import (
 from rlkit.pages.curves import Line, common_grid, curve, thinned
 from rlkit.pages.figures import Comparison, Row
 from rlkit.pages.html import document, text
-from rlkit.pages.report import LIVE, REPORT
+from rlkit.pages.report import REPORT
 from rlkit.pages.score import PASS, named
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, RunRecords
 
@@ -53,12 +54,19 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
     return out
 
 
+def slim(run: RunRecords, metric: str | None = None) -> RunRecords:
+    """A run with no more of its metrics than a comparison shows: a tenth of the memory."""
+    wanted = {*AXES, *TRAINING, metric, *run.keys(SCORES)}
+    records = [{key: value for key, value in r.items() if key in wanted} for r in run.records]
+    return replace(run, records=records)
+
+
 def page(
     comparison: Comparison, links: Mapping[Path, str] | None = None, *, connect: bool = False
 ) -> str:
     """The page; `links` are the addresses of the pages of single runs, by run folder.
 
-    `connect` lets it ask the server that it comes from.
+    With `connect` it follows the runs by asking the server that it comes from.
     """
     body = (
         f'<header class="wrap" data-live="head"><h1>{TITLE}</h1>'
@@ -68,8 +76,8 @@ def page(
         f"</main><footer class='wrap' data-live='runs'>{_runs(comparison, links or {})}</footer>"
         "<noscript><p class='wrap'>The plots need JavaScript.</p></noscript>"
     )
-    scripts = (*SCRIPTS, LIVE) if connect else SCRIPTS
-    return document(f"{TITLE} · rlkit", body, data(comparison), scripts, STYLES, connect=connect)
+    title = f"{TITLE} · rlkit"
+    return document(title, body, data(comparison), SCRIPTS, STYLES, connect=connect)
 
 
 def report_links(comparison: Comparison, folder: Path) -> dict[Path, str]:

@@ -22,6 +22,7 @@ from rlkit.pages.scores import (
     Reached,
     default_target,
     finished_of,
+    finite,
     planned_steps,
     problem_interval,
     reached,
@@ -117,7 +118,7 @@ def compare(runs: Sequence[RunRecords], question: Question | None = None) -> Com
     """Compare runs by one metric. Raises UserError if none of them has it."""
     question = question or Question()
     metric = _metric(runs, question.metric)
-    measured = [run for run in runs if run.series(metric)[0]]
+    measured = [run for run in runs if finite(run, metric)[0]]
     groups, notes = grouped(measured)
     if without := [str(run.path) for run in runs if run not in measured]:
         notes.append(f"without {metric}, left out: {', '.join(without)}")

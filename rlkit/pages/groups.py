@@ -67,7 +67,7 @@ def overrides_of(run: RunRecords) -> dict[str, str]:
     return {
         key_of(line): line.partition("=")[2]
         for line in run.overrides
-        if "=" in line and not line.startswith("--")
+        if line.partition("=")[0].strip("+~ ") and not line.startswith("-")
     }
 
 

@@ -44,8 +44,11 @@ def document(
     and `styles` are names of files in assets/, after those that every page has.
 
     The page's policy allows its own inline scripts and styles, by their hashes, and scripts which
-    those add. It forbids everything else; `connect` lets the page also ask the server it is from.
+    those add. It forbids everything else. With `connect` the page may also ask the server it is
+    from, and keeps itself up to date by that (live.js).
     """
+    if connect:
+        scripts, styles = (*scripts, "live.js"), (*styles, "live.css")
     codes = [_script(name) for name in (*SCRIPTS, *scripts)]
     looks = [asset(name) for name in (*STYLES, *styles)]
     policy = "; ".join(

@@ -22,8 +22,6 @@ from rlkit.runs.records import SECONDS, STEP, RunRecords, read_run
 REPORT = "report.html"
 SCRIPTS = ("report.js", *SAMPLE_SCRIPTS)
 STYLES = ("report.css", *SAMPLE_STYLES)
-LIVE = "live.js"
-"""What keeps a page that is served up to date."""
 EXTREMES = ("metric", "first", "last", "lowest", "highest")
 MARKED = {"schedule/rebirths": "rebirth", "schedule/stage": "stage"}
 """Counts whose rises are marked in every plot."""
@@ -43,7 +41,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def page(run: RunRecords, *, connect: bool = False) -> str:
-    """The page of a run; `connect` lets it ask the server that it comes from."""
+    """The page of a run; with `connect` it follows the run by asking the server."""
     columns = Columns.of(run)
     body = (
         f'<div data-live="head">{headline(run)}</div>'
@@ -52,8 +50,7 @@ def page(run: RunRecords, *, connect: bool = False) -> str:
         "<noscript><p class='wrap'>The plots need JavaScript.</p></noscript>"
     )
     title = f"{name_of(run)} · rlkit"
-    scripts = (*SCRIPTS, LIVE) if connect else SCRIPTS
-    return document(title, body, data(run, columns), scripts, STYLES, connect=connect)
+    return document(title, body, data(run, columns), SCRIPTS, STYLES, connect=connect)
 
 
 def data(run: RunRecords, columns: Columns) -> dict[str, Any]:

@@ -29,6 +29,12 @@ class Reached:
     """How many reached it."""
 
 
+def finite(run: RunRecords, metric: str, axis: str = STEP) -> tuple[list[float], list[float]]:
+    """A metric over an axis, without values that are not finite."""
+    points = [(x, y) for x, y in zip(*run.series(metric, axis), strict=True) if isfinite(y)]
+    return [x for x, _ in points], [y for _, y in points]
+
+
 def planned_steps(run: RunRecords) -> float | None:
     """How many training steps a run is meant to take, if its settings say so."""
     steps = flattened(run.config).get("train.steps")
@@ -46,7 +52,7 @@ def scores_of(group: RunGroup, metric: str) -> tuple[float, dict[str, float]]:
 
     Without a common step it is each run's own last value, at the smallest of their steps.
     """
-    lines = {seed: run.series(metric) for seed, run in group.runs.items()}
+    lines = {seed: finite(run, metric) for seed, run in group.runs.items()}
     common = set.intersection(*(set(x) for x, _ in lines.values()))
     if not common:
         last = {seed: y[-1] for seed, (_, y) in lines.items()}
@@ -81,7 +87,7 @@ def default_target(
 
 def reached(group: RunGroup, metric: str, axis: str, target: float | None) -> Reached | None:
     """What it took to the first value of at least `target`; None if axis or target is unknown."""
-    lines = [run.series(metric, axis) for run in group.runs.values()]
+    lines = [finite(run, metric, axis) for run in group.runs.values()]
     if target is None or not any(x[-1] > 0 for x, _ in lines if x):
         return None
     found = [first_reach(line, target - ROUND) for line in lines]
@@ -91,8 +97,8 @@ def reached(group: RunGroup, metric: str, axis: str, target: float | None) -> Re
 
 def _finished(run: RunRecords, metric: str) -> bool:
     steps = planned_steps(run)
-    return steps is None or run.series(metric)[0][-1] >= steps
+    return steps is None or finite(run, metric)[0][-1] >= steps
 
 
 def _start(group: RunGroup, metric: str) -> float:
-    return fmean(run.series(metric)[1][0] for run in group.runs.values())
+    return fmean(finite(run, metric)[1][0] for run in group.runs.values())

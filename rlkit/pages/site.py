@@ -11,11 +11,10 @@ from threading import Lock
 
 from rlkit.errors import UserError
 from rlkit.pages import comparison_page
-from rlkit.pages.comparison import read_runs
 from rlkit.pages.figures import Question, compare
 from rlkit.pages.folders import METRICS, leaves, run_folders
 from rlkit.pages.report import page
-from rlkit.runs.records import STEP, read_run
+from rlkit.runs.records import STEP, RunRecords, read_run
 
 READ = (METRICS, "config.yaml", "overrides", "components.json", "completions")
 """What the pages read in a run folder."""
@@ -52,6 +51,7 @@ class Site:
         self.numbers: dict[Path, int] = {}
         self._lock = Lock()
         self._pages: dict[object, tuple[object, str]] = {}
+        self._runs: dict[Path, tuple[object, RunRecords]] = {}
         self.folders()
 
     def folders(self) -> list[Path]:
@@ -91,8 +91,16 @@ class Site:
         return json.dumps({"version": version, "words": words})
 
     def _comparison(self, paths: Sequence[Path], links: Mapping[Path, str]) -> str:
-        found = compare(read_runs(paths), self.question)
+        found = compare([self._read(path) for path in paths], self.question)
         return comparison_page.page(found, links, connect=True)
+
+    def _read(self, path: Path) -> RunRecords:
+        """What a comparison shows of a run, read once until the run logs again."""
+        now, (known, run) = stamp(path), self._runs.get(path, (None, None))
+        if run is None or known != now:
+            run = comparison_page.slim(read_run(path), self.question.metric)
+            self._runs[path] = now, run
+        return run
 
     def _folder(self, number: int) -> Path:
         for path in self.folders():

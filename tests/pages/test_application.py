@@ -180,6 +180,28 @@ def test_a_page_in_a_browser_takes_over_what_the_run_logs(
     browser.check(client.address)
 
 
+def test_new_plots_come_by_themselves_unless_the_reader_would_lose_a_choice(
+    browser: Browser, client: Client, run: Path
+) -> None:
+    def log(line: str) -> None:
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    browser.open(client.address)
+    titles = "[...document.querySelectorAll('h3')].map((h) => h.innerText).join()"
+    browser.wait(f"{titles}.includes('Reward')")
+    log('{"step": 5, "policy/entropy": 0.5}')
+    browser.wait(f"{titles}.includes('Entropy')")
+    browser.type("#axis", "responses")
+    log('{"step": 6, "off_policy/ess": 0.5}')
+    browser.wait("document.querySelector('.live button')")
+    assert "Effective sample size" not in browser.run(f"return {titles}")
+    assert browser.run("return rlkit.state.x") == "rollouts/total"
+    browser.click(".live button")
+    browser.wait(f"{titles}.includes('Effective sample size')")
+    browser.check(client.address)
+
+
 def test_new_steps_join_the_samples_and_what_is_looked_at_stays(
     browser: Browser, run: Path
 ) -> None:

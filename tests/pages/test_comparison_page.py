@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from rlkit.errors import UserError
 from rlkit.pages.comparison import csv_text, read_runs
-from rlkit.pages.comparison_page import DRAWN, data, page, write_comparison
+from rlkit.pages.comparison_page import DRAWN, data, page, slim, write_comparison
 from rlkit.pages.figures import Question, compare
 from tests.browser import PHONE, Browser
 from tests.pages.written import write_pair, write_run
@@ -68,6 +69,16 @@ def test_a_group_has_points_where_it_was_evaluated_alone(tmp_path):
     seldom = write_run(tmp_path / "b", {0: 0.1, 4: 0.5}, settings={"k": 2})
     first, second = data(compared(often, seldom))["plots"][0]["over"]["step"]
     assert (first["x"], second["x"]) == ([0, 1, 4], [0, 4])
+
+
+def test_a_slim_run_is_compared_as_the_whole_one_is(tmp_path):
+    runs = read_runs(write_pair(tmp_path, FIVE, [0.9] * 5))
+    whole = page(compare(runs))
+    assert page(compare([slim(run) for run in runs])) == whole
+    noisy = [replace(run, records=[{**r, "own/metric": 1.0} for r in run.records]) for run in runs]
+    assert page(compare([slim(run) for run in noisy])) == whole
+    assert "own/metric" in slim(noisy[0], "own/metric").records[0]
+    assert "own/metric" not in slim(noisy[0]).records[0]
 
 
 def test_the_table_is_in_the_page_as_csv(tmp_path):

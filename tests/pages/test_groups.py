@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rlkit.pages.groups import grouped, seed_of
+from rlkit.pages.groups import grouped, overrides_of, seed_of
 from rlkit.runs.records import read_run
 from tests.pages.written import write_pair, write_run
 
@@ -65,6 +65,15 @@ def test_settings_that_differ_without_an_override_part_groups_and_are_named(tmp_
         "defaults (loss.epsilon=0.1)",
         "defaults (loss.epsilon=0.2)",
     ]
+
+
+def test_lines_that_set_nothing_are_no_overrides(tmp_path):
+    said = ["--config-dir=mine", "=1", "+=2", "a", "+b.c=1=2", "b.c=3"]
+    run = read_run(write_run(tmp_path / "r", {4: 0.1}, overrides=said))
+    assert {k: v for k, v in overrides_of(run).items() if k not in ("seed", "output_dir")} == {
+        "a": "",
+        "b.c": "3",
+    }
 
 
 @pytest.mark.parametrize("section", ["tracker", "checkpoint", "completions", "resume"])

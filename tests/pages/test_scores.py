@@ -63,6 +63,11 @@ def test_what_is_no_mean_over_the_problems_has_no_interval(tmp_path):
     assert problem_interval(run, "eval/source/gsm8k/pass@1", 4) is None
 
 
+def test_values_that_are_not_finite_are_passed_over(tmp_path):
+    run = write_run(tmp_path / "a", {0: 0.1, 2: 0.5, 4: float("nan")})
+    assert scores_of(group_of(run), SCORE) == (2, {"0": 0.5})
+
+
 def test_the_target_is_nine_tenths_of_the_best_gain(tmp_path):
     groups = [
         group_of(write_run(tmp_path / "a", {0: 0.1, 4: 0.3})),

@@ -11,6 +11,7 @@ import pytest
 from rlkit.errors import UserError
 from rlkit.pages.figures import Question
 from rlkit.pages.site import READ, AbsentError, OutsideError, Site, check_links, last_step
+from rlkit.runs.records import RunRecords, read_run
 from tests.pages.written import write_pair, write_run
 
 
@@ -78,6 +79,23 @@ def test_the_overview_compares_the_runs_and_leads_to_their_pages(tmp_path):
     page = site_of(*write_pair(tmp_path, [0.5], [0.7])).overview()
     assert 'href="0/report.html"' in page and 'href="1/report.html"' in page
     assert "loss=remix" in page
+
+
+def test_only_a_run_that_has_logged_is_read_anew_for_the_comparison(tmp_path, monkeypatch):
+    runs = write_pair(tmp_path, [0.5], [0.7])
+    site = site_of(*runs)
+    read: list[Path] = []
+
+    def reading(path: Path) -> RunRecords:
+        read.append(path)
+        return read_run(path)
+
+    monkeypatch.setattr("rlkit.pages.site.read_run", reading)
+    first = site.overview()
+    log(runs[1], 5)
+    second = site.overview()
+    assert read == [*runs, runs[1]]
+    assert first != second
 
 
 def test_runs_that_cannot_be_compared_yet_are_told_in_words(tmp_path):

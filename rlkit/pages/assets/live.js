@@ -4,8 +4,15 @@
 (() => {
   const { data, el, set, text } = rlkit;
   const SECONDS = 3;
-  const sign = el("span", "soft live", "live");
+  const sign = el("div", "live", "live");
   let version = null;
+  let touched = false; // whether the reader has chosen something that a reload would forget
+  let more = false; // whether there are plots that only a reload shows
+
+  const again = el("button", "", "show new plots");
+  again.type = "button";
+  again.addEventListener("click", () => location.reload());
+  for (const kind of ["input", "change"]) document.addEventListener(kind, () => (touched = true));
 
   const get = async (address) => {
     const answer = await fetch(address, { cache: "no-store" });
@@ -32,8 +39,9 @@
     const page = await (await get(location.pathname)).text();
     const fresh = new DOMParser().parseFromString(page, "text/html");
     const news = JSON.parse(fresh.getElementById("data").textContent);
-    if (names(news) !== names(data)) {
-      location.reload(); // there are new plots; the browser keeps the scroll position
+    more ||= names(news) !== names(data);
+    if (more && !touched) {
+      location.reload(); // the browser keeps the scroll position
       return;
     }
     Object.assign(data, news);
@@ -51,15 +59,18 @@
         if (now.version !== version) await refresh(); // at first too: the page may be older
         version = now.version;
         text(sign, `live, ${now.words}`);
+        if (more) sign.append(" ", again);
+        sign.classList.remove("lost");
       } catch {
         text(sign, "not live: the server does not answer");
+        sign.classList.add("lost");
       }
     }
     setTimeout(poll, 1000 * SECONDS);
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    document.getElementById("switches")?.append(sign);
+    document.body.append(sign);
     poll();
   });
 })();

@@ -62,7 +62,8 @@
     const drawn = plot(parent, { title, unit, note, stacked, log, ...first });
     drawn.element.id = `plot-${panel.name}`;
     on((name) => {
-      if (name === "data" || (name === "x" && !panel.x)) drawn.update(drawing(newest(panel), axis()));
+      const now = newest(panel);
+      if (now && (name === "data" || (name === "x" && !panel.x))) drawn.update(drawing(now, axis()));
     });
   }
 
