@@ -58,8 +58,8 @@ class Limit:
         worst = (max if self.above else min)(values)
         end = "highest" if self.above else "lowest"
         words = (
-            f"In {len(beyond)} of {len(points)} steps, first in step {beyond[0][0]:g}, {self.what} "
-            f"({end}: {worst:.3g}). {self.reason}"
+            f"In {len(beyond)} of {len(points)} steps, first in step {beyond[0][0]:.0f}, "
+            f"{self.what} ({end}: {worst:.3g}). {self.reason}"
         )
         return Alarm(title=self.title, words=words, panel=self.panel)
 
@@ -92,12 +92,12 @@ LIMITS = (
         measure="entropy",
         panel="entropy",
         key="policy/entropy",
-        limit=0.1,
+        limit=0.05,
         above=False,
         relative=True,
-        what=f"the entropy was below a tenth of what it was in the first {START} steps",
+        what=f"the entropy was below a twentieth of what it was in the first {START} steps",
         reason="Responses to a prompt are then nearly the same, groups of equal rewards teach "
-        "nothing, and no other answer is tried.",
+        "nothing, and no other answer is tried: no harm if the task is solved, else the end.",
     ),
     Limit(
         title="The engine disagrees with the trainer",
@@ -130,10 +130,10 @@ def failed_rewards(run: RunRecords) -> Alarm | None:
     responses = run.records[-1][ROLLOUTS]
     if not responses or sum(counts.values()) <= FAILED * responses:
         return None
-    told = ", ".join(f"{count:g} {name}" for name, count in counts.items() if count)
+    told = ", ".join(f"{count:,.0f} {name}" for name, count in counts.items() if count)
     words = (
-        f"{told} for {responses:g} responses. Such a response counts as wrong or is lost, whatever "
-        "it says: look at the reward's time limit and at what it raises."
+        f"{told} for {responses:,.0f} responses. Such a response counts as wrong or is lost, "
+        "whatever it says: look at the reward's time limit and at what it raises."
     )
     return Alarm(title="Rewards failed", words=words, panel="failures")
 
@@ -144,8 +144,8 @@ def skipped_updates(run: RunRecords) -> Alarm | None:
     if skipped <= 0:
         return None
     words = (
-        f"{skipped:g} updates had a loss or gradient that is not finite and were not made. Their "
-        "responses are in nonfinite/; a lower learning rate or a clamped ratio may help."
+        f"{skipped:,.0f} updates had a loss or gradient that is not finite and were not made. "
+        "Their responses are in nonfinite/; a lower learning rate or a clamped ratio may help."
     )
     return Alarm(title="Updates were skipped", words=words, panel="skipped")
 
@@ -165,8 +165,8 @@ def worse_than_best(run: RunRecords) -> Alarm | None:
     for found in all_progress(run):
         if found.after.high < found.best.low:
             words = (
-                f"{named(found.key)} was {found.best.value:.3f} after step {found.best_step:g} and "
-                f"ended at {found.after.value:.3f}, and their intervals do not overlap. The "
+                f"{named(found.key)} was {found.best.value:.3f} after step {found.best_step:.0f} "
+                f"and ended at {found.after.value:.3f}, and their intervals do not overlap. The "
                 "checkpoint of the best evaluation is kept."
             )
             return Alarm(title="The best score was lost again", words=words, panel="score")

@@ -103,7 +103,7 @@ def _scores(scores: Sequence[Progress]) -> Iterable[str]:
         return
     first, *others = scores
     best = (
-        f"<p>Best {_score(first.best)} after step {first.best_step:g}</p>"
+        f"<p>Best {_score(first.best)} after step {first.best_step:.0f}</p>"
         if first.best.value > max(first.after.value, first.before.value)
         else ""
     )
@@ -139,7 +139,7 @@ def _cost(scores: Sequence[Progress]) -> Iterable[str]:
     rows = "".join(
         f"<tr><td>{percent(r.share)}</td><td class='figure'>{r.score:.3f}</td>"
         f"<td class='figure'>{_count(r.responses)}</td><td class='figure'>{duration(r.seconds)}"
-        f"</td><td class='figure'>{r.step:g}</td></tr>"
+        f"</td><td class='figure'>{_count(r.step)}</td></tr>"
         for r in first.reached
     )
     yield _card(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlkit.pages.columns import Columns
+from rlkit.pages.columns import Columns, rounded
 from rlkit.pages.questions import NOT_PLOTTED, QUESTIONS, SCORES, Panel
 
 AGE = re.compile(r"_age_(\d+)$")
@@ -62,11 +62,11 @@ def _panel(panel: Panel, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _lines(columns: Columns, keys: Sequence[str], *, merge: bool) -> list[dict[str, Any]]:
     """One line for each metric; with `merge`, metrics that are equal everywhere share one."""
     lines: list[dict[str, Any]] = []
-    alike: dict[tuple[tuple[int, float], ...], dict[str, Any]] = {}
+    alike: dict[tuple[tuple[int, float | None], ...], dict[str, Any]] = {}
     ages = {key: int(found[1]) for key in keys if (found := AGE.search(key))}
     oldest = max(ages.values(), default=0)
     for key in keys:
-        values = tuple((i, row[key]) for i, row in enumerate(columns.rows) if key in row)
+        values = tuple((i, rounded(row[key])) for i, row in enumerate(columns.rows) if key in row)
         if key in ages:
             age = ages[key]
             lines.append({"keys": [key], "age": age, "ramp": age / max(1, oldest)})

@@ -54,18 +54,31 @@ LEARNS = Question(
         Panel(name="scores", title="Other held-out scores", keys=OTHER_SCORES, smooth=False),
         Panel(name="sources", title="Held-out pass@1 by source", keys=SOURCES, smooth=False),
         Panel(name="reward", title="Reward", keys=r"reward/(.+/)?mean"),
+        Panel(
+            name="eval-reward",
+            title="Held-out reward",
+            keys=r"eval/(.+/)?reward(/.+)?",
+            smooth=False,
+        ),
         Panel(name="spread", title="Spread of the rewards", keys=r"reward/std"),
         Panel(
             name="length",
             title="Response length",
-            keys=r"(completions|eval/.+)/mean_length",
+            keys=r"completions/mean_length|eval/(.+/)?mean_length",
             unit="tokens",
         ),
         Panel(
             name="truncated",
             title="Responses cut at the length limit",
-            keys=r"completions/clipped_ratio",
+            keys=r"completions/clipped_ratio|eval/(.+/)?truncated",
             unit="share",
+        ),
+        Panel(
+            name="reflection",
+            title="Held-out responses that reflect",
+            keys=r"eval/(.+/)?reflection_rate",
+            unit="share",
+            smooth=False,
         ),
         Panel(
             name="failures",
@@ -171,9 +184,23 @@ OFF_POLICY = Question(
         Panel(
             name="dropped",
             title="Groups dropped, waiting or unfinished",
-            keys=r"(off_policy|buffer)/(dropped.*|ahead|partial_groups|waiting_groups)",
+            keys=r"off_policy/(dropped|ahead|partial_groups|waiting_groups)",
             unit="per step",
             quiet=True,
+        ),
+        Panel(
+            name="dropped-length",
+            title="Length of the groups dropped for their age",
+            keys=r"off_policy/dropped_mean_length",
+            unit="tokens",
+            smooth=False,
+            note="Longer than other responses? Then dropping by age biases the data to short ones.",
+        ),
+        Panel(
+            name="dropped-pass",
+            title="Pass rate of the groups dropped",
+            keys=r"off_policy/dropped_(pass_rate|reward|mean_reward)",
+            smooth=False,
         ),
         Panel(
             name="continued",

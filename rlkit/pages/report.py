@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rlkit.pages.samples import SCRIPTS as SAMPLE_SCRIPTS
 from rlkit.pages.samples import STYLES as SAMPLE_STYLES
 from rlkit.pages.samples import embedded_samples, write_samples
 from rlkit.pages.score import intervals
-from rlkit.runs.records import RunRecords, read_run
+from rlkit.runs.records import SECONDS, STEP, RunRecords, read_run
 
 REPORT = "report.html"
 SCRIPTS = ("report.js", *SAMPLE_SCRIPTS)
@@ -111,9 +112,11 @@ def _details(run: RunRecords) -> str:
 
 def _extremes(run: RunRecords) -> list[list[str]]:
     rows = []
-    for key in sorted(run.keys("(?s:.)+/(?s:.)+")):
+    for key in sorted({*run.keys("(?s:.)+")} - {STEP, SECONDS}):
         values = run.series(key)[1]
-        rows.append([key, *(f"{v:.4g}" for v in (values[0], values[-1], min(values), max(values)))])
+        finite = [value for value in values if math.isfinite(value)] or [math.nan]
+        told = (values[0], values[-1], min(finite), max(finite))
+        rows.append([key, *(f"{value:.4g}" for value in told)])
     return rows
 
 

@@ -70,13 +70,14 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 def interval(record: Record, key: str, problems: int) -> tuple[float, float]:
     """The 95% interval of a score in a record.
 
-    The one that was logged (<key>_low and <key>_high, or value -+ 1.96 <key>_error); else the
-    binomial one, as if each of the problems were answered once.
+    The one that was logged (<key>_low and <key>_high, or value -+ 1.96 <key>_error); else, or where
+    all problems had the same score, so that the error is 0, the binomial one, as if each of the
+    problems were answered once.
     """
     value = record[key]
     if f"{key}_low" in record and f"{key}_high" in record:
         return record[f"{key}_low"], record[f"{key}_high"]
-    if f"{key}_error" in record:
+    if record.get(f"{key}_error", 0.0) > 0:
         half = Z * record[f"{key}_error"]
         return max(0.0, value - half), min(1.0, value + half)
     if not 0 <= value <= 1:

@@ -138,6 +138,18 @@ def test_no_asset_writes_html_or_ends_its_element():
             )
 
 
+def test_the_dark_colors_are_the_same_by_choice_and_by_the_desktops_wish():
+    look = asset("rlkit.css")
+    chosen = look[look.index('[data-theme="dark"] {') :].partition("}")[0]
+    wished = look[look.index(':not([data-theme="light"]) {') :].partition("}")[0]
+    colors = [re.findall(r"--[\w-]+: #\w+;", block) for block in (chosen, wished)]
+    assert len(colors[0]) > 20 and colors[0] == colors[1]
+    light = look.partition("}")[0]
+    assert [c.partition(":")[0] for c in re.findall(r"--[\w-]+: #\w+;", light)] == [
+        c.partition(":")[0] for c in colors[0]
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "digest"),
     [

@@ -52,7 +52,8 @@ def test_ages_are_sorted_as_numbers_and_placed_between_the_youngest_and_the_olde
 
 
 def test_metrics_that_are_equal_everywhere_share_a_line(tmp_path):
-    record = {"step": 1, "anchor/kl": 0.5, "anchor/kl_base": 0.5, "anchor/kl_previous": 0.25}
+    """But for float32: reward/mean is the mean of rewards in it, reward/<name>/mean is not."""
+    record = {"step": 1, "anchor/kl": 0.5, "anchor/kl_base": 0.5 + 1e-8, "anchor/kl_previous": 0.25}
     found = shown(tmp_path / "r", record)
     assert found["stable"]["kl"] == [["anchor/kl", "anchor/kl_base"], ["anchor/kl_previous"]]
     later = shown(tmp_path / "s", record, {"step": 2, "anchor/kl": 0.5, "anchor/kl_base": 0.75})

@@ -17,7 +17,14 @@ def test_every_panel_has_a_name_of_its_own():
 def test_a_metric_is_in_one_plot_but_for_scores_which_are_also_over_their_cost():
     patterns = [p.keys for q in QUESTIONS if q is not COST for p in q.panels]
     engine = [f"off_policy/engine_{name}" for name in ("kl", "difference_mean", "difference_max")]
-    for key in {**evaluation(0, 0.1), **training(1), **dict.fromkeys(engine, 0.0)}:
+    held_out = [
+        f"eval/{place}{name}"
+        for place in ("", "math500/")
+        for name in ("reward", "reward/math/mean", "mean_length", "truncated", "reflection_rate")
+    ]
+    more = dict.fromkeys([*engine, *held_out], 0.0)
+    assert all(any(re.fullmatch(pattern, key) for pattern in patterns) for key in more)
+    for key in {**evaluation(0, 0.1), **training(1), **more}:
         assert sum(re.fullmatch(pattern, key) is not None for pattern in patterns) <= 1, key
 
 

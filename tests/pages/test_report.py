@@ -75,6 +75,14 @@ def test_the_figures_of_every_metric_are_in_a_table(tmp_path):
     assert f"<td>reward/mean</td>{cells}" in text
 
 
+def test_the_lowest_and_highest_figures_are_those_that_are_finite(tmp_path):
+    values = (float("nan"), 3.0, 1.0, float("inf"))
+    rows = [{"step": i, "mine": value} for i, value in enumerate(values)]
+    text = page(records_of(tmp_path / "r", rows))
+    cells = "".join(f'<td class="figure">{value}</td>' for value in ("nan", "inf", "1", "3"))
+    assert f"<td>mine</td>{cells}" in text
+
+
 def test_settings_overrides_and_parts_are_in_the_page_as_text(tmp_path):
     text = write_report(remix_run(tmp_path / "r")).read_text()
     assert "train.steps=4\nloss.&lt;b&gt;=1" in text

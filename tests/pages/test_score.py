@@ -29,6 +29,12 @@ def test_an_interval_that_was_logged_is_used():
     assert interval(record, "eval/pass@1", 4) == (0.2, 0.9)
 
 
+def test_an_error_of_0_says_nothing_of_the_interval():
+    """All 10 problems wrong: the binomial interval still reaches z^2 / (10 + z^2) = 0.278."""
+    record = {"eval/pass@1": 0.0, "eval/pass@1_error": 0.0}
+    assert interval(record, "eval/pass@1", 10) == pytest.approx((0, 0.277533), abs=1e-6)
+
+
 def test_an_interval_stays_within_what_a_share_can_be():
     record = {"a": 0.95, "a_error": 0.1, "b": 0.05, "b_error": 0.1, "c": 3.0}
     assert interval(record, "a", 4)[1] == 1.0 and interval(record, "b", 4)[0] == 0.0

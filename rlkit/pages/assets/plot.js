@@ -4,6 +4,7 @@
   const { color, el, number, on, state, text, visible } = rlkit;
   const COLORS = 8;
   const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((n) => n * 10 ** power)).flat();
+  const powers = (_, splits) => splits.map((value) => (Number.isInteger(Math.log10(value)) ? value : null));
   const present = (value) => value !== null && value !== undefined;
   const last = (values) => values.findLast(present);
 
@@ -177,7 +178,7 @@
           },
           axes: [
             axis({ label: given.xLabel, labelSize: 18, labelFont: "11px system-ui, sans-serif", values: (_, v) => v.map(tick), size: 26, space: 60, incrs: given.whole ? WHOLE : undefined }),
-            axis({ size: 52, values: (_, v) => v.map((value) => (value === null ? "" : tick(value))) }),
+            axis({ size: 52, ...(given.log ? { grid: { ...axis().grid, filter: powers } } : {}), values: (_, v) => v.map((value) => (value === null ? "" : tick(value))) }),
           ],
           series: drawn.series,
           bands: drawn.bands,
@@ -216,7 +217,7 @@
     if (low === null || high === null) return [0, 1];
     if (low === high) {
       const room = Math.abs(low) * 0.1 || 1;
-      return [stacked ? 0 : low - room, high + room];
+      return [stacked || (low >= 0 && low - room < 0) ? 0 : low - room, high + room];
     }
     const room = 0.06 * (high - low);
     return [stacked || (low >= 0 && low - room < 0) ? 0 : low - room, high + room];

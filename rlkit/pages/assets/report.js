@@ -4,6 +4,7 @@
   const { data, el, on, plot, section, set, state } = rlkit;
   const { axes, bands, labels, marks, patterns, questions, series } = data;
   const MOST_BANDS = 4;
+  const HUES = { "time/rest": "c7" }; // as in the head of the page
   const SMOOTH = [[200, 0.9], [40, 0.6], [0, 0]]; // [rows, the smoothing a page with as many begins with]
 
   /** A line's values over the given rows: null where it is not finite, undefined where it has none. */
@@ -30,8 +31,9 @@
       const y = spread(key, series[key][1], at, rows.length);
       const ends = keys.length <= MOST_BANDS ? bands[key] : undefined;
       const [low, high] = ends ? ends.map((end) => spread(key, end, at, rows.length)) : [];
-      const hue = aged && line.age === undefined ? "ink" : undefined;
-      return { label: label(line), y, low, high, hue, ramp: line.ramp, smooth: panel.smooth };
+      const smooth = panel.smooth !== false && !key.startsWith("eval/");
+      const hue = HUES[key] ?? (aged && line.age === undefined ? "ink" : undefined);
+      return { label: label(line), y, low, high, hue, ramp: line.ramp, smooth };
     });
     return {
       x: rows.map((row) => axes[axis][row]),
