@@ -92,12 +92,12 @@ LIMITS = (
         measure="entropy",
         panel="entropy",
         key="policy/entropy",
-        limit=0.1,
+        limit=0.05,
         above=False,
         relative=True,
-        what=f"the entropy was below a tenth of what it was in the first {START} steps",
+        what=f"the entropy was below a twentieth of what it was in the first {START} steps",
         reason="Responses to a prompt are then nearly the same, groups of equal rewards teach "
-        "nothing, and no other answer is tried.",
+        "nothing, and no other answer is tried: no harm if the task is solved, else the end.",
     ),
     Limit(
         title="The engine disagrees with the trainer",

@@ -61,8 +61,7 @@ def test_turns_of_a_chat_stay_turns(tmp_path: Path) -> None:
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     assert cut("abc", 3) == "abc"
     assert cut("0123456789", 5) == ["012", 5, "89"]
-    head, left_out, tail = cut("a" * 60 + "b" * 40, 50)
-    assert (head, left_out, tail) == ("a" * 30, 50, "b" * 20)
+    assert cut("a" * 60 + "b" * 40, 50) == ["a" * 30, 50, "b" * 20]
 
 
 def test_texts_of_a_step_are_bounded_together(tmp_path: Path) -> None:

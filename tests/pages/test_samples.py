@@ -229,7 +229,7 @@ def test_a_page_works_without_the_scripts_beside_it(browser: Browser, tmp_path: 
 
 
 def test_responses_are_filtered_and_sorted(browser: Browser, tmp_path: Path) -> None:
-    old = {"age": 3, "made_at": 2, "replayed": True}
+    old: dict[str, Any] = {"age": 3, "made_at": 2, "replayed": True}
     write_step(
         tmp_path,
         5,
