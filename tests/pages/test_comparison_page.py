@@ -43,6 +43,10 @@ def test_the_table_has_score_cost_and_difference(tmp_path):
         ],
     ]
     assert "The target is 0.82, 90% of the best group&#x27;s gain." in text
+    asked = compare(read_runs([tmp_path]), Question(target=0.5))
+    assert "The target is 0.5, as asked." in page(asked)
+    flat = compared(write_run(tmp_path / "flat", {0: 0.3, 2: 0.3}))
+    assert "No group gained anything, so there is no target." in page(flat)
 
 
 def test_each_plot_has_median_and_middle_half_over_each_axis(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.pages.curves import POINTS, common_grid, curve, first_reach
+from rlkit.pages.curves import POINTS, common_grid, curve, first_reach, thinned
 
 INF = float("inf")
 
@@ -27,6 +27,17 @@ def test_a_fine_grid_is_thinned_to_even_points_with_its_ends():
     assert len(fine) == POINTS
     assert (fine[0], fine[-1]) == (0, 1000)
     assert fine[1] - fine[0] == pytest.approx(1000 / (POINTS - 1))
+
+
+def test_a_long_line_becomes_means_of_its_neighbors():
+    """401 points in threes: (0, 1, 2), ..., and the last two."""
+    x, y = thinned((range(401), [2.0 * k for k in range(401)]))
+    assert len(x) == 134 <= POINTS
+    assert (x[0], y[0], x[1], y[1]) == (1, 2.0, 4, 8.0)
+    assert (x[-1], y[-1]) == (399.5, 799.0)
+    short = ([0.0, 1.0], [0.5, 0.6])
+    assert thinned(short) is short
+    assert thinned(([], [])) == ([], [])
 
 
 def test_there_is_no_median_where_one_of_the_lines_has_ended():
