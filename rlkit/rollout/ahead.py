@@ -62,8 +62,8 @@ class Ahead(Source):
         self.asked = 0
         """Jobs so far; they number the random streams."""
         self.wanted = 0
-        self.dropped = 0
-        """Groups dropped in this step."""
+        self.dropped: list[Completed] = []
+        """The groups dropped in this step."""
 
     @property
     def size(self) -> int:
@@ -73,7 +73,7 @@ class Ahead(Source):
     def begin(self, plan: StepPlan) -> None:
         """Request as many groups as allowed: the hand-over point of the step."""
         wanted, step = plan.wanted, plan.step
-        self.wanted, self.dropped = wanted, 0
+        self.wanted, self.dropped = wanted, []
         used = (step - 1) * wanted  # as many as the rule counts for the updates that were made
         room = capacity(
             accepted=used + len(self.waiting),
@@ -92,14 +92,21 @@ class Ahead(Source):
             self._ask(count - len(taken) - self.size, plan)
             group = self._oldest()
             if plan.step - version_of(group, plan.step) > self.max_staleness:
-                self.dropped += 1
+                self.dropped.append(group)
             else:
                 taken.append(group)
         return taken
 
     def metrics(self) -> dict[str, float]:
-        """Groups dropped for their age, and groups that later steps will find."""
-        return {"off_policy/dropped": self.dropped, "off_policy/ahead": self.size}
+        """Groups dropped for their age, their mean length, and groups that later steps will find.
+
+        Where longer responses wait longer, dropping by age takes them out of the data.
+        """
+        out: dict[str, float] = {"off_policy/dropped": len(self.dropped)}
+        lengths = [len(one.response_ids) for group in self.dropped for one in group.own]
+        if lengths:
+            out["off_policy/dropped_mean_length"] = sum(lengths) / len(lengths)
+        return out | {"off_policy/ahead": self.size}
 
     def state_dict(self) -> State:
         """The queue; waits until every request is answered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,11 @@ OWN = (
     ROLLOUTS,
 )
 """What a run has written in its folder before its first step."""
+COMPLETIONS = "completions"
+STEP_FILE = re.compile(
+    r"\.?(tokens-)?step-(?P<step>\d+)\.(jsonl|parquet)(?P<unfinished>\.tmp)?", re.ASCII
+)
+"""What is in completions/."""
 
 
 def write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
@@ -188,7 +194,8 @@ class RunFolder:
         self.lock()
         self._opened = True
         self.tidy()
-        (self.path / "completions").mkdir(parents=True, exist_ok=True)
+        (self.path / COMPLETIONS).mkdir(parents=True, exist_ok=True)
+        self._forget_completions(after=step)
         (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
         (self.path / "components.json").write_text(json.dumps(components, indent=1))
@@ -198,6 +205,13 @@ class RunFolder:
         cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
         cut.replace(self.metrics)
         cut_rollouts(self.path / ROLLOUTS, step)
+
+    def _forget_completions(self, *, after: int) -> None:
+        """Remove the responses of steps after the checkpoint's, and those half written."""
+        for path in (self.path / COMPLETIONS).iterdir():
+            found = STEP_FILE.fullmatch(path.name)
+            if found is not None and (found["unfinished"] or int(found["step"]) > after):
+                path.unlink()
 
     def tidy(self) -> None:
         """Remove what a killed run had begun to write or remove."""
@@ -218,7 +232,7 @@ class RunFolder:
     def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the responses a step trained on."""
         if self.writes:
-            write(self.path / "completions" / f"step-{step}.jsonl", as_lines(rows))
+            write(self.path / COMPLETIONS / f"step-{step}.jsonl", as_lines(rows))
 
     def write_nonfinite(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write the responses of updates that were skipped."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
+from rlkit.batch import LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
 from rlkit.rollout.base import Generation
@@ -208,23 +208,6 @@ def staleness(samples: Sequence[Sample], step: int) -> dict[str, float]:
         "off_policy/staleness_mean": float(ages.mean()),
         "off_policy/staleness_max": float(ages.max()),
     }
-
-
-def completion_rows(groups: Sequence[Group], step: int, tokenizer: Any) -> list[dict[str, Any]]:
-    """One row per trained response: prompt, response, rewards, age."""
-    return [
-        {
-            "prompt_id": group.prompt.prompt_id,
-            "prompt": group.prompt.text_or_messages,
-            "response": tokenizer.decode(sample.response_ids, skip_special_tokens=True),
-            "reward": sample.reward,
-            "rewards": dict(sample.rewards),
-            "age": step - sample.step,
-            "finish_reason": sample.finish_reason,
-        }
-        for group in groups
-        for sample in group.samples
-    ]
 
 
 def peak_memory_mb(device: torch.device) -> float:

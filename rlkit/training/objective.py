@@ -9,7 +9,7 @@ micro-batching either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -64,6 +64,8 @@ class Objective(Aggregating):
     """Where losses are computed; None = where the batch is."""
     agree: Callable[..., None] = MicroBatches(0).agree
     """Called before a rank waits for the others, see `MicroBatches`."""
+    watch: Callable[[Tensor, Tensor, Mapping[str, Tensor]], object] = lambda *_: None
+    """Told some rows of the minibatch, their log-probs and the loss's unreduced metrics."""
 
     def output(self, policy: PolicyTerms, batch: LossBatch, anchored: Tensor) -> LossOutput:
         """The terms of these rows: the corrected loss and the anchor's penalty.
@@ -197,6 +199,7 @@ class _Minibatch:
             total += value.detach()
             sums += self.sums(out.metrics, policy.logp, part, counted=self.counted.rows(rows))
             terms.append((rows, policy.detach()))
+            objective.watch(rows, policy.logp, out.metrics)
         if self.late is not None and counts is not None and self._differ(counts, found):
             self.backprop.zero_grad()
             return self.all_rows_at_once(splits)
@@ -238,6 +241,7 @@ class _Minibatch:
                 again = parts[0] if once else self.terms(rows)
                 self._backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]), last=last)
         sums = self.sums(out.metrics, policy.logp, batch, counted=self.counted)
+        objective.watch(torch.arange(len(policy.logp)), policy.logp, out.metrics)
         terms = [(rows, p.detach()) for rows, p in zip(splits, parts, strict=True)]
         return MinibatchResult(value=value.item(), sums=sums, terms=terms)
 

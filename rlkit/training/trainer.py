@@ -12,7 +12,8 @@ from rlkit.interfaces import Phase, Progress
 from rlkit.rollout.source import StepPlan
 from rlkit.training.clock import TIMERS, Clock
 from rlkit.training.collect import Collected
-from rlkit.training.metrics import completion_rows, data_metrics, peak_memory_mb, staleness
+from rlkit.training.completions import Steps, groups_kept, write_responses
+from rlkit.training.metrics import data_metrics, peak_memory_mb, staleness
 from rlkit.training.prepare import TrainBatch, prepare
 from rlkit.training.saving import try_save
 from rlkit.training.state import Counters, Session, TrainState
@@ -77,7 +78,7 @@ class Trainer:
         batch = self._prepare(groups, fresh.groups, step)
         anchor.before_step(policy, step)
         result = self._update(batch, phase, step)
-        self._write_completions(groups, result, step)
+        self._write_completions(groups, batch, result, step)
         if self.session.rollout_writer is not None:
             self.session.rollout_writer.write(fresh.groups, step, self.count.offset)
         anchor.after_step(policy, step, result.metrics)
@@ -149,21 +150,17 @@ class Trainer:
     def _update(self, batch: TrainBatch, phase: Phase, step: int) -> UpdateResult:
         passes = phase.updates_per_batch or self.train.updates_per_batch
         with self.clock.timed("update"):
-            return self.state.updater.run(batch, passes, step)
+            tokens_of = groups_kept(self.session.config.completions, self.count.offset + step)
+            return self.state.updater.run(batch, passes, step, tokens_of)
 
-    def _write_completions(self, groups: Sequence[Group], result: UpdateResult, step: int) -> None:
+    def _write_completions(
+        self, groups: Sequence[Group], batch: TrainBatch, result: UpdateResult, step: int
+    ) -> None:
         """Write the step's responses, those skipped separately too; end a run that is stuck."""
-        folder, done = self.session.run_folder, self.count.offset + step
-        kept = self.session.config.completions
-        written = kept.every is not None and done % kept.every == 0
-        if not (written or result.skipped_rows):
+        done = self.count.offset + step
+        path = write_responses(self.session, groups, batch, result, Steps(step, done))
+        if path is None:
             return
-        rows = completion_rows(groups, step, self.session.policy.tokenizer)
-        if written:
-            folder.write_completions(done, rows[: kept.max_per_step])
-        if not result.skipped_rows:
-            return
-        path = folder.write_nonfinite(done, [rows[i] for i in sorted(set(result.skipped_rows))])
         updater = self.state.updater
         if updater.is_stuck:
             raise UserError(

@@ -30,6 +30,7 @@ from rlkit.training.optimizers import check_patterns, make_optimizer, set_rate
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.references import Parts
 from rlkit.training.sums import MetricSums
+from rlkit.training.token_records import Seen, TokenRecorder, rows_of_groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class UpdateResult:
     """The policy's scores of each sample in the first pass, by sample_id."""
     skipped_rows: Sequence[int]
     """Rows of the batch whose minibatch gave no finite loss or gradient."""
+    seen: Seen | None
+    """What the loss saw of the tokens that were recorded."""
 
 
 class Updater:
@@ -92,15 +95,19 @@ class Updater:
         optimizer = make_optimizer(name, module, self.config)
         return self.processes.learner(module, wrapped, optimizer, previous)
 
-    def run(self, batch: TrainBatch, passes: int, step: int) -> UpdateResult:
-        """All passes over the batch."""
+    def run(self, batch: TrainBatch, passes: int, step: int, tokens_of: int = 0) -> UpdateResult:
+        """All passes over the batch. The tokens of `tokens_of` groups are recorded."""
         rates = self._set_learning_rate(step)
-        objective = replace(self.objective, step=step, backprop=self.learner)
+        kept = rows_of_groups(batch.loss.group, batch.groups, tokens_of, self.seed, step)
+        recorder = TokenRecorder(kept, batch.loss, passes, self.policy.device)
+        watch = recorder.note
+        objective = replace(self.objective, step=step, backprop=self.learner, watch=watch)
         first = torch.zeros(2, *batch.values.shape, device=self.policy.device)
         sums, own = MetricSums(), batch.own
         steps: list[tuple[float, float]] = []
         skipped: list[Tensor] = []
         for number, rows in self._minibatches(batch.loss.group, batch.groups, step, passes):
+            recorder.begin(number, rows)
             result, norm = self._policy_step(objective, batch, rows, number)
             for part, terms in result.terms if number == 0 else ():
                 first[:, rows[part]] = torch.stack([terms.logp, terms.entropy])
@@ -133,7 +140,8 @@ class Updater:
         }
         skipped_rows = torch.cat(skipped).tolist() if skipped else []
         scores = scores_of(batch, noted, leave_out=set(skipped_rows))
-        return UpdateResult(metrics=metrics, scores=scores, skipped_rows=skipped_rows)
+        seen = recorder.seen(batch.loss, self.processes)
+        return UpdateResult(metrics=metrics, scores=scores, skipped_rows=skipped_rows, seen=seen)
 
     @property
     def is_stuck(self) -> bool:

@@ -168,11 +168,12 @@ WRONG = [
     ("eval embedded eval.problem=3", "eval.problem | 'eval.problems'"),
     ("eval embedded eval.k=4", "eval.k=4 | eval.samples"),
     ("eval embedded task=arithmatic", "task called 'arithmatic' | 'arithmetic'"),
-    ("report nothing", "nothing holds no run"),
+    ("report nothing", "nothing does not exist"),
     ("report empty", "empty/metrics.jsonl is empty"),
     ("report broken", "broken/metrics.jsonl | not JSON"),
-    ("report bare bare", "nothing to compare"),
-    ("report bare nothing", "nothing holds no run"),
+    ("report bare --csv table.csv", "nothing to compare"),
+    ("report bare nothing", "nothing does not exist"),
+    ("view nothing", "nothing does not exist"),
 ]
 
 
@@ -205,6 +206,7 @@ UNREADABLE = [
     ("eval", "required: checkpoint"),
     ("eval embedded --fast", "unrecognized arguments: --fast"),
     ("report", "required: folders"),
+    ("view", "required: folders"),
 ]
 
 

@@ -62,6 +62,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / f"checkpoint-{STEPS}" / "model.safetensors")
 
 
+def responses(folder: Path) -> dict[str, bytes]:
+    """Every file of completions/: what each step trained on, and its tokens."""
+    return {path.name: path.read_bytes() for path in (folder / "completions").iterdir()}
+
+
 def check(name: str, kills: list[str], folder: Path) -> int:
     """Kill one start after the other, then let the run end; how many kills struck."""
     struck = 0
@@ -76,6 +81,7 @@ def check(name: str, kills: list[str], folder: Path) -> int:
     expected, found = weights(whole), weights(folder)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert responses(folder) == responses(whole) and len(responses(whole)) == 2 * STEPS
     assert not list(folder.glob(".checkpoint-*")), "nothing half-written stays"
     assert (folder / "report.html").is_file()
     return struck

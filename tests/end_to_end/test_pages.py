@@ -70,7 +70,9 @@ def small(words: list[str]) -> list[str] | None:
 EVERY = [(page.name, words) for page in PAGES for words in lines(page)]
 TRAINING = [(page, args) for page, words in EVERY if (args := training(words)) is not None]
 SMALLER = [(page, args) for page, words in EVERY if (args := small(words)) is not None]
-RUN_HERE = [case for case in SMALLER if case[1][0] != "serve"]  # needs vLLM: test_vllm_server.py
+ENDLESS = {"serve", "view"}
+"""Servers, which have tests of their own."""
+RUN_HERE = [case for case in SMALLER if case[1][0] not in ENDLESS]
 OTHER = [(p, w) for p, w in EVERY if training(w) is None and small(w) is None]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli import ROOT, Result, command, run
 
-HEAVY = ("torch", "numpy", "transformers", "datasets", "plotly", "sympy")
+HEAVY = ("torch", "numpy", "transformers", "datasets", "sympy")
 CALL = f"""
 import sys
 from importlib import import_module

@@ -100,8 +100,13 @@ def test_groups_that_grew_too_old_are_dropped_counted_and_replaced(two_ahead: Qu
     for step in (2, 3):
         assert versions(take(queue, prompts, step, wanted=1)) == [1]
         assert queue.metrics()["off_policy/dropped"] == 0
+        assert "off_policy/dropped_mean_length" not in queue.metrics()
     assert versions(take(queue, prompts, 4, wanted=1)) == [4]
-    assert queue.metrics()["off_policy/dropped"] == 2
+    found = queue.metrics()
+    assert found["off_policy/dropped"] == 2
+    lengths = [len(one.response_ids) for group in queue.dropped for one in group.own]
+    assert len(lengths) == 6
+    assert found["off_policy/dropped_mean_length"] == pytest.approx(sum(lengths) / 6)
 
 
 def test_a_step_that_wants_more_than_lies_ready_asks_for_the_rest(two_ahead: Queue) -> None:

@@ -53,6 +53,25 @@ def test_a_run_is_described_and_metrics_after_the_checkpoint_are_cut(tmp_path: P
     assert opened(tmp_path).metrics.read_text() == "", "a run from its start has none"
 
 
+def test_responses_of_steps_after_the_checkpoint_go(tmp_path: Path) -> None:
+    """A killed run left them; the steps that write them again may write others, or none."""
+    folder = opened(tmp_path)
+    inside = folder.path / "completions"
+    for step in (1, 2, 10):
+        folder.write_completions(step, [{"a": step}])
+        (inside / f"tokens-step-{step}.parquet").touch()
+    (inside / ".tokens-step-1.parquet.tmp").touch()
+    (inside / "notes.txt").touch()
+    folder.unlock()
+    again = RunFolder(folder.path)
+    again.open({}, [], {}, 2)
+    left = {"step-1.jsonl", "step-2.jsonl", "tokens-step-1.parquet", "tokens-step-2.parquet"}
+    assert {path.name for path in inside.iterdir()} == left | {"notes.txt"}
+    again.unlock()
+    opened(tmp_path).unlock()
+    assert [path.name for path in inside.iterdir()] == ["notes.txt"], "a run from its start"
+
+
 def test_a_process_that_does_not_write_leaves_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out", writes=False)
     folder.open({}, [], {}, 0)

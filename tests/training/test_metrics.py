@@ -9,13 +9,11 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
-from rlkit.models.policy import Policy
+from rlkit.batch import LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.rollout.base import Generation
 from rlkit.training.metrics import (
     Counted,
     RolloutTally,
-    completion_rows,
     data_metrics,
     data_source,
     engine_mismatch,
@@ -27,7 +25,6 @@ from rlkit.training.metrics import (
     staleness,
 )
 from rlkit.training.sums import MetricSums
-from tests.tiny import make_prompts
 
 
 def test_a_spread_of_the_returns_that_is_rounding_alone_explains_nothing() -> None:
@@ -200,20 +197,6 @@ def test_staleness_is_counted_per_token_of_the_policy() -> None:
         "off_policy/staleness_max": 3.0,
     }
     assert staleness([sample(1, [1], source="expert")], 5) == {}
-
-
-def test_a_row_of_the_completions_says_what_was_trained(policy: Policy) -> None:
-    (prompt,) = make_prompts(policy, ["1+1="])
-    (row,) = completion_rows([Group(prompt=prompt, samples=[sample(2, [2])])], 5, policy.tokenizer)
-    assert row == {
-        "prompt_id": "train-0",
-        "prompt": "1+1=",
-        "response": "1",
-        "reward": 0.5,
-        "rewards": {"one": 0.5},
-        "age": 3,
-        "finish_reason": "stop",
-    }
 
 
 def test_the_peak_is_in_mebibytes_of_this_process() -> None:

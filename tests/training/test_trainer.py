@@ -103,9 +103,9 @@ def test_what_a_buffer_stored_is_replayed_and_what_lagging_weights_wrote_is_not(
     found: list[tuple[list[bool], list[int]]] = []
     real = Updater.run
 
-    def run(self: Updater, batch: Any, passes: int, step: int) -> Any:
+    def run(self: Updater, batch: Any, passes: int, step: int, tokens_of: int) -> Any:
         found.append((batch.loss.replayed.tolist(), batch.loss.age.tolist()))
-        return real(self, batch, passes, step)
+        return real(self, batch, passes, step, tokens_of)
 
     monkeypatch.setattr(Updater, "run", run)
     session = make_session(
@@ -176,9 +176,9 @@ def test_a_phase_may_change_the_passes(
     found: list[int] = []
     real = Updater.run
 
-    def run(self: Updater, batch: Any, passes: int, step: int) -> Any:
+    def run(self: Updater, batch: Any, passes: int, step: int, tokens_of: int) -> Any:
         found.append(passes)
-        return real(self, batch, passes, step)
+        return real(self, batch, passes, step, tokens_of)
 
     monkeypatch.setattr(Updater, "run", run)
     schedule = Scripted(Phase(name="a", updates_per_batch=passes))
@@ -326,6 +326,7 @@ def test_skipped_updates_leave_their_responses_and_too_many_end_the_run(
         ({"max_per_step": 3}, {1: 3, 2: 3, 3: 3}),
         ({"every": 3, "max_per_step": 1}, {3: 1}),
         ({"every": None}, {}),
+        ({"tokens_per_step": 1}, {1: 4, 2: 4, 3: 4}),
     ],
 )
 def test_what_is_written_of_the_responses_is_bounded(
@@ -333,9 +334,10 @@ def test_what_is_written_of_the_responses_is_bounded(
 ) -> None:
     """Two groups of two responses per step."""
     config = config_of(tmp_path, steps=3)
-    changed = CompletionsConfig.model_validate(settings)
+    changed = CompletionsConfig.model_validate({"tokens_per_step": 0} | settings)
     config = config.model_copy(update={"completions": changed})
     Trainer(make_session(policy, tmp_path, config=config)).run()
     found = {path.name for path in (tmp_path / "completions").iterdir()}
-    assert found == {f"step-{step}.jsonl" for step in lines}
+    tokens = {f"tokens-step-{step}.parquet" for step in lines if "tokens_per_step" in settings}
+    assert found == {f"step-{step}.jsonl" for step in lines} | tokens
     assert {step: len(trained_rows(tmp_path, step)) for step in lines} == lines
