@@ -16,6 +16,7 @@ from rlkit.training.metrics import completion_rows, data_metrics, peak_memory_mb
 from rlkit.training.prepare import TrainBatch, prepare
 from rlkit.training.saving import try_save
 from rlkit.training.state import Counters, Session, TrainState
+from rlkit.training.tracked import track_samples
 from rlkit.training.update import Updater, UpdateResult
 
 
@@ -78,6 +79,7 @@ class Trainer:
         anchor.before_step(policy, step)
         result = self._update(batch, phase, step)
         self._write_completions(groups, result, step)
+        track_samples(self.session, groups, result.scores, step, self.count.offset + step)
         anchor.after_step(policy, step, result.metrics)
         buffer.add(fresh.groups, step)
         buffer.observe(result.scores)
