@@ -1,4 +1,4 @@
-"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|report`.
+"""The commands: `python -m rlkit train|list|show|check|eval|merge|serve|report|view`.
 
 What imports torch is imported where it is used, so that the others answer at once.
 """
@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlkit.composition.config_files import config_folders, configs_folder, search_path
 from rlkit.composition.guard import guarded
@@ -19,8 +19,10 @@ from rlkit.composition.show import list_options, show
 from rlkit.errors import UserError, suggest, with_article
 from rlkit.plugins import KINDS, import_plugin
 from rlkit.registry import check_kind, entry, from_import_path, names
-from rlkit.runs.report import compare_report, write_report
 from rlkit.runs.resume import CONFIG
+
+if TYPE_CHECKING:
+    from rlkit.pages.figures import Question
 
 CONFIG_DIR = "--config-dir"
 
@@ -113,13 +115,37 @@ def merge(checkpoint: str, out: str) -> None:
     print(out)
 
 
-def report(folders: Sequence[str], out: str | None) -> None:
-    """Write the report of one run, or one that compares several."""
-    paths = [Path(folder) for folder in folders]
-    if len(paths) == 1:
+def report(asked: argparse.Namespace) -> None:
+    """Write the report of one run, or a page that compares several and their table."""
+    from rlkit.pages.comparison import lines_of, read_runs, write_csv
+    from rlkit.pages.comparison_page import write_comparison
+    from rlkit.pages.figures import compare
+    from rlkit.pages.folders import run_folders
+    from rlkit.pages.report import write_report
+
+    paths = run_folders(asked.folders)
+    if len(paths) == 1 and asked.csv is None:
         print(write_report(paths[0]))
-    else:
-        print(compare_report(paths, Path(out or "comparison.html")))
+        return
+    found = compare(read_runs(paths), question(asked))
+    print("\n".join(lines_of(found)))
+    if asked.csv is not None:
+        write_csv(found, Path(asked.csv))
+    print(write_comparison(found, Path(asked.out)))
+
+
+def serve_pages(asked: argparse.Namespace) -> None:
+    """Serve the pages of runs until Ctrl-C."""
+    from rlkit.pages.view import view
+
+    view(asked.folders, asked.port, question(asked))
+
+
+def question(asked: argparse.Namespace) -> Question:
+    """What several runs are compared by."""
+    from rlkit.pages.figures import Question
+
+    return Question(metric=asked.metric, baseline=asked.baseline, target=asked.target)
 
 
 class Parser(argparse.ArgumentParser):
@@ -157,9 +183,29 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("out", help="the folder to write")
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
-    one.add_argument("folders", nargs="+")
-    one.add_argument("--out", help="the comparison's file (default comparison.html)")
+    add_runs(one)
+    one.add_argument("--out", default="comparison.html", help="the comparison's file (%(default)s)")
+    one.add_argument("--csv", help="write the comparison's table to this file too")
+    one = commands.add_parser("view", help="the same pages in a browser, live while runs train")
+    add_runs(one)
+    one.add_argument("--port", type=int, default=0, help="the port (default: one that is free)")
     return top
+
+
+def add_runs(command: argparse.ArgumentParser) -> None:
+    """Let a command take runs, and how they are compared."""
+    command.add_argument("folders", nargs="+", help="run folders, a sweep's folder, patterns")
+    command.add_argument("--metric", help="what is compared (default eval/pass@1)")
+    command.add_argument(
+        "--baseline",
+        help="the group that others are compared to: its name in "
+        "the table, a part of it, or one of its folders (default: the first)",
+    )
+    command.add_argument(
+        "--target",
+        type=float,
+        help="the score that costs are measured to (default: 90 %% of the best group's gain)",
+    )
 
 
 def add_config_dir(command: argparse.ArgumentParser) -> None:
@@ -194,7 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "check": lambda: check(a.path, a.kind),
             "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir),
             "merge": lambda: merge(a.checkpoint, a.out),
-            "report": lambda: report(a.folders, a.out),
+            "report": lambda: report(a),
+            "view": lambda: serve_pages(a),
         }
         calls[a.command]()
 

@@ -16,8 +16,8 @@ from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
+from rlkit.pages.report import REPORT, write_report
 from rlkit.runs.checkpoint import seed_generators
-from rlkit.runs.report import REPORT, write_report
 from rlkit.runs.resume import check_config, check_sources
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
 from rlkit.training.state import Session, load_counters

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlkit.evaluation import statistics
-from rlkit.evaluation.statistics import mean_interval, paired_difference
+from rlkit.evaluation.statistics import mean_interval, paired_difference, unpaired_difference
 
 
 def test_the_mean_and_its_standard_error_by_hand() -> None:
@@ -70,3 +70,24 @@ def test_pairing_removes_what_both_share() -> None:
     assert not paired_difference([0.0, 1.0], [1.0, 0.0]).distinguishable
     with pytest.raises(ValueError, match="cannot be paired"):
         paired_difference([0.0], [0.0, 1.0])
+
+
+def test_without_pairs_both_sides_are_drawn_by_themselves() -> None:
+    """Means of {0, 1} are 0, 1/2, 1 by 1/4, 1/2, 1/4; of two such sides the difference is -1, -1/2,
+    0, 1/2, 1 by 1/16, 4/16, 6/16, 4/16, 1/16. At level 0.98 the ends are -1 and 1, at level 0.8
+    -1/2 and 1/2, at level 0.2 zero: all far from a border. With pairs it would be zero always."""
+    two = [0.0, 1.0]
+    for level, end in ((0.98, 1.0), (0.8, 0.5), (0.2, 0.0)):
+        found = unpaired_difference(two, two, level=level)
+        assert (found.low, found.high) == (-end, end)
+    assert paired_difference(two, two, level=0.98).high == 0.0
+
+
+def test_an_unpaired_difference_has_the_error_of_both_sides() -> None:
+    found = unpaired_difference([0.0, 1.0, 0.0, 1.0], [2.0, 3.0, 2.0])
+    errors = [mean_interval(side).error for side in ([0.0, 1.0, 0.0, 1.0], [2.0, 3.0, 2.0])]
+    assert found.value == pytest.approx(7 / 3 - 0.5)
+    assert found.error == pytest.approx((errors[0] ** 2 + errors[1] ** 2) ** 0.5)
+    assert found.n == 3
+    with pytest.raises(ValueError, match="at least one"):
+        unpaired_difference([], [1.0])
