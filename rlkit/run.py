@@ -64,7 +64,9 @@ def _job(config: DictConfig, several: Multirun | None) -> None:
     own = [s.path for s in state.runtime.config_sources if s.provider == "command-line"]
     if several is not None and processes.is_main:
         print(several.line(state.job.num), flush=True)
-    folder = execute(raw, [*(f"--config-dir={path}" for path in own), *overrides], stages, processes)
+    folder = execute(
+        raw, [*(f"--config-dir={path}" for path in own), *overrides], stages, processes
+    )
     if several is not None:
         several.folders.append(folder)
 

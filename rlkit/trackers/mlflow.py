@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -52,12 +53,14 @@ class MLflowTracker(Tracker[MLflowConfig]):
     """
 
     _client: Any = None
+    _entities: Any = None
     _run: str
     _sent: Sent
 
     def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
         """Begin a run, or continue `run_id`. Raises UserError if MLflow refuses."""
         mlflow = library("mlflow", "mlflow")
+        self._entities = importlib.import_module("mlflow.entities")
         try:
             client = mlflow.MlflowClient(tracking_uri=self.config.tracking_uri)
             if run_id is None:
@@ -72,8 +75,6 @@ class MLflowTracker(Tracker[MLflowConfig]):
         return run_id
 
     def _new(self, client: Any, run_dir: Path, config: Mapping[str, Any]) -> str:
-        from mlflow.entities import Param
-
         name = self.config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         found = client.get_experiment_by_name(name)
         made = client.create_run(
@@ -83,7 +84,8 @@ class MLflowTracker(Tracker[MLflowConfig]):
         )
         run_id: str = made.info.run_id
         settings = flat_settings(config)
-        params = [Param(allowed(key), str(value)[:LONGEST]) for key, value in settings.items()]
+        param = self._entities.Param
+        params = [param(allowed(key), str(value)[:LONGEST]) for key, value in settings.items()]
         for first in range(0, len(params), AT_ONCE):
             client.log_batch(run_id, params=params[first : first + AT_ONCE])
         return run_id
@@ -92,10 +94,8 @@ class MLflowTracker(Tracker[MLflowConfig]):
         """Send the metrics, unless the run sent this step before it was interrupted."""
         if self._client is None or not self._sent.is_new(step):
             return
-        from mlflow.entities import Metric
-
-        now = time.time_ns() // 10**6
-        found = [Metric(allowed(key), float(value), now, step) for key, value in metrics.items()]
+        now, metric = time.time_ns() // 10**6, self._entities.Metric
+        found = [metric(allowed(key), float(value), now, step) for key, value in metrics.items()]
         self._send(lambda: self._client.log_batch(self._run, metrics=found))
         self._sent.note(step)
 

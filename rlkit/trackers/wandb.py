@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,7 +70,8 @@ class WandbTracker(Tracker[WandbConfig]):
 
         mode = self.config.mode or wandb.setup().settings.mode
         Path(run_dir).mkdir(parents=True, exist_ok=True)
-        self._known = None if run_id is None else last_step(Path(run_dir), run_id)
+        known = None if run_id is None else last_step(Path(run_dir), run_id)
+        project, entity, run_id_there = self._place(run_id)
         try:
             if mode in ("online", "run") and not wandb.login(prompt=False):
                 raise UserError(
@@ -78,6 +79,9 @@ class WandbTracker(Tracker[WandbConfig]):
                     "or run `wandb login`, or set WANDB_API_KEY"
                 )
             self._run = wandb.init(
+                project=project,
+                entity=entity,
+                id=run_id_there,
                 name=self.config.run_name or Path(run_dir).name,
                 group=self._group(config),
                 tags=self.config.tags,
@@ -85,26 +89,29 @@ class WandbTracker(Tracker[WandbConfig]):
                 dir=run_dir,
                 config=flat_settings(config),
                 resume="allow" if run_id else None,
-                **self._place(run_id),
             )
         except wandb.Error as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"W&B did not start: {reason} (tracker.wandb.mode=offline does without)"
             ) from error
-        if self._known is None and run_id is not None and self._run.starting_step:
-            self._known = self._run.starting_step - 1
+        if known is None and self._run.starting_step:
+            known = self._run.starting_step - 1
+        self._known = known if self._run.id == run_id else None  # a sweep's agent names the run
         self._defined: set[str] = set()
         self._best = Best(Path(run_dir))
         self._run.define_metric(STEP, hidden=True)
         return None if mode == "disabled" else self._run.id
 
-    def _place(self, run_id: str | None) -> dict[str, str | None]:
-        """Where the run goes. A sweep has said it, and W&B warns of whatever is said besides."""
+    def _place(self, run_id: str | None) -> tuple[str | None, str | None, str | None]:
+        """The run's project, entity and id.
+
+        A sweep has said where it goes, and W&B warns of whatever is said besides.
+        """
         if os.environ.get("WANDB_SWEEP_ID"):
-            return {"project": None, "entity": None, "id": None}
+            return None, None, None
         project = self.config.project or os.environ.get("WANDB_PROJECT") or PROJECT
-        return {"project": project, "entity": self.config.entity, "id": run_id}
+        return project, self.config.entity, run_id
 
     def _group(self, config: Mapping[str, Any]) -> str | None:
         """The run's group; None leaves it to WANDB_RUN_GROUP."""
@@ -132,7 +139,7 @@ class WandbTracker(Tracker[WandbConfig]):
         """Log a table of responses."""
         import wandb
 
-        data = [cells(step, row) for row in spread(rows, self.config.samples)]
+        data: list[Iterable[Any]] = [cells(step, row) for row in spread(rows, self.config.samples)]
         table = wandb.Table(columns=list(COLUMNS), data=data, allow_mixed_types=True)
         self._log(step, {"samples": table})
 

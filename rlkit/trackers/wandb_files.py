@@ -24,7 +24,7 @@ def last_step(run_dir: Path, run_id: str) -> int | None:
 
 
 def _steps(path: Path) -> Iterator[int]:
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto import wandb_internal_pb2
 
     for data in _records(path.read_bytes()):

@@ -20,7 +20,9 @@ def test_the_jobs_that_trained_here_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[Path]] = []
-    monkeypatch.setattr("rlkit.pages.comparison.table_lines", lambda paths: seen.append(paths) or [])
+    monkeypatch.setattr(
+        "rlkit.pages.comparison.table_lines", lambda paths: seen.append(paths) or []
+    )
     several = Multirun([["seed=0"], ["seed=1"], ["seed=2"]])
     for name in ("0", "1", "2"):
         (tmp_path / name).mkdir()

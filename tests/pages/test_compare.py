@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
+from rlkit.pages.compare import compare_report
 
 from rlkit.errors import UserError
-from rlkit.pages.compare import compare_report
 from tests.run_folders import evaluation, remix_run, training, write_run
 
 

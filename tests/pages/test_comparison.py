@@ -58,4 +58,6 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
     comparison = compare(read_runs(write_pair(tmp_path, [0.5], [0.7])))
     with pytest.raises(UserError, match="cannot be written"):
         write_csv(comparison, tmp_path / "nowhere" / "table.csv")
-    assert lines_of(comparison)[0].startswith("eval/pass@1 at the end of 2 runs in 2 groups, with 95 % intervals over problems")
+    assert lines_of(comparison)[0].startswith(
+        "eval/pass@1 at the end of 2 runs in 2 groups, with 95 % intervals over problems"
+    )

@@ -175,7 +175,7 @@ def test_a_missing_package_is_named(
     def missing(module: str) -> Any:
         raise ModuleNotFoundError(f"No module named '{module}'", name=module)
 
-    monkeypatch.setattr("importlib.import_module", missing)
     start: Callable[..., Any] = rlkit.build("tracker", name).start
+    monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(UserError, match=f"tracker={name} needs .* pip install {name}$"):
         start(str(tmp_path), CONFIG, None)

@@ -277,6 +277,14 @@ def test_what_a_sweep_sets_and_what_it_does_not_are_both_kept(monkeypatch, tmp_p
     assert found["loss.aggregation"] == told["loss"]["aggregation"]
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_new_run_of_a_sweep_in_the_same_folder_is_sent_whole(monkeypatch, tmp_path):
+    old = lived(tmp_path / "run", (1, {"reward/mean": 0.5}), (2, {"reward/mean": 0.5}))
+    sweep_agent(monkeypatch, tmp_path, {"seed": 1})
+    new = lived(tmp_path / "run", (2, {"reward/mean": 0.5}), run_id=old)
+    assert (new, [row["_step"] for row in rows_of(tmp_path / "run", new)]) == ("given", [2])
+
+
 def test_the_project_and_the_group_may_come_from_the_environment(monkeypatch, fake, tmp_path):
     WandbTracker().start(str(tmp_path), {"seed": 1}, None)
     assert fake.given["project"] == "rlkit" and fake.given["group"] == group_of({})
