@@ -63,7 +63,7 @@ def _job(config: DictConfig, several: Multirun | None) -> None:
     stages = list(stage_configs(raw, overrides))
     own = [s.path for s in state.runtime.config_sources if s.provider == "command-line"]
     if several is not None and processes.is_main:
-        print(several.line(state.job.num), flush=True)
+        print("\n" * (state.job.num > 0) + several.line(state.job.num), flush=True)
     folder = execute(
         raw, [*(f"--config-dir={path}" for path in own), *overrides], stages, processes
     )
@@ -110,8 +110,8 @@ def run_jobs(given: Sequence[str]) -> None:
         check_jobs(sys.argv[1:])
         several = Multirun(jobs(sys.argv[1:]))
         start(wraps(job)(lambda config: job(config, several)))()
-        for line in several.conclusion() if launched()[0] == 0 else ():
-            print(line)
+        if launched()[0] == 0 and (table := several.conclusion()):
+            print("", *table, sep="\n")
     except MAPPED as error:
         raise UserError(one_line(error, sys.argv[1:])) from error
 

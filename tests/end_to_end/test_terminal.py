@@ -123,6 +123,6 @@ def test_a_multirun_names_its_jobs_and_compares_them_in_the_end(tmp_path: Path) 
         "job 4 of 4: loss.clip_low=0.2 seed=1",
     ]
     last = max(i for i, line in enumerate(lines) if line.startswith("Done:"))
-    caption, head, *rows = lines[last + 1 :]
+    caption, head, *rows = filter(None, lines[last + 1 :])
     assert "4 runs in 2 groups" in caption and head.startswith("group"), lines[last:]
     assert any("0.1" in row for row in rows) and any("0.2" in row for row in rows)
