@@ -38,8 +38,9 @@ def told_to_trackers(
 
     `raw` is as composed, and `stages` the configurations of its stages.
     """
-    told = {**raw, ALGORITHM: chosen_algorithm(overrides), "stages": []}
-    for entry, stage in zip(raw.get("stages") or (), stages, strict=False):
+    entries: Sequence[Mapping[str, Any]] = raw.get("stages") or ()
+    told = []
+    for entry, stage in zip(entries, stages, strict=False):
         name = chosen_algorithm([*overrides, *(entry.get("overrides") or ())])
-        told["stages"].append({**stage, ALGORITHM: name, "stages": []})
-    return told
+        told.append({**stage, ALGORITHM: name, "stages": []})
+    return {**raw, ALGORITHM: chosen_algorithm(overrides), "stages": told}

@@ -20,9 +20,12 @@ def test_the_jobs_that_trained_here_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[Path]] = []
-    monkeypatch.setattr(
-        "rlkit.pages.comparison.table_lines", lambda paths: seen.append(paths) or []
-    )
+
+    def compared(paths: list[Path]) -> list[str]:
+        seen.append(paths)
+        return ["a table"]
+
+    monkeypatch.setattr("rlkit.pages.comparison.table_lines", compared)
     several = Multirun([["seed=0"], ["seed=1"], ["seed=2"]])
     for name in ("0", "1", "2"):
         (tmp_path / name).mkdir()
@@ -31,5 +34,5 @@ def test_the_jobs_that_trained_here_are_compared(
     (tmp_path / "0" / "metrics.jsonl").touch()
     assert several.conclusion() == [] and not seen, "one run is compared with nothing"
     (tmp_path / "2" / "metrics.jsonl").touch()
-    several.conclusion()
+    assert several.conclusion() == ["a table"]
     assert seen == [[tmp_path / "0", tmp_path / "2"]]
