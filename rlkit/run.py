@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,13 @@ from rlkit.runs.stopping import Stopped
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from rlkit.composition.multirun import Multirun
 
-def job(config: DictConfig) -> None:
+
+def job(config: DictConfig, several: Multirun | None = None) -> None:
     """One Hydra job. A user's mistake exits here, before Hydra can add lines of its own."""
     try:
-        status = guarded(lambda: _job(config))
+        status = guarded(lambda: _job(config, several))
     except Stopped as stopped:
         _close_processes()
         sys.exit(stopped.status)  # ends a sweep too
@@ -36,7 +39,7 @@ def job(config: DictConfig) -> None:
         sys.exit(status)
 
 
-def _job(config: DictConfig) -> None:
+def _job(config: DictConfig, several: Multirun | None) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -59,7 +62,13 @@ def _job(config: DictConfig) -> None:
     overrides = list(state.overrides.task)
     stages = list(stage_configs(raw, overrides))
     own = [s.path for s in state.runtime.config_sources if s.provider == "command-line"]
-    execute(raw, [*(f"--config-dir={path}" for path in own), *overrides], stages, processes)
+    if several is not None and processes.is_main:
+        print("\n" * (state.job.num > 0) + several.line(state.job.num), flush=True)
+    folder = execute(
+        raw, [*(f"--config-dir={path}" for path in own), *overrides], stages, processes
+    )
+    if several is not None:
+        several.folders.append(folder)
 
 
 def _close_processes() -> None:
@@ -86,7 +95,8 @@ def run_jobs(given: Sequence[str]) -> None:
     from rlkit.composition.arguments import flags_first, repeated
     from rlkit.composition.error_messages import MAPPED, one_line
     from rlkit.composition.hydra_groups import import_before_compose
-    from rlkit.composition.sweep import check_jobs, is_multirun, shows_only
+    from rlkit.composition.multirun import Multirun
+    from rlkit.composition.sweep import check_jobs, is_multirun, jobs, shows_only
 
     if launched()[0] == 0 and not shows_only(given):
         for line in repeated(given):
@@ -94,9 +104,14 @@ def run_jobs(given: Sequence[str]) -> None:
     sys.argv[1:] = import_before_compose(flags_first(given))
     start = hydra.main(version_base=None, config_path=str(configs_folder()), config_name="config")
     try:
-        if is_multirun(sys.argv[1:]):
-            check_jobs(sys.argv[1:])
-        start(job)()
+        if not is_multirun(sys.argv[1:]):
+            start(job)()
+            return
+        check_jobs(sys.argv[1:])
+        several = Multirun(jobs(sys.argv[1:]))
+        start(wraps(job)(lambda config: job(config, several)))()
+        if launched()[0] == 0 and (table := several.conclusion()):
+            print("", *table, sep="\n")
     except MAPPED as error:
         raise UserError(one_line(error, sys.argv[1:])) from error
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from rlkit import interrupts
 from rlkit.composition.guard import guarded
 from rlkit.interrupts import INTERRUPTED, is_command
+from rlkit.runs.stopping import StopRequest, stop_on_signals
 from tests.cli import ROOT
 
 STRUCK = """
@@ -74,3 +78,66 @@ def test_a_command_that_has_begun_can_clean_up(monkeypatch: pytest.MonkeyPatch) 
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "nohup stays in force"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def translated() -> None:
+    try:
+        press()
+    except KeyboardInterrupt as interrupt:
+        raise ImportError("cannot load") from interrupt
+
+
+def swallowed() -> None:
+    with suppress(KeyboardInterrupt):
+        press()
+
+
+def swallowed_before_training() -> None:
+    swallowed()
+    with stop_on_signals(StopRequest(), print):
+        pytest.fail("it was told to stop")
+
+
+@pytest.mark.parametrize("call", [press, translated, swallowed, swallowed_before_training])
+def test_ctrl_c_ends_a_command_whatever_becomes_of_it(
+    call: Callable[[], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    alarm = signal.getsignal(signal.SIGALRM)
+    assert guarded(call) == INTERRUPTED
+    assert capfd.readouterr().err == "rlkit: stopped\n"
+    assert guarded(lambda: None) == 0 and not interrupts.struck()
+    assert signal.alarm(0) == 0 and signal.getsignal(signal.SIGALRM) is alarm
+
+
+def test_the_other_ranks_are_silent(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert guarded(press) == INTERRUPTED and capfd.readouterr().err == ""
+
+
+IGNORED = """
+import os, signal, sys
+class Busy:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(10):
+            pass
+def call():
+    Busy()
+    print('went on')
+sys.argv = ["rlkit"]
+from rlkit.composition.guard import guarded
+sys.exit(guarded(call))
+"""
+
+
+def test_ctrl_c_in_a_callback_that_cannot_raise_ends_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (INTERRUPTED, ""), done
+    assert done.stderr == "rlkit: stopped\n"

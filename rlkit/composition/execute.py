@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.composition.budget import budget
+from rlkit.composition.chosen import told_to_trackers
 from rlkit.composition.compose import NOTHING, compose
 from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
@@ -116,11 +117,12 @@ class Run:
         """Train with the folder open and the trackers running."""
         whole, failed = self.whole, True
         raw = {**whole.raw, "train": {**whole.raw["train"], "steps": self.steps}}
-        alone = self.parts[0] is whole
-        used = components(whole) if alone else components_of_stages(self.parts)
+        stages = () if self.parts[0] is whole else self.parts
+        used = components_of_stages(stages) if stages else components(whole)
+        told = told_to_trackers(raw, self.overrides, [stage.raw for stage in stages])
         try:
             self.folder.open(raw, self.overrides, used, trainer.count.done)
-            self._start_trackers(raw, trainer.count.done)
+            self._start_trackers(told, trainer.count.done)
             trainer, complete = self._train(trainer)
             failed = False
         finally:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
-from rlkit.interrupts import INTERRUPTED, as_usual
+from rlkit.interrupts import INTERRUPTED, stopped_in_one_line, struck
 
 USER_ERROR = 2
 PATIENCE = 5.0
@@ -18,26 +18,32 @@ PATIENCE = 5.0
 
 def guarded(call: Callable[[], None]) -> int:
     """Run `call`; a user's mistake becomes one line and status 2."""
-    as_usual()
-    if os.environ.get("RLKIT_DEBUG"):
-        call()
-        return 0
+    with stopped_in_one_line():
+        if os.environ.get("RLKIT_DEBUG"):
+            call()
+            return 0
+        return _guarded(call)
+
+
+def _guarded(call: Callable[[], None]) -> int:
     try:
         call()
         sys.stdout.flush()
     except KeyboardInterrupt:
         line = "rlkit: stopped at once; continue from the last checkpoint: resume=auto"
-        if launched()[0] == 0:
+        if launched()[0] == 0 and not struck():
             print(line, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if struck():
+            return INTERRUPTED
         line_of_user = in_words(error)
         if line_of_user is None:
             raise
         return leave(line_of_user)
-    return 0
+    return INTERRUPTED if struck() else 0
 
 
 def in_words(error: Exception) -> str | None:

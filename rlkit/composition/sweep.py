@@ -75,11 +75,13 @@ def _check(overrides: Sequence[str]) -> None:
 
 def _named(number: int, job: Sequence[str], found: Sequence[Sequence[str]], message: str) -> str:
     """The message, after the job and what is its own."""
-    own = ", ".join(_own(job, found))
-    return f"job {number} of the sweep ({own}) cannot run, so none was started: {message}"
+    own = ", ".join(own_overrides(job, found))
+    of = f"job {number + 1} of {len(found)}"
+    return f"{of} ({own}) cannot run, so none was started: {message}"
 
 
-def _own(job: Sequence[str], found: Sequence[Sequence[str]]) -> Iterator[str]:
+def own_overrides(job: Sequence[str], found: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The overrides of a job that not all jobs have."""
     for place, override in enumerate(job):
         if any(other[place] != override for other in found):
             yield override

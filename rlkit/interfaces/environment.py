@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from typing_extensions import TypeVar
@@ -115,7 +116,10 @@ class Task(Part[TC]):
 
 
 class Tracker(Part[C]):
-    """Receives metrics."""
+    """Receives metrics, and, if it asks for them, responses and checkpoints.
+
+    Nothing that it does may change what a run computes.
+    """
 
     @abstractmethod
     def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
@@ -124,6 +128,21 @@ class Tracker(Part[C]):
     @abstractmethod
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one training step or one evaluation."""
+
+    def wants_samples(self, step: int) -> bool:
+        """Whether `log_samples` is called for the responses of this training step."""
+        return False
+
+    def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record responses that a step trained on, before the step's metrics come.
+
+        Each has prompt (text or messages), response, reward, rewards (by name), age, length,
+        finish_reason and, unless its update was skipped, advantage and ratio: the mean over its
+        tokens of its advantage, and of its ratio to the policy that sampled it.
+        """
+
+    def log_checkpoint(self, step: int, path: Path) -> None:
+        """A checkpoint lies at `path`; later ones may replace it."""
 
     def begin(self, step: int) -> None:
         """Called after `start`: the run goes on after `step`, which is 0 for a new one."""

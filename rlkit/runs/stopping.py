@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rlkit.config.overrides import key_of
+from rlkit.interrupts import struck
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,8 +39,11 @@ class StopRequest:
 def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generator[None]:
     """A signal inside this context asks the run to stop; a second raises KeyboardInterrupt.
 
-    Outside the main thread, which alone receives signals, nothing changes.
+    Outside the main thread, which alone receives signals, nothing changes. What came before, and
+    was swallowed, counts too.
     """
+    if struck():
+        raise KeyboardInterrupt
 
     def receive(number: int, frame: FrameType | None) -> None:
         if request():

@@ -79,6 +79,12 @@ class Session:
         for tracker in self.trackers.values():
             tracker.message(line)
 
+    def checkpoint_saved(self, step: int) -> None:
+        """Tell the user and the trackers of a checkpoint."""
+        self.say(f"checkpoint-{step} saved")
+        for tracker in self.trackers.values():
+            tracker.log_checkpoint(step, self.run_folder.path / f"checkpoint-{step}")
+
     def progress(self, task: str, done: int, of: int) -> None:
         """Tell the user how far a task inside a step is."""
         for tracker in self.trackers.values():
@@ -187,7 +193,7 @@ class TrainState:
             count.best, count.best_step = count.eval["eval/pass@1"], count.done
         failure = self._write()
         if failure is None:
-            self.session.say(f"checkpoint-{count.done} saved")
+            self.session.checkpoint_saved(count.done)
             return
         count.best, count.best_step = before
         line = f"checkpoint-{count.done} could not be written ({failure}); those before it stay."

@@ -17,6 +17,7 @@ from rlkit.training.metrics import data_metrics, peak_memory_mb, staleness
 from rlkit.training.prepare import TrainBatch, prepare
 from rlkit.training.saving import try_save
 from rlkit.training.state import Counters, Session, TrainState
+from rlkit.training.tracked import track_samples
 from rlkit.training.update import Updater, UpdateResult
 
 
@@ -79,6 +80,7 @@ class Trainer:
         anchor.before_step(policy, step)
         result = self._update(batch, phase, step)
         self._write_completions(groups, batch, result, step)
+        track_samples(self.session, groups, result.scores, step, self.count.offset + step)
         if self.session.rollout_writer is not None:
             self.session.rollout_writer.write(fresh.groups, step, self.count.offset)
         anchor.after_step(policy, step, result.metrics)

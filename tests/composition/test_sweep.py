@@ -69,7 +69,7 @@ def test_a_wrong_job_is_named_with_what_is_its_own(
     store_groups()
     with pytest.raises(UserError) as caught:
         check_jobs(["-m", "buffer=on_policy", wrong])
-    start = f"job 1 of the sweep ({job}) cannot run, so none was started: "
+    start = f"job 2 of 2 ({job}) cannot run, so none was started: "
     assert str(caught.value).startswith(start), caught.value
     assert said in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -231,7 +231,7 @@ def test_a_late_mistake_in_a_sweep_starts_no_run(tmp_path: Path) -> None:
     result = run("algorithm=grpo", "train.steps=1", "anchor.beta=0.1,-1", "-m", cwd=tmp_path)
     assert result.status == 2
     line = one_line(result.err)
-    assert "job 1 of the sweep (anchor.beta=-1) cannot run, so none was started" in line
+    assert "job 2 of 2 (anchor.beta=-1) cannot run, so none was started" in line
     assert "greater than or equal to 0" in line
     assert list(tmp_path.iterdir()) == []
 

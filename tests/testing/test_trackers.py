@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,34 @@ class Hasty(Sound):
         self.file.close()
 
 
-@pytest.mark.parametrize("name", ["console", "tensorboard"])
-def test_the_own_ones_pass(name: str) -> None:
+class Drawing(Sound):
+    """Draws a name for itself."""
+
+    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
+        super().start(run_dir, config, run_id)
+        return f"{random.random()}"
+
+
+class Shallow(Tracker):
+    """Takes every prompt for a text."""
+
+    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> None: ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def wants_samples(self, step: int) -> bool:
+        return True
+
+    def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        assert all(row["prompt"].strip() for row in rows)
+
+
+@pytest.mark.parametrize("name", ["console", "tensorboard", "wandb"])
+def test_the_own_ones_pass(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those whose library is not installed pass with a stand-in, in their own tests."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
     check_tracker(rlkit.build("tracker", name))
     check_tracker(Sound())
 
@@ -58,6 +85,7 @@ def test_the_own_ones_pass(name: str) -> None:
     [
         (kit.a_run_is_recorded_and_continued, Numbered, "neither an id nor None"),
         (kit.a_run_may_fail_before_its_first_line, Hasty, "nothing was opened"),
+        (kit.draws_are_left_alone, Drawing, "draws from the generator of python"),
     ],
 )
 def test_a_broken_one_is_caught(
@@ -66,3 +94,8 @@ def test_a_broken_one_is_caught(
     check(Sound())
     with pytest.raises(AssertionError, match=said):
         check(broken())
+
+
+def test_messages_are_prompts_too() -> None:
+    with pytest.raises(AttributeError):
+        kit.a_run_is_recorded_and_continued(Shallow())

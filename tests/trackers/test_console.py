@@ -187,7 +187,9 @@ def test_the_console_is_a_registered_part():
 def test_importing_the_trackers_imports_none_of_their_libraries():
     code = (
         "import sys, rlkit.trackers.console, rlkit.trackers.wandb, rlkit.trackers.tensorboard;"
-        "print([m for m in ('wandb', 'tensorboard', 'rich') if m in sys.modules])"
+        "import rlkit.trackers.mlflow, rlkit.trackers.trackio;"
+        "known = ('wandb', 'tensorboard', 'rich', 'mlflow', 'trackio');"
+        "print([m for m in known if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

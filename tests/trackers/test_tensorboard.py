@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typing import Any
 
-from rlkit.trackers.tensorboard import TensorBoardTracker
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from rlkit.trackers.tensorboard import TensorBoardConfig, TensorBoardTracker, as_markdown, literal
 
 
 def read(run_dir) -> EventAccumulator:
@@ -13,8 +17,8 @@ def read(run_dir) -> EventAccumulator:
     return events
 
 
-def write(run_dir, *lines) -> None:
-    tracker = TensorBoardTracker()
+def write(run_dir, *lines, **settings: Any) -> None:
+    tracker = TensorBoardTracker(TensorBoardConfig(**settings))
     assert tracker.start(str(run_dir), {"train": {"steps": 3}}, None) is None
     for step, metrics in lines:
         tracker.log(step, metrics)
@@ -31,9 +35,71 @@ def test_every_metric_is_a_scalar_under_its_own_key_at_its_step(tmp_path):
 
 def test_the_configuration_is_written_as_text(tmp_path):
     write(tmp_path, (0, {"eval/pass@1": 0.25}))
-    (tag,) = read(tmp_path).Tags()["tensors"]
-    text = read(tmp_path).Tensors(tag)[0].tensor_proto.string_val[0].decode()
-    assert '"steps": 3' in text
+    assert '"train.steps": 3' in texts(tmp_path, "config/text_summary")[0]
+
+
+def texts(run_dir, tag: str) -> list[str]:
+    return [e.tensor_proto.string_val[0].decode() for e in read(run_dir).Tensors(tag)]
+
+
+def test_settings_can_be_compared_by_their_score(tmp_path):
+    write(tmp_path, (0, {"eval/pass@1": 0.25}))
+    found = read(tmp_path).PluginTagToContent("hparams")
+    start = plugin_data_pb2.HParamsPluginData.FromString(found["_hparams_/session_start_info"])
+    assert start.session_start_info.hparams["train.steps"].number_value == 3
+    top = plugin_data_pb2.HParamsPluginData.FromString(found["_hparams_/experiment"])
+    assert [info.name.tag for info in top.experiment.metric_infos] == ["eval/pass@1"]
+    write(tmp_path / "without", (0, {"eval/pass@1": 0.25}), hparams=False)
+    with pytest.raises(KeyError):
+        read(tmp_path / "without").PluginTagToContent("hparams")
+
+
+ROWS = [
+    {
+        "prompt": [{"role": "user", "content": "1+1="}],
+        "response": f"# {reward}\n<script>x</script>",
+        "reward": float(reward),
+        "age": 0,
+        "length": 7,
+    }
+    for reward in range(5)
+]
+
+
+def test_responses_are_shown_as_they_are_and_all_of_them_counted(tmp_path):
+    tracker = TensorBoardTracker(TensorBoardConfig(samples=2, samples_every=2))
+    tracker.start(str(tmp_path), {}, None)
+    assert [step for step in range(1, 5) if tracker.wants_samples(step)] == [1, 3]
+    tracker.log_samples(3, ROWS)
+    tracker.close(failed=False)
+    (text,) = texts(tmp_path, "samples/text_summary")
+    worst, best = text.split("**reward ")[1:]
+    assert worst.startswith("0, age 0, length 7**") and best.startswith("4, ")
+    assert "\n    user: 1+1=\n" in worst
+    assert "\n    # 0\n    <script>x</script>" in worst, "indented text is no markup"
+    (found,) = read(tmp_path).Histograms("samples/reward")
+    values = found.histogram_value
+    assert (found.step, values.num, values.sum, values.max) == (3, 5, 10, 4)
+    assert "samples/ratio" not in read(tmp_path).Tags()["histograms"]
+
+
+@pytest.mark.parametrize(("samples", "histograms"), [(0, True), (2, False), (0, False)])
+def test_texts_and_histograms_are_a_choice_each(tmp_path, samples, histograms):
+    tracker = TensorBoardTracker(TensorBoardConfig(samples=samples, histograms=histograms))
+    tracker.start(str(tmp_path), {}, None)
+    assert tracker.wants_samples(1) == (samples > 0 or histograms)
+    tracker.log_samples(1, ROWS)
+    tracker.close(failed=False)
+    tags = read(tmp_path).Tags()
+    assert ("samples/text_summary" in tags["tensors"]) == (samples > 0)
+    assert bool(tags["histograms"]) == histograms
+
+
+def test_every_line_of_a_text_is_literal():
+    assert literal("a\n\n# b") == "    a\n    \n    # b"
+    assert as_markdown({"prompt": "p", "response": "r", "reward": 1.0}) == (
+        "**reward 1**\n\n    p\n\n    r"
+    )
 
 
 def test_a_resumed_run_hides_what_the_interrupted_one_logged_beyond_its_checkpoint(tmp_path):
