@@ -79,10 +79,7 @@ class Trainer:
         batch = self._prepare(groups, fresh.groups, step)
         anchor.before_step(policy, step)
         result = self._update(batch, phase, step)
-        self._write_completions(groups, batch, result, step)
-        track_samples(self.session, groups, result.scores, step, self.count.offset + step)
-        if self.session.rollout_writer is not None:
-            self.session.rollout_writer.write(fresh.groups, step, self.count.offset)
+        self._keep(fresh.groups, groups, batch, result, step)
         anchor.after_step(policy, step, result.metrics)
         buffer.add(fresh.groups, step)
         buffer.observe(result.scores)
@@ -154,6 +151,20 @@ class Trainer:
         with self.clock.timed("update"):
             tokens_of = groups_kept(self.session.config.completions, self.count.offset + step)
             return self.state.updater.run(batch, passes, step, tokens_of)
+
+    def _keep(
+        self,
+        fresh: list[Group],
+        trained: list[Group],
+        batch: TrainBatch,
+        result: UpdateResult,
+        step: int,
+    ) -> None:
+        """Keep the step's responses, as far as that is asked for."""
+        self._write_completions(trained, batch, result, step)
+        track_samples(self.session, trained, result.scores, step, self.count.offset + step)
+        if self.session.rollout_writer is not None:
+            self.session.rollout_writer.write(fresh, step, self.count.offset)
 
     def _write_completions(
         self, groups: Sequence[Group], batch: TrainBatch, result: UpdateResult, step: int
