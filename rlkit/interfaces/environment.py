@@ -137,8 +137,8 @@ class Tracker(Part[C]):
         """Record responses that a step trained on, before the step's metrics come.
 
         Each has prompt (text or messages), response, reward, rewards (by name), age, length,
-        finish_reason and, unless its update was skipped, advantage and ratio: the mean over its
-        tokens of its advantage, and of its ratio to the policy that sampled it.
+        finish_reason, advantage and, unless its update was skipped, ratio: the mean over its tokens
+        of its advantage, and of its ratio to the policy that sampled it.
         """
 
     def log_checkpoint(self, step: int, path: Path) -> None:

@@ -7,40 +7,42 @@ from typing import Any
 
 from rlkit.batch import Group, Sample, Score
 from rlkit.ops import masked_mean, masked_ratio
-from rlkit.training.metrics import CLAMP, completion_rows
+from rlkit.training.completions import Steps, completion_rows, pairs
+from rlkit.training.metrics import CLAMP
+from rlkit.training.prepare import TrainBatch
 from rlkit.training.state import Session
 
 
 def track_samples(
-    session: Session, groups: Sequence[Group], scores: Mapping[int, Score], step: int, done: int
+    session: Session,
+    groups: Sequence[Group],
+    batch: TrainBatch,
+    scores: Mapping[int, Score],
+    steps: Steps,
 ) -> None:
-    """Show the responses of a stage's `step`, the run's `done`, to the trackers that ask for it."""
-    asked = [tracker for tracker in session.trackers.values() if tracker.wants_samples(done)]
+    """Show the responses of a step to the trackers that ask for it."""
+    asked = [each for each in session.trackers.values() if each.wants_samples(steps.done)]
     if asked:
-        rows = sample_rows(groups, scores, step, session.policy.tokenizer)
+        rows = completion_rows(groups, batch, steps.step, session.policy.tokenizer)
+        learned = with_ratios(rows, groups, scores)
         for tracker in asked:
-            tracker.log_samples(done, rows)
+            tracker.log_samples(steps.done, learned)
 
 
-def sample_rows(
-    groups: Sequence[Group], scores: Mapping[int, Score], step: int, tokenizer: Any
+def with_ratios(
+    rows: Sequence[Mapping[str, Any]], groups: Sequence[Group], scores: Mapping[int, Score]
 ) -> list[dict[str, Any]]:
-    """One row per response, as `Tracker.log_samples` has it."""
-    samples = [sample for group in groups for sample in group.samples]
-    rows = completion_rows(groups, step, tokenizer)
+    """The rows of the groups' responses, as `Tracker.log_samples` has them."""
     return [
-        row | {"length": len(sample.response_ids)} | _learned(sample, scores.get(sample.sample_id))
-        for row, sample in zip(rows, samples, strict=True)
+        {**row, "length": row["tokens"], **_ratio(sample, scores.get(sample.sample_id))}
+        for row, (_, sample) in zip(rows, pairs(groups), strict=True)
     ]
 
 
-def _learned(sample: Sample, score: Score | None) -> dict[str, float]:
-    """The advantage and the ratio of a response; that of a demonstration is unknown."""
-    if score is None:
+def _ratio(sample: Sample, score: Score | None) -> dict[str, float]:
+    """The mean ratio of a response; a demonstration's, and one not trained on, is unknown."""
+    if score is None or sample.source == "expert":
         return {}
-    found = {"advantage": score.advantage}
-    if sample.source != "expert":
-        mask = sample.loss_mask
-        ratio = masked_ratio(score.logp, sample.behavior_logp, mask, CLAMP)
-        found["ratio"] = float(masked_mean(ratio, mask))
-    return found
+    mask = sample.loss_mask
+    ratio = masked_ratio(score.logp, sample.behavior_logp, mask, CLAMP)
+    return {"ratio": float(masked_mean(ratio, mask))}

@@ -161,8 +161,9 @@ class Trainer:
         step: int,
     ) -> None:
         """Keep the step's responses, as far as that is asked for."""
+        done = self.count.offset + step
         self._write_completions(trained, batch, result, step)
-        track_samples(self.session, trained, result.scores, step, self.count.offset + step)
+        track_samples(self.session, trained, batch, result.scores, Steps(step, done))
         if self.session.rollout_writer is not None:
             self.session.rollout_writer.write(fresh, step, self.count.offset)
 

@@ -13,7 +13,7 @@ import torch
 from rlkit.batch import Group, Sample, Score
 from rlkit.models.policy import Policy
 from rlkit.training import tracked
-from rlkit.training.tracked import sample_rows
+from rlkit.training.tracked import with_ratios
 from rlkit.training.trainer import Trainer
 from tests.sessions import Listening, make_session
 from tests.tiny import make_prompts
@@ -61,14 +61,12 @@ def test_a_row_has_the_means_over_the_policys_own_tokens(policy: Policy) -> None
     samples = [response(7), response(8), response(-1, source="expert")]
     logp = torch.log(torch.tensor([0.25, 0.001, 0.5]))
     scores = {n: Score(logp=logp, entropy=0.0, advantage=-1.5) for n in (7, -1)}
-    first, skipped, expert = sample_rows(
-        [Group(prompt=prompt, samples=samples)], scores, 5, policy.tokenizer
-    )
-    assert first["prompt"] == "1+1=" and first["reward"] == 0.5 and first["age"] == 3
-    assert first["length"] == 3 and first["advantage"] == -1.5
+    rows = [{"prompt": "1+1=", "tokens": 3}] * 3
+    groups = [Group(prompt=prompt, samples=samples)]
+    first, skipped, expert = with_ratios(rows, groups, scores)
+    assert first["prompt"] == "1+1=" and first["length"] == 3
     assert math.isclose(first["ratio"], (0.25 / 0.5 + 0.5 / 0.25) / 2, rel_tol=1e-6)
-    assert "advantage" not in skipped and "ratio" not in skipped
-    assert expert["advantage"] == -1.5 and "ratio" not in expert
+    assert "ratio" not in skipped and "ratio" not in expert
 
 
 def test_trackers_get_what_they_ask_for(policy: Policy, tmp_path: Path) -> None:
@@ -84,5 +82,5 @@ def test_trackers_get_what_they_ask_for(policy: Policy, tmp_path: Path) -> None:
 def test_nothing_is_computed_if_no_tracker_asks(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracked, "sample_rows", pytest.fail)
+    monkeypatch.setattr(tracked, "with_ratios", pytest.fail)
     Trainer(make_session(policy, tmp_path)).run()
