@@ -15,10 +15,10 @@ from rlkit.config.run import CompletionsConfig
 from rlkit.models.policy import Policy
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.token_file import read_tokens, token_file
-from rlkit.training.completions import completion_rows, groups_kept
+from rlkit.training.completions import Steps, TokenRows, completion_rows, groups_kept
 from rlkit.training.trainer import Trainer
 from tests.sessions import config_of, make_session
-from tests.steps import move, parts, prepared, rollout
+from tests.steps import move, parts, prepared, rollout, updater_of
 from tests.training.test_trainer import Returning
 
 
@@ -129,6 +129,18 @@ def test_log_probs_nobody_took_are_not_there(policy: Policy, tmp_path: Path) -> 
     rows = read_tokens(token_file(tmp_path, 1))
     assert rows and all(row["prox_logp"] is None and row["clipped"] is None for row in rows)
     assert all(row["behavior_logp"] is not None for row in rows)
+
+
+def test_what_a_demonstration_was_sampled_with_is_not_known(policy: Policy) -> None:
+    groups = rollout(policy, 1, n=2, prompts=1)
+    batch = prepared(policy, groups, 1, parts())
+    seen = updater_of(policy, parts()).run(batch, 1, 1, tokens_of=1).seen
+    assert seen is not None
+    shown = replace(seen, loss=replace(seen.loss, expert=torch.tensor([False, True])))
+    rows = TokenRows(shown, set(), policy.tokenizer, prox_taken=True)
+    own, expert = rows.of(groups, batch, Steps(1, 1))
+    assert own["behavior_logp"] is not None and expert["behavior_logp"] is None
+    assert expert["logp"] is not None
 
 
 def test_a_process_that_does_not_write_decodes_nothing(

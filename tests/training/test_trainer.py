@@ -17,6 +17,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress, PromptSource, ReincarnationSchedule, ReplayBuffer
 from rlkit.models.policy import Policy
 from rlkit.runs.checkpoint import list_checkpoints
+from rlkit.runs.token_file import read_tokens, token_file
 from rlkit.training.clock import TIMERS
 from rlkit.training.trainer import Trainer
 from rlkit.training.update import Updater
@@ -315,6 +316,7 @@ def test_skipped_updates_leave_their_responses_and_too_many_end_the_run(
         f"Step 1: an update was not finite and was skipped; its responses are in {path}."
     ]
     assert path.read_text().splitlines() == trained_rows(tmp_path, 1)
+    assert [row["skipped"] for row in read_tokens(token_file(tmp_path, 1))] == [True] * 4
     assert torch.isfinite(head).all()
 
 

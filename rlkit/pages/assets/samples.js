@@ -355,7 +355,8 @@
     const found = (await load("samples-prompts")).prompts;
     const query = el("input", "");
     query.type = "search";
-    query.setAttribute("aria-label", "part of a prompt or its id");
+    query.placeholder = "part of a prompt or its id";
+    query.setAttribute("aria-label", query.placeholder);
     const hits = el("div", "prompt-list");
     const fill = () => {
       const wanted = query.value.trim().toLowerCase();
@@ -391,6 +392,7 @@
     } catch (error) {
       found = [el("p", "failed", error.message), view.prompt === null ? null : button("← back", back)];
     }
+    body.style.setProperty("--head", `${document.querySelector(".switches")?.offsetHeight ?? 0}px`);
     if (mine === turn) output.replaceChildren(...found.filter((each) => each));
   }
 
