@@ -13,6 +13,8 @@ ENOUGH = 0.05
 """The share of a run's steps that have to be beyond a limit: single steps are noise."""
 START = 5
 """Steps whose mean is the entropy a run began with."""
+SOLVED = 0.9
+"""A score from which on there is little left to find, so that sure answers are no harm."""
 FAILED = 0.01
 """The share of responses whose reward failed: a timeout now and then is the price of running what a
 model wrote, but above one in a hundred the reward or its time limit is to blame."""
@@ -45,6 +47,8 @@ class Limit:
     reason: str
     relative: bool = False
     """Whether the limit is a share of what the metric began with."""
+    unless_solved: bool = False
+    """Whether there is no alarm if the last held-out score is at least SOLVED."""
 
     def alarm(self, run: RunRecords) -> Alarm | None:
         """The alarm, if at least ENOUGH of the steps are beyond the limit."""
@@ -54,6 +58,8 @@ class Limit:
         limit = self.limit * sum(first) / len(first) if self.relative and first else self.limit
         beyond = [p for p in points if (p[1] > limit if self.above else p[1] < limit)]
         if not beyond or len(beyond) < ENOUGH * len(points):
+            return None
+        if self.unless_solved and any(p.after.value >= SOLVED for p in all_progress(run)[:1]):
             return None
         worst = (max if self.above else min)(values)
         end = "highest" if self.above else "lowest"
@@ -92,12 +98,13 @@ LIMITS = (
         measure="entropy",
         panel="entropy",
         key="policy/entropy",
-        limit=0.05,
+        limit=0.1,
         above=False,
         relative=True,
-        what=f"the entropy was below a twentieth of what it was in the first {START} steps",
+        unless_solved=True,
+        what=f"the entropy was below a tenth of what it was in the first {START} steps",
         reason="Responses to a prompt are then nearly the same, groups of equal rewards teach "
-        "nothing, and no other answer is tried: no harm if the task is solved, else the end.",
+        "nothing, and no other answer is tried.",
     ),
     Limit(
         title="The engine disagrees with the trainer",

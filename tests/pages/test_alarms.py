@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from rlkit.pages.alarms import ENOUGH, FAILED, LIMITS, START, alarms, measured
+from rlkit.pages.alarms import ENOUGH, FAILED, LIMITS, SOLVED, START, alarms, measured
 from rlkit.pages.columns import MOST_ROWS
 from rlkit.pages.questions import QUESTIONS
 from tests.cli import ROOT
@@ -50,9 +50,16 @@ def test_a_value_beyond_its_limit_is_an_alarm_and_the_limit_itself_is_not(
 def test_the_entropy_is_held_to_what_it_began_with(tmp_path):
     start = [0.5, 1.5, 1.0, 0.25, 1.75]  # mean 1
     assert len(start) == START
-    assert titles(tmp_path / "at", steps("policy/entropy", [*start, 0.05])) == []
-    below = steps("policy/entropy", [*start, math.nextafter(0.05, 0)])
+    assert titles(tmp_path / "at", steps("policy/entropy", [*start, 0.1])) == []
+    below = steps("policy/entropy", [*start, math.nextafter(0.1, 0)])
     assert titles(tmp_path / "below", below) == ["The entropy collapsed"]
+
+
+def test_a_low_entropy_is_no_alarm_where_the_task_is_solved(tmp_path):
+    low = steps("policy/entropy", [1.0] * START + [0.01] * 5)
+    for score, found in ((0.9, []), (0.89, ["The entropy collapsed"])):
+        rows = [*low, evaluation(10, score)]
+        assert titles(tmp_path / str(score), rows) == found
 
 
 def test_it_takes_one_step_in_twenty(tmp_path):
@@ -126,6 +133,7 @@ def test_every_warning_is_in_the_docs():
     page = (ROOT / "docs" / "report.md").read_text()
     for limit in LIMITS:
         assert f"| {limit.title} | {limit.what} |" in page
+    assert f"the last held-out score is {SOLVED} or more" in page
     assert f"more than {FAILED:.0%} of all responses" in page
     assert f"more than {MOST_ROWS:,} steps" in page
 

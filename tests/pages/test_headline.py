@@ -76,6 +76,17 @@ def test_each_stage_has_its_own_line(tmp_path):
     ]
 
 
+def test_the_algorithm_is_named_once(tmp_path):
+    sections = {f"loss (stage {n})": {"name": "sft", **PART} for n in (1, 2)}
+    run = records_of(
+        tmp_path / "r",
+        [training(1)],
+        components_json=json.dumps(sections),
+        overrides="algorithm=luffy\n",
+    )
+    assert words(run).startswith(" r luffy stage 1 loss sft stage 2 loss sft ")
+
+
 def test_a_run_without_an_evaluation_says_so(tmp_path):
     found = words(records_of(tmp_path / "r", [training(1)]))
     assert "This run was not evaluated." in found and "What it took" not in found

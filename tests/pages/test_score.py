@@ -59,6 +59,12 @@ def test_shares_of_the_gain_are_reached_at_the_first_evaluation_that_has_them(tm
     assert (found.after.low, found.after.high) == pytest.approx(wilson(0.6, 100))
 
 
+def test_a_share_that_is_met_exactly_is_reached(tmp_path):
+    records = [evaluation(step, step / 4) for step in range(5)]  # 0.5 is half of the gain
+    found = progress(records_of(tmp_path / "r", records), "eval/pass@1")
+    assert [r.step for r in found.reached] == [2, 4, 4]
+
+
 def test_the_best_score_is_told_apart_from_the_last(tmp_path):
     records = [evaluation(0, 0.2), evaluation(5, 0.7), evaluation(9, 0.3)]
     found = progress(records_of(tmp_path / "r", records, config_yaml=CONFIG), "eval/pass@1")
