@@ -11,6 +11,7 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED, RunConfig
+from rlkit.evaluation.evaluator import Evaluator
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
@@ -30,7 +31,6 @@ from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
-from rlkit.training.evaluate import Evaluator
 from rlkit.training.state import Session, forwards_of
 
 

@@ -11,6 +11,7 @@ from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
+from rlkit.evaluation.evaluator import Evaluator
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, State, Tracker
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import RolloutEngine
@@ -30,7 +31,6 @@ from rlkit.runs.resume import check_data
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
-from rlkit.training.evaluate import Evaluator
 from rlkit.training.held_state import HeldState
 from rlkit.training.prepare import Scorer
 from rlkit.training.references import Parts

@@ -12,12 +12,12 @@ import rlkit
 from rlkit.batch import Group, LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation
+from rlkit.tasks.identity import data_source
 from rlkit.training.metrics import (
     Counted,
     RolloutTally,
     completion_rows,
     data_metrics,
-    data_source,
     engine_mismatch,
     explained_variance,
     first_pass_metrics,

@@ -8,12 +8,10 @@ from typing import Any
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import EvalConfig
+from rlkit.evaluation.answers import Answered, answer
 from rlkit.rewards.scoring import RewardSet
-from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
-from rlkit.training.collect import score
-from rlkit.training.metrics import data_source
-
-FULL_MARKS = 1.0 - 1e-6
+from rlkit.rollout.base import GenerationCall, RolloutEngine
+from rlkit.tasks.identity import data_source
 
 
 def silent(task: str, done: int, of: int) -> None:
@@ -62,12 +60,12 @@ class Evaluator:
         several = [Request(prompt=p, n=n) for p in self.prompts]
         once = [Request(prompt=p, n=1) for p in self.prompts]
         progress("evaluating", 0, len(several))
-        sampled = self.engine.generate(
+        sampled = self._answers(
             GenerationCall(
                 several, ("eval", step, 0), tell=lambda n: progress("evaluating", n, len(several))
             )
         )
-        greedy = self.engine.generate(
+        greedy = self._answers(
             GenerationCall(
                 once,
                 ("eval-greedy", step, 0),
@@ -75,11 +73,11 @@ class Evaluator:
                 tell=lambda n: progress("evaluating greedily", n, len(once)),
             )
         )
-        right = [sum(marks) for marks in self._marks(sampled)]
+        right = [sum(each.right) for each in sampled]
         metrics = {"eval/pass@1": sum(right) / (n * len(right))}
         if k > 1:
             metrics[f"eval/pass@{k}"] = sum(pass_at_k(n, c, k) for c in right) / len(right)
-        metrics["eval/greedy"] = sum(marks[0] for marks in self._marks(greedy)) / len(right)
+        metrics["eval/greedy"] = sum(each.right[0] for each in greedy) / len(right)
         return metrics | self._by_source([c / n for c in right])
 
     def _by_source(self, shares: Sequence[float]) -> dict[str, float]:
@@ -90,13 +88,5 @@ class Evaluator:
                 found.setdefault(source, []).append(share)
         return {f"eval/source/{name}/pass@1": sum(v) / len(v) for name, v in found.items()}
 
-    def _marks(self, answers: Sequence[Sequence[Generation]]) -> list[list[bool]]:
-        prompts = [p for p, group in zip(self.prompts, answers, strict=True) for _ in group]
-        result = score(
-            self.rewards, prompts, [g for group in answers for g in group], self.tokenizer
-        )
-        flat = iter(result.components[self.judge])
-        return [
-            [(value := next(flat)) is not None and value >= FULL_MARKS for _ in group]
-            for group in answers
-        ]
+    def _answers(self, call: GenerationCall) -> list[Answered]:
+        return answer(self.engine, self.rewards, self.tokenizer, call, self.judge)

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from rlkit.config.run import EvalConfig
+from rlkit.evaluation.evaluator import Evaluator, pass_at_k
 from rlkit.interfaces import Reward
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.tasks.prompts import Prompts
-from rlkit.training.evaluate import Evaluator, pass_at_k
 from tests.steps import ROWS, has_one
 
 
