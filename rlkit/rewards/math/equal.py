@@ -84,6 +84,11 @@ def matches(gold: str, text: str, tolerance: float) -> bool:
     return equal(wanted, answer, tolerance) or equal(wanted, stated, tolerance)
 
 
+def alike(one: str, other: str, tolerance: float) -> bool:
+    """Whether two answers are equal, whichever of them is taken for the gold."""
+    return equal(one, other, tolerance) and equal(other, one, tolerance)
+
+
 def same_numbers(gold: Any, answer: Any, tolerance: float) -> bool:
     """Equal, or within the relative tolerance."""
     return bool(gold == answer) or bool(abs(gold - answer) <= tolerance * abs(gold))

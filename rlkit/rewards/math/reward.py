@@ -15,6 +15,7 @@ from rlkit.interfaces import Reward, RewardConfig
 from rlkit.registry import register
 from rlkit.rewards.inputs import answer_texts, completion_text
 from rlkit.rewards.math.extract import spoken
+from rlkit.rewards.math.grouping import classes
 from rlkit.rewards.math.worker import RAISED
 from rlkit.rewards.pool import Verdict, WorkerPool
 
@@ -79,6 +80,14 @@ class Math(Reward[MathConfig]):
         verdicts = dict(zip(items, judged, strict=True))
         return [_mark(verdicts[i]) if i in verdicts else None for i in range(len(texts))]
 
+    def classes(self, groups: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+        """For each group of answers to one problem the class of each answer, from 0; None has none.
+
+        Equal answers share a class; two that could not be compared within the limits do not.
+        `rlkit.rewards.math.grouping.final_answer` cuts the answer out of a completion.
+        """
+        return classes(groups, self._same)
+
     def counts(self) -> dict[str, int]:
         """The "timeouts", "errors" and "lost" completions since the last call.
 
@@ -96,6 +105,13 @@ class Math(Reward[MathConfig]):
         size = self.config.workers or min(2, os.cpu_count() or 1)
         memory = str(self.config.memory_mb or 0)
         return WorkerPool("rlkit.rewards.math.worker", [memory], size)
+
+    def _same(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        c = self.config
+        limits = {"tolerance": c.tolerance, "alarm": 2 * c.timeout + 1}
+        items = [{"answers": [a[-c.max_chars :] for a in pair], **limits} for pair in pairs]
+        judged = self._pool.judge(items, c.timeout)
+        return [verdict.score == 1.0 for verdict in judged]
 
     def _count(self, verdicts: Sequence[Verdict]) -> None:
         self._counts.update(_event(v) for v in verdicts if v.kind != "score")

@@ -1,6 +1,7 @@
 """The math reward's worker process: reads items as JSON lines, writes one verdict per line.
 
-An item is {"gold", "text", "tolerance", "alarm"}. What a model wrote is never evaluated as code,
+An item is {"gold", "text", "tolerance", "alarm"}, or {"answers", "tolerance", "alarm"} with two
+answers that models gave. What a model wrote is never evaluated as code,
 but a symbolic algebra system works on it, which may take long. So the process may be killed at any
 moment, has a memory limit, gets few environment variables, and refuses to write, start or connect
 to anything (PEP 578 audit hook: it stops Python code, and is no sandbox against native code).
@@ -13,6 +14,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,11 @@ def matches(gold: str, text: str, tolerance: float) -> bool:
     return bool(checker().matches(gold, text, tolerance))
 
 
+def alike(one: str, other: str, tolerance: float) -> bool:
+    """Whether two answers that were cut out of texts are equal."""
+    return bool(checker().alike(one, other, tolerance))
+
+
 def judge(
     gold: str, text: str, tolerance: float, suspect_bytes: int | None = None
 ) -> dict[str, Any]:
@@ -49,13 +56,26 @@ def judge(
     So is no match after the address space grew beyond `suspect_bytes`: a MemoryError may have been
     swallowed on the way.
     """
-    verdict: dict[str, Any]
     try:
         checker().gold_text(gold)
     except Exception as error:
         return {"error": described(error), "retire": False}
+    return attempt(lambda: matches(gold, text, tolerance), suspect_bytes)
+
+
+def compare(
+    answers: list[str], tolerance: float, suspect_bytes: int | None = None
+) -> dict[str, Any]:
+    """The verdict on whether two answers are the same, whichever of them is the gold."""
+    one, other = answers
+    return attempt(lambda: alike(one, other, tolerance), suspect_bytes)
+
+
+def attempt(question: Callable[[], bool], suspect_bytes: int | None) -> dict[str, Any]:
+    """The verdict on a question about what models wrote, and whether to "retire" this worker."""
+    verdict: dict[str, Any]
     try:
-        verdict = {"score": float(matches(gold, text, tolerance))}
+        verdict = {"score": float(question())}
     except (MemoryError, RecursionError) as error:
         verdict = {"limit": type(error).__name__}
     except Exception as error:
@@ -120,9 +140,16 @@ def main(memory_mb: int | None) -> None:
         item = json.loads(line)
         # The default action of SIGALRM ends the process in the kernel, also inside one long C call.
         signal.setitimer(signal.ITIMER_REAL, item["alarm"])
-        verdict = judge(item["gold"], item["text"], item["tolerance"], suspect_bytes)
+        verdict = answered(item, suspect_bytes)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(verdict), file=replies)
+
+
+def answered(item: dict[str, Any], suspect_bytes: int | None) -> dict[str, Any]:
+    """The verdict on an item of either kind."""
+    if "answers" in item:
+        return compare(item["answers"], item["tolerance"], suspect_bytes)
+    return judge(item["gold"], item["text"], item["tolerance"], suspect_bytes)
 
 
 if __name__ == "__main__":
