@@ -11,9 +11,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from rlkit.composition.config_files import config_folders, configs_folder, search_path
+from rlkit.composition.config_files import config_folders
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
 from rlkit.errors import UserError, suggest, with_article
@@ -22,7 +22,8 @@ from rlkit.registry import check_kind, entry, from_import_path, names
 from rlkit.runs.report import compare_report, write_report
 from rlkit.runs.resume import CONFIG
 
-CONFIG_DIR = "--config-dir"
+CONFIG_DIR, OUT = "--config-dir", "--out"
+VALUED = (CONFIG_DIR, OUT)
 
 
 def check(path: str, kind: str | None) -> None:
@@ -51,34 +52,11 @@ def check(path: str, kind: str | None) -> None:
         ) from error
 
 
-def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:
-    """Evaluate a checkpoint or a model and print the figures as JSON."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
+def evaluate(model: str, overrides: Sequence[str], config_dir: str | None, out: str | None) -> None:
+    """Evaluate a checkpoint or a model: a table on stderr, the figures as JSON on stdout."""
+    from rlkit.composition import evaluate as evaluation
 
-    from rlkit.composition.hydra_groups import import_before_compose
-    from rlkit.config.overrides import quoted
-    from rlkit.runs.checkpoint import newest_in
-
-    given = [f"model.name={quoted(newest_in(checkpoint))}", "output_dir=.", *overrides]
-    arguments = [*search_path(config_dir), *import_before_compose(given)]
-    with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
-        raw: Any = OmegaConf.to_container(
-            hydra_compose("config", overrides=arguments), resolve=True
-        )
-
-    from rlkit.composition.compose import compose
-    from rlkit.composition.session import RunScope, close, open_session
-    from rlkit.models.numerics import numerics
-
-    c = compose(raw)
-    try:
-        with numerics(c.config.model):
-            found = open_session(c, RunScope.of(c)).evaluator.run(0)
-        print(json.dumps(found, indent=1))
-    finally:
-        close(c)
+    print(json.dumps(evaluation.evaluate(model, overrides, config_dir, out), indent=1))
 
 
 def merge(checkpoint: str, out: str) -> None:
@@ -151,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("eval", help="evaluate a checkpoint, a run's newest one or a model")
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
+    one.add_argument(OUT, help="the folder for answers and figures (default evals/<name>)")
     add_config_dir(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
     one.add_argument("checkpoint")
@@ -158,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
-    one.add_argument("--out", help="the comparison's file (default comparison.html)")
+    one.add_argument(OUT, help="the comparison's file (default comparison.html)")
     return top
 
 
@@ -167,13 +146,22 @@ def add_config_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument(CONFIG_DIR, help="a folder with algorithm/, experiment/, ... of your own")
 
 
-def option_first(given: Sequence[str]) -> list[str]:
-    """The arguments with --config-dir in front: argparse splits overrides that stand around it."""
-    for place, argument in enumerate(given):
-        if argument.partition("=")[0] == CONFIG_DIR:
-            end = place + (1 if "=" in argument else 2)
-            return [given[0], *given[place:end], *given[1:place], *given[end:]]
-    return list(given)
+def options_first(given: Sequence[str]) -> list[str]:
+    """The arguments with options that take a value in front of the rest.
+
+    argparse splits overrides that stand around one.
+    """
+    front, rest = list[str](), list(given[1:])
+    place = 0
+    while place < len(rest):
+        name, equals, _ = rest[place].partition("=")
+        if name in VALUED:
+            end = place + (1 if equals else 2)
+            front += rest[place:end]
+            del rest[place:end]
+        else:
+            place += 1
+    return [*given[:1], *front, *rest]
 
 
 WHOLE = {"train": "rlkit.run", "serve": "rlkit.serve"}
@@ -187,12 +175,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(WHOLE[given[0]]).main(given[1:])  # type: ignore[no-any-return]
 
     def call() -> None:
-        a = parser().parse_args(option_first(given))
+        a = parser().parse_args(options_first(given))
         calls = {
             "list": lambda: list_options(a.kind, config_folders(a.config_dir)),
             "show": lambda: show(a.kind, a.name, config_folders(a.config_dir)),
             "check": lambda: check(a.path, a.kind),
-            "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir),
+            "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir, a.out),
             "merge": lambda: merge(a.checkpoint, a.out),
             "report": lambda: report(a.folders, a.out),
         }
