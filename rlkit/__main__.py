@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rlkit.composition.benchmark_options import SWITCHES, add_options, options_of, valued_flags
 from rlkit.composition.config_files import config_folders, configs_folder, search_path
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
@@ -51,8 +52,8 @@ def check(path: str, kind: str | None) -> None:
         ) from error
 
 
-def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:
-    """Evaluate a checkpoint or a model and print the figures as JSON."""
+def composed(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> Any:
+    """The configuration that evaluates a checkpoint or a model."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
@@ -64,9 +65,12 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
     given = [f"model.name={quoted(newest_in(checkpoint))}", "output_dir=.", *overrides]
     arguments = [*search_path(config_dir), *import_before_compose(given)]
     with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
-        raw: Any = OmegaConf.to_container(
-            hydra_compose("config", overrides=arguments), resolve=True
-        )
+        return OmegaConf.to_container(hydra_compose("config", overrides=arguments), resolve=True)
+
+
+def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:
+    """Evaluate a checkpoint or a model and print the figures as JSON."""
+    raw = composed(checkpoint, overrides, config_dir)
 
     from rlkit.composition.compose import compose
     from rlkit.composition.session import RunScope, close, open_session
@@ -79,6 +83,20 @@ def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) 
         print(json.dumps(found, indent=1))
     finally:
         close(c)
+
+
+def evaluate_named(a: argparse.Namespace) -> None:
+    """Evaluate on named benchmarks if there are any, else on the task."""
+    options, overrides = options_of(a, a.overrides)
+    if not options.wanted:
+        return evaluate(a.checkpoint, overrides, a.config_dir)
+
+    raw = composed(a.checkpoint, overrides, a.config_dir)
+    from rlkit.composition.benchmark_plan import Plan
+    from rlkit.composition.on_benchmarks import evaluate_on
+
+    evaluate_on(raw, Plan.of(options, names("task")))
+    return None
 
 
 def merge(checkpoint: str, out: str) -> None:
@@ -152,6 +170,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
     add_config_dir(one)
+    add_options(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
     one.add_argument("checkpoint")
     one.add_argument("out", help="the folder to write")
@@ -167,13 +186,16 @@ def add_config_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument(CONFIG_DIR, help="a folder with algorithm/, experiment/, ... of your own")
 
 
-def option_first(given: Sequence[str]) -> list[str]:
-    """The arguments with --config-dir in front: argparse splits overrides that stand around it."""
-    for place, argument in enumerate(given):
-        if argument.partition("=")[0] == CONFIG_DIR:
-            end = place + (1 if "=" in argument else 2)
-            return [given[0], *given[place:end], *given[1:place], *given[end:]]
-    return list(given)
+def options_first(given: Sequence[str]) -> list[str]:
+    """The arguments with options in front: argparse splits overrides that stand around them."""
+    front, rest, place = list[str](), list[str](), 1
+    while place < len(given):
+        name, equals, _ = given[place].partition("=")
+        valued = name == CONFIG_DIR or (name in valued_flags() and given[0] == "eval")
+        end = place + (2 if valued and not equals else 1)
+        (front if valued or name in SWITCHES else rest).extend(given[place:end])
+        place = end
+    return [*given[:1], *front, *rest]
 
 
 WHOLE = {"train": "rlkit.run", "serve": "rlkit.serve"}
@@ -187,12 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(WHOLE[given[0]]).main(given[1:])  # type: ignore[no-any-return]
 
     def call() -> None:
-        a = parser().parse_args(option_first(given))
+        a = parser().parse_args(options_first(given))
         calls = {
             "list": lambda: list_options(a.kind, config_folders(a.config_dir)),
             "show": lambda: show(a.kind, a.name, config_folders(a.config_dir)),
             "check": lambda: check(a.path, a.kind),
-            "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir),
+            "eval": lambda: evaluate_named(a),
             "merge": lambda: merge(a.checkpoint, a.out),
             "report": lambda: report(a.folders, a.out),
         }
