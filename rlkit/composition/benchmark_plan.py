@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,22 @@ class Plan:
         return first(self.options.template, self.suite and self.suite.template)  # type: ignore[no-any-return]
 
     @property
+    def max_tokens(self) -> int:
+        """Most tokens of a response."""
+        suite = self.suite and self.suite.max_tokens
+        return first(self.options.max_tokens, suite, MAX_TOKENS)  # type: ignore[no-any-return]
+
+    def fitting(self, room: int) -> Plan:
+        """This plan with shorter responses if the model lacks positions for the default length.
+
+        A length that was asked for stays.
+        """
+        free = self.options.max_tokens is None and self.suite is None
+        if not free or room >= MAX_TOKENS or room < 1:
+            return self
+        return replace(self, options=replace(self.options, max_tokens=room))
+
+    @property
     def sampling(self) -> Sampling:
         """How the samples are drawn."""
         o, suite = self.options, self.suite
@@ -64,7 +80,7 @@ class Plan:
             temperature=first(o.temperature, suite and suite.temperature, TEMPERATURE),
             top_p=first(o.top_p, suite and 1.0, TOP_P),
             top_k=first(o.top_k, 0),
-            max_completion_length=first(o.max_tokens, suite and suite.max_tokens, MAX_TOKENS),
+            max_completion_length=self.max_tokens,
         )
 
     def protocol(self, target: Target) -> Protocol:

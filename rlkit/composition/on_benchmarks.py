@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,14 @@ from rlkit.errors import UserError
 from rlkit.evaluation.examination import Examiner, Protocol, can_compare, outcomes
 from rlkit.evaluation.figures import TRUNCATED, Values, check_ks, usual_ks, values_of
 from rlkit.evaluation.problems import ProblemSet, Target, load
-from rlkit.evaluation.questions import check_room, prompts_of, reward_of
+from rlkit.evaluation.questions import check_room, prompts_of, reward_of, room
 from rlkit.evaluation.results import Result, results_of
+from rlkit.evaluation.score_table import print_table
 from rlkit.evaluation.store import BENCHMARKS, Store
-from rlkit.evaluation.table import print_table
 from rlkit.evaluation.templates import template_for
 from rlkit.evaluation.weights import weights_of
 from rlkit.interfaces import Reward
+from rlkit.models.embedded import CHARACTERS
 from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page
@@ -72,14 +74,19 @@ def evaluate_on(raw: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     try:
         with numerics(c.config.model):
             seed_generators(c.config.seed)
-            sets = [(target, problems_of(target, c, plan)) for target in plan.targets]
+            sets = [problems_of(target, c, plan) for target in plan.targets]
             policy = told_policy(c, RunScope.of(c, say=c.say), None, None)
-            asked += [ready(target, found, policy, c, plan) for target, found in sets]
+            prompts = [put(*each, policy, c, plan) for each in zip(plan.targets, sets, strict=True)]
+            plan = plan.fitting(min(room(p, policy) for p, _ in prompts))
+            for target, problems, (ready, template) in zip(
+                plan.targets, sets, prompts, strict=True
+            ):
+                check_room(ready, policy, plan.max_tokens)
+                asked.append(marked(target, problems, ready, template, c, plan))
             return answered(asked, policy, c, plan)
     finally:
-        for each in asked:
-            for reward in each.rewards.values():
-                reward.close()
+        for reward in (reward for each in asked for reward in each.rewards.values()):
+            reward.close()
         close(c)
 
 
@@ -99,24 +106,37 @@ def task_of(target: Target, c: Composition) -> Any:
     return c.task if c.raw["task"]["name"] == target.name else build("task", target.name)
 
 
-def ready(
+def put(
     target: Target, problems: ProblemSet, policy: Policy, c: Composition, plan: Plan
-) -> Asked:
-    """A target's prompts and rewards. Raises UserError for what the model cannot answer."""
-    tokenizer, protocol = policy.tokenizer, plan.protocol(target)
-    if plan.options.k:
-        check_ks(plan.options.k, protocol.samples)
+) -> tuple[Prompts, str]:
+    """A target's prompts and their template. Raises UserError for what the model cannot read."""
+    tokenizer = policy.tokenizer
     if target.is_task:
         task = task_of(target, c)
         prompts = Prompts(target.name, problems.rows, tokenizer, task.config.chat_template)
-        template, rewards = AS_GIVEN, default_rewards(task, target.name)
+        prompts, template = prompts.within(sys.maxsize, "error"), AS_GIVEN
     else:
-        template = template_for(plan.template, tokenizer)
+        embedded = c.config.model.name == EMBEDDED
+        if embedded:
+            check_readable(problems)
+        template = "none" if embedded else template_for(plan.template, tokenizer)
         prompts = prompts_of(problems, tokenizer, template)
-        rewards = rewards_of(target, problems, c)
-    if c.config.model.name == EMBEDDED and not (target.is_task and task_of(target, c).embedded):
-        check_readable(prompts)
-    check_room(prompts, policy, protocol.sampling.max_completion_length or 0)
+    return prompts, template
+
+
+def marked(
+    target: Target,
+    problems: ProblemSet,
+    prompts: Prompts,
+    template: str,
+    c: Composition,
+    plan: Plan,
+) -> Asked:
+    """A target ready to be answered and marked: by the reward that marks correctness."""
+    protocol = plan.protocol(target)
+    if plan.options.k:
+        check_ks(plan.options.k, protocol.samples)
+    rewards = rewards_of(target, problems, c)
     judge = c.correctness if rewards is c.eval_rewards else next(iter(rewards))
     assert judge is not None
     return Asked(
@@ -131,20 +151,20 @@ def ready(
 
 
 def rewards_of(target: Target, problems: ProblemSet, c: Composition) -> Mapping[str, Reward]:
-    """A benchmark is marked by `math` with its answers; a file too, unless rewards are chosen."""
+    """A task has its own; benchmarks and files have `math`, files those chosen if there are any."""
+    if target.is_task:
+        return default_rewards(task_of(target, c), target.name)
     chosen = target.benchmark is None and c.raw.get("reward")
     return c.eval_rewards if chosen else {"math": reward_of(problems)}
 
 
-def check_readable(prompts: Prompts) -> None:
-    """Raise UserError unless the tokenizer knows every character of the prompts."""
-    tokenizer = prompts.encoder.tokenizer
-    for row, prompt in zip(prompts.rows, prompts, strict=True):
-        if tokenizer.decode(prompt.ids, skip_special_tokens=False) != row["prompt"]:
-            raise UserError(
-                f"the embedded model cannot read {prompts.name}: it knows task=arithmetic alone; "
-                "give the name or folder of a language model"
-            )
+def check_readable(problems: ProblemSet) -> None:
+    """Raise UserError unless the embedded model has a token for every character."""
+    if not all({*str(row["prompt"])} <= {*CHARACTERS} for row in problems.rows):
+        raise UserError(
+            f"the embedded model cannot read {problems.name}: it knows sums alone (--on "
+            "arithmetic); give the name or folder of a language model"
+        )
 
 
 def answered(asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan) -> dict[str, Any]:
@@ -156,7 +176,7 @@ def answered(asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan)
     for note in (note for each in asked for note in each.problems.notes):
         c.say(note)
     c.say(f"Results: {store.folder}")
-    start_engine(asked, policy, c)
+    start_engine(asked, policy, c, plan)
     chunks = [examiner(each, policy, c).complete(*work(each), store) for each in asked]
     found = [result(each, store, n, c, plan) for each, n in zip(asked, chunks, strict=True)]
     name = plan.suite.name if plan.suite else None
@@ -172,13 +192,9 @@ def answered(asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan)
     return results
 
 
-def start_engine(asked: Sequence[Asked], policy: Policy, c: Composition) -> None:
+def start_engine(asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan) -> None:
     """Start the engine, with room for the longest prompt and response."""
-    lengths = [each.protocol.sampling.max_completion_length or 0 for each in asked]
-    for each in asked:
-        if not each.prompts.longest:
-            each.prompts.within(10**9, "error")
-    c.rollouts.reserve(max(each.prompts.longest for each in asked), max(lengths))
+    c.rollouts.reserve(max(each.prompts.longest for each in asked), plan.max_tokens)
     c.rollouts.start(policy, c.config.seed)
 
 

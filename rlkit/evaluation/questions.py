@@ -34,13 +34,20 @@ def reward_of(problems: ProblemSet) -> Accepted:
     return Accepted(MathConfig(tolerance=min(tolerances, default=0.0)))
 
 
-def check_room(prompts: Prompts, policy: Policy, max_tokens: int) -> None:
-    """Raise UserError unless the longest prompt and a response have positions in the model."""
+def room(prompts: Prompts, policy: Policy) -> int:
+    """Tokens that a response to the longest prompt may have in the model; no limit if unknown."""
     config = policy.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and prompts.longest + max_tokens > positions:
+    return sys.maxsize if positions is None else int(positions) - prompts.longest
+
+
+def check_room(prompts: Prompts, policy: Policy, max_tokens: int) -> None:
+    """Raise UserError unless the longest prompt and a response have positions in the model."""
+    left = room(prompts, policy)
+    if left < max_tokens:
+        lower = "lower it" if left > 0 else "use a model with more positions"
         raise UserError(
-            f"the longest prompt of {prompts.name} has {prompts.longest} tokens, and with "
-            f"--max-tokens {max_tokens} that is more than the model's {positions} positions; "
-            f"lower it to {positions - prompts.longest} or less"
+            f"the longest prompt of {prompts.name} has {prompts.longest} tokens; of the model's "
+            f"positions {max(left, 0)} are left for a response, fewer than --max-tokens "
+            f"{max_tokens}: {lower}"
         )

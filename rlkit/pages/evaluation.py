@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.evaluation.figures import GREEDY
+from rlkit.evaluation.score_table import cell, heading, ordered
 from rlkit.evaluation.store import COLUMNS, Sample, Store, write_whole
-from rlkit.evaluation.table import cell, heading, ordered
 from rlkit.pages.html import asset, text
 
 PAGE = "evaluation.html"

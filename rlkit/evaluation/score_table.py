@@ -11,8 +11,10 @@ from rlkit.evaluation.figures import GREEDY, LENGTH, REFLECTION, TRUNCATED
 if TYPE_CHECKING:
     from rich.table import Table
 
-WIDTH = 110
-"""Columns where there is no terminal, or a narrow one."""
+WIDTH = 160
+"""Columns where there is no terminal."""
+NARROW = 130
+"""A terminal with fewer columns has the intervals below the values."""
 LAST = (LENGTH, TRUNCATED, REFLECTION)
 Figure = Mapping[str, float]
 
@@ -55,13 +57,13 @@ def cell(name: str, figure: Figure | None) -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def heading(name: str, samples: int | None = None) -> str:
+def heading(name: str) -> str:
     """What a column is called."""
     units = {LENGTH: "tokens", TRUNCATED: "cut off %"}
     return units.get(name, re.sub("^pass@1$", "pass@1 %", name))
 
 
-def table_of(results: Mapping[str, Any]) -> Table:
+def table_of(results: Mapping[str, Any], *, narrow: bool = False) -> Table:
     """A row per benchmark, and the macro average if there are several."""
     from rich.table import Table
 
@@ -71,23 +73,26 @@ def table_of(results: Mapping[str, Any]) -> Table:
     table.add_column("problems", justify="right")
     table.add_column("samples", justify="right")
     for name in names:
-        table.add_column(heading(name), justify="right")
+        table.add_column(heading(name), justify="right", no_wrap=True)
+
+    def cells(found: Mapping[str, Figure]) -> list[str]:
+        each = [cell(name, found.get(name)) for name in names]
+        return [text.replace(" ", "\n", 1) for text in each] if narrow else each
+
     for label, benchmark in results["benchmarks"].items():
-        settings, found = benchmark["settings"], benchmark["figures"]
-        cells = (cell(name, found.get(name)) for name in names)
-        table.add_row(label, str(settings["problems"]), str(settings["samples"]), *cells)
+        counts = (str(benchmark["settings"][key]) for key in ("problems", "samples"))
+        table.add_row(label, *counts, *cells(benchmark["figures"]))
     if results["macro"] is not None:
         table.add_section()
-        cells = (cell(name, results["macro"].get(name)) for name in names)
-        table.add_row("macro average", "", "", *cells)
+        table.add_row("macro average", "", "", *cells(results["macro"]))
     return table
 
 
-def print_table(results: Mapping[str, Any]) -> None:
-    """Print it, wide enough for its columns where there is no terminal."""
+def print_table(results: Mapping[str, Any], width: int | None = None) -> None:
+    """Print it on standard output, in `width` columns or those of the terminal."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=max(WIDTH, console.width))
-    console.print(table_of(results))
+    console = Console(highlight=False, markup=False, width=width)
+    if width is None and not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=WIDTH)
+    console.print(table_of(results, narrow=console.width < NARROW))
