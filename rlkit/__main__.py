@@ -169,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("eval", help="evaluate a checkpoint, a run's newest one or a model")
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
+    one.add_argument("--out", help="the folder for answers and figures (default evals/<name>)")
     add_config_dir(one)
     add_options(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
@@ -191,7 +192,7 @@ def options_first(given: Sequence[str]) -> list[str]:
     front, rest, place = list[str](), list[str](), 1
     while place < len(given):
         name, equals, _ = given[place].partition("=")
-        valued = name == CONFIG_DIR or (name in valued_flags() and given[0] == "eval")
+        valued = name in (CONFIG_DIR, "--out") or (name in valued_flags() and given[0] == "eval")
         end = place + (2 if valued and not equals else 1)
         (front if valued or name in SWITCHES else rest).extend(given[place:end])
         place = end

@@ -110,7 +110,6 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "k": (whole_numbers, "the k of pass@k and maj@k, default 1,2,4,... up to --samples"),
     "limit": (COUNT, "a fair sample of this many problems of each"),
     "chunk": (COUNT, f"responses generated and saved at once, default {RESPONSES}"),
-    "out": (str, "the folder of the results, default evaluations/<model>-<settings>"),
 }
 """Every option with a value: how it is read, and what it is."""
 SETTINGS = {
@@ -161,9 +160,9 @@ def options_of(
     `eval.samples=8` beside `--on` is the option `--samples 8`; the option itself comes first.
     Raises UserError for a value that cannot be.
     """
-    given = {name: getattr(arguments, name, None) for name in (*PARSERS, "greedy")}
+    given = {name: getattr(arguments, name, None) for name in (*PARSERS, "greedy", "out")}
     if not (given["on"] or given["suite"]):
-        check_alone(name for name, value in given.items() if value is not None)
+        check_alone(name for name, value in given.items() if name != "out" and value is not None)
         return Options(), list(overrides)
     rest = []
     for override in overrides:

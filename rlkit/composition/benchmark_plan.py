@@ -99,7 +99,7 @@ class Plan:
             return Path(self.options.out).expanduser()
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         model = safe("-".join(Path(str(settings["model"])).parts[-2:]))
-        return Path("evaluations") / f"{model}-{digest}"
+        return Path("evals") / f"{model}-{digest}"
 
 
 def settings_of(
