@@ -154,8 +154,10 @@ def rewards_of(target: Target, problems: ProblemSet, c: Composition) -> Mapping[
     """A task has its own; benchmarks and files have `math`, files those chosen if there are any."""
     if target.is_task:
         return default_rewards(task_of(target, c), target.name)
-    chosen = target.benchmark is None and c.raw.get("reward")
-    return c.eval_rewards if chosen else {"math": reward_of(problems)}
+    if target.benchmark is None and c.raw.get("reward"):
+        return c.eval_rewards
+    own: Reward[Any] = reward_of(problems)
+    return {"math": own}
 
 
 def check_readable(problems: ProblemSet) -> None:

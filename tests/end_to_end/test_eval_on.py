@@ -104,8 +104,8 @@ def test_a_file_is_marked_by_the_chosen_reward_beside_a_task(tmp_path: Path) -> 
     assert found["benchmarks"]["arithmetic"]["settings"]["reward"] == "arithmetic"
     each = [b["figures"]["greedy"]["value"] for b in found["benchmarks"].values()]
     assert found["macro"]["greedy"]["value"] == pytest.approx(sum(each) / 2)
-    rows = samples(tmp_path / "out", "sums")
-    assert all(row["right"] == row["response"].endswith("#" + row["answer"]) for row in rows)
+    for row in samples(tmp_path / "out", "sums"):
+        assert row["right"] == row["response"].endswith("#" + row["answer"])
     assert "macro average" in done.out
 
 
