@@ -76,7 +76,13 @@ def make_session(policy: Policy, folder: Path, **changes: Any) -> Session:
             OnDemand(engine, greedy=False), rewards, chosen.advantage, policy.tokenizer
         ),
         prompts=PromptStream(prompts, config.seed, 2, 6),
-        evaluator=Evaluator(prompts, rewards, engine, policy.tokenizer, config.eval),
+        evaluator=Evaluator(
+            prompts=prompts,
+            rewards=rewards,
+            engine=engine,
+            tokenizer=policy.tokenizer,
+            config=config.eval,
+        ),
         run_folder=run_folder,
         trackers={"own": Listening()},
         sections={

@@ -11,7 +11,8 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED, RunConfig
-from rlkit.evaluation.evaluator import Evaluator
+from rlkit.evaluation.evaluator import Evaluator, Keep, keep_none
+from rlkit.evaluation.records import AnswerFiles
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
@@ -27,7 +28,7 @@ from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
 from rlkit.rollout.stops import check_stops
 from rlkit.runs.checkpoint import seed_generators
-from rlkit.runs.folder import RunFolder
+from rlkit.runs.folder import EVALUATIONS, RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
@@ -159,6 +160,13 @@ def probe_policy(policy: Policy, config: RunConfig, run: RunScope, checkpoint: P
         run.say(told)
 
 
+def kept_answers(folder: RunFolder, limit: int | None) -> Keep:
+    """Writes the answers of evaluations to the run folder, in the process that writes there."""
+    if not folder.writes:
+        return keep_none
+    return AnswerFiles(folder.path / EVALUATIONS, limit).keep
+
+
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
@@ -187,9 +195,10 @@ def open_session(
     c.buffer.open(context)
     c.parts.anchor.open(context)
     probe_policy(policy, config, run, checkpoint)
+    if config.eval.sampling.max_completion_length is not None:
+        c.rollouts.reserve(held_out.longest, config.eval.sampling.max_completion_length)
     c.rollouts.start(policy, config.seed)
-    rewards, eval_rewards = (RewardSet(r, processes) for r in (c.rewards, c.eval_rewards))
-    rollout = c.engine.config
+    rewards, rollout = RewardSet(c.rewards, processes), c.engine.config
     return Session(
         config=config,
         raw=run.raw,
@@ -207,7 +216,14 @@ def open_session(
             rollout.max_prompt_length,
         ),
         evaluator=Evaluator(
-            held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval, c.correctness
+            prompts=held_out,
+            rewards=RewardSet(c.eval_rewards, processes),
+            engine=c.rollouts,
+            tokenizer=policy.tokenizer,
+            config=config.eval,
+            judge=c.correctness,
+            keep=kept_answers(run.folder, config.eval.answers),
+            say=run.say,
         ),
         run_folder=run.folder,
         trackers=run.trackers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,15 @@ from rlkit.errors import UserError
 from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
 
 NONFINITE = "nonfinite"
+STEP = re.compile(r"step-(\d+)\.parquet$")
+EVALUATIONS = "evaluations"
 OWN = (
     "config.yaml",
     "overrides",
     "components.json",
     "metrics.jsonl",
     "completions",
+    EVALUATIONS,
     "trackers.json",
 )
 """What a run has written in its folder before its first step."""
@@ -55,7 +59,8 @@ def records(text: str) -> Iterator[dict[str, Any]]:
 class RunFolder:
     """`<output_dir>` and what is in it.
 
-    config.yaml, overrides, components.json, metrics.jsonl, completions/ and checkpoint-N/.
+    config.yaml, overrides, components.json, metrics.jsonl, completions/, evaluations/ and
+    checkpoint-N/.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -194,6 +199,14 @@ class RunFolder:
         cut = self.metrics.with_suffix(".tmp")
         cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
         cut.replace(self.metrics)
+        self._forget_evaluations(after=step)
+
+    def _forget_evaluations(self, after: int) -> None:
+        """Remove the answers of evaluations after a step, which the run will do again."""
+        for path in (self.path / EVALUATIONS).rglob("*.parquet*"):
+            name = STEP.match(path.name)
+            if name is None or int(name[1]) > after:
+                path.unlink()
 
     def tidy(self) -> None:
         """Remove what a killed run had begun to write or remove."""

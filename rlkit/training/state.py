@@ -37,6 +37,8 @@ from rlkit.training.references import Parts
 from rlkit.training.saving import write_model
 from rlkit.training.update import Updater
 
+MEAN_LENGTH = "mean_length"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
@@ -104,6 +106,8 @@ class Counters:
     """The best evaluation (pass@1) that has a checkpoint."""
     best_step: int | None = None
     """The step of that checkpoint."""
+    lengths: dict[str, float] = field(default_factory=dict)
+    """The mean length of responses in the first evaluation, by its metric's name."""
     values: dict[str, float] = field(default_factory=dict)
     """Config fields that schedules have set, by dotted name."""
 
@@ -111,6 +115,17 @@ class Counters:
     def done(self) -> int:
         """Steps of the whole run."""
         return self.offset + self.step
+
+    def with_length_ratios(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """An evaluation's metrics, and each mean length over that of the first evaluation."""
+        now = {name: value for name, value in metrics.items() if name.endswith(MEAN_LENGTH)}
+        self.lengths = {**now, **self.lengths}
+        ratios = {
+            name.removesuffix(MEAN_LENGTH) + "length_ratio": value / self.lengths[name]
+            for name, value in now.items()
+            if self.lengths[name]
+        }
+        return {**metrics, **ratios}
 
     def next_stage(self) -> Counters:
         """The counters that the next stage starts with."""

@@ -273,7 +273,13 @@ def test_the_evaluators_streams_are_those_of_the_whole_policy() -> None:
     made.start(policy, seed=3)
     rewards = RewardSet({"one": reward_class(has_one)()})
     once = EvalConfig(samples=1, k=1)
-    Evaluator(make_prompts(policy, TEXTS), rewards, made, policy.tokenizer, once).run(1)
+    Evaluator(
+        prompts=make_prompts(policy, TEXTS),
+        rewards=rewards,
+        engine=made,
+        tokenizer=policy.tokenizer,
+        config=once,
+    ).run(1)
     assert all(GenerationCall([], (name, 1, 0)).evaluates for name in names)
     assert len(names) == 2 and not GenerationCall([], ("rollout", 1, 0)).evaluates
 
