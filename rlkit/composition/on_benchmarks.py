@@ -156,8 +156,8 @@ def rewards_of(target: Target, problems: ProblemSet, c: Composition) -> Mapping[
         return default_rewards(task_of(target, c), target.name)
     if target.benchmark is None and c.raw.get("reward"):
         return c.eval_rewards
-    own: Reward[Any] = reward_of(problems)
-    return {"math": own}
+    own: dict[str, Reward[Any]] = {"math": reward_of(problems)}
+    return own
 
 
 def check_readable(problems: ProblemSet) -> None:

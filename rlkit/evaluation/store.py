@@ -14,12 +14,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlkit.errors import UserError
-
-if TYPE_CHECKING:  # pyarrow takes a third of a second to import
-    import pyarrow
 
 SETTINGS, RESULTS, SAMPLES = "settings.json", "results.json", "samples"
 BENCHMARKS = "benchmarks"
@@ -122,7 +119,7 @@ class Store:
         return write_whole(self.folder / RESULTS, json.dumps(results, indent=1))
 
 
-def schema() -> pyarrow.Schema:
+def schema() -> Any:
     """The columns of a chunk."""
     import pyarrow as pa
 
