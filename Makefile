@@ -12,12 +12,13 @@ WARM := $(BIN)/python -m rlkit list > /dev/null
 PACKAGES := rlkit algorithms buffers anchors schedules
 SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
-.PHONY: help run test test-bases test-deepspeed test-bitsandbytes test-vllm static check format clean
+.PHONY: help run test test-bases test-browser test-deepspeed test-bitsandbytes test-vllm static check format clean
 
 help:
 	@echo 'make run    ARGS="train.steps=50"   train with ReMix (creates .venv first)'
 	@echo 'make test   PYTEST_ARGS="-m ..."    run the tests'
 	@echo 'make test-bases BASES="1 2"         the tests with embedded models of other seeds'
+	@echo 'make test-browser                   the tests of the pages in Chromium, which must be there'
 	@echo 'make test-deepspeed                 the tests against DeepSpeed (installs it beside .venv)'
 	@echo 'make test-bitsandbytes              the tests against bitsandbytes (installs it beside .venv)'
 	@echo 'make test-vllm                      the tests against vLLM for CPU (creates .venv-vllm first)'
@@ -40,6 +41,10 @@ test-bases: $(VENV)/.installed-dev
 		RLKIT_BASE_SHIFT=$$base OMP_NUM_THREADS=1 \
 			$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) || exit 1; \
 	done
+
+# Elsewhere these tests are skipped without Chromium; here they fail.
+test-browser: $(VENV)/.installed-dev
+	RLKIT_BROWSER=required OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/pages $(PYTEST_ARGS)
 
 # DeepSpeed is beside the environment, so that nothing else finds it.
 test-deepspeed: $(VENV)/.installed-dev

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rlkit.composition.benchmark_options import SWITCHES, add_options, options_of, valued_flags
 from rlkit.composition.config_files import config_folders
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
@@ -23,7 +24,6 @@ from rlkit.runs.report import compare_report, write_report
 from rlkit.runs.resume import CONFIG
 
 CONFIG_DIR, OUT = "--config-dir", "--out"
-VALUED = (CONFIG_DIR, OUT)
 
 
 def check(path: str, kind: str | None) -> None:
@@ -52,11 +52,21 @@ def check(path: str, kind: str | None) -> None:
         ) from error
 
 
-def evaluate(model: str, overrides: Sequence[str], config_dir: str | None, out: str | None) -> None:
-    """Evaluate a checkpoint or a model: a table on stderr, the figures as JSON on stdout."""
-    from rlkit.composition import evaluate as evaluation
+def evaluate(a: argparse.Namespace) -> None:
+    """Evaluate on named benchmarks if there are any; else on a task: the figures as JSON."""
+    options, overrides = options_of(a, a.overrides)
+    if options.wanted:
+        from rlkit.composition.benchmark_plan import Plan
+        from rlkit.composition.evaluate import configuration
+        from rlkit.composition.on_benchmarks import evaluate_on
 
-    print(json.dumps(evaluation.evaluate(model, overrides, config_dir, out), indent=1))
+        raw, _ = configuration(a.checkpoint, overrides, a.config_dir, on_task=False)
+        evaluate_on(raw, Plan.of(options, names("task")))
+    else:
+        from rlkit.composition import evaluate as evaluation
+
+        found = evaluation.evaluate(a.checkpoint, overrides, a.config_dir, a.out)
+        print(json.dumps(found, indent=1))
 
 
 def merge(checkpoint: str, out: str) -> None:
@@ -131,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
     one.add_argument(OUT, help="the folder for answers and figures (default evals/<name>)")
     add_config_dir(one)
+    add_options(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
     one.add_argument("checkpoint")
     one.add_argument("out", help="the folder to write")
@@ -147,20 +158,14 @@ def add_config_dir(command: argparse.ArgumentParser) -> None:
 
 
 def options_first(given: Sequence[str]) -> list[str]:
-    """The arguments with options that take a value in front of the rest.
-
-    argparse splits overrides that stand around one.
-    """
-    front, rest = list[str](), list(given[1:])
-    place = 0
-    while place < len(rest):
-        name, equals, _ = rest[place].partition("=")
-        if name in VALUED:
-            end = place + (1 if equals else 2)
-            front += rest[place:end]
-            del rest[place:end]
-        else:
-            place += 1
+    """The arguments with options in front: argparse splits overrides that stand around them."""
+    front, rest, place = list[str](), list[str](), 1
+    while place < len(given):
+        name, equals, _ = given[place].partition("=")
+        valued = name in (CONFIG_DIR, OUT) or (name in valued_flags() and given[0] == "eval")
+        end = place + (2 if valued and not equals else 1)
+        (front if valued or name in SWITCHES else rest).extend(given[place:end])
+        place = end
     return [*given[:1], *front, *rest]
 
 
@@ -180,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "list": lambda: list_options(a.kind, config_folders(a.config_dir)),
             "show": lambda: show(a.kind, a.name, config_folders(a.config_dir)),
             "check": lambda: check(a.path, a.kind),
-            "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir, a.out),
+            "eval": lambda: evaluate(a),
             "merge": lambda: merge(a.checkpoint, a.out),
             "report": lambda: report(a.folders, a.out),
         }

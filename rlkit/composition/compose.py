@@ -46,7 +46,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     }
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
-    rewards = lists["reward"] or _default_rewards(built["task"], raw["task"]["name"])
+    rewards = lists["reward"] or default_rewards(built["task"], raw["task"]["name"])
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
     composition = Composition(
         raw=raw,
@@ -65,7 +65,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         rollouts=_placed(built["rollout"], raw, config, processes),
         rewards=rewards,
         eval_rewards=(
-            _default_rewards(eval_task, config.eval.task)
+            default_rewards(eval_task, config.eval.task)
             if config.eval.task and not lists["reward"]
             else rewards
         ),
@@ -150,7 +150,8 @@ def _placed(
     return remote if processes.world_size == 1 else SharedRemote(remote, processes)
 
 
-def _default_rewards(task: Task, name: str) -> dict[str, Reward]:
+def default_rewards(task: Task, name: str) -> dict[str, Reward]:
+    """The rewards of a task if none is chosen. Raises UserError if it has none of its own."""
     if task.scores:
         return {name: TaskReward(task)}
     if not task.default_rewards:

@@ -59,13 +59,16 @@ class Problems:
 
 
 def configuration(
-    model: str, overrides: Sequence[str], config_dir: str | None = None
+    model: str, overrides: Sequence[str], config_dir: str | None = None, *, on_task: bool = True
 ) -> tuple[dict[str, Any], Raw | None]:
     """The composed configuration of an evaluation, and that of the run the model is from.
 
-    The run's own settings are the defaults. Raises UserError without a task to evaluate on.
+    The run's own settings are the defaults, except for its task if the evaluation is not on a task.
+    Raises UserError without a task to evaluate on.
     """
     name = newest_in(model)
+    if not (on_task or chooses_task(overrides)):
+        overrides = ["task=arithmetic", *overrides]
     saved = saved_config(name, overrides)
     given = [f"model.name={quoted(name)}", "output_dir=.", *overrides]
     chosen = choices(saved, overrides) if saved is not None else []

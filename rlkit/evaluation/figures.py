@@ -15,7 +15,6 @@ from rlkit.ops import stream_rng
 
 LENGTH, TRUNCATED, REFLECTION = "length", "truncated", "reflection"
 GREEDY = "greedy"
-NOT_SCORES = (LENGTH, TRUNCATED, REFLECTION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlkit.errors import UserError
-from rlkit.tasks.jsonl import lookup
 
 Row = Mapping[str, Any]
 Key = Literal["original", "remix"]
@@ -46,13 +45,13 @@ def minerva(row: Row, answer: str, key: Key) -> Gold:
 
     Raises UserError for the key "remix" if the row does not have it.
     """
-    listed = lookup(row, "meta.remix_answers")
+    listed = lookup(row, "remix_answers")
     if key == "remix" and not listed:
         raise UserError(
             "the key 'remix' needs the column meta.remix_answers, a list of the answers it takes; "
             "use a file that has it, or --key original"
         )
-    original = str(lookup(row, "meta.answer_latex") or answer).replace("np.", "\\")
+    original = str(lookup(row, "answer_latex") or answer).replace("np.", "\\")
     accepted = tuple(map(str, listed)) if key == "remix" else (original,)
     return Gold(accepted=accepted, tolerance=MINERVA_TOLERANCE)
 
@@ -62,7 +61,7 @@ def olympiadbench(row: Row, answer: str, key: Key) -> Gold:
 
     With the unit % the number counts with and without the sign: \boxed{4.2} and \boxed{4.2\%}.
     """
-    unit, error = (lookup(row, f"meta.{name}") or row.get(name) for name in ("unit", "error"))
+    unit, error = (lookup(row, name) for name in ("unit", "error"))
     text = answer.strip()
     plain = text.strip("$").strip()
     accepted = (text, plain + r"\%") if unit == "%" else (text,)
@@ -76,6 +75,12 @@ def relative(gold: str, error: object) -> float:
     except (ValueError, ZeroDivisionError):
         return 0.0
     return share if 0 < share < 1 else 0.0
+
+
+def lookup(row: Row, name: str) -> Any:
+    """A column, or one of the columns inside `meta`; None if it does not exist."""
+    meta = row.get("meta")
+    return meta.get(name) if isinstance(meta, Mapping) and name in meta else row.get(name)
 
 
 def joined(answer: object) -> object:

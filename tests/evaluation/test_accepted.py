@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,5 +29,6 @@ def test_any_accepted_answer_is_right_within_the_rows_tolerance(reward: Accepted
 
 def test_a_row_of_a_file_has_its_answer_alone(reward: Accepted) -> None:
     assert reward(["?"] * 2, [r"\boxed{7}"] * 2, answer=["7", "8"]) == [1.0, 0.0]
-    columns = {"answer": ["7", "8"], "accepted": [None, ["7"]], "tolerance": [None, 0.0]}
+    columns: dict[str, list[Any]] = {"answer": ["7", "8"], "tolerance": [None, 0.0]}
+    columns["accepted"] = [None, ["7"]]
     assert reward(["?"] * 2, [r"\boxed{7}"] * 2, **columns) == [1.0, 1.0]
