@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlkit.composition.benchmark_plan import Plan, settings_of
-from rlkit.composition.compose import compose, default_rewards
+from rlkit.composition.compose import compose
 from rlkit.composition.composition import CONSOLE, Composition
 from rlkit.composition.session import RunScope, close, told_policy
 from rlkit.config.run import EMBEDDED
@@ -29,6 +29,7 @@ from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page
 from rlkit.registry import build
 from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.task import default_rewards
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.tasks.identity import fingerprint
 from rlkit.tasks.prompts import Prompts

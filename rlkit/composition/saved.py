@@ -23,7 +23,7 @@ KEPT = {
 """The sections that an evaluation takes from a run; of some, only these keys."""
 LEFT = (
     *("rollout.num_generations", "rollout.mode", "rollout.max_staleness", "rollout.deterministic"),
-    *("rollout.sync_every", "rollout.oversample", "rollout.round_tokens"),
+    *("rollout.sync_every", "rollout.oversample", "rollout.round_tokens", "eval.on"),
 )
 """What only training has a use for."""
 WHOLE = ("algorithm", "experiment")

@@ -10,9 +10,8 @@ from typing import Any
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
+from rlkit.composition.evaluators import evaluators_of
 from rlkit.config.run import EMBEDDED, RunConfig
-from rlkit.evaluation.evaluator import Evaluator, keep_none
-from rlkit.evaluation.records import AnswerFiles
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
@@ -28,7 +27,7 @@ from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
 from rlkit.rollout.stops import check_stops
 from rlkit.runs.checkpoint import seed_generators
-from rlkit.runs.folder import EVALUATIONS, RunFolder
+from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
@@ -160,21 +159,6 @@ def probe_policy(policy: Policy, config: RunConfig, run: RunScope, checkpoint: P
         run.say(told)
 
 
-def evaluator_of(c: Composition, policy: Policy, prompts: Prompts, run: RunScope) -> Evaluator:
-    """The evaluation of the task; the process that writes the run's files writes its answers."""
-    files = AnswerFiles(run.folder.path / EVALUATIONS, c.config.eval.answers)
-    return Evaluator(
-        prompts=prompts,
-        rewards=RewardSet(c.eval_rewards, c.processes),
-        engine=c.rollouts,
-        tokenizer=policy.tokenizer,
-        config=c.config.eval,
-        judge=c.correctness,
-        keep=files.keep if run.folder.writes else keep_none,
-        say=run.say,
-    )
-
-
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
@@ -203,7 +187,7 @@ def open_session(
     c.buffer.open(context)
     c.parts.anchor.open(context)
     probe_policy(policy, config, run, checkpoint)
-    c.rollouts.reserve(held_out.longest, c.longest_evaluated)
+    evaluator = evaluators_of(c, policy, held_out, run)
     c.rollouts.start(policy, config.seed)
     rewards, rollout = RewardSet(c.rewards, processes), c.engine.config
     return Session(
@@ -222,7 +206,7 @@ def open_session(
             rollout.max_completion_length,
             rollout.max_prompt_length,
         ),
-        evaluator=evaluator_of(c, policy, held_out, run),
+        evaluator=evaluator,
         run_folder=run.folder,
         trackers=run.trackers,
         sections=c.sections,

@@ -192,6 +192,22 @@ class EvalConfig(PartConfig):
     sampling: Sampling = Sampling()
     """How the samples are drawn, where that is not as in `rollout`; its max_completion_length is
     also that of greedy responses. Training does not see it."""
+    on: tuple[str, ...] = ()
+    """Also evaluate on these, each logged as eval/<name>/...: named benchmarks (math500, aime24,
+    ...; see docs/evaluation.md), files with prompts and answers, `name=file`, or tasks. A task is
+    marked by its own rewards, everything else by the math reward."""
+    on_samples: dict[str, Positive] | None = None
+    """Sampled responses per problem of single ones of `on`, such as {aime24: 32}; the others take
+    `samples`, as all do with null."""
+    on_problems: Positive | None = None
+    """A fair sample of this many problems of each of `on`; null = all."""
+    data: str | None = None
+    """The folder with the benchmarks' files, <name>.jsonl; null = the Hugging Face hub."""
+    template: str | None = None
+    """How benchmarks and files of `on` are put to the model: chat, plain, none, qwen2.5-math,
+    deepseek-r1 or remix; null = chat if the model has a chat template, else plain."""
+    key: Literal["original", "remix"] = "original"
+    """Whose answers Minerva is marked with."""
     answers: Annotated[int, Field(ge=0)] | None = None
     """Of how many problems, the first in the task's order, the responses with their rewards are
     kept: in evaluations/step-N.parquet of a run, in answers.parquet of `rlkit eval`. null = of

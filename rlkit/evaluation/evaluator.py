@@ -22,6 +22,9 @@ from rlkit.evaluation.figures import (
     values_of,
 )
 from rlkit.evaluation.reflection import reflects
+from rlkit.rewards.inputs import completion_text
+from rlkit.rewards.math.grouping import final_answer
+from rlkit.rewards.math.reward import Math
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import EVALUATION, GenerationCall, RolloutEngine
 from rlkit.tasks.identity import data_source
@@ -43,13 +46,14 @@ def keep_none(step: int, sampled: Sequence[Answered], greedy: Sequence[Answered]
     """Keep no answers."""
 
 
-def outcome(answered: Answered) -> Outcome:
-    """What became of a problem's samples."""
+def outcome(answered: Answered, classes: Sequence[int | None] | None = None) -> Outcome:
+    """What became of a problem's samples; `classes` says which gave the same answer."""
     return Outcome(
         right=answered.right,
         lengths=answered.lengths,
         truncated=[reason == "length" for reason in answered.finish_reasons],
         reflects=[reflects(text) for text in answered.texts],
+        classes=classes,
     )
 
 
@@ -113,6 +117,20 @@ class Evaluation:
         )
 
 
+@dataclass(frozen=True)
+class Evaluators:
+    """Several evaluations, one after the other."""
+
+    each: Sequence[Evaluator]
+
+    def run(self, step: int, progress: Progress = silent) -> dict[str, float]:
+        """The metrics of all."""
+        found: dict[str, float] = {}
+        for evaluator in self.each:
+            found |= evaluator.run(step, progress)
+        return found
+
+
 @dataclass(kw_only=True)
 class Evaluator:
     """Answers a fixed set of problems and says how many answers are right.
@@ -152,9 +170,8 @@ class Evaluator:
             if self.config.greedy
             else []
         )
-        values = values_of(
-            [outcome(each) for each in sampled], [outcome(each) for each in greedy], self.config.ks
-        )
+        outcomes = [outcome(*pair) for pair in zip(sampled, self._classes(sampled), strict=True)]
+        values = values_of(outcomes, [outcome(each) for each in greedy], self.config.ks)
         values |= reward_values(sampled) | by_source(sampled)
         return Evaluation(
             name=self.name,
@@ -163,6 +180,20 @@ class Evaluator:
             greedy=greedy,
             figures=figures(values),
         )
+
+    def _classes(self, sampled: Sequence[Answered]) -> Sequence[Sequence[int | None] | None]:
+        """Which samples of each problem gave the same answer, if votes count and it can be said."""
+        judge = self.rewards.rewards[self._judge]
+        if not (isinstance(judge, Math) and self.config.ks[-1] > 1):
+            return [None] * len(sampled)
+        given = [
+            [
+                final_answer(text, completion_text(each.prompt.text_or_messages))
+                for text in each.texts
+            ]
+            for each in sampled
+        ]
+        return self.rewards.processes.on_main(lambda: judge.classes(given))
 
     @property
     def _judge(self) -> str:

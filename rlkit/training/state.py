@@ -11,7 +11,7 @@ from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
-from rlkit.evaluation.evaluator import Evaluator
+from rlkit.evaluation.evaluator import Evaluator, Evaluators
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, State, Tracker
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import RolloutEngine
@@ -54,7 +54,7 @@ class Session:
     engine: RolloutEngine[Any]
     collector: Collector
     prompts: PromptStream
-    evaluator: Evaluator
+    evaluator: Evaluator | Evaluators
     run_folder: RunFolder
     trackers: Mapping[str, Tracker]
     sections: Mapping[str, Part[Any]]
