@@ -177,6 +177,8 @@ def answered(asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan)
     store.agree(settings | {BENCHMARKS: {each.target.name: each.settings for each in asked}})
     for note in (note for each in asked for note in each.problems.notes):
         c.say(note)
+    if plan.suite:
+        c.say(plan.suite.origin)
     c.say(f"Results: {store.folder}")
     start_engine(asked, policy, c, plan)
     chunks = [examiner(each, policy, c).complete(*work(each), store) for each in asked]
