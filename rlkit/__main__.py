@@ -11,10 +11,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rlkit.composition.benchmark_options import SWITCHES, add_options, options_of, valued_flags
-from rlkit.composition.config_files import config_folders, configs_folder, search_path
+from rlkit.composition.config_files import config_folders
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
 from rlkit.errors import UserError, suggest, with_article
@@ -23,7 +23,7 @@ from rlkit.registry import check_kind, entry, from_import_path, names
 from rlkit.runs.report import compare_report, write_report
 from rlkit.runs.resume import CONFIG
 
-CONFIG_DIR = "--config-dir"
+CONFIG_DIR, OUT = "--config-dir", "--out"
 
 
 def check(path: str, kind: str | None) -> None:
@@ -52,51 +52,21 @@ def check(path: str, kind: str | None) -> None:
         ) from error
 
 
-def composed(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> Any:
-    """The configuration that evaluates a checkpoint or a model."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from rlkit.composition.hydra_groups import import_before_compose
-    from rlkit.config.overrides import quoted
-    from rlkit.runs.checkpoint import newest_in
-
-    given = [f"model.name={quoted(newest_in(checkpoint))}", "output_dir=.", *overrides]
-    arguments = [*search_path(config_dir), *import_before_compose(given)]
-    with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
-        return OmegaConf.to_container(hydra_compose("config", overrides=arguments), resolve=True)
-
-
-def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:
-    """Evaluate a checkpoint or a model and print the figures as JSON."""
-    raw = composed(checkpoint, overrides, config_dir)
-
-    from rlkit.composition.compose import compose
-    from rlkit.composition.session import RunScope, close, open_session
-    from rlkit.models.numerics import numerics
-
-    c = compose(raw)
-    try:
-        with numerics(c.config.model):
-            found = open_session(c, RunScope.of(c)).evaluator.run(0)
-        print(json.dumps(found, indent=1))
-    finally:
-        close(c)
-
-
-def evaluate_named(a: argparse.Namespace) -> None:
-    """Evaluate on named benchmarks if there are any, else on the task."""
+def evaluate(a: argparse.Namespace) -> None:
+    """Evaluate on named benchmarks if there are any; else on a task: the figures as JSON."""
     options, overrides = options_of(a, a.overrides)
-    if not options.wanted:
-        return evaluate(a.checkpoint, overrides, a.config_dir)
+    if options.wanted:
+        from rlkit.composition.benchmark_plan import Plan
+        from rlkit.composition.evaluate import configuration
+        from rlkit.composition.on_benchmarks import evaluate_on
 
-    raw = composed(a.checkpoint, overrides, a.config_dir)
-    from rlkit.composition.benchmark_plan import Plan
-    from rlkit.composition.on_benchmarks import evaluate_on
+        raw, _ = configuration(a.checkpoint, overrides, a.config_dir, on_task=False)
+        evaluate_on(raw, Plan.of(options, names("task")))
+    else:
+        from rlkit.composition import evaluate as evaluation
 
-    evaluate_on(raw, Plan.of(options, names("task")))
-    return None
+        found = evaluation.evaluate(a.checkpoint, overrides, a.config_dir, a.out)
+        print(json.dumps(found, indent=1))
 
 
 def merge(checkpoint: str, out: str) -> None:
@@ -169,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("eval", help="evaluate a checkpoint, a run's newest one or a model")
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
-    one.add_argument("--out", help="the folder for answers and figures (default evals/<name>)")
+    one.add_argument(OUT, help="the folder for answers and figures (default evals/<name>)")
     add_config_dir(one)
     add_options(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
@@ -178,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     one.add_argument("folders", nargs="+")
-    one.add_argument("--out", help="the comparison's file (default comparison.html)")
+    one.add_argument(OUT, help="the comparison's file (default comparison.html)")
     return top
 
 
@@ -192,7 +162,7 @@ def options_first(given: Sequence[str]) -> list[str]:
     front, rest, place = list[str](), list[str](), 1
     while place < len(given):
         name, equals, _ = given[place].partition("=")
-        valued = name in (CONFIG_DIR, "--out") or (name in valued_flags() and given[0] == "eval")
+        valued = name in (CONFIG_DIR, OUT) or (name in valued_flags() and given[0] == "eval")
         end = place + (2 if valued and not equals else 1)
         (front if valued or name in SWITCHES else rest).extend(given[place:end])
         place = end
@@ -215,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "list": lambda: list_options(a.kind, config_folders(a.config_dir)),
             "show": lambda: show(a.kind, a.name, config_folders(a.config_dir)),
             "check": lambda: check(a.path, a.kind),
-            "eval": lambda: evaluate_named(a),
+            "eval": lambda: evaluate(a),
             "merge": lambda: merge(a.checkpoint, a.out),
             "report": lambda: report(a.folders, a.out),
         }

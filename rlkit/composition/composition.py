@@ -127,6 +127,12 @@ class Composition:
         return None
 
     @property
+    def longest_evaluated(self) -> int:
+        """Most tokens of a response in an evaluation."""
+        own = self.config.eval.sampling.max_completion_length
+        return own or int(self.engine.config.max_completion_length)
+
+    @property
     def every_reward(self) -> list[Reward]:
         """The rewards of training and of evaluation, each once."""
         every = (*self.rewards.values(), *self.eval_rewards.values())

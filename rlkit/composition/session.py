@@ -11,7 +11,7 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.config.run import EMBEDDED, RunConfig
-from rlkit.evaluation.evaluator import Evaluator, Keep, keep_none
+from rlkit.evaluation.evaluator import Evaluator, keep_none
 from rlkit.evaluation.records import AnswerFiles
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
@@ -160,11 +160,19 @@ def probe_policy(policy: Policy, config: RunConfig, run: RunScope, checkpoint: P
         run.say(told)
 
 
-def kept_answers(folder: RunFolder, limit: int | None) -> Keep:
-    """Writes the answers of evaluations to the run folder, in the process that writes there."""
-    if not folder.writes:
-        return keep_none
-    return AnswerFiles(folder.path / EVALUATIONS, limit).keep
+def evaluator_of(c: Composition, policy: Policy, prompts: Prompts, run: RunScope) -> Evaluator:
+    """The evaluation of the task; the process that writes the run's files writes its answers."""
+    files = AnswerFiles(run.folder.path / EVALUATIONS, c.config.eval.answers)
+    return Evaluator(
+        prompts=prompts,
+        rewards=RewardSet(c.eval_rewards, c.processes),
+        engine=c.rollouts,
+        tokenizer=policy.tokenizer,
+        config=c.config.eval,
+        judge=c.correctness,
+        keep=files.keep if run.folder.writes else keep_none,
+        say=run.say,
+    )
 
 
 def open_session(
@@ -195,8 +203,7 @@ def open_session(
     c.buffer.open(context)
     c.parts.anchor.open(context)
     probe_policy(policy, config, run, checkpoint)
-    if config.eval.sampling.max_completion_length is not None:
-        c.rollouts.reserve(held_out.longest, config.eval.sampling.max_completion_length)
+    c.rollouts.reserve(held_out.longest, c.longest_evaluated)
     c.rollouts.start(policy, config.seed)
     rewards, rollout = RewardSet(c.rewards, processes), c.engine.config
     return Session(
@@ -215,16 +222,7 @@ def open_session(
             rollout.max_completion_length,
             rollout.max_prompt_length,
         ),
-        evaluator=Evaluator(
-            prompts=held_out,
-            rewards=RewardSet(c.eval_rewards, processes),
-            engine=c.rollouts,
-            tokenizer=policy.tokenizer,
-            config=config.eval,
-            judge=c.correctness,
-            keep=kept_answers(run.folder, config.eval.answers),
-            say=run.say,
-        ),
+        evaluator=evaluator_of(c, policy, held_out, run),
         run_folder=run.folder,
         trackers=run.trackers,
         sections=c.sections,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -82,16 +83,14 @@ class AnswerFiles:
 
 def write_answers(path: Path, sampled: Sequence[Answered], greedy: Sequence[Answered]) -> None:
     """Write a file, whole or not at all. Raises UserError if the system refuses (a full disk)."""
-    import pyarrow
-    from pyarrow import parquet
-
+    arrow: Any = importlib.import_module("pyarrow")
+    parquet: Any = importlib.import_module("pyarrow.parquet")
     rows = [*rows_of(sampled, greedy=False), *rows_of(greedy, greedy=True)]
-    kinds = {name: pyarrow.float64() for name in rows[0] if name.startswith(REWARD)}
-    kinds |= {"reward": pyarrow.float64(), "answer": pyarrow.string()}
-    columns = {
-        name: pyarrow.array([row[name] for row in rows], kinds.get(name)) for name in rows[0]
-    }
-    table = pyarrow.table(columns)
+    kinds = {name: arrow.float64() for name in rows[0] if name.startswith(REWARD)}
+    kinds |= {"reward": arrow.float64(), "answer": arrow.string()}
+    table = arrow.table(
+        {name: arrow.array([row[name] for row in rows], kinds.get(name)) for name in rows[0]}
+    )
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +107,6 @@ def write_answers(path: Path, sampled: Sequence[Answered], greedy: Sequence[Answ
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
     """The rows of a file that `write_answers` wrote."""
-    from pyarrow import parquet
-
+    parquet: Any = importlib.import_module("pyarrow.parquet")
     rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     return rows
