@@ -96,6 +96,7 @@ def test_greedy_alone(arguments: tuple[str, ...]) -> None:
     [
         (("--suite", "remixx"), (), "Did you mean 'remix'"),
         (("--on", "math500", "--key", "mine"), (), "the keys are original, remix"),
+        (("--on", "math500", "--samples", "2", "--k", "4"), (), "--samples 4"),
         (("--on", "math500"), ("eval.samples=-1",), "eval.samples=-1: .*at least 0"),
         (("--on", "math500"), ("eval.greedy=maybe",), "neither true nor false"),
         (("--on", "math500"), ("eval.samples=0", "eval.greedy=false"), "nothing to evaluate"),
