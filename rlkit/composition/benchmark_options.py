@@ -120,6 +120,8 @@ SETTINGS = {
     "eval.greedy": "greedy",
     "eval.k": "k",
     "eval.problems": "limit",
+    "eval.on_problems": "limit",
+    "eval.key": "key",
     "eval.sampling.temperature": "temperature",
     "eval.sampling.top_p": "top_p",
     "eval.sampling.top_k": "top_k",

@@ -14,10 +14,10 @@ from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import Reward, RunContext, Task
+from rlkit.interfaces import RunContext
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
-from rlkit.rewards.task import TaskReward
+from rlkit.rewards.task import default_rewards
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
@@ -148,12 +148,3 @@ def _placed(
         return engine if processes.world_size == 1 else SharedEngine(engine, processes)
     remote = RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
     return remote if processes.world_size == 1 else SharedRemote(remote, processes)
-
-
-def default_rewards(task: Task, name: str) -> dict[str, Reward]:
-    """The rewards of a task if none is chosen. Raises UserError if it has none of its own."""
-    if task.scores:
-        return {name: TaskReward(task)}
-    if not task.default_rewards:
-        raise UserError(f"task={name} has no scorer of its own; choose one with reward=[<name>]")
-    return {reward: build("reward", reward) for reward in task.default_rewards}

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from rlkit.composition.benchmark_plan import Plan, settings_of
-from rlkit.composition.benchmark_sets import Asked, marked, problems_of, put
+from rlkit.composition.benchmark_targets import Asked, marked, problems_of, put
 from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition
 from rlkit.composition.session import RunScope, close, told_policy

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlkit.composition.benchmark_plan import Plan
-from rlkit.composition.compose import default_rewards
 from rlkit.composition.composition import Composition
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
@@ -20,6 +19,7 @@ from rlkit.interfaces import Reward, Task
 from rlkit.models.embedded import CHARACTERS
 from rlkit.models.policy import Policy
 from rlkit.registry import build
+from rlkit.rewards.task import default_rewards
 from rlkit.tasks.identity import fingerprint
 from rlkit.tasks.prompts import Prompts
 
