@@ -117,6 +117,7 @@ def settings_of(
         "weights": weights,
         "dtype": raw["model"]["dtype"],
         "engine": raw["rollout"]["name"],
+        "stop": list(raw["rollout"].get("stop") or ()),
         "seed": raw["seed"],
         **plan.sampling.given,
         "greedy": protocol.greedy,

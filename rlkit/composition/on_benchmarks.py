@@ -19,6 +19,7 @@ from rlkit.evaluation.questions import check_room, room
 from rlkit.evaluation.results import Result, results_of
 from rlkit.evaluation.score_table import print_table
 from rlkit.evaluation.store import BENCHMARKS, Store
+from rlkit.evaluation.templates import STOPS
 from rlkit.evaluation.weights import weights_of
 from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
@@ -39,8 +40,7 @@ def evaluate_on(raw: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     UserError for what cannot be read, answered or written.
     """
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    at_once = {"mode": "sync", "sync_every": 1, "oversample": 0.0}
-    c = compose({**raw, "rollout": {**raw["rollout"], **at_once}})
+    c = compose({**raw, "rollout": {**raw["rollout"], **for_answers(raw["rollout"], plan)}})
     asked: list[Asked] = []
     try:
         with numerics(c.config.model):
@@ -59,6 +59,13 @@ def evaluate_on(raw: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         for reward in (reward for each in asked for reward in each.rewards.values()):
             reward.close()
         close(c)
+
+
+def for_answers(rollout: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Settings of the engine: it answers when it is asked, and stops where the template says."""
+    stops = (*(rollout.get("stop") or ()), *STOPS.get(plan.template or "", ()))
+    own = {"mode": "sync", "sync_every": 1, "oversample": 0.0}
+    return own | {"stop": list(dict.fromkeys(stops))}
 
 
 def answered(

@@ -16,6 +16,7 @@ from rlkit.composition.benchmark_options import (
     options_of,
 )
 from rlkit.composition.benchmark_plan import Plan, settings_of
+from rlkit.composition.on_benchmarks import for_answers
 from rlkit.errors import UserError
 from rlkit.evaluation.benchmarks import REMIX
 from rlkit.evaluation.examination import Protocol
@@ -134,6 +135,17 @@ def test_the_default_length_fits_the_model_and_a_given_one_stays() -> None:
     assert plan("--on", "math500").fitting(10**6).max_tokens == MAX_TOKENS
     assert plan("--on", "math500", "--max-tokens", "500").fitting(100).max_tokens == 500
     assert plan("--suite", "remix").fitting(100).max_tokens == 8192
+
+
+def test_a_response_ends_where_its_template_ends_a_turn() -> None:
+    qwen = plan("--on", "math500", "--template", "qwen2.5-math")
+    assert for_answers({"stop": ["###"]}, qwen)["stop"] == ["###", "<|im_end|>"]
+    assert for_answers({"mode": "async", "stop": None}, plan("--on", "math500")) == {
+        "mode": "sync",
+        "sync_every": 1,
+        "oversample": 0.0,
+        "stop": [],
+    }
 
 
 def test_chunks_hold_whole_problems() -> None:
