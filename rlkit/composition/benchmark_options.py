@@ -13,7 +13,7 @@ from rlkit.errors import UserError, suggest
 from rlkit.evaluation.benchmarks import BENCHMARKS, SUITES, Suite
 from rlkit.evaluation.golds import KEYS, Key
 
-TEMPERATURE, TOP_P, MAX_TOKENS, RESPONSES = 0.6, 0.95, 2048, 512
+TEMPERATURE, TOP_P, MAX_TOKENS, RESPONSES = 0.6, 0.95, 2048, 256
 """Defaults apart from suites: DeepSeek-R1's temperature and nucleus, Qwen2.5-Math's length."""
 
 
@@ -120,6 +120,8 @@ SETTINGS = {
     "eval.greedy": "greedy",
     "eval.k": "k",
     "eval.problems": "limit",
+    "eval.on_problems": "limit",
+    "eval.key": "key",
     "eval.sampling.temperature": "temperature",
     "eval.sampling.top_p": "top_p",
     "eval.sampling.top_k": "top_k",

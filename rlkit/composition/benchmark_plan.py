@@ -20,6 +20,7 @@ from rlkit.composition.benchmark_options import (
 from rlkit.config.sampling import Sampling
 from rlkit.evaluation.benchmarks import Suite
 from rlkit.evaluation.examination import Protocol
+from rlkit.evaluation.figures import check_ks
 from rlkit.evaluation.golds import Key
 from rlkit.evaluation.problems import Target, targets
 from rlkit.evaluation.store import safe
@@ -40,10 +41,13 @@ class Plan:
 
     @staticmethod
     def of(options: Options, tasks: Sequence[str]) -> Plan:
-        """The plan of some options. Raises UserError for unknown names."""
+        """The plan of some options. Raises UserError for unknown names or too few samples."""
         suite = options.of_suite
         asked = first(options.on, suite and ",".join(suite.benchmarks))
-        return Plan(options=options, suite=suite, targets=targets(asked, tasks))
+        plan = Plan(options=options, suite=suite, targets=targets(asked, tasks))
+        for target in plan.targets:
+            check_ks(options.k or (), plan.protocol(target).samples)
+        return plan
 
     @property
     def key(self) -> Key:
@@ -113,6 +117,7 @@ def settings_of(
         "weights": weights,
         "dtype": raw["model"]["dtype"],
         "engine": raw["rollout"]["name"],
+        "stop": list(raw["rollout"].get("stop") or ()),
         "seed": raw["seed"],
         **plan.sampling.given,
         "greedy": protocol.greedy,

@@ -2,219 +2,120 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+
 from rlkit.composition.benchmark_plan import Plan, settings_of
+from rlkit.composition.benchmark_targets import Asked, marked, problems_of, put
 from rlkit.composition.compose import compose
-from rlkit.composition.composition import CONSOLE, Composition
+from rlkit.composition.composition import Composition
 from rlkit.composition.session import RunScope, close, told_policy
-from rlkit.config.run import EMBEDDED
-from rlkit.errors import UserError
-from rlkit.evaluation.examination import Examiner, Protocol, can_compare, outcomes
-from rlkit.evaluation.figures import TRUNCATED, Values, check_ks, usual_ks, values_of
-from rlkit.evaluation.problems import ProblemSet, Target, load
-from rlkit.evaluation.questions import check_room, prompts_of, reward_of, room
+from rlkit.evaluation.examination import Examiner, can_compare, outcomes
+from rlkit.evaluation.figures import TRUNCATED, Values, usual_ks, values_of
+from rlkit.evaluation.progress import bar
+from rlkit.evaluation.questions import check_room, room
 from rlkit.evaluation.results import Result, results_of
 from rlkit.evaluation.score_table import print_table
 from rlkit.evaluation.store import BENCHMARKS, Store
-from rlkit.evaluation.templates import template_for
+from rlkit.evaluation.templates import STOPS
 from rlkit.evaluation.weights import weights_of
-from rlkit.interfaces import Reward
-from rlkit.models.embedded import CHARACTERS
 from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page
-from rlkit.registry import build
 from rlkit.rewards.scoring import RewardSet
-from rlkit.rewards.task import default_rewards
 from rlkit.runs.checkpoint import seed_generators
-from rlkit.tasks.identity import fingerprint
-from rlkit.tasks.prompts import Prompts
 
 OFTEN = 0.1
 """A share of truncated responses that is warned of."""
-AS_GIVEN = "of the task"
-"""What the template of a task is called."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A target with its problems, ready to be answered."""
-
-    target: Target
-    problems: ProblemSet
-    prompts: Prompts
-    template: str
-    rewards: Mapping[str, Reward]
-    judge: str
-    protocol: Protocol
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What its samples depend on, besides what all depend on."""
-        return {
-            **fingerprint(self.prompts.ids),
-            "template": self.template,
-            "reward": self.judge,
-            "samples": self.protocol.samples,
-        }
+Progress = Callable[[str, int, int], None]
 
 
 def evaluate_on(raw: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """Evaluate the model of a configuration, print the table, and return the results.
 
-    Its samples and results are written to the plan's folder. Raises UserError for what cannot be
-    read, answered or written.
+    Samples and results are written to the plan's folder; what happens is told on stderr. Raises
+    UserError for what cannot be read, answered or written.
     """
-    at_once = {"mode": "sync", "sync_every": 1, "oversample": 0.0}
-    c = compose({**raw, "rollout": {**raw["rollout"], **at_once}})
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    c = compose({**raw, "rollout": {**raw["rollout"], **for_answers(raw["rollout"], plan)}})
     asked: list[Asked] = []
     try:
         with numerics(c.config.model):
             seed_generators(c.config.seed)
             sets = [problems_of(target, c, plan) for target in plan.targets]
-            policy = told_policy(c, RunScope.of(c, say=c.say), None, None)
+            policy = told_policy(c, RunScope.of(c, say=console.print), None, None)
             prompts = [put(*each, policy, c, plan) for each in zip(plan.targets, sets, strict=True)]
-            plan = plan.fitting(min(room(p, policy) for p, _ in prompts))
+            plan = plan.fitting(min(room(each, policy) for each, _ in prompts))
             for target, problems, (ready, template) in zip(
                 plan.targets, sets, prompts, strict=True
             ):
                 check_room(ready, policy, plan.max_tokens)
                 asked.append(marked(target, problems, ready, template, c, plan))
-            return answered(asked, policy, c, plan)
+            return answered(asked, policy, c, plan, console)
     finally:
         for reward in (reward for each in asked for reward in each.rewards.values()):
             reward.close()
         close(c)
 
 
-def problems_of(target: Target, c: Composition, plan: Plan) -> ProblemSet:
-    """The problems of a target, and no more than asked for."""
-    if not target.is_task:
-        return load(target, plan.options.data, plan.key).first(plan.options.limit)
-    rows = task_of(target, c).load(c.config.seed).eval
-    limit = plan.options.limit
-    return ProblemSet(
-        name=target.name, title=target.name, rows=rows[:limit], source=f"task={target.name}"
-    )
+def for_answers(rollout: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Settings of the engine: it answers when it is asked, and stops where the template says."""
+    stops = (*(rollout.get("stop") or ()), *STOPS.get(plan.template or "", ()))
+    own = {"mode": "sync", "sync_every": 1, "oversample": 0.0}
+    return own | {"stop": list(dict.fromkeys(stops))}
 
 
-def task_of(target: Target, c: Composition) -> Any:
-    """A task by name: the configured one with its settings, or any other with its defaults."""
-    return c.task if c.raw["task"]["name"] == target.name else build("task", target.name)
-
-
-def put(
-    target: Target, problems: ProblemSet, policy: Policy, c: Composition, plan: Plan
-) -> tuple[Prompts, str]:
-    """A target's prompts and their template. Raises UserError for what the model cannot read."""
-    tokenizer = policy.tokenizer
-    if target.is_task:
-        task = task_of(target, c)
-        prompts = Prompts(target.name, problems.rows, tokenizer, task.config.chat_template)
-        prompts, template = prompts.within(sys.maxsize, "error"), AS_GIVEN
-    else:
-        embedded = c.config.model.name == EMBEDDED
-        if embedded:
-            check_readable(problems)
-        template = "none" if embedded else template_for(plan.template, tokenizer)
-        prompts = prompts_of(problems, tokenizer, template)
-    return prompts, template
-
-
-def marked(
-    target: Target,
-    problems: ProblemSet,
-    prompts: Prompts,
-    template: str,
-    c: Composition,
-    plan: Plan,
-) -> Asked:
-    """A target ready to be answered and marked: by the reward that marks correctness."""
-    protocol = plan.protocol(target)
-    if plan.options.k:
-        check_ks(plan.options.k, protocol.samples)
-    rewards = rewards_of(target, problems, c)
-    judge = c.correctness if rewards is c.eval_rewards else next(iter(rewards))
-    assert judge is not None
-    return Asked(
-        target=target,
-        problems=problems,
-        prompts=prompts,
-        template=template,
-        rewards=rewards,
-        judge=judge,
-        protocol=protocol,
-    )
-
-
-def rewards_of(target: Target, problems: ProblemSet, c: Composition) -> Mapping[str, Reward]:
-    """A task has its own; benchmarks and files have `math`, files those chosen if there are any."""
-    if target.is_task:
-        return default_rewards(task_of(target, c), target.name)
-    if target.benchmark is None and c.raw.get("reward"):
-        return c.eval_rewards
-    own: dict[str, Reward[Any]] = {"math": reward_of(problems)}
-    return own
-
-
-def check_readable(problems: ProblemSet) -> None:
-    """Raise UserError unless the embedded model has a token for every character."""
-    if not all({*str(row["prompt"])} <= {*CHARACTERS} for row in problems.rows):
-        raise UserError(
-            f"the embedded model cannot read {problems.name}: it knows sums alone (--on "
-            "arithmetic); give the name or folder of a language model"
-        )
-
-
-def answered(asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan) -> dict[str, Any]:
+def answered(
+    asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan, console: Console
+) -> dict[str, Any]:
     """Answer what is not answered yet, then compute, write and print the results."""
     model = c.config.model.name
     settings = settings_of(plan, c.raw, model, weights_of(model))
     store = Store(plan.folder(settings))
     store.agree(settings | {BENCHMARKS: {each.target.name: each.settings for each in asked}})
-    for note in (note for each in asked for note in each.problems.notes):
-        c.say(note)
-    c.say(f"Results: {store.folder}")
-    start_engine(asked, policy, c, plan)
-    chunks = [examiner(each, policy, c).complete(*work(each), store) for each in asked]
+    for line in introduction(asked, plan, store):
+        console.print(line)
+    c.rollouts.reserve(max(each.prompts.longest for each in asked), plan.max_tokens)
+    c.rollouts.start(policy, c.config.seed)
+    with bar(console) as progress:
+        chunks = [
+            examiner(each, policy, c, progress).complete(
+                each.problems, each.prompts, each.protocol, store
+            )
+            for each in asked
+        ]
     found = [result(each, store, n, c, plan) for each, n in zip(asked, chunks, strict=True)]
-    name = plan.suite.name if plan.suite else None
-    results = results_of(found, settings, name, c.config.seed)
+    results = results_of(found, settings, plan.options.suite, c.config.seed)
     written = store.write_results(results)
-    page = write_page(
-        store, results, {e.target.name: n for e, n in zip(asked, chunks, strict=True)}
-    )
+    names = [each.target.name for each in asked]
+    page = write_page(store, results, dict(zip(names, chunks, strict=True)))
     print_table(results)
-    for warning in (line for each in found for line in warnings(each)):
-        c.say(warning)
-    c.say(f"{written}  {page}")
+    for line in (line for each in found for line in warnings(each)):
+        console.print(line)
+    console.print(f"{written}  {page}")
     return results
 
 
-def start_engine(asked: Sequence[Asked], policy: Policy, c: Composition, plan: Plan) -> None:
-    """Start the engine, with room for the longest prompt and response."""
-    c.rollouts.reserve(max(each.prompts.longest for each in asked), plan.max_tokens)
-    c.rollouts.start(policy, c.config.seed)
+def introduction(asked: Sequence[Asked], plan: Plan, store: Store) -> list[str]:
+    """What the user should know before it begins, a line each."""
+    notes = [note for each in asked for note in each.problems.notes]
+    settings = "  ".join(f"{key}={value}" for key, value in plan.sampling.given.items())
+    about = [plan.suite.origin] if plan.suite else []
+    return [*notes, *about, f"Sampling: {settings}", f"Answers and figures: {store.folder}"]
 
 
-def examiner(each: Asked, policy: Policy, c: Composition) -> Examiner:
+def examiner(each: Asked, policy: Policy, c: Composition, progress: Progress) -> Examiner:
     """Who answers a target's problems."""
     return Examiner(
         engine=c.rollouts,
         tokenizer=policy.tokenizer,
         rewards=RewardSet(each.rewards),
         judge=each.judge,
-        tell=c.trackers[CONSOLE].progress,
+        tell=progress,
     )
-
-
-def work(each: Asked) -> tuple[ProblemSet, Prompts, Protocol]:
-    """What there is to answer."""
-    return each.problems, each.prompts, each.protocol
 
 
 def result(each: Asked, store: Store, chunks: int, c: Composition, plan: Plan) -> Result:

@@ -19,7 +19,7 @@ QWEN = (
     "<|im_start|>assistant\n"
 )
 """`qwen25-math-cot` of github.com/QwenLM/Qwen2.5-Math, evaluation/utils.py."""
-QWEN_TOKEN = "<|im_start|>"
+QWEN_TOKEN, QWEN_END = "<|im_start|>", "<|im_end|>"
 REMIX = " Let's think step by step and output the final answer within \\boxed{}."
 """What ReMix and DeepScaleR put behind a problem (github.com/AnitaLeungxx/ReMix-Off-Policy-RFT)."""
 THINK = "<think>\n"
@@ -89,6 +89,10 @@ TEMPLATES: Mapping[str, Template] = {
     "deepseek-r1": deepseek_r1,
     "remix": remix,
 }
+
+
+STOPS: Mapping[str, tuple[str, ...]] = {"qwen2.5-math": (QWEN_END,)}
+"""What ends a response to a template besides the model's own end: a base model's is another."""
 
 
 def template_for(name: str | None, tokenizer: Any) -> str:

@@ -24,6 +24,8 @@ RESPONSES = 4
 """Responses to each, greedy ones included."""
 LONGEST = 3_000
 """Characters of a prompt or a response."""
+NAME = 20
+"""Characters of a benchmark's name in the plot."""
 ROW, LEFT, RIGHT, WIDE = 26, 150, 90, 700
 """Sizes of the plot of intervals: a row's height, margins, and the whole width."""
 
@@ -58,7 +60,7 @@ def page(title: str, body: str) -> str:
 
 def summary(results: Results) -> str:
     """The settings, the notes, the plot and the table."""
-    settings = "  ".join(f"{key}={value}" for key, value in results["settings"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in results["settings"].items())
     notes = (note for each in results["benchmarks"].values() for note in each["notes"])
     suite = f"<p>Suite {text(results['suite'])}</p>" if results["suite"] else ""
     return (
@@ -78,7 +80,7 @@ def table(results: Results) -> str:
     names = ordered(list(dict.fromkeys(name for found in rows.values() for name in found)))
     head = "".join(f'<th class="figure">{text(heading(name))}</th>' for name in names)
     lines = "".join(
-        f"<tr><td>{text(label)}</td>"
+        f'<tr><td class="name">{text(label)}</td>'
         + "".join(f'<td class="figure">{text(cell(n, found.get(n)))}</td>' for n in names)
         + "</tr>"
         for label, found in rows.items()
@@ -101,14 +103,14 @@ def intervals(results: Results) -> str:
         bar(label, found, ROW * (i + 0.5)) for i, (label, found) in enumerate(rows.items())
     )
     return (
-        f'<svg class="intervals" viewBox="0 0 {WIDE} {height}" role="img" '
-        f'aria-label="pass@1 with intervals">{axis}{lines}</svg>'
+        f'<div class="scroll"><svg class="intervals" viewBox="0 0 {WIDE} {height}" role="img" '
+        f'aria-label="pass@1 with intervals">{axis}{lines}</svg></div>'
     )
 
 
 def bar(label: str, found: Mapping[str, Any], y: float) -> str:
     """A row of the plot."""
-    parts = [f'<text x="0" y="{y + 4}">{text(label, 20)}</text>']
+    parts = [f'<text x="0" y="{y + 4}">{text(shortened(label))}</text>']
     if one := found.get("pass@1"):
         parts.append(
             f'<line class="range" x1="{x(one["low"])}" x2="{x(one["high"])}" y1="{y}" y2="{y}"/>'
@@ -121,6 +123,11 @@ def bar(label: str, found: Mapping[str, Any], y: float) -> str:
         right = f'x="{WIDE}" y="{y + 4}" text-anchor="end"'
         parts.append(f"<text {right}>{100 * shown['value']:.1f} %</text>")
     return "".join(parts)
+
+
+def shortened(label: str) -> str:
+    """A label that fits left of the axis."""
+    return label if len(label) <= NAME else f"{label[: NAME - 1]}\u2026"
 
 
 def x(share: float) -> str:
@@ -144,7 +151,7 @@ def chosen(store: Store, name: str, chunks: int) -> list[list[Sample]]:
 
 def section(name: str, benchmark: Mapping[str, Any], problems: Sequence[Sequence[Sample]]) -> str:
     """A benchmark: what to know of it, and the problems chosen."""
-    settings = "  ".join(f"{key}={value}" for key, value in benchmark["settings"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in benchmark["settings"].items())
     of = benchmark["settings"]["problems"]
     return (
         f"<h2>{text(name)}</h2><p>{text(benchmark['title'])}</p>"

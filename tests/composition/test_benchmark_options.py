@@ -16,6 +16,7 @@ from rlkit.composition.benchmark_options import (
     options_of,
 )
 from rlkit.composition.benchmark_plan import Plan, settings_of
+from rlkit.composition.on_benchmarks import for_answers
 from rlkit.errors import UserError
 from rlkit.evaluation.benchmarks import REMIX
 from rlkit.evaluation.examination import Protocol
@@ -96,6 +97,7 @@ def test_greedy_alone(arguments: tuple[str, ...]) -> None:
     [
         (("--suite", "remixx"), (), "Did you mean 'remix'"),
         (("--on", "math500", "--key", "mine"), (), "the keys are original, remix"),
+        (("--on", "math500", "--samples", "2", "--k", "4"), (), "--samples 4"),
         (("--on", "math500"), ("eval.samples=-1",), "eval.samples=-1: .*at least 0"),
         (("--on", "math500"), ("eval.greedy=maybe",), "neither true nor false"),
         (("--on", "math500"), ("eval.samples=0", "eval.greedy=false"), "nothing to evaluate"),
@@ -133,6 +135,17 @@ def test_the_default_length_fits_the_model_and_a_given_one_stays() -> None:
     assert plan("--on", "math500").fitting(10**6).max_tokens == MAX_TOKENS
     assert plan("--on", "math500", "--max-tokens", "500").fitting(100).max_tokens == 500
     assert plan("--suite", "remix").fitting(100).max_tokens == 8192
+
+
+def test_a_response_ends_where_its_template_ends_a_turn() -> None:
+    qwen = plan("--on", "math500", "--template", "qwen2.5-math")
+    assert for_answers({"stop": ["###"]}, qwen)["stop"] == ["###", "<|im_end|>"]
+    assert for_answers({"mode": "async", "stop": None}, plan("--on", "math500")) == {
+        "mode": "sync",
+        "sync_every": 1,
+        "oversample": 0.0,
+        "stop": [],
+    }
 
 
 def test_chunks_hold_whole_problems() -> None:

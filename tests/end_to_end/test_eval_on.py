@@ -1,145 +1,138 @@
-"""`eval.on` in training: named benchmarks and files beside the task, through the real command."""
+"""`python -m rlkit eval MODEL --on ...` as a process."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyarrow import parquet
 
-from rlkit.evaluation.records import read_answers
-from tests.cli import SMALL, metrics, ranks, run, without_times
-from tests.end_to_end.test_eval import sums
+from tests.cli import Result, command
 
-TRAINED = (
-    *(argument for argument in SMALL if not argument.startswith(("train.steps", "eval.every"))),
-    *("algorithm=grpo", "checkpoint.every=1", "train.lr_scheduler_type=constant"),
+KILLER = Path(__file__).parents[1] / "killer.py"
+SUMS = (
+    *("eval", "embedded", "--on", "arithmetic", "--samples", "4", "--greedy"),
+    *("--limit", "8", "--chunk", "8", "--max-tokens", "14", "--temperature", "1"),
 )
+"""8 problems in chunks of 2, each with 4 samples and a greedy response."""
 
 
-def on(folder: Path) -> tuple[str, ...]:
-    """A file of sums and the sums themselves."""
-    sums(folder / "sums.jsonl", 6)
-    return (
-        f"eval.on=['more={folder}/sums.jsonl',arithmetic]",
-        *("eval.on_samples={arithmetic:2}", "eval.on_problems=5", "eval.k=1"),
+def on(folder: Path, *arguments: str, kill: str = "") -> Result:
+    env = {"KILL": kill}
+    return command("rlkit.__main__", *SUMS, *arguments, f"plugins=[{KILLER}]", cwd=folder, env=env)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def samples(folder: Path, name: str = "arithmetic") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = parquet.read_table(folder / "samples" / name).to_pylist()
+    return sorted(rows, key=lambda row: (row["problem"], row["greedy"], row["sample"]))
+
+
+def error_of(refused: Result) -> str:
+    """The error, a single line at the end."""
+    *before, last = refused.err.splitlines()
+    assert before in ([], ["Loading embedded"]) and refused.out == ""
+    return last
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    assert on(folder, "--out", "out").status == 0
+    return folder / "out"
+
+
+def test_every_sample_is_kept_and_the_figures_are_theirs(whole: Path) -> None:
+    rows = samples(whole)
+    assert len(rows) == 8 * 5 and {row["problem"] for row in rows} == {*range(8)}
+    drawn = [row for row in rows if not row["greedy"]]
+    found = results(whole)["benchmarks"]["arithmetic"]["figures"]
+    assert found["pass@1"]["value"] == pytest.approx(sum(r["right"] for r in drawn) / 32)
+    assert found["pass@1"]["n"] == 8 and "pass@4" in found and "maj@4" not in found
+    solved = {row["problem"] for row in drawn if row["right"]}
+    assert found["pass@4"]["value"] == pytest.approx(len(solved) / 8)
+    once = [row["right"] for row in rows if row["greedy"]]
+    assert found["greedy"]["value"] == pytest.approx(sum(once) / 8)
+    assert found["length"]["value"] == pytest.approx(sum(r["tokens"] for r in drawn) / 32)
+    assert (whole / "evaluation.html").is_file()
+
+
+@pytest.mark.parametrize("kill", ["forward:40", "reward:4"])
+def test_killed_and_started_again_it_is_the_uninterrupted_one(
+    kill: str, whole: Path, tmp_path: Path
+) -> None:
+    assert on(tmp_path, "--out", "out", kill=kill).status != 0
+    out = tmp_path / "out"
+    before = sorted((out / "samples" / "arithmetic").glob("*.parquet"))
+    assert 0 < len(before) < 4 and not (out / "results.json").exists()
+    times = [path.stat().st_mtime_ns for path in before]
+    assert on(tmp_path, "--out", "out").status == 0
+    assert times == [path.stat().st_mtime_ns for path in before]
+    assert samples(out) == samples(whole) and results(out) == results(whole)
+
+
+def test_other_settings_are_refused_in_one_line(whole: Path) -> None:
+    refused = on(whole.parent, "--out", "out", "seed=1")
+    assert refused.status == 2 and "--out" in error_of(refused)
+    assert "seed was 0, and is 1" in error_of(refused)
+    again = on(whole.parent, "--out", "out", "--k", "1,3", kill="reward:1")
+    assert again.status == 0, again.err
+    assert "pass@3" in results(whole)["benchmarks"]["arithmetic"]["figures"]
+
+
+def test_a_file_is_marked_by_the_chosen_reward_beside_a_task(tmp_path: Path) -> None:
+    rows = [{"prompt": f"1+2+3+4+{i}=", "answer": f"{10 + i}"} for i in range(1, 5)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "last.py").write_text(
+        "def last(prompts, completions, answer, **columns):\n"
+        "    return [float(c.endswith('#' + a)) for c, a in zip(completions, answer)]\n"
     )
-
-
-def train(folder: str, *overrides: str, cwd: Path) -> Path:
-    result = run(*TRAINED, *overrides, f"output_dir={folder}", cwd=cwd)
-    assert result.status == 0, result.err
-    return cwd / folder
-
-
-def evaluations(folder: Path) -> list[dict[str, float]]:
-    return [row for row in metrics(folder) if "eval/pass@1" in row]
-
-
-def test_a_run_is_also_evaluated_on_what_is_named(tmp_path: Path) -> None:
-    given = ("train.steps=2", "eval.every=1", *on(tmp_path))
-    result = run(*TRAINED, *given, "output_dir=out", cwd=tmp_path)
-    assert result.status == 0, result.err
-    said = f"Evaluation also on more: 5 problems of {tmp_path}/sums.jsonl, 1 sampled responses"
-    assert said in result.out and "right by the reward 'math'" in result.out
-    assert "arithmetic: 5 problems" in result.out
-    rows = evaluations(tmp_path / "out")
-    assert [row["step"] for row in rows] == [0, 1, 2]
-    figures = ("pass@1", "pass@1_error", "greedy", "reward", "mean_length", "length_ratio")
-    for name in ("", "more/", "arithmetic/"):
-        assert {f"eval/{name}{figure}" for figure in figures} <= rows[-1].keys(), name
-    for name, samples in (("more", 1), ("arithmetic", 2)):
-        folder = tmp_path / "out" / "evaluations" / name
-        assert {path.name for path in folder.iterdir()} == {f"step-{i}.parquet" for i in range(3)}
-        answers = [row for row in read_answers(folder / "step-2.parquet") if not row["greedy"]]
-        assert len(answers) == 5 * samples
-        right = sum(row["right"] for row in answers) / len(answers)
-        assert rows[-1][f"eval/{name}/pass@1"] == pytest.approx(right)
-    plain = train("plain", "train.steps=2", "eval.every=1", cwd=tmp_path)
-    others = ("eval/more/", "eval/arithmetic/")
-    alone = [
-        {key: value for key, value in row.items() if not key.startswith(others)}
-        for row in without_times(metrics(tmp_path / "out"))
-    ]
-    assert alone == without_times(metrics(plain)), "the run's own figures are what they were"
-
-
-def test_the_sampling_of_evaluations_does_not_change_training(tmp_path: Path) -> None:
-    def trained(folder: Path) -> list[dict[str, float]]:
-        return [row for row in without_times(metrics(folder)) if "policy/loss" in row]
-
-    plain = train("plain", "train.steps=2", cwd=tmp_path)
-    own = train(
-        *("own", "train.steps=2", "eval.sampling={temperature:0.1,max_completion_length:3}"),
-        *("eval.greedy=false", "eval.answers=0"),
+    done = command(
+        *(
+            "rlkit.__main__",
+            "eval",
+            "embedded",
+            "reward=[./last.py:last]",
+            "--on",
+            "sums.jsonl,arithmetic",
+        ),
+        *("--temperature", "0", "--limit", "3", "--out", "out"),
         cwd=tmp_path,
     )
-    assert trained(own) == trained(plain)
-    assert evaluations(own)[0]["eval/mean_length"] == 3
-    assert evaluations(own)[0]["eval/truncated"] == 1
-    assert "eval/greedy" not in evaluations(own)[0] and not (own / "evaluations").exists()
+    assert done.status == 0, done.err
+    found = results(tmp_path / "out")
+    assert found["benchmarks"]["sums"]["settings"]["reward"] == "last"
+    assert found["benchmarks"]["arithmetic"]["settings"]["reward"] == "arithmetic"
+    each = [b["figures"]["greedy"]["value"] for b in found["benchmarks"].values()]
+    assert found["macro"]["greedy"]["value"] == pytest.approx(sum(each) / 2)
+    for row in samples(tmp_path / "out", "sums"):
+        assert row["right"] == row["response"].endswith("#" + row["answer"])
+    assert "macro average" in done.out and "macro" not in done.err
+    assert f"{Path('out', 'results.json')}  {Path('out', 'evaluation.html')}" in done.err
 
 
-def test_a_resumed_run_has_the_evaluations_of_a_whole_one(tmp_path: Path) -> None:
-    """Killed between two checkpoints, with evaluations that a resumed run does again."""
-    given = ("train.steps=4", "eval.every=1", "checkpoint.every=2", *on(tmp_path))
-    whole = train("whole", *given, cwd=tmp_path)
-    part = train("part", *given, cwd=tmp_path)
-    shutil.rmtree(part / "checkpoint-4")
-    (part / "report.html").unlink()
-    train("part", *given, "resume=auto", cwd=tmp_path)
-    assert without_times(metrics(whole)) == without_times(metrics(part))
-    files = {path.relative_to(whole) for path in (whole / "evaluations").rglob("*.parquet")}
-    assert len(files) == 3 * 5
-    assert files == {path.relative_to(part) for path in (part / "evaluations").rglob("*.parquet")}
-    for file in files:
-        assert read_answers(whole / file) == read_answers(part / file), file
-
-
-def test_several_processes_evaluate_as_one(tmp_path: Path) -> None:
-    given = (*TRAINED, "train.steps=1", "model.device=cpu", *on(tmp_path))
-    result = ranks("rlkit.run", *given, "output_dir=two", cwd=tmp_path)
-    assert result.status == 0, result.err
-    one = train("one", *given, cwd=tmp_path)
-
-    def figures(folder: Path) -> list[dict[str, float]]:
-        return [{k: v for k, v in row.items() if k[:5] == "eval/"} for row in evaluations(folder)]
-
-    assert figures(tmp_path / "two")[0] == figures(one)[0]
-    for name in ("", "more", "arithmetic"):
-        first = Path("evaluations") / name / "step-0.parquet"
-        assert read_answers(tmp_path / "two" / first) == read_answers(one / first)
-
-
-# arguments, what the line must say
-WRONG = [
-    (("eval.on=[maht500]",), "no benchmark, file or task 'maht500' to evaluate on | 'math500'"),
-    (("eval.on=[math500,math500]",), "eval.on names 'math500' twice"),
-    (("eval.on=[math500]", "eval.data=./nothing"), "eval.data=nothing is no folder"),
-    (("eval.on=[math500]", "eval.data=."), "has no file of math500"),
-    (("eval.on=[no.jsonl]",), "no.jsonl"),
-    (("eval.on=[bad.jsonl]",), "bad.jsonl has none of the columns prompt"),
-    (("eval.on=[arithmetic]", "eval.template=chatt"), "no prompt template 'chatt' | 'chat'"),
-    (
-        ("eval.on=[arithmetic]", "eval.on_samples={arithmatic:2}"),
-        "eval.on_samples names arithmatic, which eval.on does not | 'arithmetic'",
-    ),
-    (("eval.on_samples={a:0}",), "eval.on_samples"),
-    (("eval.on=[words.jsonl]",), "the embedded model cannot read words of eval.on"),
-]
-
-
-@pytest.mark.parametrize("dry", ["true", "false"])
-@pytest.mark.parametrize(("arguments", "said"), WRONG)
-def test_a_mistake_is_one_line_before_anything_is_written(
-    arguments: tuple[str, ...], said: str, dry: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("embedded", "--on", "math50"), "Did you mean 'math500'"),
+        (("embedded", "--on", "math500", "--data", "."), "no file of math500"),
+        (("embedded", "--on", "arithmetic", "--max-tokens", "9999"), "lower it"),
+        (("embedded", "--on", "arithmetic", "--k", "2"), "--samples 2"),
+        (("embedded", "--samples", "x", "--on", "arithmetic"), "not a whole number"),
+        (("embedded", "--key", "remix"), "add --on or --suite"),
+        (("embedded", "--on", "words.jsonl"), "cannot read words"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "bad.jsonl").write_text('{"text": "1", "answer": "1"}\n')
-    (tmp_path / "words.jsonl").write_text(json.dumps({"prompt": "one", "answer": "1"}) + "\n")
-    result = run(*arguments, f"dry_run={dry}", "output_dir=out", cwd=tmp_path)
-    assert result.status == 2, result.out
-    assert len(result.err.splitlines()) == 1 and result.err.startswith("rlkit: "), result.err
-    for words in said.split(" | "):
-        assert words in result.err, result.err
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "words.jsonl").write_text('{"prompt": "What is 1+1?", "answer": "2"}\n')
+    refused = command("rlkit.__main__", "eval", *arguments, cwd=tmp_path)
+    assert refused.status == 2 and said in error_of(refused)
+    assert [path.name for path in tmp_path.iterdir()] == ["words.jsonl"]

@@ -7,9 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rlkit.evaluation.results import Result, results_of
 from rlkit.evaluation.store import Store
-from rlkit.pages.evaluation import LONGEST, PROBLEMS, middle, write_page
+from rlkit.pages.evaluation import LONGEST, PAGE, PROBLEMS, middle, write_page
+from tests.browser import DESKTOP, PHONE, Browser
 from tests.evaluation.test_store import sample
 
 NASTY = "<script>alert(1)</script><img src=x onerror=y>{{7*7}}\u202etxt\x00 &amp; </div></html>"
@@ -81,3 +84,17 @@ def test_a_long_response_keeps_its_end(tmp_path: Path) -> None:
     html = page(tmp_path, 2, response="x" * 1_000_000 + "the end")
     assert "the end" in html and len(html) < 200_000
     assert len(middle("x" * 10 * LONGEST)) < LONGEST + 100 and middle("short") == "short"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_a_browser_loads_it_without_an_error_or_a_request(
+    size: tuple[int, int], browser: Browser, tmp_path: Path
+) -> None:
+    page(tmp_path, 4, response=NASTY, prompt=NASTY)
+    path = tmp_path / PAGE
+    browser.size(size)
+    browser.open(path)
+    browser.check(path.as_uri())
+    assert not browser.is_clipped() and browser.run("return document.scripts.length") == 0
+    browser.click("summary")
+    assert any("alert(1)" in text for text in browser.texts(".response"))
