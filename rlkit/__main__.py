@@ -136,7 +136,13 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("check", help="the contract kit on your own part")
     one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")
     one.add_argument("--kind")
-    one = commands.add_parser("eval", help="evaluate a checkpoint, a run's newest one or a model")
+    one = commands.add_parser(
+        "eval",
+        help="evaluate a checkpoint, a run's newest one or a model",
+        description="Evaluate a checkpoint by its run's settings, or a model on a task or on named "
+        "benchmarks. A table goes to stderr, the figures to stdout as JSON, and every answer to a "
+        "folder; see docs/evaluation.md.",
+    )
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
     one.add_argument(OUT, help="the folder for answers and figures (default evals/<name>)")
