@@ -110,11 +110,13 @@ class Evaluation:
             return None
         values = [v for answered in every for v in answered.components[self.judge] if v is not None]
         most = f"{max(values):g}" if values else "nothing: it applied to none"
-        return (
+        line = (
             f"Warning: {self.name}/pass@1 counts a response as right if the reward '{self.judge}' "
-            f"gives it 1, and no response got that (the most was {most}). If right ones should "
-            "get less, choose another reward with eval.reward=<name>; look at the answers first."
+            f"gives it 1, and no response got that (the most was {most}). Look at the answers"
         )
+        if self.name != EVALUATION:
+            return f"{line}."
+        return f"{line}; if right ones get less, choose another reward with eval.reward=<name>."
 
 
 @dataclass(frozen=True)

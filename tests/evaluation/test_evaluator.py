@@ -12,6 +12,7 @@ from rlkit.config.sampling import Sampling
 from rlkit.evaluation.evaluator import Evaluator
 from rlkit.interfaces import Reward, RewardConfig
 from rlkit.models.policy import Policy
+from rlkit.registry import build
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
@@ -207,3 +208,22 @@ def test_the_order_of_the_rewards_does_not_matter_to_the_one_that_counts(
     made = evaluator(policy, Scripted([1, 1], [1, 1]), problems=2)
     made.rewards, made.judge = RewardSet(both), judge
     assert made.run(0)["eval/pass@1"] == right
+
+
+def test_the_most_frequent_answer_is_voted_for_where_the_math_reward_judges(policy: Policy) -> None:
+    """1 is right, and the answers are 1 1 4 once and 1 4 4 twice: maj@3 is 1, 0 and 0. Of the three
+    pairs of 1 1 4 one is right and two are ties, 2/3; of 1 4 4 one is wrong, 1/3."""
+    found = evaluator(policy, Scripted([2, 1, 1], [1, 1, 1]), problems=3, samples=3, k=[2, 3])
+    rows = [{**row, "answer": "1"} for row in ROWS]
+    found.prompts = Prompts("eval", rows, policy.tokenizer)
+    found.rewards = RewardSet({"math": build("reward", "math")})
+    try:
+        metrics = found.run(step=0)
+    finally:
+        found.rewards.rewards["math"].close()
+    assert metrics["eval/pass@1"] == pytest.approx(4 / 9)
+    assert metrics["eval/maj@3"] == pytest.approx(1 / 3)
+    assert metrics["eval/maj@2"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 3) / 3)
+    assert "eval/maj@3_error" in metrics
+    once = evaluator(policy, Scripted([1, 1], [1, 1]), problems=2).run(step=0)
+    assert not any("maj" in name for name in once), "no votes with k = 1, or by another reward"
