@@ -10,6 +10,8 @@ from typing import Any
 from rlkit.composition.composition import Raw
 from rlkit.config.overrides import key_of, quoted
 from rlkit.errors import UserError
+from rlkit.plugins import import_plugin
+from rlkit.registry import register_from_plugins
 from rlkit.runs.resume import CONFIG, covers, flat, is_object
 
 KEPT = {
@@ -45,32 +47,35 @@ def saved_config(checkpoint: str, overrides: Sequence[str] = ()) -> Raw | None:
 def choices(saved: Raw, overrides: Sequence[str]) -> list[str]:
     """The overrides by which Hydra chooses the parts that the run had, where the user does not.
 
-    Another task has other rewards, unless they are chosen too. Raises UserError for a part that was
-    an object in memory.
+    They are registered, if plugins hold them. Another task has other rewards, unless they are
+    chosen too. Raises UserError for a part that was an object in memory.
     """
     given = {*map(key_of, overrides)}
-    chosen = [f"plugins=[{','.join(map(quoted, saved.get('plugins') or ()))}]"]
-    if "plugins" in given or not saved.get("plugins"):
-        chosen = []
+    plugins = list(saved.get("plugins") or ()) if "plugins" not in given else []
+    chosen = [f"plugins=[{','.join(map(quoted, plugins))}]"] if plugins else []
+    for plugin in plugins:
+        import_plugin(plugin)
     for kind in ("task", "rollout"):
         if kind not in given:
-            _check(kind, saved[kind])
+            _found(kind, saved[kind], plugins)
             chosen.append(f"{kind}={quoted(saved[kind]['name'])}")
     rewards = list((saved.get("reward") or {}).values())
     if rewards and "reward" not in given and "task" not in given:
         for node in rewards:
-            _check("reward", node)
+            _found("reward", node, plugins)
         chosen.append(f"reward=[{','.join(quoted(node['name']) for node in rewards)}]")
     return chosen
 
 
-def _check(kind: str, node: Raw) -> None:
+def _found(kind: str, node: Raw, plugins: Sequence[str]) -> None:
+    """Register a part that the plugins hold by its name alone."""
     held = next((value for value in flat(node).values() if is_object(value)), None)
     if held is not None:
         raise UserError(
             f"the run was given its {kind} as an {held.partition(' sha256')[0]} in memory: choose "
             f"one here, {kind}=<name>, or evaluate from Python, with run.evaluate()"
         )
+    register_from_plugins(kind, node["name"], plugins)
 
 
 def with_saved(raw: Raw, saved: Raw, overrides: Sequence[str]) -> dict[str, Any]:

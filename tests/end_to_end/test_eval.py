@@ -149,3 +149,18 @@ def test_a_mistake_is_one_line_before_the_model_is_loaded(
     assert result.status == 2 and result.out == ""
     assert len(result.err.splitlines()) == 1 and said in result.err, result.err
     assert not (tmp_path / "evals").exists()
+
+
+def test_a_runs_own_reward_from_a_file_is_found_again(tmp_path: Path) -> None:
+    """From another folder, by the name it had in the run."""
+    (tmp_path / "own.py").write_text(
+        "def always(completions, **columns):\n    return [1.0] * len(completions)\n"
+    )
+    made = run(*SMALL, "reward=[./own.py:always]", "output_dir=run", "seed=1", cwd=tmp_path)
+    assert made.status == 0, made.err
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    figures, told = evaluated("../run", "--out=x", cwd=elsewhere)
+    assert figures["eval/pass@1"] == 1 and "the reward 'always'" in told
+    figures, told = evaluated("../run", "--out=y", "reward=[exact]", cwd=elsewhere)
+    assert figures["eval/pass@1"] < 1 and "the reward 'exact'" in told
