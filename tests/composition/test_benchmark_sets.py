@@ -37,7 +37,12 @@ def test_nothing_is_read_if_nothing_is_named() -> None:
 
 def test_a_file_is_marked_by_the_math_reward_and_a_task_by_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "sums.jsonl", *SUMS)
-    settings = {"samples": 4, "k": [2, 4], "on_samples": {"arithmetic": 2}, "problems": 3}
+    settings: dict[str, Any] = {
+        "samples": 4,
+        "k": [2, 4],
+        "on_samples": {"arithmetic": 2},
+        "problems": 3,
+    }
     file, task = benchmark_sets(config(on=[str(path), "arithmetic"], **settings))
     assert (file.name, file.judge, list(file.rewards)) == ("eval/sums", "math", ["math"])
     assert (task.name, task.judge) == ("eval/arithmetic", "arithmetic")
