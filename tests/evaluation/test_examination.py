@@ -13,12 +13,12 @@ from rlkit.config.sampling import Sampling
 from rlkit.evaluation.examination import Examiner, Protocol, outcomes
 from rlkit.evaluation.figures import values_of
 from rlkit.evaluation.problems import ProblemSet
-from rlkit.evaluation.questions import reward_of, room
+from rlkit.evaluation.questions import reward_of
 from rlkit.evaluation.store import COLUMNS, Store
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.tasks.prompts import Prompts
-from tests.tiny import make_policy, make_tokenizer
+from tests.tiny import make_tokenizer
 
 TEXTS = (
     *(r"\boxed{1/2}", r"Wait. So \boxed{0.5}", r"\boxed{3}", "I do not know.\nNot at all."),
@@ -111,19 +111,3 @@ def test_a_chunk_that_is_there_is_not_answered_again(
     engine.calls.clear()
     examiner.complete(problems, prompts, PROTOCOL, store)
     assert engine.calls == [("eval/halves", 0, 0), ("eval-greedy/halves", 0, 0)]
-
-
-def test_votes_are_equal_within_the_tolerance_of_every_problem() -> None:
-    def tolerance(*each: float) -> float:
-        rows = [{**ROWS[0], "tolerance": t} for t in each]
-        problems = ProblemSet(name="a", title="a", rows=rows, source="")
-        return reward_of(problems).config.tolerance
-
-    assert (tolerance(0.01, 0.01), tolerance(0.01, 0.0)) == (0.01, 0.0)
-
-
-def test_the_room_for_a_response_is_what_the_longest_prompt_leaves() -> None:
-    policy = make_policy()
-    prompts = Prompts("a", ROWS, policy.tokenizer, "never").within(99, "error")
-    positions = policy.model.config.max_position_embeddings
-    assert room(prompts, policy) == positions - 4

@@ -16,7 +16,6 @@ from rlkit.evaluation.figures import (
     usual_ks,
     values_of,
 )
-from rlkit.evaluation.reflection import reflects
 
 
 def outcome(right: list[bool], classes: list[int | None] | None = None) -> Outcome:
@@ -86,8 +85,3 @@ def test_the_usual_ks() -> None:
     check_ks((1, 8), 8)
     with pytest.raises(UserError, match="--samples 8"):
         check_ks((1, 8), 4)
-
-
-def test_reflection_is_a_word_anywhere() -> None:
-    assert reflects("Wait, that is wrong") and reflects("so I DOUBLE-CHECK it")
-    assert not reflects("The sum is 4.")

@@ -10,7 +10,6 @@ from pyarrow import parquet
 
 from rlkit.errors import UserError
 from rlkit.evaluation.store import COLUMNS, SETTINGS, Store, safe
-from rlkit.evaluation.weights import weights_of
 
 
 def sample(problem: int, **more: Any) -> dict[str, Any]:
@@ -60,14 +59,3 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 def test_a_name_stays_inside_the_folder() -> None:
     assert [safe(n) for n in ("../x", "a/b", "..", "math500")] == [*("_x", "a_b", "_", "math500")]
-
-
-def test_weights_differ_where_a_file_does(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(b"1")
-    before = weights_of(str(tmp_path))
-    assert before == weights_of(str(tmp_path)) and weights_of("no/such/model") is None
-    file.write_bytes(b"22")
-    assert weights_of(str(tmp_path)) != before
-    (tmp_path / "manifest.json").write_text("{}")
-    assert weights_of(str(tmp_path)) not in (None, before)
