@@ -28,6 +28,7 @@ from rlkit.config.overrides import key_of, quoted
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.evaluator import Evaluation, Evaluator
+from rlkit.evaluation.figures import TRUNCATED
 from rlkit.evaluation.progress import bar
 from rlkit.evaluation.records import write_answers
 from rlkit.evaluation.table import lines_of
@@ -39,6 +40,8 @@ from rlkit.tasks.prompts import Prompts
 
 FIGURES, ANSWERS = "results.json", "answers.parquet"
 """What an evaluation leaves in its folder."""
+OFTEN = 0.1
+"""A share of responses cut off that is warned of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def configuration(
     elif name != EMBEDDED and not chooses_task(overrides):
         raise UserError(
             f"say what to evaluate {model} on: task=jsonl task.path=FILE with prompts and answers, "
-            "or another task (`python -m rlkit list task`)"
+            "another task (`python -m rlkit list task`), or named benchmarks: --on math500"
         )
     return raw, saved
 
@@ -136,6 +139,8 @@ def evaluated(
             config=c.config.eval,
             judge=c.correctness,
         )
+        for line in problems.prompts.description():
+            say(line)
         say(f"Evaluating on {problems.words}; {asked(c)}")
         with bar(quiet) as progress:
             return evaluator.evaluate(0, progress), problems
@@ -172,10 +177,21 @@ def evaluate(
     save(folder, found, problems, raw)
     for line in lines_of(found.figures):
         say(line)
-    if found.warning:
-        say(found.warning)
+    for warning in filter(None, (found.warning, cut_off(found))):
+        say(warning)
     say(f"Answers and figures: {folder}")
     return figures_of(found)
+
+
+def cut_off(found: Evaluation) -> str | None:
+    """A line if many responses ended because they were full."""
+    share = found.figures[TRUNCATED].value
+    if share <= OFTEN:
+        return None
+    return (
+        f"Warning: {100 * share:.0f} % of the responses were cut off; raise "
+        "eval.sampling.max_completion_length."
+    )
 
 
 def figures_of(found: Evaluation) -> dict[str, float]:

@@ -114,6 +114,14 @@ def test_a_reward_that_never_says_right_is_warned_of(tmp_path: Path) -> None:
     assert "Warning: eval/pass@1 counts" in told and "the reward 'exact'" in told
 
 
+def test_responses_that_are_cut_off_are_warned_of(tmp_path: Path) -> None:
+    given = ("embedded", "eval.problems=4", "--out=x")
+    _, told = evaluated(*given, "eval.sampling.max_completion_length=3", cwd=tmp_path)
+    assert "Warning: 100 % of the responses were cut off; raise eval.sampling." in told
+    _, told = evaluated(*given, cwd=tmp_path)
+    assert "were cut off" not in told
+
+
 # arguments, what the line must say
 WRONG = [
     ((), "say what to evaluate plain on: task=jsonl task.path=FILE"),
