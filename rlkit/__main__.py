@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rlkit.composition.config_files import config_folders, configs_folder, search_path
+from rlkit.composition.benchmark_options import SWITCHES, add_options, options_of, valued_flags
+from rlkit.composition.config_files import config_folders
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
 from rlkit.errors import UserError, suggest, with_article
@@ -24,7 +25,7 @@ from rlkit.runs.resume import CONFIG
 if TYPE_CHECKING:
     from rlkit.pages.figures import Question
 
-CONFIG_DIR = "--config-dir"
+CONFIG_DIR, OUT = "--config-dir", "--out"
 
 
 def check(path: str, kind: str | None) -> None:
@@ -53,34 +54,21 @@ def check(path: str, kind: str | None) -> None:
         ) from error
 
 
-def evaluate(checkpoint: str, overrides: Sequence[str], config_dir: str | None) -> None:
-    """Evaluate a checkpoint or a model and print the figures as JSON."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
+def evaluate(a: argparse.Namespace) -> None:
+    """Evaluate on named benchmarks if there are any; else on a task: the figures as JSON."""
+    options, overrides = options_of(a, a.overrides)
+    if options.wanted:
+        from rlkit.composition.benchmark_plan import Plan
+        from rlkit.composition.evaluate import configuration
+        from rlkit.composition.on_benchmarks import evaluate_on
 
-    from rlkit.composition.hydra_groups import import_before_compose
-    from rlkit.config.overrides import quoted
-    from rlkit.runs.checkpoint import newest_in
+        raw, _ = configuration(a.checkpoint, overrides, a.config_dir, on_task=False)
+        evaluate_on(raw, Plan.of(options, names("task")))
+    else:
+        from rlkit.composition import evaluate as evaluation
 
-    given = [f"model.name={quoted(newest_in(checkpoint))}", "output_dir=.", *overrides]
-    arguments = [*search_path(config_dir), *import_before_compose(given)]
-    with initialize_config_dir(version_base=None, config_dir=str(configs_folder())):
-        raw: Any = OmegaConf.to_container(
-            hydra_compose("config", overrides=arguments), resolve=True
-        )
-
-    from rlkit.composition.compose import compose
-    from rlkit.composition.session import RunScope, close, open_session
-    from rlkit.models.numerics import numerics
-
-    c = compose(raw)
-    try:
-        with numerics(c.config.model):
-            found = open_session(c, RunScope.of(c)).evaluator.run(0)
+        found = evaluation.evaluate(a.checkpoint, overrides, a.config_dir, a.out)
         print(json.dumps(found, indent=1))
-    finally:
-        close(c)
 
 
 def merge(checkpoint: str, out: str) -> None:
@@ -194,29 +182,26 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")
     one.add_argument("--kind")
     commands.add_parser("doctor", help="look for what misconfigures runs: see doctor --help")
-    one = commands.add_parser("eval", help="evaluate a checkpoint, a run's newest one or a model")
+    one = commands.add_parser(
+        "eval",
+        help="evaluate a checkpoint, a run's newest one or a model",
+        description="Evaluate a checkpoint by its run's settings, or a model on a task or on named "
+        "benchmarks. A table goes to stderr, the figures to stdout as JSON, and every answer to a "
+        "folder; see docs/evaluation.md.",
+    )
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
+    one.add_argument(OUT, help="the folder for answers and figures (default evals/<name>)")
     add_config_dir(one)
+    add_options(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
     one.add_argument("checkpoint")
     one.add_argument("out", help="the folder to write")
     commands.add_parser("serve", help="a vLLM server for rollout=vllm_server")
-    one = commands.add_parser("export", help="a run's stored rollouts as one data set")
-    one.add_argument("run", help="a run folder with rollouts (rollout.save=true)")
-    one.add_argument("out", help="the folder to write")
-    one.add_argument("--steps", help="first:last step, both included (default: all)")
-    one = commands.add_parser("import", help="another tool's rollouts as stored ones")
-    one.add_argument("files", nargs="+", help="its files, then the folder to write")
-    one.add_argument("--from", dest="source", required=True, help="openai, slime, trl or verl")
-    one.add_argument("--tokenizer", required=True, help="the model that sampled, by name or folder")
-    one.add_argument("--reward", help="the column that counts (default: the tool's own total)")
-    one.add_argument(
-        "--temperature", type=float, default=1.0, help="at which it sampled (default 1)"
-    )
+    add_rollout_commands(commands)
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     add_runs(one)
-    one.add_argument("--out", default="comparison.html", help="the comparison's file (%(default)s)")
+    one.add_argument(OUT, default="comparison.html", help="the comparison's file (%(default)s)")
     one.add_argument("--csv", help="write the comparison's table to this file too")
     one = commands.add_parser("view", help="the same pages in a browser, live while runs train")
     add_runs(one)
@@ -240,18 +225,37 @@ def add_runs(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_rollout_commands(commands: Any) -> None:
+    """The commands that write and read stored rollouts."""
+    one = commands.add_parser("export", help="a run's stored rollouts as one data set")
+    one.add_argument("run", help="a run folder with rollouts (rollout.save=true)")
+    one.add_argument("out", help="the folder to write")
+    one.add_argument("--steps", help="first:last step, both included (default: all)")
+    one = commands.add_parser("import", help="another tool's rollouts as stored ones")
+    one.add_argument("files", nargs="+", help="its files, then the folder to write")
+    one.add_argument("--from", dest="source", required=True, help="openai, slime, trl or verl")
+    one.add_argument("--tokenizer", required=True, help="the model that sampled, by name or folder")
+    one.add_argument("--reward", help="the column that counts (default: the tool's own total)")
+    one.add_argument(
+        "--temperature", type=float, default=1.0, help="at which it sampled (default 1)"
+    )
+
+
 def add_config_dir(command: argparse.ArgumentParser) -> None:
     """Let a command take a user's own folder of configs."""
     command.add_argument(CONFIG_DIR, help="a folder with algorithm/, experiment/, ... of your own")
 
 
-def option_first(given: Sequence[str]) -> list[str]:
-    """The arguments with --config-dir in front: argparse splits overrides that stand around it."""
-    for place, argument in enumerate(given):
-        if argument.partition("=")[0] == CONFIG_DIR:
-            end = place + (1 if "=" in argument else 2)
-            return [given[0], *given[place:end], *given[1:place], *given[end:]]
-    return list(given)
+def options_first(given: Sequence[str]) -> list[str]:
+    """The arguments with options in front: argparse splits overrides that stand around them."""
+    front, rest, place = list[str](), list[str](), 1
+    while place < len(given):
+        name, equals, _ = given[place].partition("=")
+        valued = name in (CONFIG_DIR, OUT) or (name in valued_flags() and given[0] == "eval")
+        end = place + (2 if valued and not equals else 1)
+        (front if valued or name in SWITCHES else rest).extend(given[place:end])
+        place = end
+    return [*given[:1], *front, *rest]
 
 
 WHOLE = {
@@ -269,12 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(WHOLE[given[0]]).main(given[1:])  # type: ignore[no-any-return]
 
     def call() -> None:
-        a = parser().parse_args(option_first(given))
+        a = parser().parse_args(options_first(given))
         calls = {
             "list": lambda: list_options(a.kind, config_folders(a.config_dir)),
             "show": lambda: show(a.kind, a.name, config_folders(a.config_dir)),
             "check": lambda: check(a.path, a.kind),
-            "eval": lambda: evaluate(a.checkpoint, a.overrides, a.config_dir),
+            "eval": lambda: evaluate(a),
             "merge": lambda: merge(a.checkpoint, a.out),
             "export": lambda: export(a.run, a.out, a.steps),
             "import": lambda: import_files(a),

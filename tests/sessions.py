@@ -9,6 +9,7 @@ from typing import Any
 
 import rlkit
 from rlkit.config.run import CheckpointConfig, EvalConfig, RunConfig, TrainConfig
+from rlkit.evaluation.evaluator import Evaluator
 from rlkit.interfaces import Tracker
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
@@ -19,7 +20,6 @@ from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.tasks.prompts import Prompts, PromptStream
 from rlkit.training.collect import Collector
-from rlkit.training.evaluate import Evaluator
 from rlkit.training.state import Session
 from tests.steps import ROWS, has_one, parts
 
@@ -76,7 +76,13 @@ def make_session(policy: Policy, folder: Path, **changes: Any) -> Session:
             OnDemand(engine, greedy=False), rewards, chosen.advantage, policy.tokenizer
         ),
         prompts=PromptStream(prompts, config.seed, 2, 6),
-        evaluator=Evaluator(prompts, rewards, engine, policy.tokenizer, config.eval),
+        evaluator=Evaluator(
+            prompts=prompts,
+            rewards=rewards,
+            engine=engine,
+            tokenizer=policy.tokenizer,
+            config=config.eval,
+        ),
         run_folder=run_folder,
         trackers={"own": Listening()},
         sections={

@@ -21,15 +21,16 @@ from transformers.utils import logging as transformers
 from rlkit.composition.compose import compose
 from rlkit.composition.config_files import configs_folder
 from rlkit.composition.error_messages import MAPPED, one_line
+from rlkit.composition.evaluate import evaluated
 from rlkit.composition.execute import execute
 from rlkit.composition.hydra_groups import import_before_compose, run_label
 from rlkit.composition.inputs import Inputs, RewardLike
-from rlkit.composition.session import RunScope, close, open_session
+from rlkit.composition.saved import same_problems, saved_config
+from rlkit.composition.session import close
 from rlkit.composition.stages import stage_configs
 from rlkit.config.overrides import quoted
 from rlkit.distributed.launch import open_processes
 from rlkit.errors import UserError
-from rlkit.models.numerics import numerics
 from rlkit.registry import scoped
 from rlkit.runs.checkpoint import list_checkpoints, load_rng_state, rng_state
 from rlkit.runs.stopping import Stopped
@@ -90,9 +91,10 @@ class TrainedRun:
             checkpoint = f"model.name={quoted(str(self.checkpoint))}"
             arguments = [*self.arguments, *named.overrides(), *overrides, checkpoint]
             c = compose(composed([*arguments, "output_dir=."]))
+            saved = saved_config(str(self.checkpoint))
             try:
-                with numerics(c.config.model):
-                    return open_session(c, RunScope.of(c)).evaluator.run(0)
+                held_out = same_problems(c.raw, saved)
+                return evaluated(c, held_out=held_out, say=lambda line: None)[0].metrics
             finally:
                 close(c)
 

@@ -49,6 +49,7 @@ def check(c: Composition) -> None:
     check_average(c)
     check_correctness(c)
     check_mode(c)
+    check_sampling(c)
     resolve_device(c.config.model.device)
     check_optimizer(c.config.train)
     check_processes(c)
@@ -160,6 +161,15 @@ def check_correctness(c: Composition) -> None:
         raise UserError(
             f"eval.reward={name}, but this run evaluates with no such reward."
             f"{suggest(name, known)} Rewards: {', '.join(known)}"
+        )
+
+
+def check_sampling(c: Composition) -> None:
+    """Check that the engine can sample evaluations apart from training, if they are."""
+    if c.config.eval.sampling.given and not c.engine.config.samples_apart:
+        raise UserError(
+            f"rollout={c.raw['rollout']['name']} samples evaluations as training: leave "
+            "eval.sampling out, or use rollout=hf or vllm"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rlkit.composition.benchmark_sets import benchmark_sets
 from rlkit.composition.checks import check
 from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
 from rlkit.config.run import RunConfig
@@ -14,10 +15,10 @@ from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import Reward, RunContext, Task
+from rlkit.interfaces import RunContext
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
-from rlkit.rewards.task import TaskReward
+from rlkit.rewards.task import default_rewards
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
@@ -46,7 +47,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     }
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
-    rewards = lists["reward"] or _default_rewards(built["task"], raw["task"]["name"])
+    rewards = lists["reward"] or default_rewards(built["task"], raw["task"]["name"])
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
     composition = Composition(
         raw=raw,
@@ -65,10 +66,11 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         rollouts=_placed(built["rollout"], raw, config, processes),
         rewards=rewards,
         eval_rewards=(
-            _default_rewards(eval_task, config.eval.task)
+            default_rewards(eval_task, config.eval.task)
             if config.eval.task and not lists["reward"]
             else rewards
         ),
+        benchmarks=benchmark_sets(config),
         trackers=trackers if processes.is_main else {},
         scalars=scalars,
         processes=processes,
@@ -148,11 +150,3 @@ def _placed(
         return engine if processes.world_size == 1 else SharedEngine(engine, processes)
     remote = RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
     return remote if processes.world_size == 1 else SharedRemote(remote, processes)
-
-
-def _default_rewards(task: Task, name: str) -> dict[str, Reward]:
-    if task.scores:
-        return {name: TaskReward(task)}
-    if not task.default_rewards:
-        raise UserError(f"task={name} has no scorer of its own; choose one with reward=[<name>]")
-    return {reward: build("reward", reward) for reward in task.default_rewards}

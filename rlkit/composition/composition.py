@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rlkit.composition.benchmark_sets import BenchmarkSet
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
 from rlkit.distributed.processes import SINGLE, Processes
@@ -59,6 +60,8 @@ class Composition:
     rewards: Mapping[str, Reward]
     eval_rewards: Mapping[str, Reward]
     trackers: Mapping[str, Tracker]
+    benchmarks: Sequence[BenchmarkSet]
+    """What else is evaluated on: `eval.on`."""
     scalars: Mapping[str, Scalar]
     """Scalar schedules by the setting they replace ("anchor.beta")."""
     processes: Processes = SINGLE
@@ -127,9 +130,16 @@ class Composition:
         return None
 
     @property
+    def longest_evaluated(self) -> int:
+        """Most tokens of a response in an evaluation."""
+        own = self.config.eval.sampling.max_completion_length
+        return own or int(self.engine.config.max_completion_length)
+
+    @property
     def every_reward(self) -> list[Reward]:
-        """The rewards of training and of evaluation, each once."""
-        every = (*self.rewards.values(), *self.eval_rewards.values())
+        """The rewards of training and of every evaluation, each once."""
+        benchmarks = (reward for each in self.benchmarks for reward in each.rewards.values())
+        every = (*self.rewards.values(), *self.eval_rewards.values(), *benchmarks)
         return list({id(reward): reward for reward in every}.values())
 
     @property

@@ -20,9 +20,10 @@ def check_data(c: Composition, policy: Policy, sets: Sequence[Prompts]) -> None:
     """Check training and evaluation problems. Raises UserError with what to change."""
     if c.task.embedded and c.eval_task.embedded:
         return
-    for prompts in sets:
+    longest = c.engine.config.max_completion_length, c.longest_evaluated
+    for prompts, completion in zip(sets, longest, strict=True):
         check_columns({name for row in prompts.rows for name in row})
-        check_room(prompts, policy, c.engine.config.max_completion_length)
+        check_room(prompts, policy, completion)
     if c.buffer.keeps_columns:
         check_kept(sets[0].rows)
 

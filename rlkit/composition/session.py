@@ -11,6 +11,7 @@ import rlkit
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
+from rlkit.composition.evaluators import evaluators_of
 from rlkit.config.run import EMBEDDED, RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
@@ -34,7 +35,6 @@ from rlkit.stored.suit import Opener
 from rlkit.stored.write import ROLLOUTS, RolloutWriter
 from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
-from rlkit.training.evaluate import Evaluator
 from rlkit.training.state import Session, forwards_of
 
 
@@ -216,9 +216,9 @@ def open_session(
     c.buffer.open(context)
     c.parts.anchor.open(context)
     probe_policy(policy, config, run, checkpoint)
+    evaluator = evaluators_of(c, policy, held_out, run)
     c.rollouts.start(policy, config.seed)
-    rewards, eval_rewards = (RewardSet(r, processes) for r in (c.rewards, c.eval_rewards))
-    rollout = c.engine.config
+    rewards, rollout = RewardSet(c.rewards, processes), c.engine.config
     return Session(
         config=config,
         raw=run.raw,
@@ -235,9 +235,7 @@ def open_session(
             rollout.max_completion_length,
             rollout.max_prompt_length,
         ),
-        evaluator=Evaluator(
-            held_out, eval_rewards, c.rollouts, policy.tokenizer, config.eval, c.correctness
-        ),
+        evaluator=evaluator,
         run_folder=run.folder,
         trackers=run.trackers,
         sections=c.sections,

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from rlkit.config.sampling import Sampling
 from rlkit.interfaces import PartConfig
 
 Positive = Annotated[int, Field(ge=1)]
@@ -178,19 +179,50 @@ class EvalConfig(PartConfig):
     """Name of the reward that says whether a response is right, by 1 or more; null = the first that
     marks correctness, or else the first that does not say that it does not."""
     problems: Positive = 256
-    """How many held-out problems, in the task's order."""
+    """How many held-out problems at most, in the task's order."""
     every: Positive | None = 50
     """Training steps between evaluations; null = only before and after."""
     samples: Positive = 1
-    """Sampled responses per problem, at the rollout temperature."""
-    k: Positive = 1
-    """pass@k is reported for this k too, by the unbiased estimator over `samples`."""
+    """Sampled responses per problem."""
+    k: Positive | tuple[Positive, ...] = 1
+    """pass@k is reported for this k too, or for each of a list such as [4,8], by the unbiased
+    estimator over `samples`."""
+    greedy: bool = True
+    """Whether each problem is also answered greedily, once."""
+    sampling: Sampling = Sampling()
+    """How the samples are drawn, where that is not as in `rollout`; its max_completion_length is
+    also that of greedy responses. Training does not see it."""
+    on: tuple[str, ...] = ()
+    """Also evaluate on these, each logged as eval/<name>/...: named benchmarks (math500, aime24,
+    ...; see docs/evaluation.md), files with prompts and answers, `name=file`, or tasks. A task is
+    marked by its own rewards, everything else by the math reward."""
+    on_samples: dict[str, Positive] | None = None
+    """Sampled responses per problem of single ones of `on`, such as {aime24: 32}; the others take
+    `samples`, as all do with null."""
+    on_problems: Positive | None = None
+    """A fair sample of this many problems of each of `on`; null = all."""
+    data: str | None = None
+    """The folder with the benchmarks' files, <name>.jsonl; null = the Hugging Face hub."""
+    template: str | None = None
+    """How benchmarks and files of `on` are put to the model: chat, plain, none, qwen2.5-math,
+    deepseek-r1 or remix; null = chat if the model has a chat template, else plain."""
+    key: Literal["original", "remix"] = "original"
+    """Whose answers Minerva is marked with."""
+    answers: Annotated[int, Field(ge=0)] | None = None
+    """Of how many problems, the first in the task's order, the responses with their rewards are
+    kept: in evaluations/step-N.parquet of a run, in answers.parquet of `rlkit eval`. null = of
+    all, 0 = no file."""
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Every k of pass@k, ascending, with 1."""
+        return tuple(sorted({1, *((self.k,) if isinstance(self.k, int) else self.k)}))
 
     @model_validator(mode="after")
     def _enough(self) -> EvalConfig:
-        if self.k > self.samples:
+        if self.ks[-1] > self.samples:
             raise ValueError(
-                f"eval.k={self.k} needs at least as many eval.samples (now {self.samples})"
+                f"eval.k={self.ks[-1]} needs at least as many eval.samples (now {self.samples})"
             )
         return self
 

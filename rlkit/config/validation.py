@@ -117,9 +117,15 @@ def _without_union_label(
     config: type[BaseModel], location: tuple[int | str, ...]
 ) -> tuple[int | str, ...]:
     """The location of an error without pydantic's label for the union member it tried."""
-    field = config.model_fields.get(str(location[0])) if location else None
-    origin = get_origin(field.annotation) if field else None
-    return location[:1] if origin in (Union, UnionType) else location
+    inner: object = config
+    for depth, part in enumerate(location, start=1):
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        field = inner.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if get_origin(inner) in (Union, UnionType):
+            return location[:depth]
+    return location
 
 
 def _model_of(config: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:

@@ -108,6 +108,10 @@ class Task(Part[TC]):
     def load(self, seed: int) -> TaskData:
         """Read or generate the rows. Deterministic in the config and the seed."""
 
+    def all_problems(self, seed: int) -> Sequence[Mapping[str, Any]]:
+        """Every row there is to evaluate on if nothing is trained: by default the held-out ones."""
+        return self.load(seed).eval
+
     def score(self, completion: str, row: Mapping[str, Any]) -> float:
         """The task's own reward for a completion; only if `scores` is true."""
         raise TypeError(f"{type(self).__name__} has no scorer of its own")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RewardConfig, Task
+from rlkit.registry import build
 
 
 class TaskReward(Reward):
@@ -28,3 +30,12 @@ class TaskReward(Reward):
         ]
         texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
         return [self.task.score(text, row) for text, row in zip(texts, rows, strict=True)]
+
+
+def default_rewards(task: Task, name: str) -> dict[str, Reward]:
+    """The rewards of a task if none is chosen. Raises UserError if it has none of its own."""
+    if task.scores:
+        return {name: TaskReward(task)}
+    if not task.default_rewards:
+        raise UserError(f"task={name} has no scorer of its own; choose one with reward=[<name>]")
+    return {reward: build("reward", reward) for reward in task.default_rewards}

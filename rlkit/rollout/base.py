@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from rlkit.batch import Request
+from rlkit.config.sampling import Sampling
 from rlkit.interfaces import Part, PartConfig
 from rlkit.models.policy import Policy
 
@@ -59,6 +60,8 @@ class RolloutConfig(PartConfig):
     `buffer=stored` and other tools (docs/rollouts.md)."""
     continues: ClassVar[bool] = False
     """Whether the engine continues a request's prefix and respects its max_tokens."""
+    samples_apart: ClassVar[bool] = False
+    """Whether the engine follows a call's own sampling."""
 
     @model_validator(mode="after")
     def _can_oversample(self) -> RolloutConfig:
@@ -103,6 +106,10 @@ Stream = tuple[str, int, int]
 """What identifies random draws: name, step, call."""
 ALL = slice(None)
 """Every request."""
+EVALUATION = "eval"
+"""How the names of an evaluation's streams begin."""
+
+RolloutC = TypeVar("RolloutC", bound=RolloutConfig, default=RolloutConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +126,23 @@ class GenerationCall:
     tell: Callable[[int], None] | None = None
     """Told, now and then, how many of its own requests are answered; an engine may leave it out."""
 
+    sampling: Sampling | None = None
+    """Sampling settings in place of the engine's own, for an evaluation; None = the engine's. Such
+    responses are not trained on: their log-probs and kept mass mean nothing."""
+
     @property
     def own(self) -> Sequence[Request]:
         """The requests of `part`."""
         return self.requests[self.part]
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether its responses belong to an evaluation."""
+        return self.stream[0].startswith(EVALUATION)
 
-RolloutC = TypeVar("RolloutC", bound=RolloutConfig, default=RolloutConfig)
+    def settings(self, config: RolloutC) -> RolloutC:
+        """An engine's settings with the call's own sampling."""
+        return config.model_copy(update=self.sampling.given) if self.sampling else config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +195,9 @@ class RolloutEngine(Part[RolloutC]):
     def matches_trainer(self) -> bool:
         """Whether its log-probs of fresh samples are the trainer's own, with no second forward."""
         return False
+
+    def reserve(self, prompt: int, completion: int) -> None:
+        """Be ready for prompts and responses of as many tokens too; called before `start`."""
 
     @abstractmethod
     def start(self, policy: Policy, seed: int) -> None:

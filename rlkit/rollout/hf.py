@@ -40,6 +40,7 @@ class HFConfig(RolloutConfig):
     """Responses generated at once; the samples do not depend on it. Halved where memory does not
     suffice."""
     continues: ClassVar[bool] = True
+    samples_apart: ClassVar[bool] = True
 
 
 HFC = TypeVar("HFC", bound=HFConfig, default=HFConfig)
@@ -92,7 +93,7 @@ class HFRollout(RolloutEngine[HFC]):
     def sample(self, call: GenerationCall) -> list[list[Generation]]:
         """What `model` generates, whatever a subclass makes of it."""
         counts = [r.n for r in call.requests]
-        longest = max(map(self.config.room, call.requests), default=0)
+        longest = max(map(call.settings(self.config).room, call.requests), default=0)
         name, *index = call.stream
         uniform = torch.from_numpy(
             stream_rng(self.seed, name, *index).random((sum(counts), longest))
@@ -117,7 +118,7 @@ class HFRollout(RolloutEngine[HFC]):
             draws = uniform[len(out) : len(out) + rows]
             try:
                 with self.policy.autocasting():
-                    out += HFBatch(self, chunk, draws, call.greedy).run()
+                    out += HFBatch(self, call, chunk, draws).run()
                 rest = left
                 if call.tell is not None:
                     call.tell(max(0, len(call.own) - len(rest)))

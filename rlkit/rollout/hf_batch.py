@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlkit.batch import Request
 from rlkit.interfaces import Tokens
-from rlkit.rollout.base import Generation
+from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.decoders import CarriedDecoder, Decoder, SharedDecoder
 from rlkit.rollout.sampling import KEPT, Sampler
 
@@ -26,11 +26,15 @@ class HFBatch:
     """
 
     def __init__(
-        self, engine: HFRollout[Any], requests: Sequence[Request], uniform: Tensor, greedy: bool
+        self,
+        engine: HFRollout[Any],
+        call: GenerationCall,
+        requests: Sequence[Request],
+        uniform: Tensor,
     ) -> None:
-        self.engine, self.config = engine, engine.config
-        config = engine.config
-        self.sampler = Sampler(config.temperature, config.top_p, config.top_k, greedy)
+        self.engine = engine
+        config = call.settings(engine.config)
+        self.sampler = Sampler(config.temperature, config.top_p, config.top_k, call.greedy)
         self.model, self.device = engine.model, engine.policy.device
         self.uniform = uniform.to(self.device)
         self.requests = requests
@@ -40,7 +44,7 @@ class HFBatch:
         self.ids = torch.zeros(count, length, dtype=torch.int64)
         self.logp = torch.zeros(count, length, device=self.device)
         self.kept = torch.zeros(count, length, device=self.device)
-        room = torch.tensor([self.config.room(r) for r in requests])
+        room = torch.tensor([config.room(r) for r in requests])
         self.room = room.repeat_interleave(self.counts)
         self.lengths = self.room.clone()
         self.stopped = torch.zeros(count, dtype=torch.bool)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 SEED = "layer_skip_seed"
 """The key of `Sample.extras` that holds the seed of the layers its batch was generated without."""
-WHOLE = ("eval", "eval-greedy")
-"""Streams of an evaluation, which uses the whole policy."""
 NOT_BITS = 31
 """Bits of a stream's seed that are dropped: 32 are left, which any float64 holds."""
 
@@ -150,7 +148,7 @@ class LayerSkipRollout(HFRollout[LayerSkipConfig]):
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
         name, *index = call.stream
-        if not self.config.skip or call.greedy or name in WHOLE:
+        if not self.config.skip or call.greedy or call.evaluates:
             return super().generate(call)
         seed = stream_seed(self.seed, f"layer_skip/{name}", *index) >> NOT_BITS
         whole = self.model

@@ -44,11 +44,16 @@ class RemoteEngine(RolloutEngine[Any]):
         self.model = model
         self.plugins = list(plugins)
         self.process: subprocess.Popen[str] | None = None
+        self.reserved = (0, 0)
 
     @property
     def matches_trainer(self) -> bool:
         """As for the engine itself."""
         return self.inner.matches_trainer
+
+    def reserve(self, prompt: int, completion: int) -> None:
+        """Let the process's engine do so."""
+        self.reserved = (prompt, completion)
 
     def start(self, policy: Policy, seed: int) -> None:
         """Start the process with the policy as it is and wait until it is ready."""
@@ -84,6 +89,7 @@ class RemoteEngine(RolloutEngine[Any]):
             "model": self.model.model_dump() | {"device": str(self.policy.device)},
             "plugins": self.plugins,
             "seed": seed,
+            "reserved": self.reserved,
             "threads": torch.get_num_threads(),
             "ordered": c.mode == "ahead" or c.deterministic,
         }
@@ -105,6 +111,7 @@ class RemoteEngine(RolloutEngine[Any]):
                 "stream": call.stream,
                 "greedy": call.greedy,
                 "part": [call.part.start, call.part.stop],
+                "sampling": call.sampling.given if call.sampling else None,
             }
         )
         return self.number

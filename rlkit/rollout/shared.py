@@ -36,6 +36,10 @@ class SharedEngine(RolloutEngine[Any]):
         """As for the engine itself."""
         return self.inner.matches_trainer
 
+    def reserve(self, prompt: int, completion: int) -> None:
+        """Let the engine do so."""
+        self.inner.reserve(prompt, completion)
+
     def start(self, policy: Policy, seed: int) -> None:
         """Start the engine on the ranks that have one."""
         self.policy = policy
@@ -47,13 +51,11 @@ class SharedEngine(RolloutEngine[Any]):
 
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in order."""
-        requests = call.own
-        share = self.share(requests)
-        found: list[list[Generation]] = []
+        share, found = self.share(call), list[list[Generation]]()
         with self.policy.full_weights() if self.uses_policy else nullcontext():
-            if requests[share]:
-                found = self.inner.generate(replace(call, requests=requests, part=share))
-        return self.all(found, requests)
+            if call.requests[share]:
+                found = self.inner.generate(replace(call, part=share))
+        return self.all(found, call.own)
 
     def close(self) -> None:
         """Release the engine."""
@@ -76,11 +78,13 @@ class SharedEngine(RolloutEngine[Any]):
             else:
                 call()
 
-    def share(self, requests: Sequence[Request]) -> slice:
-        """The requests that this rank answers."""
+    def share(self, call: GenerationCall) -> slice:
+        """Which of `call.requests` this rank answers, of those in `call.part`."""
+        start, stop, _ = call.part.indices(len(call.requests))
         if self.main_asks:
-            return slice(0, len(requests) if self.processes.is_main else 0)
-        return self.processes.share(len(requests))
+            return slice(start, stop if self.processes.is_main else start)
+        share = self.processes.share(stop - start)
+        return slice(start + share.start, start + share.stop)
 
     def all(
         self, own: Sequence[Sequence[Generation]], requests: Sequence[Request]
@@ -104,10 +108,9 @@ class SharedRemote(SharedEngine):
 
     def submit(self, call: GenerationCall) -> int:
         """Request responses; returns the number to `wait` for."""
-        requests = call.requests
-        share = self.share(requests)
+        requests, share = call.own, self.share(call)
         number = None
-        if requests[share]:
+        if call.requests[share]:
             number = self.inner.submit(replace(call, part=share))
         self.number += 1
         self.asked[self.number] = (requests, number)

@@ -2,9 +2,9 @@
 
 The folder holds `spec.json` and the model. Commands come as JSON lines on stdin and run in order:
 {"do": "weights", "step"}, whose file is in the folder, and {"do": "generate", "number", "requests",
-"stream", "greedy", "part"}. A reply line {"number"} says that `answer-<number>` is written in the
-folder, {"error"} that no more replies will follow. The process exits, and removes the folder, as
-soon as its stdin closes.
+"stream", "greedy", "part", "sampling"}. A reply line {"number"} says that `answer-<number>` is
+written in the folder, {"error"} that no more replies will follow. The process exits, and removes
+the folder, as soon as its stdin closes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from safetensors.torch import load_model
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import ModelConfig
+from rlkit.config.sampling import Sampling
 from rlkit.errors import UserError
 from rlkit.models.load import load_policy
 from rlkit.models.numerics import set_numerics
@@ -91,6 +92,7 @@ class Generator:
         model = ModelConfig.model_validate(spec["model"])
         set_numerics(model)
         self.policy: Policy = load_policy(model, folder / MODEL, temperature)
+        self.engine.reserve(*spec["reserved"])
         self.engine.start(self.policy, spec["seed"])
         self.taken = 0
         """The step of the newest weights that were loaded."""
@@ -116,7 +118,11 @@ class Generator:
         name, step, call = command["stream"]
         found = self.engine.generate(
             GenerationCall(
-                requests, (name, step, call), greedy=command["greedy"], part=slice(*command["part"])
+                requests,
+                (name, step, call),
+                greedy=command["greedy"],
+                part=slice(*command["part"]),
+                sampling=Sampling(**given) if (given := command["sampling"]) is not None else None,
             )
         )
         flat = [generation for group in found for generation in group]

@@ -19,12 +19,15 @@ from rlkit.stored.write import ROLLOUTS
 from rlkit.stored.write import cut as cut_rollouts
 
 NONFINITE = "nonfinite"
+STEP = re.compile(r"step-(\d+)\.parquet$")
+EVALUATIONS = "evaluations"
 OWN = (
     "config.yaml",
     "overrides",
     "components.json",
     "metrics.jsonl",
     "completions",
+    EVALUATIONS,
     "trackers.json",
     ROLLOUTS,
 )
@@ -64,7 +67,8 @@ def records(text: str) -> Iterator[dict[str, Any]]:
 class RunFolder:
     """`<output_dir>` and what is in it.
 
-    config.yaml, overrides, components.json, metrics.jsonl, completions/ and checkpoint-N/.
+    config.yaml, overrides, components.json, metrics.jsonl, completions/, evaluations/ and
+    checkpoint-N/.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -205,12 +209,20 @@ class RunFolder:
         cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
         cut.replace(self.metrics)
         cut_rollouts(self.path / ROLLOUTS, step)
+        self._forget_evaluations(after=step)
 
     def _forget_completions(self, *, after: int) -> None:
         """Remove the responses of steps after the checkpoint's, and those half written."""
         for path in (self.path / COMPLETIONS).iterdir():
             found = STEP_FILE.fullmatch(path.name)
             if found is not None and (found["unfinished"] or int(found["step"]) > after):
+                path.unlink()
+
+    def _forget_evaluations(self, after: int) -> None:
+        """Remove the answers of evaluations after a step, which the run will do again."""
+        for path in (self.path / EVALUATIONS).rglob("*.parquet*"):
+            name = STEP.match(path.name)
+            if name is None or int(name[1]) > after:
                 path.unlink()
 
     def tidy(self) -> None:

@@ -93,6 +93,13 @@ class Encoder:
         end: Any = self.tokenizer.eos_token_id
         return [*self._ids(text, special=False), end]
 
+    def rendered(self, messages: Messages) -> str:
+        """What the chat template writes for messages that an answer follows.
+
+        Raises UserError if the template refuses them.
+        """
+        return self._render(messages, answer_follows=True)
+
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
         """The texts of the tokenizer's special tokens."""

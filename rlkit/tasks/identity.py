@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from rlkit.batch import Prompt
 from rlkit.interfaces import State
 
 DIGITS = 16
@@ -72,3 +73,9 @@ def fingerprint(ids: Sequence[str]) -> State:
     """What tells two lists of problems apart: how many there are, and a hash of all, in order."""
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
     return {"problems": len(ids), "sha256": digest[:DIGITS]}
+
+
+def data_source(prompt: Prompt) -> str | None:
+    """Where a problem is from: verl's column `data_source`; None without one."""
+    name = prompt.columns.get("data_source")
+    return None if name is None else str(name)

@@ -75,6 +75,12 @@ class Jsonl(Task[JsonlConfig]):
             )
         return TaskData(train=self._with_suffix(train), eval=self._with_suffix(held_out))
 
+    def all_problems(self, seed: int) -> Sequence[Row]:
+        """All rows of `eval_path`, or of `path` without one; in the order of held-out ones."""
+        found = self.eval_table()
+        table = self.table().head(self.config.limit) if found is None else found
+        return self._with_suffix(by_hash(self._rows(table)))
+
     def table(self) -> Table:
         """The rows to train on, and to hold some out from."""
         c = self.config

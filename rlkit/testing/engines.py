@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import ModelConfig
+from rlkit.config.sampling import Sampling
 from rlkit.interfaces import Tokens
 from rlkit.models.embedded import embedded_model_dir
 from rlkit.models.load import load_policy
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
+from rlkit.rollout.base import EVALUATION, Generation, GenerationCall, RolloutEngine
 from rlkit.testing.base import require
 
 LONGEST = 12
@@ -125,8 +127,30 @@ def a_stream_names_the_draws(engine: RolloutEngine[Any]) -> None:
         require(texts(1) != texts(2), "another step's stream gives the same responses")
 
 
+def a_call_may_sample_in_its_own_way(engine: RolloutEngine[Any]) -> None:
+    """With `samples_apart`, a call's sampling takes the place of the engine's, for that call."""
+    if not engine.config.samples_apart:
+        return
+    with started(engine) as (tried, policy):
+        call = GenerationCall(requests(policy, 4), (f"{EVALUATION}-kit", STEP, 0))
+        plain = [g.response_ids.tolist() for group in tried.generate(call) for g in group]
+        own = replace(call, sampling=Sampling(max_completion_length=3, top_k=1))
+        groups = tried.generate(own)
+        require(
+            all(len(g.response_ids) <= 3 for group in groups for g in group),
+            "it generates more tokens than a call's own sampling allows",
+        )
+        require(
+            all(torch.equal(g.response_ids, each[0].response_ids) for each in groups for g in each),
+            "with top_k=1 in a call's own sampling the responses to a prompt differ",
+        )
+        again = [g.response_ids.tolist() for group in tried.generate(call) for g in group]
+        require(plain == again, "a call's own sampling changes later calls")
+
+
 ENGINE = (
     each_request_gets_its_responses,
     log_probs_are_those_of_the_policy,
     a_stream_names_the_draws,
+    a_call_may_sample_in_its_own_way,
 )

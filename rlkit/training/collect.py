@@ -14,11 +14,13 @@ import torch
 
 from rlkit.batch import Demonstration, Group, Prompt, Sample
 from rlkit.errors import UserError
+from rlkit.evaluation.answers import score
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rollout.base import Generation
 from rlkit.rollout.source import Completed, Source, StepPlan
-from rlkit.training.metrics import RolloutTally, data_source
+from rlkit.tasks.identity import data_source
+from rlkit.training.metrics import RolloutTally
 from rlkit.training.prepare import GREEDY
 
 MAX_TRIES = 10
@@ -32,27 +34,6 @@ class Collected:
     groups: list[Group] = field(default_factory=list)
     tally: RolloutTally = field(default_factory=RolloutTally)
     seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "reward": 0.0})
-
-
-def score(
-    rewards: RewardSet, prompts: Sequence[Prompt], generations: Sequence[Generation], tokenizer: Any
-) -> RewardResult:
-    """Score one completion per prompt.
-
-    A chat prompt's completion is an assistant message, as in TRL.
-    """
-    names = sorted({name for prompt in prompts for name in prompt.columns})
-    completions: list[Any] = []
-    for prompt, generation in zip(prompts, generations, strict=True):
-        text = tokenizer.decode(generation.response_ids, skip_special_tokens=True)
-        chat = not isinstance(prompt.text_or_messages, str)
-        completions.append([{"role": "assistant", "content": text}] if chat else text)
-    return rewards.score(
-        [p.text_or_messages for p in prompts],
-        completions,
-        [g.response_ids.tolist() for g in generations],
-        {name: [p.columns.get(name) for p in prompts] for name in names},
-    )
 
 
 class Mark(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkit.batch import LossBatch, PolicyTerms, Prompt, Sample
+from rlkit.batch import LossBatch, PolicyTerms, Sample
 from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
 from rlkit.rollout.base import Generation
@@ -176,12 +176,6 @@ class RolloutTally:
             f"reward/{name}": float(self.events.get(name, 0))
             for name in ("errors", "timeouts", "lost")
         }
-
-
-def data_source(prompt: Prompt) -> str | None:
-    """Where a problem is from: verl's column `data_source`; None without one."""
-    name = prompt.columns.get("data_source")
-    return None if name is None else str(name)
 
 
 def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
+from rlkit.evaluation.evaluator import Evaluator, Evaluators
 from rlkit.interfaces import Part, ReincarnationSchedule, ReplayBuffer, State, Tracker
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import RolloutEngine
@@ -31,12 +32,13 @@ from rlkit.runs.stopping import StopRequest
 from rlkit.stored.write import RolloutWriter
 from rlkit.tasks.prompts import PromptStream
 from rlkit.training.collect import Collector
-from rlkit.training.evaluate import Evaluator
 from rlkit.training.held_state import HeldState
 from rlkit.training.prepare import Scorer
 from rlkit.training.references import Parts
 from rlkit.training.saving import write_model
 from rlkit.training.update import Updater
+
+MEAN_LENGTH = "mean_length"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class Session:
     engine: RolloutEngine[Any]
     collector: Collector
     prompts: PromptStream
-    evaluator: Evaluator
+    evaluator: Evaluator | Evaluators
     run_folder: RunFolder
     trackers: Mapping[str, Tracker]
     sections: Mapping[str, Part[Any]]
@@ -113,6 +115,8 @@ class Counters:
     """The best evaluation (pass@1) that has a checkpoint."""
     best_step: int | None = None
     """The step of that checkpoint."""
+    lengths: dict[str, float] = field(default_factory=dict)
+    """The mean length of responses in the first evaluation, by its metric's name."""
     values: dict[str, float] = field(default_factory=dict)
     """Config fields that schedules have set, by dotted name."""
 
@@ -120,6 +124,17 @@ class Counters:
     def done(self) -> int:
         """Steps of the whole run."""
         return self.offset + self.step
+
+    def with_length_ratios(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """An evaluation's metrics, and each mean length over that of the first evaluation."""
+        now = {name: value for name, value in metrics.items() if name.endswith(MEAN_LENGTH)}
+        self.lengths = {**now, **self.lengths}
+        ratios = {
+            name.removesuffix(MEAN_LENGTH) + "length_ratio": value / self.lengths[name]
+            for name, value in now.items()
+            if self.lengths[name]
+        }
+        return {**metrics, **ratios}
 
     def next_stage(self) -> Counters:
         """The counters that the next stage starts with."""

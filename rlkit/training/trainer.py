@@ -193,7 +193,8 @@ class Trainer:
     def _evaluate(self) -> None:
         started, step = self.clock.now(), self.count.done
         with self.state.lag.current(self.count.step + 1):
-            metrics = self.session.evaluator.run(step, self.session.progress)
+            found = self.session.evaluator.run(step, self.session.progress)
+        metrics = self.count.with_length_ratios(found)
         metrics["rollouts/total"] = self.count.rollouts
         metrics["time/eval"] = self.clock.now() - started
         metrics = self._agreed(metrics)

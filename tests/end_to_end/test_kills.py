@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlkit.evaluation.records import read_answers
 from tests.cli import SMALL, Result, metrics, run, without_times
 
 KILLER = Path(__file__).parents[1] / "killer.py"
@@ -67,6 +68,12 @@ def responses(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "completions").iterdir()}
 
 
+def answers(folder: Path) -> dict[str, list[dict[str, object]]]:
+    """What each evaluation left, by file; nothing else may lie there."""
+    files = (folder / "evaluations").iterdir()
+    return {path.name: read_answers(path) for path in files}
+
+
 def check(name: str, kills: list[str], folder: Path) -> int:
     """Kill one start after the other, then let the run end; how many kills struck."""
     struck = 0
@@ -78,6 +85,7 @@ def check(name: str, kills: list[str], folder: Path) -> int:
     assert result.status == 0, result.err
     whole = uninterrupted(name)
     assert without_times(metrics(folder)) == without_times(metrics(whole))
+    assert answers(folder) == answers(whole)
     expected, found = weights(whole), weights(folder)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)

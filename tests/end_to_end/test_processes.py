@@ -149,13 +149,14 @@ def test_the_first_process_alone_asks_what_is_outside() -> None:
     engine = SharedEngine(inner, Imagined(0, 1))
     engine.start(make_policy(), 0)
     engine.sync(1)
-    found = engine.generate(GenerationCall([Request(prompt=prompt, n=2)] * 3, ("rollout", 1, 0)))
+    call = GenerationCall([Request(prompt=prompt, n=2)] * 3, ("rollout", 1, 0))
+    found = engine.generate(call)
     assert [len(group) for group in found] == [2, 2, 2]
     assert inner.calls == ["start", "sync", "generate 3"]
     assert not engine.uses_policy, "no process needs all weights for what others generate"
     assert SharedEngine(HFRollout(), Imagined(0, 2)).uses_policy
     later = SharedEngine(Outside(), Imagined(1, 2))
-    assert later.share([Request(prompt=prompt, n=2)] * 3) == slice(0, 0)
+    assert later.share(call) == slice(0, 0)
 
 
 # ---- gradients, metrics and scores

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
+from rlkit.errors import UserError
 from rlkit.interfaces import Task, TaskData
-from rlkit.rewards.task import TaskReward
+from rlkit.registry import build
+from rlkit.rewards.task import TaskReward, default_rewards
 
 
 class Echo(Task):
@@ -38,3 +42,16 @@ def test_each_completion_is_scored_with_its_row() -> None:
         {"prompt": "q", "answer": "2"},
         {"prompt": "r", "answer": "3"},
     ], "without the token ids"
+
+
+def test_a_task_is_scored_by_itself_or_by_the_rewards_it_names() -> None:
+    task = Echo()
+    (own,) = default_rewards(task, "echo").values()
+    assert isinstance(own, TaskReward) and own.task is task
+    assert list(default_rewards(build("task", "jsonl"), "jsonl")) == ["math"]
+
+    class Silent(Echo):
+        scores = False
+
+    with pytest.raises(UserError, match="task=silent has no scorer of its own; choose one"):
+        default_rewards(Silent(), "silent")

@@ -19,16 +19,18 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausa
 from rlkit.batch import LossBatch, PolicyTerms, Request
 from rlkit.config.run import EvalConfig, LoraConfig
 from rlkit.errors import UserError
+from rlkit.evaluation.evaluator import Evaluator
 from rlkit.interfaces import Tokens
 from rlkit.models.lora import add_adapter
 from rlkit.models.policy import Policy
 from rlkit.registry import build
+from rlkit.rewards.function import reward_class
+from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout import layer_skip
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.layer_skip import (
     SEED,
-    WHOLE,
     LayerSkipConfig,
     LayerSkipRollout,
     reduced,
@@ -36,11 +38,10 @@ from rlkit.rollout.layer_skip import (
 )
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.sampling import KEPT
-from rlkit.training.evaluate import Evaluator
 from tests.architectures import tiny_policy
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
-from tests.steps import move
+from tests.steps import has_one, move
 from tests.tiny import CHARACTERS, make_policy, make_prompts, make_tokenizer
 
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
@@ -250,7 +251,7 @@ def test_how_many_layers_are_skipped_by_hand() -> None:
     assert skipped_layers(4, LayerSkipConfig(skip=0.5, keep_first=0, keep_last=2), 0) == [0, 1]
 
 
-@pytest.mark.parametrize("stream", [(name, 4, 0) for name in WHOLE])
+@pytest.mark.parametrize("stream", [(name, 4, 0) for name in ("eval", "eval-greedy", "eval-math")])
 def test_an_evaluation_is_of_the_whole_policy(stream: tuple[str, int, int]) -> None:
     policy = deep_policy()
     whole = HFRollout(HFConfig(max_completion_length=12))
@@ -260,8 +261,8 @@ def test_an_evaluation_is_of_the_whole_policy(stream: tuple[str, int, int]) -> N
     assert not any(g.extras for g in flat(answers))
 
 
-def test_the_evaluators_streams_are_those_of_the_whole_policy(monkeypatch: Any) -> None:
-    policy, names = deep_policy(), []
+def test_the_evaluators_streams_are_those_of_the_whole_policy() -> None:
+    policy, names = deep_policy(), list[str]()
 
     class Noting(LayerSkipRollout):
         def generate(self, call: GenerationCall) -> Any:
@@ -270,12 +271,17 @@ def test_the_evaluators_streams_are_those_of_the_whole_policy(monkeypatch: Any) 
 
     made = Noting(LayerSkipConfig(max_completion_length=2, **ANY))
     made.start(policy, seed=3)
-    marked = [[True]] * len(TEXTS)
-    monkeypatch.setattr(Evaluator, "_marks", lambda self, answers: marked)
-    rewards: Any = None
+    rewards = RewardSet({"one": reward_class(has_one)()})
     once = EvalConfig(samples=1, k=1)
-    Evaluator(make_prompts(policy, TEXTS), rewards, made, policy.tokenizer, once, "any").run(1)
-    assert tuple(names) == WHOLE
+    Evaluator(
+        prompts=make_prompts(policy, TEXTS),
+        rewards=rewards,
+        engine=made,
+        tokenizer=policy.tokenizer,
+        config=once,
+    ).run(1)
+    assert all(GenerationCall([], (name, 1, 0)).evaluates for name in names)
+    assert len(names) == 2 and not GenerationCall([], ("rollout", 1, 0)).evaluates
 
 
 def test_a_greedy_response_is_the_whole_policys() -> None:

@@ -165,3 +165,16 @@ def test_each_rank_keeps_the_state_of_its_own_engine() -> None:
         engine = Naming()
         SharedEngine(engine, Two(rank)).load_state_dict(state)
         assert engine.most == most, "a rank that was not there begins anew"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_share_a_part_of_the_requests_without_changing_their_places(
+    policy: Policy, rank: int
+) -> None:
+    """Draws go by a request's place among all, so a part must not be numbered anew."""
+    inner = Naming()
+    engine = SharedEngine(inner, Rank(rank, [answers(2, 2), answers(1)][rank]))
+    engine.start(policy, 5)
+    found = engine.generate(GenerationCall(asked(policy), ("eval", 1, 0), part=slice(1, 3)))
+    assert ids(found) == [[1], [2, 2]]
+    assert inner.log[-1] == [slice(1, 2), slice(2, 3)][rank]

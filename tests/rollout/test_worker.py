@@ -91,6 +91,7 @@ def generator(policy: Policy, folder: Path) -> Generator:
         "plugins": [],
         "seed": 3,
         "threads": torch.get_num_threads(),
+        "reserved": [0, 0],
     }
     return Generator(folder, spec)
 
@@ -107,6 +108,7 @@ def test_answers_are_those_of_the_engine_with_the_weights_it_took(tmp_path: Path
         "stream": ["t", 1, 0],
         "greedy": False,
         "part": [1, 2],
+        "sampling": None,
     }
     for step in (1, 3):
         move(policy)

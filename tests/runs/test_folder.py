@@ -173,3 +173,20 @@ def test_a_folder_another_run_is_using_is_not_removed(tmp_path: Path) -> None:
         second.find_checkpoint("never")
     second.discard_if_untrained()
     assert first.metrics.exists()
+
+
+def test_answers_of_evaluations_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    """Also those that a kill cut short, and those of other sets of problems."""
+    folder = opened(tmp_path)
+    names = ("step-2", "step-4", "step-10", "math/step-2", "math/step-4")
+    places = [tmp_path / "evaluations" / f"{name}.parquet" for name in names]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("x")
+    (tmp_path / "evaluations" / ".step-2.parquet.tmp").write_text("cut")
+    folder.unlock()
+    opened(tmp_path, step=4).unlock()
+    left = [p for p in (tmp_path / "evaluations").rglob("*") if p.is_file()]
+    assert sorted(left) == sorted(p for p in places if "10" not in p.name)
+    opened(tmp_path).unlock()
+    assert not [p for p in (tmp_path / "evaluations").rglob("*") if p.is_file()]

@@ -112,6 +112,23 @@ def test_eval_path_is_all_held_out_in_the_order_of_the_hash(tmp_path):
     assert data.eval[0]["answer"] == "1"
 
 
+def test_all_problems_are_those_of_the_file_or_of_the_evaluation_file(tmp_path):
+    """In the order of held-out ones, so that the first n are a fair sample; with the suffix."""
+    train = write(tmp_path / "train.jsonl", ROWS)
+    other = write(tmp_path / "test.jsonl", [{"prompt": c, "label": 1} for c in "abcdef"])
+
+    def prompts(**fields: Any) -> list[str]:
+        task = build("task", "jsonl", path=str(train), **fields)
+        return [row["prompt"] for row in task.all_problems(0)]
+
+    assert prompts() == sorted((row["prompt"] for row in ROWS), key=unit_hash)
+    assert set(prompts(limit=7)) == {row["prompt"] for row in ROWS[:7]}
+    assert prompts(eval_path=str(other)) == sorted("abcdef", key=unit_hash)
+    assert prompts(eval_path=str(other), suffix="!")[0].endswith("!")
+    single = write(tmp_path / "single.jsonl", ROWS[:1])
+    assert len(build("task", "jsonl", path=str(single)).all_problems(0)) == 1
+
+
 def test_limit_takes_the_first_rows(tmp_path):
     path = write(tmp_path / "a.jsonl", ROWS)
     assert {row["prompt"] for row in every_row(load(path, limit=7))} == {

@@ -52,6 +52,29 @@ class Deaf(HFRollout):
         return super().generate(replace(call, stream=("rollout", 0, 0)))
 
 
+class Stubborn(HFRollout):
+    """Samples as in training, whatever a call says."""
+
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        return super().generate(replace(call, sampling=None))
+
+
+class Forgetful(HFRollout):
+    """Follows the length alone."""
+
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        given = call.sampling and call.sampling.model_copy(update={"top_k": None})
+        return super().generate(replace(call, sampling=given))
+
+
+class Changeable(HFRollout):
+    """Goes on as the last call said."""
+
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        self.config = call.settings(self.config)
+        return super().generate(call)
+
+
 def test_the_own_one_passes() -> None:
     check_rollout(HFRollout())
 
@@ -64,6 +87,9 @@ def test_the_own_one_passes() -> None:
         (kit.each_request_gets_its_responses, Old, "policy_version"),
         (kit.log_probs_are_those_of_the_policy, Rough, "off by up to 0.10 nats"),
         (kit.a_stream_names_the_draws, Deaf, "another step's stream gives the same"),
+        (kit.a_call_may_sample_in_its_own_way, Stubborn, "more tokens than a call's own sampling"),
+        (kit.a_call_may_sample_in_its_own_way, Forgetful, "responses to a prompt differ"),
+        (kit.a_call_may_sample_in_its_own_way, Changeable, "changes later calls"),
     ],
 )
 def test_a_broken_one_is_caught(

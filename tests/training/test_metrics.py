@@ -11,11 +11,11 @@ import torch
 import rlkit
 from rlkit.batch import LossBatch, PolicyTerms, Prompt, Sample
 from rlkit.rollout.base import Generation
+from rlkit.tasks.identity import data_source
 from rlkit.training.metrics import (
     Counted,
     RolloutTally,
     data_metrics,
-    data_source,
     engine_mismatch,
     explained_variance,
     first_pass_metrics,

@@ -13,9 +13,9 @@ from rlkit.composition.doctor.patient import Patient, Unavailable
 from rlkit.composition.doctor.problems import spread
 from rlkit.composition.rehearsal import copied
 from rlkit.errors import UserError
+from rlkit.evaluation.answers import FULL_MARKS
 from rlkit.interfaces import Reward
 from rlkit.rewards.scoring import score_all
-from rlkit.training.evaluate import FULL_MARKS
 
 NAME = "reward"
 ROWS, SECONDS = 16, 8.0

@@ -74,6 +74,12 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     """
 
     hosted_by = "single process"
+    reserved = 0
+    """Tokens of prompt and response that it must have room for, whatever training needs."""
+
+    def reserve(self, prompt: int, completion: int) -> None:
+        """Allow sequences as long as that."""
+        self.reserved = prompt + completion
 
     def start(self, policy: Policy, seed: int) -> None:
         """Build the engine and give it the policy's weights."""
@@ -105,7 +111,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     def _build(self, folder: str) -> Any:
         """An engine without weights yet."""
         c = self.config
-        longest = max(c.max_prompt_length + c.max_completion_length, LENGTH + 1)
+        longest = max(c.max_prompt_length + c.max_completion_length, self.reserved, LENGTH + 1)
         text: Any = self.policy.model.config.get_text_config()
         self.dtype = engine_dtype(self.policy, c.dtype)
         return self.vllm.LLM(
@@ -180,7 +186,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
             )
         self.sleeper.rest()
         answers = [read(output.outputs[0]) for output in outputs]
-        flat = [generation(a, self.config, greedy=call.greedy) for a in answers]
+        flat = [generation(a, self.config, call) for a in answers]
         return by_request(flat, call.own)
 
     def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory:

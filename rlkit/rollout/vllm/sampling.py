@@ -33,6 +33,7 @@ class VLLMSamplingConfig(RolloutConfig):
     sync; null = 0.001 if both compute in float32, else what rounding explains, measured on the
     policy (`rlkit.rollout.precision.rounding_bound`)."""
     continues: ClassVar[bool] = True
+    samples_apart: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _sees_stop_texts(self) -> VLLMSamplingConfig:
@@ -102,12 +103,14 @@ class Asker:
         The seed depends on the stream, the request and the response, not on who samples it.
         """
         stops = Stops.of(config.stop, self.special)
-        top_k = 0 if call.greedy else min(config.top_k, self.vocabulary)
+        own = call.settings(config)
+        top_k = 0 if call.greedy else min(own.top_k, self.vocabulary)
+        # the worker divides the logits by the rollout's temperature
         shared = {
-            "temperature": 0.0 if call.greedy else 1.0,  # the worker divides the logits themselves
-            "top_p": 1.0 if call.greedy else config.top_p,
+            "temperature": 0.0 if call.greedy else own.temperature / config.temperature,
+            "top_p": 1.0 if call.greedy else own.top_p,
             "top_k": top_k,
-            "logprobs": top_k,
+            "logprobs": top_k if call.sampling is None else 0,
             "stop": [*stops.plain, *stops.mixed],
             "stop_token_ids": sorted({*self.ends, *stops.tokens}),
             "include_stop_str_in_output": True,
@@ -120,7 +123,7 @@ class Asker:
                 prompt_ids=request.ids.tolist(),
                 parameters=shared
                 | {
-                    "max_tokens": config.room(request),
+                    "max_tokens": own.room(request),
                     "seed": stream_seed(self.seed, name, *index, place, number),
                 },
             )
@@ -129,8 +132,9 @@ class Asker:
         ]
 
 
-def generation(answer: Answer, config: VLLMSamplingConfig, *, greedy: bool) -> Generation:
+def generation(answer: Answer, config: VLLMSamplingConfig, call: GenerationCall) -> Generation:
     """The response as the rest of rlkit reads it. Raises UserError if it was not finished."""
+    kept = config.truncates and not call.greedy and call.sampling is None
     if answer.finish_reason not in FINISHED:
         raise UserError(f"vLLM ended a response with '{answer.finish_reason}'")
     return Generation(
@@ -138,7 +142,7 @@ def generation(answer: Answer, config: VLLMSamplingConfig, *, greedy: bool) -> G
         logp=torch.tensor(answer.logp, dtype=torch.float32),
         policy_version=torch.tensor(answer.version, dtype=torch.int32),
         finish_reason=answer.finish_reason,
-        extras={KEPT: kept_logmass(answer.top, config)} if config.truncates and not greedy else {},
+        extras={KEPT: kept_logmass(answer.top, config)} if kept else {},
     )
 
 

@@ -98,5 +98,5 @@ class VLLMServerRollout(RolloutEngine[VLLMServerConfig]):
         on_each(self.servers, Server.expect)
         jobs = self.asker.jobs(call, self.config)
         answers = Dispatch(jobs).run(self.servers, self.config.concurrency)
-        flat = [generation(a, self.config, greedy=call.greedy) for a in answers]
+        flat = [generation(a, self.config, call) for a in answers]
         return by_request(flat, call.own)

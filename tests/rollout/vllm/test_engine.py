@@ -5,21 +5,25 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from rlkit.batch import Request
+from rlkit.config.sampling import Sampling
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
-from rlkit.rollout.vllm.probe import Evidence
+from rlkit.rollout.vllm.probe import LENGTH, Evidence
+from rlkit.rollout.vllm.sampling import Asker
 from rlkit.rollout.vllm.worker import Arrivals
 from rlkit.rollout.weights import checkpoint_weights
 from tests.cli import SMALL, metrics, run
@@ -132,6 +136,54 @@ def test_frequencies_follow_the_probabilities_at_the_temperature(engine: VLLMRol
     counts = torch.bincount(torch.cat([g.response_ids for g in answers]), minlength=16)
     expected = 2000 * (engine.policy.model(prompt.ids[None]).logits[0, -1] / 0.7).softmax(-1)
     assert float(((counts - expected) ** 2 / expected).sum()) < CHI_SQUARE_16_OF_1000
+
+
+def test_a_call_of_its_own_sampling_is_sampled_at_its_own_temperature(engine: VLLMRollout) -> None:
+    """The logits come at 0.7, and are asked for at 0.4; later calls are at 0.7 again."""
+    engine.config = configured(max_completion_length=1)
+    prompt = make_prompts(engine.policy, ["1+2="])[0]
+    call = GenerationCall([Request(prompt=prompt, n=2000)], ("eval", 1, 0))
+    logits = engine.policy.model(prompt.ids[None]).logits[0, -1]
+    for temperature, asked in ((0.4, Sampling(temperature=0.4)), (0.7, None)):
+        (answers,) = engine.generate(replace(call, sampling=asked))
+        counts = torch.bincount(torch.cat([g.response_ids for g in answers]), minlength=16)
+        expected = 2000 * (logits / temperature).softmax(-1)
+        seen = expected > 1
+        error = ((counts - expected) ** 2 / expected)[seen]
+        assert float(error.sum()) < CHI_SQUARE_16_OF_1000, temperature
+        assert int(counts[~seen].sum()) < 30
+
+
+def test_a_call_may_have_top_p_alone_and_another_length(engine: VLLMRollout) -> None:
+    """A nucleus of one token is the greedy response."""
+    asked = requests(engine.policy, 2)
+    own = Sampling(top_p=1e-6, max_completion_length=3)
+    answers = engine.generate(GenerationCall(asked, ("eval", 1, 0), sampling=own))
+    greedy = engine.generate(GenerationCall(asked, ("t", 1, 0), greedy=True))
+    for group, best in zip(answers, greedy, strict=True):
+        for g in group:
+            assert g.response_ids.tolist() == best[0].response_ids.tolist()[:3] and not g.extras
+
+
+def test_there_is_room_for_longer_evaluations_than_training_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the arguments to vLLM; without vLLM."""
+    engine = VLLMRollout(configured(max_prompt_length=20))
+    asked: dict[str, Any] = {}
+    engine.vllm = SimpleNamespace(LLM=lambda **given: asked.update(given))
+    engine.policy = make_policy()
+    engine.asker = Asker.of(engine.policy, 0)
+    monkeypatch.setattr(
+        engine,
+        "_platform",
+        lambda: SimpleNamespace(is_cpu=lambda: True, is_sleep_mode_available=lambda: False),
+    )
+    engine._build("folder")
+    assert asked["max_model_len"] == max(20 + 12, LENGTH + 1)
+    engine.reserve(30, 50)
+    engine._build("folder")
+    assert asked["max_model_len"] == 80
 
 
 @pytest.mark.parametrize(("top_p", "kept"), [(1.0, {3}), (0.4, {1, 2, 3})])

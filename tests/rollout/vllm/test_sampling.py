@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from rlkit.batch import Request
+from rlkit.config.sampling import Sampling
 from rlkit.errors import UserError
 from rlkit.registry import build, names
 from rlkit.rollout.base import GenerationCall
@@ -25,6 +27,7 @@ from rlkit.rollout.vllm.sampling import (
 from tests.rollout.models import make_policy, requests
 
 STREAM = ("t", 1, 0)
+CALL = GenerationCall([], STREAM)
 
 
 def answer(**fields: object) -> Answer:
@@ -106,7 +109,7 @@ def test_the_ends_are_those_of_the_tokenizer_and_of_the_generation_config() -> N
 
 
 def test_an_answer_becomes_a_generation() -> None:
-    found = generation(answer(), VLLMSamplingConfig(), greedy=False)
+    found = generation(answer(), VLLMSamplingConfig(), CALL)
     assert found.response_ids.tolist() == [3, 1] and found.response_ids.dtype == torch.int64
     assert found.logp.tolist() == [-0.5, -0.25] and found.logp.dtype == torch.float32
     assert found.policy_version.tolist() == [4, 5]
@@ -117,7 +120,7 @@ def test_an_answer_becomes_a_generation() -> None:
 @pytest.mark.parametrize("reason", ["abort", "error", None])
 def test_a_response_that_was_not_finished_is_an_error(reason: str | None) -> None:
     with pytest.raises(UserError, match=f"ended a response with '{reason}'"):
-        generation(answer(finish_reason=reason), VLLMSamplingConfig(), greedy=False)
+        generation(answer(finish_reason=reason), VLLMSamplingConfig(), CALL)
 
 
 def test_the_kept_mass_by_hand() -> None:
@@ -129,8 +132,10 @@ def test_the_kept_mass_by_hand() -> None:
     nucleus = VLLMSamplingConfig(top_k=3, top_p=0.8)
     torch.testing.assert_close(kept_logmass(top, nucleus).exp(), torch.tensor([0.7, 0.7]))
     assert kept_logmass([], nucleus).shape == (0,)
-    assert KEPT in generation(answer(top=top), nucleus, greedy=False).extras
-    assert not generation(answer(top=top), nucleus, greedy=True).extras
+    assert KEPT in generation(answer(top=top), nucleus, CALL).extras
+    assert not generation(answer(top=top), nucleus, replace(CALL, greedy=True)).extras
+    apart = replace(CALL, sampling=Sampling())
+    assert not generation(answer(top=top), nucleus, apart).extras
 
 
 def test_top_p_alone_is_refused_before_the_run() -> None:
@@ -146,6 +151,6 @@ def test_responses_go_back_to_their_requests() -> None:
     asked = [
         Request(prompt=r.prompt, n=n) for r, n in zip(requests(policy), (2, 1, 3), strict=False)
     ]
-    made = [generation(answer(ids=[i, 1]), VLLMSamplingConfig(), greedy=False) for i in range(6)]
+    made = [generation(answer(ids=[i, 1]), VLLMSamplingConfig(), CALL) for i in range(6)]
     grouped = [[int(g.response_ids[0]) for g in group] for group in by_request(made, asked)]
     assert grouped == [[0, 1], [2], [3, 4, 5]]

@@ -1,0 +1,61 @@
+"""The evaluations of a run: of its task, and of what `eval.on` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlkit.composition.composition import Composition
+from rlkit.composition.data_checks import check_room
+from rlkit.config.run import EMBEDDED, EvalConfig
+from rlkit.evaluation.evaluator import Evaluator, Evaluators, keep_none
+from rlkit.evaluation.records import AnswerFiles
+from rlkit.interfaces import Reward
+from rlkit.models.policy import Policy
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rollout.base import EVALUATION
+from rlkit.runs.folder import EVALUATIONS
+from rlkit.tasks.prompts import Prompts
+
+if TYPE_CHECKING:
+    from rlkit.composition.session import RunScope
+
+
+def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunScope) -> Evaluators:
+    """An evaluator of the task's held-out problems and one of each of `eval.on`.
+
+    The engine, which has not started, is told to make room for them. The process that writes the
+    run's files writes the answers. Raises UserError for problems that the model cannot take.
+    """
+    folder = run.folder.path / EVALUATIONS
+
+    def made(
+        name: str, prompts: Prompts, config: EvalConfig, rewards: Mapping[str, Reward], judge: str
+    ) -> Evaluator:
+        inside = Path(name.removeprefix(EVALUATION).strip("/"))
+        files = AnswerFiles(folder / inside, c.config.eval.answers)
+        return Evaluator(
+            name=name,
+            prompts=prompts,
+            rewards=RewardSet(rewards, c.processes),
+            engine=c.rollouts,
+            tokenizer=policy.tokenizer,
+            config=config,
+            judge=judge,
+            keep=files.keep if run.folder.writes else keep_none,
+            say=run.say,
+        )
+
+    template = "none" if c.config.model.name == EMBEDDED else c.config.eval.template
+    judge = c.correctness
+    assert judge is not None, "a composition without one is refused"
+    evaluators = [made(EVALUATION, held_out, c.config.eval, c.eval_rewards, judge)]
+    longest = held_out.longest
+    for each in c.benchmarks:
+        prompts = each.prompts(policy.tokenizer, template)
+        check_room(prompts, policy, c.longest_evaluated)
+        longest = max(longest, prompts.longest)
+        evaluators.append(made(each.name, prompts, each.config, each.rewards, each.judge))
+    c.rollouts.reserve(longest, c.longest_evaluated)
+    return Evaluators(evaluators)

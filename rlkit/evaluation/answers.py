@@ -1,0 +1,106 @@
+"""From requests to answers with marks: generate, decode, score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlkit.batch import Prompt
+from rlkit.rewards.scoring import RewardResult, RewardSet
+from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
+
+FULL_MARKS = 1.0 - 1e-6
+"""A response is right if the judging reward gives it at least this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A problem with its n responses; every list has n entries."""
+
+    prompt: Prompt
+    texts: Sequence[str]
+    """Without special tokens."""
+    lengths: Sequence[int]
+    """In tokens, with the one that ends a response."""
+    finish_reasons: Sequence[str]
+    totals: Sequence[float | None]
+    """The weighted sum of the rewards; None if none applies."""
+    components: Mapping[str, Sequence[float | None]]
+    """Each reward by name, unweighted; None where it does not apply."""
+    right: Sequence[bool]
+    """Whether the judging reward gives full marks."""
+
+
+def answer(
+    engine: RolloutEngine[Any],
+    rewards: RewardSet,
+    tokenizer: Any,
+    call: GenerationCall,
+    judge: str,
+) -> list[Answered]:
+    """The marked responses to each request of `call.part`, in order.
+
+    The call says how to sample (`greedy`, `sampling`), which draws to use (`stream`, whose name
+    begins with "eval") and whom to tell how far it is. A response is right if the reward `judge`
+    gives it 1 or more. With multiple processes every rank must call it, and all get every answer.
+    """
+    groups = engine.generate(call)
+    flat = [generation for group in groups for generation in group]
+    prompts = [request.prompt for request in call.own]
+    texts = decoded(tokenizer, flat)
+    each = [prompt for prompt, group in zip(prompts, groups, strict=True) for _ in group]
+    marks = score_texts(rewards, each, flat, texts)
+    right = [value is not None and value >= FULL_MARKS for value in marks.components[judge]]
+    out, start = [], 0
+    for prompt, group in zip(prompts, groups, strict=True):
+        own = slice(start, start := start + len(group))
+        out.append(
+            Answered(
+                prompt=prompt,
+                texts=texts[own],
+                lengths=[len(generation.response_ids) for generation in group],
+                finish_reasons=[generation.finish_reason for generation in group],
+                totals=marks.total[own],
+                components={name: values[own] for name, values in marks.components.items()},
+                right=right[own],
+            )
+        )
+    return out
+
+
+def decoded(tokenizer: Any, generations: Sequence[Generation]) -> list[str]:
+    """Each response as text, without special tokens."""
+    return [tokenizer.decode(g.response_ids, skip_special_tokens=True) for g in generations]
+
+
+def score(
+    rewards: RewardSet, prompts: Sequence[Prompt], generations: Sequence[Generation], tokenizer: Any
+) -> RewardResult:
+    """Score one completion per prompt."""
+    return score_texts(rewards, prompts, generations, decoded(tokenizer, generations))
+
+
+def score_texts(
+    rewards: RewardSet,
+    prompts: Sequence[Prompt],
+    generations: Sequence[Generation],
+    texts: Sequence[str],
+) -> RewardResult:
+    """Score one completion per prompt, decoded already.
+
+    A chat prompt's completion is an assistant message, as in TRL.
+    """
+    names = sorted({name for prompt in prompts for name in prompt.columns})
+    completions: list[Any] = [
+        text
+        if isinstance(prompt.text_or_messages, str)
+        else [{"role": "assistant", "content": text}]
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    return rewards.score(
+        [p.text_or_messages for p in prompts],
+        completions,
+        [g.response_ids.tolist() for g in generations],
+        {name: [p.columns.get(name) for p in prompts] for name in names},
+    )

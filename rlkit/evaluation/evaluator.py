@@ -1,0 +1,222 @@
+"""Evaluation on a fixed set of problems: figures over their answers, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from rlkit.batch import Prompt, Request
+from rlkit.config.run import EvalConfig
+from rlkit.evaluation.answers import Answered, answer
+from rlkit.evaluation.figures import (
+    GREEDY,
+    LENGTH,
+    REFLECTION,
+    TRUNCATED,
+    Figures,
+    Outcome,
+    Values,
+    figures,
+    values_of,
+)
+from rlkit.evaluation.reflection import reflects
+from rlkit.rewards.inputs import completion_text
+from rlkit.rewards.math.grouping import final_answer
+from rlkit.rewards.math.reward import Math
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rollout.base import EVALUATION, GenerationCall, RolloutEngine
+from rlkit.tasks.identity import data_source
+
+Progress = Callable[[str, int, int], None]
+"""Told a task, how many problems are done, and of how many."""
+Keep = Callable[[int, Sequence[Answered], Sequence[Answered]], None]
+"""Takes a step, and the sampled and the greedy answers of its evaluation."""
+LOGGED = {LENGTH: "mean_length", TRUNCATED: "truncated", REFLECTION: "reflection_rate"}
+"""What figures are called among the metrics, where that is not their name."""
+REWARD = "reward"
+
+
+def silent(task: str, done: int, of: int) -> None:
+    """Tell nobody how far an evaluation is."""
+
+
+def keep_none(step: int, sampled: Sequence[Answered], greedy: Sequence[Answered]) -> None:
+    """Keep no answers."""
+
+
+def outcome(answered: Answered, classes: Sequence[int | None] | None = None) -> Outcome:
+    """What became of a problem's samples; `classes` says which gave the same answer."""
+    return Outcome(
+        right=answered.right,
+        lengths=answered.lengths,
+        truncated=[reason == "length" for reason in answered.finish_reasons],
+        reflects=[reflects(text) for text in answered.texts],
+        classes=classes,
+    )
+
+
+def reward_values(sampled: Sequence[Answered]) -> Values:
+    """The mean reward of each problem's samples, and of each single one, where any applies."""
+    found: Values = {}
+    for answered in sampled:
+        parts = {f"{REWARD}/{name}/mean": each for name, each in answered.components.items()}
+        for name, each in {REWARD: answered.totals, **parts}.items():
+            applied = [value for value in each if value is not None]
+            found.setdefault(name, []).extend([sum(applied) / len(applied)] if applied else [])
+    return {name: values for name, values in found.items() if values}
+
+
+def by_source(sampled: Sequence[Answered]) -> Values:
+    """The share of right responses to each problem, by where the problem is from."""
+    found: Values = {}
+    for answered in sampled:
+        if (source := data_source(answered.prompt)) is not None:
+            share = sum(answered.right) / len(answered.right)
+            found.setdefault(f"source/{source}/pass@1", []).append(share)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    name: str
+    judge: str
+    """The reward by which a response is right."""
+    sampled: Sequence[Answered]
+    greedy: Sequence[Answered]
+    """Empty if nothing was answered greedily."""
+    figures: Figures
+    """By name, without "eval/"."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Each figure as `<name>/<figure>`, and the standard errors of what is a score."""
+        out: dict[str, float] = {}
+        for figure, found in self.figures.items():
+            key = f"{self.name}/{LOGGED.get(figure, figure)}"
+            out[key] = found.value
+            if figure == GREEDY or figure.startswith(("pass@", "maj@")):
+                out[f"{key}_error"] = found.error
+        return out
+
+    @property
+    def warning(self) -> str | None:
+        """A line if no response got full marks, so that every score is 0."""
+        every = list(chain(self.sampled, self.greedy))
+        if any(any(answered.right) for answered in every):
+            return None
+        values = [v for answered in every for v in answered.components[self.judge] if v is not None]
+        most = f"{max(values):g}" if values else "nothing: it applied to none"
+        line = (
+            f"Warning: {self.name}/pass@1 counts a response as right if the reward '{self.judge}' "
+            f"gives it 1, and no response got that (the most was {most}). Look at the answers"
+        )
+        if self.name != EVALUATION:
+            return f"{line}."
+        return f"{line}; if right ones get less, choose another reward with eval.reward=<name>."
+
+
+@dataclass(frozen=True)
+class Evaluators:
+    """Several evaluations, one after the other."""
+
+    each: Sequence[Evaluator]
+
+    def run(self, step: int, progress: Progress = silent) -> dict[str, float]:
+        """The metrics of all."""
+        found: dict[str, float] = {}
+        for evaluator in self.each:
+            found |= evaluator.run(step, progress)
+        return found
+
+
+@dataclass(kw_only=True)
+class Evaluator:
+    """Answers a fixed set of problems and says how many answers are right.
+
+    A response is right if the reward `judge` gives it 1 or more; by default the first one.
+    """
+
+    prompts: Sequence[Prompt]
+    rewards: RewardSet
+    engine: RolloutEngine[Any]
+    tokenizer: Any
+    config: EvalConfig
+    judge: str | None = None
+    name: str = EVALUATION
+    """How its metrics begin."""
+    keep: Keep = keep_none
+    """Takes the answers."""
+    say: Callable[[str], None] = lambda line: None
+    """Tells the user."""
+    warned: bool = field(default=False, init=False)
+
+    def run(self, step: int, progress: Progress = silent) -> dict[str, float]:
+        """The metrics of an evaluation after a step; its answers are kept."""
+        found = self.evaluate(step, progress)
+        self.keep(step, found.sampled, found.greedy)
+        if (warning := found.warning) and not self.warned:
+            self.warned = True
+            self.say(warning)
+        return found.metrics
+
+    def evaluate(self, step: int, progress: Progress = silent) -> Evaluation:
+        """Answer every problem. The same step and weights give the same answers."""
+        words = "evaluating" if self.name == EVALUATION else f"evaluating on {self._short}"
+        sampled = self._answers(step, words, progress, greedy=False)
+        greedy = (
+            self._answers(step, f"{words} greedily", progress, greedy=True)
+            if self.config.greedy
+            else []
+        )
+        outcomes = [outcome(*pair) for pair in zip(sampled, self._classes(sampled), strict=True)]
+        values = values_of(outcomes, [outcome(each) for each in greedy], self.config.ks)
+        values |= reward_values(sampled) | by_source(sampled)
+        return Evaluation(
+            name=self.name,
+            judge=self._judge,
+            sampled=sampled,
+            greedy=greedy,
+            figures=figures(values),
+        )
+
+    def _classes(self, sampled: Sequence[Answered]) -> Sequence[Sequence[int | None] | None]:
+        """Which samples of each problem gave the same answer, if votes count and it can be said."""
+        judge = self.rewards.rewards[self._judge]
+        if not (isinstance(judge, Math) and self.config.ks[-1] > 1):
+            return [None] * len(sampled)
+        given = [
+            [
+                final_answer(text, completion_text(each.prompt.text_or_messages))
+                for text in each.texts
+            ]
+            for each in sampled
+        ]
+        return self.rewards.processes.on_main(lambda: judge.classes(given))
+
+    @property
+    def _judge(self) -> str:
+        return self.judge or next(iter(self.rewards.rewards))
+
+    @property
+    def _short(self) -> str:
+        return self.name.removeprefix(f"{EVALUATION}/")
+
+    def _answers(
+        self, step: int, words: str, progress: Progress, *, greedy: bool
+    ) -> list[Answered]:
+        """A sampled answer for each of `config.samples`, or a greedy one, to every problem."""
+        n = 1 if greedy else self.config.samples
+        asked = [Request(prompt=p, n=n) for p in self.prompts[: self.config.problems]]
+        progress(words, 0, len(asked))
+        call = GenerationCall(
+            asked,
+            (f"{self.name}-greedy" if greedy else self.name, step, 0),
+            greedy=greedy,
+            sampling=self.config.sampling if self.config.sampling.given else None,
+            tell=lambda done: progress(words, done, len(asked)),
+        )
+        return answer(self.engine, self.rewards, self.tokenizer, call, self._judge)

@@ -1,0 +1,98 @@
+"""A run's own settings as the defaults of an evaluation: what is taken, left and given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlkit.composition.saved import choices, same_problems, saved_config, with_saved
+from rlkit.errors import UserError
+from tests.compositions import raw_of
+
+RUN = (
+    *("task=jsonl", "task.path=train.jsonl", "task.suffix=' Answer:'", "reward=[math,overlong]"),
+    *("reward.overlong.weight=0.5", "rollout.temperature=0.6", "rollout.stop=['#']"),
+    *("rollout.mode=ahead", "rollout.num_generations=4", "eval.problems=9", "eval.samples=3"),
+    *("model.name=big", "model.dtype=bfloat16", "model.lora.r=8", "train.steps=7", "seed=5"),
+)
+
+
+def evaluated(*overrides: str, run: tuple[str, ...] = RUN) -> tuple[dict[str, Any], Any]:
+    saved = json.loads(json.dumps(raw_of(*run)))
+    given = ["model.name=run/checkpoint-7", *overrides]
+    return with_saved(raw_of(*choices(saved, overrides), *given), saved, overrides), saved
+
+
+def test_the_runs_own_settings_hold() -> None:
+    raw, saved = evaluated()
+    assert raw["task"] == saved["task"] and raw["reward"] == saved["reward"]
+    assert raw["eval"] == saved["eval"] and raw["seed"] == 5
+    assert (raw["rollout"]["temperature"], raw["rollout"]["stop"]) == (0.6, ["#"])
+    assert raw["model"]["name"] == "run/checkpoint-7" and raw["model"]["dtype"] == "bfloat16"
+    assert same_problems(raw, saved)
+
+
+def test_what_only_training_uses_stays_at_its_default() -> None:
+    raw, _ = evaluated()
+    default = raw_of("task=jsonl")
+    assert raw["rollout"]["mode"] == "sync" and raw["model"]["lora"]["r"] == 0
+    assert raw["rollout"]["num_generations"] == default["rollout"]["num_generations"]
+    assert raw["train"] == default["train"] and raw["loss"] == default["loss"]
+
+
+def test_overrides_are_on_top_even_where_they_restate_a_default() -> None:
+    raw, saved = evaluated("rollout.temperature=1.0", "task.suffix=''", "eval.samples=1")
+    assert raw["rollout"]["temperature"] == 1.0 and raw["eval"]["samples"] == 1
+    assert raw["task"]["suffix"] == "" and raw["task"]["path"] == "train.jsonl"
+    assert raw["rollout"]["stop"] == ["#"]
+    assert not same_problems(raw, saved), "another prompt is another task"
+
+
+def test_another_file_keeps_the_form_of_the_task_and_is_read_whole() -> None:
+    raw, saved = evaluated("task.path=test.jsonl")
+    assert raw["task"] == saved["task"] | {"path": "test.jsonl"}
+    assert raw["reward"] == saved["reward"] and not same_problems(raw, saved)
+    assert raw["eval"]["problems"] == raw_of()["eval"]["problems"], "9 was for the run's problems"
+    assert evaluated("task.path=test.jsonl", "eval.problems=4")[0]["eval"]["problems"] == 4
+
+
+def test_another_task_brings_its_own_rewards() -> None:
+    raw, saved = evaluated("task=arithmetic", run=(*RUN, "eval.task=reasoning_gym"))
+    assert raw["task"] == raw_of()["task"] and not raw.get("reward")
+    assert raw["eval"]["task"] is None and not same_problems(raw, saved)
+    chosen, _ = evaluated("task=arithmetic", "reward=[exact]")
+    assert list(chosen["reward"]) == ["exact"]
+
+
+def test_a_reward_chosen_here_is_the_only_one() -> None:
+    raw, saved = evaluated("reward=[exact]")
+    assert list(raw["reward"]) == ["exact"] and same_problems(raw, saved)
+
+
+def test_a_setting_the_run_did_not_know_keeps_its_default() -> None:
+    saved = json.loads(json.dumps(raw_of(*RUN)))
+    del saved["eval"]["greedy"], saved["rollout"]["stop"]
+    saved["rollout"]["gone"] = 3
+    raw = with_saved(raw_of(*choices(saved, [])), saved, [])
+    assert raw["eval"]["greedy"] is True and raw["rollout"]["stop"] == []
+    assert "gone" not in raw["rollout"]
+
+
+def test_what_was_an_object_in_memory_is_asked_for(tmp_path: Path) -> None:
+    saved = json.loads(json.dumps(raw_of(*RUN)))
+    saved["task"] |= {"name": "dataset", "path": "object list sha256:0123"}
+    with pytest.raises(UserError, match="its task as an object list in memory: choose one here"):
+        choices(saved, [])
+    assert "task=" not in " ".join(choices(saved, ["task=jsonl"]))
+
+
+@pytest.mark.parametrize("whole", ["algorithm=grpo", "+experiment=gsm8k", "experiment=gsm8k"])
+def test_a_whole_composition_takes_nothing_from_the_run(whole: str, tmp_path: Path) -> None:
+    (tmp_path / "run_config.json").write_text('{"seed": 5}')
+    assert saved_config(str(tmp_path)) == {"seed": 5}
+    assert saved_config(str(tmp_path), [whole]) is None
+    assert saved_config(str(tmp_path / "none")) is None
+    assert not same_problems(raw_of(), None)
