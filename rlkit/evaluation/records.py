@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rlkit.batch import Prompt
-from rlkit.errors import UserError
 from rlkit.evaluation.answers import Answered
+from rlkit.stored.parquet import read_rows, write_table
 
 REWARD = "reward/"
 """How the column of a single reward begins."""
@@ -83,30 +81,17 @@ class AnswerFiles:
 
 def write_answers(path: Path, sampled: Sequence[Answered], greedy: Sequence[Answered]) -> None:
     """Write a file, whole or not at all. Raises UserError if the system refuses (a full disk)."""
-    arrow: Any = importlib.import_module("pyarrow")
-    parquet: Any = importlib.import_module("pyarrow.parquet")
+    import pyarrow as arrow
+
     rows = [*rows_of(sampled, greedy=False), *rows_of(greedy, greedy=True)]
     kinds = {name: arrow.float64() for name in rows[0] if name.startswith(REWARD)}
     kinds |= {"reward": arrow.float64(), "answer": arrow.string()}
     table = arrow.table(
         {name: arrow.array([row[name] for row in rows], kinds.get(name)) for name in rows[0]}
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"{path} cannot be written: {reason}; make room, or set eval.answers=0"
-        ) from error
+    write_table(table, path, ", or set eval.answers=0")
 
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
     """The rows of a file that `write_answers` wrote."""
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return rows
+    return read_rows(path)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.errors import UserError
+from rlkit.stored.parquet import read_rows, write_table
 
 SETTINGS, RESULTS, SAMPLES = "settings.json", "results.json", "samples"
 BENCHMARKS = "benchmarks"
@@ -81,12 +82,9 @@ class Store:
     def write(self, name: str, chunk: int, rows: Sequence[Sample]) -> None:
         """Write a chunk, whole or not at all. Raises UserError if the system refuses."""
         import pyarrow as pa
-        from pyarrow import parquet
 
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema())
-        sink = pa.BufferOutputStream()
-        parquet.write_table(table, sink, compression="zstd")
-        write_whole(self.file(name, chunk), sink.getvalue().to_pybytes())
+        write_table(table, self.file(name, chunk))
 
     def read(
         self,
@@ -99,18 +97,14 @@ class Store:
 
         Raises UserError for a file that is damaged.
         """
-        import pyarrow as pa
-        from pyarrow import parquet
-
         rows: list[dict[str, Any]] = []
         chosen = None if problems is None else [("problem", "in", list(problems))]
         for path in (self.file(name, chunk) for chunk in range(chunks)):
             try:
-                rows += parquet.read_table(path, columns=list(columns), filters=chosen).to_pylist()
-            except (pa.ArrowException, OSError) as error:
+                rows += read_rows(path, columns, chosen)
+            except UserError as error:
                 raise UserError(
-                    f"{path} cannot be read: {str(error).splitlines()[0]}; remove it, and the same "
-                    "command answers its problems again"
+                    f"{error}; remove it, and the same command answers its problems again"
                 ) from error
         return rows
 
@@ -132,14 +126,13 @@ def safe(name: str) -> str:
     return kept.lstrip(".") or "_"
 
 
-def write_whole(path: Path, content: str | bytes) -> Path:
+def write_whole(path: Path, content: str) -> Path:
     """Write a file that is either complete or absent. Raises UserError if the system refuses."""
-    data = content.encode() if isinstance(content, str) else content
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
-            file.write(data)
+            file.write(content.encode())
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

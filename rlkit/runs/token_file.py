@@ -6,12 +6,11 @@ null where there is no such value.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlkit.errors import UserError
+from rlkit.stored.parquet import read_rows, write_table
 
 TOKEN_FILE = "tokens-step-{step}.parquet"
 PER_RESPONSE = {
@@ -74,7 +73,6 @@ def schema() -> Any:
 def write_tokens(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the file whole or not at all. Raises UserError if the system refuses (a full disk)."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     table = pa.Table.from_pylist(list(rows), schema=schema())
     values = {f"{name}.list.element": kind for name, kind in PER_TOKEN.items()}
@@ -83,15 +81,7 @@ def write_tokens(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         "use_dictionary": [name for name, kind in values.items() if kind == "string"],
         "use_byte_stream_split": [name for name, kind in values.items() if kind == "float32"],
     }
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        parquet.write_table(table, unfinished, compression="zstd", **packed)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; make room and continue with "
-            "resume=auto"
-        ) from error
+    write_table(table, path, " and continue with resume=auto", **packed)
 
 
 def read_tokens(path: Path) -> list[dict[str, Any]]:
@@ -99,13 +89,6 @@ def read_tokens(path: Path) -> list[dict[str, Any]]:
 
     Raises UserError if it is damaged.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
     if not path.is_file():
         return []
-    try:
-        rows: list[dict[str, Any]] = parquet.ParquetFile(path).read().to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    return [{**row, "rewards": dict(row["rewards"] or ())} for row in rows]
+    return [{**row, "rewards": dict(row["rewards"] or ())} for row in read_rows(path)]

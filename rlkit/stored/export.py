@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rlkit.errors import UserError
 from rlkit.stored.card import CARD
-from rlkit.stored.read import opened
-from rlkit.stored.write import DATA, ROLLOUTS, shards, step_of, write_whole
+from rlkit.stored.parquet import opened, write_table
+from rlkit.stored.write import DATA, ROLLOUTS, ROW_GROUP, shards, step_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,9 @@ def export(run: Path, out: Path, steps: tuple[int, int | None] = (1, None)) -> t
     (unfinished / DATA).mkdir(parents=True)
     files = rows = 0
     for table in _merged(found):
-        write_whole(table, unfinished / DATA / f"part-{files:05d}.parquet")
+        write_table(
+            table, unfinished / DATA / f"part-{files:05d}.parquet", row_group_size=ROW_GROUP
+        )
         files, rows = files + 1, rows + len(table)
     shutil.copy(folder / CARD, unfinished / CARD)
     unfinished.rename(out)

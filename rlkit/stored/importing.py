@@ -17,8 +17,9 @@ from rlkit.errors import UserError
 from rlkit.stored.card import Card
 from rlkit.stored.foreign import openai, slime, trl, verl
 from rlkit.stored.foreign.record import Record
+from rlkit.stored.parquet import write_table
 from rlkit.stored.table import to_table
-from rlkit.stored.write import DATA, write_whole
+from rlkit.stored.write import DATA, ROW_GROUP
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,7 +97,9 @@ def import_files(
             if not groups:
                 raise UserError(f"{path} holds no responses")
             table = to_table(groups, encoder.tokenizer, about=asdict(card))
-            write_whole(table, unfinished / DATA / f"part-{number:05d}.parquet")
+            write_table(
+                table, unfinished / DATA / f"part-{number:05d}.parquet", row_group_size=ROW_GROUP
+            )
         card.write(unfinished)
         unfinished.rename(out)
     finally:

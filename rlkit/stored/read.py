@@ -14,6 +14,7 @@ import numpy as np
 from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.stored.card import Card
+from rlkit.stored.parquet import opened
 from rlkit.stored.table import check_columns, to_groups
 from rlkit.stored.write import ROLLOUTS, shards
 
@@ -135,17 +136,6 @@ class StoredRollouts:
                 self._read.popitem(last=False)
         self._read.move_to_end(key)
         return self._read[key]
-
-
-def opened(path: Path) -> pq.ParquetFile:
-    """A Parquet file. Raises UserError if it is none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 
 def open_shard(path: Path) -> Shard:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlkit.batch import Group
-from rlkit.errors import UserError
 from rlkit.stored.card import CARD, Card
+from rlkit.stored.parquet import write_table
 from rlkit.stored.table import to_table
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
 ROLLOUTS = "rollouts"
@@ -23,6 +21,7 @@ ROLLOUTS = "rollouts"
 DATA = "data"
 ROW_GROUP = 2_048
 """Rows that a reader takes into memory at once."""
+OTHERWISE = " and continue with resume=auto, or set rollout.save=false"
 _STEP = re.compile(r"step-(\d+)\.parquet$")
 
 
@@ -45,7 +44,7 @@ def step_of(path: Path) -> int | None:
 
 def cut(folder: Path, step: int) -> None:
     """Remove the shards of later steps, which a resumed run writes again, and what a kill left."""
-    for path in (folder / DATA).glob(".*.parquet"):
+    for path in (folder / DATA).glob(".*"):
         path.unlink()
     for path in shards(folder):
         if (found := step_of(path)) is not None and found > step:
@@ -72,24 +71,7 @@ class RolloutWriter:
         table = to_table(groups, self.tokenizer, offset, about=asdict(self.card))
         if not len(table):
             return
-        try:
-            if not (self.folder / CARD).exists():
-                (self.folder / DATA).mkdir(parents=True, exist_ok=True)
-                self.card.write(self.folder)
-            write_whole(table, shard(self.folder, offset + step))
-        except OSError as error:
-            raise UserError(
-                f"{self.folder} cannot be written: {error.strerror}; make room and continue with "
-                "resume=auto, or set rollout.save=false"
-            ) from error
-
-
-def write_whole(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file that is either whole or not there."""
-    import pyarrow.parquet as pq
-
-    hidden = path.with_name(f".{path.name}")
-    pq.write_table(table, hidden, compression="zstd", row_group_size=ROW_GROUP)
-    with hidden.open("rb") as file:
-        os.fsync(file.fileno())
-    hidden.replace(path)
+        path = shard(self.folder, offset + step)
+        write_table(table, path, OTHERWISE, row_group_size=ROW_GROUP)
+        if not (self.folder / CARD).exists():
+            self.card.write(self.folder)

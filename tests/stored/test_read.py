@@ -59,7 +59,7 @@ def test_new_shards_come_when_asked_for_and_old_ones_must_stay(tmp_path: Path) -
     writer.write([group(0)], 1, offset=0)
     rollouts = StoredRollouts(str(tmp_path))
     writer.write([group(3), group(6)], 2, offset=0)
-    (tmp_path / "data" / ".step-00000003.parquet").write_text("half")
+    (tmp_path / "data" / ".step-00000003.parquet.tmp").write_text("half")
     assert len(rollouts) == 1
     before = list(rollouts.names)
     rollouts.refresh()

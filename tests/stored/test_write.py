@@ -20,7 +20,7 @@ def test_shards_sort_by_step_and_are_cut_after_one(tmp_path: Path) -> None:
     writer = RolloutWriter(tmp_path, Card(), TOKENIZER)
     for step in (1, 2, 10, 11):
         writer.write([group(step)], step, offset=0)
-    (tmp_path / "data" / ".step-00000012.parquet").write_text("half")
+    (tmp_path / "data" / ".step-00000012.parquet.tmp").write_text("half")
     assert steps(tmp_path) == [1, 2, 10, 11]
     cut(tmp_path, 2)
     assert steps(tmp_path) == [1, 2]

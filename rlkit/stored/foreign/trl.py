@@ -8,7 +8,7 @@ from typing import Any
 
 from rlkit.errors import UserError
 from rlkit.stored.foreign.record import Record, column, number, prompt_of
-from rlkit.stored.read import opened
+from rlkit.stored.parquet import read_rows
 
 OWN = ("step", "prompt", "completion", "advantage")
 """Columns that are no rewards."""
@@ -21,7 +21,7 @@ def records(path: Path, reward: str | None) -> Iterator[Record]:
     counts; None = the sum of all, which is TRL's reward if its weights are 1. There are no token
     ids and no log-probs.
     """
-    for index, row in enumerate(opened(path).read().to_pylist(), start=1):
+    for index, row in enumerate(read_rows(path), start=1):
         place = f"{path.name} row {index}"
         rewards = {
             name: float(value)

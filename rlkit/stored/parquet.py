@@ -1,0 +1,73 @@
+"""Parquet files that are whole or not there, and read as such."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlkit.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+
+def unfinished(path: Path) -> Path:
+    """The name under which a file is written; one that a kill left is never read."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_table(table: pa.Table, path: Path, otherwise: str = "", **options: Any) -> None:
+    """Write a table under another name, flush it and rename it.
+
+    `options` are those of `pyarrow.parquet.write_table`. Raises UserError if the system refuses (a
+    full disk); `otherwise` says what else the user can do.
+    """
+    from pyarrow import parquet
+
+    temporary = unfinished(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, temporary, compression="zstd", **options)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        reason = error.strerror or str(error)
+        raise UserError(f"{path} cannot be written: {reason}; make room{otherwise}") from error
+
+
+def opened(path: Path) -> parquet.ParquetFile:
+    """A file. Raises UserError if it cannot be read, or is no Parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as Parquet: {reason}") from None
+
+
+def read_rows(
+    path: Path, columns: Sequence[str] | None = None, filters: Any = None
+) -> list[dict[str, Any]]:
+    """The rows of a file, or some of them. Raises UserError as `opened` does."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    opened(path).close()
+    try:
+        chosen = None if columns is None else list(columns)
+        rows: list[dict[str, Any]] = parquet.read_table(
+            path, columns=chosen, filters=filters, partitioning=None
+        ).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as Parquet: {reason}") from None
+    return rows
