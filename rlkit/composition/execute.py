@@ -20,7 +20,8 @@ from rlkit.pages.report import REPORT, write_report
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.resume import check_config, check_sources
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
-from rlkit.training.state import Session, load_counters
+from rlkit.training.counters import load_counters
+from rlkit.training.state import Session
 from rlkit.training.trainer import Trainer
 
 

@@ -13,10 +13,11 @@ from rlkit.rollout.source import StepPlan
 from rlkit.training.clock import TIMERS, Clock
 from rlkit.training.collect import Collected
 from rlkit.training.completions import Steps, groups_kept, write_responses
+from rlkit.training.counters import Counters
 from rlkit.training.metrics import data_metrics, peak_memory_mb, staleness
 from rlkit.training.prepare import TrainBatch, prepare
 from rlkit.training.saving import try_save
-from rlkit.training.state import Counters, Session, TrainState
+from rlkit.training.state import Session, TrainState
 from rlkit.training.tracked import track_samples
 from rlkit.training.update import Updater, UpdateResult
 

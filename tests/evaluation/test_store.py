@@ -50,7 +50,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write("a", 0, [sample(0)])
     store.file("a", 0).write_bytes(store.file("a", 0).read_bytes()[:-9])
-    with pytest.raises(UserError, match="cannot be read: .*remove it"):
+    with pytest.raises(UserError, match="cannot be read as Parquet: .*remove it"):
         store.read("a", 1)
     (tmp_path / SETTINGS).write_text("{")
     with pytest.raises(UserError, match="--out"):

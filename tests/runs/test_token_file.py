@@ -39,7 +39,8 @@ def test_what_is_written_is_read_and_what_is_missing_is_null(tmp_path: Path) -> 
 
 
 def test_a_file_that_cannot_be_finished_is_not_there(tmp_path: Path) -> None:
-    path = token_file(tmp_path / "missing", 3)
+    (tmp_path / "file").write_text("")
+    path = token_file(tmp_path / "file", 3)
     with pytest.raises(UserError, match="tokens-step-3.parquet cannot be written: "):
         write_tokens(path, [ROW])
     assert read_tokens(path) == []

@@ -150,13 +150,13 @@ def test_what_does_not_suit_is_one_line(
 def test_stored_groups_stand_beside_new_ones(source: Path, tmp_path: Path) -> None:
     """Half of four groups is stored: two fresh groups of four responses a step."""
     out = tmp_path / "out"
-    second = f"buffer.second={{name: stored, path: {source}}}"
     result = go(
         *COMMON,
         "algorithm=topr",
         "buffer=mix",
         "buffer.share=0.5",
-        second,
+        "buffer.second.name=stored",
+        f"+buffer.second.path={source}",
         f"output_dir={out}",
     )
     assert result.status == 0, result.err

@@ -13,8 +13,9 @@ from rlkit.errors import UserError
 from rlkit.interfaces import State
 from rlkit.runs.checkpoint import list_checkpoints
 from rlkit.training import saving
+from rlkit.training.counters import Counters
 from rlkit.training.saving import try_save
-from rlkit.training.state import Counters, TrainState
+from rlkit.training.state import TrainState
 from rlkit.training.trainer import Trainer
 from tests.models.test_generation import GREEDY, contradicting
 from tests.sessions import config_of, heard, make_session

@@ -18,7 +18,8 @@ from rlkit.rollout.hf import HFRollout
 from rlkit.runs.checkpoint import CheckpointError, list_checkpoints, load_tree
 from rlkit.tasks.prompts import Prompts, PromptStream
 from rlkit.training import state as state_module
-from rlkit.training.state import Counters, Session, TrainState, load_counters
+from rlkit.training.counters import Counters, load_counters
+from rlkit.training.state import Session, TrainState
 from rlkit.training.trainer import Trainer
 from schedules.never import Never
 from tests.sessions import config_of, heard, make_session
@@ -276,15 +277,3 @@ def test_a_checkpoint_goes_on_with_its_own_data_alone(policy: Policy, tmp_path: 
     with pytest.raises(UserError, match=r"checkpoint-1 was made with other data.*another order"):
         resumed(ROWS[::-1])
     assert resumed(ROWS[::-1], ("task.data",)).count.step == 1
-
-
-def test_lengths_are_compared_with_those_of_the_first_evaluation() -> None:
-    """20 tokens, then 30: 1.5 times as many; a set that joins later begins at its own length."""
-    count = Counters()
-    first = count.with_length_ratios({"eval/mean_length": 20.0, "eval/pass@1": 0.5})
-    assert first == {"eval/mean_length": 20.0, "eval/pass@1": 0.5, "eval/length_ratio": 1.0}
-    again = Counters(**asdict(count)).next_stage()
-    later = again.with_length_ratios({"eval/mean_length": 30.0, "eval/new/mean_length": 8.0})
-    assert later["eval/length_ratio"] == 1.5 and later["eval/new/length_ratio"] == 1.0
-    assert again.with_length_ratios({"eval/new/mean_length": 4.0})["eval/new/length_ratio"] == 0.5
-    assert "eval/length_ratio" not in Counters().with_length_ratios({"eval/mean_length": 0.0})
