@@ -15,7 +15,7 @@ from rlkit.composition.config_files import search_path
 from rlkit.composition.doctor.check import Check
 from rlkit.composition.doctor.printed import Told
 from rlkit.composition.guard import guarded
-from rlkit.config.overrides import quoted
+from rlkit.config.overrides import key_of, quoted
 from rlkit.config.run import EMBEDDED
 from rlkit.distributed.rank import launched
 from rlkit.errors import UserError
@@ -79,11 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     """Examine, and print what is found."""
     name = newest_in(a.model)
-    own = ("task", "experiment")
-    asks = name == EMBEDDED or any(each.lstrip("+").partition("=")[0] in own for each in overrides)
-    usual = [] if asks else usual_lengths()
-    given = [f"model.name={quoted(name)}", "output_dir=.", *search_path(a.config_dir)]
-    raw = settings([*given, *usual, *overrides])
+    raw, asks = configuration(name, overrides, search_path(a.config_dir))
 
     from rlkit.composition.compose import compose
     from rlkit.composition.doctor.examine import examine
@@ -104,6 +100,24 @@ def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     return told.checks
 
 
+def configuration(
+    name: str, overrides: Sequence[str], search: Sequence[str]
+) -> tuple[dict[str, Any], bool]:
+    """The configuration to examine a model with, and whether it says what to train on.
+
+    A checkpoint brings its run's task, rewards, rollout and precision as defaults. Another model
+    without a task gets the lengths of real models.
+    """
+    from rlkit.composition.saved import choices, saved_config, with_saved
+
+    saved = saved_config(name, overrides)
+    own = {"task", "experiment"} & {*map(key_of, overrides)}
+    asks = name == EMBEDDED or saved is not None or bool(own)
+    chosen = choices(saved, overrides) if saved is not None else [] if asks else usual_lengths()
+    raw = settings([*search, f"model.name={quoted(name)}", "output_dir=.", *chosen, *overrides])
+    return (raw if saved is None else alone(with_saved(raw, saved, overrides))), asks
+
+
 def usual_lengths() -> list[str]:
     """The lengths of real models, which the embedded model's task would replace by its own."""
     from rlkit.rollout.base import RolloutConfig
@@ -120,7 +134,10 @@ def settings(given: Sequence[str]) -> dict[str, Any]:
 
     raw = composed(given)
     stages = stages_of(raw, given)
-    first = stages[0] if stages else raw
-    rollout = first["rollout"]
-    first["rollout"] = rollout | {key: ALONE[key] for key in ALONE if key in rollout}
-    return first
+    return alone(stages[0] if stages else raw)
+
+
+def alone(raw: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with an engine that works in turn with the trainer."""
+    rollout = raw["rollout"]
+    return raw | {"rollout": rollout | {key: ALONE[key] for key in ALONE if key in rollout}}

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from rlkit.composition.doctor.command import configuration
 from rlkit.models.policy import Policy
-from tests.cli import Result, command
+from tests.cli import SMALL, Result, command, run
 from tests.composition.doctor.test_template import chat_policy
 from tests.tiny import make_policy, make_tokenizer
 
@@ -146,3 +147,14 @@ def test_vllm_agrees_with_the_trainer(tmp_path: Path) -> None:
     figures = checks["log-probs"]["figures"]
     assert 0 < figures["max"] < 1e-3 and 0 < figures["again_max"] < 1e-3
     assert checks["memory"]["figures"]["the engine"] > 1e8
+
+
+def test_a_run_brings_its_settings_and_overrides_stand_above_them(tmp_path: Path) -> None:
+    """The embedded model's own length is 28, the run's 14; the engine works in turn."""
+    arguments = (*SMALL, "rollout.temperature=0.5", "rollout.sync_every=2", "output_dir=out")
+    assert run(*arguments, cwd=tmp_path).status == 0
+    checkpoint = str(tmp_path / "out" / "checkpoint-2")
+    raw, asks = configuration(checkpoint, ["rollout.temperature=0.7"], [])
+    assert asks and raw["task"]["name"] == "arithmetic"
+    assert raw["rollout"]["max_completion_length"] == 14
+    assert (raw["rollout"]["temperature"], raw["rollout"]["sync_every"]) == (0.7, 1)
