@@ -63,12 +63,19 @@ def export(run: Path, out: Path, steps: tuple[int, int | None] = (1, None)) -> t
 
 
 def _merged(paths: list[Path]) -> Iterator[pa.Table]:
-    """The tables of the shards, put together until they have `ROWS` rows."""
+    """The tables of the shards, put together until they have `ROWS` rows.
+
+    Shards of different cards stay apart: a stage may sample at another temperature.
+    """
     import pyarrow as pa
 
     held: list[pa.Table] = []
     for path in paths:
-        held.append(opened(path).read())
+        table = opened(path).read()
+        if held and table.schema.metadata != held[0].schema.metadata:
+            yield pa.concat_tables(held)
+            held = []
+        held.append(table)
         if sum(map(len, held)) >= ROWS:
             yield pa.concat_tables(held)
             held = []

@@ -15,7 +15,7 @@ from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.stored.card import Card
 from rlkit.stored.parquet import opened
-from rlkit.stored.table import check_columns, to_groups
+from rlkit.stored.table import ABOUT, UNKNOWN, check_columns, to_groups
 from rlkit.stored.write import ROLLOUTS, shards
 
 if TYPE_CHECKING:
@@ -153,13 +153,15 @@ def open_shard(path: Path) -> Shard:
         raise UserError(f"{path}: the rows of a group do not stand together; sort it by group")
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     about: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
-    values = json.loads(about[b"rlkit"]) if b"rlkit" in about else None
+    key = ABOUT.encode()
+    values = json.loads(about[key]) if key in about else None
+    told = None if values is None else values.get(UNKNOWN)
     return Shard(
         path=path,
         starts=np.append(starts, len(numbers)).astype(np.int64),
         borders=np.cumsum([0, *sizes]).astype(np.int64),
         card=Card.read(path.parent.parent) if values is None else Card.of(values, str(path)),
-        unknown_logp=lacks_logp(file),
+        unknown_logp=lacks_logp(file) if told is None else bool(told),
     )
 
 
@@ -168,10 +170,12 @@ def lacks_logp(file: pq.ParquetFile) -> bool:
     names = set(file.schema_arrow.names)
     if "behavior_logp" not in names:
         return True
-    columns = file.read(["behavior_logp", *({"source"} & names)])
-    unknown = columns.column("behavior_logp").is_null()
-    if "source" in names:
-        import pyarrow.compute as pc
+    import pyarrow.compute as pc
 
-        unknown = pc.and_(unknown, pc.not_equal(columns.column("source"), "expert"))
-    return bool(unknown.to_numpy().any())
+    for batch in file.iter_batches(columns=["behavior_logp", *({"source"} & names)]):
+        unknown = batch.column("behavior_logp").is_null()
+        if "source" in names:
+            unknown = pc.and_(unknown, pc.not_equal(batch.column("source"), "expert"))
+        if pc.any(unknown).as_py():
+            return True
+    return False

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
+ABOUT, UNKNOWN = "rlkit", "unknown_logp"
+"""The entry of a file's metadata that holds its card, and what it says besides: whether a response
+of the policy has no behavior log-probs."""
 NEEDED = ("group", "prompt_ids", "response_ids", "reward")
 """Columns without which a table holds no rollouts."""
 
@@ -113,7 +116,8 @@ def to_table(
         values if isinstance(values, pa.Array) else pa.array(values, type=kinds.field(name).type)
         for name, values in columns.items()
     ]
-    metadata = {"rlkit": json.dumps(about)} if about is not None else None
+    unknown = any(s.source != "expert" and not k for s, k in zip(samples, known, strict=True))
+    metadata = {ABOUT: json.dumps({**about, UNKNOWN: unknown})} if about is not None else None
     return pa.Table.from_arrays(arrays, schema=kinds.with_metadata(metadata))
 
 

@@ -50,6 +50,15 @@ def test_the_groups_of_the_steps_are_those_of_the_run(
     assert Card.read(tmp_path / "out") == Card(model="m")
 
 
+def test_stages_that_sample_differently_stay_apart(tmp_path: Path) -> None:
+    run = written(tmp_path / "run", steps=2)
+    later = RolloutWriter(run / ROLLOUTS, Card(model="m", temperature=0.5), TOKENIZER)
+    later.write([group(90)], 1, offset=2)
+    assert export(run, tmp_path / "out") == (2, 15)
+    cards = [shard.card for shard in StoredRollouts(str(tmp_path / "out")).shards]
+    assert [card.temperature for card in cards if card is not None] == [1.0, 0.5]
+
+
 def test_nothing_is_overwritten_and_nothing_is_made_up(tmp_path: Path) -> None:
     run = written(tmp_path / "run", steps=1)
     with pytest.raises(UserError, match=r"rollout\.save=true"):

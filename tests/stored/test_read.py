@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,3 +99,17 @@ def test_a_table_without_log_probs_says_so(tmp_path: Path) -> None:
     table = to_table([group(0)], TOKENIZER).drop_columns(["behavior_logp"])
     pq.write_table(table, tmp_path / "a.parquet")
     assert StoredRollouts(str(tmp_path / "a.parquet")).unknown_logp
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_one_unknown_log_prob_is_enough(tmp_path: Path, told: bool) -> None:
+    """Whether the file's own metadata says so or every row is looked at."""
+    made = group(0)
+    lost = replace(made.samples[2], behavior_logp=torch.full((3,), torch.nan))
+    groups = [group(3), replace(made, samples=[*made.samples[:2], lost])]
+    about = asdict(Card()) if told else None
+    for name, held in (("a", [group(3)]), ("b", groups)):
+        table = to_table(held, TOKENIZER, about=about)
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
+    assert not StoredRollouts(str(tmp_path / "a.parquet")).unknown_logp
+    assert StoredRollouts(str(tmp_path / "b.parquet")).unknown_logp
