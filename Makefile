@@ -42,7 +42,7 @@ test-bases: $(VENV)/.installed-dev
 			$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) || exit 1; \
 	done
 
-# Elsewhere these tests are skipped without Chromium; here they fail.
+# Pages in a headless Chromium; without it these tests fail.
 test-browser: $(VENV)/.installed-dev
 	RLKIT_BROWSER=required OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/pages $(PYTEST_ARGS)
 
@@ -60,7 +60,7 @@ test-bitsandbytes: $(VENV)/.installed-dev
 
 # vLLM needs other versions of some packages, so it has an environment of its own.
 test-vllm: $(VENV)-vllm/.installed
-	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm tests/rollout $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm tests/rollout tests/composition/doctor $(PYTEST_ARGS)
 
 static: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)

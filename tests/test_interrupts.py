@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import os, signal, sys
 class Strike:
     def find_spec(self, name, *rest):
         if name == "{module}":
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Strike())
 sys.argv = ["rlkit"]
 from {command} import main
@@ -81,7 +80,7 @@ def test_a_command_that_has_begun_can_clean_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def translated() -> None:
@@ -125,7 +124,7 @@ IGNORED = """
 import os, signal, sys
 class Busy:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         for _ in range(10):
             pass
 def call():

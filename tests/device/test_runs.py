@@ -25,6 +25,8 @@ PART_SETTINGS: dict[str, dict[str, Any]] = {
     "anchor=previous": {"beta": 0.1},
     "schedule=periodic": {"every": 1, "reset_optimizer": True},
 }
+OFFLINE = {"pairs", "stored"}
+"""Buffers that need a file; the responses they give are on the CPU like any other's."""
 LORA = {"lora": {"r": 4}}
 HOST = {"beta": 0.1, "device": "cpu"}
 SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -71,7 +73,7 @@ SECOND_STEP = {"averages on the CPU", "adapters, copies on the CPU", "lag"}
 def missing(kind: str) -> list[str]:
     """The parts of a kind that are in no composition."""
     used = {algorithm(name)[0][kind]["name"] for name in COMPOSITIONS}
-    return sorted({*names(kind)} - used)
+    return sorted({*names(kind)} - used - OFFLINE)
 
 
 def check_on_device(trainer: Any) -> None:

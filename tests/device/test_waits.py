@@ -49,10 +49,11 @@ def test_generation_waits_once_per_position(stop: list[str], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "bound"), [("grpo", 4), ("remix", 5), ("online_dpo", 5), ("ppo", 8), ("exgrpo", 5)]
+    ("name", "bound"), [("grpo", 5), ("remix", 6), ("online_dpo", 6), ("ppo", 9), ("exgrpo", 6)]
 )
 def test_a_step_waits_for_its_updates_a_few_times(name: str, bound: int, tmp_path: Path) -> None:
-    """Loss and gradient norm of a minibatch; its metrics and log-probs once per step."""
+    """Loss and gradient norm of a minibatch; its metrics and log-probs, and what is recorded of its
+    tokens, once per step."""
     found = waits_of(tmp_path, {"train": {"updates_per_batch": 1}}, name)
     for file in GENERATION:
         found.pop(file, None)

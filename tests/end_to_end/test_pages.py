@@ -19,8 +19,11 @@ import rlkit
 from rlkit.config.run import RunConfig
 from rlkit.plugins import KINDS, LIST_KINDS
 from rlkit.registry import entry, names
+from rlkit.stored.card import Card
+from rlkit.stored.write import RolloutWriter
 from tests.certain import HALF
 from tests.cli import ROOT, SMALL, command, metrics, run
+from tests.stored.groups import TOKENIZER, group
 from tests.tiny import make_policy
 
 GENERATED = {"losses", "advantages", "corrections", "buffers", "anchors", "schedules"}
@@ -87,6 +90,8 @@ def furnish(folder: Path) -> None:
     (folder / "my_configs" / "algorithm").mkdir(parents=True)
     (composition,) = blocks(ROOT / "docs" / "own_parts.md", "yaml")
     (folder / "my_configs" / "algorithm" / "mine.yaml").write_text(composition)
+    (folder / "preferences.jsonl").write_text('{"prompt": "1+1=", "chosen": "2", "rejected": "3"}')
+    RolloutWriter(folder / "runs/source/rollouts", Card(), TOKENIZER).write([group(0)], 1, 0)
 
 
 @pytest.fixture(scope="module")

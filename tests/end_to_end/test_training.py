@@ -69,7 +69,7 @@ def test_every_composition_trains_and_writes_its_folder(algorithm: str, tmp_path
     assert expected <= rows[1].keys(), expected - rows[1].keys()
     assert {p.name for p in folder.iterdir()} == {
         *("config.yaml", "overrides", "components.json", "metrics.jsonl"),
-        *("completions", "checkpoint-2", "report.html"),
+        *("completions", "evaluations", "checkpoint-2", "report.html", "report"),
     }
     completions = [
         json.loads(x) for x in (folder / "completions" / "step-2.jsonl").read_text().splitlines()
@@ -117,8 +117,11 @@ def test_every_part_swaps_into_the_main_composition(kind: str) -> None:
         )
     for name in names(kind):
         part = node(entry(kind, name))
-        expert = kind == "buffer" and build(kind, name).gives_expert
-        other = {"loss": node(entry("loss", "luffy"))} if expert else {}
+        buffer: Any = build(kind, name) if kind == "buffer" else None
+        expert = buffer is not None and buffer.gives_expert
+        unknown = buffer is not None and buffer.unknown_behavior
+        loss = "luffy" if expert else "online_dpo" if unknown else None
+        other = {"loss": node(entry("loss", loss))} if loss else {}
         swapped = compose(raw | other | {kind: part})
         assert f"{kind}={name}" in describe(swapped)[0]
 

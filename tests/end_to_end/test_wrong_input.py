@@ -73,7 +73,7 @@ COMPOSITION = [
     ("reward.math.weight=2", "reward.math.weight | reward=[math]"),
     ("correction=[tis] correction.is_max=2", "correction.is_max | 'correction.tis.is_max'"),
     ("correction=[tis] correction.tis.ismax=5", "'correction.tis.is_max' | level"),
-    ("tracker=[tensorboard] tracker.tensorboard.dir=x", "tracker.tensorboard has no keys"),
+    ("tracker=[tensorboard] tracker.tensorboard.dir=x", "tracker.tensorboard.dir | histograms"),
     # how an override is written
     ("=3", "'=3' is not an override | key=value"),
     ("train.=3", "train.=3 cannot be read"),

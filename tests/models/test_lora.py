@@ -210,13 +210,14 @@ def test_a_checkpoint_holds_the_adapters_and_can_be_evaluated_and_merged(tmp_pat
     folder = out / "checkpoint-2"
     assert (folder / "adapter_config.json").exists()
     assert not (folder / "model.safetensors").exists()
-    evaluated = command("rlkit.__main__", "eval", str(folder), "eval.problems=32", cwd=tmp_path)
+    asked = ("task=arithmetic", "eval.problems=32", "rollout.max_completion_length=14")
+    evaluated = command("rlkit.__main__", "eval", str(folder), *asked, cwd=tmp_path)
     assert evaluated.status == 0, evaluated.err
     done = command("rlkit.__main__", "merge", str(out), "merged", cwd=elsewhere)
     assert done.status == 0, done.err
     plain: Any = AutoModelForCausalLM.from_pretrained(elsewhere / "merged")
     assert not has_adapter(plain)
-    again = command("rlkit.__main__", "eval", "merged", "eval.problems=32", cwd=elsewhere)
+    again = command("rlkit.__main__", "eval", "merged", *asked, cwd=elsewhere)
     assert json.loads(again.out) == pytest.approx(json.loads(evaluated.out))
     refused = command("rlkit.__main__", "merge", "merged", "x", cwd=elsewhere)
     assert refused.status == 2 and len(refused.err.splitlines()) == 1
