@@ -19,6 +19,7 @@ from rlkit.stored.table import ABOUT, UNKNOWN, check_columns, to_groups
 from rlkit.stored.write import ROLLOUTS, shards
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 KEPT = 16
@@ -51,7 +52,7 @@ class StoredRollouts:
     def __init__(self, path: str) -> None:
         self.path = path
         self.shards: list[Shard] = []
-        self._read: OrderedDict[tuple[int, int], list[dict[str, Any]]] = OrderedDict()
+        self._read: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._ends = np.zeros(0, dtype=np.int64)
         self.refresh()
         if not len(self):
@@ -120,18 +121,21 @@ class StoredRollouts:
 
     def _rows(self, number: int, start: int, end: int) -> list[dict[str, Any]]:
         """Some rows of a shard, from the row groups that hold them."""
+        import pyarrow as pa
+
         borders = self.shards[number].borders
         first = int(np.searchsorted(borders, start, side="right")) - 1
         last = int(np.searchsorted(borders, end - 1, side="right")) - 1
-        rows = [row for part in range(first, last + 1) for row in self._part(number, part)]
-        skipped = int(borders[first])
-        return rows[start - skipped : end - skipped]
+        held = pa.concat_tables([self._part(number, part) for part in range(first, last + 1)])
+        rows: list[dict[str, Any]] = held.slice(
+            start - int(borders[first]), end - start
+        ).to_pylist()
+        return rows
 
-    def _part(self, number: int, part: int) -> list[dict[str, Any]]:
+    def _part(self, number: int, part: int) -> pa.Table:
         key = number, part
         if key not in self._read:
-            table = opened(self.shards[number].path).read_row_group(part)
-            self._read[key] = table.to_pylist()
+            self._read[key] = opened(self.shards[number].path).read_row_group(part)
             if len(self._read) > KEPT:
                 self._read.popitem(last=False)
         self._read.move_to_end(key)

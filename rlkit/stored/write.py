@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROLLOUTS = "rollouts"
 """The folder in a run folder: card.json, and data/ with the shards."""
 DATA = "data"
-ROW_GROUP = 2_048
+ROW_GROUP = 512
 """Rows that a reader takes into memory at once."""
 OTHERWISE = " and continue with resume=auto, or set rollout.save=false"
 _STEP = re.compile(r"step-(\d+)\.parquet$")

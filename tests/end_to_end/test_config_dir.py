@@ -95,8 +95,8 @@ def test_a_run_and_its_evaluation(folder: Path) -> None:
         evaluated = command("rlkit.__main__", *arguments, cwd=folder)
         assert evaluated.status == 0, evaluated.err
         assert set(json.loads(evaluated.out)) >= {"eval/pass@1", "eval/pass@2", "eval/greedy"}
-    chosen = ("task=arithmetic", "algorithm=mine")
-    mine = command("rlkit.__main__", *checkpoint, *chosen, *DIRECTORY, *sizes, cwd=folder)
+    other = ("task=arithmetic", "algorithm=mine")
+    mine = command("rlkit.__main__", *checkpoint, *other, *DIRECTORY, *sizes, cwd=folder)
     scores = {"eval/pass@1", "eval/greedy"}
     assert set(json.loads(mine.out)) >= scores, mine.err
     assert "eval/pass@2" not in json.loads(mine.out)
