@@ -52,6 +52,7 @@ def stopped_in_one_line() -> Generator[None]:
         if _struck:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, alarm)
+        _struck = False  # what this process calls next was not told to stop
         sys.unraisablehook = hook
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -120,6 +120,13 @@ def test_the_other_ranks_are_silent(
     assert guarded(press) == INTERRUPTED and capfd.readouterr().err == ""
 
 
+def test_what_is_called_next_in_the_process_was_not_told_to_stop() -> None:
+    assert guarded(press) == INTERRUPTED
+    assert not interrupts.struck()
+    with stop_on_signals(StopRequest(), print):
+        pass
+
+
 IGNORED = """
 import os, signal, sys
 class Busy:

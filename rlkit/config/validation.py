@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from types import UnionType
-from typing import Union, get_origin
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -124,7 +124,10 @@ def _without_union_label(
         field = inner.model_fields.get(str(part))
         inner = field.annotation if field else None
         if get_origin(inner) in (Union, UnionType):
-            return location[:depth]
+            members = [member for member in get_args(inner) if member is not NoneType]
+            if len(members) > 1:  # an optional value has no label
+                return location[:depth]
+            inner = members[0]
     return location
 
 
