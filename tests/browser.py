@@ -70,8 +70,12 @@ class Browser:
         self.driver.find_element("css selector", selector).send_keys(text)
 
     def texts(self, selector: str) -> list[str]:
-        """The visible text of every element that a CSS selector finds."""
-        return [found.text for found in self.driver.find_elements("css selector", selector)]
+        """The visible text of every element that a CSS selector finds, read at one moment."""
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText.trim())"
+        )
+        found: list[str] = self.driver.execute_script(script, selector)
+        return found
 
     def size(self, size: tuple[int, int]) -> None:
         """Show the page at DESKTOP or PHONE size."""

@@ -65,7 +65,10 @@ def test_the_wheel_holds_the_five_packages_and_the_configs_alone(wheel):
     assert configs and {f"rlkit/{path}" for path in configs} <= set(names)
     base = {str(p.relative_to(ROOT)) for p in embedded.SHIPPED.iterdir()}
     assert base and base <= set(names)
-    kinds = {Path(name).suffix for name in names if not name.startswith((info, *base))}
+    assets = {str(p.relative_to(ROOT)) for p in (ROOT / "rlkit/pages/assets").iterdir()}
+    assert assets and assets <= set(names)
+    other = (info, *base, *assets)
+    kinds = {Path(name).suffix for name in names if not name.startswith(other)}
     assert kinds <= {".py", ".yaml", ".typed", ""}
     sources = {str(p.relative_to(ROOT)) for name in PACKAGES for p in (ROOT / name).rglob("*.py")}
     assert sources <= set(names)

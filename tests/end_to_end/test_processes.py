@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -243,7 +244,16 @@ def assert_alike(found: Path, expected: Path, processes: int) -> None:
     last = len(rows) - 2
     assert_same_weights(found, expected, last)
     for path in (expected / "completions").glob("*.jsonl"):
-        assert (found / "completions" / path.name).read_text() == path.read_text()
+        alike = responses(found / "completions" / path.name)
+        assert [row for row, _ in alike] == [row for row, _ in responses(path)]
+        advantages = [advantage for _, advantage in alike]
+        assert advantages == pytest.approx([a for _, a in responses(path)], rel=2e-3, abs=1e-6)
+
+
+def responses(path: Path) -> list[tuple[dict[str, Any], float]]:
+    """The rows of completions/step-N.jsonl, and the advantage of each, which is a sum's quotient."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(row, row.pop("advantage")) for row in rows]
 
 
 @cache
