@@ -251,7 +251,7 @@ def assert_alike(found: Path, expected: Path, processes: int) -> None:
 
 
 def responses(path: Path) -> list[tuple[dict[str, Any], float]]:
-    """The rows of completions/step-N.jsonl, and the advantage of each, which is a sum's quotient."""
+    """The rows of completions/step-N.jsonl, and the advantage of each, which sums round."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [(row, row.pop("advantage")) for row in rows]
 
