@@ -71,8 +71,9 @@ class Card:
                 f"{place} is of another format than this version of rlkit reads ({FORMAT})"
             )
         known = {f.name for f in fields(Card)}
-        kept = {name: value for name, value in values.items() if name in known}
-        return Card(**{**kept, "rewards": tuple(kept.get("rewards", ()))})
+        kept: dict[str, Any] = {n: value for n, value in values.items() if n in known}
+        kept["rewards"] = tuple(kept.get("rewards", ()))
+        return Card(**kept)
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

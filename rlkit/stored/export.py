@@ -5,15 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rlkit.errors import UserError
 from rlkit.stored.card import CARD
 from rlkit.stored.parquet import opened, write_table
 from rlkit.stored.write import DATA, ROLLOUTS, ROW_GROUP, shards, step_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ROWS = 50_000
 """Rows of a file, at least, unless it is the last."""
@@ -62,14 +59,14 @@ def export(run: Path, out: Path, steps: tuple[int, int | None] = (1, None)) -> t
     return files, rows
 
 
-def _merged(paths: list[Path]) -> Iterator[pa.Table]:
-    """The tables of the shards, put together until they have `ROWS` rows.
+def _merged(paths: list[Path]) -> Iterator[Any]:
+    """The tables (`pyarrow.Table`) of the shards, put together until they have `ROWS` rows.
 
     Shards of different cards stay apart: a stage may sample at another temperature.
     """
     import pyarrow as pa
 
-    held: list[pa.Table] = []
+    held: list[Any] = []
     for path in paths:
         table = opened(path).read()
         if held and table.schema.metadata != held[0].schema.metadata:

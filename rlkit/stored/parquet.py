@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rlkit.errors import UserError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyarrow import parquet
 
 
@@ -20,7 +19,7 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_table(table: pa.Table, path: Path, otherwise: str = "", **options: Any) -> None:
+def write_table(table: Any, path: Path, otherwise: str = "", **options: Any) -> None:
     """Write a table under another name, flush it and rename it.
 
     `options` are those of `pyarrow.parquet.write_table`. Raises UserError if the system refuses (a
@@ -64,8 +63,9 @@ def read_rows(
     opened(path).close()
     try:
         chosen = None if columns is None else list(columns)
+        whole: dict[str, Any] = {"partitioning": None}  # a folder named a=b is no column
         rows: list[dict[str, Any]] = parquet.read_table(
-            path, columns=chosen, filters=filters, partitioning=None
+            path, columns=chosen, filters=filters, **whole
         ).to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]

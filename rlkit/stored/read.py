@@ -19,7 +19,6 @@ from rlkit.stored.table import ABOUT, UNKNOWN, check_columns, to_groups
 from rlkit.stored.write import ROLLOUTS, shards
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
 KEPT = 16
@@ -52,7 +51,7 @@ class StoredRollouts:
     def __init__(self, path: str) -> None:
         self.path = path
         self.shards: list[Shard] = []
-        self._read: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._read: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._ends = np.zeros(0, dtype=np.int64)
         self.refresh()
         if not len(self):
@@ -132,7 +131,7 @@ class StoredRollouts:
         ).to_pylist()
         return rows
 
-    def _part(self, number: int, part: int) -> pa.Table:
+    def _part(self, number: int, part: int) -> Any:
         key = number, part
         if key not in self._read:
             self._read[key] = opened(self.shards[number].path).read_row_group(part)
@@ -174,12 +173,10 @@ def lacks_logp(file: pq.ParquetFile) -> bool:
     names = set(file.schema_arrow.names)
     if "behavior_logp" not in names:
         return True
-    import pyarrow.compute as pc
-
     for batch in file.iter_batches(columns=["behavior_logp", *({"source"} & names)]):
-        unknown = batch.column("behavior_logp").is_null()
+        unknown = np.array(batch.column("behavior_logp").is_null().to_pylist(), dtype=bool)
         if "source" in names:
-            unknown = pc.and_(unknown, pc.not_equal(batch.column("source"), "expert"))
-        if pc.any(unknown).as_py():
+            unknown &= np.array(batch.column("source").to_pylist()) != "expert"
+        if unknown.any():
             return True
     return False

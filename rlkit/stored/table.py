@@ -24,7 +24,6 @@ from rlkit.batch import CACHED, Group, Prompt, Sample
 from rlkit.errors import UserError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
 ABOUT, UNKNOWN = "rlkit", "unknown_logp"
@@ -34,7 +33,7 @@ NEEDED = ("group", "prompt_ids", "response_ids", "reward")
 """Columns without which a table holds no rollouts."""
 
 
-def schema() -> pa.Schema:
+def schema() -> Any:
     """The columns and their types."""
     import pyarrow as pa
 
@@ -64,7 +63,7 @@ def schema() -> pa.Schema:
     )
 
 
-def _named(kind: pa.DataType) -> pa.DataType:
+def _named(kind: Any) -> Any:
     import pyarrow as pa
 
     return pa.list_(pa.struct([("name", pa.string()), ("value", kind)]))
@@ -75,7 +74,7 @@ def to_table(
     tokenizer: PreTrainedTokenizerBase,
     offset: int = 0,
     about: Mapping[str, object] | None = None,
-) -> pa.Table:
+) -> Any:
     """The responses of some groups, one row each, with the table's `about` in its metadata.
 
     Behavior log-probs that are not numbers are unknown, and null in the table.
@@ -140,9 +139,7 @@ def _kept(sample: Sample) -> tuple[dict[str, float], dict[str, Any]]:
     )
 
 
-def _lists(
-    rows: Sequence[Tensor], dtype: torch.dtype, known: Sequence[bool] | None = None
-) -> pa.Array:
+def _lists(rows: Sequence[Tensor], dtype: torch.dtype, known: Sequence[bool] | None = None) -> Any:
     """One list per row; null where it is not `known`. No value passes through Python."""
     import pyarrow as pa
 
