@@ -57,6 +57,20 @@ def stopped_in_one_line() -> Generator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def ended_by_ctrl_c() -> Generator[None]:
+    """Inside, Ctrl-C is how the user ends what would not end by itself: KeyboardInterrupt alone."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not _unwind:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def struck() -> bool:
     """Whether Ctrl-C has ended the command, and a line has said so."""
     return _struck

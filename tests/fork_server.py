@@ -22,7 +22,7 @@ IMPORTED = (
     *("rlkit.composition.hydra_groups", "rlkit.distributed.launch", "rlkit.models.embedded"),
     *("hydra.main", "hydra._internal.hydra", "hydra._internal.core_plugins.basic_launcher"),
     *("hydra._internal.core_plugins.basic_sweeper", "hydra.core.override_parser.overrides_parser"),
-    *("plotly.io", "plotly.offline", "rich.console", "rich.progress", "rich.live"),
+    *("rich.console", "rich.progress", "rich.live"),
     *("transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"),
 )
 

@@ -120,6 +120,14 @@ def test_the_other_ranks_are_silent(
     assert guarded(press) == INTERRUPTED and capfd.readouterr().err == ""
 
 
+def test_what_ctrl_c_is_meant_to_end_was_not_stopped(capfd: pytest.CaptureFixture[str]) -> None:
+    def serve() -> None:
+        with suppress(KeyboardInterrupt), interrupts.ended_by_ctrl_c():
+            press()
+
+    assert guarded(serve) == 0 and capfd.readouterr().err == ""
+
+
 def test_what_is_called_next_in_the_process_was_not_told_to_stop() -> None:
     assert guarded(press) == INTERRUPTED
     assert not interrupts.struck()

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from rlkit.errors import UserError
+from rlkit.interrupts import ended_by_ctrl_c
 from rlkit.pages.figures import Question
 from rlkit.pages.samples import sample_script
 from rlkit.pages.site import Site
@@ -44,7 +45,8 @@ def view(given: Sequence[str], port: int = 0, question: Question | None = None) 
         runs = "1 run" if count == 1 else f"{count} runs"
         print(f"{runs} at {address} (Ctrl-C ends this)", flush=True)
         try:
-            server_of(application(site, token)).run(sockets=[listening])
+            with ended_by_ctrl_c():
+                server_of(application(site, token)).run(sockets=[listening])
         except KeyboardInterrupt:
             print("Ended.")
 
