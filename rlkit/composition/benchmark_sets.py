@@ -10,10 +10,9 @@ from typing import Any
 from rlkit.config.run import EMBEDDED, EvalConfig, RunConfig
 from rlkit.errors import UserError, suggest
 from rlkit.evaluation.problems import ProblemSet, Target, load, targets
-from rlkit.evaluation.questions import prompts_of, reward_of
+from rlkit.evaluation.questions import is_readable, prompts_of, reward_of
 from rlkit.evaluation.templates import template_for
 from rlkit.interfaces import ChatTemplate, Reward
-from rlkit.models.embedded import CHARACTERS
 from rlkit.registry import build, names
 from rlkit.rewards.task import default_rewards
 from rlkit.tasks.prompts import Prompts
@@ -111,7 +110,7 @@ def _read(target: Target, config: RunConfig) -> BenchmarkSet:
 
 
 def _check_readable(problems: ProblemSet, model: str) -> None:
-    if model == EMBEDDED and not all({*str(r["prompt"])} <= {*CHARACTERS} for r in problems.rows):
+    if model == EMBEDDED and not is_readable(problems):
         raise UserError(
             f"the embedded model cannot read {problems.name} of eval.on: it knows sums alone; set "
             "model.name to a Hugging Face name or folder"

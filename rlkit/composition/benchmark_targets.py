@@ -13,10 +13,9 @@ from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.examination import Protocol
 from rlkit.evaluation.problems import ProblemSet, Target, load
-from rlkit.evaluation.questions import prompts_of, reward_of
+from rlkit.evaluation.questions import is_readable, prompts_of, reward_of
 from rlkit.evaluation.templates import template_for
 from rlkit.interfaces import Reward, Task
-from rlkit.models.embedded import CHARACTERS
 from rlkit.models.policy import Policy
 from rlkit.registry import build
 from rlkit.rewards.task import default_rewards
@@ -119,8 +118,8 @@ def rewards_of(target: Target, problems: ProblemSet, c: Composition) -> Mapping[
 
 
 def check_readable(problems: ProblemSet) -> None:
-    """Raise UserError unless the embedded model has a token for every character."""
-    if not all({*str(row["prompt"])} <= {*CHARACTERS} for row in problems.rows):
+    """Raise UserError unless the embedded model can read the problems."""
+    if not is_readable(problems):
         raise UserError(
             f"the embedded model cannot read {problems.name}: it knows sums alone (--on "
             "arithmetic); give the name or folder of a language model"

@@ -9,6 +9,7 @@ from rlkit.errors import UserError
 from rlkit.evaluation.accepted import TOLERANCE, Accepted
 from rlkit.evaluation.problems import ProblemSet
 from rlkit.evaluation.templates import question
+from rlkit.models.embedded import CHARACTERS
 from rlkit.models.policy import Policy
 from rlkit.rewards.math.reward import MathConfig
 from rlkit.tasks.encode import Encoder
@@ -51,3 +52,8 @@ def check_room(prompts: Prompts, policy: Policy, max_tokens: int) -> None:
             f"positions {max(left, 0)} are left for a response, fewer than --max-tokens "
             f"{max_tokens}: {lower}"
         )
+
+
+def is_readable(problems: ProblemSet) -> bool:
+    """Whether the embedded model has a token for every character."""
+    return all({*str(row["prompt"])} <= {*CHARACTERS} for row in problems.rows)

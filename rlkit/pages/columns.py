@@ -19,7 +19,7 @@ MOST_ROWS = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The metrics of a run over its rows: one row a step, or several steps of a very long run."""
+    """The metrics of a run over its rows: one row per step, or several steps of a very long run."""
 
     rows: Sequence[Record]
     per_row: int

@@ -101,7 +101,7 @@ def difference_text(row: Row) -> str:
 
 
 def csv_text(comparison: Comparison) -> str:
-    """The table with unrounded numbers, one row a group."""
+    """The table with unrounded numbers, one row per group."""
     rows = [numbers(row, comparison) for row in comparison.rows]
     text = StringIO()
     out = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
