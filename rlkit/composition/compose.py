@@ -80,8 +80,8 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         processes=processes,
         given=given,
     )
-    check(composition)
     check_rewards(composition)
+    check(composition)
     context = RunContext(
         seed=config.seed, max_completion_length=built["rollout"].config.max_completion_length
     )

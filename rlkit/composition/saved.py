@@ -12,8 +12,8 @@ from rlkit.config.overrides import key_of, quoted
 from rlkit.errors import UserError
 from rlkit.plugins import import_plugin
 from rlkit.registry import register_from_plugins
+from rlkit.runs.checkpoint import load_tree
 from rlkit.runs.resume import CONFIG, covers, flat, is_object
-from rlkit.training.counters import COUNTERS, load_counters
 
 KEPT = {
     "seed": None,
@@ -49,10 +49,11 @@ def with_weights(saved: dict[str, Any], checkpoint: Path) -> Raw:
 
     Schedules of a training step mean nothing to an evaluation.
     """
-    if not (checkpoint / COUNTERS).is_file():
+    counters = checkpoint / "state" / "counters"
+    if not counters.with_suffix(".json").is_file():
         return saved
     rewards = {name: dict(node) for name, node in (saved.get("reward") or {}).items()}
-    for place, value in load_counters(checkpoint).values.items():
+    for place, value in load_tree(counters).get("values", {}).items():
         kind, _, rest = place.partition(".")
         name, _, key = rest.rpartition(".")
         if kind == "reward" and name in rewards:

@@ -9,8 +9,6 @@ from pathlib import Path
 from rlkit.runs.checkpoint import load_tree
 
 MEAN_LENGTH = "mean_length"
-COUNTERS = "state/counters.json"
-"""Where a checkpoint holds them."""
 
 
 @dataclass
