@@ -209,6 +209,10 @@ class AdvantageBatch(_Rows):
     response)."""
     rewards: Mapping[str, Tensor]
     """Each reward component, [B]."""
+    reward_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """What each counts in the total, [B]; empty if left out."""
+    reward_applies: Mapping[str, Tensor] = field(default_factory=dict)
+    """[B] bool, whether each component applies to a response; empty if left out."""
     token_reward: Tensor
     """[B, T], the outcome on the last valid token, in-reward KL already subtracted."""
     greedy_reward: Tensor

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rlkit.composition.benchmark_sets import benchmark_sets
 from rlkit.composition.checks import check
 from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
+from rlkit.composition.reward_checks import check_rewards
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
@@ -18,6 +19,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
+from rlkit.rewards.limits import multipliers_of
 from rlkit.rewards.task import default_rewards
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
@@ -25,7 +27,7 @@ from rlkit.rollout.shared import SharedEngine, SharedRemote
 from rlkit.training.references import Parts
 
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
-"""The kinds of parts whose numeric settings may be scalar schedules."""
+"""The kinds of parts whose numeric settings may be scalar schedules; of a reward, its weight."""
 
 NOTHING = Given()
 
@@ -48,6 +50,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     rewards = lists["reward"] or default_rewards(built["task"], raw["task"]["name"])
+    scalars |= multipliers_of(rewards)
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
     composition = Composition(
         raw=raw,
@@ -57,6 +60,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
             corrections=tuple(lists["correction"].items()),
             advantage=built["advantage"],
             anchor=built["anchor"],
+            rewards=rewards,
         ),
         buffer=built["buffer"],
         schedule=built["schedule"],
@@ -76,6 +80,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         processes=processes,
         given=given,
     )
+    check_rewards(composition)
     check(composition)
     context = RunContext(
         seed=config.seed, max_completion_length=built["rollout"].config.max_completion_length
@@ -115,7 +120,8 @@ def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> An
 
 def _scheduled(kind: str, fields: Raw) -> list[str]:
     """The fields of a section that are scalar schedules."""
-    return [key for key, value in fields.items() if kind in SCHEDULED and is_scalar(value)]
+    able = fields if kind in SCHEDULED else ("weight",) if kind == "reward" else ()
+    return [key for key in able if is_scalar(fields.get(key))]
 
 
 def _first(scalars: Mapping[str, Scalar]) -> dict[str, float]:

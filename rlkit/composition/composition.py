@@ -115,7 +115,8 @@ class Composition:
             "buffer": self.buffer,
             "anchor": parts.anchor,
         }
-        return named | {f"correction.{name}": part for name, part in parts.corrections}
+        named |= {f"correction.{name}": part for name, part in parts.corrections}
+        return named | {f"reward.{name}": part for name, part in self.rewards.items()}
 
     @property
     def correctness(self) -> str | None:
@@ -125,7 +126,7 @@ class Composition:
             return wanted
         for marks in (True, None):
             for name, reward in rewards.items():
-                if reward.marks_correctness is marks:
+                if reward.marks_correctness is marks and reward.config.limit is None:
                     return name
         return None
 
@@ -150,7 +151,6 @@ class Composition:
             "schedule": self.schedule,
             "task": self.task,
             "rollout": self.engine,
-            **{f"reward.{name}": part for name, part in self.rewards.items()},
             **{f"tracker.{name}": part for name, part in self.trackers.items()},
         }
 

@@ -12,6 +12,7 @@ from rlkit.config.overrides import key_of, quoted
 from rlkit.errors import UserError
 from rlkit.plugins import import_plugin
 from rlkit.registry import register_from_plugins
+from rlkit.runs.checkpoint import load_tree
 from rlkit.runs.resume import CONFIG, covers, flat, is_object
 
 KEPT = {
@@ -40,8 +41,24 @@ def saved_config(checkpoint: str, overrides: Sequence[str] = ()) -> Raw | None:
     path = Path(checkpoint) / CONFIG
     if not path.is_file() or {*map(key_of, overrides)} & {*WHOLE}:
         return None
-    found: Raw = json.loads(path.read_text())
-    return found
+    return with_weights(json.loads(path.read_text()), Path(checkpoint))
+
+
+def with_weights(saved: dict[str, Any], checkpoint: Path) -> Raw:
+    """A run's configuration with the weights and multipliers that its rewards had in the end.
+
+    Schedules of a training step mean nothing to an evaluation.
+    """
+    counters = checkpoint / "state" / "counters"
+    if not counters.with_suffix(".json").is_file():
+        return saved
+    rewards = {name: dict(node) for name, node in (saved.get("reward") or {}).items()}
+    for place, value in load_tree(counters).get("values", {}).items():
+        kind, _, rest = place.partition(".")
+        name, _, key = rest.rpartition(".")
+        if kind == "reward" and name in rewards:
+            rewards[name][key] = value
+    return saved | {"reward": rewards} if rewards else saved
 
 
 def choices(saved: Raw, overrides: Sequence[str]) -> list[str]:

@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+from pydantic import Field, model_validator
 from typing_extensions import TypeVar
 
 from rlkit.interfaces.part import C, Part, PartConfig, RunContext
@@ -17,7 +18,30 @@ class RewardConfig(PartConfig):
     """Fields every reward has."""
 
     weight: float = 1.0
-    """Its weight in the total: reward = sum of weight * value over the rewards that apply."""
+    """Its weight in the total: reward = sum of weight * value over the rewards that apply. It may
+    follow a scalar schedule."""
+    limit: float | None = None
+    """Makes the reward a cost whose mean is kept at or below this: a Lagrange multiplier takes the
+    weight's place, reward = sum of weight * value - multiplier * cost. null = no cost."""
+    multiplier: Annotated[float, Field(ge=0)] = 0.0
+    """The multiplier in the first step. Each step adds multiplier_rate * (mean cost - limit)."""
+    multiplier_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Step size of the multiplier, per unit of the cost."""
+    multiplier_max: Annotated[float, Field(gt=0)] = 10.0
+    """The multiplier's upper bound, reached if the limit cannot be kept."""
+
+    @model_validator(mode="after")
+    def _weighs_in_one_way(self) -> Self:
+        weight = type(self).model_fields["weight"].default
+        if self.limit is not None and self.weight != weight:
+            raise ValueError("weight has no effect beside limit: the multiplier is the weight")
+        if self.limit is None and self.multiplier > 0:
+            raise ValueError("multiplier is that of a limit; set limit to the largest mean cost")
+        if self.multiplier > self.multiplier_max:
+            raise ValueError(
+                f"multiplier={self.multiplier} must be at most multiplier_max={self.multiplier_max}"
+            )
+        return self
 
 
 RC = TypeVar("RC", bound=RewardConfig, default=RewardConfig)

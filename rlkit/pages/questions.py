@@ -62,6 +62,11 @@ LEARNS = Question(
         ),
         Panel(name="spread", title="Spread of the rewards", keys=r"reward/std"),
         Panel(
+            name="limits",
+            title="Multipliers of costs, and their means above the limits",
+            keys=r"reward/.+/(multiplier|violation)",
+        ),
+        Panel(
             name="length",
             title="Response length",
             keys=r"completions/mean_length|eval/(.+/)?mean_length",

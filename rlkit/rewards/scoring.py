@@ -20,6 +20,7 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
 from rlkit.rewards.overlap import Arguments, called
+from rlkit.rewards.weights import weighted_sum, weights_of
 
 RESERVED = ("prompts", "completions", "completion_ids", "self")
 NOT_USER_CODE = (
@@ -34,7 +35,8 @@ class RewardResult:
     """The scores of B completions."""
 
     total: list[float | None]
-    """[B], sum of weight * value over the rewards that apply; None if none applies."""
+    """[B], the sum of weight * value over the rewards that apply, by `weights_of`; None if none
+    applies."""
     components: dict[str, list[float | None]]
     """Reward name -> [B], unweighted."""
     counts: dict[str, int]
@@ -99,15 +101,9 @@ def score_all(
     for reward in rewards.values():
         for event, count in reward.counts().items():
             counts[event] = counts.get(event, 0) + count
-    weights = [reward.config.weight for reward in rewards.values()]
+    weights = list(weights_of(rewards).values())
     total = [weighted_sum(weights, row) for row in zip(*components.values(), strict=True)]
     return RewardResult(total=total, components=components, counts=counts)
-
-
-def weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> float | None:
-    """Sum of weight * value over the values that are not None; None if all are."""
-    parts = [w * v for w, v in zip(weights, values, strict=True) if v is not None]
-    return math.fsum(parts) if parts else None
 
 
 def numbers_of(name: str, values: Any, expected: int) -> list[float | None]:

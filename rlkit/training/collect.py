@@ -17,6 +17,7 @@ from rlkit.errors import UserError
 from rlkit.evaluation.answers import score
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.rewards.scoring import RewardResult, RewardSet
+from rlkit.rewards.weights import limits_of
 from rlkit.rollout.base import Generation
 from rlkit.rollout.source import Completed, Source, StepPlan
 from rlkit.tasks.identity import data_source
@@ -60,7 +61,7 @@ class Collector:
 
         Asks again while groups are missing. Raises UserError if too few responses get a reward.
         """
-        out = Collected()
+        out = Collected(tally=RolloutTally(limits=limits_of(self.rewards.rewards)))
         self.source.begin(plan)
         missing: int | None = None
         wanted = 0

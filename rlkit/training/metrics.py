@@ -18,6 +18,7 @@ from torch import Tensor
 from rlkit.batch import LossBatch, PolicyTerms, Sample
 from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
+from rlkit.rewards.limits import multiplier_key
 from rlkit.rollout.base import Generation
 from rlkit.training.sums import sums_of
 
@@ -138,6 +139,8 @@ class RolloutTally:
     components: dict[str, list[float]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     """What rewards report: errors, timeouts, lost workers."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The largest mean of each reward that is a cost with a limit."""
 
     def count(
         self,
@@ -171,7 +174,10 @@ class RolloutTally:
                 "completions/mean_length": self.tokens / self.rollouts,
                 "completions/clipped_ratio": self.truncated / self.rollouts,
             }
-        out |= {f"reward/{name}/mean": sum(v) / len(v) for name, v in self.components.items()}
+        means = {name: sum(v) / len(v) for name, v in self.components.items()}
+        out |= {f"reward/{name}/mean": mean for name, mean in means.items()}
+        limits = {name: limit for name, limit in self.limits.items() if name in means}
+        out |= {f"reward/{n}/violation": means[n] - limit for n, limit in limits.items()}
         return out | {
             f"reward/{name}": float(self.events.get(name, 0))
             for name in ("errors", "timeouts", "lost")
@@ -186,6 +192,20 @@ def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict
         "buffer/age_mean": sum(ages) / len(ages),
         "buffer/age_max": float(max(ages)),
     }
+
+
+def scheduled(values: Mapping[str, float]) -> dict[str, float]:
+    """The config fields that schedules have set ("anchor.beta"), as schedule/<field>.
+
+    The multiplier of a reward with a limit is reward/<name>/multiplier.
+    """
+    out = {}
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        kind, _, label = section.partition(".")
+        moved = kind == "reward" and key == "multiplier"
+        out[multiplier_key(label) if moved else f"schedule/{name}"] = value
+    return out
 
 
 def staleness(samples: Sequence[Sample], step: int) -> dict[str, float]:

@@ -17,6 +17,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
+from rlkit.rewards.weights import weighed
 from rlkit.training.collate import collate
 from rlkit.training.micro_batches import Forwards
 from rlkit.training.references import BehaviorLogp, Own, Parts, add_references, plan_forwards
@@ -98,9 +99,8 @@ def prepare(
     values = torch.zeros_like(batch.behavior_logp)
     if scorer.critic is not None:
         values = forwards.by_rows(scorer.critic, rows.tokens, torch.arange(len(rows.samples)))
-    estimate = estimated(
-        parts.advantage, advantage_batch(rows.samples, batch, values, parts.anchor, step)
-    )
+    read = advantage_batch(rows.samples, batch, values, parts.anchor, step)
+    estimate = estimated(parts.advantage, weighed(read, rows.samples, parts.rewards))
     return TrainBatch(
         samples=rows.samples,
         groups=len(groups),

@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -23,6 +23,7 @@ from rlkit.interfaces import (
     Tokens,
 )
 from rlkit.models.policy import Policy
+from rlkit.rewards.weights import Rewards
 from rlkit.training.cached import CachedLogprobs
 from rlkit.training.metrics import engine_mismatch
 from rlkit.training.micro_batches import Forwards
@@ -35,12 +36,14 @@ step."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The parts that decide which forwards a step needs."""
+    """The parts that decide which forwards a step needs, and the rewards."""
 
     loss: PolicyLoss[Any]
     corrections: Sequence[tuple[str, Correction[Any]]]
     advantage: AdvantageEstimator[Any]
     anchor: AnchorPolicy[Any]
+    rewards: Rewards = field(default_factory=dict)
+    """What the total is the weighted sum of."""
 
     def needs(self, what: str) -> bool:
         """Whether the loss, a correction or the advantage reads it."""

@@ -9,12 +9,13 @@ from typing import Any
 from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress
+from rlkit.rewards.weights import restated
 from rlkit.rollout.source import StepPlan
 from rlkit.training.clock import TIMERS, Clock
 from rlkit.training.collect import Collected
 from rlkit.training.completions import Steps, groups_kept, write_responses
 from rlkit.training.counters import Counters
-from rlkit.training.metrics import data_metrics, peak_memory_mb, staleness
+from rlkit.training.metrics import data_metrics, peak_memory_mb, scheduled, staleness
 from rlkit.training.prepare import TrainBatch, prepare
 from rlkit.training.saving import try_save
 from rlkit.training.state import Session, TrainState
@@ -141,7 +142,7 @@ class Trainer:
         groups = buffer.build(fresh, self.train.prompts_per_step, step)
         if not groups:
             raise UserError(f"step {step}: the buffer built an empty batch")
-        return groups
+        return restated(groups, self.parts.rewards, self.count.values)
 
     def _prepare(self, groups: list[Group], fresh: list[Group], step: int) -> TrainBatch:
         with self.clock.timed("forward"):
@@ -230,7 +231,7 @@ class Trainer:
             "schedule/stage": count.stage,
         }
         out |= {f"buffer/{name}": value for name, value in buffer.stats().items()}
-        out |= {f"schedule/{name}": value for name, value in count.values.items()}
+        out |= scheduled(count.values)
         weights = anchor.weights(step)
         return out | {f"anchor/weight_{name}": weights[name] for name in anchor.references(step)}
 

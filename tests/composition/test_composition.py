@@ -17,9 +17,10 @@ def test_what_the_loss_reads_is_known_unless_the_penalty_may_begin_later() -> No
 
 def test_sections_are_those_that_schedules_set_and_every_part_has_one() -> None:
     c = composed("correction=[tis]", "reward=[exact]")
-    assert set(c.sections) == {"loss", "advantage", "buffer", "anchor", "correction.tis"}
+    lists = {"correction.tis", "reward.exact"}
+    assert set(c.sections) == {"loss", "advantage", "buffer", "anchor", *lists}
     assert c.sections["correction.tis"] is dict(c.parts.corrections)["tis"]
-    others = {"schedule", "task", "rollout", "reward.exact", "tracker.console"}
+    others = {"schedule", "task", "rollout", "tracker.console"}
     assert set(c.every_part) == {*c.sections, *others}
     assert c.every_part["rollout"] is c.engine
 

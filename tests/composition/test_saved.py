@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from rlkit.composition.saved import choices, same_problems, saved_config, with_saved
 from rlkit.errors import UserError
+from rlkit.runs.checkpoint import save_tree
+from rlkit.training.counters import Counters
 from tests.compositions import raw_of
 
 RUN = (
@@ -79,6 +82,30 @@ def test_a_setting_the_run_did_not_know_keeps_its_default() -> None:
     raw = with_saved(raw_of(*choices(saved, [])), saved, [])
     assert raw["eval"]["greedy"] is True and raw["rollout"]["stop"] == []
     assert "gone" not in raw["rollout"]
+
+
+def test_an_evaluation_has_the_weights_that_schedules_and_multipliers_ended_with(
+    tmp_path: Path,
+) -> None:
+    saved = raw_of(
+        *("task=jsonl", "reward=[math,overlong]", "reward.overlong.limit=0.1"),
+        "reward.math.weight={kind: linear, start: 1, end: 0.5, steps: 9}",
+    )
+    (tmp_path / "run_config.json").write_text(json.dumps(saved))
+    assert saved_config(str(tmp_path)) == json.loads(json.dumps(saved)), "no checkpoint's state"
+    values = {
+        "reward.math.weight": 0.75,
+        "reward.overlong.multiplier": 2.5,
+        "anchor.beta": 0.1,
+        "reward.gone.weight": 3.0,
+    }
+    (tmp_path / "state").mkdir()
+    save_tree(tmp_path / "state" / "counters", asdict(Counters(step=3, values=values)))
+    found = saved_config(str(tmp_path))
+    assert found is not None and found["reward"].keys() == {"math", "overlong"}
+    assert found["reward"]["math"] == saved["reward"]["math"] | {"weight": 0.75}
+    assert found["reward"]["overlong"] == saved["reward"]["overlong"] | {"multiplier": 2.5}
+    assert found["anchor"] == saved["anchor"]
 
 
 def test_what_was_an_object_in_memory_is_asked_for(tmp_path: Path) -> None:

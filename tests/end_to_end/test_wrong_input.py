@@ -176,6 +176,8 @@ COMPOSITION = [
         "correction.erc_counteraction.form=x",
     ),
     ("reward=[exact] reward.exact.weight=heavy", "reward.exact.weight=heavy | a number"),
+    ("reward=[exact] reward.exact.limit=0.1", "reward.exact.limit | no reward without a limit"),
+    ("reward=[exact,math] reward.math.multiplier=1", "reward.math.multiplier | set limit"),
     (
         "reward=[exact,overlong] reward.overlong.buffer=600",
         "reward.overlong.buffer=600 | max_length=14",

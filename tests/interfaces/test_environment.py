@@ -58,3 +58,19 @@ def test_defaults() -> None:
     assert type(OwnTask().config) is TaskConfig and OwnTask().config.overlong == "error"
     with pytest.raises(ValueError, match="overlong"):
         TaskConfig.model_validate({"overlong": "cut"})
+
+
+class Penalty(RewardConfig):
+    """A weight of its own."""
+
+    weight: float = 0.25
+
+
+def test_a_cost_with_a_limit_has_no_weight_besides() -> None:
+    assert Penalty(limit=0.5).weight == 0.25, "the default is nobody's choice"
+    with pytest.raises(ValueError, match="weight has no effect beside limit"):
+        Penalty(limit=0.5, weight=1.0)
+    with pytest.raises(ValueError, match="multiplier is that of a limit"):
+        Penalty(multiplier=1.0)
+    with pytest.raises(ValueError, match=r"multiplier=2.0 must be at most multiplier_max=1.0"):
+        Penalty(limit=0.5, multiplier=2.0, multiplier_max=1.0)

@@ -22,6 +22,7 @@ from rlkit.training.metrics import (
     loss_sums,
     mean_steps,
     peak_memory_mb,
+    scheduled,
     staleness,
 )
 from rlkit.training.sums import MetricSums
@@ -160,6 +161,24 @@ def test_a_tally_counts_every_response_and_averages_those_with_a_reward() -> Non
         }
     )
     assert "reward/mean" not in RolloutTally().metrics()
+
+
+def test_a_cost_is_compared_with_its_limit_in_a_step_that_measures_it() -> None:
+    tally = RolloutTally(limits={"cost": 0.5, "unseen": 0.5})
+    for cost in (1.0, 0.75):
+        tally.count(generation(4, "stop"), 0.0, {"cost": cost})
+    tally.count(generation(4, "stop"), 0.0, {})
+    found = tally.metrics()
+    assert found["reward/cost/violation"] == 0.375 and "reward/unseen/violation" not in found
+
+
+def test_a_multiplier_is_logged_beside_its_cost_and_other_fields_as_schedules() -> None:
+    values = {"reward.a.weight": 1.0, "reward.a.b.multiplier": 2.0, "anchor.multiplier": 3.0}
+    assert scheduled(values) == {
+        "schedule/reward.a.weight": 1.0,
+        "reward/a.b/multiplier": 2.0,
+        "schedule/anchor.multiplier": 3.0,
+    }
 
 
 def sample(step: int, versions: list[int], source: str = "policy") -> Sample:

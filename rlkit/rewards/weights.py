@@ -1,0 +1,65 @@
+"""What each reward counts in the total, and the total of responses that were scored before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from rlkit.batch import AdvantageBatch, Group, Sample
+from rlkit.interfaces import Reward
+
+Rewards = Mapping[str, Reward[Any]]
+SECTION = "reward."
+"""How the settings of rewards begin."""
+
+
+def weights_of(rewards: Rewards) -> dict[str, float]:
+    """The present weight of each reward: its own, or minus the multiplier of one with a limit."""
+    configs = {name: reward.config for name, reward in rewards.items()}
+    return {n: c.weight if c.limit is None else -c.multiplier for n, c in configs.items()}
+
+
+def weighed(batch: AdvantageBatch, samples: Sequence[Sample], rewards: Rewards) -> AdvantageBatch:
+    """The batch of these samples with the present weight of each reward, and where it applies."""
+    weights = weights_of(rewards)
+    return replace(
+        batch,
+        reward_weights={n: torch.full((len(samples),), weight) for n, weight in weights.items()},
+        reward_applies={n: torch.tensor([n in s.rewards for s in samples]) for n in batch.rewards},
+    )
+
+
+def limits_of(rewards: Rewards) -> dict[str, float]:
+    """The limit of each reward that has one."""
+    limits = {name: reward.config.limit for name, reward in rewards.items()}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> float | None:
+    """Sum of weight * value over the values that are not None; None if all are."""
+    parts = [w * v for w, v in zip(weights, values, strict=True) if v is not None]
+    return math.fsum(parts) if parts else None
+
+
+def restated(groups: list[Group], rewards: Rewards, moving: Iterable[str]) -> list[Group]:
+    """The groups with totals by the present weights, if weights are among the `moving` settings.
+
+    A step ascends its own objective, so a replayed response counts in it as a new one does; and
+    responses of several steps in one group are compared on one scale. What a buffer holds stays as
+    it was. A response without rewards by name, or with another run's, keeps its total.
+    """
+    if not any(name.startswith(SECTION) for name in moving):
+        return groups
+    weights = weights_of(rewards)
+    return [replace(g, samples=[_restated(s, weights) for s in g.samples]) for g in groups]
+
+
+def _restated(sample: Sample, weights: Mapping[str, float]) -> Sample:
+    if not sample.rewards or not sample.rewards.keys() <= weights.keys():
+        return sample
+    total = weighted_sum(list(weights.values()), [sample.rewards.get(name) for name in weights])
+    return sample if total is None or total == sample.reward else replace(sample, reward=total)
