@@ -48,6 +48,8 @@ PUSHES_WITHOUT_ADVANTAGE = {
     "rep_opmd": "its squared log-ratio stays",
     "kl_cov": "the penalty on the chosen tokens stays",
     "dppo_ipo": "prime-rl's squared log-ratio stays",
+    "tba": "log-ratios of a group are made equal",
+    "qrpo": "it reads the reward's quantile, not the advantage",
     "sft": "it imitates every response, whatever its reward",
 }
 """Losses whose papers give them a gradient where every advantage is zero, and why."""
