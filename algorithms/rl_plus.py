@@ -20,12 +20,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.ratio import RatioConfig, RatioLoss, policy_output
+from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.registry import register
 
 
-class RlPlusConfig(RatioConfig):
+class RlPlusConfig(LossConfig):
     """Settings of RL-PLUS."""
 
     explore: Annotated[float, Field(ge=0)] = 0.5
@@ -39,20 +40,17 @@ def mixture_ratio(logp: Tensor, old: Tensor) -> Tensor:
 
 
 @register("loss", "rl_plus")
-class RLPlus(RatioLoss[RlPlusConfig]):
+class RLPlus(PolicyLoss[RlPlusConfig]):
     """Demonstrations: L = -2 pi / (prox + (prox + 1) / 2) A sqrt(1 - sg pi). Own: L = -r A."""
 
     sources = ("2508.00222",)
+    needs = frozenset({"prox"})
     accepts_expert = True
-
-    def __init__(self, config: RlPlusConfig | None = None) -> None:
-        super().__init__(config)
-        self.needs = self.needs | {"prox"}
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
         mask, expert = batch.mask, batch.mask & batch.expert[:, None]
-        ratio = self.ratio(policy.logp, self.other(batch), mask & ~expert)
+        ratio = self.ratio(policy.logp, batch.prox_logp, mask & ~expert)
         logp = torch.where(expert, policy.logp, 0.0)
         old = torch.where(expert, batch.prox_logp, 0.0)
         unlikely = -torch.expm1(logp.detach()).clamp(max=0)

@@ -38,4 +38,3 @@ def test_own_tokens_have_no_clip() -> None:
     logp, batch = rows(ratio.log(), [[1.0]])
     gradient = value_and_grad(build("loss", "rl_plus", aggregation="token-sum"), logp, batch)[1]
     assert (-gradient[0]).tolist() == pytest.approx([0.1, 5.0])
-    assert "behavior" in build("loss", "rl_plus", ratio_to="behavior").needs

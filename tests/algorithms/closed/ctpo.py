@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def ctpo(logp: Tensor, b: LossBatch, c: Any) -> Tensor:
             short = total < -c.clip_low * t**c.power
             bounded = total > c.dual_clip * t**c.power
             if not (beyond if a > 0 else short or bounded):
-                out[i, at] = torch.tensor(total).double().exp() * a
+                out[i, at] = math.exp(total) * a
     return out
 
 
