@@ -37,7 +37,8 @@ class AspoConfig(RatioConfig):
     eps_uncertain: Width = 0.4
     """Clip width of the tokens whose entropy is above the quantile."""
     entropy_quantile: Annotated[float, Field(ge=0, le=1)] | None = 0.8
-    """Which quantile of the minibatch's token entropies; null = every token is ordinary."""
+    """Which quantile of the minibatch's token entropies; null = every token is ordinary. Read in a
+    summary of the code; unconfirmed."""
     dual_clip: Annotated[float, Field(gt=1)] = 3.0
     """Largest 1/r where the ratio is inverted, and largest r where it is not and A < 0."""
     inverted: Literal["positive", "negative"] = "positive"

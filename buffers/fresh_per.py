@@ -41,7 +41,7 @@ def importance_exponent(step: int, first: float, steps: int) -> float:
 
 
 def importance_weights(probability: Floats, beta: float) -> Floats:
-    """(1 / (N P_i))^beta over the largest of them, [N], for groups that are drawn with chance P_i."""
+    """(1 / (N P_i))^beta over the largest of them, [N]; P_i is the chance of a group."""
     weights = (len(probability) * probability) ** -beta
     out: Floats = weights / weights.max()
     return out
@@ -56,8 +56,8 @@ class FreshPER(Prioritized):
 
     w_i goes with each replayed response; correction=replay_weight multiplies its loss by it. Age is
     in training steps, from the oldest weights that sampled a token. The stored priorities are those
-    of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916. Status:
-    adapted. Its units are trajectories, here groups; it replays in batches beside the fresh one,
+    of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916, after prioritized
+    experience replay (arXiv:1511.05952). Status: adapted. Its units are trajectories, here groups; it replays in batches beside the fresh one,
     here in a share of the batch.
 
     Public code: Vision-CAIR/Freshness-Aware-PER, read as a README.
