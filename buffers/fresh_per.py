@@ -56,9 +56,9 @@ class FreshPER(Prioritized):
 
     w_i goes with each replayed response; correction=replay_weight multiplies its loss by it. Age is
     in training steps, from the oldest weights that sampled a token. The stored priorities are those
-    of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916, after prioritized
-    experience replay (arXiv:1511.05952). Status: adapted. Its units are trajectories, here groups; it replays in batches beside the fresh one,
-    here in a share of the batch.
+    of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916, after
+    prioritized experience replay (arXiv:1511.05952). Status: adapted. Its units are trajectories,
+    here groups; it replays in batches beside the fresh one, here in a share of the batch.
 
     Public code: Vision-CAIR/Freshness-Aware-PER, read as a README.
     """
