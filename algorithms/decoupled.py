@@ -9,6 +9,14 @@ Public code: equal to ppo-ewma's loss, where prox is a moving average of the wei
 AReaL's, where prox is the policy at the start of the step, as here. AReaL may also cap the weight
 (`is_max`, once 5.0 by default); ppo-ewma may cap pi / behavior (`imp_samp_max`, 100). verl's
 rollout correction bounds the log of the weight (`is_log_clamp`, 20) before it is cut.
+
+A-3PO (arXiv:2512.06547) saves the forward that prox costs on stale data (`prox=interpolated`): a
+policy between the one that sampled and the one that learns, by their versions,
+
+    log prox = log behavior + a (log sg pi - log behavior),   a = age / (age + 1)
+
+since pi is on its way from version v to v + 1 and the response was sampled at v - age. Public code:
+AReaL has this and the same mixture of probabilities (`interpolation=linear`).
 """
 
 from __future__ import annotations
@@ -51,6 +59,11 @@ class DecoupledPPOConfig(LossConfig):
     imp_samp_max: Annotated[float, Field(gt=0)] | None = None
     """Largest pi / behavior: if it is larger, behavior is taken as pi / imp_samp_max in the
     weight; null = none."""
+    prox: Literal["computed", "interpolated"] = "computed"
+    """The policy at the start of the step, by a forward of its own where data are stale, or a point
+    between behavior and pi, without one (A-3PO)."""
+    interpolation: Literal["log", "linear"] = "log"
+    """With prox=interpolated: whether log-probs or probabilities are interpolated."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -66,24 +79,51 @@ def least_behavior(behavior_logp: Tensor, logp: Tensor, ratio_max: float | None)
     return torch.maximum(behavior_logp, logp.detach() - math.log(ratio_max))
 
 
+def interpolated_prox(
+    logp: Tensor, behavior_logp: Tensor, age: Tensor, how: Literal["log", "linear"]
+) -> Tensor:
+    """The log-prob [B, T] at a = age / (age + 1) of the way from behavior to the policy.
+
+    Age 0 gives behavior itself, and a large age nearly the policy. No gradient.
+    """
+    share = (age / (age + 1)).to(logp.dtype)[:, None]
+    if how == "log":
+        return behavior_logp + share * (logp.detach() - behavior_logp)
+    sides = (behavior_logp + torch.log1p(-share), logp.detach() + share.log())
+    return torch.logaddexp(*sides)
+
+
 @register("loss", "decoupled_ppo")
 class DecoupledPPO(PolicyLoss[DecoupledPPOConfig]):
     """L = -sg[prox / behavior] min(u A, clip(u) A), u = pi / prox."""
 
-    sources = ("2110.00641", "2505.24298")
-    needs = frozenset({"behavior", "prox"})
+    sources = ("2110.00641", "2505.24298", "2512.06547")
+
+    def __init__(self, config: DecoupledPPOConfig | None = None) -> None:
+        super().__init__(config)
+        computed = self.config.prox == "computed"
+        self.needs = frozenset({"behavior", "prox"} if computed else {"behavior"})
+
+    def prox(self, logp: Tensor, batch: LossBatch) -> Tensor:
+        """The log-probs the clip is around, [B, T]."""
+        if self.config.prox == "computed":
+            return batch.prox_logp
+        how = self.config.interpolation
+        known = torch.where(batch.mask, batch.behavior_logp, 0.0)
+        return interpolated_prox(torch.where(batch.mask, logp, 0.0), known, batch.age, how)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""
         c, mask = self.config, batch.mask
-        ratio = self.ratio(policy.logp, batch.prox_logp, mask)
+        prox = self.prox(policy.logp, batch)
+        ratio = self.ratio(policy.logp, prox, mask)
         value, clipped = clipped_surrogate(
             ratio, batch.advantage, 1 - c.clip_low, 1 + c.clip_high, dual_clip=c.dual_clip
         )
         behavior = least_behavior(batch.behavior_logp, policy.logp, c.imp_samp_max)
         highest = torch.inf if c.is_max is None else c.is_max
         clamp = c.is_log_clamp or c.log_ratio_clamp
-        raw = masked_ratio(batch.prox_logp, behavior, mask, clamp)
+        raw = masked_ratio(prox, behavior, mask, clamp)
         weights = raw.clamp(c.is_min or 0.0, highest)
         if c.is_mode == "mask":
             weights = torch.where(weights == raw, raw, 0.0)

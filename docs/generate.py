@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from papers import NOT_BUILT, link, papers
+
 from rlkit.composition.catalog import Setting, documentation, file_documentation, settings
 from rlkit.interfaces import LossConfig, PartConfig
 from rlkit.registry import Entry, build, entry, names
@@ -189,9 +191,31 @@ def kind_page(kind: str, title: str, about: str) -> str:
     return "\n".join([f"# {title}\n", about + "\n", table(rows) + "\n", sections(kind)])
 
 
+def papers_page() -> str:
+    """docs/papers.md."""
+    head = ("paper", "parts", "run it with", "how near", "public code")
+    return "\n".join(
+        [
+            "# Papers\n",
+            f"{MADE} Every paper that a part or a composition is made from, the newest first. Run "
+            "one with `python -m rlkit.run` and the words of its column. What is `adapted` or "
+            "`unconfirmed` is said by the part: `rlkit show <kind> <name>`.\n",
+            table([head, *papers()]) + "\n",
+            "## Not here\n",
+            table(
+                [
+                    ("paper", "name", "why, and what is near"),
+                    *((link(number), name, why) for number, name, why in NOT_BUILT),
+                ]
+            ),
+        ]
+    )
+
+
 def pages() -> dict[str, str]:
     """File name -> content."""
     return {
+        "papers.md": papers_page(),
         "losses.md": losses_page(),
         "advantages.md": kind_page(
             "advantage", "Advantage estimators", f"{MADE} Choose one with `advantage=<name>`."

@@ -20,6 +20,9 @@ NOTHING = torch.zeros(0, dtype=torch.int64)
 """No tokens."""
 CACHED = "anchor_logp:"
 """How the names of those `Sample.extras` begin that only cache log-probs under a reference."""
+REPLAY_WEIGHT = "replay_weight"
+"""The entry of `Sample.extras` by which a buffer undoes how it draws: an importance weight above
+0. A response without one counts fully."""
 NO_ROWS = torch.zeros(0, dtype=torch.bool)
 """Left out: false for every response."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 def generator(name: str = "generate") -> ModuleType:
+    if str(DOCS) not in sys.path:
+        sys.path.append(str(DOCS))  # they import each other, as scripts do
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -26,6 +29,25 @@ def generator(name: str = "generate") -> ModuleType:
 def test_the_pages_are_current() -> None:
     for name, text in generator().pages().items():
         assert (DOCS / name).read_text() == text.rstrip() + "\n", "run `python docs/generate.py`"
+
+
+def test_a_paper_has_its_parts_its_commands_and_what_is_uncertain() -> None:
+    rows = {row[0].split("]")[0][1:]: row[1:] for row in generator("papers").papers()}
+    parts, commands, near, code = rows["2601.22718"]
+    assert parts == "`loss=minpro`" and commands == "`algorithm=minpro`"
+    assert near == "exact, some values unconfirmed" and code.startswith("none was found")
+    assert "`+experiment=oapl_paper`" in rows["2602.19362"][1]
+    assert rows["2604.18916"][2].startswith("adapted")
+
+
+def test_every_paper_of_a_part_or_a_composition_is_in_the_table() -> None:
+    build = generator("papers")
+    found = {row[0].split("]")[0][1:] for row in build.papers()}
+    assert found >= {p for k in PART_KINDS for n in names(k) for p in entry(k, n).cls.sources}
+    assert found >= {
+        p for *_, comment in build.compositions() for p in build.NUMBER.findall(comment)
+    }
+    assert not found & {number for number, *_ in build.NOT_BUILT}
 
 
 def test_the_page_of_measurements_is_that_of_the_results() -> None:

@@ -121,3 +121,28 @@ def test_on_fresh_data_the_losses_with_two_ratios_are_ppo(
     ppo = build("loss", "ppo", clip_low=clip, clip_high=clip)
     found = value_and_grad(build("loss", name, **fields), logp, fresh)
     assert close(found, value_and_grad(ppo, logp, fresh))
+
+
+@pytest.mark.parametrize(
+    ("how", "age", "expected"),
+    [
+        ("log", 0, 0.2),
+        ("log", 1, math.sqrt(0.2 * 0.8)),
+        ("log", 3, 0.2**0.25 * 0.8**0.75),
+        ("linear", 0, 0.2),
+        ("linear", 1, 0.5),
+        ("linear", 3, 0.65),
+    ],
+)
+def test_prox_may_be_interpolated_by_age(how: str, age: int, expected: float) -> None:
+    """behavior 0.2 and pi 0.8, at age / (age + 1) of the way, in logs or in probabilities."""
+    logp, batch = responses([[math.log(4.0)]], [1.0])
+    logp, behavior = logp - logp + math.log(0.8), logp - logp + math.log(0.2)
+    batch = replace(batch, behavior_logp=behavior, age=torch.tensor([age]))
+    loss = build("loss", "decoupled_ppo", prox="interpolated", interpolation=how, clip_high=9.0)
+    assert loss.needs == {"behavior"}
+    value, gradient = value_and_grad(loss, logp, batch)
+    metrics = loss_value(loss, logp, batch)[1]
+    assert metrics["weights"] == pytest.approx(expected / 0.2)
+    assert metrics["ratio_mean"] == pytest.approx(0.8 / expected)
+    assert float(value) == pytest.approx(-4.0) and float(gradient) == pytest.approx(-4.0)

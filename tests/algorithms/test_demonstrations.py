@@ -41,6 +41,8 @@ LEARNERS: list[tuple[str, dict[str, Any]]] = [
     ("chord", {"aggregation": "seq-mean-token-mean"}),
     ("sil", {}),
     ("sil", {"is_clip": 1.0}),
+    ("trapo", {"floor": 0.5}),
+    ("trapo", {"on_policy_clip": False}),
 ]
 
 

@@ -31,6 +31,8 @@ SETTINGS: dict[str, list[str]] = {
     "exgrpo": ["buffer.start_at=0"],
     "expert": [],
     "fifo": [],
+    "fresh_per": [],
+    "highlight": [],
     "luffy": [],
     "mix": ["buffer.first.name=fifo", "buffer.share=0.25"],
     "on_policy": [],
@@ -47,7 +49,10 @@ OFFLINE = {"pairs", "stored"}
 """Buffers that train what a file holds: test_pairs.py and tests/stored/test_stored_runs.py."""
 NO_OLD = {"expert", "luffy", "on_policy", "prompt_replay"}
 """Buffers that train new responses and demonstrations alone."""
-WHOLE = {"adaptive", "buffer_matters", "fifo", "prioritized", "value_decay", "zero_variance_filler"}
+WHOLE = {
+    *("adaptive", "buffer_matters", "fifo", "fresh_per", "highlight", "prioritized"),
+    *("value_decay", "zero_variance_filler"),
+}
 """Buffers that replay groups as they were generated."""
 REWARDS = """
 def parity(completions, completion_ids, **columns):

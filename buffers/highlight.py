@@ -1,0 +1,100 @@
+"""A window of recent groups, and beside it the best group of each prompt (after HP3O)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from buffers.rows import Bools, Ints
+from buffers.selection import tiers_of
+from buffers.stock import Stock, StockConfig
+from buffers.storage import Stored
+from rlkit.batch import Group
+from rlkit.registry import register
+
+
+class HighlightConfig(StockConfig):
+    """Settings of the window and of the share of the best."""
+
+    window: Annotated[int, Field(ge=1)] = 2
+    """How many earlier training steps stay replayable."""
+    best_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the replayed groups that are drawn from the best of each prompt, rounded down; our
+    choice."""
+    capacity: Annotated[int, Field(ge=1)] = 10_000
+
+
+def best_of_each(prompt: Sequence[str], reward: Sequence[float]) -> Bools:
+    """Where a row has the highest mean reward of its prompt, [rows]; of equal ones the last."""
+    best: dict[str, int] = {}
+    for place, (name, value) in enumerate(zip(prompt, reward, strict=True)):
+        if name not in best or value >= reward[best[name]]:
+            best[name] = place
+    out = np.zeros(len(prompt), dtype=bool)
+    out[list(best.values())] = True
+    return out
+
+
+@register("buffer", "highlight")
+class Highlight(Stock[HighlightConfig]):
+    """Replays groups of the last steps, and the best group each prompt has had so far.
+
+    The window keeps the data near the policy, the best groups keep rare successes. Both are drawn
+    uniformly, without replacement inside a step; a group that is recent and the best of its prompt
+    is in both. Source: HP3O (arXiv:2502.15968), which trains the trajectory of highest return with
+    random ones of a fifo. It is the readable neighbor of HiPPO, whose own formula could not be
+    read. Status: adapted, from an abstract; what is best is decided per prompt, since prompts
+    differ in what they reward.
+
+    Public code: none was found.
+    """
+
+    sources = ("2502.15968",)
+
+    columns: ClassVar[Mapping[str, type]] = {"mean": np.float64, "prompt": object, "made": np.int64}
+
+    def numbers(
+        self, stored: Sequence[Stored], advantage: Sequence[Sequence[float]]
+    ) -> dict[str, object]:
+        """The mean reward, the prompt and the step of each group."""
+        return {
+            "mean": [sum(item.rewards) / len(item.rewards) for item in stored],
+            "prompt": [item.group.prompt.prompt_id for item in stored],
+            "made": [item.step for item in stored],
+        }
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        """The fresh groups and at most as many replayed ones as the batch has places left."""
+        rng, trained = self.rng(step), list(fresh)
+        places = batch - self.fresh_share(batch)
+        best, recent = self._best(), self._recent(step)
+        for tier in tiers_of(self.rows["oldest"], step, self.config):
+            wanted = int(self.config.best_fraction * places)
+            chosen = _some(tier[best[tier]], wanted, rng)
+            left = tier[recent[tier]]
+            rest = _some(left[~np.isin(left, chosen)], places - len(chosen), rng)
+            drawn = np.concatenate([chosen, rest])
+            trained += self.use(drawn, step)
+            places -= len(drawn)
+        return trained
+
+    def add(self, fresh: list[Group], step: int) -> None:
+        """Store this step's groups; forget those that are neither recent nor the best."""
+        self.keep(fresh, step)
+        self.rows.keep(self._best() | self._recent(step + 1))
+        self.evict(step + 1)
+
+    def _best(self) -> Bools:
+        return best_of_each(self.rows.listed("prompt"), self.rows.listed("mean"))
+
+    def _recent(self, step: int) -> Bools:
+        out: Bools = step - self.rows["made"] <= self.config.window
+        return out
+
+
+def _some(places: Ints, count: int, rng: np.random.Generator) -> Ints:
+    """At most `count` of the places, drawn uniformly."""
+    return rng.permutation(places)[:count]

@@ -1,0 +1,40 @@
+"""RL-PLUS by hand: the weight of a demonstrated token."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rlkit.registry import build
+from rlkit.testing.losses import value_and_grad
+from tests.algorithms.rows import rows
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "explore"), [(0.3, 0.2, 0.5), (0.9, 0.9, 1.0), (0.01, 0.5, 0.0)]
+)
+def test_a_demonstrated_token_weighs_the_mixture(p: float, q: float, explore: float) -> None:
+    """2 p / (q + (q + 1) / 2) (1 - p)^explore A, whose gradient on log p is itself."""
+    _, batch = rows([[0.0]], [[2.0]])
+    logp = torch.tensor([[math.log(p)]], dtype=torch.float64)
+    batch = replace(
+        batch,
+        expert=torch.tensor([True]),
+        prox_logp=torch.tensor([[math.log(q)]], dtype=torch.float64),
+        behavior_logp=torch.full((1, 1), math.nan, dtype=torch.float64),
+    )
+    loss = build("loss", "rl_plus", explore=explore)
+    assert loss.needs == {"prox"}
+    expected = -2 * 2 * p / (q + (q + 1) / 2) * (1 - p) ** explore
+    value, gradient = value_and_grad(loss, logp, batch)
+    assert float(value) == pytest.approx(expected) and float(gradient) == pytest.approx(expected)
+
+
+def test_own_tokens_have_no_clip() -> None:
+    ratio = torch.tensor([[0.1, 5.0]], dtype=torch.float64)
+    logp, batch = rows(ratio.log(), [[1.0]])
+    gradient = value_and_grad(build("loss", "rl_plus", aggregation="token-sum"), logp, batch)[1]
+    assert (-gradient[0]).tolist() == pytest.approx([0.1, 5.0])

@@ -1,0 +1,55 @@
+"""Trajectory balance by hand, and as the advantage it is equal to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rlkit.registry import build
+from rlkit.testing.losses import examples, value_and_grad
+from tests.algorithms.one_group import BEHAVIOR, REFERENCE, TWO, responses
+
+
+def test_tba_by_hand() -> None:
+    """S = -1 and 2, mean 0.5; beta 0.2: errors 0.2 (-1.5) - 1 = -1.3 and 0.2 (1.5) + 1 = 1.3."""
+    logp, batch = responses(TWO, [1.0, -1.0], to=REFERENCE)
+    value, gradient = value_and_grad(build("loss", "tba", beta=0.2), logp, batch)
+    assert float(value) == pytest.approx(1.3**2 / 0.4)
+    assert gradient.tolist() == [
+        pytest.approx([-0.65, -0.65, 0]),
+        pytest.approx([0.65, 0.65, 0.65]),
+    ]
+
+
+def test_each_token_may_weigh_its_ratio_to_the_policy_that_sampled() -> None:
+    """Ratios 2, 10, - and 0.5, 4, 9 with none beyond 8: those tokens have no gradient."""
+    logp, batch = responses(TWO, [1.0, -1.0], to=REFERENCE)
+    ratio = torch.tensor([[2.0, 10, 1], [0.5, 4, 9]], dtype=torch.float64)
+    batch = replace(batch, behavior_logp=logp - ratio.log())
+    loss = build("loss", "tba", beta=0.2, ratio_max=8.0)
+    assert loss.needs == {"anchor:base", "behavior"}
+    gradient = value_and_grad(loss, logp, batch)[1]
+    expected = [[-0.65 * 2, 0, 0], [0.65 * 0.5, 0.65 * 4, 0]]
+    assert gradient.tolist() == [pytest.approx(row) for row in expected]
+
+
+def test_its_gradient_is_reinforce_with_the_kl_in_the_advantage() -> None:
+    """dL/dlog pi = -(A - beta (S - mean_group S)), which REINFORCE has with that advantage."""
+    logp, batch = examples(REFERENCE | BEHAVIOR)
+    beta = 0.3
+    moved = torch.where(batch.mask, logp - batch.anchor_logp["base"], 0.0).sum(-1).view(2, 4)
+    pull = (moved - moved.mean(-1, keepdim=True)).view(8, 1)
+    shifted = replace(batch, advantage=batch.advantage - beta * pull)
+    plain = build("loss", "reinforce", aggregation="seq-mean-token-sum")
+    expected = value_and_grad(plain, logp, shifted)[1]
+    found = value_and_grad(build("loss", "tba", beta=beta), logp, batch)[1]
+    torch.testing.assert_close(found, expected)
+
+
+def test_at_the_optimum_nothing_is_pushed() -> None:
+    """If log(pi / ref) = (R - c) / beta for every response of a group, both sides balance."""
+    logp, batch = responses([[5.0, 0.0], [-5.0, 0.0]], [1.0, -1.0], to=REFERENCE)
+    value, gradient = value_and_grad(build("loss", "tba", beta=0.2), logp, batch)
+    assert float(value) == pytest.approx(0, abs=1e-12) and gradient.abs().max() < 1e-12

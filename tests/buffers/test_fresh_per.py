@@ -1,0 +1,85 @@
+"""FreshPER: priorities that fade, and the importance weights that undo the draw."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from buffers.fresh_per import (
+    FreshPER,
+    FreshPERConfig,
+    faded,
+    importance_exponent,
+    importance_weights,
+)
+from rlkit.batch import REPLAY_WEIGHT, Score
+from tests.buffers.test_replay import Cycle, check_frequencies, one
+
+
+def test_a_priority_falls_to_one_over_e_in_tau_steps() -> None:
+    found = faded(np.array([2.0, 2.0, 1.0]), np.array([0, 5, 10]), 5.0)
+    assert found == pytest.approx([2, 2 / math.e, 1 / math.e**2])
+
+
+@pytest.mark.parametrize(("step", "expected"), [(1, 0.4), (51, 0.7), (101, 1.0), (500, 1.0)])
+def test_the_exponent_rises_to_one(step: int, expected: float) -> None:
+    assert importance_exponent(step, 0.4, 100) == pytest.approx(expected)
+
+
+def test_importance_weights_by_hand() -> None:
+    """N P = 2, 1 and 0.5 and 0.5: with beta 1 their inverses over the largest, 2."""
+    chance = np.array([0.5, 0.25, 0.125, 0.125])
+    assert importance_weights(chance, 1.0) == pytest.approx([0.25, 0.5, 1, 1])
+    assert importance_weights(chance, 0.5) == pytest.approx([0.5, math.sqrt(0.5), 1, 1])
+    assert importance_weights(chance, 0.0) == pytest.approx([1, 1, 1, 1])
+
+
+def filled(**fields: Any) -> FreshPER:
+    """Groups of the steps 1, 5 and 9 with |A| = 1, 1 and 3."""
+    buffer = FreshPER(FreshPERConfig(epsilon=1e-9, alpha=1.0, **fields))
+    for step, size in ((1, 1.0), (5, 1.0), (9, 3.0)):
+        buffer.add([one(10 * step, step)], step)
+        buffer.observe(
+            {
+                s.sample_id: Score(logp=s.behavior_logp, entropy=1.0, advantage=size)
+                for s in buffer.groups[-1].samples
+            }
+        )
+    return buffer
+
+
+def test_old_groups_are_drawn_less_and_each_brings_its_weight() -> None:
+    """At step 9 with tau 4: e^-2, e^-1 and 3 over their sum."""
+    buffer = filled(tau=4.0, replay_fraction=0.5, beta=1.0)
+    weights = np.array([math.exp(-2), math.exp(-1), 3.0])
+    chance = weights / weights.sum()
+    inverse = chance.min() / chance
+    found: Counter[Any] = Counter()
+    for seed in range(2000):
+        buffer.rng = lambda step, seed=seed: np.random.default_rng(seed)  # type: ignore[method-assign]
+        (group,) = buffer.build([], 2, 9)
+        place = (1, 5, 9).index(group.samples[0].step)
+        found[place] += 1
+        assert [s.extras[REPLAY_WEIGHT] for s in group.samples] == pytest.approx(
+            [inverse[place]] * 2
+        )
+    check_frequencies(found, dict(enumerate(chance)))
+
+
+def test_fresh_groups_have_no_weight_and_a_resumed_buffer_draws_the_same() -> None:
+    cycle = Cycle(FreshPER(FreshPERConfig(replay_fraction=0.5)), 4)
+    for step in (1, 2):
+        fresh, trained = cycle.step(step)
+    assert not any(REPLAY_WEIGHT in s.extras for group in fresh for s in group.samples)
+    assert all(REPLAY_WEIGHT in s.extras for group in trained[2:] for s in group.samples)
+    again = FreshPER(FreshPERConfig(replay_fraction=0.5))
+    again.load_state_dict(cycle.buffer.state_dict())
+    ids, others = (
+        [s.sample_id for group in buffer.build([], 4, 3) for s in group.samples]
+        for buffer in (cycle.buffer, again)
+    )
+    assert ids == others and ids

@@ -1,0 +1,66 @@
+"""The window and the best group of each prompt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from buffers.highlight import Highlight, HighlightConfig, best_of_each
+from rlkit.batch import Group
+from tests.buffers.test_replay import one
+
+
+def test_the_best_has_the_highest_mean_reward_and_is_the_newest_of_equals() -> None:
+    prompts, rewards = ["a", "b", "a", "a", "b"], [0.5, 1.0, 0.25, 0.5, 0.75]
+    assert best_of_each(prompts, rewards).tolist() == [False, True, False, True, False]
+
+
+def group(made: int, step: int, prompt: str, reward: float) -> Group:
+    found = one(made, step)
+    samples = [replace(s, prompt_id=prompt, reward=reward) for s in found.samples]
+    return replace(found, prompt=replace(found.prompt, prompt_id=prompt), samples=samples)
+
+
+def filled(**fields: Any) -> Highlight:
+    """Prompt a: reward 1 at step 1, then 0; prompt b: 0, 0.5, 0. Window 1: step 3 is recent."""
+    buffer = Highlight(HighlightConfig(window=1, **fields))
+    for step, (a, b) in enumerate([(1.0, 0.0), (0.0, 0.5), (0.0, 0.0)], start=1):
+        buffer.add([group(10 * step, step, "a", a), group(10 * step + 5, step, "b", b)], step)
+    return buffer
+
+
+def steps(groups: list[Group]) -> list[tuple[str, int]]:
+    return sorted((g.prompt.prompt_id, g.samples[0].step) for g in groups)
+
+
+def test_what_is_neither_recent_nor_the_best_is_forgotten() -> None:
+    assert steps(filled().groups) == [("a", 1), ("a", 3), ("b", 2), ("b", 3)]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [(1.0, [("a", 1), ("b", 2)]), (0.0, [("a", 3), ("b", 3)])],
+)
+def test_the_share_of_the_best(fraction: float, expected: list[tuple[str, int]]) -> None:
+    buffer = filled(best_fraction=fraction, replay_fraction=0.5)
+    assert steps(buffer.build([], 4, 4)) == expected
+
+
+def test_half_and_half_has_one_of_each() -> None:
+    drawn = steps(filled(best_fraction=0.5, replay_fraction=0.5).build([], 4, 4))
+    assert sum(step == 3 for _, step in drawn) == 1
+
+
+def test_a_group_is_drawn_once_in_a_step() -> None:
+    """Window 9: the best groups are recent too."""
+    buffer = Highlight(HighlightConfig(window=9, best_fraction=0.5, replay_fraction=0.8))
+    buffer.add([group(1, 1, "a", 1.0), group(5, 1, "b", 1.0)], 1)
+    assert steps(buffer.build([], 10, 2)) == [("a", 1), ("b", 1)]
+
+
+def test_a_resumed_buffer_draws_the_same() -> None:
+    buffer, again = filled(), Highlight(HighlightConfig(window=1))
+    again.load_state_dict(buffer.state_dict())
+    assert steps(again.build([], 4, 4)) == steps(buffer.build([], 4, 4))
