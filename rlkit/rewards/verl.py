@@ -71,7 +71,11 @@ async def gathered(awaitables: Sequence[Any]) -> list[Any]:
             return await awaitable
 
     calls = [one(place, each) for place, each in enumerate(awaitables)]
-    return [number(value) for value in await asyncio.gather(*calls)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    for each in found:  # whichever failed first, the error is that of the first completion
+        if isinstance(each, BaseException):
+            raise each
+    return [number(value) for value in found]
 
 
 def arguments(function: Callable[..., Any], text: str, row: Mapping[str, Any]) -> dict[str, Any]:

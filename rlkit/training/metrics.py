@@ -137,7 +137,7 @@ class RolloutTally:
     rewards: list[float] = field(default_factory=list)
     components: dict[str, list[float]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
-    """What rewards report: errors, timeouts, lost workers."""
+    """What rewards report: errors, timeouts, lost workers, and others by their own names."""
 
     def count(
         self,
@@ -172,10 +172,11 @@ class RolloutTally:
                 "completions/clipped_ratio": self.truncated / self.rollouts,
             }
         out |= {f"reward/{name}/mean": sum(v) / len(v) for name, v in self.components.items()}
-        return out | {
+        events = {
             f"reward/{name}": float(self.events.get(name, 0))
-            for name in ("errors", "timeouts", "lost")
+            for name in ("errors", "timeouts", "lost", *self.events)
         }
+        return out | {name: count for name, count in events.items() if name not in out}
 
 
 def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict[str, float]:

@@ -25,16 +25,31 @@ def key_of(model: str, root: str | None, body: Mapping[str, Any]) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
+@contextmanager
+def usable(file: Path) -> Generator[None]:
+    """Inside, what is wrong with the file becomes a UserError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise UserError(
+            f"the judge's cache {file} cannot be used ({error}): delete it, or choose another "
+            "folder with reward.judge.cache_dir"
+        ) from None
+
+
 class AnswerCache:
     """Answers by key. The first answer to a key stays.
 
-    Each method is one transaction: a process that is killed leaves all of it or nothing.
+    Each method is one transaction: a process that is killed leaves all of it or nothing. Raises
+    UserError for a file that cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(folder / FILE, timeout=BUSY_SECONDS)
-        with self._db:
+        self._file = folder / FILE
+        with usable(self._file):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self._file, timeout=BUSY_SECONDS)
+        with usable(self._file), self._db:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) "
                 "WITHOUT ROWID"
@@ -47,12 +62,13 @@ class AnswerCache:
             some = keys[start : start + AT_ONCE]
             places = ",".join("?" * len(some))
             query = f"SELECT key, answer FROM answers WHERE key IN ({places})"
-            found |= dict(self._db.execute(query, some))
+            with usable(self._file):
+                found |= dict(self._db.execute(query, some))
         return found
 
     def keep(self, answers: Mapping[str, str]) -> dict[str, str]:
         """Store new answers; returns what is stored, which another process may have put there."""
-        with self._db:
+        with usable(self._file), self._db:
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers.items())
         return self.known(list(answers))
 
@@ -81,15 +97,9 @@ class NoCache(AnswerCache):
 
 @contextmanager
 def opened(folder: Path | None) -> Generator[AnswerCache]:
-    """The cache of a folder, or none. Raises UserError for a file that cannot be used."""
+    """The cache of a folder, or none."""
+    cache = NoCache() if folder is None else AnswerCache(folder)
     try:
-        cache = NoCache() if folder is None else AnswerCache(folder)
-        try:
-            yield cache
-        finally:
-            cache.close()
-    except (sqlite3.Error, OSError) as error:
-        raise UserError(
-            f"the judge's cache {folder}/{FILE} cannot be used ({error}): delete it, or choose "
-            "another folder with reward.judge.cache_dir"
-        ) from None
+        yield cache
+    finally:
+        cache.close()

@@ -45,7 +45,8 @@ class JudgeConfig(RewardConfig):
     system: str | None = None
     """A system message before it; null = none."""
     pattern: str = PATTERN
-    """A regular expression whose first group is the score; the last match in the answer counts."""
+    """A regular expression whose first group is the score; the last match in the answer that has
+    one counts."""
     field: Annotated[str, Field(min_length=1)] | None = None
     """The score is this field of the last JSON object in the answer that has it; null = `pattern`
     finds it."""

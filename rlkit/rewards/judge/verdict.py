@@ -11,11 +11,8 @@ DECODER = json.JSONDecoder()
 
 
 def matched(text: str, pattern: str) -> str | None:
-    """The first group of the pattern's last match; None without a match."""
-    last = None
-    for last in re.finditer(pattern, text):  # noqa: B007
-        pass
-    return None if last is None else last.group(1)
+    """The first group of the pattern's last match in which it is not empty; None without one."""
+    return next((m[1] for m in reversed([*re.finditer(pattern, text)]) if m[1]), None)
 
 
 def in_object(text: str, field: str) -> str | None:
