@@ -35,7 +35,7 @@ def in_background(call: Callable[[], T], then: Callable[[Future[T]], None]) -> N
 
 
 def within(seconds: float | None, call: Callable[[], T]) -> T:
-    """What a call in a thread returns or raises. Raises Late if it takes longer; None = no limit."""
+    """What a call in a thread returns or raises. Raises Late after so many seconds, if any."""
     answer: queue.Queue[Future[T]] = queue.Queue()
     in_background(call, answer.put)
     try:

@@ -179,10 +179,8 @@ def class_of(function, **settings) -> Reward:
 
 def scored(reward: Reward, count: int = 4) -> list:
     texts = [str(i) for i in range(count)]
-    columns = {"answer": texts, "completion_ids": [[i] for i in range(count)]}
-    return (
-        RewardSet({"r": reward}).score(texts, texts, columns.pop("completion_ids"), columns).total
-    )
+    ids = [[i] for i in range(count)]
+    return RewardSet({"r": reward}).score(texts, texts, ids, {"answer": texts}).total
 
 
 def test_a_call_per_response_has_lists_of_one_entry_and_keeps_the_order() -> None:

@@ -125,7 +125,8 @@ class Endpoint:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 found = dict(task.result() for task in done if task.exception() is None)
-                out |= found | keep({k: v for k, v in found.items() if isinstance(v, str)})
+                kept = keep({key: v for key, v in found.items() if isinstance(v, str)})
+                out |= {**found, **kept}
                 self._check(done, found)
         finally:
             for task in waiting:

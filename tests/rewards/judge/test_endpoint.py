@@ -71,8 +71,11 @@ def test_pauses_double_and_a_server_may_ask_for_longer_ones(
         slept.append(seconds)
 
     monkeypatch.setattr("rlkit.rewards.judge.endpoint.asyncio.sleep", sleep)
-    busy = [(503, "busy"), (429, "busy", {"Retry-After": "7"}), (503, "busy", {"Retry-After": "x"})]
-    stub.script = [*busy, (429, "busy", {"Retry-After": "9999"}), None]
+    stub.script = [
+        (503, "busy"),
+        *((429, "busy", {"Retry-After": asked}) for asked in ("7", "x", "9999")),
+        None,
+    ]
     assert isinstance(ask(endpoint(stub, backoff=0.5, timeout=60)), str)
     assert slept == [0.5, 7.0, 2.0, 60.0]
 
@@ -154,7 +157,7 @@ def test_requests_run_at_the_same_time_up_to_a_number(stub: Stub) -> None:
 def test_a_request_that_fails_stops_the_run_or_is_a_fault(failed: str, stub: Stub) -> None:
     stub.script = [None, (400, "too long"), None]
     found = endpoint(stub, failed=failed, concurrency=1)
-    asked = {name: BODY for name in "abc"}
+    asked = dict.fromkeys("abc", BODY)
     if failed == "none":
         good = "It is short.\nScore: 3"
         assert answers(found, asked) == {

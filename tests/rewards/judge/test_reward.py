@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from rlkit.errors import UserError
+from rlkit.interfaces import Reward
 from rlkit.registry import names, scoped, variant
 from rlkit.rewards.judge.reward import Judge
 from rlkit.rewards.scoring import RewardSet
@@ -18,7 +19,7 @@ from tests.cli import SMALL, metrics, run, without_times
 from tests.rewards.judge.stub import Stub, serving
 
 PROMPTS = ["1+1=", "2+2="]
-COLUMNS = {"answer": ["2", "4"], "completion_ids": [[1], [2]]}
+COLUMNS: dict[str, list[Any]] = {"answer": ["2", "4"], "completion_ids": [[1], [2]]}
 SHORT = {"template": "{completion}", "pattern": "(.*)"}
 
 
@@ -117,7 +118,7 @@ def test_an_answer_without_a_score_is_none_and_counted_never_zero(
     caplog.set_level(logging.WARNING)
     stub.say = lambda text: "11" if text == "a" else "7"
     judge = stub.judge(**SHORT)
-    result = RewardSet({"judge": judge}).score(PROMPTS, ["a", "b"], [[1], [2]], {})
+    result = RewardSet({"judge": cast("Reward", judge)}).score(PROMPTS, ["a", "b"], [[1], [2]], {})
     assert result.total == [None, 0.7] and result.counts == {"unparsed": 1}
     assert score(judge, ["a", "a"]) == [None, None] and judge.counts() == {"unparsed": 2}
     (record,) = caplog.records
@@ -157,7 +158,7 @@ def test_several_judges_of_one_run_are_variants(stub: Stub) -> None:
     with scoped():
         kind = variant("safety", of=Judge, doc="Whether it is safe.", unparsed="error")
         assert "safety" in names("reward")
-        judge = kind(kind.Config(address=stub.address))  # type: ignore[call-arg]
+        judge = kind(kind.Config(address=stub.address))  # type: ignore[call-arg, arg-type]
         stub.say = lambda text: "?"
         with pytest.raises(UserError, match=r"reward 'safety' .*reward.safety.unparsed=none"):
             score(judge, ["a"])
