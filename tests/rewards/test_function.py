@@ -16,6 +16,7 @@ from rlkit.interfaces import Reward
 from rlkit.registry import from_import_path
 from rlkit.rewards.function import FunctionConfig, reward_class
 from rlkit.rewards.scoring import RewardSet
+from tests.cli import SMALL, metrics, run, without_times
 
 
 def brevity(completions, **kwargs):
@@ -353,3 +354,33 @@ def test_what_calls_may_take_in_all() -> None:
     assert class_of(slow, time_limit=2.0).longest(5) == 2.0  # type: ignore[attr-defined]
     assert class_of(slow, time_limit=2.0, concurrency=2).longest(5) == 6.0  # type: ignore[attr-defined]
     assert class_of(slow, time_limit=None, concurrency=2).longest(5) is None  # type: ignore[attr-defined]
+
+
+STEPS = """
+import asyncio
+
+def digits(completions, **columns):
+    return [sum(map(str.isdigit, text)) / 10 for text in completions]
+
+async def later(completions, **columns):
+    await asyncio.sleep(0)
+    return digits(completions)
+"""
+
+
+@pytest.mark.parametrize("name", ["digits", "later"])
+def test_a_run_is_the_same_however_many_calls_it_makes_at_a_time(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(STEPS)
+    chosen = (
+        *SMALL,
+        "algorithm=grpo",
+        f"reward=[{tmp_path / 'mine.py'}:{name}]",
+        "eval.problems=4",
+    )
+    found = []
+    for calls in ("null", "3"):
+        setting = (f"reward.{name}.concurrency={calls}", f"output_dir=calls-{calls}")
+        out = run(*chosen, *setting, cwd=tmp_path)
+        assert out.status == 0, out.err
+        found.append(without_times(metrics(tmp_path / f"calls-{calls}")))
+    assert found[0] == found[1] and found[0][1]["reward/timeouts"] == 0.0

@@ -92,6 +92,7 @@ def test_a_run_trains_on_its_scores(server: ServerProcess, tmp_path: Path) -> No
         "reward.judge.template='{prompt}{completion}'",
         r"reward.judge.pattern='(\d)'",
         "reward.judge.extra={structured_outputs:{choice:['3','7']}}",
+        "reward.judge.max_tokens=4",
         f"reward.judge.cache_dir={tmp_path / 'kept'}",
     )
     out = run(
