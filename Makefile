@@ -60,7 +60,7 @@ test-bitsandbytes: $(VENV)/.installed-dev
 
 # vLLM needs other versions of some packages, so it has an environment of its own.
 test-vllm: $(VENV)-vllm/.installed
-	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm tests/rollout tests/composition/doctor $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)-vllm/bin/python -m pytest -m vllm tests/rollout tests/composition/doctor tests/rewards/judge $(PYTEST_ARGS)
 
 static: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)

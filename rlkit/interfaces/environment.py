@@ -79,7 +79,10 @@ class Reward(Part[RC]):
         """
 
     def counts(self) -> dict[str, int]:
-        """Events since the last call ("errors", "timeouts", "lost"); the counts are then reset."""
+        """Events since the last call ("errors", "timeouts", "lost"); the counts are then reset.
+
+        Each is a metric, `reward/<event>`.
+        """
         return {}
 
     def close(self) -> None:

@@ -132,8 +132,9 @@ LIMITS = (
 
 
 def failed_rewards(run: RunRecords) -> Alarm | None:
-    """Rewards that raised, timed out or were lost, of more than FAILED of the responses."""
-    counts = {name: _total(run, f"reward/{name}") for name in ("errors", "timeouts", "lost")}
+    """Rewards that raised, timed out, were lost or had no score, of more than FAILED responses."""
+    kinds = ("errors", "timeouts", "lost", "unparsed")
+    counts = {name: _total(run, f"reward/{name}") for name in kinds}
     responses = run.records[-1][ROLLOUTS]
     if not responses or sum(counts.values()) <= FAILED * responses:
         return None

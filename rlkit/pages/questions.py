@@ -88,7 +88,7 @@ LEARNS = Question(
         Panel(
             name="failures",
             title="Rewards that failed",
-            keys=r"reward/(errors|timeouts|lost)",
+            keys=r"reward/(errors|timeouts|lost|unparsed)",
             unit="per step",
             quiet=True,
             smooth=False,

@@ -19,7 +19,8 @@ from typing import Any
 
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
-from rlkit.rewards.function import FunctionReward, run_awaitable, within
+from rlkit.rewards.function import GRACE, FunctionReward
+from rlkit.rewards.waiting import Late, run_awaitable, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,10 @@ def together(rewards: Mapping[str, FunctionReward], given: Arguments) -> dict[st
     """
     if not rewards:
         return {}
-    limits = [reward.config.time_limit for reward in rewards.values()]
-    seconds = None if None in limits else sum(limit for limit in limits if limit is not None)
+    count = len(given.completions)
+    limits = [reward.longest(count) for reward in rewards.values()]
+    known = [limit for limit in limits if limit is not None]
+    seconds = sum(known) if len(known) == len(limits) else None
 
     async def each() -> list[Any]:
         calls = (given.given_to(reward.awaited) for reward in rewards.values())
@@ -99,7 +102,13 @@ def together(rewards: Mapping[str, FunctionReward], given: Arguments) -> dict[st
         results: list[Any] = run_awaitable(each())
         return results
 
-    results = run() if seconds is None else within(seconds, run, blocked(rewards, seconds))
+    try:
+        results = run() if seconds is None else within(seconds + GRACE, run)
+    except Late:
+        assert seconds is not None
+        if any(reward.config.late == "error" for reward in rewards.values()):
+            raise blocked(rewards, seconds) from None
+        results = [reward.left_out(count) for reward in rewards.values()]
     return {
         name: outcome(lambda value=value: raised_or(value))  # type: ignore[misc]
         for name, value in zip(rewards, results, strict=True)

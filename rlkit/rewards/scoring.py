@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import os
 import sysconfig
 import traceback
@@ -13,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
 from rlkit.rewards.overlap import Arguments, called
 from rlkit.rewards.weights import weighted_sum, weights_of
+from rlkit.rewards.values import RowFailed, numbers_of
 
 RESERVED = ("prompts", "completions", "completion_ids", "self")
 NOT_USER_CODE = (
@@ -106,45 +103,6 @@ def score_all(
     return RewardResult(total=total, components=components, counts=counts)
 
 
-def numbers_of(name: str, values: Any, expected: int) -> list[float | None]:
-    """A reward's return value as plain floats.
-
-    Raises UserError unless it is a list, array or tensor of `expected` finite numbers or None.
-    """
-    if not isinstance(values, (list, tuple, np.ndarray, Tensor)):
-        raise UserError(
-            f"reward '{name}' returned {_short(values)}; it must return a list with one number or "
-            "None per completion"
-        )
-    rows = list(values)
-    if len(rows) != expected:
-        raise UserError(
-            f"reward '{name}' returned {len(rows)} values for {expected} completions; "
-            "it must return one number or None per completion"
-        )
-    return [_number(name, value, index) for index, value in enumerate(rows)]
-
-
-def _number(name: str, value: Any, index: int) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0:
-        value = value.item()
-    if not isinstance(value, numbers.Real):
-        raise UserError(
-            f"reward '{name}' returned {_short(value)} for completion {index}; "
-            "it must be a number or None"
-        )
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise UserError(
-            f"reward '{name}' returned {number} for completion {index}; it must be finite, "
-            "or None if the reward does not apply"
-        )
-    return number
 
 
 def _returned(name: str, result: Future[Any]) -> Any:
@@ -153,12 +111,20 @@ def _returned(name: str, result: Future[Any]) -> Any:
         return result.result()
     except UserError:
         raise
+    except RowFailed as failed:
+        assert failed.__cause__ is not None
+        raise raised(name, failed.__cause__, f" for completion {failed.row}") from failed.__cause__
     except Exception as error:
-        message = " ".join(str(error).split())
-        raise UserError(
-            f"reward '{name}' raised {type(error).__name__}: {message[:300]} ({user_line(error)}); "
-            "fix it, or return None if it does not apply"
-        ) from error
+        raise raised(name, error) from error
+
+
+def raised(name: str, error: BaseException, where: str = "") -> UserError:
+    """The error of a reward that raised."""
+    message = " ".join(str(error).split())
+    return UserError(
+        f"reward '{name}' raised {type(error).__name__}{where}: {message[:300]} "
+        f"({user_line(error)}); fix it, or return None if it does not apply"
+    )
 
 
 def user_line(error: BaseException) -> str:
@@ -167,8 +133,3 @@ def user_line(error: BaseException) -> str:
     own = [f for f in frames if not f.filename.startswith(NOT_USER_CODE)]
     frame = (own or frames)[-1]
     return f"{frame.filename}:{frame.lineno}"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return f"{text[:60]} ({type(value).__name__})"

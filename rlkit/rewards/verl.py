@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rlkit.errors import UserError
 from rlkit.rewards.inputs import completion_text
+from rlkit.rewards.values import RowFailed
 
 OWN = ("solution_str", "ground_truth")
 """Arguments by which such a function is known: it scores one completion, and returns a number."""
@@ -36,10 +38,11 @@ def on_all(function: Callable[..., Any]) -> Callable[..., Any]:
             {name: values[place] for name, values in columns.items()}
             for place in range(len(completions))
         ]
-        found = [
-            function(**arguments(function, completion_text(completion), row))
-            for completion, row in zip(completions, rows, strict=True)
-        ]
+        found: list[Any] = []
+        for place, (completion, row) in enumerate(zip(completions, rows, strict=True)):
+            given = arguments(function, completion_text(completion), row)
+            with naming(place):
+                found.append(function(**given))
         if any(map(inspect.isawaitable, found)):
             return gathered(found)
         return [number(value) for value in found]
@@ -49,9 +52,30 @@ def on_all(function: Callable[..., Any]) -> Callable[..., Any]:
     return each
 
 
+@contextmanager
+def naming(place: int) -> Generator[None]:
+    """Inside, an exception of the user's code becomes that of the completion at `place`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise RowFailed(place) from error
+
+
 async def gathered(awaitables: Sequence[Any]) -> list[Any]:
     """The numbers of several calls, made at the same time."""
-    return [number(value) for value in await asyncio.gather(*awaitables)]
+
+    async def one(place: int, awaitable: Any) -> Any:
+        with naming(place):
+            return await awaitable
+
+    calls = [one(place, each) for place, each in enumerate(awaitables)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    for each in found:  # whichever failed first, the error is that of the first completion
+        if isinstance(each, BaseException):
+            raise each
+    return [number(value) for value in found]
 
 
 def arguments(function: Callable[..., Any], text: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,11 @@ FREE = (
     *("train.micro_batch_tokens", "train.packing", "train.max_skipped_steps", "rollout.save"),
 )
 """What may change: where the run is, how it is monitored, and how its computation is split."""
-HARMLESS = ("workers", "timeout", "time_limit")
-"""Fields of rewards and tasks that change their speed, not their results."""
+HARMLESS = (
+    *("workers", "timeout", "time_limit", "tries", "backoff"),
+    *("address", "key_variable", "cache_dir"),
+)
+"""Fields of rewards and tasks that change their speed, or where a service is, not their results."""
 OBJECT = "object"
 """How the name of an in-memory object, which no configuration can hold, begins."""
 DATA = "task.data"

@@ -138,7 +138,7 @@ class RolloutTally:
     rewards: list[float] = field(default_factory=list)
     components: dict[str, list[float]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
-    """What rewards report: errors, timeouts, lost workers."""
+    """What rewards report: errors, timeouts, lost workers, and others by their own names."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """The largest mean of each reward that is a cost with a limit."""
 
@@ -178,10 +178,11 @@ class RolloutTally:
         out |= {f"reward/{name}/mean": mean for name, mean in means.items()}
         limits = {name: limit for name, limit in self.limits.items() if name in means}
         out |= {f"reward/{n}/violation": means[n] - limit for n, limit in limits.items()}
-        return out | {
+        events = {
             f"reward/{name}": float(self.events.get(name, 0))
-            for name in ("errors", "timeouts", "lost")
+            for name in ("errors", "timeouts", "lost", *self.events)
         }
+        return out | {name: count for name, count in events.items() if name not in out}
 
 
 def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict[str, float]:

@@ -102,7 +102,7 @@ def test_failed_rewards_are_an_alarm_above_one_response_in_a_hundred(tmp_path):
     """A step generates 32 responses: 100 steps with 32 failures are exactly one in a hundred."""
 
     def failing(count):
-        kinds = ("reward/errors", "reward/timeouts", "reward/lost")
+        kinds = ("reward/errors", "reward/timeouts", "reward/unparsed")
         rows = [training(step) for step in range(1, 101)]
         for i in range(count):
             rows[i][kinds[i % 3]] = 1.0
@@ -111,7 +111,7 @@ def test_failed_rewards_are_an_alarm_above_one_response_in_a_hundred(tmp_path):
     assert titles(tmp_path / "at", failing(32)) == []
     (found,) = alarms(records_of(tmp_path / "above", failing(33)))
     assert found.title == "Rewards failed" and found.panel == "failures"
-    assert found.words.startswith("11 errors, 11 timeouts, 11 lost for 3,200 responses.")
+    assert found.words.startswith("11 errors, 11 timeouts, 11 unparsed for 3,200 responses.")
 
 
 def test_any_skipped_update_is_an_alarm(tmp_path):

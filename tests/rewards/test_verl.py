@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from rlkit.errors import UserError
 from rlkit.rewards.function import reward_class
+from rlkit.rewards.scoring import RewardSet
 from rlkit.rewards.verl import scores_one
 
 COLUMNS: dict[str, list[Any]] = {
@@ -57,3 +59,19 @@ def test_other_functions_are_called_as_before() -> None:
 
     assert not scores_one(plain)
     assert reward_class(plain)()(["p", "q"], ["1", "1"], answer=["1", "2"]) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_exception_names_the_completion(is_async: bool) -> None:
+    """The first one, whichever fails first."""
+
+    def fails(solution_str: str, ground_truth: Any) -> float:
+        return {"a": 1.0}[solution_str]
+
+    async def fails_later(solution_str: str, ground_truth: Any) -> float:
+        await asyncio.sleep({"a": 0.0, "b": 0.01, "c": 0.0}[solution_str])
+        return fails(solution_str, ground_truth)
+
+    found = RewardSet({"right": reward_class(fails_later if is_async else fails)()})
+    with pytest.raises(UserError, match=r"'right' raised KeyError for completion 1: 'b' \(.*verl"):
+        found.score(["p"] * 3, ["a", "b", "c"], [[]] * 3, {})

@@ -28,14 +28,22 @@ def free_port() -> int:
 class ServerProcess:
     """A server and its engine, in one process group."""
 
-    def __init__(self, model: Path, log: Path) -> None:
+    def __init__(self, model: Path, log: Path, *options: str) -> None:
         self.port, self.log = free_port(), log
         self.address = f"http://127.0.0.1:{self.port}"
         settings = f"--port {self.port} --dtype float32 --enforce-eager"
         environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_API_KEY": KEY}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rlkit.serve", str(model), *settings.split(), *CACHE],
+                [
+                    sys.executable,
+                    "-m",
+                    "rlkit.serve",
+                    str(model),
+                    *settings.split(),
+                    *CACHE,
+                    *options,
+                ],
                 env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -143,7 +143,7 @@ def generation(tokens: int, reason: str) -> Generation:
 
 
 def test_a_tally_counts_every_response_and_averages_those_with_a_reward() -> None:
-    tally = RolloutTally(events={"timeouts": 2})
+    tally = RolloutTally(events={"timeouts": 2, "unparsed": 1, "mean": 9})
     tally.count(generation(4, "length"), 1.0, {"right": 1.0, "short": 0.5})
     tally.count(generation(2, "stop"), 0.0, {"right": 0.0})
     tally.count(generation(6, "length"), None, {})
@@ -158,6 +158,7 @@ def test_a_tally_counts_every_response_and_averages_those_with_a_reward() -> Non
             "reward/errors": 0.0,
             "reward/timeouts": 2.0,
             "reward/lost": 0.0,
+            "reward/unparsed": 1.0,
         }
     )
     assert "reward/mean" not in RolloutTally().metrics()

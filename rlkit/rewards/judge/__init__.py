@@ -1,0 +1,1 @@
+"""The judge: another model, behind an OpenAI-compatible endpoint, gives the score."""
