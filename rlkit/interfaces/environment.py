@@ -18,6 +18,9 @@ class RewardConfig(PartConfig):
 
     weight: float = 1.0
     """Its weight in the total: reward = sum of weight * value over the rewards that apply."""
+    evaluation_only: bool = False
+    """Whether it is called in evaluations alone, where it is reported and has no part in the total:
+    what a run is measured by and does not train on, such as a gold reward."""
 
 
 RC = TypeVar("RC", bound=RewardConfig, default=RewardConfig)
@@ -50,8 +53,8 @@ class Reward(Part[RC]):
     ) -> list[float | None]:
         """One value per completion; None = does not apply.
 
-        Chat prompts and completions are message lists. `columns` holds `completion_ids` and every
-        column of the task, one entry per completion.
+        Chat prompts and completions are message lists. `columns` holds `completion_ids`,
+        `finish_reasons` ("stop", "length") and every column of the task, one entry per completion.
         """
 
     def counts(self) -> dict[str, int]:
