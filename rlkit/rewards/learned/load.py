@@ -2,7 +2,7 @@
 
     theta = (1 / M) sum_m theta_m
 
-Weight averaged reward models, WARM (arXiv:2401.12187, Eq. 2): M models that were finetuned from the
+Weight averaged reward models, WARM (arXiv:2401.12187): M models that were finetuned from the
 same weights, with other data orders or settings, are averaged in weight space and score as one.
 That costs no more than one model, and the mean is more robust to shifted responses and noisy
 preferences than each of them.
