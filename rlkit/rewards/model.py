@@ -80,10 +80,7 @@ class ModelReward(Reward[ModelRewardConfig]):
         super().open(context)
         c = self.config
         if not c.paths:
-            raise UserError(
-                "reward=model needs reward.model.path: the name or folder of a reward model, or a "
-                "list of several whose weights are averaged"
-            )
+            return  # told when it is called, before the policy is loaded: a plan may lack it
         device_of(c.device, "reward.model.device")
         check_models(c.paths)
         self.scorer = scorer(Source(paths=c.paths, device=c.device, dtype=c.dtype))
@@ -91,6 +88,8 @@ class ModelReward(Reward[ModelRewardConfig]):
     def notes(self) -> Sequence[str]:
         """Which models score, and where."""
         c = self.config
+        if not c.paths:
+            return ()
         mean = " the mean of the weights of" if len(c.paths) > 1 else ""
         return (f"Reward model:{mean} {', '.join(c.paths)}, in {c.dtype} on {c.device}.",)
 
@@ -99,6 +98,11 @@ class ModelReward(Reward[ModelRewardConfig]):
     ) -> list[float | None]:
         """One score per completion. Raises UserError for what the model cannot read."""
         c = self.config
+        if not c.paths:
+            raise UserError(
+                "reward=model needs reward.model.path: the name or folder of a reward model, or a "
+                "list of several whose weights are averaged"
+            )
         if self.scorer is None:
             raise UserError("the reward 'model' was not opened: call open(context) first")
         reader = Reader(self.scorer.tokenizer, self.scorer.name, c.form, eos=c.eos)

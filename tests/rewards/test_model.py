@@ -80,7 +80,6 @@ def test_a_list_scores_with_the_mean_of_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"needs reward\.model\.path"),
         ({"path": "./nowhere"}, "no such folder|no folder"),
         ({"path": "a/b", "device": "cuda:7"}, r"reward\.model\.device=cuda:7"),
     ],
@@ -91,6 +90,16 @@ def test_what_is_wrong_is_said_when_the_run_is_composed(settings: Any, message: 
     overrides = [f"reward.model.{key}={value}" for key, value in settings.items()]
     with pytest.raises(UserError, match=message):
         composed("reward=[model]", *overrides)
+
+
+def test_without_a_path_it_is_composed_and_told_before_the_policy_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    composed("reward=[model]")
+    monkeypatch.setattr("rlkit.composition.session.load_policy", None)
+    with pytest.raises(UserError, match=r"reward=model needs reward\.model\.path"):
+        rlkit.train(*SMALL, "algorithm=grpo", "reward=[model]", output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_must_be_opened() -> None:
