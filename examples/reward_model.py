@@ -89,9 +89,7 @@ def main() -> None:
     data = Dataset.from_list(list(pairs(rows.to_list())))
     print(f"{len(data)} pairs from {len(rows)} responses")
     model = str(embedded_model_dir()) if given.model == "embedded" else given.model
-    train(
-        data, model, given.out, seed=given.seed, epochs=given.epochs, rate=given.learning_rate
-    )
+    train(data, model, given.out, seed=given.seed, epochs=given.epochs, rate=given.learning_rate)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.config_files import configs_folder, search_path
 from rlkit.composition.data_checks import check_room
-from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.evaluators import contest_of
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.rehearsal import Rows, check_references, check_rows, try_rewards
 from rlkit.composition.saved import choices, same_problems, saved_config, with_saved
 from rlkit.composition.session import RunScope, close, told_policy

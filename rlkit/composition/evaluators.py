@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from rlkit.composition.session import RunScope
 
 
-def contest_of(
-    c: Composition, tokenizer: Any, rows: Sequence[Mapping[str, Any]]
-) -> Contest | None:
+def contest_of(c: Composition, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> Contest | None:
     """What compares an evaluation's responses with `eval.against`; None if it names nothing.
 
     Raises UserError if a row has no reference response.

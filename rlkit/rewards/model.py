@@ -26,7 +26,7 @@ class ModelRewardConfig(RewardConfig):
     tokenizer, as safetensors. A list = one model whose weights are the mean of theirs (WARM,
     arXiv:2401.12187); they must be finetunes of the same model."""
     device: Annotated[str, Field(pattern=DEVICE)] = "auto"
-    """auto, cpu, cuda or cuda:N; auto uses CUDA if available. It may be another than model.device."""
+    """auto, cpu, cuda or cuda:N; auto uses CUDA if available. It need not be model.device."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """dtype of its weights and forwards; scores are float32."""
     form: Form = "auto"
@@ -139,5 +139,5 @@ class ModelReward(Reward[ModelRewardConfig]):
         raise UserError(
             f"a prompt and its response have {len(ids)} tokens of the reward model "
             f"{self.scorer.name}, which takes {most}; lower rollout.max_completion_length or "
-            "rollout.max_prompt_length, or set reward.model.overlong=cut, which leaves out the first"
+            "rollout.max_prompt_length, or leave out the first ones: reward.model.overlong=cut"
         )

@@ -60,7 +60,9 @@ def test_too_long_a_text_stops_the_run_or_loses_its_beginning(tmp_path: Path) ->
     path = save_reward_model(tmp_path)
     with pytest.raises(UserError, match=r"have 6 tokens.*takes 4.*overlong=cut"):
         opened(path, max_length=4)(["1+1="], ["2"])
-    assert opened(path, max_length=4, overlong="cut")(["1+1="], ["2"]) == opened(path)(["1="], ["2"])
+    assert opened(path, max_length=4, overlong="cut")(["1+1="], ["2"]) == opened(path)(
+        ["1="], ["2"]
+    )
     with pytest.raises(UserError, match="takes 64"):
         opened(path, max_length=100)(["1" * 80], ["2"])
     with pytest.raises(UserError, match="have no tokens"):
@@ -74,7 +76,9 @@ def test_a_list_scores_with_the_mean_of_the_weights(tmp_path: Path) -> None:
     heads = [load_file(Path(p) / "model.safetensors")["score.weight"] for p in paths]
     torch.testing.assert_close(model.score.weight, (heads[0] + heads[1]) / 2)
     (note,) = reward.notes()
-    assert note == f"Reward model: the mean of the weights of {', '.join(paths)}, in float32 on cpu."
+    assert (
+        note == f"Reward model: the mean of the weights of {', '.join(paths)}, in float32 on cpu."
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,9 +122,7 @@ def test_a_run_trains_on_it_loads_it_once_and_resumes_exactly(
     paths = [save_reward_model(tmp_path / name, seed) for seed, name in enumerate("ab")]
     loads: list[Any] = []
     load = scorers.load_models
-    monkeypatch.setattr(
-        scorers, "load_models", lambda *given: loads.append(given) or load(*given)
-    )
+    monkeypatch.setattr(scorers, "load_models", lambda *given: loads.append(given) or load(*given))
     own = ("reward=[model,missing_eos]", f"reward.model.path=[{','.join(paths)}]")
     whole = train(tmp_path / "whole", *own)
     assert len(loads) == 1

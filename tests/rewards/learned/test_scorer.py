@@ -121,5 +121,7 @@ def test_too_little_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Scorer, "_forward", full)
-    with pytest.raises(UserError, match=r"too little memory on cpu; lower reward\.model\.batch_tok"):
+    with pytest.raises(
+        UserError, match=r"too little memory on cpu; lower reward\.model\.batch_tok"
+    ):
         made(save_reward_model(tmp_path)).score(ROWS, 50)
