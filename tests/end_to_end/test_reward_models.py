@@ -32,9 +32,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output_dir=place / "source",
     )
     rows = load_dataset("parquet", data_dir=str(place / "source/rollouts/data"), split="train")
-    data = Dataset.from_list(list(RECIPE.pairs(rows.to_list())))
-    base = str(embedded_model_dir())
-    RECIPE.train(data, base, place / "reward_model", seed=0, epochs=4, rate=1e-3)
+    found = list(RECIPE.pairs(rows.to_list()))
+    data = Dataset.from_list([*found, *RECIPE.altered(found, 1, 0)])
+    RECIPE.train(
+        data, str(embedded_model_dir()), place / "reward_model", seed=0, epochs=4, rate=2e-3
+    )
     done = command(
         "rlkit.__main__", "eval", "embedded", "--out", "base", "eval.problems=8", cwd=place
     )
@@ -80,6 +82,15 @@ def test_asynchronous_rlhf_trains_on_it_against_gold_and_resumes_exactly(made: P
     assert without_times(part.metrics) == without_times(whole.metrics)
     one, two = (load_file(run.checkpoint / "model.safetensors") for run in (whole, part))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_chosen_text_is_set_against_copies_with_another_number_at_the_end() -> None:
+    row = {"prompt": "1+1=", "chosen": "x#12", "rejected": "x#02"}
+    found = list(RECIPE.altered([row, row, {**row, "chosen": "none"}], 3, 0))
+    assert len({each["rejected"] for each in found}) == len(found) == 3
+    for each in found:
+        assert each["chosen"] == "x#12" and int(each["rejected"][2:]) - 12 in RECIPE.STEPS
+    assert found == list(RECIPE.altered([row], 3, 0)) != list(RECIPE.altered([row], 3, 1))
 
 
 def test_pairs_set_the_best_of_a_group_against_each_worse_response() -> None:

@@ -42,8 +42,8 @@ def check_folder(path: str) -> bool:
         raise UserError(f"{CALLED}={path} is not a model folder: {why}")
     if not list(folder.glob("*.safetensors")):
         raise UserError(
-            f"{CALLED}={path} holds no weights as .safetensors, and other files, which can run code, "
-            "are not read; load the model where it comes from and save it with save_pretrained"
+            f"{CALLED}={path} holds no weights as .safetensors, and other files are not read: they "
+            "can run code; load the model where it comes from and save it with save_pretrained"
         )
     check_labels(path, config_of(path))
     return True
@@ -109,6 +109,6 @@ def check_alike(first: str, one: Shapes, second: str, other: Shapes) -> None:
             for path, shape in ((first, one.get(name)), (second, other.get(name)))
         ]
         raise UserError(
-            f"{CALLED}: the weights of these models have no mean, since {' and '.join(has)}; it takes "
-            "finetunes of one and the same model"
+            f"{CALLED}: the weights of these models have no mean, since {' and '.join(has)}; "
+            "take finetunes of one and the same model"
         )
