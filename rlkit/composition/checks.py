@@ -150,7 +150,7 @@ def check_fields(c: Composition) -> None:
 
 
 def check_correctness(c: Composition) -> None:
-    """Check that an evaluation knows which reward marks right responses."""
+    """Check that an evaluation knows which reward marks right responses, and who wins."""
     name, known = c.correctness, list(c.eval_rewards)
     if name is None:
         raise UserError(
@@ -161,6 +161,12 @@ def check_correctness(c: Composition) -> None:
         raise UserError(
             f"eval.reward={name}, but this run evaluates with no such reward."
             f"{suggest(name, known)} Rewards: {', '.join(known)}"
+        )
+    judge = c.config.eval.against.reward
+    if judge is not None and judge not in known:
+        raise UserError(
+            f"eval.against.reward={judge}, but this run evaluates with no such reward."
+            f"{suggest(judge, known)} Rewards: {', '.join(known)}"
         )
 
 

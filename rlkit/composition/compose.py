@@ -16,7 +16,7 @@ from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import RunContext
+from rlkit.interfaces import Reward, RunContext
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
 from rlkit.rewards.limits import multipliers_of
@@ -49,7 +49,8 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     }
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
-    rewards = lists["reward"] or default_rewards(built["task"], raw["task"]["name"])
+    chosen = lists["reward"]
+    rewards = trained(chosen) or default_rewards(built["task"], raw["task"]["name"])
     scalars |= multipliers_of(rewards)
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
     composition = Composition(
@@ -71,8 +72,8 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         rewards=rewards,
         eval_rewards=(
             default_rewards(eval_task, config.eval.task)
-            if config.eval.task and not lists["reward"]
-            else rewards
+            if config.eval.task and not chosen
+            else evaluated(rewards, chosen)
         ),
         benchmarks=benchmark_sets(config),
         trackers=trackers if processes.is_main else {},
@@ -88,6 +89,16 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     for reward in composition.every_reward:
         reward.open(context)
     return composition
+
+
+def trained(rewards: Mapping[str, Reward]) -> dict[str, Reward]:
+    """Those that training calls."""
+    return {n: reward for n, reward in rewards.items() if not reward.config.evaluation_only}
+
+
+def evaluated(rewards: dict[str, Reward], chosen: Mapping[str, Reward]) -> dict[str, Reward]:
+    """Those of training, and the chosen ones that it leaves out, if there are any."""
+    return {**rewards, **chosen} if chosen.keys() - rewards.keys() else rewards
 
 
 def _register_parts(raw: Raw) -> None:

@@ -144,6 +144,12 @@ class Composition:
         return list({id(reward): reward for reward in every}.values())
 
     @property
+    def named_rewards(self) -> dict[str, Reward]:
+        """The rewards of training, and those that only evaluate."""
+        only = {n: r for n, r in self.eval_rewards.items() if r.config.evaluation_only}
+        return {**self.rewards, **only}
+
+    @property
     def every_part(self) -> dict[str, Part[Any]]:
         """All parts by config section: those of `sections`, and those that schedules do not set."""
         return {
@@ -151,6 +157,7 @@ class Composition:
             "schedule": self.schedule,
             "task": self.task,
             "rollout": self.engine,
+            **{f"reward.{name}": part for name, part in self.named_rewards.items()},
             **{f"tracker.{name}": part for name, part in self.trackers.items()},
         }
 

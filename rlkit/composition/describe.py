@@ -44,7 +44,7 @@ def describe(c: Composition) -> list[str]:
         lines.append(f"Evaluation counts a response as right by the reward {c.correctness}.")
     for each in c.benchmarks:
         lines += [each.words, *each.problems.notes]
-    lines += [note for reward in c.rewards.values() for note in reward.notes()]
+    lines += [note for reward in c.named_rewards.values() for note in reward.notes()]
     for place, scalar in c.scalars.items():
         settings = scalar.model_dump()
         shape = settings.pop("kind")

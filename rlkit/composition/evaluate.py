@@ -20,8 +20,9 @@ from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.config_files import configs_folder, search_path
 from rlkit.composition.data_checks import check_room
+from rlkit.composition.evaluators import contest_of
 from rlkit.composition.hydra_groups import import_before_compose
-from rlkit.composition.rehearsal import Rows, check_rows, try_rewards
+from rlkit.composition.rehearsal import Rows, check_references, check_rows, try_rewards
 from rlkit.composition.saved import choices, same_problems, saved_config, with_saved
 from rlkit.composition.session import RunScope, close, told_policy
 from rlkit.config.overrides import key_of, quoted
@@ -104,6 +105,7 @@ def rows_of(c: Composition, *, held_out: bool) -> Rows:
     if not len(rows):
         raise UserError("the task has no problems to evaluate on")
     check_rows("eval", task, rows[: c.config.eval.problems])
+    check_references(c, rows[: c.config.eval.problems])
     try_rewards(c, c.eval_rewards, rows)
     return rows
 
@@ -138,6 +140,7 @@ def evaluated(
             tokenizer=policy.tokenizer,
             config=c.config.eval,
             judge=c.correctness,
+            contest=contest_of(c, policy.tokenizer, rows[: c.config.eval.problems]),
         )
         for line in problems.prompts.description():
             say(line)

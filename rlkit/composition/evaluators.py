@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlkit.composition.composition import Composition
 from rlkit.composition.data_checks import check_room
 from rlkit.config.run import EMBEDDED, EvalConfig
+from rlkit.evaluation.contest import Contest, responses_of
 from rlkit.evaluation.evaluator import Evaluator, Evaluators, keep_none
 from rlkit.evaluation.records import AnswerFiles
 from rlkit.interfaces import Reward
@@ -20,6 +21,24 @@ from rlkit.tasks.prompts import Prompts
 
 if TYPE_CHECKING:
     from rlkit.composition.session import RunScope
+
+
+def contest_of(c: Composition, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> Contest | None:
+    """What compares an evaluation's responses with `eval.against`; None if it names nothing.
+
+    Raises UserError if a row has no reference response.
+    """
+    against = c.config.eval.against
+    if against.responses is None:
+        return None
+    name = against.reward or c.correctness
+    assert name is not None, "a composition without one is refused"
+    return Contest(
+        responses=responses_of(against.responses, rows),
+        reward=name,
+        rewards=RewardSet({name: c.eval_rewards[name]}, c.processes),
+        tokenizer=tokenizer,
+    )
 
 
 def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunScope) -> Evaluators:
@@ -51,6 +70,7 @@ def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunSco
     judge = c.correctness
     assert judge is not None, "a composition without one is refused"
     evaluators = [made(EVALUATION, held_out, c.config.eval, c.eval_rewards, judge)]
+    evaluators[0].contest = contest_of(c, policy.tokenizer, c.rows[1])
     longest = held_out.longest
     for each in c.benchmarks:
         prompts = each.prompts(policy.tokenizer, template)

@@ -12,8 +12,9 @@ from rlkit.composition.composition import Composition
 from rlkit.composition.describe import OWN
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
+from rlkit.evaluation.contest import responses_of
 from rlkit.interfaces import Reward, Task
-from rlkit.rewards.scoring import check_columns, score_all, wants_messages
+from rlkit.rewards.scoring import FINISH_REASONS, check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.stored.read import StoredRollouts
 from rlkit.tasks.prompts import check_row
@@ -36,6 +37,7 @@ def rehearse(c: Composition) -> None:
     train, held_out = c.rows
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
+    check_references(c, held_out)
     try_rewards(c, c.rewards, train)
     if c.eval_rewards is not c.rewards or c.eval_task is not c.task:
         try_rewards(c, c.eval_rewards, held_out)
@@ -91,6 +93,12 @@ def check_rows(name: str, task: Task, rows: Rows) -> None:
         check_row(f"problem {index} of the {name} set", rows[index])
 
 
+def check_references(c: Composition, rows: Rows) -> None:
+    """Raise UserError if a row to evaluate on has no response to compare with, if it needs one."""
+    if (source := c.config.eval.against.responses) is not None:
+        responses_of(source, rows)
+
+
 def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:
     """Call fresh copies of the rewards, so that one which counts its calls does not count this."""
     copies = {name: copied(reward) for name, reward in rewards.items()}
@@ -119,7 +127,8 @@ def score_nothing(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> 
     first = rows[0]
     names = {name for row in rows[:LOOKED_AT] for name in row} - {"prompt"}
     check_columns(names)
-    given = {name: [first.get(name)] for name in sorted(names)} | {"completion_ids": [[]]}
+    given = {name: [first.get(name)] for name in sorted(names)}
+    given |= {"completion_ids": [[]], FINISH_REASONS: ["stop"]}
     prompt, answer = first["prompt"], [{"role": "assistant", "content": ""}]
     if not isinstance(prompt, str):
         score_all(rewards, [prompt], [answer], given)

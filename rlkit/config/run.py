@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from rlkit.config.against import Against
 from rlkit.config.sampling import Sampling
 from rlkit.interfaces import PartConfig
 
@@ -192,6 +193,8 @@ class EvalConfig(PartConfig):
     sampling: Sampling = Sampling()
     """How the samples are drawn, where that is not as in `rollout`; its max_completion_length is
     also that of greedy responses. Training does not see it."""
+    against: Against = Against()
+    """Reference responses to the held-out problems, for a win rate."""
     on: tuple[str, ...] = ()
     """Also evaluate on these, each logged as eval/<name>/...: named benchmarks (math500, aime24,
     ...; see docs/evaluation.md), files with prompts and answers, `name=file`, or tasks. A task is

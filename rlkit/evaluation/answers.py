@@ -103,4 +103,5 @@ def score_texts(
         completions,
         [g.response_ids.tolist() for g in generations],
         {name: [p.columns.get(name) for p in prompts] for name in names},
+        [g.finish_reason for g in generations],
     )

@@ -10,6 +10,7 @@ from typing import Any
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import EvalConfig
 from rlkit.evaluation.answers import Answered, answer
+from rlkit.evaluation.contest import WIN_RATE, Contest
 from rlkit.evaluation.figures import (
     GREEDY,
     LENGTH,
@@ -98,7 +99,7 @@ class Evaluation:
         for figure, found in self.figures.items():
             key = f"{self.name}/{LOGGED.get(figure, figure)}"
             out[key] = found.value
-            if figure == GREEDY or figure.startswith(("pass@", "maj@")):
+            if figure in (GREEDY, WIN_RATE) or figure.startswith(("pass@", "maj@")):
                 out[f"{key}_error"] = found.error
         return out
 
@@ -148,6 +149,8 @@ class Evaluator:
     judge: str | None = None
     name: str = EVALUATION
     """How its metrics begin."""
+    contest: Contest | None = None
+    """Compares the sampled responses with reference responses."""
     keep: Keep = keep_none
     """Takes the answers."""
     say: Callable[[str], None] = lambda line: None
@@ -175,6 +178,7 @@ class Evaluator:
         outcomes = [outcome(*pair) for pair in zip(sampled, self._classes(sampled), strict=True)]
         values = values_of(outcomes, [outcome(each) for each in greedy], self.config.ks)
         values |= reward_values(sampled) | by_source(sampled)
+        values |= self.contest.values(sampled) if self.contest else {}
         return Evaluation(
             name=self.name,
             judge=self._judge,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlkit.evaluation.contest import MARGIN, WIN_RATE
 from rlkit.evaluation.figures import LENGTH, REFLECTION, TRUNCATED, Figures
 from rlkit.evaluation.statistics import Estimate
 
@@ -10,6 +11,8 @@ TITLES = {
     TRUNCATED: "cut off (share)",
     REFLECTION: "reflection (share)",
     "reward": "mean reward",
+    WIN_RATE: "win rate",
+    MARGIN: "win margin",
 }
 """What figures are called here, where that is not their name."""
 HEAD = ("", "value", "std. error", "95 % interval")

@@ -20,6 +20,9 @@ class RewardConfig(PartConfig):
     weight: float = 1.0
     """Its weight in the total: reward = sum of weight * value over the rewards that apply. It may
     follow a scalar schedule."""
+    evaluation_only: bool = False
+    """Whether it is called in evaluations alone, where it is reported and has no part in the total:
+    what a run is measured by and does not train on, such as a gold reward."""
     limit: float | None = None
     """Makes the reward a cost whose mean is kept at or below this: a Lagrange multiplier takes the
     weight's place, reward = sum of weight * value - multiplier * cost. null = no cost."""
@@ -33,6 +36,10 @@ class RewardConfig(PartConfig):
     @model_validator(mode="after")
     def _weighs_in_one_way(self) -> Self:
         weight = type(self).model_fields["weight"].default
+        if self.limit is not None and self.evaluation_only:
+            raise ValueError(
+                "evaluation_only has no effect on training, and limit acts there alone"
+            )
         if self.limit is not None and self.weight != weight:
             raise ValueError("weight has no effect beside limit: the multiplier is the weight")
         if self.limit is None and self.multiplier > 0:
@@ -74,8 +81,8 @@ class Reward(Part[RC]):
     ) -> list[float | None]:
         """One value per completion; None = does not apply.
 
-        Chat prompts and completions are message lists. `columns` holds `completion_ids` and every
-        column of the task, one entry per completion.
+        Chat prompts and completions are message lists. `columns` holds `completion_ids`,
+        `finish_reasons` ("stop", "length") and every column of the task, one entry per completion.
         """
 
     def counts(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlkit.config.devices import device_of
 from rlkit.config.hub import from_hub, looks_like_path
 from rlkit.config.run import ModelConfig
 from rlkit.distributed.processes import SINGLE, Processes
@@ -32,19 +33,7 @@ from rlkit.models.recompute import checkpoint_layers
 
 def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA if available. Raises UserError for a device that does not exist."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"model.device={name}, but this machine has no CUDA device; "
-            "set model.device=cpu or auto"
-        )
-    index = torch.device(name).index or 0
-    if name.startswith("cuda") and index >= torch.cuda.device_count():
-        raise UserError(
-            f"model.device={name}, but there are only {torch.cuda.device_count()} CUDA devices"
-        )
-    return torch.device(name)
+    return device_of(name, "model.device")
 
 
 def load_policy(

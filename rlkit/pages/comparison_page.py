@@ -28,7 +28,7 @@ from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, RunRecords
 
 TITLE = "Runs compared"
 SCRIPTS, STYLES = ("compare.js",), ("report.css", "compare.css")
-SCORES = rf"{PASS}|eval/(?!source/)(.+/)?(pass@\d+|maj@\d+|greedy)"
+SCORES = rf"{PASS}|eval/(?!source/)(.+/)?(pass@\d+|maj@\d+|greedy|win_rate)"
 TRAINING = {
     "reward/mean": ("Reward in training", ""),
     "completions/mean_length": ("Response length", "tokens"),

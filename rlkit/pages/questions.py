@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rlkit.pages.score import PASS
 from rlkit.runs.records import ROLLOUTS, SECONDS, TOKENS
 
-SCORES = r"eval/(.+/)?(pass@\d+|avg@\d+|maj@\d+|greedy)"
+SCORES = r"eval/(.+/)?(pass@\d+|avg@\d+|maj@\d+|greedy|win_rate)"
 SOURCES = r"eval/source/.+/pass@1"
 OTHER_SCORES = rf"(?!{PASS}$|{SOURCES}$){SCORES}"
 

@@ -17,7 +17,7 @@ def completion_text(completion: Any) -> str:
 def column(columns: Mapping[str, Sequence[Any]], name: str, reward: str) -> Sequence[Any]:
     """A column of the task. Raises UserError, naming the known ones, if it is missing."""
     if name not in columns:
-        known = sorted(set(columns) - {"completion_ids"})
+        known = sorted(set(columns) - {"completion_ids", "finish_reasons"})
         raise UserError(
             f"reward '{reward}' needs a column called '{name}', which the task does not have."
             f"{suggest(name, known)} Columns: {', '.join(known) or 'none'}"

@@ -30,7 +30,7 @@ class Arguments:
     prompts: Sequence[Any]
     completions: Sequence[Any]
     columns: Mapping[str, Sequence[Any]]
-    """`completion_ids` and the columns of the task."""
+    """`completion_ids`, `finish_reasons` and the columns of the task."""
 
     def given_to(self, call: Callable[..., Any]) -> Any:
         """What a reward, or a method with its signature, returns for them."""

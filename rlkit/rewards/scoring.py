@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sysconfig
 import traceback
@@ -16,10 +15,12 @@ from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
 from rlkit.rewards.overlap import Arguments, called
-from rlkit.rewards.weights import weighted_sum, weights_of
 from rlkit.rewards.values import RowFailed, numbers_of
+from rlkit.rewards.weights import weighted_sum, weights_of
 
-RESERVED = ("prompts", "completions", "completion_ids", "self")
+FINISH_REASONS = "finish_reasons"
+"""What a reward is given beside `completion_ids`: why each response ended."""
+RESERVED = ("prompts", "completions", "completion_ids", FINISH_REASONS, "self")
 NOT_USER_CODE = (
     "<",
     f"{Path(__file__).resolve().parent.parent}{os.sep}",
@@ -59,14 +60,19 @@ class RewardSet:
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
         columns: Mapping[str, Sequence[Any]],
+        finish_reasons: Sequence[str] | None = None,
     ) -> RewardResult:
         """Score B completions; every argument and every column has B entries.
+
+        Rewards learn why the responses ended ("stop", "length") if that is known.
 
         Raises UserError for a column with a reserved name, and if a reward raises or returns
         anything but one finite number or None per completion.
         """
         check_columns(columns)
-        given = {"completion_ids": completion_ids, **columns}
+        given: dict[str, Sequence[Any]] = {"completion_ids": completion_ids, **columns}
+        if finish_reasons is not None:
+            given[FINISH_REASONS] = finish_reasons
         return self.processes.on_main(lambda: score_all(self.rewards, prompts, completions, given))
 
 
@@ -90,7 +96,10 @@ def score_all(
     completions: Sequence[Any],
     given: Mapping[str, Sequence[Any]],
 ) -> RewardResult:
-    """Score B completions in this process; `given` holds `completion_ids` and the columns."""
+    """Score B completions in this process.
+
+    `given` holds `completion_ids`, the columns and, if they are known, `finish_reasons`.
+    """
     components: dict[str, list[float | None]] = {}
     counts: dict[str, int] = {}
     for name, result in called(rewards, Arguments(prompts, completions, given)).items():
@@ -101,8 +110,6 @@ def score_all(
     weights = list(weights_of(rewards).values())
     total = [weighted_sum(weights, row) for row in zip(*components.values(), strict=True)]
     return RewardResult(total=total, components=components, counts=counts)
-
-
 
 
 def _returned(name: str, result: Future[Any]) -> Any:

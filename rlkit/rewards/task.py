@@ -23,7 +23,8 @@ class TaskReward(Reward):
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
     ) -> list[float | None]:
         """The task's score of each completion."""
-        columns.pop("completion_ids", None)
+        for given in ("completion_ids", "finish_reasons"):
+            columns.pop(given, None)
         rows = [
             {"prompt": prompt, **{name: values[i] for name, values in columns.items()}}
             for i, prompt in enumerate(prompts)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rlkit.batch import AdvantageBatch, Group, Sample
-from rlkit.interfaces import Reward
+from rlkit.interfaces import Reward, RewardConfig
 
 Rewards = Mapping[str, Reward[Any]]
 SECTION = "reward."
@@ -18,9 +18,17 @@ SECTION = "reward."
 
 
 def weights_of(rewards: Rewards) -> dict[str, float]:
-    """The present weight of each reward: its own, or minus the multiplier of one with a limit."""
-    configs = {name: reward.config for name, reward in rewards.items()}
-    return {n: c.weight if c.limit is None else -c.multiplier for n, c in configs.items()}
+    """The present weight of each reward: its own, or minus the multiplier of one with a limit.
+
+    What evaluations alone report has none.
+    """
+    return {name: _weight(reward.config) for name, reward in rewards.items()}
+
+
+def _weight(config: RewardConfig) -> float:
+    if config.evaluation_only:
+        return 0.0
+    return config.weight if config.limit is None else -config.multiplier
 
 
 def weighed(batch: AdvantageBatch, samples: Sequence[Sample], rewards: Rewards) -> AdvantageBatch:

@@ -7,12 +7,12 @@ from typing import Any
 
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RunContext
-from rlkit.rewards.scoring import RewardResult, score_all, wants_messages
+from rlkit.rewards.scoring import FINISH_REASONS, RewardResult, score_all, wants_messages
 from rlkit.testing.base import require
 
 ANSWERS = ("2", "The answer is 3.", "", "2")
 LONGEST = 64
-CALL = ("prompts", "completions", "completion_ids", "columns")
+CALL = ("prompts", "completions", "completion_ids", FINISH_REASONS, "columns")
 
 
 def columns_of(reward: Reward[Any]) -> dict[str, list[Any]]:
@@ -25,7 +25,11 @@ def columns_of(reward: Reward[Any]) -> dict[str, list[Any]]:
 def scores(reward: Reward[Any], rows: slice, *, chat: bool) -> RewardResult:
     """The reward of some example answers, as texts or as messages."""
     reward.open(RunContext(max_completion_length=LONGEST))
-    given = {"completion_ids": [[1] * len(answer) for answer in ANSWERS]} | columns_of(reward)
+    given: dict[str, list[Any]] = {
+        "completion_ids": [[1] * len(answer) for answer in ANSWERS],
+        FINISH_REASONS: ["stop"] * len(ANSWERS),
+        **columns_of(reward),
+    }
     prompts: list[Any] = ["1+1="] * len(ANSWERS)
     completions: list[Any] = list(ANSWERS)
     if chat:

@@ -157,3 +157,10 @@ def test_a_value_of_a_schedule_is_rounded_as_in_a_run_and_must_be_legal() -> Non
     check_value(Own(), "buffer", "whole", 0.6)
     with pytest.raises(UserError, match=r"the schedule sets buffer\.whole, but buffer\.whole=0"):
         check_value(Own(), "buffer", "whole", 0.4)
+
+
+def test_the_reward_that_decides_who_wins_is_one_of_the_evaluations() -> None:
+    against = "eval.against.responses=solution"
+    composed("reward=[exact]", against, "eval.against.reward=exact")
+    with pytest.raises(UserError, match=r"eval\.against\.reward=exat.*Did you mean 'exact'"):
+        composed("reward=[exact]", against, "eval.against.reward=exat")

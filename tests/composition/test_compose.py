@@ -135,3 +135,26 @@ def test_a_length_that_contradicts_the_runs_is_refused_before_the_model_is_loade
         composed("reward=[exact,overlong]", "reward.overlong.max_length=15")
     with pytest.raises(UserError, match="buffer=20 must not be larger than max_length=14"):
         composed("reward=[exact,overlong]", "reward.overlong.buffer=20")
+
+
+def test_a_reward_that_only_evaluates_is_not_trained_on() -> None:
+    c = composed("reward=[exact,overlong]", "reward.exact.evaluation_only=true")
+    assert [*c.rewards] == ["overlong"] and [*c.eval_rewards] == ["overlong", "exact"]
+    assert c.eval_rewards["overlong"] is c.rewards["overlong"]
+    assert [*c.named_rewards] == ["overlong", "exact"] and c.correctness == "exact"
+    assert {"reward.overlong", "reward.exact"} <= c.every_part.keys()
+    alone = composed("reward=[exact]", "reward.exact.evaluation_only=true")
+    assert [*alone.rewards] == ["arithmetic"], "the task's own is trained on"
+    assert [*alone.eval_rewards] == ["arithmetic", "exact"]
+    same = composed("reward=[exact,overlong]")
+    assert same.eval_rewards is same.rewards
+
+
+def test_the_papers_experiment_has_two_reward_models_and_a_win_rate() -> None:
+    """131,072 responses in all, as in the authors' configuration."""
+    c = composed("+experiment=async_rlhf_paper")
+    assert [*c.rewards] == ["model"] and [*c.eval_rewards] == ["model", "gold"]
+    train, rollout = c.config.train, c.engine.config
+    assert train.steps * train.prompts_per_step * rollout.num_generations == 131_072
+    assert c.parts.loss.config.beta == 0.1 and rollout.mode == "ahead"  # type: ignore[attr-defined]
+    assert c.config.eval.against.reward == c.correctness == "gold"

@@ -68,3 +68,15 @@ def test_a_prompt_and_a_response_need_positions_in_the_model(
     c = with_file(tmp_path, "eval.sampling.max_completion_length=100000")
     with pytest.raises(UserError, match="positions"):
         evaluators_of(c, policy, load_prompts(c, policy)[1], RunScope.of(c))
+
+
+def test_the_tasks_own_evaluation_alone_is_compared_with_references(
+    policy: Policy, tmp_path: Path
+) -> None:
+    c = with_file(tmp_path, "eval.against.responses=solution", "eval.problems=4")
+    _, held_out = load_prompts(c, policy)
+    task, file = evaluators_of(c, policy, held_out, RunScope.of(c)).each
+    assert file.contest is None and task.contest is not None
+    assert task.contest.reward == "arithmetic" and [*task.contest.rewards.rewards] == ["arithmetic"]
+    solutions = {p.prompt_id: [p.columns["solution"]] for p in held_out}
+    assert task.contest.responses == solutions

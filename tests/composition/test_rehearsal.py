@@ -225,3 +225,9 @@ def test_a_term_without_a_shape_is_found_without_a_model() -> None:
 def test_a_loss_that_needs_a_real_batch_is_only_told(capsys: pytest.CaptureFixture[str]) -> None:
     rehearse(with_loss(Weighted()))
     assert "fails on an example batch (KeyError: 'weight')" in capsys.readouterr().out
+
+
+def test_a_problem_without_a_reference_response_is_found_without_a_model() -> None:
+    rehearse(made(None, ROWS, ROWS, "eval.against.responses=answer"))
+    with pytest.raises(UserError, match=r"eval\.against\.responses=other: a problem has no such"):
+        rehearse(made(None, ROWS, ROWS, "eval.against.responses=other"))

@@ -9,6 +9,7 @@ import torch
 
 from rlkit.config.run import EvalConfig
 from rlkit.config.sampling import Sampling
+from rlkit.evaluation.contest import Contest, responses_of
 from rlkit.evaluation.evaluator import Evaluator
 from rlkit.interfaces import Reward, RewardConfig
 from rlkit.models.policy import Policy
@@ -227,3 +228,19 @@ def test_the_most_frequent_answer_is_voted_for_where_the_math_reward_judges(poli
     assert "eval/maj@3_error" in metrics
     once = evaluator(policy, Scripted([1, 1], [1, 1]), problems=2).run(step=0)
     assert not any("maj" in name for name in once), "no votes with k = 1, or by another reward"
+
+
+def test_the_win_rate_is_a_score_with_an_error(policy: Policy) -> None:
+    """Right answers win against a reference without a 1, wrong ones tie: 1, 3/4 and 1/2."""
+    rows = [{**row, "reference": "2"} for row in ROWS[:3]]
+    made = evaluator(policy, Scripted(right=[2, 1, 0], greedy=[0, 0, 0]), rows=rows, samples=2)
+    made.contest = Contest(
+        responses=responses_of("reference", rows),
+        reward="one",
+        rewards=made.rewards,
+        tokenizer=policy.tokenizer,
+    )
+    found = made.run(step=1)
+    assert found["eval/win_rate"] == pytest.approx(0.75)
+    assert found["eval/win_rate_error"] == pytest.approx((1 / 16 / 3) ** 0.5)
+    assert found["eval/win_margin"] == pytest.approx(0.5)

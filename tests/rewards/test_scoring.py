@@ -174,3 +174,19 @@ def test_a_column_with_a_name_of_the_run_is_refused(name: str) -> None:
 def test_a_run_without_rewards_is_refused() -> None:
     with pytest.raises(UserError, match="no reward is chosen"):
         RewardSet({})
+
+
+def test_rewards_learn_why_responses_ended_if_that_is_known() -> None:
+    reward = Fixed([0.0, 0.0])
+    RewardSet({"a": reward}).score(["p", "q"], ["c", "d"], [[1], [2]], {}, ["stop", "length"])
+    assert reward.calls[0][2]["finish_reasons"] == ["stop", "length"]
+    with pytest.raises(UserError, match="a column called 'finish_reasons'"):
+        RewardSet({"a": reward}).score(["p"], ["c"], [[1]], {"finish_reasons": ["stop"]})
+
+
+def test_what_only_evaluates_is_reported_and_has_no_part_in_the_total() -> None:
+    gold = Fixed([5.0, None])
+    gold.config = RewardConfig(weight=3.0, evaluation_only=True)
+    result = score(a=Fixed([1.0, 2.0]), gold=gold)
+    assert result.total == [1.0, 2.0]
+    assert result.components["gold"] == [5.0, None]

@@ -15,7 +15,7 @@ from rlkit.composition.rehearsal import copied
 from rlkit.errors import UserError
 from rlkit.evaluation.answers import FULL_MARKS
 from rlkit.interfaces import Reward
-from rlkit.rewards.scoring import score_all
+from rlkit.rewards.scoring import FINISH_REASONS, score_all
 
 NAME = "reward"
 ROWS, SECONDS = 16, 8.0
@@ -54,6 +54,7 @@ class Marker:
         names = sorted({name for row in rows for name in row} - {"prompt"})
         given: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
         given["completion_ids"] = [[] for _ in rows]
+        given[FINISH_REASONS] = ["stop" for _ in rows]
         return score_all(self.rewards, prompts, completions, given).components[self.judge]
 
 
@@ -65,11 +66,12 @@ def check(patient: Patient) -> Check:
     if not rows:
         notes.fine("The task has no column 'answer', so no gold answer can be tried.")
         return notes.result()
-    copies = {name: copied(reward) for name, reward in c.rewards.items()}
+    rewards = c.named_rewards
+    copies = {name: copied(reward) for name, reward in rewards.items()}
     judge = c.correctness if c.correctness in copies else next(iter(copies))
     try:
         for name, reward in copies.items():
-            reward.open(c.rewards[name].context)
+            reward.open(rewards[name].context)
         marker = Marker(copies, judge, asking(patient))
         started = time.perf_counter()
         marker.marks(rows[:1], [""])  # starts what it needs

@@ -1,0 +1,1 @@
+"""Learned rewards: sequence classification models that score a prompt with its response."""
