@@ -18,7 +18,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
-from rlkit.rewards.task import default_rewards
+from rlkit.rewards.task import rewards_of
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
@@ -47,8 +47,9 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     }
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
-    rewards = lists["reward"] or default_rewards(built["task"], raw["task"]["name"])
-    eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
+    chosen, task, other = lists["reward"], built["task"], config.eval.task
+    rewards = rewards_of(task, raw["task"]["name"], chosen)
+    eval_task = build("task", other) if other else task
     composition = Composition(
         raw=raw,
         config=config,
@@ -60,16 +61,12 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         ),
         buffer=built["buffer"],
         schedule=built["schedule"],
-        task=built["task"],
+        task=task,
         eval_task=eval_task,
         engine=built["rollout"],
         rollouts=_placed(built["rollout"], raw, config, processes),
         rewards=rewards,
-        eval_rewards=(
-            default_rewards(eval_task, config.eval.task)
-            if config.eval.task and not lists["reward"]
-            else rewards
-        ),
+        eval_rewards=rewards_of(eval_task, other, chosen) if other else rewards,
         benchmarks=benchmark_sets(config),
         trackers=trackers if processes.is_main else {},
         scalars=scalars,

@@ -41,7 +41,7 @@ def describe(c: Composition) -> list[str]:
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
     if len(c.eval_rewards) > 1:
-        lines.append(f"Evaluation counts a response as right by the reward {c.correctness}.")
+        lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
     for each in c.benchmarks:
         lines += [each.words, *each.problems.notes]
     lines += [note for reward in c.rewards.values() for note in reward.notes()]

@@ -34,7 +34,8 @@ from rlkit.rollout.source import Completed, OnDemand
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig
 from rlkit.runs.checkpoint import load_tree, save_tree
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.trainer import Trainer
 from tests.certain import HALF, UNEVEN

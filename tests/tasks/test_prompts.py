@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 from tests.tiny import make_tokenizer
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": str(2 * i)} for i in range(7)]

@@ -13,8 +13,8 @@ from rlkit.composition.doctor.patient import Patient, Unavailable
 from rlkit.composition.doctor.problems import spread
 from rlkit.composition.rehearsal import copied
 from rlkit.errors import UserError
-from rlkit.evaluation.answers import FULL_MARKS
 from rlkit.interfaces import Reward
+from rlkit.rewards.judges import FULL_MARKS, Judges
 from rlkit.rewards.scoring import score_all
 
 NAME = "reward"
@@ -40,7 +40,7 @@ class Marker:
     """Marks answers by the reward that counts."""
 
     rewards: Mapping[str, Reward]
-    judge: str
+    judges: Judges
     asked: Any
     """How a row's prompt is put to the model."""
 
@@ -54,7 +54,8 @@ class Marker:
         names = sorted({name for row in rows for name in row} - {"prompt"})
         given: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
         given["completion_ids"] = [[] for _ in rows]
-        return score_all(self.rewards, prompts, completions, given).components[self.judge]
+        found = score_all(self.rewards, prompts, completions, given).components
+        return [found[self.judges.of(row)][i] for i, row in enumerate(rows)]
 
 
 def check(patient: Patient) -> Check:
@@ -66,11 +67,11 @@ def check(patient: Patient) -> Check:
         notes.fine("The task has no column 'answer', so no gold answer can be tried.")
         return notes.result()
     copies = {name: copied(reward) for name, reward in c.rewards.items()}
-    judge = c.correctness if c.correctness in copies else next(iter(copies))
+    judges = c.training_judges
     try:
         for name, reward in copies.items():
             reward.open(c.rewards[name].context)
-        marker = Marker(copies, judge, asking(patient))
+        marker = Marker(copies, judges, asking(patient))
         started = time.perf_counter()
         marker.marks(rows[:1], [""])  # starts what it needs
         started, first = time.perf_counter(), time.perf_counter() - started
@@ -79,7 +80,7 @@ def check(patient: Patient) -> Check:
         tries = len(FORMS) + 4
         rows = rows[: max(2, int(SECONDS / (tries * max(each, 1e-4))))]
         accepted = try_forms(marker, rows)
-        judge_forms(notes, judge, rows, accepted)
+        judge_forms(notes, judges.words, rows, accepted)
         check_wrong(notes, marker, rows, best_form(rows, accepted))
     finally:
         for reward in copies.values():
@@ -149,7 +150,7 @@ def judge_forms(
     notes.figures |= {f"accepted {name}": sum(marks) for name, marks in accepted.items()}
     taken = [name for name, marks in accepted.items() if all(marks)]
     if good == total:
-        notes.fine(f"'{judge}' gives full marks to {share(good, total)} gold answers {where}.")
+        notes.fine(f"{judge} gives full marks to {share(good, total)} gold answers {where}.")
         bare = asked is None and "bare" not in taken and best in ASKS
         if bare:
             notes.warn(
@@ -162,7 +163,7 @@ def judge_forms(
     others = f"; forms it always takes: {', '.join(taken)}" if taken else ""
     told = notes.problem if good < 0.5 * total else notes.warn
     told(
-        f"'{judge}' gives full marks to only {share(good, total)} gold answers {where}{others}; "
+        f"{judge} gives full marks to only {share(good, total)} gold answers {where}{others}; "
         f"{example}.",
         "What cannot be rewarded cannot be learned: choose a reward that reads this form, ask for "
         "another form in the prompts (task.suffix), or mend these answers.",
