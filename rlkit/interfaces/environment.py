@@ -45,7 +45,7 @@ class Reward(Part[RC]):
         return ()
 
     @property
-    def itself(self) -> Reward:
+    def itself(self) -> Reward[Any]:
         """The reward itself, or the one that it hands some of the responses to."""
         return self
 

@@ -23,7 +23,7 @@ class OnTasks(Reward):
         self.columns = columns
 
     @property
-    def itself(self) -> Reward:
+    def itself(self) -> Reward[Any]:
         """The reward that scores."""
         return self.reward
 

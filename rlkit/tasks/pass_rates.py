@@ -105,7 +105,7 @@ class PassRates:
         """What is known of the prompts that had responses, by their ids."""
         places = np.flatnonzero(self.seen)
         return {
-            "ids": [self.ids[place] for place in places],
+            "ids": [self.ids[place] for place in places.tolist()],
             "right": torch.from_numpy(self.right[places]),
             "wrong": torch.from_numpy(self.wrong[places]),
             "streak": torch.from_numpy(self.streak[places]),
