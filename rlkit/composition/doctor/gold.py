@@ -11,7 +11,7 @@ from typing import Any
 from rlkit.composition.doctor.check import Check, Notes, duration, share
 from rlkit.composition.doctor.patient import Patient, Unavailable
 from rlkit.composition.doctor.problems import spread
-from rlkit.composition.rehearsal import copied
+from rlkit.composition.rehearsal import copied, firsts
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
 from rlkit.rewards.judges import FULL_MARKS, Judges
@@ -62,8 +62,11 @@ def check(patient: Patient) -> Check:
     """Score the gold answers in several forms, wrong answers, and empty ones."""
     notes, c = Notes(NAME), patient.c
     train, _ = c.rows
-    rows = [row for row in spread(train, ROWS) if gold_of(row)]
-    if not rows:
+    sets = firsts(c.task, train)
+    chosen = [
+        row for some in sets for row in spread(some, max(2, ROWS // len(sets))) if gold_of(row)
+    ]
+    if not chosen:
         notes.fine("The task has no column 'answer', so no gold answer can be tried.")
         return notes.result()
     copies = {name: copied(reward) for name, reward in c.rewards.items()}
@@ -73,20 +76,24 @@ def check(patient: Patient) -> Check:
             reward.open(c.rewards[name].context)
         marker = Marker(copies, judges, asking(patient))
         started = time.perf_counter()
-        marker.marks(rows[:1], [""])  # starts what it needs
+        marker.marks(chosen[:1], [""])  # starts what it needs
         started, first = time.perf_counter(), time.perf_counter() - started
-        marker.marks(rows[:1], [""])
+        marker.marks(chosen[:1], [""])
         each = time.perf_counter() - started
         tries = len(FORMS) + 4
-        rows = rows[: max(2, int(SECONDS / (tries * max(each, 1e-4))))]
-        accepted = try_forms(marker, rows)
-        judge_forms(notes, judges.words, rows, accepted)
-        check_wrong(notes, marker, rows, best_form(rows, accepted))
+        most = max(2, int(SECONDS / (tries * max(each, 1e-4) * len(sets))))
+        tried = 0
+        for judge in dict.fromkeys(judges.of(row) for row in chosen):
+            rows = [row for row in chosen if judges.of(row) == judge][:most]
+            accepted = try_forms(marker, rows)
+            judge_forms(notes, judge, rows, accepted)
+            check_wrong(notes, marker, rows, best_form(rows, accepted))
+            tried += len(rows)
     finally:
         for reward in copies.values():
             reward.close()
     notes.fine(f"A call for one response takes {duration(each)} (the first one {duration(first)}).")
-    notes.figures |= {"seconds_per_response": each, "tried": len(rows)}
+    notes.figures |= {"seconds_per_response": each, "tried": tried}
     return notes.result()
 
 
@@ -150,7 +157,7 @@ def judge_forms(
     notes.figures |= {f"accepted {name}": sum(marks) for name, marks in accepted.items()}
     taken = [name for name, marks in accepted.items() if all(marks)]
     if good == total:
-        notes.fine(f"{judge} gives full marks to {share(good, total)} gold answers {where}.")
+        notes.fine(f"'{judge}' gives full marks to {share(good, total)} gold answers {where}.")
         bare = asked is None and "bare" not in taken and best in ASKS
         if bare:
             notes.warn(
@@ -163,7 +170,7 @@ def judge_forms(
     others = f"; forms it always takes: {', '.join(taken)}" if taken else ""
     told = notes.problem if good < 0.5 * total else notes.warn
     told(
-        f"{judge} gives full marks to only {share(good, total)} gold answers {where}{others}; "
+        f"'{judge}' gives full marks to only {share(good, total)} gold answers {where}{others}; "
         f"{example}.",
         "What cannot be rewarded cannot be learned: choose a reward that reads this form, ask for "
         "another form in the prompts (task.suffix), or mend these answers.",
