@@ -133,7 +133,8 @@ class Evaluation:
         most = f"{max(values):g}" if values else "nothing: it applied to none"
         line = (
             f"Warning: {self.name}/pass@1 counts a response as right if the reward "
-            f"{self.judges.words} gives it 1, and no response got that (the most was {most}). Look at the answers"
+            f"{self.judges.words} gives it 1, and no response got that (the most was {most}). Look "
+            "at the answers"
         )
         if self.name != EVALUATION:
             return f"{line}."

@@ -207,7 +207,7 @@ def test_the_order_of_the_rewards_does_not_matter_to_the_one_that_counts(
 
     both: dict[str, Reward] = {"never": reward_class(never)(), "one": reward_class(has_one)()}
     made = evaluator(policy, Scripted([1, 1], [1, 1]), problems=2)
-    made.rewards, made.judges = RewardSet(both), judge and Judges(judge)
+    made.rewards, made.judges = RewardSet(both), None if judge is None else Judges(judge)
     assert made.run(0)["eval/pass@1"] == right
 
 

@@ -294,7 +294,8 @@ def scripted(
     engine.sync(1)
     prompts = PromptStream(Prompts("train", ROWS, make_policy().tokenizer), 0, 2, 12)
     prompts.prompts.ids = [f"train-{place}" for place in range(len(ROWS))]  # short names
-    prompts._epoch, prompts._order = 0, list(range(len(ROWS)))
+    (order,) = prompts.orders.values()
+    order._epoch, order._order = 0, list(range(len(ROWS)))
     return engine, Partial(engine, greedy=False), prompts
 
 

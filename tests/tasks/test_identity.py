@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-
 from dataclasses import replace
 
 import numpy as np

@@ -95,7 +95,11 @@ def test_each_task_has_its_own_rewards(parts: dict[str, Any]) -> None:
         "words/exact",
         "words/overlong",
     ]
-    columns = {"task": ["sums", "words", "sums"], "answer": ["07", "w1", "07"], "gold": [None] * 3}
+    columns: dict[str, Any] = {
+        "task": ["sums", "words", "sums"],
+        "answer": ["07", "w1", "07"],
+        "gold": [None] * 3,
+    }
     values = rewards["sums/arithmetic"](["3+4="] * 3, ["#07", "#07", "07"], **columns)
     assert values == [1.0, None, 0.0]
     assert rewards["words/exact"](["x"] * 3, ["07", "w1", "07"], **columns) == [None, 1.0, None]

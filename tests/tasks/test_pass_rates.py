@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -86,11 +88,12 @@ def test_the_state_is_that_of_the_prompts_seen_by_their_ids() -> None:
 
 
 def test_known_rates() -> None:
-    rows = [{"rate": 0.5}, {}, {"rate": 1}]
+    rows: list[dict[str, Any]] = [{"rate": 0.5}, {}, {"rate": 1}]
     assert np.isnan(known_rates(rows, None)).all()
     assert np.array_equal(known_rates(rows, "rate"), [0.5, np.nan, 1], equal_nan=True)
     with pytest.raises(UserError, match="no row of the task has that column"):
         known_rates(rows, "rates")
+    wrong: Any
     for wrong in (1.5, -0.1, "0.5", True):
         with pytest.raises(UserError, match=r"problem 1 of the train set has .* from 0 to 1"):
             known_rates([{"rate": 0.5}, {"rate": wrong}], "rate")

@@ -39,7 +39,7 @@ def test_counts_by_hand() -> None:
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_mean_over_offsets_is_the_exact_share(weights: tuple[float, ...]) -> None:
-    """The integral over u, from the offsets k / (total * D) at which alone the counts may change."""
+    """The integral over u: the counts change only at multiples of 1 / denominator."""
     total = 9
     shares = shares_of(weights)
     denominator = np.lcm.reduce([share.denominator for share in shares])

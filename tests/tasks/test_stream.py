@@ -139,7 +139,7 @@ def test_a_resumed_stream_takes_the_same(
     order: str, drop_solved: int | None, tmp_path: Any
 ) -> None:
     """Through a file, as a checkpoint keeps it, in the middle of an epoch."""
-    settings = {"order": order, "drop_solved": drop_solved, "target": 0.8}
+    settings: dict[str, Any] = {"order": order, "drop_solved": drop_solved, "target": 0.8}
     stream = mixed(**settings)
     for _ in range(7):
         step(stream)

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.batch import LossBatch, PolicyTerms, Prompt, Sample
+from rlkit.batch import LossBatch, PolicyTerms, Sample
 from rlkit.rollout.base import Generation
-from rlkit.tasks.identity import data_source
 from rlkit.training.metrics import (
     Counted,
     RolloutTally,
