@@ -26,7 +26,8 @@ from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.partial import Partial
 from rlkit.rollout.source import OnDemand, Source, StepPlan
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 
 WAYS: dict[str, tuple[float, int]] = {
     "sync": (0.0, 1),

@@ -18,7 +18,8 @@ from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.source import OnDemand
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.state import Session
 from tests.steps import ROWS, has_one, parts

@@ -17,7 +17,8 @@ from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.source import OnDemand, StepPlan
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 from rlkit.training.collect import Collected, Collector
 from rlkit.training.micro_batches import Forwards, MicroBatches
 from rlkit.training.prepare import Scorer, TrainBatch, prepare

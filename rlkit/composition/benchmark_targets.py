@@ -94,8 +94,7 @@ def marked(
     """A target ready to be answered and marked: by the reward that marks correctness."""
     protocol = plan.protocol(target)
     rewards = rewards_of(target, problems, c)
-    judge = c.correctness if rewards is c.eval_rewards else next(iter(rewards))
-    assert judge is not None
+    judge = c.judges.default if rewards is c.eval_rewards else next(iter(rewards))
     return Asked(
         target=target,
         problems=problems,

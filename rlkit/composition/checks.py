@@ -47,7 +47,7 @@ def check(c: Composition) -> None:
         )
     check_fields(c)
     check_average(c)
-    check_correctness(c)
+    check_judges(c)
     check_mode(c)
     check_sampling(c)
     resolve_device(c.config.model.device)
@@ -149,25 +149,27 @@ def check_fields(c: Composition) -> None:
             check_value(configs[section], section, key, extreme)
 
 
-def check_correctness(c: Composition) -> None:
-    """Check that an evaluation knows which reward marks right responses, and who wins."""
-    name, known = c.correctness, list(c.eval_rewards)
-    if name is None:
+def check_judges(c: Composition) -> None:
+    """Check that an evaluation, and pass rates in training, know which rewards mark right answers.
+
+    Check also who wins against reference responses, and that metrics of a mix's tasks have names of
+    their own.
+    """
+    assert c.judges
+    winner, known = c.config.eval.against.reward, list(c.eval_rewards)
+    if winner is not None and winner not in known:
         raise UserError(
-            f"no reward of this run marks correctness ({', '.join(known)}), which pass@1 counts; "
-            f"add one that does, or choose one by name: eval.reward={known[0]}"
+            f"eval.against.reward={winner}, but this run evaluates with no such reward."
+            f"{suggest(winner, known)} Rewards: {', '.join(known)}"
         )
-    if name not in known:
-        raise UserError(
-            f"eval.reward={name}, but this run evaluates with no such reward."
-            f"{suggest(name, known)} Rewards: {', '.join(known)}"
-        )
-    judge = c.config.eval.against.reward
-    if judge is not None and judge not in known:
-        raise UserError(
-            f"eval.against.reward={judge}, but this run evaluates with no such reward."
-            f"{suggest(judge, known)} Rewards: {', '.join(known)}"
-        )
+    if c.config.prompts.reads_pass_rates:
+        assert c.training_judges
+    for each in c.benchmarks:
+        if each.target.name in c.eval_task.mix:
+            raise UserError(
+                f"eval.on and task.parts both name '{each.target.name}', and both would be logged "
+                f"as {each.name}/pass@1; rename the task in task.parts"
+            )
 
 
 def check_sampling(c: Composition) -> None:

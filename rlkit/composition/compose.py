@@ -16,11 +16,11 @@ from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import Reward, RunContext
+from rlkit.interfaces import Reward, RunContext, Task
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
 from rlkit.rewards.limits import multipliers_of
-from rlkit.rewards.task import default_rewards
+from rlkit.rewards.task import rewards_of
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
@@ -49,10 +49,10 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     }
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
-    chosen = lists["reward"]
-    rewards = trained(chosen) or default_rewards(built["task"], raw["task"]["name"])
+    chosen, task, other = lists["reward"], built["task"], config.eval.task
+    rewards, eval_rewards = rewards_for(task, raw["task"]["name"], chosen)
     scalars |= multipliers_of(rewards)
-    eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
+    eval_task = build("task", other) if other else task
     composition = Composition(
         raw=raw,
         config=config,
@@ -65,16 +65,12 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         ),
         buffer=built["buffer"],
         schedule=built["schedule"],
-        task=built["task"],
+        task=task,
         eval_task=eval_task,
         engine=built["rollout"],
         rollouts=_placed(built["rollout"], raw, config, processes),
         rewards=rewards,
-        eval_rewards=(
-            default_rewards(eval_task, config.eval.task)
-            if config.eval.task and not chosen
-            else evaluated(rewards, chosen)
-        ),
+        eval_rewards=rewards_for(eval_task, other, chosen)[1] if other else eval_rewards,
         benchmarks=benchmark_sets(config),
         trackers=trackers if processes.is_main else {},
         scalars=scalars,
@@ -91,14 +87,14 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     return composition
 
 
-def trained(rewards: Mapping[str, Reward]) -> dict[str, Reward]:
-    """Those that training calls."""
-    return {n: reward for n, reward in rewards.items() if not reward.config.evaluation_only}
-
-
-def evaluated(rewards: dict[str, Reward], chosen: Mapping[str, Reward]) -> dict[str, Reward]:
-    """Those of training, and the chosen ones that it leaves out, if there are any."""
-    return {**rewards, **chosen} if chosen.keys() - rewards.keys() else rewards
+def rewards_for(
+    task: Task[Any], name: str, chosen: Mapping[str, Reward]
+) -> tuple[Mapping[str, Reward], Mapping[str, Reward]]:
+    """The rewards that training calls, and those of an evaluation; the same mapping if equal."""
+    every = rewards_of(task, name, chosen)
+    training = {n: reward for n, reward in every.items() if not reward.config.evaluation_only}
+    training = training or dict(rewards_of(task, name, {}))
+    return training, {**training, **every} if every.keys() - training.keys() else training
 
 
 def _register_parts(raw: Raw) -> None:

@@ -21,6 +21,7 @@ from rlkit.interfaces import (
     Task,
     Tracker,
 )
+from rlkit.rewards.judges import Judges, find_judges
 from rlkit.rollout.base import RolloutEngine
 from rlkit.tasks.read import read_rows
 from rlkit.training.references import Parts
@@ -119,16 +120,15 @@ class Composition:
         return named | {f"reward.{name}": part for name, part in self.rewards.items()}
 
     @property
-    def correctness(self) -> str | None:
-        """The name of the reward by which an evaluation counts; None if none marks correctness."""
-        wanted, rewards = self.config.eval.reward, self.eval_rewards
-        if wanted is not None:
-            return wanted
-        for marks in (True, None):
-            for name, reward in rewards.items():
-                if reward.marks_correctness is marks and reward.config.limit is None:
-                    return name
-        return None
+    def judges(self) -> Judges:
+        """The rewards by which an evaluation counts. Raises UserError if none marks correctness."""
+        return find_judges(self.eval_rewards, self.eval_task.mix, self.config.eval.reward)
+
+    @property
+    def training_judges(self) -> Judges:
+        """Those by which pass rates count in training."""
+        same = self.eval_rewards is self.rewards
+        return find_judges(self.rewards, self.task.mix, self.config.eval.reward if same else None)
 
     @property
     def longest_evaluated(self) -> int:
@@ -157,7 +157,7 @@ class Composition:
             "schedule": self.schedule,
             "task": self.task,
             "rollout": self.engine,
-            **{f"reward.{name}": part for name, part in self.named_rewards.items()},
+            **{f"reward.{name}": part.itself for name, part in self.named_rewards.items()},
             **{f"tracker.{name}": part for name, part in self.trackers.items()},
         }
 

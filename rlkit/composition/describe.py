@@ -41,9 +41,10 @@ def describe(c: Composition) -> list[str]:
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
     if len(c.eval_rewards) > 1:
-        lines.append(f"Evaluation counts a response as right by the reward {c.correctness}.")
+        lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
     for each in c.benchmarks:
         lines += [each.words, *each.problems.notes]
+    lines += prompts_in_words(c)
     lines += [note for reward in c.named_rewards.values() for note in reward.notes()]
     for place, scalar in c.scalars.items():
         settings = scalar.model_dump()
@@ -55,6 +56,21 @@ def describe(c: Composition) -> list[str]:
             f"Warning: top_p={rollout.top_p}, top_k={rollout.top_k} samples from a truncated "
             "policy, but log-probs and ratios are the full policy's; "
             "the kept mass is stored with each token, but the bias is not corrected."
+        )
+    return lines
+
+
+def prompts_in_words(c: Composition) -> list[str]:
+    """The tasks of a mix, and how old what prompts are chosen by may be."""
+    lines, mix = [], c.task.mix
+    if mix:
+        each = (f"{name} {weight / sum(mix.values()):.0%}" for name, weight in mix.items())
+        lines.append(f"Shares of the prompts: {', '.join(each)}.")
+    ahead = c.engine.config.steps_ahead
+    if c.config.prompts.reads_pass_rates and ahead:
+        lines.append(
+            f"rollout.mode={c.engine.config.mode} asks for responses up to {ahead} steps early: "
+            f"prompts are chosen by pass rates that lack the last {ahead} steps."
         )
     return lines
 

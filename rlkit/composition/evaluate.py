@@ -106,7 +106,7 @@ def rows_of(c: Composition, *, held_out: bool) -> Rows:
         raise UserError("the task has no problems to evaluate on")
     check_rows("eval", task, rows[: c.config.eval.problems])
     check_references(c, rows[: c.config.eval.problems])
-    try_rewards(c, c.eval_rewards, rows)
+    try_rewards(c, task, c.eval_rewards, rows)
     return rows
 
 
@@ -139,7 +139,7 @@ def evaluated(
             engine=c.rollouts,
             tokenizer=policy.tokenizer,
             config=c.config.eval,
-            judge=c.correctness,
+            judges=c.judges,
             contest=contest_of(c, policy.tokenizer, rows[: c.config.eval.problems]),
         )
         for line in problems.prompts.description():
@@ -157,7 +157,7 @@ def asked(c: Composition) -> str:
     return (
         f"{config.samples} sampled{once}, at temperature {used.temperature:g}, top_p "
         f"{used.top_p:g}, top_k {used.top_k}, at most {used.max_completion_length} tokens. A "
-        f"response is right if the reward '{c.correctness}' gives it 1."
+        f"response is right if the reward {c.judges.words} gives it 1."
     )
 
 
@@ -200,10 +200,11 @@ def cut_off(found: Evaluation) -> str | None:
 def figures_of(found: Evaluation) -> dict[str, float]:
     """The metrics of an evaluation, with the interval of each score."""
     out = found.metrics
-    for name, estimate in found.figures.items():
-        if f"{found.name}/{name}_error" in out:
-            out[f"{found.name}/{name}_low"] = estimate.low
-            out[f"{found.name}/{name}_high"] = estimate.high
+    for scope, figures in found.scopes.items():
+        for name, estimate in figures.items():
+            if f"{scope}/{name}_error" in out:
+                out[f"{scope}/{name}_low"] = estimate.low
+                out[f"{scope}/{name}_high"] = estimate.high
     return out
 
 
@@ -225,7 +226,7 @@ def save(folder: Path, found: Evaluation, problems: Problems, raw: Raw) -> None:
         "problems": len(problems.prompts),
         "of": problems.of,
         "held_out": problems.held_out,
-        "right_by": found.judge,
+        "right_by": found.judges.by_task or found.judges.default,
         "metrics": figures_of(found),
         "config": {key: raw[key] for key in kept if key in raw},
     }

@@ -14,6 +14,7 @@ from rlkit.evaluation.evaluator import Evaluator, Evaluators, keep_none
 from rlkit.evaluation.records import AnswerFiles
 from rlkit.interfaces import Reward
 from rlkit.models.policy import Policy
+from rlkit.rewards.judges import Judges
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import EVALUATION
 from rlkit.runs.folder import EVALUATIONS
@@ -31,8 +32,7 @@ def contest_of(c: Composition, tokenizer: Any, rows: Sequence[Mapping[str, Any]]
     against = c.config.eval.against
     if against.responses is None:
         return None
-    name = against.reward or c.correctness
-    assert name is not None, "a composition without one is refused"
+    name = against.reward or c.judges.default
     return Contest(
         responses=responses_of(against.responses, rows),
         reward=name,
@@ -50,7 +50,11 @@ def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunSco
     folder = run.folder.path / EVALUATIONS
 
     def made(
-        name: str, prompts: Prompts, config: EvalConfig, rewards: Mapping[str, Reward], judge: str
+        name: str,
+        prompts: Prompts,
+        config: EvalConfig,
+        rewards: Mapping[str, Reward],
+        judges: Judges,
     ) -> Evaluator:
         inside = Path(name.removeprefix(EVALUATION).strip("/"))
         files = AnswerFiles(folder / inside, c.config.eval.answers)
@@ -61,21 +65,19 @@ def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunSco
             engine=c.rollouts,
             tokenizer=policy.tokenizer,
             config=config,
-            judge=judge,
+            judges=judges,
             keep=files.keep if run.folder.writes else keep_none,
             say=run.say,
         )
 
     template = "none" if c.config.model.name == EMBEDDED else c.config.eval.template
-    judge = c.correctness
-    assert judge is not None, "a composition without one is refused"
-    evaluators = [made(EVALUATION, held_out, c.config.eval, c.eval_rewards, judge)]
+    evaluators = [made(EVALUATION, held_out, c.config.eval, c.eval_rewards, c.judges)]
     evaluators[0].contest = contest_of(c, policy.tokenizer, c.rows[1])
     longest = held_out.longest
     for each in c.benchmarks:
         prompts = each.prompts(policy.tokenizer, template)
         check_room(prompts, policy, c.longest_evaluated)
         longest = max(longest, prompts.longest)
-        evaluators.append(made(each.name, prompts, each.config, each.rewards, each.judge))
+        evaluators.append(made(each.name, prompts, each.config, each.rewards, Judges(each.judge)))
     c.rollouts.reserve(longest, c.longest_evaluated)
     return Evaluators(evaluators)

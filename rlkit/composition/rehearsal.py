@@ -13,7 +13,8 @@ from rlkit.composition.describe import OWN
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.contest import responses_of
-from rlkit.interfaces import Reward, Task
+from rlkit.interfaces import TASK, Reward, Task
+from rlkit.rewards.on_tasks import OnTasks
 from rlkit.rewards.scoring import FINISH_REASONS, check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.stored.read import StoredRollouts
@@ -38,9 +39,10 @@ def rehearse(c: Composition) -> None:
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
     check_references(c, held_out)
-    try_rewards(c, c.rewards, train)
-    if c.eval_rewards is not c.rewards or c.eval_task is not c.task:
-        try_rewards(c, c.eval_rewards, held_out)
+    try_rewards(c, c.task, c.rewards, train)
+    only_evaluated = 0 in c.eval_task.mix.values()
+    if c.eval_rewards is not c.rewards or c.eval_task is not c.task or only_evaluated:
+        try_rewards(c, c.eval_task, c.eval_rewards, held_out)
 
 
 def check_files(c: Composition) -> None:
@@ -99,20 +101,35 @@ def check_references(c: Composition, rows: Rows) -> None:
         responses_of(source, rows)
 
 
-def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:
+def try_rewards(c: Composition, task: Task, rewards: Mapping[str, Reward], rows: Rows) -> None:
     """Call fresh copies of the rewards, so that one which counts its calls does not count this."""
     copies = {name: copied(reward) for name, reward in rewards.items()}
     try:
         for name, reward in copies.items():
             reward.open(rewards[name].context)
-        c.processes.on_main(lambda: score_nothing(c, copies, rows))
+        for first in firsts(task, rows):
+            c.processes.on_main(lambda rows=first: score_nothing(c, copies, rows))  # type: ignore[misc]
     finally:
         for reward in copies.values():
             reward.close()
 
 
+def firsts(task: Task, rows: Rows) -> list[Rows]:
+    """The rows; those of a mix as the first rows of each task that has any."""
+    if not task.mix:
+        return [rows]
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        mine = found.setdefault(row[TASK], [])
+        if len(mine) < LOOKED_AT:
+            mine.append(row)
+    return list(found.values())
+
+
 def copied(reward: Reward) -> Reward:
     """A reward of the same settings, as a run builds it."""
+    if isinstance(reward, OnTasks):
+        return reward.over(copied(reward.itself))
     return (
         TaskReward(reward.task) if isinstance(reward, TaskReward) else type(reward)(reward.config)
     )

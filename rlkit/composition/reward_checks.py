@@ -21,9 +21,10 @@ def check_rewards(c: Composition) -> None:
             f"reward.{name}.limit makes it a cost, and this run has no reward without a limit, so "
             "that nothing would be maximized; add one: reward=[<name>,...]"
         )
-    if c.correctness in limits and c.eval_rewards is c.rewards:
+    judging = {c.judges.default, *c.judges.by_task.values()} & limits.keys()
+    if judging and c.eval_rewards is c.rewards:
         raise UserError(
-            f"eval.reward={c.correctness} is a cost with a limit, which marks no response as "
+            f"eval.reward={judging.pop()} is a cost with a limit, which marks no response as "
             "right; choose another reward"
         )
     if c.buffer.fresh_share(c.config.train.prompts_per_step) == 0:

@@ -33,7 +33,8 @@ from rlkit.runs.stopping import StopRequest
 from rlkit.stored.card import Card, template_hash, tokenizer_hash, weights_hash
 from rlkit.stored.suit import Opener
 from rlkit.stored.write import ROLLOUTS, RolloutWriter
-from rlkit.tasks.prompts import Problems, Prompts, PromptStream
+from rlkit.tasks.prompts import Problems, Prompts
+from rlkit.tasks.stream import Choice, PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.state import Session, forwards_of
 
@@ -227,13 +228,16 @@ def open_session(
         buffer=c.buffer,
         schedule=c.schedule,
         engine=c.rollouts,
-        collector=Collector(source_of(c), rewards, c.parts.advantage, policy.tokenizer),
+        collector=Collector(
+            source_of(c), rewards, c.parts.advantage, policy.tokenizer, tasks=c.task.mix
+        ),
         prompts=PromptStream(
             train,
             config.seed,
             rollout.num_generations,
             rollout.max_completion_length,
             rollout.max_prompt_length,
+            Choice(config=config.prompts, shares=c.task.mix, judges=c.training_judges),
         ),
         evaluator=evaluator,
         run_folder=run.folder,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rlkit.config.against import Against
+from rlkit.config.prompts import PromptsConfig
 from rlkit.config.sampling import Sampling
 from rlkit.interfaces import PartConfig
 
@@ -292,6 +293,7 @@ class RunConfig(PartConfig):
     base."""
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    prompts: PromptsConfig = PromptsConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     completions: CompletionsConfig = CompletionsConfig()

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlkit.batch import Prompt
+from rlkit.rewards.judges import FULL_MARKS, Judges
 from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
-
-FULL_MARKS = 1.0 - 1e-6
-"""A response is right if the judging reward gives it at least this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +35,12 @@ def answer(
     rewards: RewardSet,
     tokenizer: Any,
     call: GenerationCall,
-    judge: str,
+    judges: Judges,
 ) -> list[Answered]:
     """The marked responses to each request of `call.part`, in order.
 
     The call says how to sample (`greedy`, `sampling`), which draws to use (`stream`, whose name
-    begins with "eval") and whom to tell how far it is. A response is right if the reward `judge`
+    begins with "eval") and whom to tell how far it is. A response is right if its problem's judge
     gives it 1 or more. With multiple processes every rank must call it, and all get every answer.
     """
     groups = engine.generate(call)
@@ -51,7 +49,8 @@ def answer(
     texts = decoded(tokenizer, flat)
     each = [prompt for prompt, group in zip(prompts, groups, strict=True) for _ in group]
     marks = score_texts(rewards, each, flat, texts)
-    right = [value is not None and value >= FULL_MARKS for value in marks.components[judge]]
+    values = [marks.components[judges.of(p.columns)][i] for i, p in enumerate(each)]
+    right = [value is not None and value >= FULL_MARKS for value in values]
     out, start = [], 0
     for prompt, group in zip(prompts, groups, strict=True):
         own = slice(start, start := start + len(group))

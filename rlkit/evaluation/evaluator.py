@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -23,7 +23,9 @@ from rlkit.evaluation.figures import (
     values_of,
 )
 from rlkit.evaluation.reflection import reflects
+from rlkit.interfaces import TASK
 from rlkit.rewards.inputs import completion_text
+from rlkit.rewards.judges import Judges
 from rlkit.rewards.math.grouping import final_answer
 from rlkit.rewards.math.reward import Math
 from rlkit.rewards.scoring import RewardSet
@@ -69,6 +71,11 @@ def reward_values(sampled: Sequence[Answered]) -> Values:
     return {name: values for name, values in found.items() if values}
 
 
+def of_task(answers: Sequence[Answered], task: str) -> list[Answered]:
+    """The answers to problems of one task of a mix."""
+    return [each for each in answers if each.prompt.columns.get(TASK) == task]
+
+
 def by_source(sampled: Sequence[Answered]) -> Values:
     """The share of right responses to each problem, by where the problem is from."""
     found: Values = {}
@@ -84,23 +91,32 @@ class Evaluation:
     """What an evaluation found."""
 
     name: str
-    judge: str
-    """The reward by which a response is right."""
+    judges: Judges
+    """The rewards by which a response is right."""
     sampled: Sequence[Answered]
     greedy: Sequence[Answered]
     """Empty if nothing was answered greedily."""
     figures: Figures
     """By name, without "eval/"."""
+    by_task: Mapping[str, Figures] = field(default_factory=dict)
+    """The same of each task of a mix."""
+
+    @property
+    def scopes(self) -> dict[str, Figures]:
+        """All figures by how their metrics begin: `eval`, and `eval/<task>` in a mix."""
+        each = {f"{self.name}/{task}": found for task, found in self.by_task.items()}
+        return {self.name: self.figures, **each}
 
     @property
     def metrics(self) -> dict[str, float]:
         """Each figure as `<name>/<figure>`, and the standard errors of what is a score."""
         out: dict[str, float] = {}
-        for figure, found in self.figures.items():
-            key = f"{self.name}/{LOGGED.get(figure, figure)}"
-            out[key] = found.value
-            if figure in (GREEDY, WIN_RATE) or figure.startswith(("pass@", "maj@")):
-                out[f"{key}_error"] = found.error
+        for scope, every in self.scopes.items():
+            for figure, found in every.items():
+                key = f"{scope}/{LOGGED.get(figure, figure)}"
+                out[key] = found.value
+                if figure in (GREEDY, WIN_RATE) or figure.startswith(("pass@", "maj@")):
+                    out[f"{key}_error"] = found.error
         return out
 
     @property
@@ -109,11 +125,17 @@ class Evaluation:
         every = list(chain(self.sampled, self.greedy))
         if any(any(answered.right) for answered in every):
             return None
-        values = [v for answered in every for v in answered.components[self.judge] if v is not None]
+        values = [
+            value
+            for answered in every
+            for value in answered.components[self.judges.of(answered.prompt.columns)]
+            if value is not None
+        ]
         most = f"{max(values):g}" if values else "nothing: it applied to none"
         line = (
-            f"Warning: {self.name}/pass@1 counts a response as right if the reward '{self.judge}' "
-            f"gives it 1, and no response got that (the most was {most}). Look at the answers"
+            f"Warning: {self.name}/pass@1 counts a response as right if the reward "
+            f"{self.judges.words} gives it 1, and no response got that (the most was {most}). Look "
+            "at the answers"
         )
         if self.name != EVALUATION:
             return f"{line}."
@@ -138,7 +160,7 @@ class Evaluators:
 class Evaluator:
     """Answers a fixed set of problems and says how many answers are right.
 
-    A response is right if the reward `judge` gives it 1 or more; by default the first one.
+    A response is right if its judge, by default the first reward, gives it 1 or more.
     """
 
     prompts: Sequence[Prompt]
@@ -146,7 +168,7 @@ class Evaluator:
     engine: RolloutEngine[Any]
     tokenizer: Any
     config: EvalConfig
-    judge: str | None = None
+    judges: Judges | None = None
     name: str = EVALUATION
     """How its metrics begin."""
     contest: Contest | None = None
@@ -175,21 +197,42 @@ class Evaluator:
             if self.config.greedy
             else []
         )
-        outcomes = [outcome(*pair) for pair in zip(sampled, self._classes(sampled), strict=True)]
-        values = values_of(outcomes, [outcome(each) for each in greedy], self.config.ks)
-        values |= reward_values(sampled) | by_source(sampled)
-        values |= self.contest.values(sampled) if self.contest else {}
+        values = self._values(sampled, greedy)
+        rewards = reward_values(sampled) | by_source(sampled)
+        rewards |= self.contest.values(sampled) if self.contest else {}
         return Evaluation(
             name=self.name,
-            judge=self._judge,
+            judges=self._judges,
             sampled=sampled,
             greedy=greedy,
-            figures=figures(values),
+            figures=figures(values | rewards),
+            by_task=self._by_task(sampled, greedy),
         )
 
+    def _values(self, sampled: Sequence[Answered], greedy: Sequence[Answered]) -> Values:
+        outcomes = [outcome(*pair) for pair in zip(sampled, self._classes(sampled), strict=True)]
+        return values_of(outcomes, [outcome(each) for each in greedy], self.config.ks)
+
+    def _by_task(
+        self, sampled: Sequence[Answered], greedy: Sequence[Answered]
+    ) -> dict[str, Figures]:
+        """The figures of the problems of each task of a mix."""
+        out: dict[str, Figures] = {}
+        for task in self._judges.by_task:
+            own, once = of_task(sampled, task), of_task(greedy, task)
+            if own or once:
+                total = reward_values(own).get(REWARD)
+                rewards: Values = {} if total is None else {REWARD: total}
+                out[task] = figures(self._values(own, once) | rewards)
+        return out
+
     def _classes(self, sampled: Sequence[Answered]) -> Sequence[Sequence[int | None] | None]:
-        """Which samples of each problem gave the same answer, if votes count and it can be said."""
-        judge = self.rewards.rewards[self._judge]
+        """Which samples of each problem gave the same answer, if votes count and it can be said.
+
+        Only if one reward judges them all.
+        """
+        names = {self._judges.of(answered.prompt.columns) for answered in sampled}
+        judge = self.rewards.parts[names.pop()] if len(names) == 1 else None
         if not (isinstance(judge, Math) and self.config.ks[-1] > 1):
             return [None] * len(sampled)
         given = [
@@ -202,8 +245,8 @@ class Evaluator:
         return self.rewards.processes.on_main(lambda: judge.classes(given))
 
     @property
-    def _judge(self) -> str:
-        return self.judge or next(iter(self.rewards.rewards))
+    def _judges(self) -> Judges:
+        return self.judges or Judges(next(iter(self.rewards.rewards)))
 
     @property
     def _short(self) -> str:
@@ -223,4 +266,4 @@ class Evaluator:
             sampling=self.config.sampling if self.config.sampling.given else None,
             tell=lambda done: progress(words, done, len(asked)),
         )
-        return answer(self.engine, self.rewards, self.tokenizer, call, self._judge)
+        return answer(self.engine, self.rewards, self.tokenizer, call, self._judges)

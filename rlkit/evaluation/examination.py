@@ -17,6 +17,7 @@ from rlkit.evaluation.reflection import reflects
 from rlkit.evaluation.store import Sample, Store
 from rlkit.interfaces import Reward
 from rlkit.rewards.inputs import completion_text
+from rlkit.rewards.judges import Judges
 from rlkit.rewards.math.grouping import final_answer
 from rlkit.rewards.math.reward import Math
 from rlkit.rewards.scoring import RewardSet
@@ -100,7 +101,7 @@ class Examiner:
 
     def _rows(self, call: GenerationCall, problems: ProblemSet, start: int) -> Iterator[Sample]:
         """The rows of the responses to a call's requests; the first problem has this number."""
-        answered = answer(self.engine, self.rewards, self.tokenizer, call, self.judge)
+        answered = answer(self.engine, self.rewards, self.tokenizer, call, Judges(self.judge))
         given = [self._given(each) for each in answered]
         reward = self.rewards.rewards[self.judge]
         classes: Sequence[Sequence[int | None]] = (

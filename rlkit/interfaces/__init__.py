@@ -16,6 +16,7 @@ from rlkit.interfaces.anchor import (
 )
 from rlkit.interfaces.buffer import PromptSource, ReplayBuffer
 from rlkit.interfaces.environment import (
+    TASK,
     ChatTemplate,
     Reward,
     RewardConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "AC",
     "EVENTS",
     "LC",
+    "TASK",
     "AdvantageEstimator",
     "AnchorConfig",
     "AnchorPolicy",

@@ -75,6 +75,15 @@ class Reward(Part[RC]):
         """What the user should know when the run starts, a line each."""
         return ()
 
+    @property
+    def itself(self) -> Reward[Any]:
+        """The reward itself, or the one that it hands some of the responses to."""
+        return self
+
+    def applies_to_task(self, task: str) -> bool:
+        """Whether it may apply to rows of this task of a mix."""
+        return True
+
     @abstractmethod
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
@@ -94,6 +103,10 @@ class Reward(Part[RC]):
 
     def close(self) -> None:
         """Release workers."""
+
+
+TASK = "task"
+"""The column by which a mix of tasks says which of them a row is of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +150,15 @@ class Task(Part[TC]):
     def embedded(self) -> bool:
         """Whether the embedded model can answer it."""
         return False
+
+    @property
+    def mix(self) -> Mapping[str, float]:
+        """The weights of the tasks of a mix, whose rows name them in the column `task`."""
+        return {}
+
+    def mix_rewards(self, chosen: Mapping[str, Reward]) -> Mapping[str, Reward] | None:
+        """The rewards of a mix, given those the run chose, if any; None = as for any task."""
+        return None
 
     @abstractmethod
     def load(self, seed: int) -> TaskData:

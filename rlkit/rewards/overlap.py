@@ -47,7 +47,7 @@ def called(rewards: Mapping[str, Reward], given: Arguments) -> dict[str, Future[
     several = len(rewards) > 1
     with ThreadPoolExecutor(max_workers=len(rewards)) as threads:
         for name, reward in rewards.items():
-            if several and reward.beside_others:
+            if several and reward.itself.beside_others:
                 found[name] = threads.submit(given.given_to, reward)
         for name, reward in rewards.items():
             if name in found:

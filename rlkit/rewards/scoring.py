@@ -54,6 +54,11 @@ class RewardSet:
         self.rewards = dict(rewards)
         self.processes = processes
 
+    @property
+    def parts(self) -> dict[str, Reward]:
+        """Each reward itself, without what chooses the responses it is called with."""
+        return {name: reward.itself for name, reward in self.rewards.items()}
+
     def score(
         self,
         prompts: Sequence[Any],

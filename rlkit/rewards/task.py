@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlkit.errors import UserError
@@ -33,7 +33,12 @@ class TaskReward(Reward):
         return [self.task.score(text, row) for text, row in zip(texts, rows, strict=True)]
 
 
-def default_rewards(task: Task, name: str) -> dict[str, Reward]:
+def rewards_of(task: Task[Any], name: str, chosen: Mapping[str, Reward]) -> Mapping[str, Reward]:
+    """The rewards of a run: those of a mix, those chosen, or the task's own."""
+    return task.mix_rewards(chosen) or chosen or default_rewards(task, name)
+
+
+def default_rewards(task: Task[Any], name: str) -> dict[str, Reward]:
     """The rewards of a task if none is chosen. Raises UserError if it has none of its own."""
     if task.scores:
         return {name: TaskReward(task)}

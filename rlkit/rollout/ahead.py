@@ -13,7 +13,7 @@ from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import Completed, Source, StepPlan, once
-from rlkit.tasks.prompts import PromptStream
+from rlkit.tasks.stream import PromptStream
 
 
 def capacity(*, accepted: int, running: int, version: int, batch: int, max_staleness: int) -> int:

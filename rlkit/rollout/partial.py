@@ -17,7 +17,7 @@ from rlkit.ops import DIGITS
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.source import Completed, Source, StepPlan, once
-from rlkit.tasks.prompts import PromptStream
+from rlkit.tasks.stream import PromptStream
 
 OPEN = "open"
 """The finish reason of an unfinished response."""

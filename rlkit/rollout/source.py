@@ -14,7 +14,7 @@ from typing import Any
 from rlkit.batch import Prompt, Request
 from rlkit.interfaces import ReplayBuffer, State
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
-from rlkit.tasks.prompts import PromptStream
+from rlkit.tasks.stream import PromptStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ One row per response, in columns that `datasets` and pandas read:
     behavior_logp, loss_mask, policy_version: one value per response token
     reward, rewards               group, sample_id, prompt_id, step, source, finish_reason
     extras (one number each), token_extras (one per token), columns (the task's, as JSON)
+    task (of a mix)
 
 Cached log-probs under a reference are not stored: they say nothing of the response.
 """
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from rlkit.batch import CACHED, Group, Prompt, Sample
 from rlkit.errors import UserError
+from rlkit.interfaces import TASK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +48,7 @@ def schema() -> Any:
             "prompt": pa.string(),
             "messages": pa.list_(pa.struct(message)),
             "columns": pa.string(),
+            "task": pa.string(),
             "prompt_ids": ids,
             "response": pa.string(),
             "response_ids": ids,
@@ -96,6 +99,7 @@ def to_table(
         "columns": [
             text for group in groups for text in [_columns(group.prompt)] * len(group.samples)
         ],
+        "task": [_task(prompt) for prompt in prompts],
         "prompt_ids": _lists([prompt.ids for prompt in prompts], torch.int32),
         "response": [tokenizer.decode(s.response_ids, skip_special_tokens=True) for s in samples],
         "response_ids": _lists([s.response_ids for s in samples], torch.int32),
@@ -127,6 +131,12 @@ def _number(group: Group) -> int:
 
 def _columns(prompt: Prompt) -> str:
     return json.dumps(dict(prompt.columns), default=str, ensure_ascii=False)
+
+
+def _task(prompt: Prompt) -> str | None:
+    """The task of a mix that a prompt is of, by its column."""
+    name = prompt.columns.get(TASK)
+    return name if isinstance(name, str) else None
 
 
 def _kept(sample: Sample) -> tuple[dict[str, float], dict[str, Any]]:

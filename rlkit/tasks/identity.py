@@ -6,11 +6,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from rlkit.batch import Prompt
-from rlkit.interfaces import State
+from rlkit.interfaces import TASK, State
 
 DIGITS = 16
 """Hexadecimal digits of a problem's hash: 64 bits, so that a million problems share none."""
@@ -79,3 +79,13 @@ def data_source(prompt: Prompt) -> str | None:
     """Where a problem is from: verl's column `data_source`; None without one."""
     name = prompt.columns.get("data_source")
     return None if name is None else str(name)
+
+
+def labels_of(prompt: Prompt, tasks: Collection[str]) -> list[str]:
+    """Under which further names the reward of responses is logged: `source/<name>`, and the task.
+
+    The task is that of a mix of `tasks`.
+    """
+    source, task = data_source(prompt), prompt.columns.get(TASK)
+    labels = [] if source is None else [f"source/{source}"]
+    return [*labels, str(task)] if task in tasks else labels

@@ -1,8 +1,7 @@
-"""Prompts in a stateless order: what comes when depends only on the seed and a position."""
+"""A task's rows as prompts."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,9 @@ import torch
 
 from rlkit.batch import Messages, Prompt
 from rlkit.errors import UserError, suggest
-from rlkit.interfaces import ChatTemplate, State
-from rlkit.ops import stream_rng
+from rlkit.interfaces import ChatTemplate
 from rlkit.tasks.encode import Encoder
-from rlkit.tasks.identity import fingerprint, row_ids
+from rlkit.tasks.identity import row_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -155,69 +153,3 @@ class Problems(Mapping[str, str | Messages]):
 
     def __len__(self) -> int:
         return len(self.prompts)
-
-
-class PromptStream:
-    """The training prompts, each epoch in an order of its own. A buffer's `plan` takes from it."""
-
-    def __init__(
-        self,
-        prompts: Prompts,
-        seed: int,
-        num_generations: int,
-        max_completion_length: int,
-        max_prompt_length: int = sys.maxsize,
-    ) -> None:
-        self.prompts = prompts
-        self.seed = seed
-        self.num_generations = num_generations
-        self.max_completion_length = max_completion_length
-        self.max_prompt_length = max_prompt_length
-        self.position = 0
-        self._epoch = -1
-        self._order: list[int] = []
-
-    def take(self, n: int) -> list[Prompt]:
-        """The next n prompts."""
-        taken = []
-        for _ in range(n):
-            epoch, offset = divmod(self.position, len(self.prompts))
-            if epoch != self._epoch:
-                self._order = (
-                    stream_rng(self.seed, "data", epoch).permutation(len(self.prompts)).tolist()
-                )
-                self._epoch = epoch
-            taken.append(self.prompts[self._order[offset]])
-            self.position += 1
-        return taken
-
-    def get(self, prompt_id: str) -> Prompt:
-        """A prompt by its id. Raises UserError if it is not in this set."""
-        if prompt_id not in self.prompts.places:
-            raise UserError(
-                f"the run holds responses to the prompt {prompt_id}, which is not in the task's "
-                "data any more; restore the data, or begin a run of its own"
-            )
-        prompt: Prompt = self.prompts[self.prompts.places[prompt_id]]
-        return prompt
-
-    def prompt(self, prompt_id: str, row: Mapping[str, Any]) -> Prompt:
-        """A row encoded as the task's own are."""
-        return self.prompts.encoded(prompt_id, row)
-
-    def response(self, text: str) -> torch.Tensor:
-        """The token ids of a text as a response, with the token that ends the turn."""
-        return torch.tensor(self.prompts.encoder.response(text), dtype=torch.int64)
-
-    def state_dict(self) -> State:
-        """The position in the stream, and what tells its prompts from others."""
-        return {"position": self.position, "data": self.data}
-
-    def load_state_dict(self, state: State) -> None:
-        """Continue from a saved position."""
-        self.position = state["position"]
-
-    @property
-    def data(self) -> State:
-        """What tells these prompts, in their order, from others."""
-        return fingerprint(self.prompts.ids)

@@ -6,7 +6,7 @@ Generate, score, drop what no reward applies to, ask again for what is missing.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rewards.weights import limits_of
 from rlkit.rollout.base import Generation
 from rlkit.rollout.source import Completed, Source, StepPlan
-from rlkit.tasks.identity import data_source
+from rlkit.tasks.identity import labels_of
 from rlkit.training.metrics import RolloutTally
 from rlkit.training.prepare import GREEDY
 
@@ -49,12 +49,18 @@ class Collector:
     """Generates and scores until every planned group is there."""
 
     def __init__(
-        self, source: Source, rewards: RewardSet, advantage: AdvantageEstimator, tokenizer: Any
+        self,
+        source: Source,
+        rewards: RewardSet,
+        advantage: AdvantageEstimator,
+        tokenizer: Any,
+        tasks: Collection[str] = (),
     ) -> None:
         self.source = source
         self.rewards = rewards
         self.advantage = advantage
         self.tokenizer = tokenizer
+        self.tasks = tasks
 
     def collect(self, plan: StepPlan, first_id: int) -> Collected:
         """The groups of a step; samples are numbered from first_id.
@@ -96,10 +102,10 @@ class Collector:
         greedy = iter(self._greedy_rewards(completed))
         groups = []
         for answer in completed:
-            samples = []
+            samples, labels = [], labels_of(answer.prompt, self.tasks)
             for generation in answer.own:
                 mark, sample_id = next(marks), first_id + tally.rollouts
-                tally.count(generation, mark.total, mark.components, data_source(answer.prompt))
+                tally.count(generation, mark.total, mark.components, labels)
                 samples += sample_of(answer.prompt, generation, mark, step, sample_id)
             for shown in answer.request.demonstrations:
                 mark = next(marks) if shown.reward is None else Mark(shown.reward, {})

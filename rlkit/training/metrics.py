@@ -147,17 +147,16 @@ class RolloutTally:
         generation: Generation,
         total: float | None,
         components: Mapping[str, float],
-        source: str | None = None,
+        labels: Sequence[str] = (),
     ) -> None:
-        """Count one of the policy's responses, with its rewards and where its problem is from."""
+        """Count a response of the policy, with its rewards and what its total also counts for."""
         self.rollouts += 1
         self.tokens += len(generation.response_ids)
         self.truncated += generation.finish_reason == "length"
         if total is None:
             return
         self.rewards.append(total)
-        by_source = {} if source is None else {f"source/{source}": total}
-        for name, value in {**components, **by_source}.items():
+        for name, value in {**components, **dict.fromkeys(labels, total)}.items():
             self.components.setdefault(name, []).append(value)
 
     def metrics(self) -> dict[str, float]:

@@ -30,7 +30,7 @@ from rlkit.runs.folder import RunFolder
 from rlkit.runs.resume import check_data
 from rlkit.runs.stopping import StopRequest
 from rlkit.stored.write import RolloutWriter
-from rlkit.tasks.prompts import PromptStream
+from rlkit.tasks.stream import PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.counters import Counters, load_counters
 from rlkit.training.held_state import HeldState
@@ -246,5 +246,5 @@ class TrainState:
         """Parts that keep their state like any other: the loss, the advantage, the rewards."""
         sections = self.session.sections
         named = {n: part for n, part in sections.items() if n not in ("buffer", "anchor")}
-        rewards = self.session.collector.rewards.rewards
+        rewards = self.session.collector.rewards.parts
         return named | {f"reward.{name}": reward for name, reward in rewards.items()}

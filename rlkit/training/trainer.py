@@ -77,6 +77,7 @@ class Trainer:
         phase = self.session.schedule.phase(self._progress(step))
         self._apply(phase)
         fresh = self._collect(phase, step)
+        self.session.prompts.observe(fresh.groups)
         groups = self._build(fresh.groups, phase, step)
         batch = self._prepare(groups, fresh.groups, step)
         anchor.before_step(policy, step)
@@ -231,6 +232,7 @@ class Trainer:
             "schedule/stage": count.stage,
         }
         out |= {f"buffer/{name}": value for name, value in buffer.stats().items()}
+        out |= {f"prompts/{name}": value for name, value in self.session.prompts.stats().items()}
         out |= scheduled(count.values)
         weights = anchor.weights(step)
         return out | {f"anchor/weight_{name}": weights[name] for name in anchor.references(step)}

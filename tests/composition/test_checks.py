@@ -76,11 +76,11 @@ def test_an_evaluation_counts_by_the_first_reward_that_marks_correctness(
     rewards: str, judge: str, own_registry: None
 ) -> None:
     c = composed(*import_before_compose([f"reward={rewards}"]))
-    assert c.correctness == judge
+    assert c.judges.default == judge
 
 
 def test_the_reward_an_evaluation_counts_by_can_be_named() -> None:
-    assert composed("reward=[exact,overlong]", "eval.reward=overlong").correctness == "overlong"
+    assert composed("reward=[exact,overlong]", "eval.reward=overlong").judges.default == "overlong"
     with pytest.raises(UserError, match=r"no such reward\. Did you mean 'exact'\?"):
         composed("reward=[exact,overlong]", "eval.reward=exat")
     with pytest.raises(UserError, match=r"no reward of this run marks correctness \(overlong\)"):

@@ -141,7 +141,7 @@ def test_a_reward_that_only_evaluates_is_not_trained_on() -> None:
     c = composed("reward=[exact,overlong]", "reward.exact.evaluation_only=true")
     assert [*c.rewards] == ["overlong"] and [*c.eval_rewards] == ["overlong", "exact"]
     assert c.eval_rewards["overlong"] is c.rewards["overlong"]
-    assert [*c.named_rewards] == ["overlong", "exact"] and c.correctness == "exact"
+    assert [*c.named_rewards] == ["overlong", "exact"] and c.judges.default == "exact"
     assert {"reward.overlong", "reward.exact"} <= c.every_part.keys()
     alone = composed("reward=[exact]", "reward.exact.evaluation_only=true")
     assert [*alone.rewards] == ["arithmetic"], "the task's own is trained on"
@@ -157,4 +157,4 @@ def test_the_papers_experiment_has_two_reward_models_and_a_win_rate() -> None:
     train, rollout = c.config.train, c.engine.config
     assert train.steps * train.prompts_per_step * rollout.num_generations == 131_072
     assert c.parts.loss.config.beta == 0.1 and rollout.mode == "ahead"  # type: ignore[attr-defined]
-    assert c.config.eval.against.reward == c.correctness == "gold"
+    assert c.config.eval.against.reward == c.judges.default == "gold"

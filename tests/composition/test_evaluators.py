@@ -14,6 +14,7 @@ from rlkit.composition.session import RunScope, load_prompts
 from rlkit.errors import UserError
 from rlkit.evaluation.evaluator import keep_none
 from rlkit.models.policy import Policy
+from rlkit.rewards.judges import Judges
 from tests.compositions import composed
 
 SUMS = [{"prompt": "1+" * i + "1=", "answer": "1"} for i in range(1, 5)]
@@ -32,7 +33,7 @@ def test_each_evaluation_has_its_own_problems_settings_and_files(
     _, held_out = load_prompts(c, policy)
     task, file = evaluators_of(c, policy, held_out, RunScope.of(c)).each
     assert (task.name, file.name) == ("eval", "eval/sums")
-    assert (task.judge, file.judge) == ("arithmetic", "math")
+    assert (task.judges, file.judges) == (Judges("arithmetic"), Judges("math"))
     assert (task.config.samples, file.config.samples) == (2, 3)
     assert len(file.prompts) == 4 and task.prompts is held_out
     folders: list[Any] = [each.keep.__self__ for each in (task, file)]  # type: ignore[attr-defined]

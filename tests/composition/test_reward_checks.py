@@ -53,5 +53,5 @@ def test_a_limit_is_a_schedule_of_its_multiplier_and_a_weight_may_be_one() -> No
 
 def test_a_cost_does_not_say_which_responses_are_right() -> None:
     """By the order of the rewards it would be the first."""
-    assert composed("reward=[exact,math]").correctness == "exact"
-    assert composed("reward=[exact,math]", "reward.exact.limit=0.5").correctness == "math"
+    assert composed("reward=[exact,math]").judges.default == "exact"
+    assert composed("reward=[exact,math]", "reward.exact.limit=0.5").judges.default == "math"

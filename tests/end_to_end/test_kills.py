@@ -24,6 +24,10 @@ COMMON = (
     *(*SIZES, f"train.steps={STEPS}", "checkpoint.every=2", "eval.every=3"),
     *("rollout.num_generations=4", f"plugins=[{KILLER}]"),
 )
+MIX = (
+    "task=mixed",
+    "task.parts={a: {kind: arithmetic, weight: 2}, b: {kind: arithmetic, reward: [exact]}}",
+)
 RUNS = {
     "grpo": ("algorithm=grpo",),
     "ppo": ("algorithm=ppo",),
@@ -31,6 +35,8 @@ RUNS = {
     "prioritized": ("algorithm=ptr_ppo",),
     "on_disk": ("algorithm=ptr_ppo", "buffer.storage=disk"),
     "ema": ("algorithm=grpo", "anchor=ema"),
+    "mix": (*MIX, "algorithm=grpo", "prompts.order=target", "prompts.drop_solved=1"),
+    "mix_ahead": (*MIX, "algorithm=grpo", "prompts.order=easy_first", "rollout.mode=ahead"),
     "wandb": ("algorithm=grpo", "tracker=[wandb]"),
     "stages": ("stages=[{steps: 2, overrides: ['algorithm=sft']}, {steps: 4}]",),
 }
@@ -106,6 +112,8 @@ def check(name: str, kills: list[str], folder: Path) -> int:
         ("prioritized", ["reward:5", "tree:2"]),
         ("on_disk", ["rename:2", "forward:25"]),
         ("ema", ["fsync:20", "forward:20"]),
+        ("mix", ["reward:4", "log:6"]),
+        ("mix_ahead", ["log:5"]),
         ("wandb", ["log:5"]),
         ("stages", ["reward:3", "log:6"]),
     ],

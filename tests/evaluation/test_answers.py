@@ -12,6 +12,7 @@ from rlkit.evaluation.answers import answer
 from rlkit.interfaces import Reward
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
+from rlkit.rewards.judges import Judges
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.tasks.prompts import Prompts
@@ -64,7 +65,7 @@ def test_each_problem_has_its_texts_lengths_rewards_and_marks(policy: Policy, pa
     both: dict[str, Reward] = {n: reward_class(f)() for n, f in (("d", digit), ("l", length))}
     asked = [Request(prompt=p, n=2) for p in prompts[:3]]
     call = GenerationCall(asked, ("eval", 0, 0), part=part)
-    found = answer(engine, RewardSet(both), policy.tokenizer, call, judge="d")
+    found = answer(engine, RewardSet(both), policy.tokenizer, call, Judges("d"))
     assert [a.prompt.prompt_id for a in found] == [p.prompt_id for p in prompts[:3]][part]
     texts = [["0", "1"], ["11", "22"], ["222", "333"]]
     assert [a.texts for a in found] == texts[part]

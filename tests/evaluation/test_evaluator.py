@@ -15,6 +15,7 @@ from rlkit.interfaces import Reward, RewardConfig
 from rlkit.models.policy import Policy
 from rlkit.registry import build
 from rlkit.rewards.function import reward_class
+from rlkit.rewards.judges import Judges
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.tasks.prompts import Prompts
@@ -207,7 +208,7 @@ def test_the_order_of_the_rewards_does_not_matter_to_the_one_that_counts(
 
     both: dict[str, Reward] = {"never": reward_class(never)(), "one": reward_class(has_one)()}
     made = evaluator(policy, Scripted([1, 1], [1, 1]), problems=2)
-    made.rewards, made.judge = RewardSet(both), judge
+    made.rewards, made.judges = RewardSet(both), None if judge is None else Judges(judge)
     assert made.run(0)["eval/pass@1"] == right
 
 

@@ -11,7 +11,8 @@ from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.remote import RemoteEngine
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 
 ROWS = [{"prompt": f"{i}+{i}=", "answer": "1"} for i in range(40)]
 

@@ -17,7 +17,7 @@ from rlkit.errors import UserError
 from rlkit.rollout.ahead import Ahead, capacity, version_of
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.source import Completed
-from rlkit.tasks.prompts import PromptStream
+from rlkit.tasks.stream import PromptStream
 from tests.cli import metrics, run, without_times
 from tests.end_to_end.test_kills import COMMON, weights
 from tests.rollout.remotes import ids, remote, stream

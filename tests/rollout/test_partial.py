@@ -34,7 +34,8 @@ from rlkit.rollout.source import Completed, OnDemand
 from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from rlkit.rollout.vllm.sampling import Asker, VLLMSamplingConfig
 from rlkit.runs.checkpoint import load_tree, save_tree
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.trainer import Trainer
 from tests.certain import HALF, UNEVEN
@@ -293,7 +294,8 @@ def scripted(
     engine.sync(1)
     prompts = PromptStream(Prompts("train", ROWS, make_policy().tokenizer), 0, 2, 12)
     prompts.prompts.ids = [f"train-{place}" for place in range(len(ROWS))]  # short names
-    prompts._epoch, prompts._order = 0, list(range(len(ROWS)))
+    (order,) = prompts.orders.values()
+    order._epoch, order._order = 0, list(range(len(ROWS)))
     return engine, Partial(engine, greedy=False), prompts
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from dataclasses import replace
 
 import numpy as np
+import torch
 
-from rlkit.tasks.identity import fingerprint, row_hash, row_ids
+from rlkit.batch import Prompt
+from rlkit.tasks.identity import data_source, fingerprint, labels_of, row_hash, row_ids
 
 
 def test_an_id_is_a_hash_of_the_row_and_copies_are_counted() -> None:
@@ -40,3 +43,12 @@ def test_a_fingerprint_is_of_all_ids_and_their_order() -> None:
     assert fingerprint(["a", "b"])["problems"] == 2
     found = [fingerprint(ids)["sha256"] for ids in (["a", "b"], ["b", "a"], ["a"], ["a", "c"])]
     assert len(set(found)) == 4
+
+
+def test_a_reward_is_also_logged_by_source_and_by_the_task_of_a_mix() -> None:
+    prompt = Prompt(prompt_id="p", text_or_messages="", ids=torch.tensor([1]), columns={})
+    assert data_source(prompt) is None and labels_of(prompt, ["math"]) == []
+    both = replace(prompt, columns={"data_source": "c", "task": "math"})
+    assert data_source(both) == "c"
+    assert labels_of(both, ["math"]) == ["source/c", "math"]
+    assert labels_of(both, []) == ["source/c"], "a column of that name alone makes no mix"

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.batch import LossBatch, PolicyTerms, Prompt, Sample
+from rlkit.batch import LossBatch, PolicyTerms, Sample
 from rlkit.rollout.base import Generation
-from rlkit.tasks.identity import data_source
 from rlkit.training.metrics import (
     Counted,
     RolloutTally,
@@ -227,10 +226,7 @@ def test_the_peak_is_in_mebibytes_of_this_process() -> None:
 def test_rewards_are_averaged_by_source_too() -> None:
     tally = RolloutTally()
     for source, reward in (("a/b", 1.0), ("a/b", 0.0), ("c", 1.0), (None, 0.0), ("c", None)):
-        tally.count(generation(2, "stop"), reward, {}, source)
+        tally.count(generation(2, "stop"), reward, {}, [f"source/{source}"] if source else [])
     found = tally.metrics()
     assert found["reward/source/a/b/mean"] == 0.5 and found["reward/source/c/mean"] == 1.0
     assert sum(key.startswith("reward/source/") for key in found) == 2
-    prompt = Prompt(prompt_id="p", text_or_messages="", ids=torch.tensor([1]), columns={})
-    assert data_source(prompt) is None
-    assert data_source(replace(prompt, columns={"data_source": "c"})) == "c"

@@ -16,7 +16,8 @@ from rlkit.models.load import given_policy
 from rlkit.models.policy import Policy
 from rlkit.rollout.hf import HFRollout
 from rlkit.runs.checkpoint import CheckpointError, list_checkpoints, load_tree
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 from rlkit.training import state as state_module
 from rlkit.training.counters import Counters, load_counters
 from rlkit.training.state import Session, TrainState

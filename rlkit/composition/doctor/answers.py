@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rlkit.batch import Prompt, Request
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.source import Completed, Source, StepPlan, once
-from rlkit.tasks.prompts import PromptStream
+from rlkit.tasks.stream import PromptStream
 
 if TYPE_CHECKING:
     from rlkit.composition.doctor.patient import Patient

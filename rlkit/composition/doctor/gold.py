@@ -11,10 +11,10 @@ from typing import Any
 from rlkit.composition.doctor.check import Check, Notes, duration, share
 from rlkit.composition.doctor.patient import Patient, Unavailable
 from rlkit.composition.doctor.problems import spread
-from rlkit.composition.rehearsal import copied
+from rlkit.composition.rehearsal import copied, firsts
 from rlkit.errors import UserError
-from rlkit.evaluation.answers import FULL_MARKS
 from rlkit.interfaces import Reward
+from rlkit.rewards.judges import FULL_MARKS, Judges
 from rlkit.rewards.scoring import FINISH_REASONS, score_all
 
 NAME = "reward"
@@ -40,7 +40,7 @@ class Marker:
     """Marks answers by the reward that counts."""
 
     rewards: Mapping[str, Reward]
-    judge: str
+    judges: Judges
     asked: Any
     """How a row's prompt is put to the model."""
 
@@ -55,39 +55,47 @@ class Marker:
         given: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
         given["completion_ids"] = [[] for _ in rows]
         given[FINISH_REASONS] = ["stop" for _ in rows]
-        return score_all(self.rewards, prompts, completions, given).components[self.judge]
+        found = score_all(self.rewards, prompts, completions, given).components
+        return [found[self.judges.of(row)][i] for i, row in enumerate(rows)]
 
 
 def check(patient: Patient) -> Check:
     """Score the gold answers in several forms, wrong answers, and empty ones."""
     notes, c = Notes(NAME), patient.c
     train, _ = c.rows
-    rows = [row for row in spread(train, ROWS) if gold_of(row)]
-    if not rows:
+    sets = firsts(c.task, train)
+    chosen = [
+        row for some in sets for row in spread(some, max(2, ROWS // len(sets))) if gold_of(row)
+    ]
+    if not chosen:
         notes.fine("The task has no column 'answer', so no gold answer can be tried.")
         return notes.result()
     rewards = c.named_rewards
     copies = {name: copied(reward) for name, reward in rewards.items()}
-    judge = c.correctness if c.correctness in copies else next(iter(copies))
+    judges = c.judges if c.judges.default in copies else c.training_judges
     try:
         for name, reward in copies.items():
             reward.open(rewards[name].context)
-        marker = Marker(copies, judge, asking(patient))
+        marker = Marker(copies, judges, asking(patient))
         started = time.perf_counter()
-        marker.marks(rows[:1], [""])  # starts what it needs
+        marker.marks(chosen[:1], [""])  # starts what it needs
         started, first = time.perf_counter(), time.perf_counter() - started
-        marker.marks(rows[:1], [""])
+        marker.marks(chosen[:1], [""])
         each = time.perf_counter() - started
         tries = len(FORMS) + 4
-        rows = rows[: max(2, int(SECONDS / (tries * max(each, 1e-4))))]
-        accepted = try_forms(marker, rows)
-        judge_forms(notes, judge, rows, accepted)
-        check_wrong(notes, marker, rows, best_form(rows, accepted))
+        most = max(2, int(SECONDS / (tries * max(each, 1e-4) * len(sets))))
+        tried = 0
+        for judge in dict.fromkeys(judges.of(row) for row in chosen):
+            rows = [row for row in chosen if judges.of(row) == judge][:most]
+            accepted = try_forms(marker, rows)
+            judge_forms(notes, judge, rows, accepted)
+            check_wrong(notes, marker, rows, best_form(rows, accepted))
+            tried += len(rows)
     finally:
         for reward in copies.values():
             reward.close()
     notes.fine(f"A call for one response takes {duration(each)} (the first one {duration(first)}).")
-    notes.figures |= {"seconds_per_response": each, "tried": len(rows)}
+    notes.figures |= {"seconds_per_response": each, "tried": tried}
     return notes.result()
 
 

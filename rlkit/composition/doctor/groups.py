@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlkit.composition.doctor.check import Check, Notes, share
 from rlkit.composition.doctor.patient import Patient
-from rlkit.evaluation.answers import FULL_MARKS
+from rlkit.rewards.judges import FULL_MARKS
 
 NAME = "groups"
 MANY = 0.75

@@ -1,0 +1,76 @@
+"""By which reward a response is right: one for all problems, or one for each task of a mix."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from rlkit.errors import UserError, suggest
+from rlkit.interfaces import TASK, Reward
+
+FULL_MARKS = 1.0 - 1e-6
+"""A response is right if the judging reward gives it at least this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """The names of the rewards that say whether a response is right."""
+
+    default: str
+    by_task: Mapping[str, str] = field(default_factory=dict)
+    """Of a mix: task -> reward."""
+
+    def of(self, columns: Mapping[str, object]) -> str:
+        """The reward that judges responses to the problem with these columns."""
+        if not self.by_task:
+            return self.default
+        return self.by_task.get(str(columns.get(TASK)), self.default)
+
+    @property
+    def words(self) -> str:
+        """How the user is told of them: 'math', or 'math/math' for math and 'sums/sum' for sums."""
+        if not self.by_task:
+            return f"'{self.default}'"
+        each = [f"'{reward}' for {task}" for task, reward in self.by_task.items()]
+        return " and ".join([", ".join(each[:-1]), each[-1]]) if len(each) > 1 else each[0]
+
+
+def find_judges(
+    rewards: Mapping[str, Reward], tasks: Collection[str], wanted: str | None
+) -> Judges:
+    """The judge of each task, or of all: `wanted`, or the first that marks correctness.
+
+    In a mix `wanted` may leave out the task: math is the reward math/math of the task math. Raises
+    UserError where no reward marks correctness, and for a wanted one that does not exist.
+    """
+    if wanted is not None and not any(_is_called(name, wanted) for name in rewards):
+        raise UserError(
+            f"eval.reward={wanted}, but this run evaluates with no such reward."
+            f"{suggest(wanted, rewards)} Rewards: {', '.join(rewards)}"
+        )
+    by_task = {
+        task: _judge(
+            {n: r for n, r in rewards.items() if r.applies_to_task(task)}, wanted, f" of {task}"
+        )
+        for task in tasks
+    }
+    return Judges(next(iter(by_task.values())) if by_task else _judge(rewards, wanted), by_task)
+
+
+def _is_called(name: str, wanted: str) -> bool:
+    return wanted in (name, name.rpartition("/")[2])
+
+
+def _judge(rewards: Mapping[str, Reward], wanted: str | None, whose: str = " of this run") -> str:
+    for name in rewards:
+        if wanted is not None and _is_called(name, wanted):
+            return name
+    for marks in (True, None):
+        for name, reward in rewards.items():
+            if reward.itself.marks_correctness is marks and reward.config.limit is None:
+                return name
+    known = list(rewards)
+    raise UserError(
+        f"no reward{whose} marks correctness ({', '.join(known)}), which pass@1 counts; "
+        f"add one that does, or choose one by name: eval.reward={known[0]}"
+    )
