@@ -14,8 +14,9 @@ from rlkit.errors import UserError
 from rlkit.stored import read
 from rlkit.stored.card import Card
 from rlkit.stored.read import StoredRollouts
+from rlkit.stored.step_files import forget_after
 from rlkit.stored.table import to_table
-from rlkit.stored.write import RolloutWriter, cut
+from rlkit.stored.write import RolloutWriter
 from tests.stored.groups import TOKENIZER, group, same
 
 
@@ -67,7 +68,7 @@ def test_new_shards_come_when_asked_for_and_old_ones_must_stay(tmp_path: Path) -
     assert len(rollouts) == 3
     rollouts.refresh(before)
     assert len(rollouts) == 1
-    cut(tmp_path, 1)
+    forget_after(tmp_path, 1)
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == before
     (tmp_path / "data" / before[0]).unlink()
     with pytest.raises(UserError, match="is gone"):
