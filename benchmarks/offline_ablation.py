@@ -4,17 +4,20 @@
     python benchmarks/offline_ablation.py --quick --out /tmp/offline_ablation.json
 
 A GRPO run of the embedded model stores its responses. Then each loss is trained on them by
-`+experiment=offline_ablation`: the same base model, the same responses, nothing generated. A seed
-draws the order of the groups, the same for every loss, so differences to GRPO are taken seed by
-seed. There is one set, so the spread is that of the order alone. Nothing is timed.
+`+experiment=offline_ablation`: the same base model, the same responses, nothing generated. Fifty
+steps are one pass over the set. A seed draws the order of the groups, the same for every loss, so
+differences to GRPO are taken seed by seed. There is one set, so the spread is that of the order
+alone. Nothing is timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +131,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--case", nargs="+", choices=list(LOSSES), default=list(LOSSES))
     out.add_argument("--repeats", type=int, default=5, help="seeds")
     out.add_argument("--source-steps", type=int, default=50, help="of the run that stores")
-    out.add_argument("--steps", type=int, default=100, help="of each run that trains on it")
-    out.add_argument("--every", type=int, default=20, help="steps between evaluations")
-    out.add_argument("--problems", type=int, default=500)
+    out.add_argument("--steps", type=int, default=50, help="of each run that trains on it")
+    out.add_argument("--every", type=int, default=25, help="steps between evaluations")
+    out.add_argument("--problems", type=int, default=300)
+    out.add_argument("--processes", type=int, default=1, help="runs at a time")
     out.add_argument("--overrides", nargs="*", default=[], help="more words for every run")
     out.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
     out.add_argument("--out", type=Path, default=RESULTS / "offline_ablation.json")
@@ -153,13 +157,16 @@ def main() -> None:
             **{name: getattr(options, name) for name in ("steps", "every", "problems")},
             "overrides": options.overrides,
         }
-        for seed in range(options.repeats):
-            for name in options.case:
-                case = records.case(name, machine(1), {**settings, "words": LOSSES[name]})
-                runs = case["runs"].setdefault("runs", [])
-                if seed not in {found["seed"] for found in runs}:
-                    runs.append(trained(name, options, folder, seed))
-                    records.save(tables(records))
+        missing = []
+        for seed, name in itertools.product(range(options.repeats), options.case):
+            case = records.case(name, machine(1), {**settings, "words": LOSSES[name]})
+            if seed not in {found["seed"] for found in case["runs"].setdefault("runs", [])}:
+                missing.append((name, seed))
+        with ThreadPoolExecutor(options.processes) as pool:
+            jobs = {pool.submit(trained, n, options, folder, seed): n for n, seed in missing}
+            for job in as_completed(jobs):
+                records.cases[jobs[job]]["runs"]["runs"].append(job.result())
+                records.save(tables(records))
     records.finish(tables(records))
 
 

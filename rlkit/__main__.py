@@ -85,8 +85,9 @@ def merge(checkpoint: str, out: str) -> None:
             f"{checkpoint} has no adapters to merge; it is already a plain model folder"
         )
 
+    from rlkit.composition.base_model import model_folder
     from rlkit.composition.compose import compose
-    from rlkit.composition.session import close, model_folder
+    from rlkit.composition.session import close
     from rlkit.models.generation import mend_generation_config
     from rlkit.models.load import load_policy
     from rlkit.models.lora import save_merged

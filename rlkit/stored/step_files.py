@@ -1,6 +1,7 @@
-"""Files of a training step, by their names: what a run writes for each step and a resume removes.
+"""Files of a training step, by their names: what a run writes for each and a resume removes.
 
-    step-3.jsonl   tokens-step-3.parquet   step-00000003.parquet   .step-3.parquet.tmp (half written)
+Such as step-3.jsonl, tokens-step-3.parquet, step-00000003.parquet, and .step-3.parquet.tmp, which
+is half written.
 """
 
 from __future__ import annotations

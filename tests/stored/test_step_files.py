@@ -38,5 +38,10 @@ def test_files_of_later_steps_and_halves_go_and_others_stay(tmp_path: Path) -> N
 
 
 def test_the_step_of_a_name() -> None:
-    names = ("step-00000012.parquet", "tokens-step-7.parquet", "part-00012.parquet", "astep-1.jsonl")
+    names = (
+        "step-00000012.parquet",
+        "tokens-step-7.parquet",
+        "part-00012.parquet",
+        "astep-1.jsonl",
+    )
     assert [step_of(Path(name)) for name in names] == [12, 7, None, None]
