@@ -78,6 +78,8 @@ class SuitedRollouts:
         self.reencoder = Reencoder(run.encoder)
         self.stored = StoredRollouts(data.path, self.adapted)
         self.scorer: Scorer | None = None
+        self.weights: str | None = None
+        """Hash of the weights that the run has scored with; None = it has not."""
         self.scores = ScoreFiles(data.folder or temporary(self))
         self.files: int | None = None
         """How many files of computed log-probs are this run's; None = not settled yet."""
@@ -161,6 +163,12 @@ class SuitedRollouts:
                 f"{self.scorer.name} (weights {self.scorer.weights}) at temperature "
                 f"{self.run.temperature}: ratios are to that model, not to the one that sampled."
             )
+        if self.weights not in (None, self.scorer.weights):
+            raise UserError(
+                f"buffer.score_with={self.data.score_with} has other weights than when this run "
+                "began, so log-probs would be of two policies; restore it"
+            )
+        self.weights = self.scorer.weights
         return self.scorer
 
     def groups(self, places: Sequence[int]) -> list[Group]:
@@ -190,10 +198,10 @@ class SuitedRollouts:
         ids = [s.sample_id for group in groups for s in group.samples]
         found = on_main(lambda: self.scores.find(ids))
         missing = [
-            replace(g, samples=new)
-            for g in groups
-            if (new := [s for s in g.samples if s.sample_id not in found])
+            replace(group, samples=[s for s in group.samples if s.sample_id not in found])
+            for group in groups
         ]
+        missing = [group for group in missing if group.samples]
         if not missing:
             return found
         scorer = self.loaded_scorer()
@@ -228,8 +236,7 @@ class SuitedRollouts:
 
     def state_dict(self) -> State:
         """The files read, how many of computed log-probs there are, and under which weights."""
-        weights = None if self.scorer is None else self.scorer.weights
-        return {"files": self.stored.names, "scores": self.files or 0, "weights": weights}
+        return {"files": self.stored.names, "scores": self.files or 0, "weights": self.weights}
 
     def load_state_dict(self, state: State) -> None:
         """Read these files and no others, and go on with the log-probs of that time.
@@ -237,12 +244,9 @@ class SuitedRollouts:
         Raises UserError if a file is missing or the model that scores has other weights.
         """
         self.stored.refresh(state["files"])
-        now = None if self.scorer is None else self.scorer.weights
-        if None not in (now, state["weights"]) and now != state["weights"]:
-            raise UserError(
-                f"buffer.score_with={self.data.score_with} has other weights than when this run "
-                "began, so log-probs would be of two policies; restore it"
-            )
+        self.weights = state["weights"]
+        if self.scorer is not None:
+            self.loaded_scorer()
         self.keep(state["scores"])
 
 
