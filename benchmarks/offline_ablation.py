@@ -27,7 +27,7 @@ from records import Case, Records, Table, listed, machine, measured_on
 GRPO = "GRPO"
 LOSSES: dict[str, list[str]] = {
     GRPO: ["algorithm=grpo"],
-    "PPO-clip": ["algorithm=ppo"],
+    "PPO-clip": ["algorithm=ppo", "train.prompts_per_step=16"],
     "BAPO": ["algorithm=bapo"],
     "TOPR": ["algorithm=topr"],
     "AsymRE": ["algorithm=asymre"],
@@ -35,8 +35,9 @@ LOSSES: dict[str, list[str]] = {
     "OAPL, loss.beta2=0.03": ["algorithm=oapl", "loss.beta2=0.03"],
     "GRPO, ratio to the behavior policy": ["algorithm=grpo", "loss=grpo_behavior"],
 }
-"""The last two are no part of the shipped compositions: what the embedded model needs of OAPL (see
-`experiment=oapl_lag`), and GRPO with the denominator of the off-policy losses."""
+"""PPO's own setting is for one response per prompt. The last two are no shipped compositions: what
+the embedded model needs of OAPL (see `experiment=oapl_lag`), and GRPO with the denominator of the
+off-policy losses."""
 SOURCE = 0
 """The seed of the base model, and of the run that stores."""
 

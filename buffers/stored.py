@@ -59,10 +59,8 @@ class StoredBuffer(Storeless[StoredConfig]):
 
     @property
     def stored_data(self) -> tuple[StoredData, ...]:
-        """The stored rollouts. Raises UserError if no path is set, or no model to score with."""
+        """The stored rollouts. Raises UserError if a model to score with is needed and not set."""
         c, folder = self.config, self.context.folder
-        if c.path is None:
-            raise UserError("needs buffer.path: a run folder, a folder of rollouts or a file")
         if c.other_temperature == "rescore" and c.score_with is None:
             raise UserError("with other_temperature=rescore needs buffer.score_with, a model")
         return (

@@ -63,7 +63,7 @@ class FileRow:
 class StoredData:
     """Stored rollouts that a part reads, and what may be done so that they suit the run."""
 
-    path: str
+    path: str | None
     """A run folder, a folder of shards, or a Parquet file."""
     score_with: str | None = None
     """The model under which missing behavior log-probs are computed: base = the run's own before
@@ -74,6 +74,13 @@ class StoredData:
     """keep = log-probs at another temperature stay; rescore = they count as missing."""
     folder: Path | None = None
     """Where computed log-probs are kept; None = a temporary one."""
+
+    @property
+    def place(self) -> str:
+        """The path. Raises UserError if there is none."""
+        if self.path is None:
+            raise UserError("needs buffer.path: a run folder, a folder of rollouts or a file")
+        return self.path
 
 
 class RolloutSet(Protocol):

@@ -105,7 +105,7 @@ def groups_of(records: Iterable[Record], encoder: TextEncoder, found: Imported) 
         ids = first.prompt_ids
         asked = first.prompt
         if not asked and ids is not None:
-            asked = encoder.tokenizer.decode(ids)
+            asked = str(encoder.tokenizer.decode(list(ids)))
         prompt = Prompt(
             prompt_id=f"imported-{found.groups}",
             text_or_messages=asked,

@@ -73,10 +73,10 @@ class SuitedRollouts:
     """Stored rollouts with token ids of this run's tokenizer, and log-probs wherever needed."""
 
     def __init__(self, data: StoredData, run: Opener) -> None:
-        self.data, self.run = data, run
+        self.data, self.run, self.path = data, run, data.place
         self.own_tokenizer = tokenizer_hash(run.encoder.tokenizer)
         self.reencoder = Reencoder(run.encoder)
-        self.stored = StoredRollouts(data.path, self.adapted)
+        self.stored = StoredRollouts(self.path, self.adapted)
         self.scorer: Scorer | None = None
         self.weights: str | None = None
         """Hash of the weights that the run has scored with; None = it has not."""
@@ -96,13 +96,13 @@ class SuitedRollouts:
             card = shard.card or Card(temperature=self.run.temperature)
             if self.is_foreign(shard) and self.data.other_tokenizer == "error":
                 raise UserError(
-                    f"{self.data.path} was made with another tokenizer than the model's, so its "
+                    f"{self.path} was made with another tokenizer than the model's, so its "
                     "token ids mean other texts; train a model with that tokenizer, or encode the "
                     "texts again: buffer.other_tokenizer=encode"
                 )
             if self.is_other_temperature(shard) and self.data.other_temperature == "error":
                 raise UserError(
-                    f"{self.data.path} was sampled at temperature {card.temperature}, but "
+                    f"{self.path} was sampled at temperature {card.temperature}, but "
                     f"rollout.temperature is {self.run.temperature}: set that to the same, or "
                     "buffer.other_temperature=keep or rescore"
                 )
@@ -110,7 +110,7 @@ class SuitedRollouts:
             return
         if self.data.score_with is None:
             raise UserError(
-                f"{self.data.path} has no behavior log-probs of this model's tokens, which this "
+                f"{self.path} has no behavior log-probs of this model's tokens, which this "
                 "composition reads; compute them: buffer.score_with=base or another model, or use "
                 "a loss that needs none (rlkit list loss)"
             )
@@ -148,7 +148,7 @@ class SuitedRollouts:
         c = self.reencoder.counts
         if c.responses:
             self.run.say(
-                f"{self.data.path} is encoded again with this model's tokenizer: of the first "
+                f"{self.path} is encoded again with this model's tokenizer: of the first "
                 f"{c.responses} responses {c.changed} decode to another text, and {c.before} "
                 f"tokens become {c.after}."
             )
@@ -159,7 +159,7 @@ class SuitedRollouts:
             assert self.data.score_with is not None and self.run.scorer is not None
             self.scorer = self.run.scorer(self.data.score_with)
             self.run.say(
-                f"Behavior log-probs that {self.data.path} does not have are recomputed under "
+                f"Behavior log-probs that {self.path} does not have are recomputed under "
                 f"{self.scorer.name} (weights {self.scorer.weights}) at temperature "
                 f"{self.run.temperature}: ratios are to that model, not to the one that sampled."
             )
@@ -191,7 +191,7 @@ class SuitedRollouts:
         Only the main process has the files.
         """
         if self.data.score_with is None:
-            raise UserError(f"{self.data.path} has responses whose behavior log-probs are missing")
+            raise UserError(f"{self.path} has responses whose behavior log-probs are missing")
         if self.files is None:
             self.keep(0)
         on_main = self.run.processes.on_main

@@ -110,8 +110,8 @@ def test_what_is_asked_for_reaches_the_files(tmp_path: Path) -> None:
 def test_nothing_is_generated_and_a_path_is_needed() -> None:
     buffer = opened(Rollouts(2))
     assert buffer.fresh_share(8) == 0
-    with pytest.raises(UserError, match=r"buffer\.path"):
-        _ = StoredBuffer().stored_data
+    with pytest.raises(UserError, match=r"needs buffer\.path"):
+        _ = StoredBuffer().stored_data[0].place
 
 
 def test_another_temperature_is_rescored_by_a_model_that_must_be_named() -> None:

@@ -73,7 +73,7 @@ def test_a_file_without_texts_gets_them_from_its_tokens(tmp_path: Path, encoder:
             "logprobs": torch.full((len(ids),), -0.5),
         }
         facts = {"task_id": "0", "model_version": 1, "reward": 1.0}
-        rows.append({**facts, "experience_bytes": files.trinity_bytes(**tensors)})
+        rows.append({**facts, "experience_bytes": files.trinity_bytes(tensors)})
     path = files.trinity(tmp_path / "a.db", rows)
     found, rollouts = imported(path, "trinity", encoder, tmp_path / "out")
     (group,) = rollouts.groups([0])

@@ -43,8 +43,8 @@ def records(path: Path, reward: str | None) -> Iterator[Record]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not is_database:
-        for place, row in json_lines(path):
-            yield _line(row, place, reward)
+        for place, line in json_lines(path):
+            yield _line(line, place, reward)
         return
     if reward is not None:
         raise UserError(f"{path}: a database has one reward per row; leave --reward out")

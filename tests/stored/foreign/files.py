@@ -96,7 +96,7 @@ def trinity_line(**changes: Any) -> dict[str, Any]:
     }
 
 
-def trinity_bytes(pickled: bytes = b"", **tensors: torch.Tensor) -> bytes:
+def trinity_bytes(tensors: dict[str, torch.Tensor], pickled: bytes = b"") -> bytes:
     """A serialized experience: header, pickle, safetensors."""
     packed = save({f"0:{name}": tensor for name, tensor in tensors.items()})
     return b"TRXP" + struct.pack("<BQQ", 1, len(pickled), len(packed)) + pickled + packed

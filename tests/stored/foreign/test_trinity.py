@@ -28,7 +28,7 @@ def row(logp: list[float] | None = None, **changes: Any) -> dict[str, Any]:
         "action_mask": torch.tensor([True, False, True]),
         "logprobs": torch.tensor([-0.5, 0.0, -0.25] if logp is None else logp),
     }
-    data = files.trinity_bytes(pickle.dumps(Command()), **tensors)
+    data = files.trinity_bytes(tensors, pickle.dumps(Command()))
     facts = {"task_id": "7", "run_id": 0, "model_version": 2, "reward": 1.0}
     return {**facts, "experience_bytes": data, **changes}
 
@@ -52,7 +52,7 @@ def test_a_database_gives_tokens_masks_and_log_probs(
 def test_a_response_without_a_token_to_train_is_left_out(tmp_path: Path) -> None:
     """Trinity-RFT masks all of it if the prompt was cut."""
     tensors = {"tokens": torch.tensor([4, 5]), "action_mask": torch.zeros(1, dtype=torch.bool)}
-    empty = row(experience_bytes=files.trinity_bytes(**tensors))
+    empty = row(experience_bytes=files.trinity_bytes(tensors))
     assert len([*trinity.records(files.trinity(tmp_path / "a.db", [empty, row()]), None)]) == 1
 
 
@@ -74,10 +74,10 @@ def test_a_row_that_is_a_pickle_gives_its_texts_or_is_refused(
         ({"reward": None}, "has no 'reward'"),
         ({"experience_bytes": b"TRXP\x01"}, "cannot be read"),
         ({"experience_bytes": b"TRXP\x02" + bytes(16)}, "unknown version"),
-        ({"experience_bytes": files.trinity_bytes()}, "no tokens"),
+        ({"experience_bytes": files.trinity_bytes({})}, "no tokens"),
         ({"logp": [-0.5]}, "1 log-probs for 3 tokens"),
         (
-            {"experience_bytes": files.trinity_bytes(chosen=torch.ones(2))},
+            {"experience_bytes": files.trinity_bytes({"chosen": torch.ones(2)})},
             "is a preference",
         ),
     ],
