@@ -69,7 +69,7 @@ def trained(name: str, options: argparse.Namespace, folder: Path, seed: int) -> 
 
 
 def quartiles(values: Sequence[float]) -> str:
-    """`median (lower quartile to upper quartile)`, with a sign where a value is a difference."""
+    """`median (lower quartile to upper quartile)`, or the value alone if there is one."""
     if len(values) == 1:
         return f"{values[0]:.3f}"
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -99,8 +99,9 @@ def tables(records: Records) -> list[Table]:
         gained = differences(last(runs), base)
         signs = f"{sum(d > 0 for d in gained)} of {len(gained)}"
         versus = ["", ""] if name == GRPO else [quartiles(gained), signs]
-        rows.append([name, quartiles([*last(runs).values()]), quartiles(best), *versus])
-    head = ["loss", "after training", "best evaluation on the way", "less GRPO's, seed by seed"]
+        after = quartiles([*last(runs).values()])
+        rows.append([name, str(len(runs)), after, quartiles(best), *versus])
+    head = ["loss", "seeds", "after training", "best evaluation", "less GRPO's, seed by seed"]
     return [
         Table(
             title="Held-out pass@1",
@@ -116,13 +117,12 @@ def explained(case: Case) -> list[str]:
     settings = case["settings"]
     before = case["runs"]["runs"][0]["scores"][0][1]
     about = {name: settings[name] for name in ("steps", "every", "problems")}
-    counts = f"{len(case['runs']['runs'])} seeds"
     return [
         *measured_on(case),
         f"The set: {settings['responses']} responses of {settings['source_steps']} GRPO steps, "
         f"pass@1 {settings['source_scores'][0]:.3f} before and {settings['source_scores'][-1]:.3f} "
         "after them.",
-        f"Before training {before:.3f}. {counts}; median and quartiles. {listed(about)}",
+        f"Before training {before:.3f}. Median (quartiles) over the seeds. {listed(about)}",
     ]
 
 

@@ -66,6 +66,8 @@ class Opener:
         if data.other_tokenizer == "encode":
             found.tell_encoded()
         found.check()
+        if data.score_with is not None and not self.reads_behavior:
+            self.say("buffer.score_with is not used: no part of this run reads behavior log-probs.")
         return found
 
 

@@ -169,7 +169,10 @@ def test_log_probs_of_other_weights_are_not_used(tmp_path: Path) -> None:
 
 def test_what_nothing_reads_is_not_computed(tmp_path: Path) -> None:
     path = written(tmp_path / "data", without_logp(group(0), 1))
-    (found,) = opened(path, opener(reads_behavior=False), score_with="base").groups([0])
+    said: list[str] = []
+    run = opener(reads_behavior=False, say=said.append)
+    (found,) = opened(path, run, score_with="base").groups([0])
+    assert len(said) == 1 and "score_with is not used" in said[0]
     assert found.samples[1].behavior_logp.tolist() == [0.0, 0.0]
     assert found.samples[2].behavior_logp.tolist() == group(0).samples[2].behavior_logp.tolist()
 
