@@ -50,7 +50,7 @@ class NamedModel:
         self.name = c.config.model.name if name == BASE else name
         own = name in (BASE, c.config.model.name)
         folder = c.processes.on_main(lambda: model_folder(c)) if own else name
-        plain = {"lora": LoraConfig(), "gradient_checkpointing": False, "name": self.name}
+        plain = {"lora": LoraConfig(), "name": self.name}
         config = c.config.model.model_copy(update=plain)
         try:
             self.policy = load_policy(config, folder, policy.temperature)
