@@ -46,16 +46,18 @@ def read(out: Path) -> Run:
     return Run(found.records, found.config)
 
 
-def run(*arguments: str, seed: int) -> Run:
-    """`python -m rlkit.run <arguments>` with one thread, base and run of one seed.
+def run(*arguments: str, seed: int, base_seed: int | None = None, out: Path | None = None) -> Run:
+    """`python -m rlkit.run <arguments>` with one thread.
 
-    Stops the benchmark with what a run that fails says.
+    The base has the run's seed unless it is given one; the run folder stays if it is given. Stops
+    the benchmark with what a run that fails says.
     """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        seeds = (f"seed={seed}", f"model.base_seed={seed}")
+        place = out or Path(folder) / "run"
+        base = seed if base_seed is None else base_seed
+        seeds = (f"seed={seed}", f"model.base_seed={base}")
         done = subprocess.run(
-            command(*arguments, *seeds, out=out),
+            command(*arguments, *seeds, out=place),
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -63,4 +65,4 @@ def run(*arguments: str, seed: int) -> Run:
         )
         if done.returncode:
             raise SystemExit(f"{' '.join(arguments)}, seed {seed}: {done.stderr}")
-        return read(out)
+        return read(place)

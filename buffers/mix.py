@@ -10,7 +10,14 @@ from pydantic import Field
 
 from rlkit.batch import Group, Request, Sample, Score
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig, PromptSource, ReplayBuffer, RunContext, State
+from rlkit.interfaces import (
+    PartConfig,
+    PromptSource,
+    ReplayBuffer,
+    RunContext,
+    State,
+    StoredData,
+)
 from rlkit.ops import stream_seed
 from rlkit.registry import build_section, register
 
@@ -63,9 +70,9 @@ class Mix(ReplayBuffer[MixConfig]):
         return [path for part in self.parts.values() for path in part.files]
 
     @property
-    def rollout_paths(self) -> Sequence[str]:
+    def stored_data(self) -> Sequence[StoredData]:
         """Those of both buffers."""
-        return [path for part in self.parts.values() for path in part.rollout_paths]
+        return [data for part in self.parts.values() for data in part.stored_data]
 
     def open(self, context: RunContext) -> None:
         """Open both, each with a seed and a folder of its own."""

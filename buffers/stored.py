@@ -7,7 +7,7 @@ from typing import Literal
 from buffers.on_policy import Storeless
 from rlkit.batch import Group, Request
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig, PromptSource, RolloutSet, RunContext, State
+from rlkit.interfaces import PartConfig, PromptSource, RolloutSet, RunContext, State, StoredData
 from rlkit.ops import stream_rng
 from rlkit.registry import register
 
@@ -22,10 +22,17 @@ class StoredConfig(PartConfig):
     follow: bool = False
     """Whether an epoch also has the shards that were added since the one before, because the run
     that writes them still trains."""
-    other_temperature: Literal["error", "keep"] = "error"
-    """What becomes of responses sampled at another temperature than rollout.temperature: their
-    behavior log-probs are of another policy than the ratios of this run suppose. keep = they are
-    used as they are."""
+    score_with: str | None = None
+    """The model under which behavior log-probs are computed that are not stored: base = the run's
+    own model before training, or a name or folder. Ratios are then to that model, whoever wrote the
+    text. null = a loss that reads them is refused."""
+    other_tokenizer: Literal["error", "encode"] = "error"
+    """What becomes of responses of another tokenizer: encode = their texts are encoded with this
+    one. Their log-probs were those of other tokens and count as missing."""
+    other_temperature: Literal["error", "keep", "rescore"] = "error"
+    """What becomes of responses sampled at another temperature than rollout.temperature. keep =
+    their log-probs stay: the ratio is to the policy that sampled, but is not 1 where the weights
+    are the same. rescore = they are computed at this run's temperature, under score_with."""
 
 
 @register("buffer", "stored")
@@ -34,8 +41,9 @@ class StoredBuffer(Storeless[StoredConfig]):
 
     A stored response counts as replayed and as sampled by the weights this run begins with: its age
     is the training step, at least 1. Its step and policy version in the file count another run's
-    steps and are not used, and neither are log-probs cached there. Beside new responses it stands
-    in `buffer=mix`. Status: exact for offline data; the order is our choice.
+    steps and are not used, and neither are log-probs cached there. Those computed under
+    `score_with` are kept in the run folder, each computed once. Beside new responses it stands in
+    `buffer=mix`. Status: exact for offline data; the order is our choice.
     """
 
     sources = ()
@@ -50,17 +58,25 @@ class StoredBuffer(Storeless[StoredConfig]):
         """The epoch and its number of groups, and the order in which they are read."""
 
     @property
-    def rollout_paths(self) -> tuple[str, ...]:
-        """The stored rollouts. Raises UserError if no path is set."""
-        if self.config.path is None:
-            raise UserError("needs buffer.path: a run folder, a folder of rollouts or a file")
-        return (self.config.path,)
+    def stored_data(self) -> tuple[StoredData, ...]:
+        """The stored rollouts. Raises UserError if a model to score with is needed and not set."""
+        c, folder = self.config, self.context.folder
+        if c.other_temperature == "rescore" and c.score_with is None:
+            raise UserError("with other_temperature=rescore needs buffer.score_with, a model")
+        return (
+            StoredData(
+                path=c.path,
+                score_with=c.score_with,
+                other_tokenizer=c.other_tokenizer,
+                other_temperature=c.other_temperature,
+                folder=folder / "scores" if folder is not None else None,
+            ),
+        )
 
     def open(self, context: RunContext) -> None:
         """Open the files. Raises UserError if they do not suit the run."""
         super().open(context)
-        c = self.config
-        self.rollouts = context.open_rollouts(c.path, any_temperature=c.other_temperature == "keep")
+        self.rollouts = context.open_rollouts(self.stored_data[0])
         self.groups = len(self.rollouts)
 
     def fresh_share(self, batch: int) -> int:
@@ -83,23 +99,23 @@ class StoredBuffer(Storeless[StoredConfig]):
         return self.rollouts.groups(list(places))
 
     def stats(self) -> dict[str, float]:
-        """The epoch, counted from 0, and the groups it has."""
-        return {"epoch": float(self.epoch), "groups": float(self.groups)}
+        """The epoch, counted from 0, the groups it has, and what was done to those of this step."""
+        done = {} if self.rollouts is None else self.rollouts.figures()
+        return {"epoch": float(self.epoch), "groups": float(self.groups), **done}
 
     def state_dict(self) -> State:
         """How far the groups were read, and of which files."""
-        names = [] if self.rollouts is None else self.rollouts.names
         return {
             "epoch": self.epoch,
             "position": self.position,
             "groups": self.groups,
-            "files": names,
+            "rollouts": {} if self.rollouts is None else self.rollouts.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Go on from there. Raises UserError if a file that was read is missing."""
         assert self.rollouts is not None
-        self.rollouts.refresh(state["files"])
+        self.rollouts.load_state_dict(state["rollouts"])
         self.epoch, self.position, self.groups = (
             state["epoch"],
             state["position"],

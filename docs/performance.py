@@ -100,6 +100,17 @@ SECTIONS = (
         "the others are measured. Waiting for an evaluation costs nothing.",
         "`python benchmarks/off_policy.py`",
     ),
+    Section(
+        "offline_ablation",
+        "One data set, several losses",
+        "Held-out pass@1 of the embedded model after one pass over responses that a GRPO run has "
+        "stored, by `+experiment=offline_ablation`: same base model, same responses, nothing "
+        "generated. Each loss comes with the advantage of its composition. Seeds draw the order "
+        "of the groups, so differences to GRPO are taken seed by seed. There is one data set and "
+        "one base: the spread is that of the order alone, and other data may rank the losses "
+        "otherwise. No setting was tuned for it but the one that is named.",
+        "`python benchmarks/offline_ablation.py`",
+    ),
 )
 
 

@@ -85,8 +85,9 @@ def merge(checkpoint: str, out: str) -> None:
             f"{checkpoint} has no adapters to merge; it is already a plain model folder"
         )
 
+    from rlkit.composition.base_model import model_folder
     from rlkit.composition.compose import compose
-    from rlkit.composition.session import close, model_folder
+    from rlkit.composition.session import close
     from rlkit.models.generation import mend_generation_config
     from rlkit.models.load import load_policy
     from rlkit.models.lora import save_merged
@@ -233,7 +234,7 @@ def add_rollout_commands(commands: Any) -> None:
     one.add_argument("--steps", help="first:last step, both included (default: all)")
     one = commands.add_parser("import", help="another tool's rollouts as stored ones")
     one.add_argument("files", nargs="+", help="its files, then the folder to write")
-    one.add_argument("--from", dest="source", required=True, help="openai, slime, trl or verl")
+    one.add_argument("--from", dest="source", required=True, help="openai, slime, trinity, trl or verl")
     one.add_argument("--tokenizer", required=True, help="the model that sampled, by name or folder")
     one.add_argument("--reward", help="the column that counts (default: the tool's own total)")
     one.add_argument(

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlkit.config.run import EMBEDDED, EvalConfig, RunConfig
 from rlkit.errors import UserError, suggest
-from rlkit.evaluation.problems import ProblemSet, Target, load, targets
+from rlkit.evaluation.problems import ProblemSet, Target, load, of_task, targets
 from rlkit.evaluation.questions import is_readable, prompts_of, reward_of
 from rlkit.evaluation.templates import template_for
 from rlkit.interfaces import ChatTemplate, Reward
@@ -82,12 +82,7 @@ def _read(target: Target, config: RunConfig) -> BenchmarkSet:
     samples = (on.on_samples or {}).get(target.name, on.samples)
     if target.is_task:
         task = build("task", target.name)
-        problems = ProblemSet(
-            name=target.name,
-            title=target.name,
-            rows=task.load(config.seed).eval[: on.on_problems],
-            source=f"task={target.name}",
-        )
+        problems = of_task(target, task.load(config.seed).eval, on.on_problems)
         rewards: dict[str, Reward[Any]] = default_rewards(task, target.name)
     else:
         task = None

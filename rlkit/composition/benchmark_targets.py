@@ -12,7 +12,7 @@ from rlkit.composition.composition import Composition
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.examination import Protocol
-from rlkit.evaluation.problems import ProblemSet, Target, load
+from rlkit.evaluation.problems import ProblemSet, Target, load, of_task
 from rlkit.evaluation.questions import is_readable, prompts_of, reward_of
 from rlkit.evaluation.templates import template_for
 from rlkit.interfaces import Reward, Task
@@ -53,11 +53,7 @@ def problems_of(target: Target, c: Composition, plan: Plan) -> ProblemSet:
     """The problems of a target, and no more than asked for."""
     if not target.is_task:
         return load(target, plan.options.data, plan.key).first(plan.options.limit)
-    rows = task_of(target, c).load(c.config.seed).eval
-    limit = plan.options.limit
-    return ProblemSet(
-        name=target.name, title=target.name, rows=rows[:limit], source=f"task={target.name}"
-    )
+    return of_task(target, task_of(target, c).load(c.config.seed).eval, plan.options.limit)
 
 
 def task_of(target: Target, c: Composition) -> Task:

@@ -10,10 +10,11 @@ import torch
 from rlkit.batch import PolicyTerms
 from rlkit.composition.composition import Composition
 from rlkit.composition.describe import OWN
+from rlkit.composition.scoring import check_scorer
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.contest import responses_of
-from rlkit.interfaces import TASK, Reward, Task
+from rlkit.interfaces import TASK, Reward, StoredData, Task
 from rlkit.rewards.on_tasks import OnTasks
 from rlkit.rewards.scoring import FINISH_REASONS, check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
@@ -53,18 +54,22 @@ def check_files(c: Composition) -> None:
         except UserError as error:
             raise UserError(f"buffer={c.raw['buffer']['name']}: {error}") from None
     try:
-        for path in c.buffer.rollout_paths:
-            check_logps(c, StoredRollouts(path))
+        for data in c.buffer.stored_data:
+            check_logps(c, data)
     except UserError as error:
         raise UserError(f"buffer={c.raw['buffer']['name']} {error}") from None
 
 
-def check_logps(c: Composition, rollouts: StoredRollouts) -> None:
+def check_logps(c: Composition, data: StoredData) -> None:
     """Raise UserError if a part reads behavior log-probs that stored rollouts do not have."""
-    if rollouts.unknown_logp and c.parts.needs("behavior"):
+    rollouts = StoredRollouts(data.place)
+    if data.score_with is not None:
+        check_scorer(c, data.score_with)
+    elif rollouts.unknown_logp and c.parts.needs("behavior"):
         raise UserError(
             f"{rollouts.path} has responses without behavior log-probs, which this composition "
-            "reads; use a loss that needs none (rlkit list loss)"
+            "reads; compute them: buffer.score_with=base or another model, or use a loss that "
+            "needs none (rlkit list loss)"
         )
 
 

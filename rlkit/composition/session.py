@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import rlkit
+from rlkit.composition.base_model import model_folder
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.composition.evaluators import evaluators_of
-from rlkit.config.run import EMBEDDED, RunConfig
+from rlkit.composition.scoring import rollout_opener
+from rlkit.config.run import RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
@@ -31,7 +33,6 @@ from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.stored.card import Card, template_hash, tokenizer_hash, weights_hash
-from rlkit.stored.suit import Opener
 from rlkit.stored.write import ROLLOUTS, RolloutWriter
 from rlkit.tasks.prompts import Problems, Prompts
 from rlkit.tasks.stream import Choice, PromptStream
@@ -74,15 +75,6 @@ def close(c: Composition) -> None:
     c.rollouts.close()
     for reward in c.every_reward:
         reward.close()
-
-
-def model_folder(c: Composition) -> str:
-    """The name or folder of the model; the embedded one is made on first use."""
-    if c.config.model.name != EMBEDDED:
-        return c.config.model.name
-    from rlkit.models.embedded import embedded_model_dir
-
-    return str(embedded_model_dir(c.config.model.base_seed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +203,7 @@ def open_session(
         problems=Problems(train),
         as_asked=train.encoder.asked,
         say=notes.append,
-        open_rollouts=Opener(tokenizer=policy.tokenizer, temperature=policy.temperature),
+        open_rollouts=rollout_opener(c, policy, train.encoder, notes.append),
         max_completion_length=c.engine.config.max_completion_length,
     )
     c.buffer.open(context)

@@ -94,6 +94,12 @@ def target(word: str, tasks: Sequence[str]) -> Target:
     )
 
 
+def of_task(target: Target, rows: Sequence[Row], limit: int | None) -> ProblemSet:
+    """The problems of a task, whose held-out rows these are, and no more than `limit`."""
+    source = f"task={target.name}"
+    return ProblemSet(name=target.name, title=target.name, rows=rows[:limit], source=source)
+
+
 def load(target: Target, data: str | None, key: Key) -> ProblemSet:
     """The problems of a benchmark or a file; `data` is a folder with the benchmarks' files.
 

@@ -26,7 +26,16 @@ from rlkit.interfaces.environment import (
     Tracker,
 )
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
-from rlkit.interfaces.part import C, FileRow, Part, PartConfig, RolloutSet, RunContext, State
+from rlkit.interfaces.part import (
+    C,
+    FileRow,
+    Part,
+    PartConfig,
+    RolloutSet,
+    RunContext,
+    State,
+    StoredData,
+)
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
 from rlkit.interfaces.tokens import Tokens
 
@@ -60,6 +69,7 @@ __all__ = [
     "RolloutSet",
     "RunContext",
     "State",
+    "StoredData",
     "Task",
     "TaskConfig",
     "TaskData",

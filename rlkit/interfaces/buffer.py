@@ -16,7 +16,7 @@ from rlkit.batch import (
     Sample,
     Score,
 )
-from rlkit.interfaces.part import C, Part, RunContext
+from rlkit.interfaces.part import C, Part, RunContext, StoredData
 from rlkit.ops import (
     stream_rng,
 )
@@ -75,7 +75,7 @@ class ReplayBuffer(Part[C]):
         return ()
 
     @property
-    def rollout_paths(self) -> Sequence[str]:
+    def stored_data(self) -> Sequence[StoredData]:
         """Stored rollouts that `open` reads; the run tries them before it loads the model."""
         return ()
 

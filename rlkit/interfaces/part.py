@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
@@ -59,6 +59,30 @@ class FileRow:
     columns: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredData:
+    """Stored rollouts that a part reads, and what may be done so that they suit the run."""
+
+    path: str | None
+    """A run folder, a folder of shards, or a Parquet file."""
+    score_with: str | None = None
+    """The model under which missing behavior log-probs are computed: base = the run's own before
+    training, or a name or folder. None = they stay missing."""
+    other_tokenizer: Literal["error", "encode"] = "error"
+    """encode = texts of another tokenizer are encoded again, their log-probs are then missing."""
+    other_temperature: Literal["error", "keep", "rescore"] = "error"
+    """keep = log-probs at another temperature stay; rescore = they count as missing."""
+    folder: Path | None = None
+    """Where computed log-probs are kept; None = a temporary one."""
+
+    @property
+    def place(self) -> str:
+        """The path. Raises UserError if there is none."""
+        if self.path is None:
+            raise UserError("needs buffer.path: a run folder, a folder of rollouts or a file")
+        return self.path
+
+
 class RolloutSet(Protocol):
     """Stored rollouts, in whole groups."""
 
@@ -66,23 +90,30 @@ class RolloutSet(Protocol):
         """The number of groups."""
         ...
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The files they are read from, in their order."""
-        ...
-
     def groups(self, places: Sequence[int]) -> list[Group]:
         """The groups at these places, each from 0 to len - 1."""
         ...
 
-    def refresh(self, names: Sequence[str] | None = None) -> None:
-        """Take in new files; with `names`, exactly these. Raises UserError if one is missing."""
+    def refresh(self) -> None:
+        """Take in files that are new."""
+        ...
+
+    def figures(self) -> Mapping[str, float]:
+        """What was done to the groups that were asked for last, for the metrics."""
+        ...
+
+    def state_dict(self) -> State:
+        """Which files are read, and which log-probs have been computed."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Read these files and no others. Raises UserError if one is missing."""
         ...
 
 
-def no_rollouts(path: str | None, *, any_temperature: bool) -> RolloutSet:
+def no_rollouts(data: StoredData) -> RolloutSet:
     """The stored rollouts of a part that no run has opened."""
-    raise UserError(f"{path} is read when a run opens the part, and no run has")
+    raise UserError(f"{data.path} is read when a run opens the part, and no run has")
 
 
 def no_files(path: str) -> Sequence[FileRow]:
@@ -122,9 +153,8 @@ class RunContext:
     """The task's training problems by id: text or messages, as rewards see them."""
     as_asked: Callable[[str | Messages], str | Messages] = lambda prompt: prompt
     """The text or messages of a row's prompt, as the task's own problems become them."""
-    open_rollouts: Callable[..., RolloutSet] = no_rollouts
-    """Opens stored rollouts, `open_rollouts(path, any_temperature=False)`. Raises UserError for
-    what does not suit the run."""
+    open_rollouts: Callable[[StoredData], RolloutSet] = no_rollouts
+    """Opens stored rollouts. Raises UserError for what does not suit the run."""
     say: Callable[[str], None] = silent
     """Tells the user a line before the first step."""
 

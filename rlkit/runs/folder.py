@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,10 @@ import yaml
 
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
+from rlkit.stored.step_files import forget_after
 from rlkit.stored.write import ROLLOUTS
-from rlkit.stored.write import cut as cut_rollouts
 
 NONFINITE = "nonfinite"
-STEP = re.compile(r"step-(\d+)\.parquet$")
 EVALUATIONS = "evaluations"
 OWN = (
     "config.yaml",
@@ -33,10 +31,6 @@ OWN = (
 )
 """What a run has written in its folder before its first step."""
 COMPLETIONS = "completions"
-STEP_FILE = re.compile(
-    r"\.?(tokens-)?step-(?P<step>\d+)\.(jsonl|parquet)(?P<unfinished>\.tmp)?", re.ASCII
-)
-"""What is in completions/."""
 
 
 def write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
@@ -199,7 +193,6 @@ class RunFolder:
         self._opened = True
         self.tidy()
         (self.path / COMPLETIONS).mkdir(parents=True, exist_ok=True)
-        self._forget_completions(after=step)
         (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
         (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
         (self.path / "components.json").write_text(json.dumps(components, indent=1))
@@ -208,22 +201,8 @@ class RunFolder:
         cut = self.metrics.with_suffix(".tmp")
         cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
         cut.replace(self.metrics)
-        cut_rollouts(self.path / ROLLOUTS, step)
-        self._forget_evaluations(after=step)
-
-    def _forget_completions(self, *, after: int) -> None:
-        """Remove the responses of steps after the checkpoint's, and those half written."""
-        for path in (self.path / COMPLETIONS).iterdir():
-            found = STEP_FILE.fullmatch(path.name)
-            if found is not None and (found["unfinished"] or int(found["step"]) > after):
-                path.unlink()
-
-    def _forget_evaluations(self, after: int) -> None:
-        """Remove the answers of evaluations after a step, which the run will do again."""
-        for path in (self.path / EVALUATIONS).rglob("*.parquet*"):
-            name = STEP.match(path.name)
-            if name is None or int(name[1]) > after:
-                path.unlink()
+        for name in (COMPLETIONS, ROLLOUTS, EVALUATIONS):
+            forget_after(self.path / name, step)
 
     def tidy(self) -> None:
         """Remove what a killed run had begun to write or remove."""

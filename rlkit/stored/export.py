@@ -10,7 +10,8 @@ from typing import Any
 from rlkit.errors import UserError
 from rlkit.stored.card import CARD
 from rlkit.stored.parquet import opened, write_table
-from rlkit.stored.write import DATA, ROLLOUTS, ROW_GROUP, shards, step_of
+from rlkit.stored.step_files import step_of
+from rlkit.stored.write import DATA, ROLLOUTS, ROW_GROUP, shards
 
 ROWS = 50_000
 """Rows of a file, at least, unless it is the last."""

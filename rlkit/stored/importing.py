@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from rlkit.batch import Group, Messages, Prompt, Sample
+from rlkit.batch import Group, Prompt, Sample
 from rlkit.errors import UserError
 from rlkit.stored.card import Card
-from rlkit.stored.foreign import openai, slime, trl, verl
+from rlkit.stored.foreign import openai, slime, trinity, trl, verl
 from rlkit.stored.foreign.record import Record
 from rlkit.stored.parquet import write_table
+from rlkit.stored.reencode import TextEncoder, encoded
 from rlkit.stored.table import to_table
 from rlkit.stored.write import DATA, ROW_GROUP
 
@@ -27,24 +28,11 @@ if TYPE_CHECKING:
 SOURCES: dict[str, Callable[[Path, str | None], Iterator[Record]]] = {
     "openai": openai.records,
     "slime": slime.records,
+    "trinity": trinity.records,
     "trl": trl.records,
     "verl": verl.records,
 }
 """Whose files can be read."""
-
-
-class TextEncoder(Protocol):
-    """A tokenizer with its chat template."""
-
-    tokenizer: PreTrainedTokenizerBase
-
-    def encode(self, prompt: str | Messages) -> list[int]:
-        """A prompt's token ids."""
-        ...
-
-    def response(self, text: str) -> list[int]:
-        """A response's token ids, with the token that ends it."""
-        ...
 
 
 @dataclass
@@ -115,9 +103,12 @@ def groups_of(records: Iterable[Record], encoder: TextEncoder, found: Imported) 
         together = [record for _, record in members]
         first = together[0]
         ids = first.prompt_ids
+        asked = first.prompt
+        if not asked and ids is not None:
+            asked = str(encoder.tokenizer.decode(list(ids)))
         prompt = Prompt(
             prompt_id=f"imported-{found.groups}",
-            text_or_messages=first.prompt,
+            text_or_messages=asked,
             ids=torch.tensor(encoder.encode(first.prompt) if ids is None else ids),
             columns=first.columns,
         )
@@ -128,6 +119,7 @@ def groups_of(records: Iterable[Record], encoder: TextEncoder, found: Imported) 
 
 def _sample(record: Record, prompt: Prompt, encoder: TextEncoder, found: Imported) -> Sample:
     ids = torch.tensor(_ids(record, encoder, found), dtype=torch.int64)
+    finish_reason = record.finish_reason or ("stop" if _ends(ids, encoder) else "length")
     logp = _logp(record, len(ids))
     found.unknown_logp += logp is None
     mask = torch.ones(len(ids), dtype=torch.bool)
@@ -146,7 +138,7 @@ def _sample(record: Record, prompt: Prompt, encoder: TextEncoder, found: Importe
         policy_version=torch.zeros(len(ids), dtype=torch.int32),
         reward=record.reward,
         rewards=dict(record.rewards),
-        finish_reason=record.finish_reason,
+        finish_reason=finish_reason,
         step=record.step,
     )
 
@@ -161,11 +153,15 @@ def _ids(record: Record, encoder: TextEncoder, found: Imported) -> list[int]:
         end = encoder.response(record.response)[-1]
         done = record.finish_reason == "stop" and (not named or named[-1] != end)
         return [*named, end] if done else named
-    ids = encoder.response(record.response)
-    found.encoded += 1
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    found.changed += text != record.response
-    return ids if record.finish_reason == "stop" else ids[:-1]
+    ids, changed = encoded(record.response, record.finish_reason or "stop", encoder)
+    found.encoded, found.changed = found.encoded + 1, found.changed + changed
+    return ids
+
+
+def _ends(ids: Tensor, encoder: TextEncoder) -> bool:
+    """Whether a response ends with the end of a turn, or of the sequence."""
+    ends = {encoder.response("")[-1], encoder.tokenizer.eos_token_id}
+    return len(ids) > 0 and int(ids[-1]) in ends
 
 
 def _named(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[int]:

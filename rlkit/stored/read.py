@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,15 +41,25 @@ class Shard:
     """Whether a response of the policy has no behavior log-probs."""
 
 
+Rows = list[dict[str, Any]]
+Adapt = Callable[[Shard, Rows], Rows]
+"""What is done to the rows of a group before they become responses."""
+
+
+def as_stored(shard: Shard, rows: Rows) -> Rows:
+    """Nothing."""
+    return rows
+
+
 class StoredRollouts:
     """The groups of a folder's shards, in the order of the files and their rows.
 
-    `path` is a run folder, a folder of shards or a Parquet file. Raises UserError if there are no
-    rollouts.
+    `path` is a run folder, a folder of shards or a Parquet file. Behavior log-probs that are not
+    stored are NaN. Raises UserError if there are no rollouts.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, adapt: Adapt = as_stored) -> None:
+        self.path, self.adapt = path, adapt
         self.shards: list[Shard] = []
         self._read: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._ends = np.zeros(0, dtype=np.int64)
@@ -85,10 +95,12 @@ class StoredRollouts:
                 raise UserError(
                     f"{self.path}: {missing[0]} is gone, which this run has read; restore it"
                 )
-            files = [known[name] for name in names]
-            self.shards = [s for s in self.shards if s.path.name in set(names)]
-        held = {shard.path for shard in self.shards}
-        self.shards += [open_shard(path) for path in files if path not in held]
+            files, kept = [known[name] for name in names], []
+        else:
+            kept = self.shards  # first: the places of their groups must not change
+        held = {shard.path: shard for shard in self.shards}
+        new = [path for path in files if path not in {shard.path for shard in kept}]
+        self.shards = [*kept, *(held.get(path) or open_shard(path) for path in new)]
         self._read.clear()
         self._ends = np.cumsum([len(shard.starts) - 1 for shard in self.shards])
 
@@ -110,7 +122,7 @@ class StoredRollouts:
         before = int(self._ends[number - 1]) if number else 0
         shard = self.shards[number]
         start, end = (int(n) for n in shard.starts[place - before : place - before + 2])
-        rows = self._rows(number, start, end)
+        rows = self.adapt(shard, self._rows(number, start, end))
         ids = [FIRST_ID - self._first_row(number) - row for row in range(start, end)]
         (group,) = to_groups(rows, ids)
         return group
@@ -118,7 +130,7 @@ class StoredRollouts:
     def _first_row(self, number: int) -> int:
         return sum(int(shard.starts[-1]) for shard in self.shards[:number])
 
-    def _rows(self, number: int, start: int, end: int) -> list[dict[str, Any]]:
+    def _rows(self, number: int, start: int, end: int) -> Rows:
         """Some rows of a shard, from the row groups that hold them."""
         import pyarrow as pa
 
@@ -126,9 +138,7 @@ class StoredRollouts:
         first = int(np.searchsorted(borders, start, side="right")) - 1
         last = int(np.searchsorted(borders, end - 1, side="right")) - 1
         held = pa.concat_tables([self._part(number, part) for part in range(first, last + 1)])
-        rows: list[dict[str, Any]] = held.slice(
-            start - int(borders[first]), end - start
-        ).to_pylist()
+        rows: Rows = held.slice(start - int(borders[first]), end - start).to_pylist()
         return rows
 
     def _part(self, number: int, part: int) -> Any:

@@ -8,7 +8,8 @@ One row per response, in columns that `datasets` and pandas read:
     extras (one number each), token_extras (one per token), columns (the task's, as JSON)
     task (of a mix)
 
-Cached log-probs under a reference are not stored: they say nothing of the response.
+Cached log-probs under a reference are neither stored nor read: they say nothing of the response,
+and the weights of the run that reads it are others.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ def to_groups(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list
 
     Rows of one group stand together. A stored response counts as sampled by the weights with which
     the run that reads it begins (version 0): the version it was stored with counts another run's
-    steps. Its age is therefore at least 1.
+    steps. Its age is therefore at least 1. Behavior log-probs that are null are NaN; those of
+    demonstrations are 0, and nothing may read them.
     """
     groups: list[Group] = []
     last: object = None
@@ -203,9 +205,8 @@ def _prompt(row: Mapping[str, Any]) -> Prompt:
 def _sample(row: Mapping[str, Any], prompt_id: str, number: int) -> Sample:
     ids = _tensor(row["response_ids"], torch.int64)
     logp, mask = row.get("behavior_logp"), row.get("loss_mask")
-    extras: dict[str, Tensor | float] = {e["name"]: e["value"] for e in row.get("extras") or ()}
-    for entry in row.get("token_extras") or ():
-        extras[entry["name"]] = _tensor(entry["value"], torch.float32)
+    source = row.get("source") or "policy"
+    unknown = torch.zeros(len(ids)) if source == "expert" else torch.full((len(ids),), torch.nan)
     return Sample(
         sample_id=number,
         prompt_id=prompt_id,
@@ -213,15 +214,27 @@ def _sample(row: Mapping[str, Any], prompt_id: str, number: int) -> Sample:
         loss_mask=torch.ones(len(ids), dtype=torch.bool)
         if mask is None
         else _tensor(mask, torch.bool),
-        behavior_logp=torch.zeros(len(ids)) if logp is None else _tensor(logp, torch.float32),
+        behavior_logp=unknown if logp is None else _tensor(logp, torch.float32),
         policy_version=torch.zeros(len(ids), dtype=torch.int32),
         reward=float(row["reward"]),
         rewards={e["name"]: e["value"] for e in row.get("rewards") or ()},
         finish_reason=row.get("finish_reason") or "stop",
-        source=row.get("source") or "policy",
+        source=source,
         step=0,
-        extras=extras,
+        extras=_extras(row),
     )
+
+
+def _extras(row: Mapping[str, Any]) -> dict[str, Tensor | float]:
+    """The extras of a row, without log-probs that a file says are cached under a reference.
+
+    Under whose weights they are it cannot say: this run's reference of that name is another policy.
+    """
+    named = [(e["name"], e["value"]) for e in row.get("extras") or ()]
+    named += [
+        (e["name"], _tensor(e["value"], torch.float32)) for e in row.get("token_extras") or ()
+    ]
+    return {name: value for name, value in named if not name.startswith(CACHED)}
 
 
 def _tensor(values: Any, dtype: torch.dtype) -> Tensor:

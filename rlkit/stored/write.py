@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,6 @@ DATA = "data"
 ROW_GROUP = 512
 """Rows that a reader takes into memory at once."""
 OTHERWISE = " and continue with resume=auto, or set rollout.save=false"
-_STEP = re.compile(r"step-(\d+)\.parquet$")
 
 
 def shard(folder: Path, step: int) -> Path:
@@ -36,26 +34,11 @@ def shards(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def step_of(path: Path) -> int | None:
-    """The training step of a shard; None if its name says none."""
-    found = _STEP.search(path.name)
-    return int(found[1]) if found else None
-
-
-def cut(folder: Path, step: int) -> None:
-    """Remove the shards of later steps, which a resumed run writes again, and what a kill left."""
-    for path in (folder / DATA).glob(".*"):
-        path.unlink()
-    for path in shards(folder):
-        if (found := step_of(path)) is not None and found > step:
-            path.unlink()
-
-
 class RolloutWriter:
     """Writes each step's fresh responses into the run folder.
 
     A shard is written under another name, flushed, and renamed: a reader finds it whole or not at
-    all, and a resumed run replaces those of the steps after its checkpoint (`cut`).
+    all, and a resumed run replaces those of the steps after its checkpoint (`forget_after`).
     """
 
     def __init__(self, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> None:

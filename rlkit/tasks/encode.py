@@ -86,10 +86,11 @@ class Encoder:
         and the tokenizer's end of sequence if there is no template or it ends no turn.
         """
         if self.has_template and self.mode != "never":
-            before, written, behind = self._turn(text).rpartition(text.strip())
+            said = text.strip()
+            before, written, behind = self._turn(text if said else PROBE).rpartition(said or PROBE)
             ends = [behind.rfind(t) + len(t) for t in self.special_tokens if t in behind]
             if written and ends:
-                return self._ids(before + written + behind[: max(ends)], special=False)
+                return self._ids(before + said + behind[: max(ends)], special=False)
         end: Any = self.tokenizer.eos_token_id
         return [*self._ids(text, special=False), end]
 

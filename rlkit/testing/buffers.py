@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Demonstration, Group, Prompt, Request, Sample, Score
-from rlkit.interfaces import ReplayBuffer, RunContext
+from rlkit.interfaces import ReplayBuffer, RunContext, State
 from rlkit.testing.base import require, stored
 
 BATCH = 5
@@ -110,8 +110,6 @@ class FakeRollouts:
 class FakeStored:
     """Stored rollouts of numbered groups, whose samples' ids are negative."""
 
-    names: Sequence[str] = ("made up",)
-
     def __len__(self) -> int:
         return 2 * BATCH + 1
 
@@ -119,8 +117,19 @@ class FakeStored:
         """The groups at these places."""
         return [self._group(place) for place in places]
 
-    def refresh(self, names: Sequence[str] | None = None) -> None:
+    def refresh(self) -> None:
         """There is never more."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Nothing is done to them."""
+        return {}
+
+    def state_dict(self) -> State:
+        """Nothing changes."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to take back."""
 
     def _group(self, place: int) -> Group:
         group = FakeRollouts().group(FakePrompts().any, FEW_SAMPLES, step=0)
@@ -227,7 +236,7 @@ def unchanged(sample: Sample, made: Sample) -> bool:
 def fresh_copy(buffer: ReplayBuffer[Any]) -> ReplayBuffer[Any]:
     """An empty buffer with the same settings."""
     empty = type(buffer)(buffer.config)
-    empty.open(RunContext(seed=7, open_rollouts=lambda path, **settings: FakeStored()))
+    empty.open(RunContext(seed=7, open_rollouts=lambda data: FakeStored()))
     return empty
 
 

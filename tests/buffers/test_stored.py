@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from buffers.stored import StoredBuffer, StoredConfig
 from rlkit.batch import Group
 from rlkit.errors import UserError
-from rlkit.interfaces import RunContext
+from rlkit.interfaces import RunContext, State, StoredData
 from tests.stored.groups import group
 
 
@@ -23,21 +25,25 @@ class Rollouts:
     def __len__(self) -> int:
         return self.count
 
-    @property
-    def names(self) -> Sequence[str]:
-        return [f"{n}.parquet" for n in range(self.count)]
-
     def groups(self, places: Sequence[int]) -> list[Group]:
         return [group(10 * place) for place in places]
 
-    def refresh(self, names: Sequence[str] | None = None) -> None:
-        self.count = self.count + self.added if names is None else len(names)
-        self.added = 0
+    def refresh(self) -> None:
+        self.count, self.added = self.count + self.added, 0
+
+    def figures(self) -> dict[str, float]:
+        return {"encoded": 3.0}
+
+    def state_dict(self) -> State:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: State) -> None:
+        self.count = state["count"]
 
 
 def opened(rollouts: Rollouts, seed: int = 3, **settings: object) -> StoredBuffer:
     buffer = StoredBuffer(StoredConfig.model_validate({"path": "somewhere", **settings}))
-    buffer.open(RunContext(seed=seed, open_rollouts=lambda path, **asked: rollouts))
+    buffer.open(RunContext(seed=seed, open_rollouts=lambda data: rollouts))
     return buffer
 
 
@@ -85,8 +91,30 @@ def test_a_resumed_buffer_reads_what_the_first_would_have() -> None:
     assert places(again, 2, 4) == expected
 
 
+def test_what_is_asked_for_reaches_the_files(tmp_path: Path) -> None:
+    """Computed log-probs are kept in the buffer's folder; what was done is among the metrics."""
+    asked: list[StoredData] = []
+
+    def opening(data: StoredData) -> Rollouts:
+        asked.append(data)
+        return Rollouts(2)
+
+    settings = {"score_with": "base", "other_tokenizer": "encode", "other_temperature": "rescore"}
+    buffer = StoredBuffer(StoredConfig.model_validate({"path": "somewhere", **settings}))
+    buffer.open(RunContext(folder=tmp_path, open_rollouts=opening))
+    expected: Any = {"path": "somewhere", **settings, "folder": tmp_path / "scores"}
+    assert asked == [StoredData(**expected)]
+    assert buffer.stats() == {"epoch": 0.0, "groups": 2.0, "encoded": 3.0}
+
+
 def test_nothing_is_generated_and_a_path_is_needed() -> None:
     buffer = opened(Rollouts(2))
     assert buffer.fresh_share(8) == 0
-    with pytest.raises(UserError, match=r"buffer\.path"):
-        _ = StoredBuffer().rollout_paths
+    with pytest.raises(UserError, match=r"needs buffer\.path"):
+        _ = StoredBuffer().stored_data[0].place
+
+
+def test_another_temperature_is_rescored_by_a_model_that_must_be_named() -> None:
+    config = StoredConfig(path="somewhere", other_temperature="rescore")
+    with pytest.raises(UserError, match=r"rescore needs buffer\.score_with"):
+        _ = StoredBuffer(config).stored_data

@@ -14,7 +14,6 @@ from rlkit.composition.session import (
     RunScope,
     close,
     load_prompts,
-    model_folder,
     open_session,
     policy_of,
     source_of,
@@ -108,14 +107,6 @@ def test_a_policy_is_the_given_model_or_the_named_one(
     policy_of(named, tmp_path)
     policy_of(named, None)
     assert asked == [(str(tmp_path), None), ("the base", tmp_path), ("the base", None)]
-
-
-def test_a_name_that_is_not_embedded_is_handed_on() -> None:
-    c = composed()
-    model = c.config.model.model_copy(update={"name": "some/name"})
-    assert model_folder(replace(c, config=c.config.model_copy(update={"model": model}))) == (
-        "some/name"
-    )
 
 
 def test_a_session_holds_the_parts_of_the_composition(

@@ -1,7 +1,8 @@
-"""Made-up groups of three responses, and a tokenizer of characters."""
+"""Made-up groups of three responses, a tokenizer of characters and its encoder."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +14,29 @@ class Characters:
     """One token per character."""
 
     def decode(self, ids: torch.Tensor, *, skip_special_tokens: bool) -> str:
-        return "".join(chr(int(i)) for i in ids)
+        return "".join(chr(int(i)) for i in ids if i)
 
 
 TOKENIZER: Any = Characters()
+
+
+class CharacterEncoder:
+    """Texts as character codes, responses with a 0 behind; upper case becomes lower case."""
+
+    tokenizer = TOKENIZER
+
+    def asked(self, prompt: Any) -> Any:
+        return prompt
+
+    def encode(self, prompt: Any) -> list[int]:
+        text = prompt if isinstance(prompt, str) else "".join(m["content"] for m in prompt)
+        return [ord(c) for c in text]
+
+    def response(self, text: str) -> list[int]:
+        return [*(ord(c) for c in text.lower()), 0]
+
+
+ENCODER = CharacterEncoder()
 
 
 def group(first: int, *, source: str = "policy") -> Group:
@@ -45,6 +65,22 @@ def group(first: int, *, source: str = "policy") -> Group:
         for n in range(3)
     ]
     return Group(prompt=prompt, samples=samples)
+
+
+def without_logp(made: Group, *places: int) -> Group:
+    """The group, some of whose responses have unknown log-probs."""
+    samples = [
+        replace(s, behavior_logp=torch.full_like(s.behavior_logp, torch.nan)) if n in places else s
+        for n, s in enumerate(made.samples)
+    ]
+    return replace(made, samples=samples)
+
+
+def all_own(made: Group) -> Group:
+    """The group, whose every token is the policy's own."""
+    masks = [torch.ones_like(s.loss_mask) for s in made.samples]
+    pairs = zip(made.samples, masks, strict=True)
+    return replace(made, samples=[replace(s, loss_mask=mask) for s, mask in pairs])
 
 
 def same(a: Group, b: Group) -> bool:

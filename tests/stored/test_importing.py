@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlkit.errors import UserError
 from rlkit.models.embedded import embedded_model_dir
@@ -59,6 +60,26 @@ def test_named_tokens_get_their_ids_and_the_end_is_masked(tmp_path: Path, encode
     assert whole.loss_mask.tolist() == [True, True, False]
     assert whole.behavior_logp.tolist() == [-0.5, -0.125, 0.0]
     assert cut.response_ids.tolist() == encoder.response("7")[:-1]
+
+
+def test_a_file_without_texts_gets_them_from_its_tokens(tmp_path: Path, encoder: Encoder) -> None:
+    """And a response has ended if its last token says so."""
+    prompt, answer = encoder.encode("1+1="), encoder.response("2")
+    rows = []
+    for ids in (answer, answer[:-1]):
+        tensors = {
+            "tokens": torch.tensor([*prompt, *ids]),
+            "action_mask": torch.ones(len(ids), dtype=torch.bool),
+            "logprobs": torch.full((len(ids),), -0.5),
+        }
+        facts = {"task_id": "0", "model_version": 1, "reward": 1.0}
+        rows.append({**facts, "experience_bytes": files.trinity_bytes(tensors)})
+    path = files.trinity(tmp_path / "a.db", rows)
+    found, rollouts = imported(path, "trinity", encoder, tmp_path / "out")
+    (group,) = rollouts.groups([0])
+    assert group.prompt.text_or_messages == "1+1="
+    assert [s.finish_reason for s in group.samples] == ["stop", "length"]
+    assert found.encoded == 0 and not rollouts.unknown_logp
 
 
 def test_nothing_is_left_of_a_failed_import(tmp_path: Path, encoder: Encoder) -> None:

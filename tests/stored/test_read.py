@@ -14,9 +14,10 @@ from rlkit.errors import UserError
 from rlkit.stored import read
 from rlkit.stored.card import Card
 from rlkit.stored.read import StoredRollouts
+from rlkit.stored.step_files import forget_after
 from rlkit.stored.table import to_table
-from rlkit.stored.write import RolloutWriter, cut
-from tests.stored.groups import TOKENIZER, group, same
+from rlkit.stored.write import RolloutWriter
+from tests.stored.groups import TOKENIZER, group, same, without_logp
 
 
 def file_of(path: Path, *groups: int, rows: int = 2) -> str:
@@ -67,11 +68,47 @@ def test_new_shards_come_when_asked_for_and_old_ones_must_stay(tmp_path: Path) -
     assert len(rollouts) == 3
     rollouts.refresh(before)
     assert len(rollouts) == 1
-    cut(tmp_path, 1)
+    forget_after(tmp_path, 1)
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == before
     (tmp_path / "data" / before[0]).unlink()
     with pytest.raises(UserError, match="is gone"):
         rollouts.refresh(before)
+
+
+def test_files_keep_their_order_when_a_run_resumes(tmp_path: Path) -> None:
+    """A file that came later and whose name sorts first stays behind, so no place changes."""
+    file_of(tmp_path / "b.parquet", 3)
+    rollouts = StoredRollouts(str(tmp_path))
+    file_of(tmp_path / "a.parquet", 6)
+    rollouts.refresh()
+    again = StoredRollouts(str(tmp_path))
+    again.refresh(rollouts.names)
+    assert rollouts.names == again.names == ["b.parquet", "a.parquet"]
+    for found in (rollouts, again):
+        assert same(found.groups([0])[0], group(3)) and same(found.groups([1])[0], group(6))
+
+
+def test_log_probs_cached_under_another_runs_reference_are_not_read(tmp_path: Path) -> None:
+    """A file can hold them, under the very name by which this run would look for its own."""
+    table = to_table([group(0)], TOKENIZER)
+    for name, value in (("extras", 0.5), ("token_extras", [0.5])):
+        column = [
+            [*row, {"name": "anchor_logp:base:0", "value": value}]
+            for row in table[name].to_pylist()
+        ]
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, pa.array(column, type=table.schema.field(name).type))
+    pq.write_table(table, tmp_path / "a.parquet")
+    (found,) = StoredRollouts(str(tmp_path / "a.parquet")).groups([0])
+    assert [set(s.extras) for s in found.samples] == [{"seed", "kept"}] * 3
+
+
+def test_log_probs_that_are_not_stored_are_no_numbers(tmp_path: Path) -> None:
+    table = to_table([without_logp(group(0), 1), group(3, source="expert")], TOKENIZER)
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, shown = StoredRollouts(str(tmp_path / "a.parquet")).groups([0, 1])
+    assert [bool(s.behavior_logp.isnan().all()) for s in first.samples] == [False, True, False]
+    assert not any(s.behavior_logp.any() for s in shown.samples)
 
 
 def test_demonstrations_have_no_log_probs_and_need_none(tmp_path: Path) -> None:

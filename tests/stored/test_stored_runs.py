@@ -6,12 +6,16 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlkit.stored.export import export
 from rlkit.stored.read import FIRST_ID, StoredRollouts
-from tests.cli import SMALL, Result, metrics, run
+from rlkit.stored.write import shards
+from tests.cli import SMALL, Result, metrics, ranks, run
 
 KILLER = Path(__file__).parents[1] / "killer.py"
 STEPS = 4
@@ -128,6 +132,78 @@ def test_offline_training_resumes_exactly(source: Path, tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def changed(source: Path, out: Path, steps: str, **card: object) -> Path:
+    """The responses of some steps without their log-probs, from a run with another card."""
+    first, last = map(int, steps.split(":"))
+    export(source, out, (first, last))
+    for path in shards(out):
+        table = pq.read_table(path, partitioning=None)
+        about = json.loads(table.schema.metadata[b"rlkit"]) | {"unknown_logp": True, **card}
+        nulls = pa.nulls(len(table), table.schema.field("behavior_logp").type)
+        at = table.schema.get_field_index("behavior_logp")
+        table = table.set_column(at, "behavior_logp", nulls)
+        pq.write_table(table.replace_schema_metadata({"rlkit": json.dumps(about)}), path)
+    return out
+
+
+def trained(data: Path, out: Path, *overrides: str) -> dict[str, float]:
+    """The metrics of one offline step."""
+    offline = ("algorithm=topr", "buffer=stored", f"buffer.path={data}", "train.steps=1")
+    result = go(*SIZES, "eval.every=null", *offline, f"output_dir={out}", *overrides)
+    assert result.status == 0, result.err
+    return next(record for record in metrics(out) if "policy/loss" in record)
+
+
+def test_computed_log_probs_train_as_the_stored_ones(source: Path, tmp_path: Path) -> None:
+    """Those of step 1 are the base model's, so that it gives them again; also from the texts."""
+    export(source, tmp_path / "whole", (1, 1))
+    stored = trained(tmp_path / "whole", tmp_path / "a")
+    scored = changed(source, tmp_path / "none", "1:1")
+    found = trained(scored, tmp_path / "b", "buffer.score_with=base")
+    other = changed(source, tmp_path / "other", "1:1", tokenizer="another")
+    encode = ("buffer.score_with=base", "buffer.other_tokenizer=encode")
+    again = trained(other, tmp_path / "c", *encode)
+    hot = changed(source, tmp_path / "hot", "1:1", temperature=0.5)
+    rescored = ("buffer.score_with=base", "buffer.other_temperature=rescore")
+    cool = trained(hot, tmp_path / "d", *rescored)
+    for record in (found, again, cool):
+        assert record["buffer/recomputed_logp"] == 1.0
+        for name in ("policy/loss", "policy/grad_norm", "policy/ratio_mean"):
+            assert record[name] == pytest.approx(stored[name], rel=1e-4), name
+    assert again["buffer/encoded"] == 16 and again["buffer/encoded_length_ratio"] == 1.0
+
+
+def test_a_run_with_computed_log_probs_resumes_exactly(source: Path, tmp_path: Path) -> None:
+    """Killed while it logs step 3, after the checkpoint of step 2, when more had been computed."""
+    data = changed(source, tmp_path / "data", "1:4")
+    offline = ("algorithm=topr", "buffer=stored", f"buffer.path={data}", "buffer.score_with=base")
+    arguments = (*COMMON, *offline, "checkpoint.every=2", f"plugins=[{KILLER}]")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert go(*arguments, f"output_dir={whole}", KILL="").status == 0
+    assert go(*arguments, f"output_dir={parts}", KILL="log:4").status not in (0, 2)
+    assert len(list((parts / "buffer" / "scores").iterdir())) == 3
+    result = go(*arguments, f"output_dir={parts}", "resume=auto", KILL="")
+    assert result.status == 0, result.err
+    one = load_file(whole / f"checkpoint-{STEPS}" / "model.safetensors")
+    two = load_file(parts / f"checkpoint-{STEPS}" / "model.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_two_processes_compute_the_same_log_probs(source: Path, tmp_path: Path) -> None:
+    data = changed(source, tmp_path / "data", "1:4")
+    offline = ("algorithm=topr", "buffer=stored", f"buffer.path={data}", "buffer.score_with=base")
+    assert go(*COMMON, *offline, f"output_dir={tmp_path / 'one'}").status == 0
+    words = (*COMMON, *offline, f"output_dir={tmp_path / 'two'}")
+    result = ranks("rlkit.run", *words, cwd=Path.cwd())
+    assert result.status == 0, result.err
+    alone, both = (
+        [r["policy/loss"] for r in metrics(tmp_path / name) if "policy/loss" in r]
+        for name in ("one", "two")
+    )
+    assert both == pytest.approx(alone, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -135,6 +211,8 @@ def test_offline_training_resumes_exactly(source: Path, tmp_path: Path) -> None:
         (["buffer.path=/nowhere"], "no such folder or file"),
         (["buffer.path={source}/checkpoint-4"], "holds no rollouts"),
         (["buffer.path={source}", "rollout.temperature=0.7"], "temperature 1.0"),
+        (["buffer.path={source}", "buffer.other_temperature=rescore"], "needs buffer.score_with"),
+        (["buffer.path={source}", "buffer.score_with=./nowhere"], "there is no such folder"),
     ],
 )
 def test_what_does_not_suit_is_one_line(

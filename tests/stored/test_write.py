@@ -8,7 +8,8 @@ import pytest
 
 from rlkit.errors import UserError
 from rlkit.stored.card import Card
-from rlkit.stored.write import RolloutWriter, cut, shards, step_of
+from rlkit.stored.step_files import forget_after, step_of
+from rlkit.stored.write import RolloutWriter, shards
 from tests.stored.groups import TOKENIZER, group
 
 
@@ -22,7 +23,7 @@ def test_shards_sort_by_step_and_are_cut_after_one(tmp_path: Path) -> None:
         writer.write([group(step)], step, offset=0)
     (tmp_path / "data" / ".step-00000012.parquet.tmp").write_text("half")
     assert steps(tmp_path) == [1, 2, 10, 11]
-    cut(tmp_path, 2)
+    forget_after(tmp_path, 2)
     assert steps(tmp_path) == [1, 2]
     assert len(list((tmp_path / "data").iterdir())) == 2
 

@@ -68,6 +68,7 @@ def test_a_demonstration_ends_as_a_turn_does(template: str | None, written: str)
         tokenizer.chat_template = None
     encoder = Encoder(tokenizer)
     assert text(encoder, encoder.response("1")) == written
+    assert text(encoder, encoder.response("")) == written.removeprefix("1"), "said nothing"
 
 
 def test_texts_that_stay_texts_end_with_the_end_of_sequence() -> None:

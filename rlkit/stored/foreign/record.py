@@ -32,7 +32,8 @@ class Record:
     """The response's tokens by name, where a file names them and gives no ids."""
     behavior_logp: Sequence[float] | None = None
     loss_mask: Sequence[bool] | None = None
-    finish_reason: str = "stop"
+    finish_reason: str | None = "stop"
+    """None = a response of token ids ended if its last one ends a turn."""
     step: int = 0
 
 
