@@ -40,7 +40,8 @@ def check(c: Composition) -> None:
             "part of this composition reads its log-probs; choose algorithm=online_dpo, vdpo or "
             "another whose parts do not"
         )
-    if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
+    tasks = (c.task, c.eval_task)
+    if c.config.model.name == EMBEDDED and not all(t.embedded or t.compares for t in tasks):
         raise UserError(
             "the embedded model only knows task=arithmetic with its default settings; "
             "set model.name to a Hugging Face name or folder"
@@ -152,6 +153,8 @@ def check_fields(c: Composition) -> None:
 def check_correctness(c: Composition) -> None:
     """Check that an evaluation knows which reward marks right responses."""
     name, known = c.correctness, list(c.eval_rewards)
+    if name is None and not known:
+        return  # nothing is answered, preferences are ranked
     if name is None:
         raise UserError(
             f"no reward of this run marks correctness ({', '.join(known)}), which pass@1 counts; "

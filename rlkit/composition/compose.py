@@ -15,7 +15,7 @@ from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import RunContext
+from rlkit.interfaces import ReplayBuffer, RunContext, Task
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
 from rlkit.rewards.task import default_rewards
@@ -47,7 +47,9 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     }
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
-    rewards = lists["reward"] or default_rewards(built["task"], raw["task"]["name"])
+    rewards = lists["reward"]
+    if not rewards and not needs_no_reward(built["task"], built["buffer"], config):
+        rewards = default_rewards(built["task"], raw["task"]["name"])
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
     composition = Composition(
         raw=raw,
@@ -83,6 +85,11 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     for reward in composition.every_reward:
         reward.open(context)
     return composition
+
+
+def needs_no_reward(task: Task, buffer: ReplayBuffer, config: RunConfig) -> bool:
+    """Whether the task's preferences say what is better, and nothing is generated to score."""
+    return task.compares and buffer.fresh_share(config.train.prompts_per_step) == 0
 
 
 def _register_parts(raw: Raw) -> None:

@@ -13,6 +13,8 @@ from rlkit.composition.describe import OWN
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
+from rlkit.models.embedded import CHARACTERS
+from rlkit.ops import CHOSEN, PROMPT, REJECTED
 from rlkit.rewards.scoring import check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.stored.read import StoredRollouts
@@ -36,6 +38,8 @@ def rehearse(c: Composition) -> None:
     train, held_out = c.rows
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
+        if c.config.model.name == EMBEDDED and not task.embedded:
+            check_readable(name, rows)
     try_rewards(c, c.rewards, train)
     if c.eval_rewards is not c.rewards or c.eval_task is not c.task:
         try_rewards(c, c.eval_rewards, held_out)
@@ -89,6 +93,17 @@ def check_rows(name: str, task: Task, rows: Rows) -> None:
     """Check that each row has a prompt; of an embedded task, which makes them, only the first."""
     for index in range(1 if task.embedded else len(rows)):
         check_row(f"problem {index} of the {name} set", rows[index])
+
+
+def check_readable(name: str, rows: Rows) -> None:
+    """Check that the embedded model has a token for every character of some preferences."""
+    known = {*CHARACTERS}
+    for index, row in enumerate(rows):
+        if unknown := {*"".join(str(row[key]) for key in (PROMPT, CHOSEN, REJECTED))} - known:
+            raise UserError(
+                f"the embedded model cannot read problem {index} of the {name} set: it knows sums "
+                f"alone, and no {min(unknown)!r}; set model.name to a Hugging Face name or folder"
+            )
 
 
 def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:

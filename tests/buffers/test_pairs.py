@@ -10,42 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from buffers.pairs import Pairs, PairsConfig, split
+from buffers.pairs import Pairs, PairsConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.tasks.read import read_rows
 from rlkit.testing.buffers import FakePrompts
 from tests.cli import SMALL, metrics, run
-
-USER = {"role": "user", "content": "q"}
-GOOD, BAD = {"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"prompt": "q", "chosen": "yes", "rejected": "no"}, ("q", "yes", "no")),
-        ({"chosen": "q yes", "rejected": "q no"}, ("q", " yes", " no")),
-        ({"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, ([USER], "yes", "no")),
-        ({"chosen": [USER, GOOD], "rejected": [USER, BAD]}, ([USER], "yes", "no")),
-    ],
-)
-def test_trl_formats(row: dict[str, Any], expected: tuple[Any, str, str]) -> None:
-    assert split(row, "here") == expected
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"prompt": "q", "chosen": "a"}, "no 'rejected'"),
-        ({"prompt": "q", "chosen": "a", "rejected": [BAD]}, "or the reverse"),
-        ({"chosen": "yes", "rejected": "no"}, "do not begin alike"),
-        ({"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD]}, "one assistant message"),
-    ],
-)
-def test_other_rows_are_one_line(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        split(row, "here")
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> str:
