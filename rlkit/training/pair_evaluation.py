@@ -19,6 +19,8 @@ from rlkit.training.micro_batches import Forwards
 from rlkit.training.references import Parts
 
 ANCHOR = "anchor:"
+ROUNDING = 1e-5
+"""Most that the log-prob of a token may differ between two copies of the same weights."""
 
 
 def preference(prompt: Prompt, answers: Sequence[Sequence[int]]) -> Group:
@@ -41,9 +43,10 @@ def _sample(prompt: Prompt, ids: Sequence[int]) -> Sample:
     )
 
 
-def share_above(margin: Tensor) -> float:
-    """The share of margins above 0; a margin of 0 counts half."""
-    return float(((margin.sign() + 1) / 2).mean())
+def share_above(margin: Tensor, tokens: Tensor) -> float:
+    """The share of margins above 0; one of no more than rounding of its tokens counts half."""
+    settled = torch.where(margin.abs() > ROUNDING * tokens, margin.sign(), 0.0)
+    return float(((settled + 1) / 2).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,8 @@ class PairEvaluator:
         mask, every = rows.batch.mask, torch.arange(len(rows.samples))
         logp = self.forwards.by_rows(self.policy.logp, rows.tokens, every)
         score = sequence_sum(logp.double(), mask).view(-1, 2)
-        out = {"pairs/logp_accuracy": share_above(score[:, 0] - score[:, 1])}
+        tokens = mask.sum(-1).view(-1, 2).sum(-1)
+        out = {"pairs/logp_accuracy": share_above(score[:, 0] - score[:, 1], tokens)}
         if (name := self.reference) is not None:
             anchor = self.parts.anchor
             reference = anchor.reference(name)
@@ -80,7 +84,7 @@ class PairEvaluator:
             ratio = score - sequence_sum(base.double(), mask).view(-1, 2)
             margin = ratio[:, 0] - ratio[:, 1]
             out |= {
-                "pairs/accuracy": share_above(margin),
+                "pairs/accuracy": share_above(margin, tokens),
                 "pairs/margin": float(margin.mean()),
                 "pairs/chosen": float(ratio[:, 0].mean()),
                 "pairs/rejected": float(ratio[:, 1].mean()),

@@ -155,14 +155,12 @@ def test_the_margin_and_the_ratio_are_to_the_reference() -> None:
 
 
 def test_the_accuracy_is_the_share_of_positive_margins() -> None:
-    """Of three pairs one is in order, one is not, and one has no margin, which counts half."""
-    logp, batch = group_of([1.0, 0.0] * 3, [[2.0], [1.0], [0.0], [1.0], [1.0], [1.0]])
-    batch = replace(batch, group=torch.arange(6) // 2)
-    _, metrics = loss_value(build("loss", "online_dpo"), logp, batch)
-    assert metrics["accuracy"] == pytest.approx(0.5)
-    swapped = replace(batch, reward=double([1.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
-    _, metrics = loss_value(build("loss", "online_dpo"), logp, swapped)
-    assert metrics["accuracy"] == pytest.approx(5 / 6)
+    logp, batch = group_of([1.0, 0.0, 1.0, 0.0], [[2.0], [1.0], [0.0], [1.0]])
+    batch = replace(batch, group=torch.arange(4) // 2)
+    for rewards, share in (([1, 0, 1, 0], 0.5), ([1, 0, 0, 1], 1.0), ([0, 1, 1, 0], 0.0)):
+        ordered = replace(batch, reward=double(rewards).double())
+        _, metrics = loss_value(build("loss", "online_dpo"), logp, ordered)
+        assert metrics["accuracy"] == share
 
 
 def test_extreme_margins_saturate() -> None:

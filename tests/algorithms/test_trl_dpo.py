@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +21,11 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 import rlkit
 from buffers.pairs import Pairs, PairsConfig
 from rlkit.batch import Group
-from rlkit.interfaces import RunContext
+from rlkit.interfaces import Reference, RunContext
 from rlkit.models.policy import Policy
 from rlkit.tasks.prompts import Prompts, PromptStream
 from rlkit.tasks.read import read_rows
-from rlkit.training.prepare import prepare
+from rlkit.training.prepare import TrainBatch, prepare
 from tests.steps import parts, scorer, updater_of
 from tests.tiny import make_policy
 from tests.trl_losses import Accelerator
@@ -61,13 +63,16 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything that is float32 elsewhere is float64 here, on both sides."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+@contextmanager
+def double() -> Generator[None]:
+    """Log-probs, which are float32 in a run, are float64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def moved(policy: Policy) -> None:
@@ -75,7 +80,7 @@ def moved(policy: Policy) -> None:
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in policy.model.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=draw))
+            p.add_(0.2 * torch.randn(p.shape, generator=draw))
 
 
 def given_pairs(policy: Policy, folder: Path) -> list[Group]:
@@ -147,7 +152,13 @@ def trl_loss(model: Any, reference: Any, groups: Sequence[Group], c: Any) -> Ten
     return loss
 
 
-@pytest.mark.usefixtures("double")
+def exactly(batch: TrainBatch, reference: Reference) -> TrainBatch:
+    """The batch with the reference's log-probs in float64; a run keeps them in float32."""
+    exact = reference.logp(batch.tokens)
+    torch.testing.assert_close(batch.loss.anchor_logp["base"].double(), exact, rtol=0, atol=1e-5)
+    return replace(batch, loss=replace(batch.loss, anchor_logp={"base": exact}))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_an_update_has_the_loss_and_the_gradients_of_trl(
     case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,14 +167,14 @@ def test_an_update_has_the_loss_and_the_gradients_of_trl(
     policy = make_policy()
     policy.model.double()
     reference = copy.deepcopy(policy.model)
-    chosen = parts("online_dpo", "base", "group_mean")
+    chosen = parts(advantage="group_mean")
     loss = rlkit.build("loss", "online_dpo", beta=BETA, **case)
-    chosen = type(chosen)(
-        loss=loss, corrections=(), advantage=chosen.advantage, anchor=chosen.anchor
-    )
+    chosen = replace(chosen, loss=loss, anchor=rlkit.build("anchor", "base", beta=0.0))
     chosen.anchor.rebase(policy)
     moved(policy)
     groups = given_pairs(policy, tmp_path)
+    base = chosen.anchor.reference("base")
+    assert base is not None
     batch = prepare(groups, 1, chosen, scorer(policy))
     updater = updater_of(policy, chosen, micro_batch_tokens=40, max_grad_norm=1e9)
     gradients: dict[str, Tensor] = {}
@@ -173,9 +184,11 @@ def test_an_update_has_the_loss_and_the_gradients_of_trl(
         gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
 
     monkeypatch.setattr(updater.learner.optimizer, "step", keep)
-    metrics = updater.run(batch, 1, 1).metrics
     model = copy.deepcopy(policy.model).requires_grad_()
-    theirs = trl_loss(model, reference, groups, loss.config)
+    with double():
+        batch = exactly(batch, base)
+        metrics = updater.run(batch, 1, 1).metrics
+        theirs = trl_loss(model, reference, groups, loss.config)
     theirs.backward()  # type: ignore[no-untyped-call]
     assert metrics["policy/loss"] == pytest.approx(theirs.item(), rel=1e-12)
     assert gradients.keys() == {name for name, _ in model.named_parameters()}

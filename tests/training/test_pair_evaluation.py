@@ -51,19 +51,23 @@ def scores(policy: Policy) -> Tensor:
 
 
 def test_the_share_above_zero_counts_ties_half() -> None:
-    assert share_above(torch.tensor([1.0, 0.0, -2.0, 3.0])) == 0.625
+    tokens = torch.tensor([1, 1, 1, 100])
+    assert share_above(torch.tensor([1.0, 0.0, -2.0, 3.0]), tokens) == 0.625
+    assert share_above(torch.tensor([2e-5, -2e-5, -2e-5, 2e-5]), tokens) == 0.375
 
 
 def test_the_reference_ranks_half_and_a_moved_policy_as_its_log_ratios(policy: Policy) -> None:
     found = evaluator(policy)
     before, base = found.run(0), scores(policy)
-    assert before["eval/pairs/accuracy"] == 0.5 and before["eval/pairs/margin"] == 0
+    tokens = collate(held_out(policy), 0).batch.mask.sum(-1).view(-1, 2).sum(-1)
+    assert before["eval/pairs/accuracy"] == 0.5
+    assert before["eval/pairs/margin"] == pytest.approx(0, abs=1e-5)
     margin = base[:, 0] - base[:, 1]
-    assert before["eval/pairs/logp_accuracy"] == share_above(margin)
+    assert before["eval/pairs/logp_accuracy"] == share_above(margin, tokens)
     move(policy)
     after, ratio = found.run(1), scores(policy) - base
     margin = ratio[:, 0] - ratio[:, 1]
-    assert after["eval/pairs/accuracy"] == share_above(margin)
+    assert after["eval/pairs/accuracy"] == share_above(margin, tokens)
     assert after["eval/pairs/margin"] == pytest.approx(float(margin.mean()), abs=1e-5)
     assert after["eval/pairs/chosen"] == pytest.approx(float(ratio[:, 0].mean()), abs=1e-5)
     assert after["eval/pairs/rejected"] == pytest.approx(float(ratio[:, 1].mean()), abs=1e-5)
@@ -75,8 +79,9 @@ def test_a_new_base_is_a_new_reference(policy: Policy) -> None:
     found = evaluator(policy)
     found.run(0)
     move(policy)
+    assert abs(found.run(1)["eval/pairs/margin"]) > 1e-3
     found.parts.anchor.rebase(policy)
-    assert found.run(1)["eval/pairs/margin"] == 0
+    assert found.run(1)["eval/pairs/margin"] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("loss", "score"), [("online_dpo", "accuracy"), ("sft", "logp_accuracy")])
