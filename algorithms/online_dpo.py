@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from algorithms.pair_losses import PAIR_LOSSES, SMOOTHED, SORTED, Pair, PairType, Shape
@@ -23,7 +23,7 @@ SFT = "sft"
 class OnlineDpoConfig(PreferenceConfig):
     """Settings of losses on certain preferences."""
 
-    loss_type: tuple[PairType, ...] = ("sigmoid",)
+    loss_type: PairType | tuple[PairType, ...] = "sigmoid"
     """Which loss, by TRL's names, or several whose sum is minimized, with w and l the log-ratios of
     the chosen and the rejected response to the reference and s the logistic function:
     sigmoid -log s(beta h) (DPO, arXiv:2305.18290); sigmoid_norm the same with `length_normalize`;
@@ -41,19 +41,19 @@ class OnlineDpoConfig(PreferenceConfig):
     loss_weights: tuple[float, ...] | None = None
     """The weight of each of several losses, such as MPO's [0.8,0.2,1]; null = 1 each."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share e of the labels that are taken to be wrong: sigmoid and aot become (1 - e) log s(x) + e
-    log s(-x) with x = beta h; robust needs it (0.1), and exo_pair (1e-3)."""
+    """Share e of the labels that are taken to be wrong: sigmoid and aot become -(1 - e) log s(x) -
+    e log s(-x) with x = beta h; robust is unbiased by it (0.1), exo_pair needs it (1e-3)."""
     discopop_tau: Annotated[float, Field(gt=0)] = 0.05
     """Temperature of discopop's blend."""
 
-    @field_validator("loss_type", mode="before")
-    @classmethod
-    def _several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+    @property
+    def kinds(self) -> tuple[PairType, ...]:
+        """Every loss of the sum."""
+        return (self.loss_type,) if isinstance(self.loss_type, str) else self.loss_type
 
     @model_validator(mode="after")
     def _fitting(self) -> OnlineDpoConfig:
-        kinds, smoothed = self.loss_type, SMOOTHED.intersection(self.loss_type)
+        kinds, smoothed = self.kinds, SMOOTHED.intersection(self.kinds)
         if not kinds or len(set(kinds)) < len(kinds):
             raise ValueError("loss_type must name one loss, or several different ones")
         if self.loss_weights is not None and len(self.loss_weights) != len(kinds):
@@ -97,19 +97,19 @@ class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
 
     def __init__(self, config: OnlineDpoConfig | None = None) -> None:
         super().__init__(config)
-        if SORTED.intersection(self.config.loss_type):
+        if SORTED.intersection(self.config.kinds):
             self.scope = "minibatch"
 
     @property
     def weights(self) -> dict[str, float]:
         """The losses and their weights."""
-        kinds = self.config.loss_type
+        kinds = self.config.kinds
         return dict(zip(kinds, self.config.loss_weights or (1.0,) * len(kinds), strict=True))
 
     @property
     def normalizes(self) -> bool:
         """Whether log-probs are means over a response's tokens, not sums."""
-        return self.config.length_normalize or "sigmoid_norm" in self.config.loss_type
+        return self.config.length_normalize or "sigmoid_norm" in self.config.kinds
 
     def pair_loss(self, pair: Pair, target: Tensor) -> Tensor:
         """The weighted sum [B] of the losses of each row's pair."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from buffers.expert import line_of, number_of
+from buffers.expert import line_of
 from buffers.on_policy import Storeless
 from rlkit.batch import Group, Prompt, Request, Sample
 from rlkit.errors import UserError
@@ -85,7 +85,7 @@ class Pairs(Storeless[PairsConfig]):
         """Choose this step's preferences; nothing is generated."""
         if self.config.path is None:
             taken = {prompt.prompt_id: prompt for prompt in prompts.take(batch)}
-            found = [self._group(prompt, prompts) for prompt in taken.values()]
+            found = [self._from_task(prompt, prompts) for prompt in taken.values()]
         else:
             rows: dict[int, None] = {}
             while len(rows) < min(batch, len(self.lines)):
@@ -121,30 +121,25 @@ class Pairs(Storeless[PairsConfig]):
         return self.order[1][place]
 
     def _from_file(self, line: FileRow, prompts: PromptSource) -> Group | None:
-        asked, _, _ = split_preference(line.columns, line.place)
+        asked, *texts = split_preference(line.columns, line.place)
         kept = {name: value for name, value in line.columns.items() if name != PROMPT}
         prompt = prompts.prompt(f"pair-{line.number}", {PROMPT: asked, **kept})
-        return self._group(prompt, prompts, given=PROMPT in line.columns, number=line.number)
+        return self._group(line, prompt, texts, prompts)
+
+    def _from_task(self, prompt: Prompt, prompts: PromptSource) -> Group | None:
+        line = line_of(prompt)
+        row = {**line.columns, PROMPT: prompt.text_or_messages}
+        _, *texts = split_preference(row, line.place)
+        return self._group(line, prompt, texts, prompts)
 
     def _group(
-        self,
-        prompt: Prompt,
-        prompts: PromptSource,
-        *,
-        given: bool = True,
-        number: int | None = None,
+        self, line: FileRow, prompt: Prompt, texts: Sequence[str], prompts: PromptSource
     ) -> Group | None:
-        """The two responses to a prompt, whose columns hold them; None if they are dropped.
-
-        `given`: whether they are without the prompt.
-        """
-        line = line_of(prompt)
-        asked = {PROMPT: prompt.text_or_messages} if given else {}
-        _, *texts = split_preference({**line.columns, **asked}, line.place)
+        """The chosen and the rejected response to a prompt; None if they are dropped."""
         answers = [prompts.response(text) for text in texts]
         if not self._fits(prompt, answers, prompts, line.place):
             return None
-        first = FIRST_ID - 2 * (number_of(prompt) if number is None else number)
+        first = FIRST_ID - 2 * line.number
         rows = zip((first, first - 1), answers, self._rewards(line), strict=True)
         samples = [_sample(prompt, number, ids, reward) for number, ids, reward in rows]
         return Group(prompt=prompt, samples=samples)

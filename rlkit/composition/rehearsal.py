@@ -108,6 +108,8 @@ def check_readable(name: str, rows: Rows) -> None:
 
 def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> None:
     """Call fresh copies of the rewards, so that one which counts its calls does not count this."""
+    if not rewards:
+        return
     copies = {name: copied(reward) for name, reward in rewards.items()}
     try:
         for name, reward in copies.items():

@@ -31,7 +31,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that generates nothing and has no reward."""
     folder = tmp_path_factory.mktemp("offline")
     words = ("task=preference", f"task.path={SUMS}", "algorithm=online_dpo", "buffer=pairs")
-    rates = ("train.steps=6", "train.learning_rate=1e-3", "eval.every=3")
+    rates = ("train.steps=6", "train.learning_rate=1e-4", "eval.every=3")
     result = run(*SIZES[:-1], *words, *rates, "output_dir=out", cwd=folder)
     assert result.status == 0, result.err
     return folder / "out"
