@@ -24,8 +24,8 @@ class OnlineDpoConfig(PreferenceConfig):
     """Settings of losses on certain preferences."""
 
     loss_type: PairType | tuple[PairType, ...] = "sigmoid"
-    """Which loss, by TRL's names, or several whose sum is minimized, with w and l the log-ratios of
-    the chosen and the rejected response to the reference and s the logistic function:
+    """Which loss, by TRL's names where it has it, or several whose sum is minimized, with w and l the
+    log-ratios of the chosen and the rejected response to the reference and s the logistic function:
     sigmoid -log s(beta h) (DPO, arXiv:2305.18290); sigmoid_norm the same with `length_normalize`;
     robust (arXiv:2403.00409) sigmoid without the bias of flipped labels;
     hinge max(0, 1 - beta h) (arXiv:2309.06657); ipo (h - 1 / (2 beta))^2 (arXiv:2310.12036);
@@ -36,8 +36,8 @@ class OnlineDpoConfig(PreferenceConfig):
     aot, aot_unpaired (arXiv:2406.05882) sigmoid on ranked margins, or on ranked w and l, of the
     minibatch; apo_zero s(-beta w) + s(beta l), apo_down s(beta w) + s(-beta h) (arXiv:2408.06266);
     discopop (arXiv:2406.08414) a blend of logistic and exponential loss;
-    sft the chosen response's mean of -log pi per token, for sums such as MPO's
-    (arXiv:2411.10442)."""
+    sft the chosen response's mean of -log pi per token, for sums such as MPO's (arXiv:2411.10442);
+    anchored -log s(beta w), which keeps the chosen response likely (mDPO, arXiv:2406.11839)."""
     loss_weights: tuple[float, ...] | None = None
     """The weight of each of several losses, such as MPO's [0.8,0.2,1]; null = 1 each."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

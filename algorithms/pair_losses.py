@@ -34,8 +34,9 @@ PairType = Literal[
     "apo_down",
     "discopop",
     "sft",
+    "anchored",
 ]
-"""The losses of TRL's DPOTrainer, by its names."""
+"""The losses of TRL's DPOTrainer, by its names, and a further one."""
 SMOOTHED = frozenset({"sigmoid", "sigmoid_norm", "robust", "exo_pair", "aot", "aot_unpaired"})
 """Those that read the share of flipped labels."""
 SORTED = frozenset({"aot", "aot_unpaired"})
@@ -169,6 +170,11 @@ def discopop(pair: Pair, c: Shape) -> Tensor:
     return exponential - (-blend).sigmoid() * logsigmoid(x)
 
 
+def anchored(pair: Pair, c: Shape) -> Tensor:
+    """mDPO's anchor (arXiv:2406.11839): the chosen response stays as likely as in the reference."""
+    return -logsigmoid(c.beta * pair.w)
+
+
 PAIR_LOSSES: Mapping[str, Callable[[Pair, Shape], Tensor]] = {
     "sigmoid": sigmoid,
     "sigmoid_norm": sigmoid,
@@ -184,5 +190,6 @@ PAIR_LOSSES: Mapping[str, Callable[[Pair, Shape], Tensor]] = {
     "apo_zero": apo_zero,
     "apo_down": apo_down,
     "discopop": discopop,
+    "anchored": anchored,
 }
 """All but `sft`, which is no function of the log-ratios."""

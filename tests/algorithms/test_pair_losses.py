@@ -76,6 +76,7 @@ def disco(x: float, tau: float) -> float:
         ("apo_zero", Shape(beta=0.1), s(-0.4) + s(0.05)),
         ("apo_down", Shape(beta=0.1), s(0.4) + s(-0.35)),
         ("discopop", Shape(beta=0.1, tau=0.5), disco(0.35, 0.5)),
+        ("anchored", Shape(beta=0.1), -math.log(s(0.4))),
     ],
 )
 def test_a_pair_by_hand(kind: str, shape: Shape, expected: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli import SMALL, metrics, run, without_times
+from tests.cli import SMALL, command, metrics, run, without_times
 
 KILLER = Path(__file__).parents[1] / "killer.py"
 SUMS = "pkg://rlkit/tasks/revised_sums.jsonl"
@@ -49,9 +49,7 @@ def test_held_out_preferences_are_ranked_and_nothing_is_generated(offline: Path)
 
 
 def test_what_has_no_reward_cannot_be_evaluated_by_its_answers(offline: Path) -> None:
-    from tests.cli import command
-
-    result = command("rlkit", "eval", str(offline), "eval.problems=4", cwd=offline.parent)
+    result = command("rlkit.__main__", "eval", str(offline), "eval.problems=4", cwd=offline.parent)
     assert result.status == 2 and "no reward is chosen" in result.err
 
 
