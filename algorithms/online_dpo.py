@@ -24,7 +24,7 @@ class OnlineDpoConfig(PreferenceConfig):
     """Settings of losses on certain preferences."""
 
     loss_type: PairType | tuple[PairType, ...] = "sigmoid"
-    """Which loss, by TRL's names where it has it, or several whose sum is minimized, with w and l the
+    """Which loss, by TRL's names, or several whose sum is minimized, with w and l the
     log-ratios of the chosen and the rejected response to the reference and s the logistic function:
     sigmoid -log s(beta h) (DPO, arXiv:2305.18290); sigmoid_norm the same with `length_normalize`;
     robust (arXiv:2403.00409) sigmoid without the bias of flipped labels;
