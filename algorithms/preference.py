@@ -1,4 +1,4 @@
-"""Preference losses on pairs of a group: online DPO (arXiv:2410.18252), VPO (arXiv:2410.22891).
+"""Preference losses on pairs of a group, and VPO, whose target counts votes (arXiv:2410.22891).
 
 The best and the worst response of a group are a pair, and the policy learns to prefer the one over
 the other, relative to a reference. Such losses tolerate stale data well: they have no ratio to the
@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 from typing_extensions import TypeVar
 
+from algorithms.pair_losses import Pair, cross_entropy
 from algorithms.ratio import policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.interfaces import LossConfig, PolicyLoss
@@ -82,11 +82,11 @@ class PreferenceLoss(PolicyLoss[PC]):
     """
 
     Config = PreferenceConfig
-    scope = "group"
+    scope: Literal["token", "group", "minibatch"] = "group"
     needs = frozenset({f"anchor:{REFERENCE}"})
 
     @abstractmethod
-    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
+    def pair_loss(self, pair: Pair, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair.
 
         `target` is how sure it is that the chosen response is the better one.
@@ -96,54 +96,36 @@ class PreferenceLoss(PolicyLoss[PC]):
         """How sure it is that the best response is better, [B]: certain, unless votes count."""
         return torch.ones_like(batch.reward)
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether log-probs are means over a response's tokens, not sums."""
+        return self.config.length_normalize
+
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """One term per pair, on both its rows."""
         mask, group, reference = batch.mask, batch.group, batch.anchor_logp[REFERENCE]
         best, worst = best_and_worst(batch, self.config.equal_rewards)
         chosen, rejected = first_of(best, group), last_of(worst, group)
-        pair = chosen.to(policy.logp.dtype) - rejected.to(policy.logp.dtype)  # [B], +1, -1 or 0
-        log_ratio = masked_log_ratio(policy.logp, reference, mask)
-        reduce = sequence_mean if self.config.length_normalize else sequence_sum
-        margin = group_sum(pair * reduce(log_ratio, mask), group)
-        value = self.pair_loss(margin, self.target(batch, best, worst))
+        sign = chosen.to(policy.logp.dtype) - rejected.to(policy.logp.dtype)  # [B], +1, -1 or 0
+        reduce = sequence_mean if self.normalizes else sequence_sum
+        log_ratio = reduce(masked_log_ratio(policy.logp, reference, mask), mask)
+        pair = Pair(
+            w=group_sum(torch.where(chosen, log_ratio, 0.0), group),
+            l=group_sum(torch.where(rejected, log_ratio, 0.0), group),
+            policy=group_sum(sign * reduce(policy.logp, mask), group),
+            reference=group_sum(sign * reduce(reference, mask), group),
+            at=sign > 0,
+            group=group,
+        )
+        value = self.pair_loss(pair, self.target(batch, best, worst))
         return policy_output(
             value,
-            mask & (pair != 0)[:, None],
+            mask & (sign != 0)[:, None],
             ratio=self.ratio(policy.logp.detach(), reference, mask),
-            pair=pair,
-            margin=margin,
+            pair=sign,
+            margin=pair.h,
+            accuracy=(pair.h.sign() + 1) / 2,
         )
-
-
-class OnlineDpoConfig(PreferenceConfig):
-    """Settings of online DPO."""
-
-    loss_type: Literal["sigmoid", "ipo"] = "sigmoid"
-    """sigmoid: -log sigmoid(beta h) (DPO, arXiv:2305.18290); ipo: (h - 1 / (2 beta))^2
-    (arXiv:2310.12036)."""
-
-
-@register("loss", "online_dpo")
-class OnlineDPO(PreferenceLoss[OnlineDpoConfig]):
-    """L = -log sigmoid(beta h), or (h - 1 / (2 beta))^2, over the best-worst pair of each group.
-
-    Rewards rank the responses; advantages are not read.
-
-    Public code: mnoukhov/async_rlhf takes the best and the worst of k, TRL's OnlineDPO and
-    OpenRLHF's DPO have the same losses on pairs, with sums in ipo too, whereas AReaL normalizes by
-    length (`length_normalize`). Of equal rewards TRL chooses the first and rejects the last, of a
-    pair too that has no order (`equal_rewards=pair`); async_rlhf rejects the first of several worst
-    ones, and a group of equal rewards has no gradient but counts in the mean.
-    """
-
-    sources = ("2410.18252",)
-
-    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
-        """The loss [B] of each row's pair."""
-        beta = self.config.beta
-        if self.config.loss_type == "sigmoid":
-            return -logsigmoid(beta * margin)
-        return (margin - 1 / (2 * beta)).square()
 
 
 class VoteConfig(PreferenceConfig):
@@ -188,10 +170,9 @@ class VDPO(VoteLoss):
 
     sources = ("2410.22891",)
 
-    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
+    def pair_loss(self, pair: Pair, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""
-        scaled = self.config.beta * margin
-        return -target * logsigmoid(scaled) - (1 - target) * logsigmoid(-scaled)
+        return cross_entropy(self.config.beta * pair.h, target)
 
 
 @register("loss", "vipo")
@@ -205,6 +186,6 @@ class VIPO(VoteLoss):
 
     sources = ("2410.22891",)
 
-    def pair_loss(self, margin: Tensor, target: Tensor) -> Tensor:
+    def pair_loss(self, pair: Pair, target: Tensor) -> Tensor:
         """The loss [B] of each row's pair."""
-        return (margin - (2 * target - 1) / (2 * self.config.beta)).square()
+        return (pair.h - (2 * target - 1) / (2 * self.config.beta)).square()

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
-from buffers.expert import line_of, number_of
+from buffers.expert import line_of
 from buffers.on_policy import Storeless
 from rlkit.batch import Group, Prompt, Request, Sample
 from rlkit.errors import UserError
 from rlkit.interfaces import FileRow, PartConfig, PromptSource, RunContext, State
-from rlkit.ops import stream_rng
+from rlkit.ops import PROMPT, split_preference, stream_rng
 from rlkit.registry import register
 
-PROMPT, CHOSEN, REJECTED = "prompt", "chosen", "rejected"
 FIRST_ID = -(2**41)
 """Sample ids of pairs count down from here: no other sample of a run has them."""
-Said = str | Sequence[Mapping[str, Any]]
 
 
 class PairsConfig(PartConfig):
@@ -33,53 +31,9 @@ class PairsConfig(PartConfig):
     votes: Annotated[tuple[str, ...], Field(max_length=2)] = ()
     """The columns that hold how many votes (or which score) the chosen and the rejected response
     have: they become the rewards. Empty = rewards 1 and 0."""
-
-
-def split(row: Mapping[str, Any], place: str) -> tuple[Any, str, str]:
-    """The prompt of a row, and the texts of the chosen and the rejected response.
-
-    A prompt that is not given is what both begin with: messages, or text up to the last character
-    they share, without a space at its end (TRL's `extract_prompt`). Raises UserError for rows of
-    another form.
-    """
-    chosen, rejected = (_said(row, name, place) for name in (CHOSEN, REJECTED))
-    if isinstance(chosen, str) is not isinstance(rejected, str):
-        raise UserError(f"{place}: '{CHOSEN}' is a text and '{REJECTED}' is not, or the reverse")
-    prompt = row.get(PROMPT)
-    if prompt is None:
-        prompt, chosen, rejected = _shared(chosen, rejected)
-    if not prompt:
-        raise UserError(f"{place} has no '{PROMPT}', and its responses do not begin alike")
-    return prompt, _text(chosen, CHOSEN, place), _text(rejected, REJECTED, place)
-
-
-def _said(row: Mapping[str, Any], name: str, place: str) -> Said:
-    value = row.get(name)
-    if isinstance(value, str) or (isinstance(value, list) and value):
-        return value
-    raise UserError(
-        f"{place} has no '{name}' that is a text or messages; columns: {', '.join(row)}"
-    )
-
-
-def _shared(chosen: Said, rejected: Said) -> tuple[Any, Said, Said]:
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        pairs = enumerate(zip(chosen, rejected, strict=False))
-        end = next((n for n, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
-        end -= int(chosen[:end].endswith(" "))
-        return chosen[:end], chosen[end:], rejected[end:]
-    same = 0
-    while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
-        same += 1
-    return list(chosen[:same]), chosen[same:], rejected[same:]
-
-
-def _text(said: Said, name: str, place: str) -> str:
-    if isinstance(said, str):
-        return said
-    if len(said) != 1 or not isinstance(said[0].get("content"), str):
-        raise UserError(f"{place}: '{name}' must be one assistant message behind the prompt")
-    return str(said[0]["content"])
+    overlong: Literal["error", "drop"] = "error"
+    """What becomes of a preference with a response of more than rollout.max_completion_length
+    tokens, or a prompt of more than rollout.max_prompt_length."""
 
 
 @register("buffer", "pairs")
@@ -120,7 +74,7 @@ class Pairs(Storeless[PairsConfig]):
             return
         self.lines = context.read_rows(self.config.path)
         for line in self.lines:
-            split(line.columns, line.place)
+            split_preference(line.columns, line.place)
             self._rewards(line)
 
     def fresh_share(self, batch: int) -> int:
@@ -131,12 +85,19 @@ class Pairs(Storeless[PairsConfig]):
         """Choose this step's preferences; nothing is generated."""
         if self.config.path is None:
             taken = {prompt.prompt_id: prompt for prompt in prompts.take(batch)}
-            self.planned = [self._group(prompt, prompts) for prompt in taken.values()]
-            return []
-        rows: dict[int, None] = {}
-        while len(rows) < min(batch, len(self.lines)):
-            rows.setdefault(self._next())
-        self.planned = [self._from_file(self.lines[row], prompts) for row in rows]
+            found = [self._from_task(prompt, prompts) for prompt in taken.values()]
+        else:
+            rows: dict[int, None] = {}
+            while len(rows) < min(batch, len(self.lines)):
+                rows.setdefault(self._next())
+            found = [self._from_file(self.lines[row], prompts) for row in rows]
+        self.planned = [group for group in found if group is not None]
+        if not self.planned:
+            raise UserError(
+                f"step {step}: each of {len(found)} preferences is longer than "
+                f"rollout.max_completion_length={prompts.max_completion_length} or "
+                f"rollout.max_prompt_length={prompts.max_prompt_length}; raise them"
+            )
         return []
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
@@ -159,33 +120,47 @@ class Pairs(Storeless[PairsConfig]):
         self.position += 1
         return self.order[1][place]
 
-    def _from_file(self, line: FileRow, prompts: PromptSource) -> Group:
-        asked, _, _ = split(line.columns, line.place)
+    def _from_file(self, line: FileRow, prompts: PromptSource) -> Group | None:
+        asked, *texts = split_preference(line.columns, line.place)
         kept = {name: value for name, value in line.columns.items() if name != PROMPT}
         prompt = prompts.prompt(f"pair-{line.number}", {PROMPT: asked, **kept})
-        return self._group(prompt, prompts, given=PROMPT in line.columns, number=line.number)
+        return self._group(line, prompt, texts, prompts)
+
+    def _from_task(self, prompt: Prompt, prompts: PromptSource) -> Group | None:
+        line = line_of(prompt)
+        row = {**line.columns, PROMPT: prompt.text_or_messages}
+        _, *texts = split_preference(row, line.place)
+        return self._group(line, prompt, texts, prompts)
 
     def _group(
-        self,
-        prompt: Prompt,
-        prompts: PromptSource,
-        *,
-        given: bool = True,
-        number: int | None = None,
-    ) -> Group:
-        """The two responses to a prompt, whose columns hold them.
+        self, line: FileRow, prompt: Prompt, texts: Sequence[str], prompts: PromptSource
+    ) -> Group | None:
+        """The chosen and the rejected response to a prompt; None if they are dropped."""
+        answers = [prompts.response(text) for text in texts]
+        if not self._fits(prompt, answers, prompts, line.place):
+            return None
+        first = FIRST_ID - 2 * line.number
+        rows = zip((first, first - 1), answers, self._rewards(line), strict=True)
+        samples = [_sample(prompt, number, ids, reward) for number, ids, reward in rows]
+        return Group(prompt=prompt, samples=samples)
 
-        `given`: whether they are without the prompt.
-        """
-        line = line_of(prompt)
-        asked = {PROMPT: prompt.text_or_messages} if given else {}
-        _, chosen, rejected = split({**line.columns, **asked}, line.place)
-        first = FIRST_ID - 2 * (number_of(prompt) if number is None else number)
-        answers = zip((first, first - 1), (chosen, rejected), self._rewards(line), strict=True)
-        return Group(
-            prompt=prompt,
-            samples=[_sample(prompt, number, prompts.response(t), r) for number, t, r in answers],
-        )
+    def _fits(
+        self, prompt: Prompt, answers: Sequence[torch.Tensor], prompts: PromptSource, place: str
+    ) -> bool:
+        """Whether a preference is short enough. Raises UserError if it must be."""
+        longest = max(len(ids) for ids in answers)
+        for what, length, key, limit in (
+            ("a response", longest, "max_completion_length", prompts.max_completion_length),
+            ("the prompt", len(prompt.ids), "max_prompt_length", prompts.max_prompt_length),
+        ):
+            if length > limit and self.config.overlong == "error":
+                raise UserError(
+                    f"{place}: {what} has {length} tokens, more than rollout.{key}={limit}; raise "
+                    "it or set buffer.overlong=drop"
+                )
+            if length > limit:
+                return False
+        return True
 
     def _rewards(self, line: FileRow) -> tuple[float, float]:
         if not self.config.votes:

@@ -40,7 +40,8 @@ def check(c: Composition) -> None:
             "part of this composition reads its log-probs; choose algorithm=online_dpo, vdpo or "
             "another whose parts do not"
         )
-    if c.config.model.name == EMBEDDED and not (c.task.embedded and c.eval_task.embedded):
+    tasks = (c.task, c.eval_task)
+    if c.config.model.name == EMBEDDED and not all(t.embedded or t.compares for t in tasks):
         raise UserError(
             "the embedded model only knows task=arithmetic with its default settings; "
             "set model.name to a Hugging Face name or folder"
@@ -155,8 +156,10 @@ def check_judges(c: Composition) -> None:
     Check also who wins against reference responses, and that metrics of a mix's tasks have names of
     their own.
     """
-    assert c.judges
     winner, known = c.config.eval.against.reward, list(c.eval_rewards)
+    if not known and c.config.eval.against.responses is None:
+        return  # nothing is answered, preferences are ranked
+    assert c.judges
     if winner is not None and winner not in known:
         raise UserError(
             f"eval.against.reward={winner}, but this run evaluates with no such reward."

@@ -16,7 +16,7 @@ from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import Reward, RunContext, Task
+from rlkit.interfaces import ReplayBuffer, Reward, RunContext, Task
 from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
 from rlkit.rewards.limits import multipliers_of
@@ -50,7 +50,11 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     chosen, task, other = lists["reward"], built["task"], config.eval.task
-    rewards, eval_rewards = rewards_for(task, raw["task"]["name"], chosen)
+    rewards, eval_rewards = (
+        ({}, {})
+        if not chosen and needs_no_reward(task, built["buffer"], config)
+        else rewards_for(task, raw["task"]["name"], chosen)
+    )
     scalars |= multipliers_of(rewards)
     eval_task = build("task", other) if other else task
     composition = Composition(
@@ -85,6 +89,11 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     for reward in composition.every_reward:
         reward.open(context)
     return composition
+
+
+def needs_no_reward(task: Task, buffer: ReplayBuffer, config: RunConfig) -> bool:
+    """Whether the task's preferences say what is better, and nothing is generated to score."""
+    return task.compares and buffer.fresh_share(config.train.prompts_per_step) == 0
 
 
 def rewards_for(

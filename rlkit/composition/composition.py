@@ -19,6 +19,7 @@ from rlkit.interfaces import (
     ReplayBuffer,
     Reward,
     Task,
+    TaskData,
     Tracker,
 )
 from rlkit.rewards.judges import Judges, find_judges
@@ -69,12 +70,22 @@ class Composition:
     given: Given = Given()
 
     @cached_property
+    def data(self) -> TaskData:
+        """The rows of the task, read on first use."""
+        return self.task.load(self.config.seed)
+
+    @property
+    def held_out_pairs(self) -> Sequence[Mapping[str, Any]]:
+        """The held-out preferences that an evaluation ranks, if the task has any."""
+        return self.data.eval[: self.config.eval.problems] if self.task.compares else ()
+
+    @cached_property
     def rows(self) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
         """The rows to train on and those to evaluate on, read on first use.
 
         Raises UserError if there are none.
         """
-        data = self.task.load(self.config.seed)
+        data = self.data
         same = self.eval_task is self.task
         other = data if same else self.eval_task.load(self.config.seed)
         held_out = other.eval[: self.config.eval.problems]

@@ -126,6 +126,7 @@ def evaluated(
 ) -> tuple[Evaluation, Problems]:
     """Load the model of a composition and evaluate it."""
     quiet = Console(file=sys.stderr, force_terminal=False) if console is None else console
+    rewards = RewardSet(c.eval_rewards)
     rows = rows_of(c, held_out=held_out)
     seed_generators(c.config.seed)
     with numerics(c.config.model):
@@ -135,7 +136,7 @@ def evaluated(
         c.rollouts.start(policy, c.config.seed)
         evaluator = Evaluator(
             prompts=problems.prompts,
-            rewards=RewardSet(c.eval_rewards),
+            rewards=rewards,
             engine=c.rollouts,
             tokenizer=policy.tokenizer,
             config=c.config.eval,

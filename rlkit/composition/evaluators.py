@@ -10,15 +10,18 @@ from rlkit.composition.composition import Composition
 from rlkit.composition.data_checks import check_room
 from rlkit.config.run import EMBEDDED, EvalConfig
 from rlkit.evaluation.contest import Contest, responses_of
-from rlkit.evaluation.evaluator import Evaluator, Evaluators, keep_none
+from rlkit.evaluation.evaluator import Evaluates, Evaluator, Evaluators, keep_none
 from rlkit.evaluation.records import AnswerFiles
 from rlkit.interfaces import Reward
 from rlkit.models.policy import Policy
+from rlkit.ops import CHOSEN, REJECTED
 from rlkit.rewards.judges import Judges
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.base import EVALUATION
 from rlkit.runs.folder import EVALUATIONS
 from rlkit.tasks.prompts import Prompts
+from rlkit.training.micro_batches import Forwards, MicroBatches, default_tokens
+from rlkit.training.pair_evaluation import PairEvaluator, preference
 
 if TYPE_CHECKING:
     from rlkit.composition.session import RunScope
@@ -71,8 +74,11 @@ def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunSco
         )
 
     template = "none" if c.config.model.name == EMBEDDED else c.config.eval.template
-    evaluators = [made(EVALUATION, held_out, c.config.eval, c.eval_rewards, c.judges)]
-    evaluators[0].contest = contest_of(c, policy.tokenizer, c.rows[1])
+    evaluators: list[Evaluates] = []
+    if c.eval_rewards:
+        own = made(EVALUATION, held_out, c.config.eval, c.eval_rewards, c.judges)
+        own.contest = contest_of(c, policy.tokenizer, c.rows[1])
+        evaluators.append(own)
     longest = held_out.longest
     for each in c.benchmarks:
         prompts = each.prompts(policy.tokenizer, template)
@@ -80,4 +86,45 @@ def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunSco
         longest = max(longest, prompts.longest)
         evaluators.append(made(each.name, prompts, each.config, each.rewards, Judges(each.judge)))
     c.rollouts.reserve(longest, c.longest_evaluated)
-    return Evaluators(evaluators)
+    if not c.held_out_pairs:
+        return Evaluators(evaluators)
+    pairs, notes = held_out_pairs(c, policy)
+    return Evaluators([*evaluators, *pairs], notes)
+
+
+def held_out_pairs(c: Composition, policy: Policy) -> tuple[list[PairEvaluator], list[str]]:
+    """What ranks the task's held-out preferences, and what to tell of those left out.
+
+    Preferences that are longer than training takes are.
+    """
+    rows, rollout = c.held_out_pairs, c.engine.config
+    prompts = Prompts("eval", rows, policy.tokenizer, c.task.config.chat_template)
+    groups = [
+        preference(prompts[i], [prompts.encoder.response(row[key]) for key in (CHOSEN, REJECTED)])
+        for i, row in enumerate(rows)
+    ]
+    short = [
+        group
+        for group in groups
+        if len(group.prompt.ids) <= rollout.max_prompt_length
+        and all(len(s.response_ids) <= rollout.max_completion_length for s in group.samples)
+    ]
+    told = [
+        f"{len(groups) - len(short)} of {len(groups)} held-out preferences are left out of the "
+        "evaluation: they are longer than rollout.max_prompt_length or max_completion_length."
+    ]
+    if not short:
+        return [], told
+    micro = MicroBatches(
+        c.config.train.micro_batch_tokens or default_tokens(policy.device),
+        c.processes,
+        policy.layout,
+    )
+    evaluator = PairEvaluator(
+        groups=short,
+        policy=policy,
+        parts=c.parts,
+        forwards=Forwards(micro, c.processes),
+        alone=not c.eval_rewards,
+    )
+    return [evaluator], told if len(short) < len(groups) else []

@@ -15,6 +15,8 @@ from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.contest import responses_of
 from rlkit.interfaces import TASK, Reward, StoredData, Task
+from rlkit.models.embedded import CHARACTERS
+from rlkit.ops import CHOSEN, PROMPT, REJECTED
 from rlkit.rewards.on_tasks import OnTasks
 from rlkit.rewards.scoring import FINISH_REASONS, check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
@@ -39,6 +41,8 @@ def rehearse(c: Composition) -> None:
     train, held_out = c.rows
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
+        if c.config.model.name == EMBEDDED and not task.embedded:
+            check_readable(name, rows)
     check_references(c, held_out)
     try_rewards(c, c.task, c.rewards, train)
     only_evaluated = 0 in c.eval_task.mix.values()
@@ -106,8 +110,21 @@ def check_references(c: Composition, rows: Rows) -> None:
         responses_of(source, rows)
 
 
+def check_readable(name: str, rows: Rows) -> None:
+    """Check that the embedded model has a token for every character of some preferences."""
+    known = {*CHARACTERS}
+    for index, row in enumerate(rows):
+        if unknown := {*"".join(str(row[key]) for key in (PROMPT, CHOSEN, REJECTED))} - known:
+            raise UserError(
+                f"the embedded model cannot read problem {index} of the {name} set: it knows sums "
+                f"alone, and no {min(unknown)!r}; set model.name to a Hugging Face name or folder"
+            )
+
+
 def try_rewards(c: Composition, task: Task, rewards: Mapping[str, Reward], rows: Rows) -> None:
     """Call fresh copies of the rewards, so that one which counts its calls does not count this."""
+    if not rewards:
+        return
     copies = {name: copied(reward) for name, reward in rewards.items()}
     try:
         for name, reward in copies.items():

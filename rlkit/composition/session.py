@@ -19,7 +19,7 @@ from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
-from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.scoring import NoRewards, RewardSet
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.head_probe import find_head
 from rlkit.rollout.layout import choose_layout
@@ -210,8 +210,10 @@ def open_session(
     c.parts.anchor.open(context)
     probe_policy(policy, config, run, checkpoint)
     evaluator = evaluators_of(c, policy, held_out, run)
+    notes += evaluator.notes
     c.rollouts.start(policy, config.seed)
-    rewards, rollout = RewardSet(c.rewards, processes), c.engine.config
+    rewards = RewardSet(c.rewards, processes) if c.rewards else NoRewards(processes)
+    rollout = c.engine.config
     return Session(
         config=config,
         raw=run.raw,

@@ -6,13 +6,16 @@ network, is noticed at once.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 from rlkit.errors import UserError
 
+INSIDE = "pkg://"
 PATIENCE = 10.0
 """Seconds that the hub may take to answer."""
 
@@ -20,6 +23,20 @@ PATIENCE = 10.0
 def looks_like_path(name: str) -> bool:
     """Whether a name can only be a path: it begins with . / or ~, or has two slashes or more."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def packaged(name: str, key: str) -> str:
+    """The path that a name stands for: `pkg://package/file` inside an installed package, `~/file`.
+
+    Raises UserError, with the setting it was given as, if the package is not installed.
+    """
+    if not name.startswith(INSIDE):
+        return str(Path(name).expanduser()) if name.startswith("~") else name
+    package, _, inner = name.removeprefix(INSIDE).partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{key}={name}: the Python package '{package}' is not installed")
+    return str(Path(spec.submodule_search_locations[0]) / inner)
 
 
 @contextmanager

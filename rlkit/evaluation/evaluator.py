@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import EvalConfig
@@ -142,11 +142,21 @@ class Evaluation:
         return f"{line}; if right ones get less, choose another reward with eval.reward=<name>."
 
 
+class Evaluates(Protocol):
+    """One of a run's evaluations."""
+
+    def run(self, step: int, progress: Progress = silent) -> dict[str, float]:
+        """The metrics of an evaluation after a step."""
+        ...
+
+
 @dataclass(frozen=True)
 class Evaluators:
     """Several evaluations, one after the other."""
 
-    each: Sequence[Evaluator]
+    each: Sequence[Evaluates]
+    notes: Sequence[str] = ()
+    """What the user should know of them before the first step."""
 
     def run(self, step: int, progress: Progress = silent) -> dict[str, float]:
         """The metrics of all."""

@@ -142,6 +142,8 @@ class Task(Part[TC]):
     """A source of problems, with held-out ones for evaluation."""
 
     Config: ClassVar[type[PartConfig]] = TaskConfig
+    compares: ClassVar[bool] = False
+    """Whether its rows are preferences: a prompt with a chosen and a rejected response."""
     default_rewards: ClassVar[tuple[str, ...]] = ()
     """Registered rewards used if the configuration names none and the task has no scorer of its
     own."""

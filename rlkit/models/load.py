@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlkit.config.devices import device_of
-from rlkit.config.hub import from_hub, looks_like_path
+from rlkit.config.hub import from_hub, looks_like_path, packaged
 from rlkit.config.run import ModelConfig
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError, suggest
@@ -53,7 +52,7 @@ def load_policy(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    source = _resolved(str(folder))
+    source = packaged(str(folder), "model.name")
     arguments: dict[str, Any] = {}
     if source.endswith(".gguf"):
         if not Path(source).is_file():
@@ -142,13 +141,3 @@ def _finished(
         dropout=Dropout(dropped_modules(model, own=config.dropout)),
         processes=processes,
     )
-
-
-def _resolved(name: str) -> str:
-    if not name.startswith("pkg://"):
-        return str(Path(name).expanduser()) if name.startswith("~") else name
-    package, _, inner = name.removeprefix("pkg://").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"model.name={name}: the Python package '{package}' is not installed")
-    return str(Path(spec.submodule_search_locations[0]) / inner)

@@ -41,10 +41,14 @@ from rlkit.ops.masked import (
     whiten,
 )
 from rlkit.ops.mixture import mean_place, optimal_shares
+from rlkit.ops.preferences import CHOSEN, PROMPT, REJECTED, split_preference
 from rlkit.ops.streams import DIGITS, hash_uniform, staircase, stream_rng, stream_seed
 
 __all__ = [
+    "CHOSEN",
     "DIGITS",
+    "PROMPT",
+    "REJECTED",
     "UNCLAMPED",
     "Aggregation",
     "Clamps",
@@ -77,6 +81,7 @@ __all__ = [
     "sequence_log_ratio",
     "sequence_mean",
     "sequence_sum",
+    "split_preference",
     "staircase",
     "stream_rng",
     "stream_seed",

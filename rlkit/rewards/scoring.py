@@ -81,6 +81,25 @@ class RewardSet:
         return self.processes.on_main(lambda: score_all(self.rewards, prompts, completions, given))
 
 
+class NoRewards(RewardSet):
+    """The rewards of a run that trains on given data and has none."""
+
+    def __init__(self, processes: Processes = SINGLE) -> None:
+        self.rewards, self.processes = {}, processes
+
+    def score(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        columns: Mapping[str, Sequence[Any]],
+    ) -> RewardResult:
+        """Nothing, for no completions. Raises UserError if there are some."""
+        if completions:
+            raise UserError("responses were generated, and no reward is chosen: reward=[<name>]")
+        return RewardResult(total=[], components={}, counts={})
+
+
 def check_columns(columns: Collection[str]) -> None:
     """Raise UserError for a column with a name that the run uses itself."""
     for name in RESERVED:

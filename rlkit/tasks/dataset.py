@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import create_model
 
 from rlkit.errors import UserError
-from rlkit.tasks.jsonl import Jsonl, JsonlConfig
+from rlkit.ops import CHOSEN, REJECTED
+from rlkit.tasks.jsonl import ANSWER_COLUMNS, FileTask, Jsonl
+from rlkit.tasks.preference import Preference
 from rlkit.tasks.read import Table
 
 
@@ -41,12 +43,23 @@ def description(*datasets: Any) -> str:
     return f"object {type(datasets[0]).__name__} sha256:{digest.hexdigest()[:16]}"
 
 
-def dataset_task(dataset: Any, eval_dataset: Any = None) -> type[Jsonl]:
-    """A task with these rows and the settings of task=jsonl (`prompt_column`, `suffix`, ...)."""
-    given = [dataset] if eval_dataset is None else [dataset, eval_dataset]
-    config = create_model("DatasetConfig", __base__=JsonlConfig, path=(str, description(*given)))
+def is_preferences(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every row has a chosen and a rejected response, and none an answer."""
+    return all({CHOSEN, REJECTED} <= {*row} and not {*ANSWER_COLUMNS} & {*row} for row in rows)
 
-    class DatasetTask(Jsonl):
+
+def dataset_task(dataset: Any, eval_dataset: Any = None) -> type[FileTask[Any]]:
+    """A task with these rows and the settings of task=jsonl (`prompt_column`, `suffix`, ...).
+
+    Rows with a chosen and a rejected response and no answer are those of task=preference.
+    """
+    given = [dataset] if eval_dataset is None else [dataset, eval_dataset]
+    kind: type[FileTask[Any]] = Jsonl
+    if is_preferences(rows_of(dataset, "dataset")):
+        kind = Preference
+    config = create_model("DatasetConfig", __base__=kind.Config, path=(str, description(*given)))
+
+    class DatasetTask(kind):  # type: ignore[valid-type, misc]
         """Rows in memory."""
 
         Config = config

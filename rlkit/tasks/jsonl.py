@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
+from typing_extensions import TypeVar
 
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import Task, TaskConfig, TaskData
@@ -19,21 +21,17 @@ ANSWER_COLUMNS = ("answer", "solution", "ground_truth", "label", "reward_model.g
 Row = Mapping[str, Any]
 
 
-class JsonlConfig(TaskConfig):
-    """Settings of a data file."""
+class FileConfig(TaskConfig):
+    """Settings of where rows come from."""
 
     path: str | tuple[str, ...] = ""
     """A .jsonl, .json, .jsonl.gz or .parquet file, a pattern of such files (data/*.parquet), the
-    name of a Hugging Face data set or a folder of one; or a list of these, read in this order."""
+    name of a Hugging Face data set or a folder of one, a file inside an installed package
+    (pkg://package/file); or a list of these, read in this order."""
     subset: str | None = None
     """Configuration of a Hugging Face data set ("main" of openai/gsm8k); files ignore it."""
     split: str = "train"
     """Split of a Hugging Face data set to train on; files ignore it."""
-    prompt_column: str = "prompt"
-    """Column with the prompts: text, or chat messages with a role and a content."""
-    answer_column: str | None = None
-    """Column with the answers, "outer.inner" for a nested one; null = the first one found of
-    answer, solution, ground_truth, label, reward_model.ground_truth."""
     eval_path: str | tuple[str, ...] | None = None
     """Held-out problems, given like `path`; null = hold out some of `path`."""
     eval_split: str = "test"
@@ -48,26 +46,24 @@ class JsonlConfig(TaskConfig):
     r"""Text appended to every prompt, such as " Put the final answer in \\boxed{}."."""
 
 
-@register("task", "jsonl")
-class Jsonl(Task[JsonlConfig]):
-    """Rows of a data set: `prompt`, `answer` as text, and all other columns as they are.
+FC = TypeVar("FC", bound=FileConfig, default=FileConfig)
 
-    Reads TRL's and verl's data unchanged. A text prompt stays text; the run makes it a chat message
-    if the tokenizer has a template. Held-out problems come in the order of a hash of the prompt, so
-    the first n are a fair sample.
+
+class FileTask(Task[FC]):
+    """Rows of a data set, of which some are held out.
+
+    Held-out rows come in the order of a hash of the prompt, so the first n are a fair sample.
     """
-
-    default_rewards = ("math",)
 
     def load(self, seed: int) -> TaskData:
         """Read the rows, whatever the seed. Raises UserError for what is wrong with the data."""
         c = self.config
         table = self.table().head(c.limit)
-        train = self._rows(table)
+        train = self.rows(table)
         if (eval_table := self.eval_table()) is None:
             train, held_out = hold_out(train, c.eval_fraction)
         else:
-            held_out = by_hash(self._rows(eval_table))
+            held_out = by_hash(self.rows(eval_table))
         if not train:
             raise UserError(
                 f"{table.name} has a single prompt, which is held out; "
@@ -79,7 +75,7 @@ class Jsonl(Task[JsonlConfig]):
         """All rows of `eval_path`, or of `path` without one; in the order of held-out ones."""
         found = self.eval_table()
         table = self.table().head(self.config.limit) if found is None else found
-        return self._with_suffix(by_hash(self._rows(table)))
+        return self._with_suffix(by_hash(self.rows(table)))
 
     def table(self) -> Table:
         """The rows to train on, and to hold some out from."""
@@ -95,7 +91,38 @@ class Jsonl(Task[JsonlConfig]):
             return None
         return read_tables(c.eval_path, c.subset, c.eval_split)
 
-    def _rows(self, table: Table) -> list[Row]:
+    @abstractmethod
+    def rows(self, table: Table) -> list[Row]:
+        """The rows of a table as problems. Raises UserError, with the place, for what is none."""
+
+    def _with_suffix(self, rows: Sequence[Row]) -> Sequence[Row]:
+        suffix = self.config.suffix
+        return [{**r, "prompt": append(r["prompt"], suffix)} for r in rows] if suffix else rows
+
+
+class JsonlConfig(FileConfig):
+    """Settings of a data file."""
+
+    prompt_column: str = "prompt"
+    """Column with the prompts: text, or chat messages with a role and a content."""
+    answer_column: str | None = None
+    """Column with the answers, "outer.inner" for a nested one; null = the first one found of
+    answer, solution, ground_truth, label, reward_model.ground_truth."""
+
+
+@register("task", "jsonl")
+class Jsonl(FileTask[JsonlConfig]):
+    """Rows of a data set: `prompt`, `answer` as text, and all other columns as they are.
+
+    Reads TRL's and verl's data unchanged. A text prompt stays text; the run makes it a chat message
+    if the tokenizer has a template. Held-out problems come in the order of a hash of the prompt, so
+    the first n are a fair sample.
+    """
+
+    default_rewards = ("math",)
+
+    def rows(self, table: Table) -> list[Row]:
+        """Each row with its prompt, and its answer as text."""
         answers = answer_column(table, self.config.answer_column)
         prompts = self.config.prompt_column
         check_column(table, prompts, "task.prompt_column")
@@ -107,10 +134,6 @@ class Jsonl(Task[JsonlConfig]):
             }
             for i, row in enumerate(table.rows)
         ]
-
-    def _with_suffix(self, rows: Sequence[Row]) -> Sequence[Row]:
-        suffix = self.config.suffix
-        return [{**r, "prompt": append(r["prompt"], suffix)} for r in rows] if suffix else rows
 
 
 def lookup(row: Row, column: str) -> Any:

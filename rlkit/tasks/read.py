@@ -14,7 +14,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from rlkit.config.hub import from_hub, looks_like_path
+from rlkit.config.hub import from_hub, looks_like_path, packaged
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import FileRow
 
@@ -92,7 +92,7 @@ def read_table(path: str, subset: str | None, split: str) -> Table:
 
     Raises UserError if it cannot be read or has no rows.
     """
-    file = Path(path).expanduser()
+    file = Path(packaged(path, "path")).expanduser()
     if file.name.lower().endswith(ENDINGS):
         table = _read_file(file, path)
     elif file.is_file():

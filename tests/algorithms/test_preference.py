@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -142,31 +143,6 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-@pytest.mark.parametrize(
-    ("fields", "value", "push"),
-    [
-        ({}, -math.log(sigmoid(0.35)), -0.1 * sigmoid(-0.35)),
-        ({"beta": 2.0}, -math.log(sigmoid(7.0)), -2 * sigmoid(-7.0)),
-        (
-            {"length_normalize": True},
-            -math.log(sigmoid(0.7 / 6)),
-            -0.1 * sigmoid(-0.7 / 6) / 3,
-        ),
-        ({"loss_type": "ipo"}, 1.5**2, 2 * -1.5),
-        ({"loss_type": "ipo", "beta": 0.2}, 1.0, 2.0),
-        ({"loss_type": "ipo", "length_normalize": True}, (7 / 6 - 5) ** 2, 2 * (7 / 6 - 5) / 3),
-    ],
-)
-def test_online_dpo(fields: dict[str, Any], value: float, push: float) -> None:
-    """dL/dh on each token of the chosen response, its negative on the rejected one's."""
-    logp, batch = group_of([1.0, 0.0], LOG_RATIO)
-    found, _, gradient = slope("online_dpo", logp, batch, **fields)
-    assert found == pytest.approx(value)
-    torch.testing.assert_close(gradient, double([[push] * 3, [-push] * 3]))
-    swapped = slope("online_dpo", logp, replace(batch, reward=-batch.reward), **fields)
-    assert swapped[0] != pytest.approx(value), "the rewards rank"
-
-
 def test_the_margin_and_the_ratio_are_to_the_reference() -> None:
     logp, batch = group_of([1.0, 0.0], LOG_RATIO)
     _, metrics = loss_value(build("loss", "online_dpo"), logp, batch)
@@ -176,6 +152,15 @@ def test_the_margin_and_the_ratio_are_to_the_reference() -> None:
     assert clamped["ratio_max"] == pytest.approx(math.exp(0.5))
     assert clamped["margin"] == pytest.approx(3.5), "nothing overflows, so nothing is clamped"
     assert build("loss", "online_dpo").needs == {"anchor:base"}
+
+
+def test_the_accuracy_is_the_share_of_positive_margins() -> None:
+    logp, batch = group_of([1.0, 0.0, 1.0, 0.0], [[2.0], [1.0], [0.0], [1.0]])
+    batch = replace(batch, group=torch.arange(4) // 2)
+    for rewards, share in (([1, 0, 1, 0], 0.5), ([1, 0, 0, 1], 1.0), ([0, 1, 1, 0], 0.0)):
+        ordered = replace(batch, reward=double(rewards).double())
+        _, metrics = loss_value(build("loss", "online_dpo"), logp, ordered)
+        assert metrics["accuracy"] == share
 
 
 def test_extreme_margins_saturate() -> None:
@@ -249,6 +234,30 @@ def test_rewards_that_count_votes_set_the_target_and_negative_ones_are_none() ->
         assert found == pytest.approx((1 - (2 * p - 1) / 0.2) ** 2)
 
 
+def beta_moment(a: int, b: int) -> Fraction:
+    """The integral of x^a (1 - x)^b over [0, 1], term by term."""
+    return sum(
+        (Fraction((-1) ** k * math.comb(b, k), a + k + 1) for k in range(b + 1)), Fraction(0)
+    )
+
+
+@pytest.mark.parametrize(("won", "lost"), [(7, 2), (1, 0), (5, 5), (40, 3)])
+@pytest.mark.parametrize("prior", [1, 2, 5])
+def test_the_target_is_the_mean_of_the_posterior_of_both_counts(
+    won: int, lost: int, prior: int
+) -> None:
+    """The estimate of least squared error under a Beta(c, c) prior and binomial votes, exactly:
+    E[x | votes] = the integral of x times the likelihood times the prior over that without x.
+    """
+    ups, downs = won + prior - 1, lost + prior - 1
+    mean = beta_moment(ups + 1, downs) / beta_moment(ups, downs)
+    assert mean == Fraction(won + prior, won + lost + 2 * prior)
+    _, batch = group_of([won, lost], [[0.3], [0.1]])
+    sides = torch.tensor([True, False]), torch.tensor([False, True])
+    loss = build("loss", "vdpo", prior=prior)
+    assert loss.target(batch, *sides).tolist() == [float(mean)] * 2
+
+
 def test_votes_count_valid_responses_alone() -> None:
     logp, batch = group_of([1.0, 0.0, 1.0], [[1.0], [0.0], [1.0]])
     mask = double([[1], [1], [0]]).bool()
@@ -260,7 +269,6 @@ def test_votes_count_valid_responses_alone() -> None:
     ("name", "fields"),
     [
         ("online_dpo", {"beta": 0.0}),
-        ("online_dpo", {"loss_type": "hinge"}),
         ("vdpo", {"prior": -1}),
     ],
 )

@@ -10,42 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from buffers.pairs import Pairs, PairsConfig, split
+from buffers.pairs import Pairs, PairsConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.tasks.read import read_rows
 from rlkit.testing.buffers import FakePrompts
 from tests.cli import SMALL, metrics, run
-
-USER = {"role": "user", "content": "q"}
-GOOD, BAD = {"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"prompt": "q", "chosen": "yes", "rejected": "no"}, ("q", "yes", "no")),
-        ({"chosen": "q yes", "rejected": "q no"}, ("q", " yes", " no")),
-        ({"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, ([USER], "yes", "no")),
-        ({"chosen": [USER, GOOD], "rejected": [USER, BAD]}, ([USER], "yes", "no")),
-    ],
-)
-def test_trl_formats(row: dict[str, Any], expected: tuple[Any, str, str]) -> None:
-    assert split(row, "here") == expected
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"prompt": "q", "chosen": "a"}, "no 'rejected'"),
-        ({"prompt": "q", "chosen": "a", "rejected": [BAD]}, "or the reverse"),
-        ({"chosen": "yes", "rejected": "no"}, "do not begin alike"),
-        ({"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD]}, "one assistant message"),
-    ],
-)
-def test_other_rows_are_one_line(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        split(row, "here")
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -87,6 +57,19 @@ def test_votes_are_rewards(tmp_path: Path) -> None:
         opened(path, votes=["up", "elsewhere"])
 
 
+def test_preferences_that_are_too_long_are_refused_or_dropped(tmp_path: Path) -> None:
+    short, long = rows(1)[0], {"prompt": "1", "chosen": "1" * 300, "rejected": "2"}
+    path, prompts = written(tmp_path / "a.jsonl", [short, long]), FakePrompts()
+    with pytest.raises(UserError, match=r"line 2: a response has 301 tokens.*overlong=drop"):
+        opened(path).plan(2, 1, prompts)
+    buffer = opened(path, overlong="drop")
+    buffer.plan(2, 1, prompts)
+    assert [g.prompt.text_or_messages for g in buffer.build([], 2, 1)] == ["0"]
+    only = opened(written(tmp_path / "b.jsonl", [long]), overlong="drop")
+    with pytest.raises(UserError, match=r"step 3: each of 1 preferences is longer"):
+        only.plan(2, 3, prompts)
+
+
 def test_each_preference_comes_once_an_epoch_and_a_resume_goes_on(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", rows(6))
     buffer, prompts = opened(path), FakePrompts()
@@ -121,6 +104,24 @@ def test_dpo_learns_the_preferences(algorithm: str, tmp_path: Path) -> None:
     steps = [r for r in metrics(tmp_path / "out") if "policy/margin" in r]
     assert {r["rollouts/total"] for r in steps} == {0}
     assert steps[-1]["policy/margin"] > steps[0]["policy/margin"]
+
+
+def test_the_votes_of_both_sides_set_the_target_of_a_real_step(tmp_path: Path) -> None:
+    """7 to 2, 1 to 0 and 5 to 5 votes with a prior of 1: p = 8/11, 2/3 and 1/2. Before the first
+    update the margin is 0, so VIPO's loss is the mean of ((2p - 1) / (2 beta))^2, beta = 0.1."""
+    votes = [(7, 2), (1, 0), (5, 5)]
+    given = [
+        {"prompt": f"{n}+1=", "chosen": "1", "rejected": "2", "up": up, "down": down}
+        for n, (up, down) in enumerate(votes)
+    ]
+    path = written(tmp_path / "a.jsonl", given)
+    words = ("algorithm=vipo", "buffer=pairs", f"buffer.path={path}", "buffer.votes=[up,down]")
+    sizes = ("train.prompts_per_step=3", "train.minibatches=1", "train.steps=1")
+    result = run(*SMALL, *words, *sizes, "loss.equal_rewards=pair", "output_dir=out", cwd=tmp_path)
+    assert result.status == 0, result.err
+    found = next(r["policy/loss"] for r in metrics(tmp_path / "out") if "policy/loss" in r)
+    expected = ((5 / 11 / 0.2) ** 2 + (1 / 3 / 0.2) ** 2 + 0) / 3
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_loss_that_reads_the_sampler_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from rlkit.config.hub import from_hub, looks_like_path
+from rlkit.config.hub import from_hub, looks_like_path, packaged
 from rlkit.errors import UserError
 
 
@@ -22,6 +23,16 @@ def test_a_path(name: str) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "openai/gsm8k"])
 def test_a_name(name: str) -> None:
     assert not looks_like_path(name)
+
+
+def test_a_file_inside_a_package() -> None:
+    assert Path(packaged("pkg://rlkit/py.typed", "task.path")).is_file()
+    assert packaged("~/a", "task.path") == str(Path.home() / "a")
+    assert packaged("a/b", "task.path") == "a/b"
+    with pytest.raises(
+        UserError, match=r"task\.path=pkg://no_such/a: the Python package 'no_such'"
+    ):
+        packaged("pkg://no_such/a", "task.path")
 
 
 class Hub:

@@ -47,9 +47,6 @@ def on_pairs(slope: Any) -> Weights:
     return weights
 
 
-dpo = on_pairs(lambda h, p, beta: -beta * torch.sigmoid(-beta * h))
-
-
 vdpo = on_pairs(lambda h, p, beta: beta * (torch.sigmoid(beta * h) - p))
 
 
@@ -57,7 +54,6 @@ vipo = on_pairs(lambda h, p, beta: 2 * (h - (2 * p - 1) / (2 * beta)))
 
 
 CLOSED: dict[str, Weights] = {
-    "online_dpo": dpo,
     "vdpo": vdpo,
     "vipo": vipo,
 }
