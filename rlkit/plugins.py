@@ -28,6 +28,7 @@ KINDS = (
     "task",
     "rollout",
     "tracker",
+    "environment",
 )
 """Kinds of parts; the registry has a table of each."""
 SINGLE_KINDS = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
@@ -41,7 +42,13 @@ FROM_FILE = "rlkit_plugin_"
 """How the names of modules imported from a file begin."""
 HOME = Path(__file__).resolve().parent.parent
 """The folder of `rlkit` and of the packages of parts."""
-CORE_PACKAGES = ("rlkit.rewards", "rlkit.tasks", "rlkit.rollout", "rlkit.trackers")
+CORE_PACKAGES = (
+    "rlkit.rewards",
+    "rlkit.tasks",
+    "rlkit.rollout",
+    "rlkit.trackers",
+    "rlkit.environments",
+)
 
 
 def import_plugin(name: str) -> ModuleType:

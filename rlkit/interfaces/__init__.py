@@ -24,6 +24,18 @@ from rlkit.interfaces.environment import (
     TaskData,
     Tracker,
 )
+from rlkit.interfaces.episodes import (
+    COUNTS,
+    CallParser,
+    Environment,
+    EpisodeContext,
+    Message,
+    Observation,
+    Said,
+    Start,
+    ToolCall,
+    with_text,
+)
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
 from rlkit.interfaces.part import C, FileRow, Part, PartConfig, RolloutSet, RunContext, State
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
@@ -31,19 +43,25 @@ from rlkit.interfaces.tokens import Tokens
 
 __all__ = [
     "AC",
+    "COUNTS",
     "EVENTS",
     "LC",
     "AdvantageEstimator",
     "AnchorConfig",
     "AnchorPolicy",
     "C",
+    "CallParser",
     "ChatTemplate",
     "Correction",
+    "Environment",
+    "EpisodeContext",
     "Event",
     "FileRow",
     "FreezablePolicy",
     "FrozenCopy",
     "LossConfig",
+    "Message",
+    "Observation",
     "Part",
     "PartConfig",
     "Phase",
@@ -57,10 +75,14 @@ __all__ = [
     "RewardConfig",
     "RolloutSet",
     "RunContext",
+    "Said",
+    "Start",
     "State",
     "Task",
     "TaskConfig",
     "TaskData",
     "Tokens",
+    "ToolCall",
     "Tracker",
+    "with_text",
 ]
