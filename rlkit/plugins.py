@@ -33,6 +33,8 @@ KINDS = (
 """Kinds of parts; the registry has a table of each."""
 SINGLE_KINDS = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
 """Kinds of which a run has exactly one part."""
+OPTIONAL_KINDS = ("environment",)
+"""Kinds of which a run has one part or none."""
 LIST_KINDS = ("correction", "reward", "tracker")
 """Kinds of which a run has any number of parts."""
 PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")

@@ -10,18 +10,15 @@ from pydantic import ValidationError
 from rlkit.composition.benchmark_sets import benchmark_sets
 from rlkit.composition.checks import check
 from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
+from rlkit.composition.turns import chosen_rewards, environment_of, placed
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
-from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
-from rlkit.rewards.task import default_rewards
-from rlkit.rollout.base import RolloutEngine
-from rlkit.rollout.remote import RemoteEngine
-from rlkit.rollout.shared import SharedEngine, SharedRemote
 from rlkit.training.references import Parts
 
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
@@ -45,10 +42,14 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         }
         for kind in LIST_KINDS
     }
+    environment = environment_of(raw)
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
-    rewards = lists["reward"] or default_rewards(built["task"], raw["task"]["name"])
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
+    rewards = chosen_rewards(lists["reward"], built["task"], raw["task"]["name"], environment)
+    eval_rewards = rewards
+    if config.eval.task:
+        eval_rewards = chosen_rewards(lists["reward"], eval_task, config.eval.task, environment)
     composition = Composition(
         raw=raw,
         config=config,
@@ -63,18 +64,15 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         task=built["task"],
         eval_task=eval_task,
         engine=built["rollout"],
-        rollouts=_placed(built["rollout"], raw, config, processes),
+        rollouts=placed(built["rollout"], raw, config, processes, environment),
         rewards=rewards,
-        eval_rewards=(
-            default_rewards(eval_task, config.eval.task)
-            if config.eval.task and not lists["reward"]
-            else rewards
-        ),
+        eval_rewards=eval_rewards,
         benchmarks=benchmark_sets(config),
         trackers=trackers if processes.is_main else {},
         scalars=scalars,
         processes=processes,
         given=given,
+        environment=environment,
     )
     check(composition)
     context = RunContext(
@@ -90,7 +88,7 @@ def _register_parts(raw: Raw) -> None:
     plugins = raw.get("plugins") or ()
     for plugin in plugins:
         import_plugin(plugin)
-    nodes = [(kind, raw.get(kind)) for kind in SINGLE_KINDS]
+    nodes = [(kind, raw.get(kind)) for kind in (*SINGLE_KINDS, *OPTIONAL_KINDS)]
     nodes += [(kind, node) for kind in LIST_KINDS for node in (raw.get(kind) or {}).values()]
     for kind, node in nodes if plugins else ():
         if isinstance(node, Mapping) and "name" in node:
@@ -124,7 +122,8 @@ def _first(scalars: Mapping[str, Scalar]) -> dict[str, float]:
 
 def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
     """The run's own settings; its learning rates may be scalar schedules too."""
-    rest = {key: value for key, value in raw.items() if key not in (*SINGLE_KINDS, *LIST_KINDS)}
+    parts = (*SINGLE_KINDS, *OPTIONAL_KINDS, *LIST_KINDS)
+    rest = {key: value for key, value in raw.items() if key not in parts}
     train = dict(rest.get("train") or {})
     found = {
         key: scalar_of(f"train.{key}", train[key]) for key in RATES if is_scalar(train.get(key))
@@ -137,16 +136,3 @@ def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
         return RunConfig.model_validate(rest | {"train": train | _first(found)})
     except ValidationError as error:
         raise UserError(validation_message(error, RunConfig)) from None
-
-
-def _placed(
-    engine: RolloutEngine[Any], raw: Raw, config: RunConfig, processes: Processes
-) -> RolloutEngine[Any]:
-    """The engine itself, or one in its own process if it generates while training runs.
-
-    With multiple ranks, each gets its own.
-    """
-    if engine.config.mode == "sync":
-        return engine if processes.world_size == 1 else SharedEngine(engine, processes)
-    remote = RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
-    return remote if processes.world_size == 1 else SharedRemote(remote, processes)

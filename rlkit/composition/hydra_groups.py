@@ -20,7 +20,7 @@ from rlkit.composition.arguments import unpasted
 from rlkit.composition.catalog_file import catalog
 from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
-from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
@@ -71,7 +71,11 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         key, value = (match[1], match[2]) if match else ("", "")
         if key == "plugins":
             plugins += map(_anywhere, _items(value))
-        elif key in (*SINGLE_KINDS, *LIST_KINDS) and ":" in value and not value.startswith("{"):
+        elif (
+            key in (*SINGLE_KINDS, *OPTIONAL_KINDS, *LIST_KINDS)
+            and ":" in value
+            and not value.startswith("{")
+        ):
             chosen = ",".join(quoted(_register(key, item, plugins)) for item in _items(value))
             out.append(f"{key}=[{chosen}]" if key in LIST_KINDS else f"{key}={chosen}")
         else:

@@ -33,7 +33,7 @@ from rlkit.runs.stopping import StopRequest
 from rlkit.stored.card import Card, template_hash, tokenizer_hash, weights_hash
 from rlkit.stored.suit import Opener
 from rlkit.stored.write import ROLLOUTS, RolloutWriter
-from rlkit.tasks.prompts import Problems, Prompts, PromptStream
+from rlkit.tasks.prompts import Problems, Prompts, PromptStream, no_tools
 from rlkit.training.collect import Collector
 from rlkit.training.state import Session, forwards_of
 
@@ -52,7 +52,8 @@ def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
 def _prompts(
     c: Composition, name: str, task: Task, rows: Sequence[Mapping[str, Any]], policy: Policy
 ) -> Prompts:
-    prompts = Prompts(name, rows, policy.tokenizer, task.config.chat_template)
+    tools = no_tools if c.environment is None else c.environment.schemas
+    prompts = Prompts(name, rows, policy.tokenizer, task.config.chat_template, tools)
     if task.embedded:
         return prompts
     return prompts.within(c.engine.config.max_prompt_length, task.config.overlong)

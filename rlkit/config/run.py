@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rlkit.config.sampling import Sampling
+from rlkit.config.turns import TurnsConfig
 from rlkit.interfaces import PartConfig
 
 Positive = Annotated[int, Field(ge=1)]
@@ -288,6 +289,7 @@ class RunConfig(PartConfig):
     train.steps is then their sum. Each starts with a new optimizer and takes its initial policy as
     base."""
     model: ModelConfig = ModelConfig()
+    turns: TurnsConfig = TurnsConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -39,13 +39,14 @@ from rlkit.interfaces.episodes import (
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
 from rlkit.interfaces.part import C, FileRow, Part, PartConfig, RolloutSet, RunContext, State
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
-from rlkit.interfaces.tokens import Tokens
+from rlkit.interfaces.tokens import PROMPT_IDS, Tokens, asked_ids
 
 __all__ = [
     "AC",
     "COUNTS",
     "EVENTS",
     "LC",
+    "PROMPT_IDS",
     "AdvantageEstimator",
     "AnchorConfig",
     "AnchorPolicy",
@@ -84,5 +85,6 @@ __all__ = [
     "Tokens",
     "ToolCall",
     "Tracker",
+    "asked_ids",
     "with_text",
 ]

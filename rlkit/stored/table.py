@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rlkit.batch import CACHED, Group, Prompt, Sample
 from rlkit.errors import UserError
+from rlkit.interfaces import PROMPT_IDS, asked_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,7 +97,7 @@ def to_table(
         "columns": [
             text for group in groups for text in [_columns(group.prompt)] * len(group.samples)
         ],
-        "prompt_ids": _lists([prompt.ids for prompt in prompts], torch.int32),
+        "prompt_ids": _lists(list(map(asked_ids, prompts, samples)), torch.int32),
         "response": [tokenizer.decode(s.response_ids, skip_special_tokens=True) for s in samples],
         "response_ids": _lists([s.response_ids for s in samples], torch.int32),
         "behavior_logp": _lists([s.behavior_logp for s in samples], torch.float32, known=known),
@@ -131,7 +132,11 @@ def _columns(prompt: Prompt) -> str:
 
 def _kept(sample: Sample) -> tuple[dict[str, float], dict[str, Any]]:
     """A sample's extras that say something of it: numbers, and arrays with one per token."""
-    kept = {name: v for name, v in sample.extras.items() if not name.startswith(CACHED)}
+    kept = {
+        name: v
+        for name, v in sample.extras.items()
+        if name != PROMPT_IDS and not name.startswith(CACHED)
+    }
     per_token = {n: v for n, v in kept.items() if isinstance(v, Tensor) and v.dim()}
     return (
         {name: float(v) for name, v in kept.items() if name not in per_token},
@@ -176,7 +181,8 @@ def to_groups(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list
         if not groups or row["group"] != last:
             groups.append(Group(prompt=_prompt(row), samples=[]))
             last = row["group"]
-        groups[-1].samples.append(_sample(row, groups[-1].prompt.prompt_id, number))
+        prompt = groups[-1].prompt
+        groups[-1].samples.append(_sample(row, prompt, number))
     return groups
 
 
@@ -190,15 +196,18 @@ def _prompt(row: Mapping[str, Any]) -> Prompt:
     )
 
 
-def _sample(row: Mapping[str, Any], prompt_id: str, number: int) -> Sample:
+def _sample(row: Mapping[str, Any], prompt: Prompt, number: int) -> Sample:
     ids = _tensor(row["response_ids"], torch.int64)
     logp, mask = row.get("behavior_logp"), row.get("loss_mask")
     extras: dict[str, Tensor | float] = {e["name"]: e["value"] for e in row.get("extras") or ()}
     for entry in row.get("token_extras") or ():
         extras[entry["name"]] = _tensor(entry["value"], torch.float32)
+    asked = _tensor(row["prompt_ids"], torch.int64)
+    if not torch.equal(asked, prompt.ids):  # an environment added another text to it
+        extras[PROMPT_IDS] = asked
     return Sample(
         sample_id=number,
-        prompt_id=prompt_id,
+        prompt_id=prompt.prompt_id,
         response_ids=ids,
         loss_mask=torch.ones(len(ids), dtype=torch.bool)
         if mask is None

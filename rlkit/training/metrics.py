@@ -20,6 +20,7 @@ from rlkit.interfaces import AnchorPolicy
 from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_mean
 from rlkit.rollout.base import Generation
 from rlkit.training.sums import sums_of
+from rlkit.training.turn_metrics import TurnTally
 
 CLAMP = 20.0
 """Log-ratios are clamped to [-CLAMP, CLAMP] before exp."""
@@ -138,6 +139,7 @@ class RolloutTally:
     components: dict[str, list[float]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     """What rewards report: errors, timeouts, lost workers."""
+    turns: TurnTally = field(default_factory=TurnTally)
 
     def count(
         self,
@@ -148,8 +150,9 @@ class RolloutTally:
     ) -> None:
         """Count one of the policy's responses, with its rewards and where its problem is from."""
         self.rollouts += 1
-        self.tokens += len(generation.response_ids)
+        self.tokens += generation.own_tokens
         self.truncated += generation.finish_reason == "length"
+        self.turns.count(generation, total)
         if total is None:
             return
         self.rewards.append(total)
@@ -172,10 +175,14 @@ class RolloutTally:
                 "completions/clipped_ratio": self.truncated / self.rollouts,
             }
         out |= {f"reward/{name}/mean": sum(v) / len(v) for name, v in self.components.items()}
-        return out | {
-            f"reward/{name}": float(self.events.get(name, 0))
-            for name in ("errors", "timeouts", "lost")
-        }
+        return (
+            out
+            | self.turns.metrics()
+            | {
+                f"reward/{name}": float(self.events.get(name, 0))
+                for name in ("errors", "timeouts", "lost")
+            }
+        )
 
 
 def data_metrics(samples: Sequence[Sample], replayed: Tensor, step: int) -> dict[str, float]:
@@ -194,7 +201,7 @@ def staleness(samples: Sequence[Sample], step: int) -> dict[str, float]:
     Over the policy's own tokens (`policy_version` of each): mean and maximum of step - version.
     Status: our choice (AReaL and prime-rl count the same, per token).
     """
-    own = [sample.policy_version for sample in samples if sample.source != "expert"]
+    own = [s.policy_version[s.loss_mask] for s in samples if s.source != "expert"]
     ages = step - torch.cat(own).float() if own else torch.zeros(0)
     if not len(ages):
         return {}

@@ -1,0 +1,122 @@
+"""A run's environment: what it brings, where its turns are played, what it cannot be with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlkit.config.run import RunConfig
+from rlkit.distributed.processes import Processes
+from rlkit.errors import UserError
+from rlkit.interfaces import Environment, Reward, Task
+from rlkit.registry import build, build_section
+from rlkit.rewards.task import default_rewards
+from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.shared import SharedEngine, SharedRemote
+from rlkit.rollout.turns import TurnsEngine
+
+if TYPE_CHECKING:
+    from rlkit.composition.composition import Composition
+
+ENVIRONMENT = "environment"
+"""The config section, and the reward that the environment itself gives."""
+
+
+def environment_of(raw: Mapping[str, Any]) -> Environment[Any] | None:
+    """The environment that a configuration names, if it names one."""
+    node = raw.get(ENVIRONMENT)
+    if node is None:
+        return None
+    if not isinstance(node, Mapping) or "name" not in node:
+        raise UserError(
+            f"{ENVIRONMENT} must be chosen by name: {ENVIRONMENT}=<name>; "
+            f"`python -m rlkit list {ENVIRONMENT}` lists them"
+        )
+    fields = {key: value for key, value in node.items() if key != "name"}
+    found: Environment[Any] = build_section(ENVIRONMENT, node["name"], fields, ENVIRONMENT)
+    return found
+
+
+def chosen_rewards(
+    given: Mapping[str, Reward], task: Task[Any], name: str, environment: Environment[Any] | None
+) -> Mapping[str, Reward]:
+    """The rewards given; if there are none, the environment's own, or else the task's."""
+    if given:
+        return given
+    if environment is not None and environment.scores:
+        return {ENVIRONMENT: build("reward", ENVIRONMENT)}
+    return default_rewards(task, name)
+
+
+def placed(
+    engine: RolloutEngine[Any],
+    raw: Mapping[str, Any],
+    config: RunConfig,
+    processes: Processes,
+    environment: Environment[Any] | None,
+) -> RolloutEngine[Any]:
+    """The engine itself, or one in its own process if it generates while training runs.
+
+    With multiple ranks, each gets its own. The environment is where the engine is: it plays the
+    episodes of that rank or process.
+    """
+    if engine.config.mode == "sync":
+        here = engine if environment is None else TurnsEngine(engine, environment, config.turns)
+        return here if processes.world_size == 1 else SharedEngine(here, processes)
+    episodes = None
+    if environment is not None:
+        episodes = {ENVIRONMENT: dict(raw[ENVIRONMENT]), "turns": config.turns.model_dump()}
+    name = raw["rollout"]["name"]
+    remote = RemoteEngine(engine, name, config.model, config.plugins, episodes)
+    return remote if processes.world_size == 1 else SharedRemote(remote, processes)
+
+
+def check_turns(c: Composition) -> None:
+    """Check that the run can have its environment, if it has one. Raises UserError."""
+    environment, rollout = c.environment, c.raw["rollout"]["name"]
+    scores = environment is not None and environment.scores
+    if ENVIRONMENT in c.rewards and not scores:
+        what = "the environment gives no reward" if environment else "there is no environment"
+        raise UserError(
+            f"reward=[{ENVIRONMENT}] is the environment's own, and {what}: leave it out"
+        )
+    if environment is None:
+        return
+    if not c.engine.config.continues:
+        raise UserError(
+            f"rollout={rollout} samples a whole response at once, and an environment answers "
+            "between turns: use rollout=hf, vllm or vllm_server"
+        )
+    if c.engine.config.oversample > 0:
+        raise UserError(
+            f"rollout.oversample={c.engine.config.oversample} leaves responses unfinished at the "
+            "end of a step, and an episode of an environment is not kept so long: leave it at 0"
+        )
+    if c.benchmarks:
+        raise UserError(
+            f"eval.on={c.benchmarks[0].name.rpartition('/')[2]} is answered in one turn, and this "
+            "run has an environment: leave eval.on out, and use `rlkit eval` on the checkpoint "
+            "without it"
+        )
+
+
+def words_of(c: Composition) -> list[str]:
+    """What the user is told of the environment at the start."""
+    if c.environment is None:
+        return []
+    limits, name = c.config.turns, c.raw[ENVIRONMENT]["name"]
+    lines = [
+        f"environment={name}: a response has at most {limits.max} turns, and with what the "
+        f"environment says at most {c.engine.config.max_completion_length} tokens."
+    ]
+    if c.environment.scores and ENVIRONMENT not in c.rewards:
+        lines.append(
+            f"The environment's own reward is not used: add {ENVIRONMENT} to reward=[...] for that."
+        )
+    if limits.seconds is not None:
+        lines.append(
+            f"Warning: turns.seconds={limits.seconds:g} ends responses by the clock, and a run in "
+            "which that happens cannot be repeated bit for bit."
+        )
+    return [*lines, *c.environment.notes()]
