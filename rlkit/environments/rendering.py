@@ -174,7 +174,7 @@ def _split(
     if not found:
         raise ValueError("it keeps nothing of the turn")
     shared = _shared(alone, behind)
-    specials = _special_texts(tokenizer)
+    specials = special_texts(tokenizer)
     size = max((shared.rfind(t) + len(t) for t in specials if t in shared), default=0)
     if not size:
         size = _written_call(tokenizer, alone, behind)
@@ -216,13 +216,14 @@ def _end_ids(tokenizer: PreTrainedTokenizerBase, behind: str) -> list[int]:
     """The ids of the template's end of a turn of text; none if `behind` begins with it."""
     tail = _tail(tokenizer)
     end = tail[
-        : max((tail.rfind(t) + len(t) for t in _special_texts(tokenizer) if t in tail), default=0)
+        : max((tail.rfind(t) + len(t) for t in special_texts(tokenizer) if t in tail), default=0)
     ]
     return [] if behind.startswith(end) else _ids(tokenizer, end)
 
 
 @lru_cache(maxsize=8)
-def _special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts of the tokenizer's special tokens."""
     known = tokenizer.added_tokens_decoder.values()
     marked = [token.content for token in known if token.special]
     return tuple(t for t in {*marked, *tokenizer.all_special_tokens} if t.strip())
@@ -230,7 +231,7 @@ def _special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    ids: Any = tokenizer.convert_tokens_to_ids(list(_special_texts(tokenizer)))
+    ids: Any = tokenizer.convert_tokens_to_ids(list(special_texts(tokenizer)))
     return frozenset(int(i) for i in ids)
 
 
