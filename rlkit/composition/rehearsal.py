@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from rlkit.composition.describe import OWN
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
+from rlkit.rewards.environment import COLUMN, HANDLES
+from rlkit.rewards.function import FunctionReward
 from rlkit.rewards.scoring import check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.stored.read import StoredRollouts
@@ -34,6 +37,9 @@ def rehearse(c: Composition) -> None:
     check_files(c)
     try_loss(c)
     train, held_out = c.rows
+    if c.environment is not None:
+        c.environment.check(train)
+        c.environment.check(held_out)
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
     try_rewards(c, c.rewards, train)
@@ -103,6 +109,13 @@ def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> No
             reward.close()
 
 
+def looks_at(reward: Reward, argument: str) -> bool:
+    """Whether a reward is a function that names an argument."""
+    if not isinstance(reward, FunctionReward):
+        return False
+    return argument in inspect.signature(type(reward).function).parameters
+
+
 def copied(reward: Reward) -> Reward:
     """A reward of the same settings, as a run builds it."""
     return (
@@ -121,6 +134,11 @@ def score_nothing(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> 
     check_columns(names)
     given = {name: [first.get(name)] for name in sorted(names)} | {"completion_ids": [[]]}
     prompt, answer = first["prompt"], [{"role": "assistant", "content": ""}]
+    if c.environment is not None:
+        chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        able = {name: each for name, each in rewards.items() if not looks_at(each, HANDLES)}
+        score_all(able, [chat], [answer], given | {COLUMN: [None]})
+        return
     if not isinstance(prompt, str):
         score_all(rewards, [prompt], [answer], given)
         return

@@ -8,12 +8,10 @@ from typing import Any
 
 from rlkit.batch import Prompt
 from rlkit.errors import UserError
-from rlkit.rewards.environment import COLUMN as REWARD
+from rlkit.rewards.environment import COLUMN, HANDLES
 from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 
-HANDLES = "environments"
-"""The argument in which rewards find the environments themselves, as in TRL."""
 FULL_MARKS = 1.0 - 1e-6
 """A response is right if the judging reward gives it at least this."""
 
@@ -125,13 +123,13 @@ def of_episodes(
     played = [generation.played for generation in generations]
     if not any(played):
         return {}
-    for name in (REWARD, HANDLES):
+    for name in (COLUMN, HANDLES):
         if name in columns:
             raise UserError(
                 f"the task has a column called '{name}', in which rewards find what the "
                 "environment says; rename it"
             )
     return {
-        REWARD: [each and each.reward for each in played],
+        COLUMN: [each and each.reward for each in played],
         HANDLES: [each and each.handle for each in played],
     }

@@ -10,6 +10,8 @@ from rlkit.registry import register
 
 COLUMN = "environment_reward"
 """The column in which rewards find it."""
+HANDLES = "environments"
+"""The argument in which rewards find the environments themselves, as in TRL."""
 
 
 @register("reward", "environment")

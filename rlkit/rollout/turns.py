@@ -17,6 +17,7 @@ import torch
 
 from rlkit.batch import Prompt
 from rlkit.config.turns import TurnsConfig
+from rlkit.environments.formats import call_parser
 from rlkit.environments.rendering import observation_ids
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, EpisodeContext, Observation, Start, State, with_text
@@ -73,6 +74,7 @@ class TurnsEngine(RolloutEngine[Any]):
         self.environment.open(
             EpisodeContext(
                 seed=seed,
+                parse=call_parser(policy.tokenizer, self.environment.call_format),
                 calls_per_turn=self.limits.max_calls,
             )
         )
@@ -244,5 +246,4 @@ class TurnsEngine(RolloutEngine[Any]):
 
     def _text(self, generation: Generation, *, special: bool) -> str:
         tokenizer = self.policy.tokenizer
-        text: str = tokenizer.decode(generation.response_ids, skip_special_tokens=not special)
-        return text
+        return str(tokenizer.decode(generation.response_ids, skip_special_tokens=not special))

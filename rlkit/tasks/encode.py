@@ -156,7 +156,7 @@ class Encoder:
     def _render(
         self, messages: Messages, *, answer_follows: bool, tools: Sequence[Tool] = ()
     ) -> str:
-        given = {"tools": list(tools)} if tools else {}
+        given: dict[str, Any] = {"tools": list(tools)} if tools else {}
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=answer_follows, **given
