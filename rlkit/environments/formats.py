@@ -139,6 +139,7 @@ def read_mistral(text: str, schemas: Schemas) -> Said:
             calls += _mistral_calls(piece, len(calls))
         except (ValueError, RecursionError) as error:
             errors.append(str(error))
+            content += CALLS_MARK + piece
     return Said(content=content.strip(), calls=calls, errors=errors)
 
 
@@ -158,7 +159,7 @@ def read_llama3(text: str, schemas: Schemas) -> Said:
             calls.append(_checked(value))
             rest = rest[size:].lstrip("; \n")
     except (ValueError, RecursionError) as error:
-        return Said(content="", calls=calls, errors=[_why(error)])
+        return Said(content=rest, calls=calls, errors=[_why(error)])
     return Said(content="", calls=calls)
 
 
@@ -193,16 +194,23 @@ def call_of(text: str) -> ToolCall:
 
 
 def _tagged(text: str, read: Callable[[str], ToolCall]) -> Said:
-    """A text with calls in <tool_call> tags; the last tag may be left open."""
+    """A text with calls in <tool_call> tags; the last tag may be left open.
+
+    What cannot be read stays in the text.
+    """
     reasoning, said = thoughts(text)
     calls: list[ToolCall] = []
     errors: list[str] = []
-    for inner in CALL.findall(said):
+
+    def taken(match: re.Match[str]) -> str:
         try:
-            calls.append(read(inner))
+            calls.append(read(match[1]))
         except ValueError as error:
             errors.append(str(error))
-    content = CALL.sub("", said).strip()
+            return match[0]
+        return ""
+
+    content = CALL.sub(taken, said).strip()
     return Said(content=content, calls=calls, errors=errors, reasoning=reasoning)
 
 
