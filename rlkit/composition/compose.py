@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rlkit.composition.benchmark_sets import benchmark_sets
 from rlkit.composition.checks import check
 from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
-from rlkit.composition.turns import chosen_rewards, environment_of, placed
+from rlkit.composition.turns import chosen_rewards, environment_of, placed, reads_environments
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
@@ -64,7 +64,14 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         task=built["task"],
         eval_task=eval_task,
         engine=built["rollout"],
-        rollouts=placed(built["rollout"], raw, config, processes, environment),
+        rollouts=placed(
+            built["rollout"],
+            raw,
+            config,
+            processes,
+            environment,
+            looked_at=bool(reads_environments({**rewards, **eval_rewards})),
+        ),
         rewards=rewards,
         eval_rewards=eval_rewards,
         benchmarks=benchmark_sets(config),

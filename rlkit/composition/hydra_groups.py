@@ -71,6 +71,11 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         key, value = (match[1], match[2]) if match else ("", "")
         if key == "plugins":
             plugins += map(_anywhere, _items(value))
+        elif key == "tools":
+            paths = [item.rpartition(":") for item in _items(value)]
+            plugins += [_anywhere(module) for module, _, _ in paths if module]
+            named = ",".join(quoted(f"{_anywhere(m)}{c}{name}") for m, c, name in paths)
+            out.append(f"tools=[{named}]")
         elif (
             key in (*SINGLE_KINDS, *OPTIONAL_KINDS, *LIST_KINDS)
             and ":" in value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
 from rlkit.rewards.environment import COLUMN, HANDLES
-from rlkit.rewards.function import FunctionReward
+from rlkit.rewards.function import looks_at
 from rlkit.rewards.scoring import check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.stored.read import StoredRollouts
@@ -107,13 +106,6 @@ def try_rewards(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> No
     finally:
         for reward in copies.values():
             reward.close()
-
-
-def looks_at(reward: Reward, argument: str) -> bool:
-    """Whether a reward is a function that names an argument."""
-    if not isinstance(reward, FunctionReward):
-        return False
-    return argument in inspect.signature(type(reward).function).parameters
 
 
 def copied(reward: Reward) -> Reward:

@@ -12,6 +12,7 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.composition.evaluators import evaluators_of
+from rlkit.composition.turns import template_words
 from rlkit.config.run import EMBEDDED, RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
@@ -200,7 +201,7 @@ def open_session(
     policy = told_policy(c, run, checkpoint, policy)
     train, held_out = load_prompts(c, policy)
     check_data(c, policy, (train, held_out))
-    notes = train.description()
+    notes = [*train.description(), *template_words(c, policy.tokenizer)]
     context = RunContext(
         seed=config.seed,
         folder=Path(config.output_dir) / "buffer",

@@ -7,35 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 from rlkit.config.run import RunConfig
 from rlkit.distributed.processes import Processes
+from rlkit.environments.rendering import template_notes
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, Reward, Task
-from rlkit.registry import build, build_section
+from rlkit.registry import build
+from rlkit.rewards.environment import HANDLES
+from rlkit.rewards.function import looks_at
 from rlkit.rewards.task import default_rewards
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
-from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns import TurnsEngine, built
 
 if TYPE_CHECKING:
     from rlkit.composition.composition import Composition
 
 ENVIRONMENT = "environment"
 """The config section, and the reward that the environment itself gives."""
+TOOLS = "tools"
+"""The setting with functions that become tools."""
 
 
 def environment_of(raw: Mapping[str, Any]) -> Environment[Any] | None:
     """The environment that a configuration names, if it names one."""
-    node = raw.get(ENVIRONMENT)
-    if node is None:
-        return None
-    if not isinstance(node, Mapping) or "name" not in node:
+    node, tools = raw.get(ENVIRONMENT), raw.get(TOOLS) or ()
+    if node is not None and (not isinstance(node, Mapping) or "name" not in node):
         raise UserError(
             f"{ENVIRONMENT} must be chosen by name: {ENVIRONMENT}=<name>; "
             f"`python -m rlkit list {ENVIRONMENT}` lists them"
         )
-    fields = {key: value for key, value in node.items() if key != "name"}
-    found: Environment[Any] = build_section(ENVIRONMENT, node["name"], fields, ENVIRONMENT)
-    return found
+    return built(node, tools)
+
+
+def reads_environments(rewards: Mapping[str, Reward]) -> list[str]:
+    """The rewards that are handed the environments, as TRL does."""
+    return [name for name, reward in rewards.items() if looks_at(reward, HANDLES)]
 
 
 def chosen_rewards(
@@ -55,18 +61,22 @@ def placed(
     config: RunConfig,
     processes: Processes,
     environment: Environment[Any] | None,
+    *,
+    looked_at: bool = False,
 ) -> RolloutEngine[Any]:
     """The engine itself, or one in its own process if it generates while training runs.
 
     With multiple ranks, each gets its own. The environment is where the engine is: it plays the
-    episodes of that rank or process.
+    episodes of that rank or process. Rewards may look at it where it is in their own process.
     """
     if engine.config.mode == "sync":
-        here = engine if environment is None else TurnsEngine(engine, environment, config.turns)
+        here = engine
+        if environment is not None:
+            here = TurnsEngine(engine, environment, config.turns, looked_at=looked_at)
         return here if processes.world_size == 1 else SharedEngine(here, processes)
     episodes = None
     if environment is not None:
-        episodes = {ENVIRONMENT: dict(raw[ENVIRONMENT]), "turns": config.turns.model_dump()}
+        episodes = {key: raw[key] for key in (ENVIRONMENT, TOOLS, "turns") if key in raw}
     name = raw["rollout"]["name"]
     remote = RemoteEngine(engine, name, config.model, config.plugins, episodes)
     return remote if processes.world_size == 1 else SharedRemote(remote, processes)
@@ -83,6 +93,12 @@ def check_turns(c: Composition) -> None:
         )
     if environment is None:
         return
+    apart = c.engine.config.mode != "sync" or c.processes.world_size > 1
+    for name in reads_environments(c.rewards) if apart else ():
+        raise UserError(
+            f"reward '{name}' reads the environments themselves, which are in other processes with "
+            "this run: use rollout.mode=sync in one process, or give the environment get_reward"
+        )
     if not c.engine.config.continues:
         raise UserError(
             f"rollout={rollout} samples a whole response at once, and an environment answers "
@@ -105,7 +121,7 @@ def words_of(c: Composition) -> list[str]:
     """What the user is told of the environment at the start."""
     if c.environment is None:
         return []
-    limits, name = c.config.turns, c.raw[ENVIRONMENT]["name"]
+    limits, name = c.config.turns, (c.raw.get(ENVIRONMENT) or {}).get("name", TOOLS)
     lines = [
         f"environment={name}: a response has at most {limits.max} turns, and with what the "
         f"environment says at most {c.engine.config.max_completion_length} tokens."
@@ -120,3 +136,15 @@ def words_of(c: Composition) -> list[str]:
             "which that happens cannot be repeated bit for bit."
         )
     return [*lines, *c.environment.notes()]
+
+
+def template_words(c: Composition, tokenizer: Any) -> list[str]:
+    """What the user is told of the chat template that several turns go through.
+
+    Raises UserError for one that cannot write what the environment says.
+    """
+    if c.environment is None:
+        return []
+    tools = bool(c.environment.schemas(c.rows[0][0]))
+    notes = template_notes(tokenizer, tools=tools)
+    return [f"{note[0].upper()}{note[1:]}." for note in notes]

@@ -289,6 +289,9 @@ class RunConfig(PartConfig):
     train.steps is then their sum. Each starts with a new optimizer and takes its initial policy as
     base."""
     model: ModelConfig = ModelConfig()
+    tools: tuple[str, ...] = ()
+    """Functions that the policy may call, `./file.py:name` or `module:name`: typed, with a Google
+    docstring, as in TRL. They join the environment's own tools, or need no environment."""
     turns: TurnsConfig = TurnsConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

@@ -9,20 +9,24 @@ only what the environment says is rendered, and appended.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from rlkit.batch import Prompt
 from rlkit.config.turns import TurnsConfig
+from rlkit.config.validation import validation_message
 from rlkit.environments.formats import call_parser
+from rlkit.environments.own import with_tools
 from rlkit.environments.rendering import observation_ids
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, EpisodeContext, Observation, Start, State, with_text
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
+from rlkit.registry import build_section, entry
 from rlkit.rollout.base import (
     EVALUATION,
     EngineMemory,
@@ -34,8 +38,22 @@ from rlkit.rollout.turns_cut import cut_messages
 from rlkit.rollout.turns_episode import Episode, together
 from rlkit.tasks.encode import Encoder
 
+SECTION = "environment"
+"""The kind, and its section of a configuration."""
 LENGTH, MOST_TURNS, LATE = "length", "turns", "time"
 """Why the loop ends an episode; the environment has reasons of its own."""
+
+
+def built(node: Mapping[str, Any] | None, tools: Sequence[str]) -> Environment[Any] | None:
+    """The environment of a config section, with functions as further tools; None for neither."""
+    fields = {key: value for key, value in (node or {}).items() if key != "name"}
+    if not tools:
+        return build_section(SECTION, node["name"], fields, SECTION) if node is not None else None
+    cls = with_tools(entry(SECTION, node["name"]).cls if node is not None else None, tools)
+    try:
+        return cls(cls.Config.model_validate(fields))
+    except ValidationError as error:
+        raise UserError(validation_message(error, cls.Config, f"{SECTION}.")) from None
 
 
 class TurnsEngine(RolloutEngine[Any]):
@@ -49,10 +67,17 @@ class TurnsEngine(RolloutEngine[Any]):
     """
 
     def __init__(
-        self, inner: RolloutEngine[Any], environment: Environment[Any], limits: TurnsConfig
+        self,
+        inner: RolloutEngine[Any],
+        environment: Environment[Any],
+        limits: TurnsConfig,
+        *,
+        looked_at: bool = False,
     ) -> None:
         super().__init__(inner.config)
         self.inner, self.environment, self.limits = inner, environment, limits
+        self.looked_at = looked_at
+        """Whether rewards read the environments themselves, which then live until the next step."""
         self.now: Callable[[], float] = time.monotonic
         self.kept: dict[tuple[int, ...], list[int]] = {}
         """Episodes that rewards may still look at, by the step and the call they belong to."""
@@ -143,18 +168,18 @@ class TurnsEngine(RolloutEngine[Any]):
     def _played(self, episodes: Sequence[Episode], call: GenerationCall) -> list[Generation]:
         """Play episodes from their beginning to their end."""
         environment, ids = self.environment, [episode.id for episode in episodes]
-        looked_at = type(environment).handles is not Environment.handles
         try:
             self._begin(episodes)
             for turn in range(1, self.limits.max + 1):
                 if live := [episode for episode in episodes if episode.live]:
                     self._sample(live, call, turn)
                     self._answer([episode for episode in live if episode.live], turn)
-            rewards, handles = environment.rewards(ids), environment.handles(ids)
+            rewards = environment.rewards(ids)
+            handles = environment.handles(ids) if self.looked_at else [None] * len(ids)
         except BaseException:
             environment.end(ids)
             raise
-        if looked_at:
+        if self.looked_at:
             self.kept.setdefault(call.stream[1:], []).extend(ids)
         else:
             environment.end(ids)

@@ -35,7 +35,7 @@ from rlkit.plugins import import_plugin
 from rlkit.registry import build, register_from_plugins
 from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
-from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns import TurnsEngine, built
 from rlkit.runs.checkpoint import save_tree
 
 SPEC = "spec.json"
@@ -83,11 +83,12 @@ class Inbox:
 def in_turns(
     engine: RolloutEngine[Any], episodes: dict[str, Any], plugins: Sequence[str]
 ) -> TurnsEngine:
-    """The engine with the environment and the limits of the sections in `episodes`."""
-    name, settings = episodes["environment"]["name"], dict(episodes["environment"])
-    del settings["name"]
-    register_from_plugins("environment", name, plugins)
-    environment = build("environment", name, **settings)
+    """The engine with the environment, the tools and the limits of the sections in `episodes`."""
+    node = episodes.get("environment")
+    if node is not None:
+        register_from_plugins("environment", node["name"], plugins)
+    environment = built(node, episodes["tools"])
+    assert environment is not None
     return TurnsEngine(engine, environment, TurnsConfig.model_validate(episodes["turns"]))
 
 

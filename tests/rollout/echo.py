@@ -22,7 +22,8 @@ class EchoConfig(PartConfig):
     greets: bool = False
     """Whether it adds the row's answer to the prompt."""
     until: Annotated[int, Field(ge=0)] = 3
-    """It ends an episode whose turn's number times 7 plus characters is 0 modulo this; 0 = never."""
+    """It ends an episode if 7 times the turn's number plus its characters is 0 modulo this; 0 =
+    never."""
     size: Annotated[int, Field(ge=1)] = 4
     """Characters of what it says."""
 

@@ -32,7 +32,9 @@ def engine_of(
     policy: Policy, environment: Any = None, limits: TurnsConfig | None = None, **fields: Any
 ) -> TurnsEngine:
     settings = {"max_completion_length": 60, "num_generations": 3, **fields}
-    made = TurnsEngine(HFRollout(HFConfig(**settings)), environment or Echo(), limits or TurnsConfig())
+    made = TurnsEngine(
+        HFRollout(HFConfig(**settings)), environment or Echo(), limits or TurnsConfig()
+    )
     made.start(policy, seed=5)
     made.sync(3)
     return made
@@ -93,7 +95,9 @@ def test_every_token_has_its_owner_log_prob_and_version() -> None:
             assert g.played.counts[OBSERVED] == sum(map(len, shown))
             messages = g.played.messages
             assert [m["role"] for m in messages] == (["assistant", "user"] * len(own))[:-1]
-            for turn, said, message, ids in zip(own, messages[::2], messages[1::2], shown, strict=False):
+            for turn, said, message, ids in zip(
+                own, messages[::2], messages[1::2], shown, strict=False
+            ):
                 assert policy.tokenizer.decode(turn) == said["content"]
                 assert ids.tolist() == observation_ids(policy.tokenizer, turn.tolist(), [message])
             several += len(own) > 1
@@ -180,7 +184,9 @@ def test_a_clock_ends_episodes_between_turns() -> None:
 def test_what_is_too_long_is_cut_before_it_is_written() -> None:
     policy = chat_policy()
     limits = TurnsConfig(max_observation_tokens=2, max=2)
-    engine = engine_of(policy, Echo(EchoConfig(until=0, size=40)), limits, max_completion_length=400)
+    engine = engine_of(
+        policy, Echo(EchoConfig(until=0, size=40)), limits, max_completion_length=400
+    )
     contents = [
         message["content"]
         for g in flat(engine.generate(call_of(policy)))
@@ -199,7 +205,9 @@ def test_a_text_of_the_environment_becomes_part_of_the_prompt() -> None:
     for request, group in zip(call.requests, groups, strict=True):
         asked = request.prompt.text_or_messages
         assert not isinstance(asked, str)
-        longer = [{**asked[0], "content": asked[0]["content"] + str(request.prompt.columns["answer"])}]
+        longer = [
+            {**asked[0], "content": asked[0]["content"] + str(request.prompt.columns["answer"])}
+        ]
         for g in group:
             assert g.played is not None and g.played.prompt_ids is not None
             assert g.played.asked == longer
@@ -212,7 +220,9 @@ def test_a_text_of_the_environment_becomes_part_of_the_prompt() -> None:
             mask = g.loss_mask
             torch.testing.assert_close(g.logp[mask], whole[mask], atol=1e-5, rtol=0)
     short = engine_of(policy, Echo(EchoConfig(greets=True)), max_prompt_length=10)
-    with pytest.raises(UserError, match=r"prompt of \d+ tokens, more than rollout.max_prompt_length=10"):
+    with pytest.raises(
+        UserError, match=r"prompt of \d+ tokens, more than rollout.max_prompt_length=10"
+    ):
         short.generate(call)
 
 
@@ -293,6 +303,8 @@ def test_rewards_may_look_at_environments_until_the_next_step() -> None:
 
     environment = Shown()
     engine = engine_of(policy, environment)
+    engine.looked_at = True
+    engine.looked_at = True
     found = flat(engine.generate(call_of(policy)))
     engine.generate(replace(call_of(policy, n=1), stream=("greedy", 3, 0), greedy=True))
     assert not environment.ended
