@@ -20,7 +20,7 @@ from typing import Any
 from rlkit.errors import UserError
 from rlkit.rewards.process import START_SECONDS, worker_environment
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 2.0
 """How long after its limit a call that Python could not end is killed."""
 
 

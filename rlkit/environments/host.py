@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import inspect
 import json
 import math
@@ -18,20 +19,17 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from rlkit.environments.jail import die_with_parent, limit_memory
+from rlkit.environments.limits import OutOfTime, Told, gathered, guarded, in_time, limited
 from rlkit.plugins import import_plugin
 
 LONGEST = 200_000
 """Characters of an answer that are kept; the run cuts it further, by tokens."""
 RESERVED = ("reset", "get_reward")
-
-
-class OutOfTime(BaseException):
-    """The time of a call is over. No `except Exception` in the user's code stops it."""
 
 
 def found(path: str) -> Any:
@@ -122,30 +120,6 @@ class Episode:
         return isinstance(inspect.getattr_static(type(self.object), "done", None), property)
 
 
-async def limited(value: Awaitable[Any], seconds: float) -> Any:
-    """What an awaitable gives. Raises OutOfTime if it takes longer."""
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            return await value
-    except TimeoutError:
-        if limit.expired():
-            raise OutOfTime(seconds) from None
-        raise
-
-
-async def gathered(values: Sequence[Awaitable[Any]], seconds: float) -> list[Any]:
-    """What each gives, or what it raised."""
-
-    async def one(value: Awaitable[Any]) -> Any:
-        try:
-            return await limited(value, seconds)
-        except (Exception, OutOfTime) as error:
-            return error
-
-    return list(await asyncio.gather(*(one(value) for value in values)))
-
-
 def seed_all(seed: int) -> None:
     """Seed the global generators of Python and, if it is loaded, numpy."""
     random.seed(seed)
@@ -153,40 +127,15 @@ def seed_all(seed: int) -> None:
         sys.modules["numpy"].random.seed(seed % 2**32)
 
 
-def in_time(seconds: float, call: Callable[[], Any]) -> Any:
-    """What `call` returns or raises; OutOfTime, once, if Python code in it takes longer.
-
-    Code that catches it, and native code, goes on until the process is killed from outside.
-    """
-
-    def late(signum: int, frame: Any) -> None:
-        raise OutOfTime(seconds)
-
-    signal.signal(signal.SIGALRM, late)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        return call()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def guarded(seconds: float, call: Callable[[], Any]) -> Any:
-    """What a tool returns, or what it raised."""
-    try:
-        return in_time(seconds, call)
-    except (Exception, OutOfTime) as error:
-        return error
-    except SystemExit as error:
-        return RuntimeError(f"SystemExit: {error}")
-
-
 def answer(value: Any) -> dict[str, Any]:
     """A tool's result as what the policy is told: TRL's texts."""
     failed, late = isinstance(value, BaseException), isinstance(value, OutOfTime)
     if late:
         text = str({"error": f"no result after {value.args[0]:g} s"})
+    elif failed and not isinstance(value, Told):
+        text = str({"error": str(value)})
     else:
-        text = str({"error": str(value)}) if failed else told(value)
+        text = told(value)
     if len(text) > LONGEST:
         text = text[:LONGEST]
     readable = text.encode("utf-8", "replace").decode()
@@ -236,6 +185,8 @@ def main(control_fd: int, spec: Mapping[str, Any]) -> None:
     """Fork for each episode until the control socket closes."""
     control = socket.socket(fileno=control_fd)
     factory = None if spec["factory"] is None else found(spec["factory"])
+    for name in spec["preload"]:
+        importlib.import_module(name)
     make = None if factory is None else partial(factory, **spec["settings"])
     tools = [found(path) for path in spec["tools"]]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

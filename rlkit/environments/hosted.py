@@ -63,6 +63,8 @@ class Hosted(Environment[HostedConfig]):
     """Those of them without a default."""
     own_reward: ClassVar[bool] = False
     """Whether the class has `get_reward`."""
+    restarts: ClassVar[bool] = False
+    """Whether an object whose process was killed may be made anew, without its state."""
     trusted: ClassVar[bool] = True
     """Whether its processes get the run's environment variables."""
 
@@ -72,6 +74,7 @@ class Hosted(Environment[HostedConfig]):
             "factory": self.factory,
             "settings": self.settings(),
             "tools": list(self.tools),
+            "preload": list(self.preload()),
             "memory_mb": self.config.memory_mb,
         }
         self._host = Host(spec, trusted=self.trusted)
@@ -87,6 +90,10 @@ class Hosted(Environment[HostedConfig]):
     def settings(self) -> dict[str, Any]:
         """What the class is made with."""
         return {}
+
+    def preload(self) -> Sequence[str]:
+        """Modules that are imported once for all episodes."""
+        return ()
 
     def check(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Raise UserError if `reset` needs a column that the rows have not."""
@@ -191,11 +198,13 @@ class Hosted(Environment[HostedConfig]):
             self._reset(held)
         assert held.channel is not None
         try:
-            reply = held.channel.ask("call", (len(calls) + 1) * limit, calls=calls, limit=limit)
+            reply = held.channel.ask("call", len(calls) * limit + 1, calls=calls, limit=limit)
         except (Late, Lost) as error:
-            held.channel, held.lost = None, self.factory is not None
+            held.channel = None
+            held.lost = self.factory is not None and not self.restarts
             late = isinstance(error, Late)
             why = f"no result after {limit:g} s" if late else "the process of the tool died"
+            why += "; its state is lost" if self.factory else ""
             text = {"text": str({"error": why}), "failed": True, "late": late}
             return Answers(texts=[text] * len(calls), lost=held.lost, died=not late)
         if "error" in reply:

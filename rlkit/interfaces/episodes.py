@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from rlkit.batch import Messages
 from rlkit.errors import UserError
@@ -126,11 +126,11 @@ class Environment(Part[C]):
     episode's start, its turns so far and the run's seed, not on what other episodes do.
     """
 
-    idempotent: ClassVar[bool] = True
+    idempotent: bool = True
     """Whether the turns of an episode may be given again to an episode that has begun anew, with
     the same answers: how a resumed run comes back to where it was. Otherwise the episode is
     sampled anew."""
-    call_format: ClassVar[str] = "auto"
+    call_format: str = "auto"
     """The parser that its calls need; auto = what the chat template uses."""
     context: EpisodeContext = EpisodeContext()
     """The run it belongs to, see `open`."""
