@@ -98,7 +98,7 @@ def row_payload(number: int, row: Mapping[str, Any], room: int) -> Payload:
 
 
 def response_payload(row: Mapping[str, Any], room: int) -> object:
-    """A response's text, or its turns with those of the environment as `prompt_payload` has them."""
+    """A response as a text, or its turns as `prompt_payload` has those of a chat."""
     turns = row.get("turns")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return cut(row.get("response", ""), room)

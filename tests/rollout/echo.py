@@ -74,21 +74,19 @@ class Echo(Environment[EchoConfig]):
 def chat_policy(seed: int = 0, temperature: float = 1.0, **settings: Any) -> Policy:
     """A random model whose turns end with the template's token, often after a few characters."""
     tokenizer = make_chat_tokenizer()
+    tiny = {"hidden_size": 32, "intermediate_size": 32, "num_key_value_heads": 2}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
-                hidden_size=32,
-                intermediate_size=32,
                 num_hidden_layers=2,
                 num_attention_heads=2,
-                num_key_value_heads=2,
                 pad_token_id=0,
                 eos_token_id=[1, tokenizer.convert_tokens_to_ids("<|end|>")],
                 bos_token_id=None,
                 initializer_range=0.2,
-                **settings,
+                **(tiny | settings),
             )
         )
     model.train(False)
