@@ -102,28 +102,31 @@ class Host:
     def episode(self) -> Channel:
         """A new process, forked from the host. Raises UserError if the host cannot be started."""
         with self._lock:
-            for attempt in range(2):
-                if not self._running:
-                    self._running.append(self._started())
-                ours, theirs = socket.socketpair()
-                channel = Channel(ours)
-                try:
-                    with theirs:
-                        socket.send_fds(self._running[0][1], [b"e"], [theirs.fileno()])
-                    channel.begun()
-                except (OSError, ValueError):
-                    channel.close()
-                    end_all(self._running)
-                    if attempt:
-                        break
-                else:
-                    return channel
-        raise UserError("the process that runs tools and environments was killed twice")
+            channel = self._forked() or self._forked()
+        if channel is None:
+            raise UserError("the process that runs tools and environments was killed twice")
+        return channel
 
     def close(self) -> None:
         """End the host; the episodes of closed channels have ended already."""
         with self._lock:
             end_all(self._running)
+
+    def _forked(self) -> Channel | None:
+        """A new process; None if the host is gone, and the next call starts another."""
+        if not self._running:
+            self._running.append(self._started())
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours)
+        try:
+            with theirs:
+                socket.send_fds(self._running[0][1], [b"e"], [theirs.fileno()])
+            channel.begun()
+        except (OSError, ValueError):
+            channel.close()
+            end_all(self._running)
+            return None
+        return channel
 
     def _started(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         allow_open_files()

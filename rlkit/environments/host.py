@@ -54,7 +54,6 @@ class Episode:
         self.runner = asyncio.Runner()
         self.tools = {tool.__name__: tool for tool in tools}
         self.object: Any = None
-        self.limit = math.inf
         if factory is not None:
             self.object = factory()
             self.tools |= {n: getattr(self.object, n) for n in tool_names(type(self.object))}

@@ -162,9 +162,9 @@ class Hosted(Environment[HostedConfig]):
     def _reset(self, held: Open) -> Any:
         """Start the episode's process."""
         start, limit = held.start, self.config.start_limit
-        held.channel = self._host.episode()
         row = self._arguments(start.row) if self.factory else {}
         later = stream_seed(self.context.seed, "environment", start.episode)
+        held.channel = self._host.episode()
         try:
             reply = held.channel.ask(
                 "reset", 2 * limit, row=row, seed=start.seed, later=later, limit=limit
@@ -174,6 +174,7 @@ class Hosted(Environment[HostedConfig]):
         except Lost:
             reply = {"error": "its process died"}
         if "error" in reply:
+            held.channel.close()
             raise UserError(f"{self.title} does not start: {reply['error']}")
         return reply["value"]
 

@@ -102,7 +102,7 @@ class Mixed(Environment[PartConfig]):
     def end(self, episodes: Sequence[int]) -> None:
         """End each where it belongs."""
         with self._lock:
-            known = [episode for episode in episodes if episode in self._names]
+            known = [episode for episode in dict.fromkeys(episodes) if episode in self._names]
         self._shared(known, lambda environment, mine: [environment.end(mine)] * len(mine))
         with self._lock:
             for episode in known:

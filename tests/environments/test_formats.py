@@ -25,6 +25,7 @@ SCHEMAS = [
 ADD = '{"name": "add", "arguments": {"a": 1, "b": "2"}}'
 CALLED = ToolCall(name="add", arguments={"a": 1, "b": "2"})
 AS_TEXT = json.dumps(json.dumps(dict(CALLED.arguments)))
+BROKEN = "<tool_call>{</tool_call>"
 F = ToolCall(name="f", arguments={})
 
 
@@ -34,7 +35,7 @@ F = ToolCall(name="f", arguments={})
         ("hermes", f"so\n<tool_call>\n{ADD}\n</tool_call>", "so", [CALLED], 0),
         ("hermes", f"<tool_call>{ADD}</tool_call><tool_call>{ADD}", "", [CALLED, CALLED], 0),
         ("hermes", "just <b>words</b>", "just <b>words</b>", [], 0),
-        ("hermes", f"<tool_call>{{</tool_call><tool_call>{ADD}</tool_call>", "<tool_call>{</tool_call>", [CALLED], 1),
+        ("hermes", f"{BROKEN}<tool_call>{ADD}</tool_call>", BROKEN, [CALLED], 1),
         ("hermes", '<tool_call>["add"]</tool_call>', None, [], 1),
         ("hermes", '<tool_call>{"name": "add", "arguments": 3}</tool_call>', None, [], 1),
         ("hermes", '<tool_call>{"name": "add", "arguments": "[3]"}</tool_call>', None, [], 1),
