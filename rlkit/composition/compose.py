@@ -19,6 +19,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
+from rlkit.rollout.turns import names_in
 from rlkit.training.references import Parts
 
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
@@ -98,8 +99,8 @@ def _register_parts(raw: Raw) -> None:
     nodes = [(kind, raw.get(kind)) for kind in (*SINGLE_KINDS, *OPTIONAL_KINDS)]
     nodes += [(kind, node) for kind in LIST_KINDS for node in (raw.get(kind) or {}).values()]
     for kind, node in nodes if plugins else ():
-        if isinstance(node, Mapping) and "name" in node:
-            register_from_plugins(kind, node["name"], plugins)
+        for name in names_in(node):
+            register_from_plugins(kind, name, plugins)
 
 
 def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> Any:

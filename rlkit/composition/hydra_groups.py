@@ -76,6 +76,8 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
             plugins += [_anywhere(module) for module, _, _ in paths if module]
             named = ",".join(quoted(f"{_anywhere(m)}{c}{name}") for m, c, name in paths)
             out.append(f"tools=[{named}]")
+        elif key in OPTIONAL_KINDS and value.startswith("["):
+            out += _together(key, [_register(key, item, plugins) for item in _items(value)])
         elif (
             key in (*SINGLE_KINDS, *OPTIONAL_KINDS, *LIST_KINDS)
             and ":" in value
@@ -143,7 +145,9 @@ def _check_choice(key: str, value: str) -> None:
     if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
     kind, _, field = key.partition(".")
-    if kind not in (*SINGLE_KINDS, "algorithm") or field not in ("", "name"):
+    if kind in OPTIONAL_KINDS and not field and (value == "null" or value.startswith("[")):
+        return
+    if kind not in (*SINGLE_KINDS, *OPTIONAL_KINDS, "algorithm") or field not in ("", "name"):
         return
     if field or _PLAIN.fullmatch(value) or _NO_NAME.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: choose exactly one {kind}, as {kind}=<name>")
@@ -154,6 +158,14 @@ def _register(kind: str, item: str, plugins: list[str]) -> str:
         return item
     plugins.append(_anywhere(item.rpartition(":")[0]))
     return from_import_path(kind, item).name
+
+
+def _together(kind: str, named: Sequence[str]) -> list[str]:
+    """The overrides that choose one part of a kind, or several as one."""
+    if len(named) == 1:
+        return [f"{kind}={quoted(named[0])}"]
+    listed = ", ".join(f"{name}: {{}}" for name in named)
+    return [f"{kind}=several", f"{kind}.of={{{listed}}}"]
 
 
 def _anywhere(plugin: str) -> str:

@@ -40,8 +40,18 @@ from rlkit.tasks.encode import Encoder
 
 SECTION = "environment"
 """The kind, and its section of a configuration."""
+SEVERAL = "several"
+"""The environment that is made of others."""
 LENGTH, MOST_TURNS, LATE = "length", "turns", "time"
 """Why the loop ends an episode; the environment has reasons of its own."""
+
+
+def names_in(node: Any) -> list[str]:
+    """The parts that a config section names: its own, and those it is made of."""
+    if not isinstance(node, Mapping) or "name" not in node:
+        return []
+    parts = node.get("of") if node["name"] == SEVERAL else None
+    return [node["name"], *(parts if isinstance(parts, Mapping) else ())]
 
 
 def built(node: Mapping[str, Any] | None, tools: Sequence[str]) -> Environment[Any] | None:

@@ -35,7 +35,7 @@ from rlkit.plugins import import_plugin
 from rlkit.registry import build, register_from_plugins
 from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
-from rlkit.rollout.turns import TurnsEngine, built
+from rlkit.rollout.turns import TurnsEngine, built, names_in
 from rlkit.runs.checkpoint import save_tree
 
 SPEC = "spec.json"
@@ -85,8 +85,8 @@ def in_turns(
 ) -> TurnsEngine:
     """The engine with the environment, the tools and the limits of the sections in `episodes`."""
     node = episodes.get("environment")
-    if node is not None:
-        register_from_plugins("environment", node["name"], plugins)
+    for name in names_in(node):
+        register_from_plugins("environment", name, plugins)
     environment = built(node, episodes["tools"])
     assert environment is not None
     return TurnsEngine(engine, environment, TurnsConfig.model_validate(episodes["turns"]))
