@@ -5,6 +5,8 @@ import pytest
 from rlkit.environments.interpreter import fresh_names, run
 from rlkit.environments.limits import OutOfTime, Told
 
+FIRST_LINE = 'Traceback (most recent call last):\n  File "<code>", line 1, in <module>\n'
+
 
 @pytest.mark.parametrize(
     ("code", "output"),
@@ -34,7 +36,7 @@ def test_code_says_what_it_prints_and_its_last_value(code: str, output: str) -> 
         ("x =", '  File "<code>", line 1\n    x =\n       ^\nSyntaxError: invalid syntax'),
         (
             "raise SystemExit(3)",
-            'Traceback (most recent call last):\n  File "<code>", line 1, in <module>\nSystemExit: 3',
+            FIRST_LINE + "SystemExit: 3",
         ),
     ],
 )

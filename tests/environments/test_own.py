@@ -125,7 +125,7 @@ def test_an_environment_that_does_not_start_gets_one_line(
     tmp_path: Path, code: str, said: str
 ) -> None:
     environment = of(tmp_path, code)
-    first = start(thing=object())
+    first = start(thing=object() if "thing" in said else 1)
     with pytest.raises(UserError) as error:
         environment.check([first.row])
         environment.begin([first])

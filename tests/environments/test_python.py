@@ -11,6 +11,15 @@ from rlkit.environments.python import Python, PythonConfig
 from rlkit.interfaces import Environment
 from tests.environments.asking import call, contents, events, opened, start
 
+STUBBORN = """
+import time
+while True:
+    try:
+        time.sleep(9)
+    except BaseException:
+        pass
+"""
+
 
 @pytest.fixture(scope="module")
 def python() -> Iterator[Environment[Any]]:
@@ -57,14 +66,13 @@ def test_names_may_be_forgotten() -> None:
         "import urllib.request; urllib.request.urlopen('http://127.0.0.1')",
         "import ctypes; ctypes.CDLL(None)",
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
-        "import sys; sys.addaudithook(print)",
-        "__import__('rlkit')",
+        "__import__('rlkit.testing')",
     ],
 )
 def test_code_reaches_nothing_outside(python: Environment[Any], code: str) -> None:
     python.begin([start(0)])
     (text,) = said(python, code)
-    assert "PermissionError" in text or "ModuleNotFoundError" in text or "Error" in text, text
+    assert "PermissionError" in text or "ModuleNotFoundError" in text or "URLError" in text
     assert said(python, "1 + 1") == ["2"]
 
 
@@ -91,10 +99,7 @@ def test_time_and_memory_are_limited_and_the_names_stay(python: Environment[Any]
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        (
-            "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
-            "no result after",
-        ),
+        (STUBBORN, "no result after"),
         ("import os; os._exit(0)", "the process of the tool died"),
     ],
 )

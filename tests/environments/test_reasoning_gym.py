@@ -39,14 +39,14 @@ def test_a_wrong_answer_is_told_and_tried_again(
     assert tries.begin([start(i, **row) for i in range(3)]) == [None] * 3
     first, second, third = tries.step([0, 1, 2], [right, "1", "no"])
     assert first.done and not second.done and not third.done
-    assert contents(second) == ["0.01: again"] and second.messages[0]["role"] == "user"
-    assert tries.rewards([0, 1]) == [1.0, 0.01]
+    assert contents(second) == ["0: again"] and second.messages[0]["role"] == "user"
+    assert tries.rewards([0, 1]) == [1.0, 0.0]
     (second, third) = tries.step([1, 2], [right, ""])
     assert second.done and events(third) == {"void_turns": 1}
     assert tries.rewards([1]) == [0.5]
     (third,) = tries.step([2], ["0"])
     assert third.done and third.finish_reason == "stop"  # the last of three tries
-    assert tries.rewards([2]) == [0.25 * 0.01]
+    assert tries.rewards([2]) == [0.0]
     tries.end([0, 1, 2])
 
 
