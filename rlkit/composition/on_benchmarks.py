@@ -21,6 +21,7 @@ from rlkit.evaluation.score_table import print_table
 from rlkit.evaluation.store import BENCHMARKS, Store
 from rlkit.evaluation.templates import STOPS
 from rlkit.evaluation.weights import weights_of
+from rlkit.composition.turns import in_one_turn
 from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page
@@ -40,6 +41,7 @@ def evaluate_on(raw: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     UserError for what cannot be read, answered or written.
     """
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    raw = in_one_turn(raw)
     c = compose({**raw, "rollout": {**raw["rollout"], **for_answers(raw["rollout"], plan)}})
     asked: list[Asked] = []
     try:

@@ -12,7 +12,7 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.composition.evaluators import evaluators_of
-from rlkit.composition.turns import template_words
+from rlkit.composition.turns import template_words, tools_of
 from rlkit.config.run import EMBEDDED, RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
@@ -34,7 +34,7 @@ from rlkit.runs.stopping import StopRequest
 from rlkit.stored.card import Card, template_hash, tokenizer_hash, weights_hash
 from rlkit.stored.suit import Opener
 from rlkit.stored.write import ROLLOUTS, RolloutWriter
-from rlkit.tasks.prompts import Problems, Prompts, PromptStream, no_tools
+from rlkit.tasks.prompts import Problems, Prompts, PromptStream
 from rlkit.training.collect import Collector
 from rlkit.training.state import Session, forwards_of
 
@@ -53,8 +53,8 @@ def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
 def _prompts(
     c: Composition, name: str, task: Task, rows: Sequence[Mapping[str, Any]], policy: Policy
 ) -> Prompts:
-    tools = no_tools if c.environment is None else c.environment.schemas
-    prompts = Prompts(name, rows, policy.tokenizer, task.config.chat_template, tools)
+    mode = task.config.chat_template
+    prompts = Prompts(name, rows, policy.tokenizer, mode, tools_of(c))
     if task.embedded:
         return prompts
     return prompts.within(c.engine.config.max_prompt_length, task.config.overlong)

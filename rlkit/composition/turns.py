@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlkit.config.run import RunConfig
@@ -18,6 +18,8 @@ from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
 from rlkit.rollout.turns import TurnsEngine, built
+from rlkit.tasks.encode import Tool
+from rlkit.tasks.prompts import no_tools
 
 if TYPE_CHECKING:
     from rlkit.composition.composition import Composition
@@ -112,9 +114,19 @@ def check_turns(c: Composition) -> None:
     if c.benchmarks:
         raise UserError(
             f"eval.on={c.benchmarks[0].name.rpartition('/')[2]} is answered in one turn, and this "
-            "run has an environment: leave eval.on out, and use `rlkit eval` on the checkpoint "
-            "without it"
+            "run has an environment: leave eval.on out, and use `rlkit eval <checkpoint> --on ...`"
         )
+
+
+def in_one_turn(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration without its environment, for problems that are answered in one turn."""
+    rewards = {k: v for k, v in (raw.get("reward") or {}).items() if k != ENVIRONMENT}
+    return {k: v for k, v in raw.items() if k not in (ENVIRONMENT, TOOLS)} | {"reward": rewards}
+
+
+def tools_of(c: Composition) -> Callable[[Mapping[str, Any]], Sequence[Tool]]:
+    """The tools that the prompt of a row tells of."""
+    return no_tools if c.environment is None else c.environment.schemas
 
 
 def words_of(c: Composition) -> list[str]:

@@ -25,6 +25,10 @@ class TurnsConfig(PartConfig):
     max_calls: Annotated[int, Field(ge=1)] | None = None
     """Calls in one turn that are run; the others are answered by a line that says so. null = no
     limit."""
+    call_format: str = "auto"
+    """How calls are written: template, hermes, qwen_xml, llama3, mistral, compact or none; auto =
+    what the environment needs, or else what the tokenizer or its chat template says
+    (docs/environments.md)."""
     seconds: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which a response gets no further turn: finish reason "time". What is cut by a
     clock cannot be repeated bit for bit. null = no limit."""

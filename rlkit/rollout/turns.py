@@ -106,10 +106,12 @@ class TurnsEngine(RolloutEngine[Any]):
         self.inner.start(policy, seed)
         self.policy, self.seed = policy, seed
         self.encoder = Encoder(policy.tokenizer)
+        form = self.limits.call_format
+        form = self.environment.call_format if form == "auto" else form
         self.environment.open(
             EpisodeContext(
                 seed=seed,
-                parse=call_parser(policy.tokenizer, self.environment.call_format),
+                parse=call_parser(policy.tokenizer, form),
                 calls_per_turn=self.limits.max_calls,
             )
         )

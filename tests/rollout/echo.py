@@ -75,6 +75,7 @@ def chat_policy(seed: int = 0, temperature: float = 1.0, **settings: Any) -> Pol
     """A random model whose turns end with the template's token, often after a few characters."""
     tokenizer = make_chat_tokenizer()
     tiny = {"hidden_size": 32, "intermediate_size": 32, "num_key_value_heads": 2}
+    end: Any = tokenizer.convert_tokens_to_ids("<|end|>")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
@@ -83,7 +84,7 @@ def chat_policy(seed: int = 0, temperature: float = 1.0, **settings: Any) -> Pol
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 pad_token_id=0,
-                eos_token_id=[1, tokenizer.convert_tokens_to_ids("<|end|>")],
+                eos_token_id=[1, end],
                 bos_token_id=None,
                 initializer_range=0.2,
                 **(tiny | settings),

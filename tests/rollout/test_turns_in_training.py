@@ -135,7 +135,8 @@ def gradient(policy: Policy, groups: list[Group], step: int, advantage: Any) -> 
     taken: list[torch.Tensor] = []
 
     def keep(norm: float) -> float:
-        taken.append(torch.cat([p.grad.flatten() for p in policy.model.parameters()]))
+        grads = [p.grad for p in policy.model.parameters() if p.grad is not None]
+        taken.append(torch.cat([grad.flatten() for grad in grads]))
         return 0.0
 
     updater.learner.clip = keep  # type: ignore[method-assign, assignment]
