@@ -12,6 +12,7 @@ from rlkit.composition.benchmark_targets import Asked, marked, problems_of, put
 from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition
 from rlkit.composition.session import RunScope, close, told_policy
+from rlkit.composition.turns import in_one_turn
 from rlkit.evaluation.examination import Examiner, can_compare, outcomes
 from rlkit.evaluation.figures import TRUNCATED, Values, usual_ks, values_of
 from rlkit.evaluation.progress import bar
@@ -21,7 +22,6 @@ from rlkit.evaluation.score_table import print_table
 from rlkit.evaluation.store import BENCHMARKS, Store
 from rlkit.evaluation.templates import STOPS
 from rlkit.evaluation.weights import weights_of
-from rlkit.composition.turns import in_one_turn
 from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page

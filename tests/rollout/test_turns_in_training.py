@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import rlkit
 from rlkit.batch import Group, Prompt, Request
 from rlkit.config.turns import TurnsConfig
-from rlkit.interfaces import Observation, Tokens
+from rlkit.interfaces import Observation, Tokens, asked_ids
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
@@ -23,6 +23,7 @@ from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.shared import SharedEngine
 from rlkit.rollout.source import OnDemand
 from rlkit.rollout.turns import TurnsEngine
+from rlkit.stored.read import StoredRollouts
 from rlkit.tasks.prompts import Prompts
 from rlkit.training.collect import Collector
 from tests.rollout.echo import ROWS, Echo, EchoConfig, chat_policy
@@ -299,6 +300,13 @@ def test_completions_show_the_turns_and_rewards_saw_them(tmp_path: Path) -> None
         assert row["observation_tokens"] == 0 or len(said) > 1
         several += len(said) > 1
     assert several
+    stored = StoredRollouts(str(tmp_path))
+    kept = [(g, s) for g in stored.groups(range(len(stored))) for s in g.samples]
+    assert len(kept) == 24
+    for row, (group, sample) in zip(run.completions(1), kept[:6], strict=True):
+        assert int((~sample.loss_mask).sum()) == row["observation_tokens"]
+        text = chat_policy().tokenizer.decode(asked_ids(group.prompt, sample))
+        assert text == row["turns"][0]["text"]
     (first, *_) = [m for m in run.metrics if "turns/mean" in m]
     assert first["tools/calls"] > 0 and first["turns/observation_tokens"] > 0
 
