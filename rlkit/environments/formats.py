@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rlkit.environments.rendering import REFUSALS, special_texts
@@ -265,11 +266,11 @@ def _template_parser(tokenizer: PreTrainedTokenizerBase) -> CallParser:
             "turns.call_format=template needs a tokenizer with a response_template; this one has "
             f"none: choose one of {', '.join(FORMATS)}"
         )
-    chat = [{"role": "user", "content": "a"}]
-    try:
-        prefix = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    except REFUSALS:
-        prefix = ""
+    prefix: Any = ""
+    with suppress(*REFUSALS):
+        prefix = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "a"}], tokenize=False, add_generation_prompt=True
+        )
     special = special_texts(tokenizer)
 
     def parse(text: str, schemas: Schemas) -> Said:

@@ -20,7 +20,7 @@ PLACE = "put it into a file of its own and give it as ./file.py:name"
 
 @wraps_classes("environment")
 @cache
-def environment_class(made_by: Callable[[], Any]) -> type[Environment]:
+def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
     """The environment of a class with `reset(**row)`, or of a function that makes such an object.
 
     Its public methods are the tools; `get_reward`, if it has one, is a reward of its own. Both may
@@ -55,13 +55,15 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment]:
     )
 
 
-def with_tools(environment: type[Environment] | None, tools: Sequence[str]) -> type[Environment]:
+def with_tools(
+    environment: type[Environment[Any]] | None, tools: Sequence[str]
+) -> type[Environment[Any]]:
     """An environment of functions, `./file.py:name` or `module:name` each, or with them besides.
 
     Raises UserError for what is no typed function with a docstring, for two tools of one name, and
     if the environment is none of a user's own class.
     """
-    base = Hosted if environment is None else environment
+    base: type[Environment[Any]] = Hosted if environment is None else environment
     if not issubclass(base, Hosted):
         raise UserError(
             f"tools= go with an environment of your own, and {base.__name__} has its own tools"
@@ -84,10 +86,10 @@ def with_tools(environment: type[Environment] | None, tools: Sequence[str]) -> t
 
 def schema(function: Callable[..., Any], title: str) -> dict[str, Any]:
     """The JSON schema of a tool, as transformers makes it. Raises UserError if it cannot."""
-    from transformers.utils import get_json_schema
     from transformers.utils.chat_template_utils import (
         DocstringParsingException,
         TypeHintParsingException,
+        get_json_schema,
     )
 
     name = getattr(function, "__name__", repr(function))

@@ -88,7 +88,7 @@ def shows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template writes the schemas of tools anywhere in a prompt."""
     chat: list[Message] = [{"role": "user", "content": "a"}]
     function = {"name": "f4711", "description": "d", "parameters": {"type": "object"}}
-    tools = [{"type": "function", "function": function}]
+    tools: list[Any] = [{"type": "function", "function": function}]
     try:
         text = tokenizer.apply_chat_template(
             [dict(m) for m in chat], tools=tools, tokenize=False, add_generation_prompt=True

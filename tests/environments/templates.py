@@ -147,7 +147,7 @@ def tokenizer(template: str | None, *more: str) -> PreTrainedTokenizerFast:
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     raw.decoder = decoders.Fuse()
-    out = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    out = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         unk_token="<unk>",
         bos_token="<s>",

@@ -15,13 +15,13 @@ from tests.environments.asking import INCREMENT
 
 
 def answering(*lines: bytes) -> Channel:
-    """A channel whose other side reads a request and answers each with some bytes."""
+    """A channel whose other side reads a request, answers with some bytes, and is gone."""
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
         with theirs:
+            theirs.recv(1 << 16)
             for line in lines:
-                theirs.recv(1 << 16)
                 theirs.sendall(line)
 
     threading.Thread(target=serve, daemon=True).start()
@@ -29,7 +29,7 @@ def answering(*lines: bytes) -> Channel:
 
 
 def test_a_request_is_answered() -> None:
-    asked = answering(b'{"value": 1}\n', b'{"value": "', b'x"}\n')
+    asked = answering(b'{"value"', b": 1}\n")
     assert asked.ask("f", 1.0, limit=1) == {"value": 1}
     asked.close()
 
