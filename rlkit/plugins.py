@@ -35,6 +35,8 @@ SINGLE_KINDS = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "ro
 """Kinds of which a run has exactly one part."""
 OPTIONAL_KINDS = ("environment",)
 """Kinds of which a run has one part or none."""
+SEVERAL = "several"
+"""The name of a section that holds several parts of such a kind: {name: several, of: {...}}."""
 LIST_KINDS = ("correction", "reward", "tracker")
 """Kinds of which a run has any number of parts."""
 PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")

@@ -19,7 +19,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
-from rlkit.rollout.turns import names_in
+from rlkit.rollout.turns_built import names_in
 from rlkit.training.references import Parts
 
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")

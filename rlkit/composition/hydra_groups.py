@@ -20,7 +20,7 @@ from rlkit.composition.arguments import unpasted
 from rlkit.composition.catalog_file import catalog
 from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
-from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS, import_plugin
 from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
@@ -165,7 +165,7 @@ def _together(kind: str, named: Sequence[str]) -> list[str]:
     if len(named) == 1:
         return [f"{kind}={quoted(named[0])}"]
     listed = ", ".join(f"{name}: {{}}" for name in named)
-    return [f"{kind}=several", f"{kind}.of={{{listed}}}"]
+    return [f"+{kind}.name={SEVERAL}", f"+{kind}.of={{{listed}}}"]
 
 
 def _anywhere(plugin: str) -> str:

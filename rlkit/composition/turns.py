@@ -17,7 +17,8 @@ from rlkit.rewards.task import default_rewards
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
-from rlkit.rollout.turns import TurnsEngine, built
+from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns_built import built
 from rlkit.tasks.encode import Tool
 from rlkit.tasks.prompts import no_tools
 

@@ -9,24 +9,20 @@ only what the environment says is rendered, and appended.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from rlkit.batch import Prompt
 from rlkit.config.turns import TurnsConfig
-from rlkit.config.validation import validation_message
 from rlkit.environments.formats import call_parser
-from rlkit.environments.own import with_tools
 from rlkit.environments.rendering import observation_ids
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, EpisodeContext, Observation, Start, State, with_text
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
-from rlkit.registry import build_section, entry
 from rlkit.rollout.base import (
     EVALUATION,
     EngineMemory,
@@ -38,32 +34,8 @@ from rlkit.rollout.turns_cut import cut_messages
 from rlkit.rollout.turns_episode import Episode, together
 from rlkit.tasks.encode import Encoder
 
-SECTION = "environment"
-"""The kind, and its section of a configuration."""
-SEVERAL = "several"
-"""The environment that is made of others."""
 LENGTH, MOST_TURNS, LATE = "length", "turns", "time"
 """Why the loop ends an episode; the environment has reasons of its own."""
-
-
-def names_in(node: Any) -> list[str]:
-    """The parts that a config section names: its own, and those it is made of."""
-    if not isinstance(node, Mapping) or "name" not in node:
-        return []
-    parts = node.get("of") if node["name"] == SEVERAL else None
-    return [node["name"], *(parts if isinstance(parts, Mapping) else ())]
-
-
-def built(node: Mapping[str, Any] | None, tools: Sequence[str]) -> Environment[Any] | None:
-    """The environment of a config section, with functions as further tools; None for neither."""
-    fields = {key: value for key, value in (node or {}).items() if key != "name"}
-    if not tools:
-        return build_section(SECTION, node["name"], fields, SECTION) if node is not None else None
-    cls = with_tools(entry(SECTION, node["name"]).cls if node is not None else None, tools)
-    try:
-        return cls(cls.Config.model_validate(fields))
-    except ValidationError as error:
-        raise UserError(validation_message(error, cls.Config, f"{SECTION}.")) from None
 
 
 class TurnsEngine(RolloutEngine[Any]):

@@ -35,7 +35,8 @@ from rlkit.plugins import import_plugin
 from rlkit.registry import build, register_from_plugins
 from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
-from rlkit.rollout.turns import TurnsEngine, built, names_in
+from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns_built import built, names_in
 from rlkit.runs.checkpoint import save_tree
 
 SPEC = "spec.json"

@@ -12,7 +12,7 @@ from rlkit.composition.describe import components, describe
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.turns import template_words
 from rlkit.distributed.processes import Processes
-from rlkit.environments.several import Several
+from rlkit.environments.mixed import Mixed
 from rlkit.errors import UserError
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine
@@ -143,12 +143,12 @@ def test_functions_are_tools(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("own_registry")
 def test_several_share_a_run() -> None:
     c = chosen("environment=[tests.rollout.echo:Echo,frozen_lake]", "+environment.of.Echo.size=2")
-    assert isinstance(c.environment, Several) and set(c.environment.environments) == {
+    assert isinstance(c.environment, Mixed) and set(c.environment.environments) == {
         "Echo",
         "frozen_lake",
     }
     assert c.environment.environments["Echo"].config.size == 2
     one = chosen("environment=[tests.rollout.echo:Echo]")
     assert isinstance(one.environment, Echo)
-    with pytest.raises(UserError, match="environment=several needs names"):
-        Several().check([])
+    assert "environment=several: a response" in "\n".join(describe(c))
+    assert components(c)["environment"]["name"] == "several"
