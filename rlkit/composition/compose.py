@@ -45,7 +45,6 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     }
     environment = environment_of(raw)
     config = _run_config(raw, scalars)
-    trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     eval_task = build("task", config.eval.task) if config.eval.task else built["task"]
     rewards = chosen_rewards(lists["reward"], built["task"], raw["task"]["name"], environment)
     eval_rewards = rewards
@@ -76,7 +75,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         rewards=rewards,
         eval_rewards=eval_rewards,
         benchmarks=benchmark_sets(config),
-        trackers=trackers if processes.is_main else {},
+        trackers=_trackers(lists) if processes.is_main else {},
         scalars=scalars,
         processes=processes,
         given=given,
@@ -89,6 +88,11 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     for reward in composition.every_reward:
         reward.open(context)
     return composition
+
+
+def _trackers(lists: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The trackers chosen, and the console."""
+    return {CONSOLE: build("tracker", CONSOLE)} | dict(lists["tracker"])
 
 
 def _register_parts(raw: Raw) -> None:

@@ -93,6 +93,7 @@ def generator(policy: Policy, folder: Path) -> Generator:
         "seed": 3,
         "threads": torch.get_num_threads(),
         "reserved": [0, 0],
+        "episodes": None,
     }
     return Generator(folder, spec)
 
