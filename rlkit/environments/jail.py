@@ -16,7 +16,6 @@ import resource
 import signal
 import sys
 import sysconfig
-from pathlib import Path
 from typing import Any
 
 from rlkit.rewards.math.worker import REFUSED, WRITING, peak_bytes
@@ -33,6 +32,12 @@ MORE_REFUSED = (
     "sqlite3.",
 )
 HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random", "/usr/share/zoneinfo")
+_PATHS = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+LIBRARY = (
+    *{folder for p in _PATHS for folder in (os.path.abspath(p), os.path.realpath(p))},
+    *HARMLESS,
+)
+"""What Python code may read: Python's own library and the installed packages."""
 
 # x86-64 numbers, from the kernel's syscall_64.tbl.
 REFUSED_CALLS = (
@@ -98,17 +103,14 @@ def shut_in() -> bool:
 
 def refuse_python() -> None:
     """Let Python code neither write, start nor connect, and read nothing but Python's library."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {str(Path(sysconfig.get_path(name)).resolve()) for name in names}
-    allowed = (*folders, *(os.path.abspath(sysconfig.get_path(name)) for name in names), *HARMLESS)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            if (flags or 0) & WRITING or not readable(path, allowed):
+            if (flags or 0) & WRITING or not readable(path, LIBRARY):
                 raise PermissionError(f"this process may not open {path!r}")
         elif event in LISTED:
-            if not readable(arguments[0], allowed):
+            if not readable(arguments[0], LIBRARY):
                 raise PermissionError(f"this process may not list {arguments[0]!r}")
         elif event.startswith((*REFUSED, *MORE_REFUSED)) and event not in OWN:
             raise PermissionError(f"this process may not use {event}")

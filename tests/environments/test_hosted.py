@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlkit.environments.host import LONGEST
-from rlkit.environments.hosted import Hosted, as_json
+from rlkit.environments.hosted import Hosted, HostedConfig, as_json
 from rlkit.environments.own import environment_class, with_tools
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment
@@ -27,7 +27,7 @@ def of(path: str, **fields: Any) -> Hosted:
     with scoped():
         cls = entry("environment", path).cls
     assert issubclass(cls, Hosted)
-    return cls(cls.Config(**fields))
+    return cls(HostedConfig(**fields))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def journal() -> Iterator[Environment[Any]]:
 @pytest.fixture(scope="module")
 def tools() -> Iterator[Environment[Any]]:
     cls = with_tools(None, [f"{ODD}:{name}" for name in TOOLS])
-    environment = opened(cls(cls.Config(time_limit=0.5)))
+    environment = opened(cls(HostedConfig(time_limit=0.5)))
     yield environment
     environment.close()
 
@@ -79,7 +79,7 @@ def test_trls_example_of_an_environment_runs_unchanged(increment: Environment[An
 
 def test_trls_example_of_tools_runs_unchanged() -> None:
     cls = with_tools(None, [f"{INCREMENT}:multiply", f"{INCREMENT}:async_add"])
-    environment = opened(cls(cls.Config()))
+    environment = opened(cls(HostedConfig()))
     assert environment.begin([start()]) == [None]
     both = call("async_add", a=1, b=2) + call("multiply", a=3, b=4)
     (observation,) = environment.step([0], [both])
@@ -222,7 +222,7 @@ def test_users_tools_see_the_runs_environment_variables(
 ) -> None:
     monkeypatch.setenv("SEARCH_KEY", "k4711")
     cls = with_tools(None, [f"{ODD}:secret"])
-    environment = opened(cls(cls.Config()))
+    environment = opened(cls(HostedConfig()))
     environment.begin([start()])
     assert contents(environment.step([0], [call("secret", name="SEARCH_KEY")])[0]) == ["k4711"]
     environment.close()
@@ -230,7 +230,7 @@ def test_users_tools_see_the_runs_environment_variables(
 
 def test_a_limit_on_memory_is_an_answer() -> None:
     cls = with_tools(None, [f"{ODD}:lengthy"])
-    environment = opened(cls(cls.Config(memory_mb=64)))
+    environment = opened(cls(HostedConfig(memory_mb=64)))
     environment.begin([start()])
     assert contents(environment.step([0], [call("lengthy", n=10**9)])[0]) == ["{'error': ''}"]
     environment.close()
@@ -275,7 +275,7 @@ def test_a_function_that_makes_the_environment_and_tools_besides() -> None:
         base = entry("environment", f"{ODD}:make_journal").cls
     cls = with_tools(base, [f"{INCREMENT}:multiply"])
     assert (cls.__name__, cls.idempotent) == ("Journal", False)
-    environment = opened(cls(cls.Config()))
+    environment = opened(cls(HostedConfig()))
     names = [schema["function"]["name"] for schema in environment.schemas({})]
     assert names == ["crash", "fail", "leave", "opinion", "stubborn", "write", "multiply"]
     environment.begin([start()])

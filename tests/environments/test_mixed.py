@@ -40,7 +40,9 @@ class Game(Local[None, PartConfig]):
 def test_each_row_goes_to_the_environment_that_it_names() -> None:
     mixed = opened(Mixed({"sums": Calculator(), "game": Game()}))
     assert not mixed.idempotent and mixed.scores and mixed.notes() == ["a game"]
-    rows = [{"prompt": "a", "environment": name} for name in ("game", "sums", "game")]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a", "environment": name} for name in ("game", "sums", "game")
+    ]
     mixed.check(rows)
     assert [len(mixed.schemas(row)) for row in rows] == [0, 1, 0]
     starts = [start(i, **row) for i, row in enumerate(rows)]

@@ -51,7 +51,8 @@ def test_a_wrong_answer_is_told_and_tried_again(
 
 
 def test_other_problems_get_one_line(tries: ReasoningGymTries) -> None:
-    for wrong in ({"prompt": "a"}, {"entry": {}}, {"entry": "x"}):
+    rows: list[dict[str, Any]] = [{"prompt": "a"}, {"entry": {}}, {"entry": "x"}]
+    for wrong in rows:
         with pytest.raises(UserError, match="task=reasoning_gym alone"):
             tries.check([wrong])
     assert tries.scores and tries.call_format == "none" and tries.schemas({}) == []
