@@ -28,10 +28,15 @@ KINDS = (
     "task",
     "rollout",
     "tracker",
+    "environment",
 )
 """Kinds of parts; the registry has a table of each."""
 SINGLE_KINDS = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
 """Kinds of which a run has exactly one part."""
+OPTIONAL_KINDS = ("environment",)
+"""Kinds of which a run has one part or none."""
+SEVERAL = "several"
+"""The name of a section that holds several parts of such a kind: {name: several, of: {...}}."""
 LIST_KINDS = ("correction", "reward", "tracker")
 """Kinds of which a run has any number of parts."""
 PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")
@@ -41,7 +46,13 @@ FROM_FILE = "rlkit_plugin_"
 """How the names of modules imported from a file begin."""
 HOME = Path(__file__).resolve().parent.parent
 """The folder of `rlkit` and of the packages of parts."""
-CORE_PACKAGES = ("rlkit.rewards", "rlkit.tasks", "rlkit.rollout", "rlkit.trackers")
+CORE_PACKAGES = (
+    "rlkit.rewards",
+    "rlkit.tasks",
+    "rlkit.rollout",
+    "rlkit.trackers",
+    "rlkit.environments",
+)
 
 
 def import_plugin(name: str) -> ModuleType:

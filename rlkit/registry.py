@@ -47,6 +47,7 @@ class Entry:
 _table: dict[tuple[str, str], Entry] = {}
 _aliases: dict[tuple[str, str], str] = {}
 _wrappers: dict[str, Callable[..., type[Any]]] = {}
+_class_wrappers: set[str] = set()
 
 
 def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
@@ -158,6 +159,12 @@ def wraps_functions(kind: str) -> Callable[[F], F]:
     return add
 
 
+def wraps_classes(kind: str) -> Callable[[F], F]:
+    """Register how a class that is no part becomes one, and a function: `wraps_functions` too."""
+    _class_wrappers.add(kind)
+    return wraps_functions(kind)
+
+
 def check_kind(kind: str) -> None:
     """Raise UserError if there is no such kind of part."""
     if kind not in KINDS:
@@ -233,7 +240,7 @@ def from_import_path(kind: str, path: str) -> Entry:
             f"{known_names(attribute, known, module_name)}"
         )
     cls = getattr(module, attribute)
-    if callable(cls) and not isinstance(cls, type) and kind in _wrappers:
+    if _is_wrapped(kind, cls):
         cls = from_function(kind, cls)
     for found in _table.values():
         if found.kind == kind and found.cls is cls:
@@ -242,6 +249,13 @@ def from_import_path(kind: str, path: str) -> Entry:
         raise UserError(f"{path} is not a part: {with_article(kind)} is a class with a Config")
     register(kind, attribute)(cls)
     return _table[kind, attribute]
+
+
+def _is_wrapped(kind: str, thing: object) -> bool:
+    """Whether what a user names is no part yet, but something that the kind makes one of."""
+    if isinstance(thing, type):
+        return kind in _class_wrappers and not hasattr(thing, "Config")
+    return callable(thing) and kind in _wrappers
 
 
 def register_from_plugins(kind: str, name: str, plugins: Iterable[str]) -> None:

@@ -13,7 +13,14 @@ from types import ModuleType
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS, _part_package, import_plugin
+from rlkit.plugins import (
+    KINDS,
+    LIST_KINDS,
+    OPTIONAL_KINDS,
+    SINGLE_KINDS,
+    _part_package,
+    import_plugin,
+)
 from tests.cli import ROOT
 
 
@@ -136,4 +143,4 @@ def test_a_plugin_that_is_not_there_is_told_in_the_users_words(name: str, said: 
 
 
 def test_every_kind_has_one_part_or_a_list_of_them() -> None:
-    assert sorted(SINGLE_KINDS + LIST_KINDS) == sorted(KINDS)
+    assert sorted(SINGLE_KINDS + OPTIONAL_KINDS + LIST_KINDS) == sorted(KINDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ValidationError
 
 from rlkit.composition.composition import RATES, Composition
+from rlkit.composition.turns import check_turns
 from rlkit.config.run import EMBEDDED
 from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, suggest
@@ -51,6 +52,7 @@ def check(c: Composition) -> None:
     check_judges(c)
     check_mode(c)
     check_sampling(c)
+    check_turns(c)
     resolve_device(c.config.model.device)
     check_optimizer(c.config.train)
     check_processes(c)

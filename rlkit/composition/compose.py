@@ -11,19 +11,17 @@ from rlkit.composition.benchmark_sets import benchmark_sets
 from rlkit.composition.checks import check
 from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
 from rlkit.composition.reward_checks import check_rewards
+from rlkit.composition.turns import chosen_rewards, environment_of, placed, reads_environments
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar, is_scalar, scalar_of
 from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import ReplayBuffer, Reward, RunContext, Task
-from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.interfaces import Environment, ReplayBuffer, Reward, RunContext, Task
+from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, import_plugin
 from rlkit.registry import build, build_section, register_from_plugins
 from rlkit.rewards.limits import multipliers_of
-from rlkit.rewards.task import rewards_of
-from rlkit.rollout.base import RolloutEngine
-from rlkit.rollout.remote import RemoteEngine
-from rlkit.rollout.shared import SharedEngine, SharedRemote
+from rlkit.rollout.turns_built import names_in
 from rlkit.training.references import Parts
 
 SCHEDULED = ("loss", "correction", "advantage", "buffer", "anchor")
@@ -47,16 +45,19 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         }
         for kind in LIST_KINDS
     }
+    environment = environment_of(raw)
     config = _run_config(raw, scalars)
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     chosen, task, other = lists["reward"], built["task"], config.eval.task
+    eval_task = build("task", other) if other else task
     rewards, eval_rewards = (
         ({}, {})
         if not chosen and needs_no_reward(task, built["buffer"], config)
-        else rewards_for(task, raw["task"]["name"], chosen)
+        else rewards_for(task, raw["task"]["name"], chosen, environment)
     )
+    if other:
+        eval_rewards = rewards_for(eval_task, other, chosen, environment)[1]
     scalars |= multipliers_of(rewards)
-    eval_task = build("task", other) if other else task
     composition = Composition(
         raw=raw,
         config=config,
@@ -72,14 +73,22 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         task=task,
         eval_task=eval_task,
         engine=built["rollout"],
-        rollouts=_placed(built["rollout"], raw, config, processes),
+        rollouts=placed(
+            built["rollout"],
+            raw,
+            config,
+            processes,
+            environment,
+            looked_at=bool(reads_environments({**rewards, **eval_rewards})),
+        ),
         rewards=rewards,
-        eval_rewards=rewards_for(eval_task, other, chosen)[1] if other else eval_rewards,
+        eval_rewards=eval_rewards,
         benchmarks=benchmark_sets(config),
         trackers=trackers if processes.is_main else {},
         scalars=scalars,
         processes=processes,
         given=given,
+        environment=environment,
     )
     check_rewards(composition)
     check(composition)
@@ -97,12 +106,15 @@ def needs_no_reward(task: Task, buffer: ReplayBuffer, config: RunConfig) -> bool
 
 
 def rewards_for(
-    task: Task[Any], name: str, chosen: Mapping[str, Reward]
+    task: Task[Any],
+    name: str,
+    chosen: Mapping[str, Reward],
+    environment: Environment[Any] | None,
 ) -> tuple[Mapping[str, Reward], Mapping[str, Reward]]:
     """The rewards that training calls, and those of an evaluation; the same mapping if equal."""
-    every = rewards_of(task, name, chosen)
+    every = chosen_rewards(chosen, task, name, environment)
     training = {n: reward for n, reward in every.items() if not reward.config.evaluation_only}
-    training = training or dict(rewards_of(task, name, {}))
+    training = training or dict(chosen_rewards({}, task, name, environment))
     return training, {**training, **every} if every.keys() - training.keys() else training
 
 
@@ -111,11 +123,11 @@ def _register_parts(raw: Raw) -> None:
     plugins = raw.get("plugins") or ()
     for plugin in plugins:
         import_plugin(plugin)
-    nodes = [(kind, raw.get(kind)) for kind in SINGLE_KINDS]
+    nodes = [(kind, raw.get(kind)) for kind in (*SINGLE_KINDS, *OPTIONAL_KINDS)]
     nodes += [(kind, node) for kind in LIST_KINDS for node in (raw.get(kind) or {}).values()]
     for kind, node in nodes if plugins else ():
-        if isinstance(node, Mapping) and "name" in node:
-            register_from_plugins(kind, node["name"], plugins)
+        for name in names_in(node):
+            register_from_plugins(kind, name, plugins)
 
 
 def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> Any:
@@ -146,7 +158,8 @@ def _first(scalars: Mapping[str, Scalar]) -> dict[str, float]:
 
 def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
     """The run's own settings; its learning rates may be scalar schedules too."""
-    rest = {key: value for key, value in raw.items() if key not in (*SINGLE_KINDS, *LIST_KINDS)}
+    parts = (*SINGLE_KINDS, *OPTIONAL_KINDS, *LIST_KINDS)
+    rest = {key: value for key, value in raw.items() if key not in parts}
     train = dict(rest.get("train") or {})
     found = {
         key: scalar_of(f"train.{key}", train[key]) for key in RATES if is_scalar(train.get(key))
@@ -159,16 +172,3 @@ def _run_config(raw: Raw, scalars: dict[str, Scalar]) -> RunConfig:
         return RunConfig.model_validate(rest | {"train": train | _first(found)})
     except ValidationError as error:
         raise UserError(validation_message(error, RunConfig)) from None
-
-
-def _placed(
-    engine: RolloutEngine[Any], raw: Raw, config: RunConfig, processes: Processes
-) -> RolloutEngine[Any]:
-    """The engine itself, or one in its own process if it generates while training runs.
-
-    With multiple ranks, each gets its own.
-    """
-    if engine.config.mode == "sync":
-        return engine if processes.world_size == 1 else SharedEngine(engine, processes)
-    remote = RemoteEngine(engine, raw["rollout"]["name"], config.model, config.plugins)
-    return remote if processes.world_size == 1 else SharedRemote(remote, processes)

@@ -13,6 +13,7 @@ from rlkit.config.scalars import Scalar
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import (
+    Environment,
     FileRow,
     Part,
     ReincarnationSchedule,
@@ -68,6 +69,8 @@ class Composition:
     """Scalar schedules by the setting they replace ("anchor.beta")."""
     processes: Processes = SINGLE
     given: Given = Given()
+    environment: Environment[Any] | None = None
+    """What answers the policy turn by turn; None = every response is one turn."""
 
     @cached_property
     def data(self) -> TaskData:
@@ -168,6 +171,7 @@ class Composition:
             "schedule": self.schedule,
             "task": self.task,
             "rollout": self.engine,
+            **({} if self.environment is None else {"environment": self.environment}),
             **{f"reward.{name}": part.itself for name, part in self.named_rewards.items()},
             **{f"tracker.{name}": part for name, part in self.trackers.items()},
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
+from rlkit.composition.turns import words_of
 from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, import_plugin
 
 
@@ -42,6 +43,7 @@ def describe(c: Composition) -> list[str]:
         )
     if len(c.eval_rewards) > 1:
         lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
+    lines += words_of(c)
     for each in c.benchmarks:
         lines += [each.words, *each.problems.notes]
     lines += prompts_in_words(c)

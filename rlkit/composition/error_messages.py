@@ -18,7 +18,7 @@ from rlkit.composition.config_files import GROUPS, configs_folder, files_of, opt
 from rlkit.composition.other_words import in_our_words
 from rlkit.config.validation import how_to_list
 from rlkit.errors import NEAREST, known_names, suggest
-from rlkit.plugins import KINDS, LIST_KINDS, SINGLE_KINDS
+from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS
 
 MAPPED = (HydraException, OmegaConfBaseException)
 """The errors that `one_line` puts in words: mistakes that Hydra finds."""
@@ -33,6 +33,10 @@ PLUGINS = {
     "hydra/sweeper": {"ng": "nevergrad"},
 }
 """Groups whose options come with packages, hydra-<option>-launcher, and what is named otherwise."""
+
+
+ONE = (*SINGLE_KINDS, *OPTIONAL_KINDS)
+"""Kinds whose part has a section of its own."""
 
 
 def known_keys() -> list[str]:
@@ -106,15 +110,15 @@ def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
     kind, _, name = section.partition(".")
     if key == "experiment":
         return "experiment needs a plus: +experiment=<name>"
-    if section in known and kind in SINGLE_KINDS and name:
+    if section in known and kind in ONE and name:
         return f"{key} is not set yet: write +{key}=<value>"
     if key in known and kind in LIST_KINDS:
         return f"{key} needs its part: {kind}=[{name}]"
-    if key in known and kind in SINGLE_KINDS:
+    if key in known and kind in ONE:
         parts = catalog().parts[kind].values()
         owners = [p.name for p in parts if any(field == each.name for each in p.settings)]
         return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
-    if kind in SINGLE_KINDS and field and (chosen := chosen_part(kind, arguments)):
+    if kind in ONE and field and (chosen := chosen_part(kind, arguments)):
         own = [setting.name for setting in catalog().parts[kind][chosen].settings]
         listed = known_names(field, sorted(own), how_to_list(kind, chosen))
         near = suggest(field, own).replace("'", f"'{kind}.", 1)

@@ -25,6 +25,7 @@ from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.rehearsal import Rows, check_references, check_rows, try_rewards
 from rlkit.composition.saved import choices, same_problems, saved_config, with_saved
 from rlkit.composition.session import RunScope, close, told_policy
+from rlkit.composition.turns import tools_of
 from rlkit.config.overrides import key_of, quoted
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
@@ -114,7 +115,8 @@ def problems_of(c: Composition, policy: Policy, rows: Rows, *, held_out: bool) -
     """The first of the rows as prompts. Raises UserError for one that the model cannot take."""
     task = c.eval_task
     chosen = rows[: c.config.eval.problems]
-    prompts = Prompts("eval", chosen, policy.tokenizer, task.config.chat_template)
+    mode = task.config.chat_template
+    prompts = Prompts("eval", chosen, policy.tokenizer, mode, tools_of(c))
     if not task.embedded:
         prompts = prompts.within(c.engine.config.max_prompt_length, task.config.overlong)
         check_room(prompts, policy, c.longest_evaluated)

@@ -23,6 +23,7 @@ GROUPS = {
     "schedule": "when a run is reborn, and which settings change then",
     "rollout": "the engine that generates responses",
     "task": "the prompts",
+    "environment": "what answers the policy between its turns: tools, games",
     "reward": "what scores a response; with none, what the task says",
     "tracker": "where metrics go, besides the run's folder",
     "experiment": "a named set of overrides",

@@ -20,7 +20,7 @@ from rlkit.composition.arguments import unpasted
 from rlkit.composition.catalog_file import catalog
 from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
-from rlkit.plugins import LIST_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS, import_plugin
 from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
@@ -71,7 +71,18 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         key, value = (match[1], match[2]) if match else ("", "")
         if key == "plugins":
             plugins += map(_anywhere, _items(value))
-        elif key in (*SINGLE_KINDS, *LIST_KINDS) and ":" in value and not value.startswith("{"):
+        elif key == "tools":
+            paths = [item.rpartition(":") for item in _items(value)]
+            plugins += [_anywhere(module) for module, _, _ in paths if module]
+            named = ",".join(quoted(f"{_anywhere(m)}{c}{name}") for m, c, name in paths)
+            out.append(f"tools=[{named}]")
+        elif key in OPTIONAL_KINDS and value.startswith("["):
+            out += _together(key, [_register(key, item, plugins) for item in _items(value)])
+        elif (
+            key in (*SINGLE_KINDS, *OPTIONAL_KINDS, *LIST_KINDS)
+            and ":" in value
+            and not value.startswith("{")
+        ):
             chosen = ",".join(quoted(_register(key, item, plugins)) for item in _items(value))
             out.append(f"{key}=[{chosen}]" if key in LIST_KINDS else f"{key}={chosen}")
         else:
@@ -134,7 +145,9 @@ def _check_choice(key: str, value: str) -> None:
     if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
     kind, _, field = key.partition(".")
-    if kind not in (*SINGLE_KINDS, "algorithm") or field not in ("", "name"):
+    if kind in OPTIONAL_KINDS and not field and (value == "null" or value.startswith("[")):
+        return
+    if kind not in (*SINGLE_KINDS, *OPTIONAL_KINDS, "algorithm") or field not in ("", "name"):
         return
     if field or _PLAIN.fullmatch(value) or _NO_NAME.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: choose exactly one {kind}, as {kind}=<name>")
@@ -145,6 +158,14 @@ def _register(kind: str, item: str, plugins: list[str]) -> str:
         return item
     plugins.append(_anywhere(item.rpartition(":")[0]))
     return from_import_path(kind, item).name
+
+
+def _together(kind: str, named: Sequence[str]) -> list[str]:
+    """The overrides that choose one part of a kind, or several as one."""
+    if len(named) == 1:
+        return [f"{kind}={quoted(named[0])}"]
+    listed = ", ".join(f"{name}: {{}}" for name in named)
+    return [f"+{kind}.name={SEVERAL}", f"+{kind}.of={{{listed}}}"]
 
 
 def _anywhere(plugin: str) -> str:

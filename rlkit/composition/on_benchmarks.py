@@ -12,6 +12,7 @@ from rlkit.composition.benchmark_targets import Asked, marked, problems_of, put
 from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition
 from rlkit.composition.session import RunScope, close, told_policy
+from rlkit.composition.turns import in_one_turn
 from rlkit.evaluation.examination import Examiner, can_compare, outcomes
 from rlkit.evaluation.figures import TRUNCATED, Values, usual_ks, values_of
 from rlkit.evaluation.progress import bar
@@ -40,6 +41,7 @@ def evaluate_on(raw: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     UserError for what cannot be read, answered or written.
     """
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    raw = in_one_turn(raw)
     c = compose({**raw, "rollout": {**raw["rollout"], **for_answers(raw["rollout"], plan)}})
     asked: list[Asked] = []
     try:

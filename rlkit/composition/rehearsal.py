@@ -17,6 +17,8 @@ from rlkit.evaluation.contest import responses_of
 from rlkit.interfaces import TASK, Reward, StoredData, Task
 from rlkit.models.embedded import CHARACTERS
 from rlkit.ops import CHOSEN, PROMPT, REJECTED
+from rlkit.rewards.environment import COLUMN, HANDLES
+from rlkit.rewards.function import looks_at
 from rlkit.rewards.on_tasks import OnTasks
 from rlkit.rewards.scoring import FINISH_REASONS, check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
@@ -39,6 +41,9 @@ def rehearse(c: Composition) -> None:
     check_files(c)
     try_loss(c)
     train, held_out = c.rows
+    if c.environment is not None:
+        c.environment.check(train)
+        c.environment.check(held_out)
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
         if c.config.model.name == EMBEDDED and not task.embedded:
@@ -169,6 +174,11 @@ def score_nothing(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> 
     given = {name: [first.get(name)] for name in sorted(names)}
     given |= {"completion_ids": [[]], FINISH_REASONS: ["stop"]}
     prompt, answer = first["prompt"], [{"role": "assistant", "content": ""}]
+    if c.environment is not None:
+        chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        able = {name: each for name, each in rewards.items() if not looks_at(each.itself, HANDLES)}
+        score_all(able, [chat], [answer], given | {COLUMN: [None]})
+        return
     if not isinstance(prompt, str):
         score_all(rewards, [prompt], [answer], given)
         return

@@ -14,6 +14,7 @@ from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.composition.evaluators import evaluators_of
 from rlkit.composition.scoring import rollout_opener
+from rlkit.composition.turns import template_words, tools_of
 from rlkit.config.run import RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
@@ -54,7 +55,8 @@ def load_prompts(c: Composition, policy: Policy) -> tuple[Prompts, Prompts]:
 def _prompts(
     c: Composition, name: str, task: Task, rows: Sequence[Mapping[str, Any]], policy: Policy
 ) -> Prompts:
-    prompts = Prompts(name, rows, policy.tokenizer, task.config.chat_template)
+    mode = task.config.chat_template
+    prompts = Prompts(name, rows, policy.tokenizer, mode, tools_of(c))
     if task.embedded:
         return prompts
     return prompts.within(c.engine.config.max_prompt_length, task.config.overlong)
@@ -192,7 +194,7 @@ def open_session(
     policy = told_policy(c, run, checkpoint, policy)
     train, held_out = load_prompts(c, policy)
     check_data(c, policy, (train, held_out))
-    notes = train.description()
+    notes = [*train.description(), *template_words(c, policy.tokenizer)]
     context = RunContext(
         seed=config.seed,
         folder=Path(config.output_dir) / "buffer",

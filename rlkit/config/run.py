@@ -14,6 +14,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from rlkit.config.against import Against
 from rlkit.config.prompts import PromptsConfig
 from rlkit.config.sampling import Sampling
+from rlkit.config.saving import CheckpointConfig, CompletionsConfig
+from rlkit.config.turns import TurnsConfig
 from rlkit.interfaces import PartConfig
 
 Positive = Annotated[int, Field(ge=1)]
@@ -231,35 +233,6 @@ class EvalConfig(PartConfig):
         return self
 
 
-class CheckpointConfig(PartConfig):
-    """What is saved to resume a run. Every run ends with a checkpoint."""
-
-    every: Positive | None = 50
-    """Training steps between checkpoints; null = only at the end."""
-    keep: Positive = 2
-    """How many of the newest checkpoints stay on disk, besides the one of the best evaluation."""
-    on_error: Literal["continue", "stop"] = "continue"
-    """What to do if a checkpoint cannot be written, for whatever reason (a full disk): warn and
-    continue, or stop. Earlier checkpoints stay in either case. What can never be saved is found in
-    a trial before the first step, and stops the run."""
-
-
-class CompletionsConfig(PartConfig):
-    """Which trained responses are written to completions/step-N.jsonl; the run does not read them.
-
-    Responses of skipped updates are written to nonfinite/ in any case.
-    """
-
-    every: Positive | None = 1
-    """Training steps between two such files; null = none is written."""
-    max_per_step: Positive | None = None
-    """How many responses of a step are written, the first of its batch; null = all."""
-    tokens_per_step: Annotated[int, Field(ge=0)] = 2
-    """How many groups of such a step also leave what the loss saw of each token (log-probs, ratio,
-    clipped or not, advantage) in completions/tokens-step-N.parquet; drawn from the seed and the
-    step. 0 = none."""
-
-
 class StageConfig(PartConfig):
     """A stage of a run."""
 
@@ -292,6 +265,10 @@ class RunConfig(PartConfig):
     train.steps is then their sum. Each starts with a new optimizer and takes its initial policy as
     base."""
     model: ModelConfig = ModelConfig()
+    tools: tuple[str, ...] = ()
+    """Functions that the policy may call, `./file.py:name` or `module:name`: typed, with a Google
+    docstring, as in TRL. They join the environment's own tools, or need no environment."""
+    turns: TurnsConfig = TurnsConfig()
     train: TrainConfig = TrainConfig()
     prompts: PromptsConfig = PromptsConfig()
     eval: EvalConfig = EvalConfig()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlkit.batch import Prompt
+from rlkit.errors import UserError
+from rlkit.rewards.environment import COLUMN, HANDLES
 from rlkit.rewards.judges import FULL_MARKS, Judges
 from rlkit.rewards.scoring import RewardResult, RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
@@ -20,7 +22,7 @@ class Answered:
     texts: Sequence[str]
     """Without special tokens."""
     lengths: Sequence[int]
-    """In tokens, with the one that ends a response."""
+    """In tokens of the policy, with the one that ends a response."""
     finish_reasons: Sequence[str]
     totals: Sequence[float | None]
     """The weighted sum of the rewards; None if none applies."""
@@ -58,7 +60,7 @@ def answer(
             Answered(
                 prompt=prompt,
                 texts=texts[own],
-                lengths=[len(generation.response_ids) for generation in group],
+                lengths=[generation.own_tokens for generation in group],
                 finish_reasons=[generation.finish_reason for generation in group],
                 totals=marks.total[own],
                 components={name: values[own] for name, values in marks.components.items()},
@@ -88,19 +90,46 @@ def score_texts(
 ) -> RewardResult:
     """Score one completion per prompt, decoded already.
 
-    A chat prompt's completion is an assistant message, as in TRL.
+    A chat prompt's completion is an assistant message, as in TRL. A response in several turns is a
+    chat with those of the environment, and its prompt has what the environment added.
     """
     names = sorted({name for prompt in prompts for name in prompt.columns})
-    completions: list[Any] = [
-        text
-        if isinstance(prompt.text_or_messages, str)
-        else [{"role": "assistant", "content": text}]
-        for prompt, text in zip(prompts, texts, strict=True)
-    ]
+    rows = list(zip(prompts, generations, texts, strict=True))
+    columns = {name: [p.columns.get(name) for p in prompts] for name in names}
     return rewards.score(
-        [p.text_or_messages for p in prompts],
-        completions,
+        [p.text_or_messages if g.played is None else g.played.asked for p, g, _ in rows],
+        [completion_of(*row) for row in rows],
         [g.response_ids.tolist() for g in generations],
-        {name: [p.columns.get(name) for p in prompts] for name in names},
+        columns | of_episodes(generations, columns),
         [g.finish_reason for g in generations],
     )
+
+
+def completion_of(prompt: Prompt, generation: Generation, text: str) -> Any:
+    """A response as rewards see it: a text, or messages."""
+    if generation.played is not None:
+        return [dict(message) for message in generation.played.messages]
+    chat = not isinstance(prompt.text_or_messages, str)
+    return [{"role": "assistant", "content": text}] if chat else text
+
+
+def of_episodes(
+    generations: Sequence[Generation], columns: Collection[str]
+) -> dict[str, list[Any]]:
+    """What rewards are told of responses in several turns; nothing if there are none.
+
+    Raises UserError if the task has a column of the same name.
+    """
+    played = [generation.played for generation in generations]
+    if not any(played):
+        return {}
+    for name in (COLUMN, HANDLES):
+        if name in columns:
+            raise UserError(
+                f"the task has a column called '{name}', in which rewards find what the "
+                "environment says; rename it"
+            )
+    return {
+        COLUMN: [each and each.reward for each in played],
+        HANDLES: [each and each.handle for each in played],
+    }

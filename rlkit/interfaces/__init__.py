@@ -25,6 +25,18 @@ from rlkit.interfaces.environment import (
     TaskData,
     Tracker,
 )
+from rlkit.interfaces.episodes import (
+    COUNTS,
+    CallParser,
+    Environment,
+    EpisodeContext,
+    Message,
+    Observation,
+    Said,
+    Start,
+    ToolCall,
+    with_text,
+)
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
 from rlkit.interfaces.part import (
     C,
@@ -37,24 +49,31 @@ from rlkit.interfaces.part import (
     StoredData,
 )
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
-from rlkit.interfaces.tokens import Tokens
+from rlkit.interfaces.tokens import PROMPT_IDS, Tokens, asked_ids
 
 __all__ = [
     "AC",
+    "COUNTS",
     "EVENTS",
     "LC",
+    "PROMPT_IDS",
     "TASK",
     "AdvantageEstimator",
     "AnchorConfig",
     "AnchorPolicy",
     "C",
+    "CallParser",
     "ChatTemplate",
     "Correction",
+    "Environment",
+    "EpisodeContext",
     "Event",
     "FileRow",
     "FreezablePolicy",
     "FrozenCopy",
     "LossConfig",
+    "Message",
+    "Observation",
     "Part",
     "PartConfig",
     "Phase",
@@ -68,11 +87,16 @@ __all__ = [
     "RewardConfig",
     "RolloutSet",
     "RunContext",
+    "Said",
+    "Start",
     "State",
     "StoredData",
     "Task",
     "TaskConfig",
     "TaskData",
     "Tokens",
+    "ToolCall",
     "Tracker",
+    "asked_ids",
+    "with_text",
 ]

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rlkit.batch import pad
+from rlkit.batch import Prompt, Sample, pad
 
 if (
     TYPE_CHECKING
 ):  # transformers takes seconds to import, which a wrong configuration need not wait for
     pass
+
+PROMPT_IDS = "prompt_ids"
+"""The key of `Sample.extras` with the tokens of a prompt that an environment added to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +82,12 @@ class Tokens:
             "attention_mask": mask.to(device),
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(device),
         }
+
+
+def asked_ids(prompt: Prompt, sample: Sample) -> Tensor:
+    """The tokens that a response was sampled after, [P] int64.
+
+    They are the prompt's own unless an environment added to it when the episode began.
+    """
+    own = sample.extras.get(PROMPT_IDS)
+    return prompt.ids if own is None else torch.as_tensor(own, dtype=torch.int64)

@@ -84,7 +84,7 @@ def row_payload(number: int, row: Mapping[str, Any], room: int) -> Payload:
         "group": row.get("group"),
         "id": row.get("sample_id"),
         "prompt": str(row.get("prompt_id")),
-        "text": cut(row.get("response", ""), room),
+        "text": response_payload(row, room),
         "length": row.get("tokens"),
         "source": row.get("source", "policy"),
         "made": row.get("made_at"),
@@ -95,6 +95,25 @@ def row_payload(number: int, row: Mapping[str, Any], room: int) -> Payload:
         "parts": {k: rounded(v) for k, v in rewards.items()} if isinstance(rewards, dict) else {},
         "advantage": rounded(row.get("advantage")),
     }
+
+
+def response_payload(row: Mapping[str, Any], room: int) -> object:
+    """A response as a text, or its turns as `prompt_payload` has those of a chat."""
+    turns = row.get("turns")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return cut(row.get("response", ""), room)
+    each = max(LEAST, room // max(1, len(turns)))
+    return [
+        {"role": str(turn.get("role", "")), "text": cut(turn.get("text", ""), each)}
+        for turn in turns
+    ]
+
+
+def is_cut(text: object) -> bool:
+    """Whether something of a text, or of a turn, was left out."""
+    if not isinstance(text, list):
+        return False
+    return any(not isinstance(part, dict) or is_cut(part["text"]) for part in text)
 
 
 def number_groups(rows: Sequence[Payload]) -> None:

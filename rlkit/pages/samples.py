@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.pages.html import as_json, part
-from rlkit.pages.sample_payloads import Payload, rounded, step_payload, tokens_payload
+from rlkit.pages.sample_payloads import Payload, is_cut, rounded, step_payload, tokens_payload
 from rlkit.runs.completion_files import (
     completion_file,
     completion_steps,
@@ -223,7 +223,7 @@ def _chosen(
 ) -> Payload:
     """The last step and the picked groups, with texts of so many characters."""
     whole = step_payload(run_dir, last, longest, most)
-    cut = whole["more"] > 0 or any(isinstance(row["text"], list) for row in whole["rows"])
+    cut = whole["more"] > 0 or any(is_cut(row["text"]) for row in whole["rows"])
     steps = {str(last): whole | {"partial": cut}}
     for _, step, prompt in picks:
         if str(step) in steps:

@@ -188,6 +188,13 @@ def reward_class(fn: RewardFunction) -> type[Reward]:
     return type(name, (FunctionReward,), body)
 
 
+def looks_at(reward: Reward, argument: str) -> bool:
+    """Whether a reward is a function that names an argument."""
+    if not isinstance(reward, FunctionReward):
+        return False
+    return argument in inspect.signature(type(reward).function).parameters
+
+
 def is_async(fn: RewardFunction) -> bool:
     """Whether it is `async def`, or an object whose `__call__` is."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlkit.errors import UserError
 from rlkit.interfaces import TASK, Reward, RunContext
+from rlkit.rewards.environment import COLUMN, HANDLES
 from rlkit.rewards.scoring import FINISH_REASONS
 from rlkit.rewards.values import numbers_of
 
@@ -62,7 +63,7 @@ class OnTasks(Reward):
         out: list[float | None] = [None] * len(prompts)
         if not rows:
             return out
-        own = {"completion_ids", FINISH_REASONS}.union(*self.columns.values())
+        own = {"completion_ids", FINISH_REASONS, COLUMN, HANDLES}.union(*self.columns.values())
         values = self.reward(
             [prompts[i] for i in rows],
             [completions[i] for i in rows],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rlkit.errors import UserError
@@ -31,11 +31,6 @@ class TaskReward(Reward):
         ]
         texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
         return [self.task.score(text, row) for text, row in zip(texts, rows, strict=True)]
-
-
-def rewards_of(task: Task[Any], name: str, chosen: Mapping[str, Reward]) -> Mapping[str, Reward]:
-    """The rewards of a run: those of a mix, those chosen, or the task's own."""
-    return task.mix_rewards(chosen) or chosen or default_rewards(task, name)
 
 
 def default_rewards(task: Task[Any], name: str) -> dict[str, Reward]:

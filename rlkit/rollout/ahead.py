@@ -103,7 +103,7 @@ class Ahead(Source):
         Where longer responses wait longer, dropping by age takes them out of the data.
         """
         out: dict[str, float] = {"off_policy/dropped": len(self.dropped)}
-        lengths = [len(one.response_ids) for group in self.dropped for one in group.own]
+        lengths = [one.own_tokens for group in self.dropped for one in group.own]
         if lengths:
             out["off_policy/dropped_mean_length"] = sum(lengths) / len(lengths)
         return out | {"off_policy/ahead": self.size}

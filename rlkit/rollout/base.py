@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import TypeVar
@@ -15,6 +16,7 @@ from rlkit.batch import Request
 from rlkit.config.sampling import Sampling
 from rlkit.interfaces import Part, PartConfig
 from rlkit.models.policy import Policy
+from rlkit.rollout.played import Played
 
 
 class RolloutConfig(PartConfig):
@@ -126,6 +128,10 @@ class GenerationCall:
     tell: Callable[[int], None] | None = None
     """Told, now and then, how many of its own requests are answered; an engine may leave it out."""
 
+    numbers: Sequence[int] | None = None
+    """The numbers of the draws of each own response, in order; None = those of its place among
+    `requests`. A response in several turns keeps its number while others leave the batch."""
+
     sampling: Sampling | None = None
     """Sampling settings in place of the engine's own, for an evaluation; None = the engine's. Such
     responses are not trained on: their log-probs and kept mass mean nothing."""
@@ -158,6 +164,25 @@ class Generation:
     finish_reason: str
     extras: Mapping[str, Tensor | float]
     """`kept_logmass` [T] under top_p/top_k: log of the probability mass that was kept."""
+    played: Played | None = None
+    """What an environment had to do with it; None = nothing."""
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """[T] bool: the tokens that the policy sampled."""
+        if self.played is None:
+            return torch.ones(len(self.response_ids), dtype=torch.bool)
+        return self.played.loss_mask
+
+    @property
+    def own_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+        return len(self.response_ids) if self.played is None else int(self.loss_mask.sum())
+
+    @property
+    def kept(self) -> dict[str, Tensor | float]:
+        """What a sample keeps besides its tokens."""
+        return {**self.extras, **(self.played.extras if self.played is not None else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

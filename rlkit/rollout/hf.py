@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -95,11 +96,14 @@ class HFRollout(RolloutEngine[HFC]):
         counts = [r.n for r in call.requests]
         longest = max(map(call.settings(self.config).room, call.requests), default=0)
         name, *index = call.stream
-        uniform = torch.from_numpy(
-            stream_rng(self.seed, name, *index).random((sum(counts), longest))
-        )
-        start, stop, _ = call.part.indices(len(counts))
-        uniform = uniform[sum(counts[:start]) : sum(counts[:stop])]
+        if call.numbers is None:
+            draws = stream_rng(self.seed, name, *index).random((sum(counts), longest))
+            start, stop, _ = call.part.indices(len(counts))
+            draws = draws[sum(counts[:start]) : sum(counts[:stop])]
+        else:
+            streams = [stream_rng(self.seed, name, *index, number) for number in call.numbers]
+            draws = np.stack([stream.random(longest) for stream in streams])
+        uniform = torch.from_numpy(draws)
         training = self.model.training
         self.model.train(False)
         try:

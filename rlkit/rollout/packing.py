@@ -9,11 +9,12 @@ from torch import Tensor
 
 from rlkit.interfaces import State
 from rlkit.rollout.base import Generation
+from rlkit.rollout.played import Played
 
 
 def pack(generations: Sequence[Generation]) -> State:
     """Their tokens concatenated, and the other fields of each."""
-    return {
+    tree: State = {
         "lengths": [len(g.response_ids) for g in generations],
         "response_ids": joined([g.response_ids for g in generations], torch.int64),
         "logp": joined([g.logp for g in generations], torch.float32),
@@ -21,6 +22,9 @@ def pack(generations: Sequence[Generation]) -> State:
         "finish_reasons": [g.finish_reason for g in generations],
         "extras": [dict(g.extras) for g in generations],
     }
+    if any(g.played is not None for g in generations):
+        tree["played"] = [None if g.played is None else g.played.state() for g in generations]
+    return tree
 
 
 def joined(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -34,6 +38,7 @@ def unpack(tree: State) -> list[Generation]:
         *(tree[name].split(tree["lengths"]) for name in ("response_ids", "logp", "policy_version")),
         tree["finish_reasons"],
         tree["extras"],
+        tree.get("played", [None] * len(tree["lengths"])),
         strict=True,
     )
     return [
@@ -43,6 +48,7 @@ def unpack(tree: State) -> list[Generation]:
             policy_version=version.clone(),
             finish_reason=reason,
             extras=extras,
+            played=None if played is None else Played.from_state(played),
         )
-        for ids, logp, version, reason, extras in rows
+        for ids, logp, version, reason, extras, played in rows
     ]

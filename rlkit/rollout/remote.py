@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rlkit.batch import Prompt, Request
 from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
@@ -26,6 +27,29 @@ LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
 """What a launcher tells the training ranks; the engine's process is not one of them."""
 
 
+def problem(prompt: Prompt) -> dict[str, Any]:
+    """What an environment reads of a prompt, as JSON keeps it.
+
+    Raises UserError for a column that would arrive as something else.
+    """
+    for name, value in prompt.columns.items():
+        try:
+            kept = json.loads(json.dumps(value)) == value
+        except (TypeError, ValueError):
+            kept = False
+        if not kept:
+            raise UserError(
+                f"column '{name}' holds a {type(value).__name__} that cannot be handed to the "
+                "environment in the rollout process; make it text, numbers, lists or dicts with "
+                "text keys, or use rollout.mode=sync"
+            )
+    return {
+        "prompt_id": prompt.prompt_id,
+        "text_or_messages": prompt.text_or_messages,
+        "columns": dict(prompt.columns),
+    }
+
+
 class RemoteEngine(RolloutEngine[Any]):
     """An engine that another process runs on a copy of the policy.
 
@@ -36,13 +60,21 @@ class RemoteEngine(RolloutEngine[Any]):
     """
 
     def __init__(
-        self, inner: RolloutEngine[Any], name: str, model: ModelConfig, plugins: Sequence[str]
+        self,
+        inner: RolloutEngine[Any],
+        name: str,
+        model: ModelConfig,
+        plugins: Sequence[str],
+        episodes: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(inner.config)
         self.inner = inner
         self.name = name
         self.model = model
         self.plugins = list(plugins)
+        self.episodes = episodes
+        """The sections `environment` and `turns`, if responses are episodes; they are played in the
+        process too."""
         self.process: subprocess.Popen[str] | None = None
         self.reserved = (0, 0)
 
@@ -92,6 +124,7 @@ class RemoteEngine(RolloutEngine[Any]):
             "reserved": self.reserved,
             "threads": torch.get_num_threads(),
             "ordered": c.mode == "ahead" or c.deterministic,
+            "episodes": self.episodes,
         }
 
     def sync(self, step: int) -> None:
@@ -107,7 +140,7 @@ class RemoteEngine(RolloutEngine[Any]):
             {
                 "do": "generate",
                 "number": self.number,
-                "requests": [[r.prompt.ids.tolist(), r.n] for r in call.requests],
+                "requests": [self._request(r) for r in call.requests],
                 "stream": call.stream,
                 "greedy": call.greedy,
                 "part": [call.part.start, call.part.stop],
@@ -115,6 +148,11 @@ class RemoteEngine(RolloutEngine[Any]):
             }
         )
         return self.number
+
+    def _request(self, request: Request) -> list[Any]:
+        """A request for the process; an environment there needs the problem too."""
+        sent = [request.prompt.ids.tolist(), request.n]
+        return sent if self.episodes is None else [*sent, problem(request.prompt)]
 
     def wait(self, number: int) -> list[list[Generation]]:
         """The responses to what was submitted under a number, request by request."""

@@ -14,6 +14,7 @@ from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.turns import TurnsEngine
 
 
 class SharedEngine(RolloutEngine[Any]):
@@ -25,10 +26,11 @@ class SharedEngine(RolloutEngine[Any]):
     def __init__(self, inner: RolloutEngine[Any], processes: Processes) -> None:
         super().__init__(inner.config)
         self.inner, self.processes = inner, processes
-        engine = inner.inner if isinstance(inner, RemoteEngine) else inner
+        remote = isinstance(inner, RemoteEngine)
+        engine = inner.inner if isinstance(inner, RemoteEngine | TurnsEngine) else inner
         self.main_asks = engine.hosted_by == "main process"
         """Whether the main process asks for all ranks."""
-        self.uses_policy = engine is inner and not self.main_asks
+        self.uses_policy = not (remote or self.main_asks)
         """Whether it generates with this rank's own model."""
 
     @property

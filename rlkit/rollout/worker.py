@@ -26,6 +26,7 @@ from safetensors.torch import load_model
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import ModelConfig
 from rlkit.config.sampling import Sampling
+from rlkit.config.turns import TurnsConfig
 from rlkit.errors import UserError
 from rlkit.models.load import load_policy
 from rlkit.models.numerics import set_numerics
@@ -34,6 +35,8 @@ from rlkit.plugins import import_plugin
 from rlkit.registry import build, register_from_plugins
 from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
+from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns_built import built, names_in
 from rlkit.runs.checkpoint import save_tree
 
 SPEC = "spec.json"
@@ -78,6 +81,18 @@ class Inbox:
         return self.pending.pop(0)
 
 
+def in_turns(
+    engine: RolloutEngine[Any], episodes: dict[str, Any], plugins: Sequence[str]
+) -> TurnsEngine:
+    """The engine with the environment, the tools and the limits of the sections in `episodes`."""
+    node = episodes.get("environment")
+    for name in names_in(node):
+        register_from_plugins("environment", name, plugins)
+    environment = built(node, episodes["tools"])
+    assert environment is not None
+    return TurnsEngine(engine, environment, TurnsConfig.model_validate(episodes["turns"]))
+
+
 class Generator:
     """An engine on a copy of the policy."""
 
@@ -88,6 +103,8 @@ class Generator:
         torch.set_num_threads(spec["threads"])
         self.folder = folder
         self.engine: RolloutEngine[Any] = build("rollout", spec["engine"], **spec["config"])
+        if spec["episodes"] is not None:
+            self.engine = in_turns(self.engine, spec["episodes"], spec["plugins"])
         temperature = self.engine.config.temperature
         model = ModelConfig.model_validate(spec["model"])
         set_numerics(model)
@@ -107,13 +124,11 @@ class Generator:
         self.taken = step
 
     def generate(self, command: Command) -> None:
-        """Answer requests, given as [prompt ids, n]."""
+        """Answer requests, given as [prompt ids, n] and, for an environment, the problem."""
+        unknown = {"prompt_id": "", "text_or_messages": "", "columns": {}}
         requests = [
-            Request(
-                prompt=Prompt(prompt_id="", text_or_messages="", ids=torch.tensor(ids), columns={}),
-                n=n,
-            )
-            for ids, n in command["requests"]
+            Request(prompt=Prompt(ids=torch.tensor(ids), **(known[0] if known else unknown)), n=n)
+            for ids, n, *known in command["requests"]
         ]
         name, step, call = command["stream"]
         found = self.engine.generate(

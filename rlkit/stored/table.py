@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rlkit.batch import CACHED, Group, Prompt, Sample
 from rlkit.errors import UserError
-from rlkit.interfaces import TASK
+from rlkit.interfaces import PROMPT_IDS, TASK, asked_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,7 +101,7 @@ def to_table(
             text for group in groups for text in [_columns(group.prompt)] * len(group.samples)
         ],
         "task": [_task(prompt) for prompt in prompts],
-        "prompt_ids": _lists([prompt.ids for prompt in prompts], torch.int32),
+        "prompt_ids": _lists(list(map(asked_ids, prompts, samples)), torch.int32),
         "response": [tokenizer.decode(s.response_ids, skip_special_tokens=True) for s in samples],
         "response_ids": _lists([s.response_ids for s in samples], torch.int32),
         "behavior_logp": _lists([s.behavior_logp for s in samples], torch.float32, known=known),
@@ -142,7 +142,11 @@ def _task(prompt: Prompt) -> str | None:
 
 def _kept(sample: Sample) -> tuple[dict[str, float], dict[str, Any]]:
     """A sample's extras that say something of it: numbers, and arrays with one per token."""
-    kept = {name: v for name, v in sample.extras.items() if not name.startswith(CACHED)}
+    kept = {
+        name: v
+        for name, v in sample.extras.items()
+        if name != PROMPT_IDS and not name.startswith(CACHED)
+    }
     per_token = {n: v for n, v in kept.items() if isinstance(v, Tensor) and v.dim()}
     return (
         {name: float(v) for name, v in kept.items() if name not in per_token},
@@ -188,7 +192,8 @@ def to_groups(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list
         if not groups or row["group"] != last:
             groups.append(Group(prompt=_prompt(row), samples=[]))
             last = row["group"]
-        groups[-1].samples.append(_sample(row, groups[-1].prompt.prompt_id, number))
+        prompt = groups[-1].prompt
+        groups[-1].samples.append(_sample(row, prompt, number))
     return groups
 
 
@@ -202,14 +207,17 @@ def _prompt(row: Mapping[str, Any]) -> Prompt:
     )
 
 
-def _sample(row: Mapping[str, Any], prompt_id: str, number: int) -> Sample:
+def _sample(row: Mapping[str, Any], prompt: Prompt, number: int) -> Sample:
     ids = _tensor(row["response_ids"], torch.int64)
     logp, mask = row.get("behavior_logp"), row.get("loss_mask")
     source = row.get("source") or "policy"
     unknown = torch.zeros(len(ids)) if source == "expert" else torch.full((len(ids),), torch.nan)
+    extras, asked = _extras(row), _tensor(row["prompt_ids"], torch.int64)
+    if not torch.equal(asked, prompt.ids):  # an environment added another text to it
+        extras[PROMPT_IDS] = asked
     return Sample(
         sample_id=number,
-        prompt_id=prompt_id,
+        prompt_id=prompt.prompt_id,
         response_ids=ids,
         loss_mask=torch.ones(len(ids), dtype=torch.bool)
         if mask is None
@@ -221,7 +229,7 @@ def _sample(row: Mapping[str, Any], prompt_id: str, number: int) -> Sample:
         finish_reason=row.get("finish_reason") or "stop",
         source=source,
         step=0,
-        extras=_extras(row),
+        extras=extras,
     )
 
 

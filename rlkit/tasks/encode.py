@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from rlkit.interfaces import ChatTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Tool = Mapping[str, Any]
+"""A tool's JSON schema."""
 PROBE = "4711"
 """A text to see what is written around it."""
 FRAME = 8
@@ -63,10 +66,11 @@ class Encoder:
         framed = before and behind and len(before + behind) >= FRAME
         return bool(framed) and text.strip().startswith(before) and text.strip().endswith(behind)
 
-    def encode(self, prompt: str | Messages) -> list[int]:
+    def encode(self, prompt: str | Messages, tools: Sequence[Tool] = ()) -> list[int]:
         """The token ids of a prompt: text with what the tokenizer puts in front, or a chat.
 
-        Raises UserError for what cannot be encoded, and for messages that the template refuses.
+        The chat template is given the schemas of the `tools`, if there are any. Raises UserError
+        for what cannot be encoded, and for messages that the template refuses.
         """
         if isinstance(prompt, str):
             ids = self._ids(prompt, special=not self.is_rendered(prompt))
@@ -77,7 +81,7 @@ class Encoder:
                 "the prompts are chat messages, but this model's tokenizer has no chat template; "
                 "use a chat model or a task with text prompts"
             )
-        return self._ids(self._render(prompt, answer_follows=True), special=False)
+        return self._ids(self._render(prompt, answer_follows=True, tools=tools), special=False)
 
     def response(self, text: str) -> list[int]:
         """The token ids of a response, with the token that ends the assistant's turn.
@@ -150,10 +154,13 @@ class Encoder:
         _, found, behind = whole.rpartition(text.strip())
         return text + behind if found else text
 
-    def _render(self, messages: Messages, *, answer_follows: bool) -> str:
+    def _render(
+        self, messages: Messages, *, answer_follows: bool, tools: Sequence[Tool] = ()
+    ) -> str:
+        given: dict[str, Any] = {"tools": list(tools)} if tools else {}
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=answer_follows
+                messages, tokenize=False, add_generation_prompt=answer_follows, **given
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             roles = ", ".join(str(message.get("role")) for message in messages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import torch
 from rlkit.batch import Messages, Prompt
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ChatTemplate
-from rlkit.tasks.encode import Encoder
+from rlkit.tasks.encode import Encoder, Tool
 from rlkit.tasks.identity import row_ids
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ def check_row(place: str, row: Any) -> None:
         )
 
 
+def no_tools(row: Mapping[str, Any]) -> Sequence[Tool]:
+    """The tools of a row without an environment."""
+    return ()
+
+
 class Prompts(Sequence[Prompt]):
     """A task's rows as prompts, encoded on access."""
 
@@ -48,9 +53,12 @@ class Prompts(Sequence[Prompt]):
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         chat_template: ChatTemplate = "auto",
+        tools: Callable[[Mapping[str, Any]], Sequence[Tool]] = no_tools,
     ) -> None:
         self.name = name
         self.rows = rows
+        self.tools = tools
+        """The tools that a row's prompt tells of."""
         self.encoder = Encoder(tokenizer, chat_template)
         self.longest = self.highest = 0
         """Tokens of the longest prompt, and the highest token id; 0 until `within` has counted."""
@@ -79,7 +87,7 @@ class Prompts(Sequence[Prompt]):
         return Prompt(
             prompt_id=prompt_id,
             text_or_messages=prompt,
-            ids=torch.tensor(self.encoder.encode(prompt), dtype=torch.int64),
+            ids=torch.tensor(self.encoder.encode(prompt, self.tools(row)), dtype=torch.int64),
             columns={k: v for k, v in row.items() if k != "prompt"},
         )
 
@@ -128,8 +136,8 @@ class Prompts(Sequence[Prompt]):
         return [*lines, f"Prompts: {words}. The first one: {encoder.shown(self[0].ids.tolist())}"]
 
     def _only(self, kept: Sequence[int]) -> Prompts:
-        encoder = self.encoder
-        return Prompts(self.name, [self.rows[i] for i in kept], encoder.tokenizer, encoder.mode)
+        encoder, rows = self.encoder, [self.rows[i] for i in kept]
+        return Prompts(self.name, rows, encoder.tokenizer, encoder.mode, self.tools)
 
     def _checked(self, index: int) -> torch.Tensor:
         try:

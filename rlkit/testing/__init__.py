@@ -14,6 +14,7 @@ from rlkit.interfaces import (
     AdvantageEstimator,
     AnchorPolicy,
     Correction,
+    Environment,
     Part,
     PolicyLoss,
     ReincarnationSchedule,
@@ -29,6 +30,7 @@ from rlkit.testing.base import EVERY
 from rlkit.testing.buffers import BUFFER
 from rlkit.testing.corrections import CORRECTION
 from rlkit.testing.engines import ENGINE
+from rlkit.testing.environments import ENVIRONMENT
 from rlkit.testing.losses import LOSS
 from rlkit.testing.rewards import REWARD
 from rlkit.testing.schedules import SCHEDULE
@@ -46,6 +48,7 @@ CHECKS: dict[str, tuple[Callable[[Any], None], ...]] = {
     "task": TASK,
     "rollout": ENGINE,
     "tracker": TRACKER,
+    "environment": ENVIRONMENT,
 }
 
 
@@ -108,3 +111,8 @@ def check_rollout(engine: RolloutEngine[Any]) -> None:
 def check_tracker(tracker: Tracker[Any]) -> None:
     """A run's calls from its start to its end, and a run that goes on."""
     check_part("tracker", tracker)
+
+
+def check_environment(environment: Environment[Any]) -> None:
+    """Every turn answered or the last, episodes that do not depend on each other, rewards."""
+    check_part("environment", environment)

@@ -148,9 +148,33 @@ def a_call_may_sample_in_its_own_way(engine: RolloutEngine[Any]) -> None:
         require(plain == again, "a call's own sampling changes later calls")
 
 
+def numbers_name_the_draws(engine: RolloutEngine[Any]) -> None:
+    """With `continues`, a response has the draws of its number, whoever else is asked for.
+
+    Episodes of an environment need it: they leave the batch one by one.
+    """
+    if not engine.config.continues:
+        return
+    with started(engine) as (tried, policy):
+        first, second, third = requests(policy, 2)
+
+        def drawn(some: list[Request], numbers: list[int]) -> list[list[list[int]]]:
+            call = GenerationCall(some, ("rollout", STEP, 0), numbers=numbers)
+            return [[g.response_ids.tolist() for g in group] for group in tried.generate(call)]
+
+        whole = drawn([first, second, third], list(range(9)))
+        rest = drawn([second, replace(third, n=1)], [2, 3, 4, 5])
+        require(
+            rest == [whole[1], whole[2][:1]],
+            "a response changes when others leave the batch: its draws must follow from "
+            "`call.numbers` where they are given",
+        )
+
+
 ENGINE = (
     each_request_gets_its_responses,
     log_probs_are_those_of_the_policy,
     a_stream_names_the_draws,
     a_call_may_sample_in_its_own_way,
+    numbers_name_the_draws,
 )

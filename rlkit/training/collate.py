@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import CACHED, Group, LossBatch, Sample, pad
-from rlkit.interfaces import Tokens
+from rlkit.interfaces import PROMPT_IDS, Tokens, asked_ids
 from rlkit.training.references import Rows
 
 
@@ -21,12 +21,13 @@ def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = 
         (group.prompt, sample, g) for g, group in enumerate(groups) for sample in group.samples
     ]
     samples = [sample for _, sample, _ in pairs]
-    tokens = Tokens.of([prompt.ids for prompt, _, _ in pairs], [s.response_ids for s in samples])
+    asked = [asked_ids(prompt, sample) for prompt, sample, _ in pairs]
+    tokens = Tokens.of(asked, [s.response_ids for s in samples])
     length = tokens.response_ids.shape[1]
     mask = pad([s.loss_mask for s in samples], length).bool()
     behavior = pad([s.behavior_logp for s in samples], length)
     rewards = sorted({name for s in samples for name in s.rewards})
-    extras = sorted({name for s in samples for name in s.extras if not name.startswith(CACHED)})
+    extras = sorted({name for s in samples for name in s.extras if reaches_losses(name)})
     oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
     source = groups if fresh is None else fresh
     new = {(s.sample_id, s.step) for group in source for s in group.samples}
@@ -50,6 +51,11 @@ def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = 
         extras={name: stacked(name, samples, length) for name in extras},
     )
     return Rows(samples=samples, tokens=tokens, batch=batch)
+
+
+def reaches_losses(name: str) -> bool:
+    """Whether an entry of `Sample.extras` says something of the response, and is not a cache."""
+    return name != PROMPT_IDS and not name.startswith(CACHED)
 
 
 def stacked(name: str, samples: Sequence[Sample], length: int) -> Tensor:

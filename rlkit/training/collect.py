@@ -163,7 +163,7 @@ def sample_of(
             sample_id=sample_id,
             prompt_id=prompt.prompt_id,
             response_ids=generation.response_ids,
-            loss_mask=torch.ones(len(generation.response_ids), dtype=torch.bool),
+            loss_mask=generation.loss_mask,
             behavior_logp=generation.logp,
             policy_version=generation.policy_version,
             reward=mark.total,
@@ -171,6 +171,6 @@ def sample_of(
             finish_reason=generation.finish_reason,
             source="policy" if sample_id >= 0 else "expert",
             step=step,
-            extras=dict(generation.extras),
+            extras=generation.kept,
         )
     ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from rlkit.batch import Group, Prompt, Sample
 from rlkit.config.run import CompletionsConfig
+from rlkit.interfaces import PROMPT_IDS
 from rlkit.ops import masked_mean
 from rlkit.runs.token_file import token_file, write_tokens
 from rlkit.training.pieces import pieces
@@ -80,11 +83,32 @@ def completion_rows(
             "prompt": prompt.text_or_messages,
             "response": tokenizer.decode(sample.response_ids, skip_special_tokens=True),
             "tokens": len(sample.response_ids),
+            **turns_of(sample, tokenizer),
             **facts(sample, batch, i, step),
             "rewards": dict(sample.rewards),
         }
         for i, (prompt, sample) in enumerate(pairs(groups))
     ]
+
+
+def turns_of(sample: Sample, tokenizer: Any) -> dict[str, Any]:
+    """The turns of a response in which an environment spoke, in order; nothing for others.
+
+    They are the tokens that were sampled or shown, as text with special tokens. A prompt that the
+    environment added to comes first.
+    """
+    added = sample.extras.get(PROMPT_IDS)
+    if added is None and bool(sample.loss_mask.all()):
+        return {}
+    turns: list[dict[str, str]] = []
+    if added is not None:
+        turns.append({"role": "prompt", "text": tokenizer.decode(torch.as_tensor(added))})
+    ends = (sample.loss_mask.diff().nonzero().squeeze(-1) + 1).tolist()
+    for start, end in pairwise([0, *ends, len(sample.loss_mask)]):
+        role = "policy" if bool(sample.loss_mask[start]) else "environment"
+        turns.append({"role": role, "text": tokenizer.decode(sample.response_ids[start:end])})
+    shown = int((~sample.loss_mask).sum())
+    return {"observation_tokens": shown, "turns": turns}
 
 
 def pairs(groups: Sequence[Group]) -> Iterator[tuple[Prompt, Sample]]:

@@ -21,6 +21,7 @@ from rlkit.ops import effective_sample_size, kl_value, masked_log_ratio, masked_
 from rlkit.rewards.limits import multiplier_key
 from rlkit.rollout.base import Generation
 from rlkit.training.sums import sums_of
+from rlkit.training.turn_metrics import TurnTally
 
 CLAMP = 20.0
 """Log-ratios are clamped to [-CLAMP, CLAMP] before exp."""
@@ -141,6 +142,7 @@ class RolloutTally:
     """What rewards report: errors, timeouts, lost workers, and others by their own names."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """The largest mean of each reward that is a cost with a limit."""
+    turns: TurnTally = field(default_factory=TurnTally)
 
     def count(
         self,
@@ -151,8 +153,9 @@ class RolloutTally:
     ) -> None:
         """Count a response of the policy, with its rewards and what its total also counts for."""
         self.rollouts += 1
-        self.tokens += len(generation.response_ids)
+        self.tokens += generation.own_tokens
         self.truncated += generation.finish_reason == "length"
+        self.turns.count(generation, total)
         if total is None:
             return
         self.rewards.append(total)
@@ -177,6 +180,7 @@ class RolloutTally:
         out |= {f"reward/{name}/mean": mean for name, mean in means.items()}
         limits = {name: limit for name, limit in self.limits.items() if name in means}
         out |= {f"reward/{n}/violation": means[n] - limit for n, limit in limits.items()}
+        out |= self.turns.metrics()
         events = {
             f"reward/{name}": float(self.events.get(name, 0))
             for name in ("errors", "timeouts", "lost", *self.events)
@@ -214,7 +218,7 @@ def staleness(samples: Sequence[Sample], step: int) -> dict[str, float]:
     Over the policy's own tokens (`policy_version` of each): mean and maximum of step - version.
     Status: our choice (AReaL and prime-rl count the same, per token).
     """
-    own = [sample.policy_version for sample in samples if sample.source != "expert"]
+    own = [s.policy_version[s.loss_mask] for s in samples if s.source != "expert"]
     ages = step - torch.cat(own).float() if own else torch.zeros(0)
     if not len(ages):
         return {}

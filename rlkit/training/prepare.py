@@ -69,7 +69,9 @@ class Scorer:
         for sample, terms in zip(samples, found, strict=True):
             logp, entropy = terms[: len(sample.response_ids)].unbind(-1)
             scores[sample.sample_id] = Score(
-                logp=logp.clone(), entropy=float(entropy.contiguous().mean()), advantage=0.0
+                logp=logp.clone(),
+                entropy=float(entropy[sample.loss_mask].mean()),
+                advantage=0.0,
             )
         return scores
 

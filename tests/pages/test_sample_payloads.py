@@ -8,9 +8,25 @@ from pathlib import Path
 import pytest
 
 from rlkit.pages import sample_payloads
-from rlkit.pages.sample_payloads import cut, rounded, step_payload, tokens_payload
+from rlkit.pages.sample_payloads import cut, is_cut, rounded, step_payload, tokens_payload
 from rlkit.runs.token_file import token_file
 from tests.pages.sample_runs import record, response, write_step
+
+
+def test_a_response_in_turns_is_shown_turn_by_turn(tmp_path: Path) -> None:
+    """Each with whose it is; a long one is cut within."""
+    turns = [
+        {"role": "policy", "text": "call"},
+        {"role": "environment", "text": "x" * 5000},
+        {"role": "policy", "text": "done"},
+    ]
+    write_step(tmp_path, 3, [response(3, turns=turns), response(3, turns="none"), response(3)])
+    first, second, third = (row["text"] for row in step_payload(tmp_path, 3)["rows"])
+    assert [turn["role"] for turn in first] == ["policy", "environment", "policy"]
+    assert first[0]["text"] == "call" and first[1]["text"][1] > 3000
+    assert second == third == "The answer is 4."
+    assert [is_cut(first), is_cut(first[:1]), is_cut(third)] == [True, False, False]
+    assert is_cut(["a", 3, "b"])
 
 
 def test_a_row_has_what_the_browser_filters_and_sorts_by(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import torch
 
 from rlkit.batch import Request
 from rlkit.models.policy import Policy
+from rlkit.plugins import import_plugin
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.packing import unpack
 from rlkit.rollout.weights import save_weights, write_config, write_weights
-from rlkit.rollout.worker import MODEL, Generator, Inbox, newest_first, weights_file
+from rlkit.rollout.worker import MODEL, Generator, Inbox, in_turns, newest_first, weights_file
 from rlkit.runs.checkpoint import load_tree
 from tests.steps import move
 from tests.tiny import make_policy, make_prompts
@@ -92,6 +93,7 @@ def generator(policy: Policy, folder: Path) -> Generator:
         "seed": 3,
         "threads": torch.get_num_threads(),
         "reserved": [0, 0],
+        "episodes": None,
     }
     return Generator(folder, spec)
 
@@ -123,3 +125,20 @@ def test_answers_are_those_of_the_engine_with_the_weights_it_took(tmp_path: Path
         ]
         assert {int(v) for g in found for v in g.policy_version} == {step}
     assert not list(tmp_path.glob("weights-*"))
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_episodes_are_played_with_the_user_s_class_and_tools(tmp_path: Path) -> None:
+    """From the sections of a configuration and the plugins alone, as in another process."""
+    users = Path(__file__).parents[1] / "environments" / "users" / "increment.py"
+    import_plugin(str(users))
+    sections = {
+        "environment": {"name": "IncrementEnv", "time_limit": 5.0},
+        "tools": [f"{users}:multiply"],
+        "turns": {"max": 3},
+    }
+    engine = in_turns(HFRollout(), sections, [str(users)])
+    assert engine.limits.max == 3 and engine.environment.config.time_limit == 5
+    names = [schema["function"]["name"] for schema in engine.environment.schemas({})]
+    assert names == ["increment", "multiply"] and engine.environment.scores
+    engine.environment.close()

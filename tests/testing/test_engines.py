@@ -75,6 +75,13 @@ class Changeable(HFRollout):
         return super().generate(call)
 
 
+class Numberless(HFRollout):
+    """Draws by the place in the batch alone."""
+
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        return super().generate(replace(call, numbers=None))
+
+
 def test_the_own_one_passes() -> None:
     check_rollout(HFRollout())
 
@@ -90,6 +97,7 @@ def test_the_own_one_passes() -> None:
         (kit.a_call_may_sample_in_its_own_way, Stubborn, "more tokens than a call's own sampling"),
         (kit.a_call_may_sample_in_its_own_way, Forgetful, "responses to a prompt differ"),
         (kit.a_call_may_sample_in_its_own_way, Changeable, "changes later calls"),
+        (kit.numbers_name_the_draws, Numberless, "changes when others leave the batch"),
     ],
 )
 def test_a_broken_one_is_caught(

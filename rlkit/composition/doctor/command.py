@@ -87,6 +87,11 @@ def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     from rlkit.composition.session import close
     from rlkit.models.numerics import numerics
 
+    if raw.get("environment") or raw.get("tools"):
+        raise UserError(
+            "the doctor examines responses of one turn: leave environment= and tools= out; for a "
+            "checkpoint of a run with them add environment=null tools=[] and a reward=[...]"
+        )
     c = compose(raw)
     told = Told(name, overrides, quiet=a.json, about=a.seconds)
     try:

@@ -118,17 +118,24 @@ class Asker:
         if stops.mixed:
             shared["skip_special_tokens"] = False
         name, *index = call.stream
+        asked = [
+            (request, (place, number))
+            for place, request in list(enumerate(call.requests))[call.part]
+            for number in range(request.n)
+        ]
+        if call.numbers is not None:
+            rows = zip(asked, call.numbers, strict=True)
+            asked = [(request, (number, 0)) for (request, _), number in rows]
         return [
             Job(
                 prompt_ids=request.ids.tolist(),
                 parameters=shared
                 | {
                     "max_tokens": own.room(request),
-                    "seed": stream_seed(self.seed, name, *index, place, number),
+                    "seed": stream_seed(self.seed, name, *index, *draw),
                 },
             )
-            for place, request in list(enumerate(call.requests))[call.part]
-            for number in range(request.n)
+            for request, draw in asked
         ]
 
 

@@ -1,0 +1,163 @@
+"""A run's environment: what it brings, where its turns are played, what it cannot be with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlkit.config.run import RunConfig
+from rlkit.distributed.processes import Processes
+from rlkit.environments.rendering import template_notes
+from rlkit.errors import UserError
+from rlkit.interfaces import Environment, Reward, Task
+from rlkit.registry import build
+from rlkit.rewards.environment import HANDLES
+from rlkit.rewards.function import looks_at
+from rlkit.rewards.task import default_rewards
+from rlkit.rollout.base import RolloutEngine
+from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.shared import SharedEngine, SharedRemote
+from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns_built import built
+from rlkit.tasks.encode import Tool
+from rlkit.tasks.prompts import no_tools
+
+if TYPE_CHECKING:
+    from rlkit.composition.composition import Composition
+
+ENVIRONMENT = "environment"
+"""The config section, and the reward that the environment itself gives."""
+TOOLS = "tools"
+"""The setting with functions that become tools."""
+
+
+def environment_of(raw: Mapping[str, Any]) -> Environment[Any] | None:
+    """The environment that a configuration names, if it names one."""
+    node, tools = raw.get(ENVIRONMENT), raw.get(TOOLS) or ()
+    if node is not None and (not isinstance(node, Mapping) or "name" not in node):
+        raise UserError(
+            f"{ENVIRONMENT} must be chosen by name: {ENVIRONMENT}=<name>; "
+            f"`python -m rlkit list {ENVIRONMENT}` lists them"
+        )
+    return built(node, tools)
+
+
+def reads_environments(rewards: Mapping[str, Reward]) -> list[str]:
+    """The rewards that are handed the environments, as TRL does."""
+    return [name for name, reward in rewards.items() if looks_at(reward.itself, HANDLES)]
+
+
+def chosen_rewards(
+    given: Mapping[str, Reward], task: Task[Any], name: str, environment: Environment[Any] | None
+) -> Mapping[str, Reward]:
+    """Those of a mix, or those given; if there are none, the environment's own, or the task's."""
+    if found := task.mix_rewards(given) or given:
+        return found
+    if environment is not None and environment.scores:
+        return {ENVIRONMENT: build("reward", ENVIRONMENT)}
+    return default_rewards(task, name)
+
+
+def placed(
+    engine: RolloutEngine[Any],
+    raw: Mapping[str, Any],
+    config: RunConfig,
+    processes: Processes,
+    environment: Environment[Any] | None,
+    *,
+    looked_at: bool = False,
+) -> RolloutEngine[Any]:
+    """The engine itself, or one in its own process if it generates while training runs.
+
+    With multiple ranks, each gets its own. The environment is where the engine is: it plays the
+    episodes of that rank or process. Rewards may look at it where it is in their own process.
+    """
+    if engine.config.mode == "sync":
+        here = engine
+        if environment is not None:
+            here = TurnsEngine(engine, environment, config.turns, looked_at=looked_at)
+        return here if processes.world_size == 1 else SharedEngine(here, processes)
+    episodes = None
+    if environment is not None:
+        episodes = {key: raw[key] for key in (ENVIRONMENT, TOOLS, "turns") if key in raw}
+    name = raw["rollout"]["name"]
+    remote = RemoteEngine(engine, name, config.model, config.plugins, episodes)
+    return remote if processes.world_size == 1 else SharedRemote(remote, processes)
+
+
+def check_turns(c: Composition) -> None:
+    """Check that the run can have its environment, if it has one. Raises UserError."""
+    environment, rollout = c.environment, c.raw["rollout"]["name"]
+    scores = environment is not None and environment.scores
+    if ENVIRONMENT in c.rewards and not scores:
+        what = "the environment gives no reward" if environment else "there is no environment"
+        raise UserError(
+            f"reward=[{ENVIRONMENT}] is the environment's own, and {what}: leave it out"
+        )
+    if environment is None:
+        return
+    apart = c.engine.config.mode != "sync" or c.processes.world_size > 1
+    for name in reads_environments(c.rewards) if apart else ():
+        raise UserError(
+            f"reward '{name}' reads the environments themselves, which are in other processes with "
+            "this run: use rollout.mode=sync in one process, or give the environment get_reward"
+        )
+    if not c.engine.config.continues:
+        raise UserError(
+            f"rollout={rollout} samples a whole response at once, and an environment answers "
+            "between turns: use rollout=hf, vllm or vllm_server"
+        )
+    if c.engine.config.oversample > 0:
+        raise UserError(
+            f"rollout.oversample={c.engine.config.oversample} leaves responses unfinished at the "
+            "end of a step, and an episode of an environment is not kept so long: leave it at 0"
+        )
+    if c.benchmarks:
+        raise UserError(
+            f"eval.on={c.benchmarks[0].name.rpartition('/')[2]} is answered in one turn, and this "
+            "run has an environment: leave eval.on out, and use `rlkit eval <checkpoint> --on ...`"
+        )
+
+
+def in_one_turn(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration without its environment, for problems that are answered in one turn."""
+    rewards = {k: v for k, v in (raw.get("reward") or {}).items() if k != ENVIRONMENT}
+    return {k: v for k, v in raw.items() if k not in (ENVIRONMENT, TOOLS)} | {"reward": rewards}
+
+
+def tools_of(c: Composition) -> Callable[[Mapping[str, Any]], Sequence[Tool]]:
+    """The tools that the prompt of a row tells of."""
+    return no_tools if c.environment is None else c.environment.schemas
+
+
+def words_of(c: Composition) -> list[str]:
+    """What the user is told of the environment at the start."""
+    if c.environment is None:
+        return []
+    limits, name = c.config.turns, (c.raw.get(ENVIRONMENT) or {}).get("name", TOOLS)
+    lines = [
+        f"environment={name}: a response has at most {limits.max} turns, and with what the "
+        f"environment says at most {c.engine.config.max_completion_length} tokens."
+    ]
+    if c.environment.scores and ENVIRONMENT not in c.rewards:
+        lines.append(
+            f"The environment's own reward is not used: add {ENVIRONMENT} to reward=[...] for that."
+        )
+    if limits.seconds is not None:
+        lines.append(
+            f"Warning: turns.seconds={limits.seconds:g} ends responses by the clock, and a run in "
+            "which that happens cannot be repeated bit for bit."
+        )
+    return [*lines, *c.environment.notes()]
+
+
+def template_words(c: Composition, tokenizer: Any) -> list[str]:
+    """What the user is told of the chat template that several turns go through.
+
+    Raises UserError for one that cannot write what the environment says.
+    """
+    if c.environment is None:
+        return []
+    tools = bool(c.environment.schemas(c.rows[0][0]))
+    notes = template_notes(tokenizer, tools=tools)
+    return [f"{note[0].upper()}{note[1:]}." for note in notes]

@@ -1,0 +1,73 @@
+"""From a turn that was read and the answers to its calls to what the policy sees next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlkit.interfaces import Observation, Said
+
+Answer = Mapping[str, Any]
+"""What became of a call: "text", "failed" and "late"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """The answers to the calls of a turn, in their order."""
+
+    texts: Sequence[Answer] = ()
+    done: bool = False
+    """Whether the environment says that the episode is over."""
+    lost: bool = False
+    """Whether its state is gone, and the episode with it."""
+    died: bool = False
+    """Whether a process died of itself."""
+
+
+def refused(text: str) -> Answer:
+    """The answer to a call that is not run."""
+    return {"text": str({"error": text}), "failed": True, "late": False}
+
+
+def answered(
+    said: Said, most: int | None, run: Callable[[Sequence[Mapping[str, Any]]], Answers]
+) -> Observation:
+    """Run a turn's calls and say what comes back; a turn that calls nothing ends the episode.
+
+    A call beyond the first `most` is not run, and a call that could not be read cannot be; the
+    policy is told so in the place of an answer.
+    """
+    counts = {"unparsable": len(said.errors)}
+    if not said.calls and not said.errors:
+        counts["void_turns"] = int(not said.content.strip())
+        return Observation(said=said.message, done=True, counts=counts)
+    calls = said.calls[:most]
+    result = Answers()
+    if calls:
+        result = run([{"name": call.name, "arguments": dict(call.arguments)} for call in calls])
+    texts = list(result.texts)
+    texts += [refused(f"not run: at most {most} calls a turn")] * (len(said.calls) - len(calls))
+    counts["calls"] = len(said.calls)
+    counts["failed_calls"] = sum(bool(text["failed"]) for text in texts)
+    counts["timeouts"] = sum(bool(text["late"]) for text in texts)
+    counts["lost"] = int(result.died)
+    if result.lost:
+        return Observation(said=said.message, done=True, finish_reason="tool_error", counts=counts)
+    messages = [
+        message(call.name, text["text"], call.id)
+        for call, text in zip(said.calls, texts, strict=True)
+    ]
+    identified = any(call.id is not None for call in said.calls)
+    for i, error in enumerate(said.errors):
+        number = f"call{len(messages) + i:05d}" if identified or not said.calls else None
+        messages.append(message("invalid_call", refused(error)["text"], number))
+    if result.done:
+        return Observation(said=said.message, done=True, counts=counts)
+    return Observation(said=said.message, messages=messages, counts=counts)
+
+
+def message(name: str, text: str, number: str | None) -> dict[str, Any]:
+    """A tool's message, as in TRL, with the id of the call if it has one."""
+    out: dict[str, Any] = {"role": "tool", "name": name, "content": text}
+    return out if number is None else out | {"tool_call_id": number}

@@ -1,0 +1,258 @@
+"""Responses in several turns with an environment, around any engine.
+
+    sample a turn -> its text to the environment -> its answer as template tokens -> sample on
+
+The tokens that were sampled are the tokens that are trained: a response is never tokenized again,
+only what the environment says is rendered, and appended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from rlkit.batch import Prompt
+from rlkit.config.turns import TurnsConfig
+from rlkit.environments.formats import call_parser
+from rlkit.environments.rendering import observation_ids
+from rlkit.errors import UserError
+from rlkit.interfaces import Environment, EpisodeContext, Observation, Start, State, with_text
+from rlkit.models.policy import Policy
+from rlkit.ops import stream_seed
+from rlkit.rollout.base import (
+    EVALUATION,
+    EngineMemory,
+    Generation,
+    GenerationCall,
+    RolloutEngine,
+)
+from rlkit.rollout.turns_cut import cut_messages
+from rlkit.rollout.turns_episode import Episode, together
+from rlkit.tasks.encode import Encoder
+
+LENGTH, MOST_TURNS, LATE = "length", "turns", "time"
+"""Why the loop ends an episode; the environment has reasons of its own."""
+
+
+class TurnsEngine(RolloutEngine[Any]):
+    """An engine whose responses are episodes of an environment.
+
+    All live episodes sample their next turn in one batch, and their tools run at the same time;
+    those that end leave the batch. Each response keeps the number of its draws whatever becomes of
+    others: turn t of response i takes the draws of the stream (name/turn-t, step, call, i), so the
+    samples depend neither on batching nor on ranks. An episode's id follows from the same stream,
+    so a step that is repeated after a kill begins the same episodes. Status: our choice.
+    """
+
+    def __init__(
+        self,
+        inner: RolloutEngine[Any],
+        environment: Environment[Any],
+        limits: TurnsConfig,
+        *,
+        looked_at: bool = False,
+    ) -> None:
+        super().__init__(inner.config)
+        self.inner, self.environment, self.limits = inner, environment, limits
+        self.looked_at = looked_at
+        """Whether rewards read the environments themselves, which then live until the next step."""
+        self.now: Callable[[], float] = time.monotonic
+        self.kept: dict[tuple[int, ...], list[int]] = {}
+        """Episodes that rewards may still look at, by the step and the call they belong to."""
+
+    @property
+    def matches_trainer(self) -> bool:
+        """As for the engine itself."""
+        return self.inner.matches_trainer
+
+    def reserve(self, prompt: int, completion: int) -> None:
+        """Let the engine do so."""
+        self.inner.reserve(prompt, completion)
+
+    def start(self, policy: Policy, seed: int) -> None:
+        """Start the engine and open the environment."""
+        self.inner.start(policy, seed)
+        self.policy, self.seed = policy, seed
+        self.encoder = Encoder(policy.tokenizer)
+        form = self.limits.call_format
+        form = self.environment.call_format if form == "auto" else form
+        self.environment.open(
+            EpisodeContext(
+                seed=seed,
+                parse=call_parser(policy.tokenizer, form),
+                calls_per_turn=self.limits.max_calls,
+            )
+        )
+
+    def sync(self, step: int) -> None:
+        """Let the engine do so."""
+        self.inner.sync(step)
+
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory | None:
+        """As for the engine itself."""
+        return self.inner.memory(policy, responses, tokens)
+
+    def generate(self, call: GenerationCall) -> list[list[Generation]]:
+        """Whole episodes for each request, in order."""
+        self._forget(call)
+        episodes = list(self._planned(call))
+        size = self.limits.concurrency or max(1, len(episodes))
+        done: list[Generation] = []
+        for first in range(0, len(episodes), size):
+            done += self._played(episodes[first : first + size], call)
+            if call.tell is not None:
+                call.tell(len(done) * len(call.own) // len(episodes))
+        flat = iter(done)
+        return [[next(flat) for _ in range(request.n)] for request in call.own]
+
+    def close(self) -> None:
+        """End what still runs and release the engine."""
+        self.environment.close()
+        self.inner.close()
+
+    def state_dict(self) -> State:
+        """The engine's: no episode outlives a step."""
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore what `state_dict` returned."""
+        self.inner.load_state_dict(state)
+
+    def _planned(self, call: GenerationCall) -> Iterator[Episode]:
+        """An episode for each own response, none of them begun."""
+        name, *index = call.stream
+        longest = call.settings(self.config).max_completion_length
+        first, _, _ = call.part.indices(len(call.requests))
+        number = sum(request.n for request in call.requests[:first])
+        for place, request in enumerate(call.own, start=first):
+            # alike in every evaluation, and for the greedy responses of a step
+            alike = (
+                stream_seed(self.seed, f"start/{EVALUATION}", place)
+                if call.evaluates
+                else stream_seed(self.seed, "start", *index, place)
+            )
+            for _ in range(request.n):
+                start = Start(
+                    episode=stream_seed(self.seed, f"episode/{name}", *index, number),
+                    row={**request.prompt.columns, "prompt": request.prompt.text_or_messages},
+                    seed=alike,
+                )
+                yield Episode(number=number, start=start, prompt=request.prompt, longest=longest)
+                number += 1
+
+    def _forget(self, call: GenerationCall) -> None:
+        """End the episodes that rewards have looked at: those of other steps."""
+        for old in [key for key in self.kept if key != call.stream[1:]]:
+            self.environment.end(self.kept.pop(old))
+
+    def _played(self, episodes: Sequence[Episode], call: GenerationCall) -> list[Generation]:
+        """Play episodes from their beginning to their end."""
+        environment, ids = self.environment, [episode.id for episode in episodes]
+        try:
+            self._begin(episodes)
+            for turn in range(1, self.limits.max + 1):
+                if live := [episode for episode in episodes if episode.live]:
+                    self._sample(live, call, turn)
+                    self._answer([episode for episode in live if episode.live], turn)
+            rewards = environment.rewards(ids)
+            handles = environment.handles(ids) if self.looked_at else [None] * len(ids)
+        except BaseException:
+            environment.end(ids)
+            raise
+        if self.looked_at:
+            self.kept.setdefault(call.stream[1:], []).extend(ids)
+        else:
+            environment.end(ids)
+        rows = zip(episodes, rewards, handles, strict=True)
+        return [episode.finished(reward, handle) for episode, reward, handle in rows]
+
+    def _begin(self, episodes: Sequence[Episode]) -> None:
+        """Begin episodes; what the environment adds to a prompt is encoded with it."""
+        texts = self.environment.begin([episode.start for episode in episodes])
+        encoded: dict[tuple[str, str], Prompt] = {}
+        for episode, text in zip(episodes, texts, strict=True):
+            episode.begun = self.now()
+            if text:
+                key = (episode.prompt.prompt_id, text)
+                if key not in encoded:
+                    encoded[key] = self._with_text(episode, text)
+                episode.prompt, episode.added = encoded[key], True
+
+    def _with_text(self, episode: Episode, text: str) -> Prompt:
+        prompt = episode.prompt
+        asked = with_text(prompt.text_or_messages, text)
+        tools = self.environment.schemas(episode.start.row)
+        ids = torch.tensor(self.encoder.encode(asked, tools), dtype=torch.int64)
+        limit = self.config.max_prompt_length
+        if len(ids) > limit:
+            raise UserError(
+                f"the environment's first text makes a prompt of {len(ids)} tokens, more than "
+                f"rollout.max_prompt_length={limit}; raise it"
+            )
+        return replace(prompt, text_or_messages=asked, ids=ids)
+
+    def _sample(self, live: Sequence[Episode], call: GenerationCall, turn: int) -> None:
+        """The next turn of every live episode, in one batch."""
+        name, step, number = call.stream
+        found = self.inner.generate(
+            GenerationCall(
+                together([episode.request for episode in live]),
+                (f"{name}/turn-{turn}", step, number),
+                greedy=call.greedy,
+                sampling=call.sampling,
+                numbers=[episode.number for episode in live],
+            )
+        )
+        turns = [generation for group in found for generation in group]
+        for episode, generation in zip(live, turns, strict=True):
+            episode.says(generation)
+            if generation.finish_reason == LENGTH:
+                text = self._text(generation, special=False)
+                episode.messages.append({"role": "assistant", "content": text})
+                episode.ends(LENGTH)
+
+    def _answer(self, acting: Sequence[Episode], turn: int) -> None:
+        """Hand each turn to the environment, and go on with what it says."""
+        if not acting:
+            return
+        texts = [self._text(episode.last, special=True) for episode in acting]
+        answers = self.environment.step([episode.id for episode in acting], texts)
+        for episode, observation in zip(acting, answers, strict=True):
+            episode.takes(observation)
+            reason = self._reason(episode, observation, turn)
+            if reason is None:
+                reason = self._shown(episode, observation)
+            if reason is not None:
+                episode.ends(reason)
+
+    def _reason(self, episode: Episode, observation: Observation, turn: int) -> str | None:
+        """Why an episode ends after an answer of the environment; None = it goes on."""
+        limit = self.limits.seconds
+        if observation.done:
+            return observation.finish_reason
+        if not observation.messages:
+            name = type(self.environment).__name__
+            raise UserError(
+                f"environment {name} neither ended an episode nor said anything to go on with"
+            )
+        if turn == self.limits.max:
+            return MOST_TURNS
+        return LATE if limit is not None and self.now() - episode.begun > limit else None
+
+    def _shown(self, episode: Episode, observation: Observation) -> str | None:
+        """Append what the environment says; LENGTH if no token of a next turn had room."""
+        tokenizer = self.policy.tokenizer
+        messages = cut_messages(observation.messages, self.limits.max_observation_tokens, tokenizer)
+        ids = observation_ids(tokenizer, episode.last.response_ids.tolist(), messages)
+        if episode.length + len(ids) >= episode.longest:
+            return LENGTH
+        episode.hears(messages, ids)
+        return None
+
+    def _text(self, generation: Generation, *, special: bool) -> str:
+        tokenizer = self.policy.tokenizer
+        return str(tokenizer.decode(generation.response_ids, skip_special_tokens=not special))

@@ -1,0 +1,135 @@
+"""One response in several turns, while it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlkit.batch import Prompt, Request
+from rlkit.interfaces import COUNTS, Message, Observation, Start
+from rlkit.rollout.base import Generation
+from rlkit.rollout.partial import BLANK, OPEN, extended
+from rlkit.rollout.played import OBSERVED, TURNS, Played
+
+
+@dataclass(slots=True, kw_only=True)
+class Episode:
+    """A prompt, the tokens that follow it so far, and whose they are.
+
+    What the policy samples keeps its tokens, log-probs and versions as the engine returned them.
+    What the environment says becomes tokens once, with log-prob 0 and the version of the token
+    before it, which says nothing: it only leaves the age of the response as it is.
+    """
+
+    number: int
+    """That of its random draws, and of its place among all responses of the call."""
+    start: Start
+    prompt: Prompt
+    """With what the environment added to it."""
+    longest: int
+    """Most tokens of the whole response."""
+    added: bool = False
+    """Whether it added anything."""
+    so_far: Generation = BLANK
+    """Open until the episode ends."""
+    last: Generation = BLANK
+    """The policy's last turn."""
+    mask: list[Tensor] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((TURNS, *COUNTS), 0))
+    begun: float = 0.0
+    """When, in seconds of some clock."""
+
+    @property
+    def id(self) -> int:
+        """The environment's name for it."""
+        return self.start.episode
+
+    @property
+    def live(self) -> bool:
+        """Whether it goes on."""
+        return self.so_far.finish_reason == OPEN
+
+    @property
+    def length(self) -> int:
+        """Tokens of the response so far."""
+        return len(self.so_far.response_ids)
+
+    @property
+    def request(self) -> Request:
+        """What the next turn is sampled after, and how many tokens it may have."""
+        prompt, room = self.prompt, self.longest - self.length
+        if self.length:
+            prompt = replace(prompt, ids=torch.cat([prompt.ids, self.so_far.response_ids]))
+        return Request(prompt=prompt, n=1, max_tokens=room)
+
+    def says(self, turn: Generation) -> None:
+        """The policy's turn, which stays as it was sampled."""
+        self.so_far, self.last = extended(self.so_far, turn, OPEN), turn
+        self.mask.append(torch.ones(len(turn.response_ids), dtype=torch.bool))
+        self.counts[TURNS] += 1
+
+    def takes(self, observation: Observation) -> None:
+        """Note the policy's turn as the environment read it, and what happened."""
+        self.messages.append(observation.said)
+        for name, count in observation.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+
+    def hears(self, messages: Sequence[Message], ids: Sequence[int]) -> None:
+        """What the environment says, and its tokens."""
+        self.messages += messages
+        before = self.so_far
+        shown = Generation(
+            response_ids=torch.tensor(ids, dtype=torch.int64),
+            logp=torch.zeros(len(ids)),
+            policy_version=before.policy_version[-1].repeat(len(ids)),
+            finish_reason=OPEN,
+            extras=blank(before.extras, len(ids)),
+        )
+        self.so_far = extended(before, shown, OPEN)
+        self.mask.append(torch.zeros(len(ids), dtype=torch.bool))
+
+    def ends(self, reason: str) -> None:
+        """It ends here."""
+        self.so_far = replace(self.so_far, finish_reason=reason)
+
+    def finished(self, reward: float | None, handle: Any) -> Generation:
+        """The response, with what the environment made of it."""
+        mask = torch.cat(self.mask)
+        counts = {**self.counts, OBSERVED: int((~mask).sum())}
+        played = Played(
+            loss_mask=mask,
+            asked=self.prompt.text_or_messages,
+            prompt_ids=self.prompt.ids if self.added else None,
+            messages=tuple(self.messages),
+            reward=reward,
+            counts=counts,
+            handle=handle,
+        )
+        return replace(self.so_far, played=played)
+
+
+def together(requests: Sequence[Request]) -> list[Request]:
+    """Neighbors that read the same prompt as one request for several responses.
+
+    An engine then reads the prompt once.
+    """
+    out: list[Request] = []
+    for request in requests:
+        if out and out[-1].prompt is request.prompt and out[-1].max_tokens == request.max_tokens:
+            out[-1] = replace(out[-1], n=out[-1].n + request.n)
+        else:
+            out.append(request)
+    return out
+
+
+def blank(extras: Mapping[str, Tensor | float], count: int) -> dict[str, Tensor | float]:
+    """A response's extras for tokens that nobody sampled: 0 per token, such as log 1 kept mass."""
+    return {
+        name: torch.zeros(count, dtype=value.dtype) if isinstance(value, Tensor) else value
+        for name, value in extras.items()
+    }

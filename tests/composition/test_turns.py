@@ -1,0 +1,154 @@
+"""A run's environment: chosen, placed, refused in one line, told of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlkit.composition.composition import Composition
+from rlkit.composition.describe import components, describe
+from rlkit.composition.hydra_groups import import_before_compose
+from rlkit.composition.turns import template_words
+from rlkit.distributed.processes import Processes
+from rlkit.environments.mixed import Mixed
+from rlkit.errors import UserError
+from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.shared import SharedEngine
+from rlkit.rollout.turns import TurnsEngine
+from tests.compositions import composed
+from tests.rollout.echo import Echo
+from tests.tiny import make_chat_tokenizer
+
+ECHO = "environment=tests.rollout.echo:Echo"
+TOOL = '''
+def double(x: int) -> int:
+    """Doubles a number.
+
+    Args:
+        x: the number
+
+    Returns:
+        twice the number
+    """
+    return 2 * x
+'''
+
+
+class Two(Processes):
+    """The first of two ranks."""
+
+    rank, world_size = 0, 2
+
+    def on_main(self, call: Any) -> Any:
+        return call()
+
+
+def chosen(*overrides: str, processes: Processes | None = None) -> Composition:
+    """Composed with a user's parts, as the command line does."""
+    arguments = import_before_compose(overrides)
+    return composed(*arguments) if processes is None else composed(*arguments, processes=processes)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_it_is_placed_where_its_engine_is() -> None:
+    here = chosen(ECHO, "environment.until=5", "turns.max=3")
+    assert isinstance(here.rollouts, TurnsEngine) and isinstance(here.environment, Echo)
+    assert here.rollouts.environment is here.environment and here.environment.config.until == 5
+    assert here.rollouts.limits.max == 3 and not here.rollouts.looked_at
+    shared = chosen(ECHO, processes=Two())
+    assert isinstance(shared.rollouts, SharedEngine)
+    assert isinstance(shared.rollouts.inner, TurnsEngine)
+    apart = chosen(ECHO, "rollout.mode=ahead", "environment.size=2", "turns.max=5")
+    assert isinstance(apart.rollouts, RemoteEngine) and apart.rollouts.episodes is not None
+    assert apart.rollouts.episodes["environment"]["size"] == 2
+    assert apart.rollouts.episodes["turns"]["max"] == 5
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_its_reward_is_the_run_s_unless_another_is_chosen() -> None:
+    assert list(chosen(ECHO).rewards) == ["environment"]
+    both = chosen(ECHO, "reward=[math,environment]", "reward.environment.weight=0.5")
+    assert [r.config.weight for r in both.rewards.values()] == [1.0, 0.5]
+    other = chosen(ECHO, "reward=[math]")
+    assert "The environment's own reward is not used" in "\n".join(describe(other))
+    with pytest.raises(UserError, match=r"reward=\[environment\].*there is no environment"):
+        chosen("reward=[environment]")
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_run_without_one_has_no_trace_of_it() -> None:
+    c = chosen()
+    assert c.environment is None and "environment" not in c.raw
+    assert not any("environment" in line for line in describe(c))
+    assert "environment" not in components(c)
+    assert template_words(c, make_chat_tokenizer()) == []
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_what_is_told_of_it() -> None:
+    c = chosen(ECHO, "turns.max=3", "turns.seconds=5")
+    told = "\n".join(describe(c))
+    assert "environment=Echo: a response has at most 3 turns, and with what the environ" in told
+    assert "turns.seconds=5 ends responses by the clock" in told
+    assert components(c)["environment"]["import_path"] == "tests.rollout.echo:Echo"
+    assert template_words(c, make_chat_tokenizer()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("rollout=layer_skip",), "rollout=layer_skip samples a whole response at once"),
+        (("rollout.oversample=0.5",), "an episode of an environment is not kept so long"),
+        (("turns.max=0",), "turns.max=0"),
+        (("environment.until=-1",), "environment.until=-1"),
+        (("turns.observation=3",), "unknown|turns.observation"),
+    ],
+)
+@pytest.mark.usefixtures("own_registry")
+def test_what_cannot_be_with_it(overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        chosen(ECHO, *overrides)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_rewards_that_read_environments_need_them_here(tmp_path: Path) -> None:
+    file = tmp_path / "looking.py"
+    file.write_text("def looking(environments, **kwargs):\n    return [1.0] * len(environments)\n")
+    reward = f"reward=[{file}:looking]"
+    here = chosen(ECHO, reward).rollouts
+    assert isinstance(here, TurnsEngine) and here.looked_at
+    with pytest.raises(UserError, match="reads the environments themselves"):
+        chosen(ECHO, reward, "rollout.mode=ahead")
+    with pytest.raises(UserError, match="reads the environments themselves"):
+        chosen(ECHO, reward, processes=Two())
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_functions_are_tools(tmp_path: Path) -> None:
+    (tmp_path / "own_tools.py").write_text(TOOL)
+    c = chosen(f"tools=[{tmp_path}/own_tools.py:double]")
+    assert c.environment is not None and isinstance(c.rollouts, TurnsEngine)
+    (schema,) = c.environment.schemas({})
+    assert schema["function"]["name"] == "double"
+    assert c.raw["tools"] == [f"{tmp_path}/own_tools.py:double"]
+    assert c.raw["plugins"] == [f"{tmp_path}/own_tools.py"], "its hash is kept with checkpoints"
+    assert "environment=tools: a response has at most 8 turns" in "\n".join(describe(c))
+    c.rollouts.environment.close()
+    with pytest.raises(UserError, match="names no function"):
+        chosen("tools=[double]")
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_several_share_a_run() -> None:
+    c = chosen("environment=[tests.rollout.echo:Echo,frozen_lake]", "+environment.of.Echo.size=2")
+    assert isinstance(c.environment, Mixed) and set(c.environment.environments) == {
+        "Echo",
+        "frozen_lake",
+    }
+    assert c.environment.environments["Echo"].config.size == 2
+    one = chosen("environment=[tests.rollout.echo:Echo]")
+    assert isinstance(one.environment, Echo)
+    assert "environment=several: a response" in "\n".join(describe(c))
+    assert components(c)["environment"]["name"] == "several"

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from rlkit.environments.jail import PROGRAM, readable
+
+SHUT_IN = """
+import os, sys
+from rlkit.environments import jail
+{how}
+try:
+    {code}
+except BaseException as error:
+    print(type(error).__name__, getattr(error, "errno", None))
+else:
+    print("done")
+"""
+FILTERED = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="no filter of calls here"
+)
+
+
+def said(how: str, code: str) -> str:
+    """What code prints in a process of its own, whose output is a pipe."""
+    text = SHUT_IN.format(how=how, code=code)
+    run = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=60
+    )
+    return run.stdout.strip() or run.stderr
+
+
+@FILTERED
+def test_the_filter_of_system_calls_holds_without_the_hook(tmp_path: str) -> None:
+    """Native code passes the hook of Python; these calls reach the kernel, which refuses them."""
+    codes = [
+        "import socket; socket.socket()",
+        "import socket; socket.socketpair()",
+        "os.fork()",
+        "os.execv('/bin/true', ['true'])",
+        "os.posix_spawn('/bin/true', ['true'], {})",
+        "os.kill(os.getppid(), 0)",
+        f"os.open({str(tmp_path)!r} + '/a', os.O_WRONLY | os.O_CREAT)",
+        f"os.mkdir({str(tmp_path)!r} + '/b')",
+        "os.rename('/nowhere', '/elsewhere')",
+        "os.chmod('/tmp', 0o777)",
+        "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+        "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
+        "import ctypes; assert ctypes.CDLL(None).socket(2, 1, 0) >= 0",
+    ]
+    body = "".join(
+        f"    try:\n        {code}\n        print('done: ' + {code!r})\n"
+        "    except (PermissionError, AssertionError, ValueError): pass\n"
+        for code in codes
+    )
+    assert said("assert jail.filter_calls()", f"pass\n{body}\n    pass") == "done"
+
+
+@FILTERED
+def test_reading_threads_and_memory_go_on_under_the_filter() -> None:
+    code = (
+        "import threading, resource; t = threading.Thread(target=len, args=['']); t.start(); "
+        "t.join(); open('/etc/passwd').close(); resource.getrlimit(resource.RLIMIT_AS); "
+        "import decimal, sqlite3; bytearray(10**7)"
+    )
+    assert said("assert jail.filter_calls()", code) == "done"
+
+
+@pytest.mark.parametrize(
+    ("code", "out"),
+    [
+        ("open('/etc/passwd')", "PermissionError None"),
+        ("open('/tmp/a', 'w')", "PermissionError None"),
+        ("os.listdir('/')", "PermissionError None"),
+        ("import subprocess; subprocess.run(['true'])", "PermissionError None"),
+        ("import fractions, email.message, json.tool", "done"),
+        ("os.environ['A'] = 'b'", "done"),
+        ("open('/dev/null').close()", "done"),
+    ],
+)
+def test_the_hook_of_python_holds_without_the_filter(code: str, out: str) -> None:
+    assert said("jail.refuse_python()", code) == out
+
+
+def test_memory_is_limited_on_top_of_what_is_there() -> None:
+    assert said("jail.limit_memory(64)", "bytearray(10**6)") == "done"
+    assert said("jail.limit_memory(64)", "bytearray(10**8)") == "MemoryError None"
+
+
+def test_paths_are_compared_as_folders() -> None:
+    assert readable("/lib/python/os.py", ("/lib/python",))
+    assert not readable("/lib/python2/os.py", ("/lib/python",))
+    assert not readable("/lib/python/../secret", ("/lib/python",))
+    assert readable(3, ()) and readable(b"/a/b", ("/a",))
+
+
+def test_jumps_stay_inside_the_filter() -> None:
+    for place, (code, true, false, _) in enumerate(PROGRAM):
+        assert code & 0x07 != 0x05 or place + 1 + max(true, false) < len(PROGRAM)
+    assert len(PROGRAM) < 4096  # the kernel's limit

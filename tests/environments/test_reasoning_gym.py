@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rlkit.environments.reasoning_gym import ReasoningGymTries, ReasoningGymTriesConfig, discounted
+from rlkit.errors import UserError
+from rlkit.tasks.reasoning_gym import ReasoningGym, ReasoningGymConfig
+from tests.environments.asking import contents, events, opened, start
+
+
+@pytest.fixture(scope="module")
+def row() -> dict[str, Any]:
+    config = ReasoningGymConfig(dataset="chain_sum", size=4, eval_size=2)
+    return dict(ReasoningGym(config).load(0).train[0])
+
+
+@pytest.fixture(scope="module")
+def tries() -> Iterator[ReasoningGymTries]:
+    config = ReasoningGymTriesConfig(
+        answer_format="last_number", feedback="{score}: again", discount=0.5
+    )
+    environment = ReasoningGymTries(config)
+    yield environment
+    environment.close()
+
+
+def test_the_last_try_counts_discounted() -> None:
+    assert [discounted(1.0, n, 0.5) for n in (0, 1, 2, 3)] == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_a_wrong_answer_is_told_and_tried_again(
+    tries: ReasoningGymTries, row: dict[str, Any]
+) -> None:
+    opened(tries)
+    right = f"It is {row['answer']}."
+    assert tries.begin([start(i, **row) for i in range(3)]) == [None] * 3
+    first, second, third = tries.step([0, 1, 2], [right, "1", "no"])
+    assert first.done and not second.done and not third.done
+    assert contents(second) == ["0: again"] and second.messages[0]["role"] == "user"
+    assert tries.rewards([0, 1]) == [1.0, 0.0]
+    (second, third) = tries.step([1, 2], [right, ""])
+    assert second.done and events(third) == {"void_turns": 1}
+    assert tries.rewards([1]) == [0.5]
+    (third,) = tries.step([2], ["0"])
+    assert third.done and third.finish_reason == "stop"  # the last of three tries
+    assert tries.rewards([2]) == [0.0]
+    tries.end([0, 1, 2])
+
+
+def test_other_problems_get_one_line(tries: ReasoningGymTries) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": "a"}, {"entry": {}}, {"entry": "x"}]
+    for wrong in rows:
+        with pytest.raises(UserError, match="task=reasoning_gym alone"):
+            tries.check([wrong])
+    assert tries.scores and tries.call_format == "none" and tries.schemas({}) == []
