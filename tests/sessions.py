@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import rlkit
-from rlkit.config.run import CheckpointConfig, EvalConfig, RunConfig, TrainConfig
+from rlkit.config.run import EvalConfig, RunConfig, TrainConfig
+from rlkit.config.saving import CheckpointConfig
 from rlkit.evaluation.evaluator import Evaluator
 from rlkit.interfaces import Tracker
 from rlkit.models.policy import Policy

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Group, Prompt, Sample
-from rlkit.config.run import CompletionsConfig
+from rlkit.config.saving import CompletionsConfig
 from rlkit.interfaces import PROMPT_IDS
 from rlkit.ops import masked_mean
 from rlkit.runs.token_file import token_file, write_tokens

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlkit.batch import Group
-from rlkit.config.run import CompletionsConfig
+from rlkit.config.saving import CompletionsConfig
 from rlkit.models.policy import Policy
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.token_file import read_tokens, token_file

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlkit.config.run import CheckpointConfig
+from rlkit.config.saving import CheckpointConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import State
 from rlkit.runs.checkpoint import list_checkpoints

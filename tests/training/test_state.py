@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlkit.config.run import CheckpointConfig, ModelConfig
+from rlkit.config.run import ModelConfig
+from rlkit.config.saving import CheckpointConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress
 from rlkit.models.load import given_policy

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from rlkit.batch import Group, Sample, Score
-from rlkit.config.run import CheckpointConfig, CompletionsConfig, EvalConfig
+from rlkit.config.run import EvalConfig
+from rlkit.config.saving import CheckpointConfig, CompletionsConfig
 from rlkit.config.scalars import scalar_of
 from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress, PromptSource, ReincarnationSchedule, ReplayBuffer
