@@ -93,6 +93,7 @@ class NoRewards(RewardSet):
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
         columns: Mapping[str, Sequence[Any]],
+        finish_reasons: Sequence[str] | None = None,
     ) -> RewardResult:
         """Nothing, for no completions. Raises UserError if there are some."""
         if completions:
