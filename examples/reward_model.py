@@ -5,10 +5,11 @@
     python examples/reward_model.py runs/source runs/reward_model
     rlkit train reward=[model] reward.model.path=runs/reward_model
 
-The best response to a prompt is chosen, each that got less is rejected. The reward that labels them
-plays the part of the human, or of the gold reward model of arXiv:2410.18252. A policy soon finds
-responses that no pair spoke of, so more are rejected: copies of the chosen one with another number
-at their end (--altered). The model starts from the policy that wrote them, with a new head, and learns
+The best response to a prompt is chosen, each that got less is rejected. The reward that labels
+them plays the part of the human, or of the gold reward model of arXiv:2410.18252. A policy soon
+finds responses that no pair spoke of, so more are rejected: copies of the chosen one with another
+number at their end (--altered). The model starts from the policy that wrote them, with a new head,
+and learns
 
     L = -log sigmoid(s(x, chosen) - s(x, rejected)) + 0.01 (s(x, chosen) + s(x, rejected))^2,
 
@@ -25,7 +26,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset, load_dataset
-from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
 
 from rlkit.models.embedded import embedded_model_dir
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from rlkit.rewards.learned.load import load_models
 from tests.tiny import make_chat_tokenizer, make_tokenizer
 
 
 def make_reward_model(seed: int = 0, labels: int = 1, **settings: Any) -> Any:
     """A random classifier of the tiny tokenizer's texts."""
-    tiny = {
+    tiny: dict[str, Any] = {
         "vocab_size": 40,
         "hidden_size": 16,
         "intermediate_size": 16,
@@ -29,8 +31,7 @@ def make_reward_model(seed: int = 0, labels: int = 1, **settings: Any) -> Any:
             eos_token_id=1,
             bos_token_id=None,
             initializer_range=0.5,
-            num_labels=labels,
-            **(tiny | settings),
+            **{"num_labels": labels, **tiny, **settings},
         )
         return LlamaForSequenceClassification(config)
 
@@ -40,3 +41,15 @@ def save_reward_model(folder: Path, seed: int = 0, *, chat: bool = False, **sett
     make_reward_model(seed, **settings).save_pretrained(folder)
     (make_chat_tokenizer() if chat else make_tokenizer()).save_pretrained(folder)
     return str(folder)
+
+
+def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is loaded from now on."""
+    loads: list[Any] = []
+
+    def counted(paths: Any, dtype: torch.dtype) -> Any:
+        loads.append(paths)
+        return load_models(paths, dtype)
+
+    monkeypatch.setattr("rlkit.rewards.learned.scorer.load_models", counted)
+    return loads

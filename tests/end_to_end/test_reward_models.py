@@ -63,7 +63,7 @@ def test_the_reward_model_prefers_right_responses(made: Path) -> None:
     right = reward(prompts, [row["solution"] for row in rows])
     forgotten = [f"{row['solution'][:-2]}{int(row['answer']) - 10:02d}" for row in rows]
     wrong = reward(prompts, forgotten)
-    better = sum(r > w for r, w in zip(right, wrong, strict=True))  # type: ignore[operator]
+    better = sum(r > w for r, w in zip(right, wrong, strict=True))
     assert better >= 48
 
 

@@ -14,12 +14,11 @@ import rlkit
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.registry import build
-from rlkit.rewards.learned import scorer as scorers
 from rlkit.rewards.model import ModelReward
 from rlkit.testing import check_reward
 from tests.cli import SMALL, without_times
 from tests.compositions import composed
-from tests.reward_models import save_reward_model
+from tests.reward_models import count_loads, save_reward_model
 
 
 def opened(path: Any, **settings: Any) -> ModelReward:
@@ -48,7 +47,7 @@ def test_a_response_that_was_cut_off_gets_a_constant_if_asked(tmp_path: Path) ->
     path = save_reward_model(tmp_path)
     prompts, completions, reasons = ["1+1="] * 2, ["2", "2"], ["stop", "length"]
     ended, cut = opened(path)(prompts, completions, finish_reasons=reasons)
-    assert ended != cut
+    assert ended is not None and ended != cut
     assert opened(path, unfinished=-1.0, scale=3.0, center=9.0)(
         prompts, completions, finish_reasons=reasons
     ) == [3.0 * (ended - 9.0), -1.0]
@@ -120,9 +119,7 @@ def test_a_run_trains_on_it_loads_it_once_and_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [save_reward_model(tmp_path / name, seed) for seed, name in enumerate("ab")]
-    loads: list[Any] = []
-    load = scorers.load_models
-    monkeypatch.setattr(scorers, "load_models", lambda *given: loads.append(given) or load(*given))
+    loads = count_loads(monkeypatch)
     own = ("reward=[model,missing_eos]", f"reward.model.path=[{','.join(paths)}]")
     whole = train(tmp_path / "whole", *own)
     assert len(loads) == 1

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from rlkit.errors import UserError
-from rlkit.rewards.learned import scorer as module
 from rlkit.rewards.learned.scorer import Scorer, Source, batched, scorer
-from tests.reward_models import save_reward_model
+from tests.reward_models import count_loads, save_reward_model
 from tests.tiny import make_tokenizer
 
 ROWS = [[2 + (3 * i + 5 * j) % 14 for j in range(n)] for i, n in enumerate((9, 1, 5, 9, 30, 2, 5))]
@@ -32,10 +33,13 @@ def save_bert(folder: Path) -> str:
     """An encoder, whose tokens see those behind them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
-        config = BertConfig(
-            vocab_size=20, num_attention_heads=2, num_labels=1, initializer_range=0.5, **sizes
-        )
+        sizes: dict[str, Any] = {
+            "num_labels": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 2,
+        }
+        config = BertConfig(vocab_size=20, num_attention_heads=2, initializer_range=0.5, **sizes)
         BertForSequenceClassification(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return str(folder)
@@ -67,9 +71,12 @@ def test_equal_rows_are_read_once_and_have_equal_scores(
     ours = made(save_reward_model(tmp_path))
     read: list[int] = []
     forward = Scorer._forward
-    monkeypatch.setattr(
-        Scorer, "_forward", lambda s, m, rows: read.append(len(rows)) or forward(s, m, rows)
-    )
+
+    def counted(self: Scorer, model: Any, rows: Sequence[Sequence[int]]) -> Any:
+        read.append(len(rows))
+        return forward(self, model, rows)
+
+    monkeypatch.setattr(Scorer, "_forward", counted)
     scores = ours.score([*ROWS, *ROWS], 10_000)
     assert scores[: len(ROWS)] == scores[len(ROWS) :] and sum(read) == len(ROWS)
     assert ours.score([], 100) == []
@@ -94,11 +101,7 @@ def test_the_longest_text_is_what_the_model_and_its_tokenizer_take(tmp_path: Pat
 def test_a_model_is_loaded_once_as_long_as_somebody_holds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads: list[tuple[str, ...]] = []
-    load = module.load_models
-    monkeypatch.setattr(
-        module, "load_models", lambda paths, dtype: loads.append(paths) or load(paths, dtype)
-    )
+    loads = count_loads(monkeypatch)
     source = Source(paths=(save_reward_model(tmp_path),), device="cpu", dtype="float32")
     first, second = scorer(source), scorer(source)
     assert first is second and loads == []

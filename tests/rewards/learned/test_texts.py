@@ -6,7 +6,8 @@ from typing import Any
 
 import datasets
 import pytest
-from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
 
 from rlkit.errors import UserError
 from rlkit.rewards.learned.texts import Reader
@@ -64,6 +65,7 @@ def test_the_tokens_are_those_that_trl_trains_on(tmp_path, chat: bool) -> None:
         train_dataset=datasets.Dataset.from_list([row]),
         processing_class=ours.tokenizer,
     )
-    (theirs,) = list(trainer.train_dataset)
+    data: Any = trainer.train_dataset
+    (theirs,) = list(data)
     for name, answer in zip(("chosen_ids", "rejected_ids"), answers, strict=True):
         assert theirs[name] == ours.ids(prompt, answer, finished=True)
