@@ -188,6 +188,19 @@ def rollout_writer(c: Composition, policy: Policy) -> RolloutWriter | None:
     return RolloutWriter(Path(c.config.output_dir) / ROLLOUTS, card, tokenizer)
 
 
+def prompt_stream(c: Composition, train: Prompts) -> PromptStream:
+    """The training prompts in the order in which the run takes them."""
+    rollout = c.engine.config
+    return PromptStream(
+        train,
+        c.config.seed,
+        rollout.num_generations,
+        rollout.max_completion_length,
+        rollout.max_prompt_length,
+        Choice(config=c.config.prompts, shares=c.task.mix, judges=c.training_judges),
+    )
+
+
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
@@ -219,7 +232,7 @@ def open_session(
     probe_policy(policy, config, run, checkpoint)
     evaluator = evaluators_of(c, policy, held_out, run)
     c.rollouts.start(policy, config.seed)
-    rewards, rollout = RewardSet(c.rewards, processes), c.engine.config
+    rewards = RewardSet(c.rewards, processes)
     return Session(
         config=config,
         raw=run.raw,
@@ -231,14 +244,7 @@ def open_session(
         collector=Collector(
             source_of(c), rewards, c.parts.advantage, policy.tokenizer, tasks=c.task.mix
         ),
-        prompts=PromptStream(
-            train,
-            config.seed,
-            rollout.num_generations,
-            rollout.max_completion_length,
-            rollout.max_prompt_length,
-            Choice(config=config.prompts, shares=c.task.mix, judges=c.training_judges),
-        ),
+        prompts=prompt_stream(c, train),
         evaluator=evaluator,
         run_folder=run.folder,
         trackers=run.trackers,
