@@ -182,6 +182,19 @@ def rollout_writer(c: Composition, policy: Policy) -> RolloutWriter | None:
     return RolloutWriter(Path(c.config.output_dir) / ROLLOUTS, card, tokenizer)
 
 
+def prompt_stream(c: Composition, train: Prompts) -> PromptStream:
+    """The training prompts in the order in which the run takes them."""
+    rollout = c.engine.config
+    return PromptStream(
+        train,
+        c.config.seed,
+        rollout.num_generations,
+        rollout.max_completion_length,
+        rollout.max_prompt_length,
+        Choice(config=c.config.prompts, shares=c.task.mix, judges=c.training_judges),
+    )
+
+
 def open_session(
     c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
 ) -> Session:
@@ -215,7 +228,6 @@ def open_session(
     notes += evaluator.notes
     c.rollouts.start(policy, config.seed)
     rewards = RewardSet(c.rewards, processes) if c.rewards else NoRewards(processes)
-    rollout = c.engine.config
     return Session(
         config=config,
         raw=run.raw,
@@ -227,14 +239,7 @@ def open_session(
         collector=Collector(
             source_of(c), rewards, c.parts.advantage, policy.tokenizer, tasks=c.task.mix
         ),
-        prompts=PromptStream(
-            train,
-            config.seed,
-            rollout.num_generations,
-            rollout.max_completion_length,
-            rollout.max_prompt_length,
-            Choice(config=config.prompts, shares=c.task.mix, judges=c.training_judges),
-        ),
+        prompts=prompt_stream(c, train),
         evaluator=evaluator,
         run_folder=run.folder,
         trackers=run.trackers,

@@ -9,7 +9,14 @@ import pytest
 
 import algorithms.ppo
 import rlkit
-from rlkit.composition.describe import class_source, components, describe, source_of, user_sources
+from rlkit.composition.describe import (
+    class_source,
+    components,
+    describe,
+    prompts_in_words,
+    source_of,
+    user_sources,
+)
 from rlkit.composition.hydra_groups import import_before_compose
 from tests.certain import HERE
 from tests.compositions import composed
@@ -67,7 +74,7 @@ def test_several_rewards_are_told_which_one_counts() -> None:
         return [line for line in describe(composed(*overrides)) if "counts" in line]
 
     assert told("reward=[overlong,exact]") == [
-        "Evaluation counts a response as right by the reward exact."
+        "Evaluation counts a response as right by the reward 'exact'."
     ]
     assert not told("reward=[exact]")
 
@@ -100,3 +107,12 @@ def test_a_class_of_a_script_stands_alone() -> None:
 
     assert b"Of a script" in class_source(Mine) and b"stands_alone" not in class_source(Mine)
     assert class_source(type("Typed", (), {"__module__": "__main__"})) == b"Typed"
+
+
+def test_shares_of_a_mix_and_the_lag_of_pass_rates_are_told() -> None:
+    parts = "task.parts={a: {kind: arithmetic, weight: 3}, b: {kind: arithmetic}}"
+    mix = ("task=mixed", parts, "prompts.order=target")
+    assert prompts_in_words(composed(*mix)) == ["Shares of the prompts: a 75%, b 25%."]
+    told = prompts_in_words(composed(*mix, "rollout.mode=async", "rollout.max_staleness=3"))
+    assert "pass rates that lack the last 3 steps" in told[-1]
+    assert prompts_in_words(composed("rollout.mode=ahead")) == []

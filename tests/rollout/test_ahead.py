@@ -86,7 +86,7 @@ def test_each_step_takes_the_oldest_groups_and_asks_ahead(two_ahead: Queue) -> N
     taken = [take(queue, prompts, step) for step in range(1, 7)]
     assert [versions(groups) for groups in taken] == [[v, v] for v in (1, 1, 1, 2, 3, 4)]
     names = [group.request.prompt.prompt_id for groups in taken for group in groups]
-    prompts.position = 0
+    prompts = stream(make_policy())
     assert names == [prompt.prompt_id for prompt in prompts.take(12)]
     assert queue.metrics() == {"off_policy/dropped": 0, "off_policy/ahead": 4}
     assert all(len(group.own) == 3 and group.greedy is not None for group in chain(*taken))

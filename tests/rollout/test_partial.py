@@ -495,10 +495,8 @@ def test_nothing_is_thrown_away() -> None:
     taken = [name for step in range(1, 9) for name in names(take(pool, prompts, step, n=3))]
     left = [group.request.prompt.prompt_id.removeprefix("train-") for group in pool.pool]
     left += [request.prompt.prompt_id.removeprefix("train-") for request in pool.planned]
-    begun, prompts.position = prompts.position, 0
-    assert sorted(taken + left) == sorted(
-        p.prompt_id.removeprefix("train-") for p in prompts.take(begun)
-    )
+    begun = stream(policy).take(prompts.position)
+    assert sorted(taken + left) == sorted(p.prompt_id.removeprefix("train-") for p in begun)
 
 
 def test_the_first_round_of_a_run_draws_as_a_synchronous_step_does() -> None:
@@ -506,9 +504,8 @@ def test_the_first_round_of_a_run_draws_as_a_synchronous_step_does() -> None:
     policy = make_policy()
     pool, prompts = tiny_pool(policy, round_tokens=12), stream(policy)
     partial = take(pool, prompts, 1, n=3)
-    prompts.position = 0
     plain = OnDemand(engine_of(policy), greedy=False)
-    asked = [Request(prompt=p, n=3) for p in prompts.take(2)]
+    asked = [Request(prompt=p, n=3) for p in stream(policy).take(2)]
     assert ids([group.own for group in partial]) == ids(
         [group.own for group in plain.completed(plan_of(asked, 1), None, 0)]
     )
