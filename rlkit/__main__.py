@@ -234,7 +234,9 @@ def add_rollout_commands(commands: Any) -> None:
     one.add_argument("--steps", help="first:last step, both included (default: all)")
     one = commands.add_parser("import", help="another tool's rollouts as stored ones")
     one.add_argument("files", nargs="+", help="its files, then the folder to write")
-    one.add_argument("--from", dest="source", required=True, help="openai, slime, trinity, trl or verl")
+    one.add_argument(
+        "--from", dest="source", required=True, help="openai, slime, trinity, trl or verl"
+    )
     one.add_argument("--tokenizer", required=True, help="the model that sampled, by name or folder")
     one.add_argument("--reward", help="the column that counts (default: the tool's own total)")
     one.add_argument(
