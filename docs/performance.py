@@ -108,7 +108,9 @@ SECTIONS = (
         "generated. Each loss comes with the advantage of its composition. Seeds draw the order "
         "of the groups, so differences to GRPO are taken seed by seed. There is one data set and "
         "one base: the spread is that of the order alone, and other data may rank the losses "
-        "otherwise. No setting was tuned for it but the one that is named.",
+        "otherwise. No setting was tuned for it. At the paper's beta2, which OAPL has here, the "
+        "embedded model moves too far (see `experiment=oapl_lag`); GRPO and PPO clip the ratio to "
+        "the policy of the step, so nothing corrects for who sampled.",
         "`python benchmarks/offline_ablation.py`",
     ),
 )

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from rlkit.composition.turns import chosen_rewards
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, Task
 from rlkit.registry import build, register, scoped
-from rlkit.rewards.task import TaskReward, rewards_of
+from rlkit.rewards.task import TaskReward
 from rlkit.tasks.identity import row_ids
 from rlkit.tasks.mixed import Mixed
 from rlkit.testing.tasks import TASK
@@ -87,7 +88,7 @@ def test_a_task_of_weight_0_is_only_evaluated(parts: dict[str, Any]) -> None:
 def test_each_task_has_its_own_rewards(parts: dict[str, Any]) -> None:
     task = mixed(parts)
     task.load(0)
-    rewards = rewards_of(task, "mixed", {})
+    rewards = chosen_rewards({}, task, "mixed", None)
     assert list(rewards) == ["math/math", "words/exact", "words/overlong", "sums/arithmetic"]
     assert rewards["words/overlong"].config.weight == 0.5
     assert isinstance(rewards["sums/arithmetic"].itself, TaskReward)
@@ -107,20 +108,20 @@ def test_each_task_has_its_own_rewards(parts: dict[str, Any]) -> None:
 
 def test_rewards_of_the_run_are_for_tasks_without_a_list(parts: dict[str, Any]) -> None:
     chosen: dict[str, Reward] = {"exact": build("reward", "exact")}
-    rewards = rewards_of(mixed(parts), "mixed", chosen)
+    rewards = chosen_rewards(chosen, mixed(parts), "mixed", None)
     assert list(rewards) == ["exact", "words/exact", "words/overlong"]
     assert [rewards["exact"].applies_to_task(name) for name in parts] == [True, False, True]
     del parts["words"]["reward"]
-    assert rewards_of(mixed(parts), "mixed", chosen) == chosen
+    assert chosen_rewards(chosen, mixed(parts), "mixed", None) == chosen
     for part in parts.values():
         part["reward"] = "exact"
     with pytest.raises(UserError, match=r"reward=\[exact\] is of no use"):
-        rewards_of(mixed(parts), "mixed", chosen)
+        chosen_rewards(chosen, mixed(parts), "mixed", None)
 
 
 def test_a_task_and_a_reward_of_the_run_have_different_names(parts: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="both called 'math'.*reward/math/mean"):
-        rewards_of(mixed(parts), "mixed", {"math": build("reward", "math")})
+        chosen_rewards({"math": build("reward", "math")}, mixed(parts), "mixed", None)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_users_task_takes_part(own_registry: None) -> None:
         register("task", "own_task")(Own)
         task = mixed({"mine": {"kind": "own_task"}, "sums": {"kind": "arithmetic"}})
         assert task.load(0).train[0] == {"prompt": "a", "task": "mine"}
-        reward = rewards_of(task, "mixed", {})["mine/own_task"]
+        reward = chosen_rewards({}, task, "mixed", None)["mine/own_task"]
         assert reward(["a", "x"], ["a", "a"], task=["mine", "sums"], answer=[None, "1"]) == [
             1,
             None,
