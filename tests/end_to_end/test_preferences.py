@@ -50,7 +50,7 @@ def test_held_out_preferences_are_ranked_and_nothing_is_generated(offline: Path)
 
 def test_what_has_no_reward_cannot_be_evaluated_by_its_answers(offline: Path) -> None:
     result = command("rlkit.__main__", "eval", str(offline), "eval.problems=4", cwd=offline.parent)
-    assert result.status == 2 and "no reward is chosen" in result.err
+    assert result.status == 2 and "reward=[<name>]" in result.err
 
 
 def test_prompts_of_preferences_are_answered_where_a_reward_is_chosen(tmp_path: Path) -> None:
