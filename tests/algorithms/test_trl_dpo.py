@@ -125,7 +125,7 @@ def trl_loss(model: Any, reference: Any, groups: Sequence[Group], c: Any) -> Ten
     accelerator = Accelerator()
     accelerator.device = torch.device("cpu")  # type: ignore[attr-defined]
     accelerator.gather_for_metrics = accelerator.gather  # type: ignore[attr-defined]
-    stub = SimpleNamespace(
+    stub: Any = SimpleNamespace(
         model=SimpleNamespace(training=True, disable_input_require_grads=lambda: None),
         ref_model=as_trl_reads_it(reference),
         args=SimpleNamespace(discopop_tau=c.discopop_tau, gradient_checkpointing_kwargs=None),
@@ -189,7 +189,7 @@ def test_an_update_has_the_loss_and_the_gradients_of_trl(
         batch = exactly(batch, base)
         metrics = updater.run(batch, 1, 1).metrics
         theirs = trl_loss(model, reference, groups, loss.config)
-    theirs.backward()  # type: ignore[no-untyped-call]
+    theirs.backward()
     assert metrics["policy/loss"] == pytest.approx(theirs.item(), rel=1e-12)
     assert gradients.keys() == {name for name, _ in model.named_parameters()}
     assert max(float(g.abs().max()) for g in gradients.values()) > 1e-3

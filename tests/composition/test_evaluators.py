@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from rlkit.composition import evaluators
 from rlkit.composition.composition import Composition
-from rlkit.composition.evaluators import evaluators_of
 from rlkit.composition.session import RunScope, load_prompts
 from rlkit.errors import UserError
 from rlkit.evaluation.evaluator import keep_none
@@ -26,6 +26,11 @@ def with_file(folder: Path, *overrides: str) -> Composition:
     return composed(f"eval.on=[{path}]", f"output_dir={folder}/out", *overrides)
 
 
+def evaluators_of(*made_of: Any) -> Any:
+    """The evaluations of a run, whose fields are looked at."""
+    return evaluators.evaluators_of(*made_of)
+
+
 def test_each_evaluation_has_its_own_problems_settings_and_files(
     policy: Policy, tmp_path: Path
 ) -> None:
@@ -36,7 +41,7 @@ def test_each_evaluation_has_its_own_problems_settings_and_files(
     assert (task.judges, file.judges) == (Judges("arithmetic"), Judges("math"))
     assert (task.config.samples, file.config.samples) == (2, 3)
     assert len(file.prompts) == 4 and task.prompts is held_out
-    folders: list[Any] = [each.keep.__self__ for each in (task, file)]  # type: ignore[attr-defined]
+    folders: list[Any] = [each.keep.__self__ for each in (task, file)]
     assert [f.folder for f in folders] == [
         tmp_path / "out" / "evaluations",
         tmp_path / "out" / "evaluations" / "sums",

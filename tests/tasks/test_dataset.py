@@ -54,5 +54,5 @@ def test_the_settings_are_those_of_jsonl_and_the_path_says_what_is_trained_on() 
     task = dataset_task([{"question": "1+1=", "answer": "2"}, {"question": "2", "answer": "2"}])
     config = task.Config.model_validate({"prompt_column": "question", "suffix": "!"})
     assert config.path.startswith("object list sha256:")  # type: ignore[attr-defined]
-    data = task(config).load(seed=0)  # type: ignore[arg-type]
+    data = task(config).load(seed=0)
     assert {row["prompt"] for row in every_row(data)} == {"1+1=!", "2!"}
