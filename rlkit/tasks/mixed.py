@@ -63,8 +63,7 @@ class Member:
     def checked(self, rows: Rows) -> Rows:
         """The rows, of which the columns are noted. Raises UserError for a column `task`."""
         for row in rows[:1] if isinstance(rows, Hashed) else rows:
-            if isinstance(row, Mapping):
-                self.columns.update(map(str, row))
+            self.columns.update(map(str, row))
             if TASK in row:
                 raise UserError(
                     f"{self.name}: the data has a column '{TASK}', by which a mix says which of "
