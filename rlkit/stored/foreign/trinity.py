@@ -141,10 +141,10 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             database.row_factory = sqlite3.Row
-            for query in _queries(database, path):
-                for row in database.execute(query):
-                    found: dict[str, Any] = dict(row)
-                    yield found
+            rows = (row for query in _queries(database, path) for row in database.execute(query))
+            for row in rows:
+                found: dict[str, Any] = dict(row)
+                yield found
     except sqlite3.Error as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
