@@ -16,6 +16,7 @@ from rlkit.errors import UserError
 from rlkit.rewards.judge.settings import JudgeConfig
 
 Body = Mapping[str, Any]
+OK = 200
 AGAIN = (408, 409, 425, 429)
 """Statuses below 500 that another try may change."""
 REFUSED = (401, 403, 404)
@@ -172,7 +173,7 @@ class Endpoint:
 
     def content(self, reply: httpx.Response) -> str | Fault:
         """The text of a reply, which is empty if the model only thought."""
-        if reply.status_code != httpx.codes.OK:
+        if reply.status_code != OK:
             return Fault("errors", self.quoted(reply))
         try:
             text = reply.json()["choices"][0]["message"]["content"] or ""
@@ -212,7 +213,7 @@ class Endpoint:
 
 def models_of(reply: httpx.Response) -> list[Model]:
     """The models that an endpoint lists; empty if it has no list."""
-    if reply.status_code != httpx.codes.OK:
+    if reply.status_code != OK:
         return []
     try:
         return [Model(str(each["id"]), each.get("root")) for each in reply.json()["data"]]
