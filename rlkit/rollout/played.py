@@ -56,4 +56,4 @@ class Played:
     @staticmethod
     def from_state(state: State) -> Played:
         """Restore what `state` returned."""
-        return Played(**{**state, "messages": tuple(state["messages"])})
+        return Played(**(state | {"messages": tuple(state["messages"])}))

@@ -125,7 +125,7 @@ class Generator:
 
     def generate(self, command: Command) -> None:
         """Answer requests, given as [prompt ids, n] and, for an environment, the problem."""
-        unknown = {"prompt_id": "", "text_or_messages": "", "columns": {}}
+        unknown: Command = {"prompt_id": "", "text_or_messages": "", "columns": {}}
         requests = [
             Request(prompt=Prompt(ids=torch.tensor(ids), **(known[0] if known else unknown)), n=n)
             for ids, n, *known in command["requests"]

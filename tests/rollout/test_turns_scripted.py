@@ -47,7 +47,7 @@ class Scripted(RolloutEngine[RolloutConfig]):
         turn = int(call.stream[0].rpartition("-")[2])
         assert call.numbers is not None
         rows = [request for request in call.requests for _ in range(request.n)]
-        self.seen.append([self.tokenizer.decode(request.ids) for request in rows])
+        self.seen.append([str(self.tokenizer.decode(request.ids)) for request in rows])
         made = iter([self._said(self.turns[number][turn - 1], turn) for number in call.numbers])
         return [[next(made) for _ in range(request.n)] for request in call.requests]
 
