@@ -155,21 +155,28 @@ def serve(channel: socket.socket, make: Callable[[], Episode], memory_mb: int | 
     """Answer requests until the socket closes. Each holds "do" and the arguments of a method."""
     stream = channel.makefile("rwb")
     episode: Episode | None = None
+
+    def asked(request: dict[str, Any]) -> Any:
+        nonlocal episode
+        if episode is None:
+            if memory_mb is not None:
+                limit_memory(memory_mb)
+            episode = in_time(request["limit"], make)
+        return getattr(episode, request.pop("do"))(**request)
+
     for line in stream:
-        request = json.loads(line)
-        try:
-            if episode is None:
-                if memory_mb is not None:
-                    limit_memory(memory_mb)
-                episode = in_time(request["limit"], make)
-            method = getattr(episode, request.pop("do"))
-            reply = json.dumps({"value": method(**request)})
-        except OutOfTime as error:
-            reply = json.dumps({"error": f"it took more than {error.args[0]:g} s"})
-        except (Exception, SystemExit) as error:
-            reply = json.dumps({"error": described(error)})
-        stream.write(reply.encode() + b"\n")
+        stream.write(reply(partial(asked, json.loads(line))).encode() + b"\n")
         stream.flush()
+
+
+def reply(ask: Callable[[], Any]) -> str:
+    """What a request gives, {"value"}, or what it raised, {"error"}, as JSON."""
+    try:
+        return json.dumps({"value": ask()})
+    except OutOfTime as error:
+        return json.dumps({"error": f"it took more than {error.args[0]:g} s"})
+    except (Exception, SystemExit) as error:
+        return json.dumps({"error": described(error)})
 
 
 def described(error: BaseException) -> str:

@@ -52,18 +52,22 @@ def run(code: str, names: dict[str, Any]) -> str:
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            tree = ast.parse(code, NAME)
-            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-            exec(compile(tree, NAME, "exec"), names)
-            if isinstance(last, ast.Expr):
-                value = eval(compile(ast.Expression(last.value), NAME, "eval"), names)
-                if value is not None:
-                    print(repr(value))
+            execute(ast.parse(code, NAME), names)
     except OutOfTime:
         raise
     except BaseException as error:
         raise Told(output.getvalue() + shown(error)) from None
     return output.getvalue().removesuffix("\n")
+
+
+def execute(tree: ast.Module, names: dict[str, Any]) -> None:
+    """Run a module; print the value of its last expression, if it is one."""
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, NAME, "exec"), names)
+    if isinstance(last, ast.Expr):
+        value = eval(compile(ast.Expression(last.value), NAME, "eval"), names)
+        if value is not None:
+            print(repr(value))
 
 
 def shown(error: BaseException) -> str:

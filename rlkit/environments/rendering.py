@@ -207,7 +207,11 @@ def _tail(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _ids_behind(tokenizer: PreTrainedTokenizerBase, before: str, behind: str) -> list[int]:
-    """The ids of `behind` as they are in the whole text; by themselves if a token spans both."""
+    """The ids of `behind` as they are in the whole text; by themselves if a token spans both.
+
+    What is before the last special token has no influence.
+    """
+    before = before[max([0, *(before.rfind(token) for token in special_texts(tokenizer))]) :]
     start, whole = _ids(tokenizer, before), _ids(tokenizer, before + behind)
     return whole[len(start) :] if whole[: len(start)] == start else _ids(tokenizer, behind)
 

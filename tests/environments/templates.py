@@ -95,6 +95,20 @@ MISTRAL = """\
 {%- endif %}
 {%- endfor %}"""
 
+SMOLLM2 = """\
+{%- for m in messages %}
+{%- if loop.first and m.role != 'system' %}
+{{- '<|im_start|>system\\nYou are a helpful AI assistant.<|im_end|>\\n' }}
+{%- endif %}
+{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
+
+COMPACT = """\
+{%- for m in messages %}
+{{- m.content }}{% if m.role == 'assistant' %}{{- eos_token }}{% endif %}
+{%- endfor %}"""
+
 NO_END = """\
 {%- for m in messages %}
 {%- if m.role == 'tool' %}{{- '<|observation|>\\n' + m.content }}

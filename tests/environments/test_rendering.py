@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlkit.environments.rendering import keeps_prefix, observation_ids, shows_tools, template_notes
 from rlkit.errors import UserError
+from rlkit.models.embedded import EOS, make_tokenizer
 from tests.environments import templates
 from tests.environments.templates import tokenizer
 
@@ -54,6 +55,8 @@ def behind(
             "<|im_start|>assistant\n",
         ),
         ("QWEN3", [AGAIN], "<|im_end|>", CHATML),
+        ("SMOLLM2", [AGAIN], "<|im_end|>", CHATML),
+        ("SMOLLM2", [ANSWER], "<|im_end|>", "\n<|im_start|>tool\n5<|im_end|>" + CHATML[-23:]),
         (
             "LLAMA3",
             [ANSWER, OTHER],
@@ -94,6 +97,17 @@ def test_the_sampled_turn_is_never_rendered() -> None:
     plain = behind(templates.QWEN3, [ANSWER], "<|im_end|>")
     for said in ("<think>\nhm\n</think>\n\nyes", "<tool_call>{</tool_call>", ""):
         assert behind(templates.QWEN3, [ANSWER], "<|im_end|>", before=said) == plain
+
+
+def test_the_embedded_models_tokenizer_writes_an_answer_behind_its_end() -> None:
+    """It has one token per character of a sum, none for other texts, and no template of its own."""
+    t = make_tokenizer()
+    t.chat_template = templates.COMPACT
+    turn = t("12+34=", add_special_tokens=False)["input_ids"]
+    answer = [{"role": "tool", "name": "calculate", "content": "46"}]
+    expected = t("46", add_special_tokens=False)["input_ids"]
+    assert observation_ids(t, [*turn, EOS], answer) == expected
+    assert observation_ids(t, turn, answer) == [EOS, *expected]
 
 
 def test_a_message_that_holds_the_dummys_text_is_told_apart() -> None:
