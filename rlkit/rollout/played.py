@@ -56,4 +56,5 @@ class Played:
     @staticmethod
     def from_state(state: State) -> Played:
         """Restore what `state` returned."""
-        return Played(**(state | {"messages": tuple(state["messages"])}))
+        fields: State = {**state, "messages": tuple(state["messages"])}
+        return Played(**fields)

@@ -13,9 +13,8 @@ from rlkit.registry import entry, names
 def test_the_runs_own_settings_are_those_of_its_config() -> None:
     made = of_registry()
     assert RunConfig(**made.run_node).model_dump(mode="json") == made.run_node
-    assert set(made.sections()) == {
-        *("model", "train", "prompts", "eval", "checkpoint", "completions")
-    }
+    sections = {"model", "train", "prompts", "turns", "eval", "checkpoint", "completions"}
+    assert set(made.sections()) == sections
     assert made.sections()["checkpoint"] == ["every", "keep", "on_error"]
     keys = made.run_keys()
     assert keys[:2] == ["seed", "output_dir"] and "model.lora.r" in keys
