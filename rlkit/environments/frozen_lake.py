@@ -22,7 +22,7 @@ class FrozenLakeConfig(HostedConfig):
 
 
 @register("environment", "frozen_lake")
-class FrozenLake(Hosted):
+class FrozenLake(Hosted[FrozenLakeConfig]):
     """A game of text: the tool `move(direction)` goes one step over the ice, around the holes.
 
     The reward is 1 at the goal and 0 in a hole or if the policy stops before. The lake is drawn
@@ -30,8 +30,6 @@ class FrozenLake(Hosted):
     prompt and the step. Responses to a prompt have the same lake.
     """
 
-    Config = FrozenLakeConfig
-    config: FrozenLakeConfig
     factory = "rlkit.environments.lake:Lake"
     functions = (
         {

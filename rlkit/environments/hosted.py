@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import TypeVar
 
 from rlkit.environments.answers import Answers, answered
 from rlkit.environments.channel import Channel, Host, Late, Lost
@@ -45,12 +46,16 @@ class Open:
     lost: bool = False
 
 
-class Hosted(Environment[HostedConfig]):
+HC = TypeVar("HC", bound=HostedConfig, default=HostedConfig)
+
+
+class Hosted(Environment[HC]):
     """Runs a class's public methods, or functions, as tools, one process per episode.
 
     A turn without a call ends the episode; so does a class whose property `done` is true.
     """
 
+    Config: ClassVar[type[PartConfig]] = HostedConfig
     factory: ClassVar[str | None] = None
     """Where the class is, `module:name` or `file.py:name`; None = the tools have no state."""
     tools: ClassVar[tuple[str, ...]] = ()
@@ -68,7 +73,7 @@ class Hosted(Environment[HostedConfig]):
     trusted: ClassVar[bool] = True
     """Whether its processes get the run's environment variables."""
 
-    def __init__(self, config: HostedConfig | None = None) -> None:
+    def __init__(self, config: HC | None = None) -> None:
         super().__init__(config)
         spec = {
             "factory": self.factory,
@@ -239,7 +244,7 @@ class Handle:
     Attributes are read, and methods called, in the episode's process; they must be JSON values.
     """
 
-    def __init__(self, environment: Hosted, episode: int) -> None:
+    def __init__(self, environment: Hosted[Any], episode: int) -> None:
         self._environment = environment
         self._episode = episode
 

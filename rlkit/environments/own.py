@@ -184,5 +184,7 @@ def _columns(reset: Callable[..., Any]) -> tuple[frozenset[str] | None, frozense
     return None if takes_all else frozenset(p.name for p in named), needed
 
 
-def _class(name: str, about: str | None, base: type[Hosted] = Hosted, **body: Any) -> type[Hosted]:
+def _class(
+    name: str, about: str | None, base: type[Hosted[Any]] = Hosted, **body: Any
+) -> type[Hosted[Any]]:
     return type(name, (base,), {"__doc__": about, "__module__": __name__, **body})

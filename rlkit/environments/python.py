@@ -32,7 +32,7 @@ class PythonConfig(HostedConfig):
 
 
 @register("environment", "python")
-class Python(Hosted):
+class Python(Hosted[PythonConfig]):
     """The tool `python(code)` runs code and answers with what it prints or raises.
 
     Each episode has an interpreter in a process of its own, with limits on time and memory, that
@@ -41,8 +41,6 @@ class Python(Hosted):
     the episode. Code that cannot be interrupted is killed, and the next call finds no names.
     """
 
-    Config = PythonConfig
-    config: PythonConfig
     factory = "rlkit.environments.interpreter:Interpreter"
     functions = (
         {
