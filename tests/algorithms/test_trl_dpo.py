@@ -23,7 +23,8 @@ from buffers.pairs import Pairs, PairsConfig
 from rlkit.batch import Group
 from rlkit.interfaces import Reference, RunContext
 from rlkit.models.policy import Policy
-from rlkit.tasks.prompts import Prompts, PromptStream
+from rlkit.tasks.prompts import Prompts
+from rlkit.tasks.stream import PromptStream
 from rlkit.tasks.read import read_rows
 from rlkit.training.prepare import TrainBatch, prepare
 from tests.steps import parts, scorer, updater_of

@@ -17,6 +17,7 @@ from buffers.fresh_per import (
     importance_weights,
 )
 from rlkit.batch import REPLAY_WEIGHT, Score
+from rlkit.interfaces import RunContext
 from tests.buffers.test_replay import Cycle, check_frequencies, one
 
 
@@ -60,7 +61,7 @@ def test_old_groups_are_drawn_less_and_each_brings_its_weight() -> None:
     inverse = chance.min() / chance
     found: Counter[Any] = Counter()
     for seed in range(2000):
-        buffer.rng = lambda step, seed=seed: np.random.default_rng(seed)  # type: ignore[method-assign]
+        buffer.open(RunContext(seed=seed))
         (group,) = buffer.build([], 2, 9)
         place = (1, 5, 9).index(group.samples[0].step)
         found[place] += 1

@@ -156,5 +156,5 @@ def test_the_papers_experiment_has_two_reward_models_and_a_win_rate() -> None:
     assert [*c.rewards] == ["model"] and [*c.eval_rewards] == ["model", "gold"]
     train, rollout = c.config.train, c.engine.config
     assert train.steps * train.prompts_per_step * rollout.num_generations == 131_072
-    assert c.parts.loss.config.beta == 0.1 and rollout.mode == "ahead"  # type: ignore[attr-defined]
+    assert c.parts.loss.config.beta == 0.1 and rollout.mode == "ahead"
     assert c.config.eval.against.reward == c.judges.default == "gold"
