@@ -69,6 +69,11 @@ class DecoupledPPOConfig(LossConfig):
     def _ordered(self) -> Self:
         if self.is_min is not None and self.is_max is not None and self.is_min > self.is_max:
             raise ValueError(f"is_min={self.is_min} must not exceed is_max={self.is_max}")
+        if self.interpolation != "log" and self.prox == "computed":
+            raise ValueError(
+                f"interpolation={self.interpolation} changes nothing with prox=computed; "
+                "set prox=interpolated"
+            )
         return self
 
 

@@ -8,8 +8,9 @@ enough.
     R_q = the share of the reference's responses to the prompt with reward <= R
     L = (R_q - beta log Z - beta S)^2,   S = sum log(pi / ref),   log Z = log beta + 1/beta
 
-Here the reference's responses are the group's own: they must have been sampled by the base (stored
-rollouts of it, buffer=stored, or a first step).
+Here the reference's responses are the group's own. That is the paper's setting if the base sampled
+them: buffer=stored with rollouts of it. Status: adapted. algorithm=qrpo trains on new responses,
+and from its second step on the quantile is that among the current policy's.
 
 Public code: the authors' (CLAIRE-Labo) was read as a README. Its log Z leaves out log(1 - exp(-1 /
 beta)), which is below 5e-5 for beta <= 0.1.

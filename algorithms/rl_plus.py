@@ -9,7 +9,7 @@ tokens that the policy does not yet find likely count more:
 
 Public code: agrees with the authors' (YihongDong/RL-PLUS, off_policy_strategy="RL-PLUS" with
 loss_remove_clip), whose advantage subtracts the mean of the policy's own responses without the
-standard deviation: advantage=group_mean.
+standard deviation: advantage=group_mean advantage.demonstrations=left_out.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ Status: adapted. The paper lets the policy continue prefixes of 0, 25, 50 and 10
 demonstration, chosen within the group; here demonstrations are whole (buffer=luffy).
 
 Public code: agrees with the authors' (Su-my/TRAPO, off_policy_reshape="clip_low"), where the clip
-of own responses can be removed as in LUFFY's (`on_policy_clip=false`).
+of own responses can be removed as in LUFFY's (`on_policy_clip=false`). Its advantage has the mean
+and deviation of the policy's own responses (advantage.demonstrations=left_out).
 """
 
 from __future__ import annotations

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from buffers.prioritized import Prioritized, PrioritizedConfig, group_priorities
 from buffers.rows import Floats, Ints
 from buffers.selection import ages
 from rlkit.batch import REPLAY_WEIGHT, Group
 from rlkit.registry import register
+
+FLOOR = -50.0
+"""A group is at most exp(50) times less likely than the likeliest, so that all can be drawn."""
 
 
 class FreshPERConfig(PrioritizedConfig):
@@ -28,10 +31,17 @@ class FreshPERConfig(PrioritizedConfig):
     beta_steps: Annotated[int, Field(ge=1)] = 1000
     """Training steps until the exponent has risen to 1, linearly; unconfirmed."""
 
+    @model_validator(mode="after")
+    def _proportional(self) -> Self:
+        if self.scheme != "proportional":
+            raise ValueError("scheme=rank is of buffer=prioritized; fresh_per draws proportionally")
+        return self
 
-def faded(priority: Floats, age: Ints, tau: float) -> Floats:
-    """priority * exp(-age / tau); age in steps."""
-    out: Floats = priority * np.exp(-age / tau)
+
+def draw_logits(priority: Floats, age: Ints, tau: float, alpha: float) -> Floats:
+    """log of (priority * exp(-age / tau))^alpha, the largest 0 and none below FLOOR; age: steps."""
+    logits = alpha * (np.log(priority) - age / tau)
+    out: Floats = np.maximum(logits - logits.max(), FLOOR)
     return out
 
 
@@ -40,10 +50,9 @@ def importance_exponent(step: int, first: float, steps: int) -> float:
     return first + (1 - first) * min(1.0, (step - 1) / steps)
 
 
-def importance_weights(probability: Floats, beta: float) -> Floats:
-    """(1 / (N P_i))^beta over the largest of them, [N]; P_i is the chance of a group."""
-    weights = (len(probability) * probability) ** -beta
-    out: Floats = weights / weights.max()
+def importance_weights(logits: Floats, beta: float) -> Floats:
+    """(1 / (N P_i))^beta over the largest of them, [N]; P_i is proportional to exp(logits)."""
+    out: Floats = np.exp(-beta * (logits - logits.min()))
     return out
 
 
@@ -89,10 +98,10 @@ class FreshPER(Prioritized):
             return tier[:0]
         priority = group_priorities(self.rows["value"][tier], c) + c.epsilon
         age = ages(self.rows["oldest"][tier], self.step)
-        weight = faded(priority, age, c.tau) ** c.alpha
-        chance: Floats = weight / weight.sum()
+        logits = draw_logits(priority, age, c.tau, c.alpha)
+        chance: Floats = np.exp(logits) / np.exp(logits).sum()
         places = rng.choice(len(tier), size=count, replace=False, p=chance)
-        undone = importance_weights(chance, importance_exponent(self.step, c.beta, c.beta_steps))
+        undone = importance_weights(logits, importance_exponent(self.step, c.beta, c.beta_steps))
         first = self.rows["first"][tier]
         self.drawn |= zip(first[places].tolist(), undone[places].tolist(), strict=True)
         return tier[places]

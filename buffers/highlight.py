@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from buffers.rows import Bools, Ints
-from buffers.selection import tiers_of
+from buffers.selection import allowed, tiers_of
 from buffers.stock import Stock, StockConfig
 from buffers.storage import Stored
 from rlkit.batch import Group
@@ -44,10 +44,10 @@ class Highlight(Stock[HighlightConfig]):
 
     The window keeps the data near the policy, the best groups keep rare successes. Both are drawn
     uniformly, without replacement inside a step; a group that is recent and the best of its prompt
-    is in both. Source: HP3O (arXiv:2502.15968), which trains the trajectory of highest return with
-    random ones of a fifo. It is the readable neighbor of HiPPO, whose own formula could not be
-    read. Status: adapted, from an abstract; what is best is decided per prompt, since prompts
-    differ in what they reward.
+    is in both. Beyond the capacity the oldest leave, the best of a prompt last. Source: HP3O
+    (arXiv:2502.15968), which trains the trajectory of highest return with random ones of a fifo. It
+    is the readable neighbor of HiPPO, whose own formula could not be read. Status: adapted, from an
+    abstract; what is best is decided per prompt, since prompts differ in what they reward.
 
     Public code: none was found.
     """
@@ -84,8 +84,12 @@ class Highlight(Stock[HighlightConfig]):
     def add(self, fresh: list[Group], step: int) -> None:
         """Store this step's groups; forget those that are neither recent nor the best."""
         self.keep(fresh, step)
+        self.rows.keep(allowed(self.rows["oldest"], step + 1, self.config))
         self.rows.keep(self._best() | self._recent(step + 1))
-        self.evict(step + 1)
+        surplus = len(self.rows) - self.config.capacity
+        if surplus > 0:  # the best stay longest
+            order = np.lexsort((np.arange(len(self.rows)), self._best()))
+            self.rows.keep(~np.isin(np.arange(len(self.rows)), order[:surplus]))
 
     def _best(self) -> Bools:
         return best_of_each(self.rows.listed("prompt"), self.rows.listed("mean"))

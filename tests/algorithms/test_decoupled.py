@@ -146,3 +146,8 @@ def test_prox_may_be_interpolated_by_age(how: str, age: int, expected: float) ->
     assert metrics["weights"] == pytest.approx(expected / 0.2)
     assert metrics["ratio_mean"] == pytest.approx(0.8 / expected)
     assert float(value) == pytest.approx(-4.0) and float(gradient) == pytest.approx(-4.0)
+
+
+def test_a_way_to_interpolate_needs_interpolation() -> None:
+    with pytest.raises(UserError, match="prox=interpolated"):
+        build("loss", "decoupled_ppo", interpolation="linear")

@@ -29,6 +29,8 @@ class Reads:
         method = getattr(type(self._config), name, None)
         if isfunction(method):
             return MethodType(method, self)
+        if isinstance(method, property) and method.fget is not None:
+            return method.fget(self)
         self._seen.add(name)
         return getattr(self._config, name)
 

@@ -12,18 +12,30 @@ import pytest
 from buffers.fresh_per import (
     FreshPER,
     FreshPERConfig,
-    faded,
+    draw_logits,
     importance_exponent,
     importance_weights,
 )
 from rlkit.batch import REPLAY_WEIGHT, Score
+from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
+from rlkit.registry import build
 from tests.buffers.test_replay import Cycle, check_frequencies, one
 
 
 def test_a_priority_falls_to_one_over_e_in_tau_steps() -> None:
-    found = faded(np.array([2.0, 2.0, 1.0]), np.array([0, 5, 10]), 5.0)
-    assert found == pytest.approx([2, 2 / math.e, 1 / math.e**2])
+    found = draw_logits(np.array([2.0, 2.0, 1.0]), np.array([0, 5, 10]), 5.0, 1.0)
+    assert np.exp(found) == pytest.approx([1, 1 / math.e, 0.5 / math.e**2])
+    halved = draw_logits(np.array([2.0, 2.0, 1.0]), np.array([0, 5, 10]), 5.0, 0.5)
+    assert halved == pytest.approx(found / 2)
+
+
+def test_the_oldest_group_can_still_be_drawn_and_weighs_no_nan() -> None:
+    """10,000 steps at tau 1 would underflow."""
+    logits = draw_logits(np.array([1.0, 1.0]), np.array([10_000, 0]), 1.0, 1.0)
+    assert np.exp(logits).min() > 0
+    weights = importance_weights(logits, 1.0)
+    assert weights[0] == 1 and 0 < weights[1] < 1e-20
 
 
 @pytest.mark.parametrize(("step", "expected"), [(1, 0.4), (51, 0.7), (101, 1.0), (500, 1.0)])
@@ -33,7 +45,7 @@ def test_the_exponent_rises_to_one(step: int, expected: float) -> None:
 
 def test_importance_weights_by_hand() -> None:
     """N P = 2, 1 and 0.5 and 0.5: with beta 1 their inverses over the largest, 2."""
-    chance = np.array([0.5, 0.25, 0.125, 0.125])
+    chance = np.log([0.5, 0.25, 0.125, 0.125])
     assert importance_weights(chance, 1.0) == pytest.approx([0.25, 0.5, 1, 1])
     assert importance_weights(chance, 0.5) == pytest.approx([0.5, math.sqrt(0.5), 1, 1])
     assert importance_weights(chance, 0.0) == pytest.approx([1, 1, 1, 1])
@@ -84,3 +96,8 @@ def test_fresh_groups_have_no_weight_and_a_resumed_buffer_draws_the_same() -> No
         for buffer in (cycle.buffer, again)
     )
     assert ids == others and ids
+
+
+def test_ranks_are_another_buffers() -> None:
+    with pytest.raises(UserError, match="buffer=prioritized"):
+        build("buffer", "fresh_per", scheme="rank")

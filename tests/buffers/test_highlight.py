@@ -64,3 +64,13 @@ def test_a_resumed_buffer_draws_the_same() -> None:
     buffer, again = filled(), Highlight(HighlightConfig(window=1))
     again.load_state_dict(buffer.state_dict())
     assert steps(again.build([], 4, 4)) == steps(buffer.build([], 4, 4))
+
+
+def test_beyond_the_capacity_the_best_stay_longest() -> None:
+    """Four groups would stay; the two that are only recent leave first."""
+    assert steps(filled(capacity=2).groups) == [("a", 1), ("b", 2)]
+
+
+def test_a_best_group_that_is_too_old_makes_room_for_a_younger_one() -> None:
+    """At step 4 weights more than 1 step back are not allowed: of each prompt step 3 is left."""
+    assert steps(filled(max_age=1, over_age="drop").groups) == [("a", 3), ("b", 3)]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlkit.batch import AdvantageBatch
+from rlkit.errors import UserError
 from rlkit.registry import build, names
 from tests.algorithms.advantages.hand import batch_of, estimate, one_a_row, row
 
@@ -156,3 +157,36 @@ def test_equal_rewards_of_a_batch_teach_nothing(name: str, size: float) -> None:
         )
         out = build("advantage", name, **SHIFT.get(name, {}))(batch)
         assert not out.advantage.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("group_mean", [0.75, -0.25, -0.25, 0.75]),
+        ("group_norm", [1.5, -0.5, -0.5, 1.5]),
+    ],
+)
+def test_demonstrations_may_be_left_out_of_the_statistics(name: str, expected: list[float]) -> None:
+    """Own rewards 1, 0, 0, 0: mean 1/4, deviation 1/2. A demonstration with 1 gets 3/4 over it."""
+    b = batch_of([1, 0, 0, 1, 0], [0] * 5)
+    b = replace(b, expert=torch.tensor([False, False, False, True, False]))
+    out = build("advantage", name, demonstrations="left_out")(b)
+    found = one_a_row(out)
+    assert found == pytest.approx([*expected, expected[1]], rel=1e-5)
+    counted = one_a_row(build("advantage", name)(b))
+    assert counted[0] == pytest.approx(0.6 if name == "group_mean" else 0.6 / 0.3**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("own", [1, 2, 3])
+def test_equal_own_rewards_teach_nothing_but_the_demonstration(own: int) -> None:
+    """0.1 three times has a mean that is not 0.1; a lone own response has the mean 0."""
+    b = batch_of([0.1] * own + [1.0], [0] * (own + 1))
+    b = replace(b, expert=torch.tensor([False] * own + [True]))
+    found = one_a_row(build("advantage", "group_norm", demonstrations="left_out", eps=1e-9)(b))
+    expected = [0.1, 1.0] if own == 1 else [0.0] * own + [0.9]
+    assert found == pytest.approx(expected)
+
+
+def test_a_deviation_of_the_batch_counts_every_row() -> None:
+    with pytest.raises(UserError, match="left_out is for"):
+        build("advantage", "group_norm", demonstrations="left_out", std="batch")
