@@ -98,6 +98,7 @@ def updated(
     *,
     half: bool = False,
     late: bool = False,
+    lr_ess: float | None = None,
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
     policy = make_policy(processes=processes, half=half)
@@ -109,7 +110,12 @@ def updated(
     parts = Parts(
         loss=loss, corrections=(), advantage=rlkit.build("advantage", advantage), anchor=anchor
     )
-    train = {"micro_batch_tokens": BUDGET, "max_grad_norm": 1e9, "prompts_per_step": len(groups)}
+    train: dict[str, Any] = {
+        "micro_batch_tokens": BUDGET,
+        "max_grad_norm": 1e9,
+        "prompts_per_step": len(groups),
+    }
+    train["lr_ess"] = lr_ess
     config = RunConfig.model_validate({"output_dir": ".", "train": train})
     updater = Updater(config, policy, parts, 6)
     scored = scorer(policy, "rounded", updater, BUDGET, late=late)
@@ -147,6 +153,7 @@ def cases(processes: Processes) -> State:
     for name in ("ppo", "bapo", "gspo"):
         loss = rlkit.build("loss", name)
         out[f"late {name}"] = updated(processes, loss, groups, late=True)
+    out["lr_ess"] = updated(processes, rlkit.build("loss", "ppo"), groups, lr_ess=1.0)
     out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
     return out
 
