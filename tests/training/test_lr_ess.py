@@ -107,7 +107,7 @@ def rho(log_ratios: list[float], *, expert: int | None = None, empty: int | None
     chosen = torch.zeros(len(log_ratios), dtype=torch.int64)
     batch = batch.rows(chosen)
     batch.mask[:] = torch.arange(batch.mask.shape[1]) == 0
-    logp = batch.behavior_logp.double() + torch.tensor(log_ratios).double()[:, None]
+    logp = batch.behavior_logp.double() + torch.tensor(log_ratios, dtype=torch.float64)[:, None]
     if expert is not None:
         batch.expert[expert] = True
     if empty is not None:
