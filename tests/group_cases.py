@@ -98,7 +98,7 @@ def updated(
     *,
     half: bool = False,
     late: bool = False,
-    lr_ess: float | None = None,
+    **settings: float,
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
     policy = make_policy(processes=processes, half=half)
@@ -110,13 +110,8 @@ def updated(
     parts = Parts(
         loss=loss, corrections=(), advantage=rlkit.build("advantage", advantage), anchor=anchor
     )
-    train: dict[str, Any] = {
-        "micro_batch_tokens": BUDGET,
-        "max_grad_norm": 1e9,
-        "prompts_per_step": len(groups),
-    }
-    train["lr_ess"] = lr_ess
-    config = RunConfig.model_validate({"output_dir": ".", "train": train})
+    train = {"micro_batch_tokens": BUDGET, "max_grad_norm": 1e9, "prompts_per_step": len(groups)}
+    config = RunConfig.model_validate({"output_dir": ".", "train": train | settings})
     updater = Updater(config, policy, parts, 6)
     scored = scorer(policy, "rounded", updater, BUDGET, late=late)
     batch: TrainBatch = prepare(groups, 3, parts, scored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -44,7 +44,7 @@ class EssRate:
         return float(effective_sample_size(self.processes.all_reduce(own), known))
 
     @contextmanager
-    def applied(self, learner: Learner, ess: float) -> Iterator[None]:
+    def applied(self, learner: Learner, ess: float) -> Generator[None]:
         """Every group of a learner has its rate times the factor of this rho inside the context."""
         factor = 1.0 if self.base is None else min(1.0, ess / self.base) ** 0.5
         self.taken.append((ess, factor))

@@ -95,8 +95,8 @@ def test_the_critic_keeps_its_rate() -> None:
         assert updater.critic is not None
         batch = prepare(groups, 2, chosen, scorer(policy, "own", updater))
         updater.run(batch, 1, 2)
-        critic = [p.detach().flatten() for p in updater.critic.critic.parameters()]
-        changes.append((weights_of(policy), torch.cat(critic)))
+        weights = [p.detach().flatten() for p in updater.critic.critic.parameters()]
+        changes.append((weights_of(policy), torch.cat(weights)))
     (whole, critic), (scaled, same) = changes
     assert torch.equal(critic, same) and not torch.equal(whole, scaled)
 
