@@ -30,6 +30,11 @@ NOT_BUILT = (
         "Jackpot",
         "needs the top-k log-probs of both policies, which no engine here keeps",
     ),
+    (
+        "2602.17616",
+        "VCPO",
+        "needs the norm of each response's gradient; its learning rate is `train.lr_ess`",
+    ),
     ("2601.18795", "PrefixRL", "schedule not readable; `Request.prefix` is there"),
     ("2601.03715", "R3L", "needs a reflection inside a response, which is a workflow"),
     ("2509.25808", "AR3PO", "formula not readable"),

@@ -98,6 +98,7 @@ def updated(
     *,
     half: bool = False,
     late: bool = False,
+    **settings: float,
 ) -> State:
     """The gradient, the metrics and the scores of one update."""
     policy = make_policy(processes=processes, half=half)
@@ -110,7 +111,7 @@ def updated(
         loss=loss, corrections=(), advantage=rlkit.build("advantage", advantage), anchor=anchor
     )
     train = {"micro_batch_tokens": BUDGET, "max_grad_norm": 1e9, "prompts_per_step": len(groups)}
-    config = RunConfig.model_validate({"output_dir": ".", "train": train})
+    config = RunConfig.model_validate({"output_dir": ".", "train": train | settings})
     updater = Updater(config, policy, parts, 6)
     scored = scorer(policy, "rounded", updater, BUDGET, late=late)
     batch: TrainBatch = prepare(groups, 3, parts, scored)
@@ -147,6 +148,7 @@ def cases(processes: Processes) -> State:
     for name in ("ppo", "bapo", "gspo"):
         loss = rlkit.build("loss", name)
         out[f"late {name}"] = updated(processes, loss, groups, late=True)
+    out["lr_ess"] = updated(processes, rlkit.build("loss", "ppo"), groups, lr_ess=1.0)
     out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
     return out
 

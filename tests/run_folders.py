@@ -49,6 +49,8 @@ def training(step: int, **more: float) -> dict[str, float]:
         "policy/entropy": 0.5,
         "policy/skipped_steps": 0,
         "off_policy/ess": 0.9,
+        "off_policy/sequence_ess": 0.8,
+        "policy/lr_ess_factor": 0.9,
         "anchor/kl": 0.01,
         "anchor/kl_base": 0.02,
         "buffer/age_mean": 0.5,

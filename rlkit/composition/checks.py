@@ -36,10 +36,17 @@ def check(c: Composition) -> None:
             f"{', '.join(able)}"
         )
     if c.buffer.unknown_behavior and c.parts.needs("behavior"):
+        reader, instead = (
+            ("train.lr_ess", "set train.lr_ess=null")
+            if c.config.train.lr_ess is not None
+            else (
+                "a part of this composition",
+                "choose algorithm=online_dpo, vdpo or another whose parts do not",
+            )
+        )
         raise UserError(
-            f"buffer={c.raw['buffer']['name']} trains on responses of an unknown policy, and a "
-            "part of this composition reads its log-probs; choose algorithm=online_dpo, vdpo or "
-            "another whose parts do not"
+            f"buffer={c.raw['buffer']['name']} trains on responses of an unknown policy, and "
+            f"{reader} reads its log-probs; {instead}"
         )
     tasks = (c.task, c.eval_task)
     if c.config.model.name == EMBEDDED and not all(t.embedded or t.compares for t in tasks):

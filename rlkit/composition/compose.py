@@ -67,6 +67,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
             advantage=built["advantage"],
             anchor=built["anchor"],
             rewards=rewards,
+            reads=config.train.reads,
         ),
         buffer=built["buffer"],
         schedule=built["schedule"],

@@ -75,10 +75,12 @@ def check_logps(c: Composition, data: StoredData) -> None:
     if data.score_with is not None:
         check_scorer(c, data.score_with)
     elif rollouts.unknown_logp and c.parts.needs("behavior"):
+        asked = c.config.train.lr_ess is not None
+        reader = "train.lr_ess" if asked else "this composition"
+        other = "set train.lr_ess=null" if asked else "use a loss that needs none (rlkit list loss)"
         raise UserError(
-            f"{rollouts.path} has responses without behavior log-probs, which this composition "
-            "reads; compute them: buffer.score_with=base or another model, or use a loss that "
-            "needs none (rlkit list loss)"
+            f"{rollouts.path} has responses without behavior log-probs, which {reader} reads; "
+            f"compute them: buffer.score_with=base or another model, or {other}"
         )
 
 

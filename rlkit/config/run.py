@@ -121,6 +121,10 @@ class TrainConfig(PartConfig):
     """Factors of the learning rate by pattern: {critic.head: 10}. A weight gets that of the first
     pattern, a regular expression, found in its name: `policy.` or `critic.` and its name in the
     model; null = one learning rate for all."""
+    lr_ess: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The policy's learning rate falls with the effective sample size rho of a minibatch, as in
+    VCPO (arXiv:2602.17616): times sqrt(min(1, rho / lr_ess)), so this is the rho from which the
+    rate is full, 1 in the paper. rho is that of the responses' unclipped ratios. null = off."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's first moment decay."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -157,6 +161,11 @@ class TrainConfig(PartConfig):
                 f"train.minibatches={self.minibatches}; change one of them"
             )
         return self
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What updates read besides what parts do, by the names of the parts' `needs`."""
+        return frozenset() if self.lr_ess is None else frozenset({"behavior"})
 
     def learning_rate_factor(self, step: int) -> float:
         """The share of the peak learning rate at a training step (1-based).

@@ -162,9 +162,9 @@ OFF_POLICY = Question(
         Panel(
             name="ess",
             title="Effective sample size",
-            keys=r"off_policy/ess",
+            keys=r"off_policy/(sequence_)?ess",
             unit="share of the batch",
-            note="1 = weighs like fresh data; near 0, a few tokens decide the update.",
+            note="1 = weighs like fresh data; near 0, a few tokens or responses decide.",
         ),
         Panel(
             name="drift",
@@ -239,6 +239,12 @@ STABLE = Question(
         ),
         Panel(name="weights", title="Anchor weights", keys=r"anchor/weight_.+", smooth=False),
         Panel(name="rate", title="Learning rate", keys=r"policy/lr|critic/lr", smooth=False),
+        Panel(
+            name="ess_rate",
+            title="Learning rate by the effective sample size",
+            keys=r"policy/lr_ess_factor",
+            unit="share of the rate",
+        ),
     ),
 )
 TIME = Question(

@@ -44,10 +44,12 @@ class Parts:
     anchor: AnchorPolicy[Any]
     rewards: Rewards = field(default_factory=dict)
     """What the total is the weighted sum of."""
+    reads: frozenset[str] = frozenset()
+    """What settings of the run read, by the names of the parts' `needs`."""
 
     def needs(self, what: str) -> bool:
-        """Whether the loss, a correction or the advantage reads it."""
-        read = {*self.loss.needs, *self.advantage.needs}
+        """Whether the loss, a correction, the advantage or a setting reads it."""
+        read = {*self.loss.needs, *self.advantage.needs, *self.reads}
         return what in read.union(*(correction.needs for _, correction in self.corrections))
 
     def references(self, step: int) -> dict[str, Reference | None]:

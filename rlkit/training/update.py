@@ -23,6 +23,7 @@ from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
 from rlkit.ops import masked_mean, stream_rng, stream_seed
 from rlkit.training.critic_update import CriticUpdate
+from rlkit.training.lr_ess import EssRate
 from rlkit.training.metrics import first_pass_metrics, mean_steps
 from rlkit.training.micro_batches import Forwards, MicroBatches, default_tokens, some_rows
 from rlkit.training.objective import MinibatchResult, Objective
@@ -104,6 +105,7 @@ class Updater:
         objective = replace(self.objective, step=step, backprop=self.learner, watch=watch)
         first = torch.zeros(2, *batch.values.shape, device=self.policy.device)
         sums, own = MetricSums(), batch.own
+        rate = EssRate(self.config.lr_ess, self.processes)
         steps: list[tuple[float, float]] = []
         skipped: list[Tensor] = []
         for number, rows in self._minibatches(batch.loss.group, batch.groups, step, passes):
@@ -114,8 +116,9 @@ class Updater:
             if batch.own.late.any():
                 loss, own = own.completed(batch.loss, self.processes.all_reduce(first)[0].cpu())
                 batch = replace(batch, loss=loss, own=own)
-            if self._accepts(result.value, norm):
-                with explained(OPTIMIZER):
+            ess = rate.ess(batch.loss, rows, result.terms)
+            if self._accepts(result.value, norm, ess):
+                with explained(OPTIMIZER), rate.applied(self.learner, ess):
                     self.learner.step()
                 sums.plus(result.sums)
                 steps.append((result.value, norm))
@@ -134,6 +137,7 @@ class Updater:
             "policy/skipped_steps": len(skipped),
             **self.micro.metrics(),
             **rates,
+            **rate.metrics(),
             **first_pass_metrics(noted, batch.loss),
             **own.mismatch(batch.loss),
             **(self.critic.metrics(batch) if self.critic is not None else {}),
@@ -148,9 +152,9 @@ class Updater:
         """Whether too many steps in a row were skipped."""
         return self.skipped_in_a_row >= self.config.max_skipped_steps
 
-    def _accepts(self, value: float, norm: float) -> bool:
-        """Whether a step may be taken; counts the refused ones in a row."""
-        finite = math.isfinite(value) and math.isfinite(norm)
+    def _accepts(self, *found: float) -> bool:
+        """Whether a step may be taken by what was found; counts the refused ones in a row."""
+        finite = all(map(math.isfinite, found))
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
         return finite
 

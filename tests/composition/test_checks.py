@@ -15,12 +15,16 @@ from rlkit.interfaces import PartConfig
 from tests.certain import HERE
 from tests.compositions import composed
 
+PAIRS = ("algorithm=online_dpo", "buffer=pairs", "buffer.path=pairs.jsonl")
+
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (("advantage=group_norm", "rollout.num_generations=1"), "rollout.num_generations to 2"),
         (("loss=grpo", "buffer=expert"), "adds demonstrations"),
+        ((*PAIRS, "loss=grpo_behavior"), "a part of this composition reads its log-probs; choose"),
+        ((*PAIRS, "train.lr_ess=1"), r"train.lr_ess reads its .*; set train.lr_ess=null"),
         (("task=jsonl",), "the embedded model only knows task=arithmetic"),
         (("rollout.mode=ahead", "buffer=prompt_replay"), "use rollout.mode=sync"),
         (("rollout.oversample=0.5", "buffer=prompt_replay"), "use rollout.oversample=0"),
@@ -35,6 +39,9 @@ def test_parts_that_do_not_fit(overrides: tuple[str, ...], said: str) -> None:
 def test_what_fits_is_composed() -> None:
     composed("advantage=group_norm", "rollout.num_generations=2")
     composed("rollout.mode=ahead")
+    composed(*PAIRS)
+    assert not composed("loss=reinforce").parts.needs("behavior")
+    assert composed("loss=reinforce", "train.lr_ess=0.5").parts.needs("behavior")
     composed("model.lora.r=2")
 
 

@@ -19,6 +19,9 @@ def test_through_the_commands(tmp_path: Path) -> None:
     refused = run(*offline, "algorithm=topr", "output_dir=a", cwd=tmp_path)
     assert refused.status == 2 and "without behavior log-probs" in refused.err
     assert "buffer.score_with=base" in refused.err
+    rate = run(*offline, "algorithm=asymre", "train.lr_ess=1", "output_dir=a", cwd=tmp_path)
+    assert rate.status == 2 and len(rate.err.splitlines()) == 1
+    assert "train.lr_ess reads" in rate.err and "or set train.lr_ess=null" in rate.err
     given = run(*offline, "algorithm=topr", "buffer.score_with=base", "output_dir=a", cwd=tmp_path)
     assert given.status == 0, given.err
     assert "recomputed under embedded" in given.out

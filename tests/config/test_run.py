@@ -86,6 +86,14 @@ def test_float16_is_refused_with_what_to_use_instead(key: str) -> None:
     assert torch.tensor(1e-8, dtype=torch.float16) == 0
 
 
+def test_the_effective_sample_size_of_a_full_rate_is_a_share() -> None:
+    assert TrainConfig().lr_ess is None and not TrainConfig().reads
+    assert TrainConfig(lr_ess=1).reads == {"behavior"}
+    for wrong in (0, 1.1):
+        with pytest.raises(ValidationError, match="lr_ess"):
+            TrainConfig(lr_ess=wrong)
+
+
 def test_patterns_of_learning_rates_are_checked() -> None:
     assert TrainConfig().lr_scale is None
     with pytest.raises(ValidationError, match=r"'a\(' is not a regular expression"):

@@ -54,7 +54,11 @@ SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"anchor": "base"},
         {"anchor": {"beta": 0.1, "placement": "reward"}},
     ),
-    "lag": ("grpo", {"loss": "grpo_behavior"}, {"rollout": {"sync_every": 2}}),
+    "lag": (
+        "grpo",
+        {"loss": "grpo_behavior"},
+        {"rollout": {"sync_every": 2}, "train": {"lr_ess": 1.0}},
+    ),
     "partial": (
         "grpo",
         {"loss": "grpo_behavior"},

@@ -202,6 +202,7 @@ def test_log_probs_values_metrics_and_scores_are_those_of_one_process() -> None:
         padding = {"perf/padding_fraction": first[name]["metrics"]["perf/padding_fraction"]}
         expected = pytest.approx(case["metrics"] | padding, rel=1e-5, abs=1e-7)
         assert first[name]["metrics"] == expected, "other micro-batches have other padding"
+    assert 0 < alone["lr_ess"]["metrics"]["policy/lr_ess_factor"] < 0.99
 
 
 # ---- whole runs
