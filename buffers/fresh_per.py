@@ -57,7 +57,7 @@ def importance_weights(logits: Floats, beta: float) -> Floats:
 
 
 @register("buffer", "fresh_per")
-class FreshPER(Prioritized):
+class FreshPER(Prioritized[FreshPERConfig]):
     """Replays groups by priority, which fades as the policy moves on.
 
         P_i proportional to ((priority_i + epsilon) exp(-age_i / tau))^alpha
@@ -73,7 +73,6 @@ class FreshPER(Prioritized):
     """
 
     Config = FreshPERConfig
-    config: FreshPERConfig
     sources = ("2604.18916", "1511.05952")
 
     def __init__(self, config: FreshPERConfig | None = None) -> None:

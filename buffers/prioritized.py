@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import TypeVar
 
 from buffers.rows import Floats, Ints
 from buffers.selection import among, ranks, tiers_of
@@ -74,8 +75,11 @@ def draw_probabilities(priority: Floats, config: PrioritizedConfig) -> Floats:
     return shares
 
 
+P = TypeVar("P", bound=PrioritizedConfig, default=PrioritizedConfig)
+
+
 @register("buffer", "prioritized")
-class Prioritized(Stock[PrioritizedConfig]):
+class Prioritized(Stock[P]):
     """Replays whole groups, each with a probability that grows with its priority.
 
         P_i proportional to (priority_i + epsilon)^alpha, without replacement inside a step
@@ -91,6 +95,7 @@ class Prioritized(Stock[PrioritizedConfig]):
     Public code: none by the authors.
     """
 
+    Config = PrioritizedConfig
     sources = ("2112.03798", "1511.05952")
 
     columns: ClassVar[Mapping[str, type]] = {"value": np.float64}

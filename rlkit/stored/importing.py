@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -160,7 +160,7 @@ def _ids(record: Record, encoder: TextEncoder, found: Imported) -> list[int]:
 
 def _ends(ids: Tensor, encoder: TextEncoder) -> bool:
     """Whether a response ends with the end of a turn, or of the sequence."""
-    ends = {encoder.response("")[-1], encoder.tokenizer.eos_token_id}
+    ends: list[Any] = [encoder.response("")[-1], encoder.tokenizer.eos_token_id]
     return len(ids) > 0 and int(ids[-1]) in ends
 
 
