@@ -158,9 +158,22 @@ def check_judges(c: Composition) -> None:
     Check also who wins against reference responses, and that metrics of a mix's tasks have names of
     their own.
     """
-    winner, known = c.config.eval.against.reward, list(c.eval_rewards)
-    if not known and c.config.eval.against.responses is None:
-        return  # nothing is answered, preferences are ranked
+    against = c.config.eval.against
+    winner, known = against.reward, list(c.eval_rewards)
+    if not c.rewards and c.config.prompts.reads_pass_rates:
+        raise UserError(
+            "prompts.order and prompts.drop_solved read which answers are right, and this run has "
+            "no reward: leave them out"
+        )
+    if not known:  # nothing is answered, preferences are ranked
+        asked = {"reward": c.config.eval.reward, "against.responses": against.responses}
+        for key, value in (asked | {"against.reward": winner}).items():
+            if value is not None:
+                raise UserError(
+                    f"eval.{key}={value} is about answers to held-out problems, and this run has "
+                    "no reward to score them: leave it out, or choose one with reward=[<name>]"
+                )
+        return
     assert c.judges
     if winner is not None and winner not in known:
         raise UserError(
