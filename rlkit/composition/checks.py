@@ -167,7 +167,7 @@ def check_judges(c: Composition) -> None:
         )
     if not known:  # nothing is answered, preferences are ranked
         asked = {"reward": c.config.eval.reward, "against.responses": against.responses}
-        for key, value in (asked | {"against.reward": winner}).items():
+        for key, value in asked.items():
             if value is not None:
                 raise UserError(
                     f"eval.{key}={value} is about answers to held-out problems, and this run has "

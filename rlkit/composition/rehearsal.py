@@ -177,7 +177,9 @@ def score_nothing(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> 
     if c.environment is not None:
         chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         able = {name: each for name, each in rewards.items() if not looks_at(each.itself, HANDLES)}
-        score_all(able, [chat], [answer], given | {COLUMN: [None]})
+        if able:
+            given[COLUMN] = [0.0 if c.environment.scores else None]
+            score_all(able, [chat], [answer], given)
         return
     if not isinstance(prompt, str):
         score_all(rewards, [prompt], [answer], given)

@@ -40,6 +40,8 @@ class RewardConfig(PartConfig):
             raise ValueError(
                 "evaluation_only has no effect on training, and limit acts there alone"
             )
+        if self.evaluation_only and self.weight != weight:
+            raise ValueError("weight has no effect beside evaluation_only: it is in no total")
         if self.limit is not None and self.weight != weight:
             raise ValueError("weight has no effect beside limit: the multiplier is the weight")
         if self.limit is None and self.multiplier > 0:

@@ -178,7 +178,6 @@ OFFLINE = (
     ("override", "said"),
     [
         ("eval.against.responses=chosen", r"eval\.against\.responses=chosen is about answers"),
-        ("eval.against.reward=exact", r"eval\.against\.reward=exact is about answers"),
         ("eval.reward=exact", r"eval\.reward=exact is about answers.*no reward"),
         ("prompts.order=target", "this run has no reward: leave them out"),
         ("prompts.drop_solved=2", "this run has no reward: leave them out"),

@@ -10,6 +10,8 @@ from tests.compositions import composed
 
 TWO = "reward=[math,overlong]"
 LIMIT = "reward.overlong.limit=0.1"
+ONLY = "reward.overlong.evaluation_only=true"
+COST = "eval.reward=overlong"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,24 @@ LIMIT = "reward.overlong.limit=0.1"
         ),
         ((TWO, "reward.overlong.buffer={kind: linear}"), "a schedule is not possible here"),
         ((TWO, "reward.math.weight={kind: sine}"), "reward.math.weight.kind=sine"),
+        ((TWO, ONLY, "reward.overlong.weight=0.5"), "no effect beside evaluation_only"),
+        (
+            (TWO, ONLY, "reward.overlong.weight={kind: linear, start: 1, end: 0}"),
+            "no effect beside evaluation_only",
+        ),
+        (
+            (TWO, ONLY, "reward.overlong.weight={kind: constant, start: 1}"),
+            "reward.overlong.weight has no effect beside reward.overlong.evaluation_only",
+        ),
+        (
+            ("reward=[math,overlong,exact]", LIMIT, "reward.exact.evaluation_only=true", COST),
+            "eval.reward=overlong is a cost",
+        ),
+        (
+            ("task=mixed", "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic, "
+             "reward: [{kind: exact, evaluation_only: true}]}}"),
+            "task.parts.b.reward has only rewards with evaluation_only",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(overrides: tuple[str, ...], said: str) -> None:
