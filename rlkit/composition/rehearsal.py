@@ -46,7 +46,7 @@ def rehearse(c: Composition) -> None:
         c.environment.check(held_out)
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
-        if c.config.model.name == EMBEDDED and not task.embedded:
+        if c.config.model.name == EMBEDDED and task.compares:
             check_readable(name, rows)
     check_references(c, held_out)
     try_rewards(c, c.task, c.rewards, train)
