@@ -180,6 +180,8 @@ def check_judges(c: Composition) -> None:
             f"eval.against.reward={winner}, but this run evaluates with no such reward."
             f"{suggest(winner, known)} Rewards: {', '.join(known)}"
         )
+    if against.responses is not None:
+        check_contest(c, winner or c.judges.default)
     if c.config.prompts.reads_pass_rates:
         assert c.training_judges
     for each in c.benchmarks:
@@ -187,6 +189,21 @@ def check_judges(c: Composition) -> None:
             raise UserError(
                 f"eval.on and task.parts both name '{each.target.name}', and both would be logged "
                 f"as {each.name}/pass@1; rename the task in task.parts"
+            )
+
+
+def check_contest(c: Composition, winner: str) -> None:
+    """Check that the scores of one reward can be compared on all problems."""
+    setting = f"eval.against.responses={c.config.eval.against.responses}"
+    if c.environment is not None:
+        raise UserError(
+            f"{setting} are texts, and with an environment a response is an episode: leave it out"
+        )
+    for task in c.eval_task.mix:
+        if not c.eval_rewards[winner].applies_to_task(task):
+            raise UserError(
+                f"{setting} compares the scores of one reward, and '{winner}' is not one of the "
+                f"task {task}: name one of all tasks, eval.against.reward=<name>, or leave it out"
             )
 
 

@@ -160,8 +160,10 @@ class Task(Part[TC]):
         """The weights of the tasks of a mix, whose rows name them in the column `task`."""
         return {}
 
-    def mix_rewards(self, chosen: Mapping[str, Reward]) -> Mapping[str, Reward] | None:
-        """The rewards of a mix, given those the run chose, if any; None = as for any task."""
+    def mix_rewards(
+        self, chosen: Mapping[str, Reward], fallback: Mapping[str, Reward]
+    ) -> Mapping[str, Reward] | None:
+        """The rewards of a mix: `chosen` by the run, if any, else `fallback`; None = no mix."""
         return None
 
     @abstractmethod

@@ -197,3 +197,16 @@ def test_pass_rates_need_a_judge_among_the_rewards_that_are_trained_on() -> None
     with pytest.raises(UserError, match=r"\(missing_eos\) and is trained on.*prompts\.order") as said:
         composed(*chosen, "prompts.order=target")
     assert "eval.reward" not in str(said.value)
+
+
+def test_who_wins_is_decided_by_one_reward_of_all_tasks_and_not_on_episodes(
+    own_registry: None,
+) -> None:
+    """By the reward of one task its win rate would be called that of the mix."""
+    against = "eval.against.responses=solution"
+    mix = ("task=mixed", "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic}}", against)
+    with pytest.raises(UserError, match="'a/arithmetic' is not one of the task b: name one of all"):
+        composed(*mix)
+    composed(*mix, "reward=[exact]")
+    with pytest.raises(UserError, match="with an environment a response is an episode"):
+        composed(*import_before_compose(["environment=tests.rollout.echo:Echo", against]))
