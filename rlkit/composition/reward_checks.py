@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlkit.composition.composition import Composition
 from rlkit.errors import UserError
-from rlkit.rewards.weights import SECTION, limits_of
+from rlkit.rewards.weights import SECTION, fixed_weights, limits_of
 
 
 def check_rewards(c: Composition) -> None:
@@ -14,6 +14,7 @@ def check_rewards(c: Composition) -> None:
     to change.
     """
     check_training(c)
+    check_greedy(c)
     limits = limits_of(c.rewards)
     if not limits:
         return
@@ -55,3 +56,14 @@ def check_training(c: Composition) -> None:
                 f"task.parts.{task}.reward has only rewards with evaluation_only, so that nothing "
                 "of this task would be trained on; add one, or set its weight to 0"
             )
+
+
+def check_greedy(c: Composition) -> None:
+    """Check that no greedy response's total, which is not kept by reward, must be stated anew.
+
+    Raises UserError with what to change.
+    """
+    groups = c.config.train.prompts_per_step
+    moving = [key for key in (*c.scalars, *c.schedule.fields()) if key.startswith(SECTION)]
+    if moving and c.parts.advantage.needs_greedy and c.buffer.fresh_share(groups) < groups:
+        raise UserError(fixed_weights(moving[0]))

@@ -71,9 +71,7 @@ def _is_called(name: str, wanted: str) -> bool:
     return wanted in (name, name.rpartition("/")[2])
 
 
-def _judge(
-    rewards: Mapping[str, Reward], wanted: str | None, whose: str, *, training: bool
-) -> str:
+def _judge(rewards: Mapping[str, Reward], wanted: str | None, whose: str, *, training: bool) -> str:
     for name in rewards:
         if wanted is not None and _is_called(name, wanted):
             return name

@@ -128,11 +128,13 @@ def score_all(
     components: dict[str, list[float | None]] = {}
     counts: dict[str, int] = {}
     for name, result in called(rewards, Arguments(prompts, completions, given)).items():
-        components[name] = numbers_of(name, _returned(name, result), len(completions))
+        components[name] = numbers_of(name, _returned(name, result), range(len(completions)))
     for reward in rewards.values():
         for event, count in reward.counts().items():
             counts[event] = counts.get(event, 0) + count
-    counted = {n: w for n, w in weights_of(rewards).items() if not rewards[n].config.evaluation_only}
+    counted = {
+        n: w for n, w in weights_of(rewards).items() if not rewards[n].config.evaluation_only
+    }
     weights, parts = list(counted.values()), [components[name] for name in counted]
     total = [weighted_sum(weights, [part[i] for part in parts]) for i in range(len(completions))]
     return RewardResult(total=total, components=components, counts=counts)

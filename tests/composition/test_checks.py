@@ -194,7 +194,9 @@ def test_pass_rates_need_a_judge_among_the_rewards_that_are_trained_on() -> None
     """Advice to choose by eval.reward would not help: that is of the evaluation alone."""
     chosen = ("reward=[missing_eos,exact]", "reward.exact.evaluation_only=true")
     composed(*chosen)
-    with pytest.raises(UserError, match=r"\(missing_eos\) and is trained on.*prompts\.order") as said:
+    with pytest.raises(
+        UserError, match=r"\(missing_eos\) and is trained on.*prompts\.order"
+    ) as said:
         composed(*chosen, "prompts.order=target")
     assert "eval.reward" not in str(said.value)
 

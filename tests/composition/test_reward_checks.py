@@ -49,8 +49,11 @@ COST = "eval.reward=overlong"
             "eval.reward=overlong is a cost",
         ),
         (
-            ("task=mixed", "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic, "
-             "reward: [{kind: exact, evaluation_only: true}]}}"),
+            (
+                "task=mixed",
+                "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic, "
+                "reward: [{kind: exact, evaluation_only: true}]}}",
+            ),
             "task.parts.b.reward has only rewards with evaluation_only",
         ),
     ],
@@ -75,3 +78,10 @@ def test_a_cost_does_not_say_which_responses_are_right() -> None:
     """By the order of the rewards it would be the first."""
     assert composed("reward=[exact,math]").judges.default == "exact"
     assert composed("reward=[exact,math]", "reward.exact.limit=0.5").judges.default == "math"
+
+
+def test_a_greedy_baseline_cannot_be_replayed_under_moving_weights() -> None:
+    remax = ("algorithm=remax", TWO, "reward.math.weight={kind: linear, start: 1, end: 0}")
+    composed(*remax)
+    with pytest.raises(UserError, match=r"reward\.math\.weight moves, and .* greedy baseline"):
+        composed(*remax, "buffer=fifo")
