@@ -96,8 +96,8 @@ def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunSco
 def held_out_pairs(c: Composition, policy: Policy) -> tuple[list[PairEvaluator], list[str]]:
     """What ranks the task's held-out preferences, and what to tell of those left out.
 
-    Preferences that are longer than training takes are. Raises UserError if all are and nothing else
-    is evaluated.
+    Preferences that are longer than training takes are. Raises UserError if all are, and nothing
+    else is evaluated.
     """
     rows, rollout = c.held_out_pairs, c.engine.config
     prompts = Prompts("eval", rows, policy.tokenizer, c.task.config.chat_template)
