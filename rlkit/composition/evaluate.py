@@ -128,11 +128,6 @@ def evaluated(
 ) -> tuple[Evaluation, Problems]:
     """Load the model of a composition and evaluate it."""
     quiet = Console(file=sys.stderr, force_terminal=False) if console is None else console
-    if not c.eval_rewards:
-        raise UserError(
-            "this run has no reward, by which an evaluation says which answers are right: choose "
-            "one with reward=[<name>], or other problems with theirs, such as --on gsm8k"
-        )
     rewards = RewardSet(c.eval_rewards)
     rows = rows_of(c, held_out=held_out)
     seed_generators(c.config.seed)
