@@ -165,15 +165,30 @@ def check_judges(c: Composition) -> None:
     Check also who wins against reference responses, and that metrics of a mix's tasks have names of
     their own.
     """
-    winner, known = c.config.eval.against.reward, list(c.eval_rewards)
-    if not known and c.config.eval.against.responses is None:
-        return  # nothing is answered, preferences are ranked
+    against = c.config.eval.against
+    winner, known = against.reward, list(c.eval_rewards)
+    if not c.rewards and c.config.prompts.reads_pass_rates:
+        raise UserError(
+            "prompts.order and prompts.drop_solved read which answers are right, and this run has "
+            "no reward: leave them out"
+        )
+    if not known:  # nothing is answered, preferences are ranked
+        asked = {"reward": c.config.eval.reward, "against.responses": against.responses}
+        for key, value in asked.items():
+            if value is not None:
+                raise UserError(
+                    f"eval.{key}={value} is about answers to held-out problems, and this run has "
+                    "no reward to score them: leave it out, or choose one with reward=[<name>]"
+                )
+        return
     assert c.judges
     if winner is not None and winner not in known:
         raise UserError(
             f"eval.against.reward={winner}, but this run evaluates with no such reward."
             f"{suggest(winner, known)} Rewards: {', '.join(known)}"
         )
+    if against.responses is not None:
+        check_contest(c, winner or c.judges.default)
     if c.config.prompts.reads_pass_rates:
         assert c.training_judges
     for each in c.benchmarks:
@@ -181,6 +196,21 @@ def check_judges(c: Composition) -> None:
             raise UserError(
                 f"eval.on and task.parts both name '{each.target.name}', and both would be logged "
                 f"as {each.name}/pass@1; rename the task in task.parts"
+            )
+
+
+def check_contest(c: Composition, winner: str) -> None:
+    """Check that the scores of one reward can be compared on all problems."""
+    setting = f"eval.against.responses={c.config.eval.against.responses}"
+    if c.environment is not None:
+        raise UserError(
+            f"{setting} are texts, and with an environment a response is an episode: leave it out"
+        )
+    for task in c.eval_task.mix:
+        if not c.eval_rewards[winner].applies_to_task(task):
+            raise UserError(
+                f"{setting} compares the scores of one reward, and '{winner}' is not one of the "
+                f"task {task}: name one of all tasks, eval.against.reward=<name>, or leave it out"
             )
 
 

@@ -113,10 +113,13 @@ def rewards_for(
     environment: Environment[Any] | None,
 ) -> tuple[Mapping[str, Reward], Mapping[str, Reward]]:
     """The rewards that training calls, and those of an evaluation; the same mapping if equal."""
-    every = chosen_rewards(chosen, task, name, environment)
+    kept = {n: reward for n, reward in chosen.items() if not reward.config.evaluation_only}
+    every = chosen_rewards(kept, task, name, environment)
     training = {n: reward for n, reward in every.items() if not reward.config.evaluation_only}
-    training = training or dict(chosen_rewards({}, task, name, environment))
-    return training, {**training, **every} if every.keys() - training.keys() else training
+    if len(kept) < len(chosen):
+        every = chosen_rewards(chosen, task, name, environment)
+    only = {n: reward for n, reward in every.items() if reward.config.evaluation_only}
+    return training, {**training, **only} if only else training
 
 
 def _register_parts(raw: Raw) -> None:

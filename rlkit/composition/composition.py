@@ -142,7 +142,9 @@ class Composition:
     def training_judges(self) -> Judges:
         """Those by which pass rates count in training."""
         same = self.eval_rewards is self.rewards
-        return find_judges(self.rewards, self.task.mix, self.config.eval.reward if same else None)
+        wanted = self.config.eval.reward if same else None
+        tasks = [task for task, weight in self.task.mix.items() if weight > 0]
+        return find_judges(self.rewards, tasks, wanted, training=True)
 
     @property
     def longest_evaluated(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlkit.composition.composition import Composition
 from rlkit.composition.data_checks import check_room
 from rlkit.config.run import EMBEDDED, EvalConfig
+from rlkit.errors import UserError
 from rlkit.evaluation.contest import Contest, responses_of
 from rlkit.evaluation.evaluator import Evaluates, Evaluator, Evaluators, keep_none
 from rlkit.evaluation.records import AnswerFiles
@@ -95,7 +96,8 @@ def evaluators_of(c: Composition, policy: Policy, held_out: Prompts, run: RunSco
 def held_out_pairs(c: Composition, policy: Policy) -> tuple[list[PairEvaluator], list[str]]:
     """What ranks the task's held-out preferences, and what to tell of those left out.
 
-    Preferences that are longer than training takes are.
+    Preferences that are longer than training takes are. Raises UserError if all are, and nothing
+    else is evaluated.
     """
     rows, rollout = c.held_out_pairs, c.engine.config
     prompts = Prompts("eval", rows, policy.tokenizer, c.task.config.chat_template)
@@ -113,6 +115,12 @@ def held_out_pairs(c: Composition, policy: Policy) -> tuple[list[PairEvaluator],
         f"{len(groups) - len(short)} of {len(groups)} held-out preferences are left out of the "
         "evaluation: they are longer than rollout.max_prompt_length or max_completion_length."
     ]
+    if not short and not c.eval_rewards:
+        raise UserError(
+            f"all {len(groups)} held-out preferences are longer than rollout.max_prompt_length="
+            f"{rollout.max_prompt_length} or max_completion_length={rollout.max_completion_length},"
+            " so that nothing would be evaluated; raise them"
+        )
     if not short:
         return [], told
     micro = MicroBatches(

@@ -46,7 +46,7 @@ def rehearse(c: Composition) -> None:
         c.environment.check(held_out)
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
-        if c.config.model.name == EMBEDDED and not task.embedded:
+        if c.config.model.name == EMBEDDED and task.compares:
             check_readable(name, rows)
     check_references(c, held_out)
     try_rewards(c, c.task, c.rewards, train)
@@ -179,7 +179,9 @@ def score_nothing(c: Composition, rewards: Mapping[str, Reward], rows: Rows) -> 
     if c.environment is not None:
         chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         able = {name: each for name, each in rewards.items() if not looks_at(each.itself, HANDLES)}
-        score_all(able, [chat], [answer], given | {COLUMN: [None]})
+        if able:
+            given[COLUMN] = [0.0 if c.environment.scores else None]
+            score_all(able, [chat], [answer], given)
         return
     if not isinstance(prompt, str):
         score_all(rewards, [prompt], [answer], given)

@@ -20,6 +20,7 @@ from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
+from rlkit.rewards.judges import Judges
 from rlkit.rewards.scoring import NoRewards, RewardSet
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.head_probe import find_head
@@ -184,14 +185,15 @@ def rollout_writer(c: Composition, policy: Policy) -> RolloutWriter | None:
 
 def prompt_stream(c: Composition, train: Prompts) -> PromptStream:
     """The training prompts in the order in which the run takes them."""
-    rollout = c.engine.config
+    rollout, chosen = c.engine.config, c.config.prompts
+    judges = c.training_judges if chosen.reads_pass_rates else Judges("")
     return PromptStream(
         train,
         c.config.seed,
         rollout.num_generations,
         rollout.max_completion_length,
         rollout.max_prompt_length,
-        Choice(config=c.config.prompts, shares=c.task.mix, judges=c.training_judges),
+        Choice(config=chosen, shares=c.task.mix, judges=judges),
     )
 
 

@@ -11,7 +11,7 @@ from rlkit.environments.rendering import template_notes
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, Reward, Task
 from rlkit.registry import build
-from rlkit.rewards.environment import HANDLES
+from rlkit.rewards.environment import HANDLES, EnvironmentReward
 from rlkit.rewards.function import looks_at
 from rlkit.rewards.task import default_rewards
 from rlkit.rollout.base import RolloutEngine
@@ -47,15 +47,18 @@ def reads_environments(rewards: Mapping[str, Reward]) -> list[str]:
     return [name for name, reward in rewards.items() if looks_at(reward.itself, HANDLES)]
 
 
+def asks_environment(rewards: Mapping[str, Reward]) -> bool:
+    """Whether one of them is the environment's own."""
+    return any(isinstance(reward.itself, EnvironmentReward) for reward in rewards.values())
+
+
 def chosen_rewards(
     given: Mapping[str, Reward], task: Task[Any], name: str, environment: Environment[Any] | None
 ) -> Mapping[str, Reward]:
     """Those of a mix, or those given; if there are none, the environment's own, or the task's."""
-    if found := task.mix_rewards(given) or given:
-        return found
-    if environment is not None and environment.scores:
-        return {ENVIRONMENT: build("reward", ENVIRONMENT)}
-    return default_rewards(task, name)
+    scores = environment is not None and environment.scores
+    own: Mapping[str, Reward] = {ENVIRONMENT: build("reward", ENVIRONMENT)} if scores else {}
+    return task.mix_rewards(given, own) or given or own or default_rewards(task, name)
 
 
 def placed(
@@ -89,7 +92,8 @@ def check_turns(c: Composition) -> None:
     """Check that the run can have its environment, if it has one. Raises UserError."""
     environment, rollout = c.environment, c.raw["rollout"]["name"]
     scores = environment is not None and environment.scores
-    if ENVIRONMENT in c.rewards and not scores:
+    every = {**c.rewards, **c.eval_rewards}
+    if asks_environment(every) and not scores:
         what = "the environment gives no reward" if environment else "there is no environment"
         raise UserError(
             f"reward=[{ENVIRONMENT}] is the environment's own, and {what}: leave it out"
@@ -97,7 +101,7 @@ def check_turns(c: Composition) -> None:
     if environment is None:
         return
     apart = c.engine.config.mode != "sync" or c.processes.world_size > 1
-    for name in reads_environments(c.rewards) if apart else ():
+    for name in reads_environments(every) if apart else ():
         raise UserError(
             f"reward '{name}' reads the environments themselves, which are in other processes with "
             "this run: use rollout.mode=sync in one process, or give the environment get_reward"
@@ -139,7 +143,7 @@ def words_of(c: Composition) -> list[str]:
         f"environment={name}: a response has at most {limits.max} turns, and with what the "
         f"environment says at most {c.engine.config.max_completion_length} tokens."
     ]
-    if c.environment.scores and ENVIRONMENT not in c.rewards:
+    if c.environment.scores and not asks_environment({**c.rewards, **c.eval_rewards}):
         lines.append(
             f"The environment's own reward is not used: add {ENVIRONMENT} to reward=[...] for that."
         )

@@ -40,6 +40,8 @@ class RewardConfig(PartConfig):
             raise ValueError(
                 "evaluation_only has no effect on training, and limit acts there alone"
             )
+        if self.evaluation_only and self.weight != weight:
+            raise ValueError("weight has no effect beside evaluation_only: it is in no total")
         if self.limit is not None and self.weight != weight:
             raise ValueError("weight has no effect beside limit: the multiplier is the weight")
         if self.limit is None and self.multiplier > 0:
@@ -158,8 +160,10 @@ class Task(Part[TC]):
         """The weights of the tasks of a mix, whose rows name them in the column `task`."""
         return {}
 
-    def mix_rewards(self, chosen: Mapping[str, Reward]) -> Mapping[str, Reward] | None:
-        """The rewards of a mix, given those the run chose, if any; None = as for any task."""
+    def mix_rewards(
+        self, chosen: Mapping[str, Reward], fallback: Mapping[str, Reward]
+    ) -> Mapping[str, Reward] | None:
+        """The rewards of a mix: `chosen` by the run, if any, else `fallback`; None = no mix."""
         return None
 
     @abstractmethod

@@ -138,7 +138,7 @@ class FunctionReward(Reward[FunctionConfig]):
             raise
         except Exception as error:
             raise RowFailed(row) from (error.__cause__ if isinstance(error, RowFailed) else error)
-        return numbers_of(name, values, 1, first=row)[0]
+        return numbers_of(name, values, [row])[0]
 
     async def _limited(self, offered: Mapping[str, Sequence[Any]]) -> Any:
         """What a call returns. Raises Late after the time limit."""

@@ -36,12 +36,17 @@ class Judges:
 
 
 def find_judges(
-    rewards: Mapping[str, Reward], tasks: Collection[str], wanted: str | None
+    rewards: Mapping[str, Reward],
+    tasks: Collection[str],
+    wanted: str | None,
+    *,
+    training: bool = False,
 ) -> Judges:
     """The judge of each task, or of all: `wanted`, or the first that marks correctness.
 
     In a mix `wanted` may leave out the task: math is the reward math/math of the task math. Raises
-    UserError where no reward marks correctness, and for a wanted one that does not exist.
+    UserError where no reward marks correctness, and for a wanted one that does not exist. Judges of
+    `training` say which prompts are solved.
     """
     if wanted is not None and not any(_is_called(name, wanted) for name in rewards):
         raise UserError(
@@ -50,18 +55,23 @@ def find_judges(
         )
     by_task = {
         task: _judge(
-            {n: r for n, r in rewards.items() if r.applies_to_task(task)}, wanted, f" of {task}"
+            {n: r for n, r in rewards.items() if r.applies_to_task(task)},
+            wanted,
+            f" of {task}",
+            training=training,
         )
         for task in tasks
     }
-    return Judges(next(iter(by_task.values())) if by_task else _judge(rewards, wanted), by_task)
+    if by_task:
+        return Judges(next(iter(by_task.values())), by_task)
+    return Judges(_judge(rewards, wanted, " of this run", training=training))
 
 
 def _is_called(name: str, wanted: str) -> bool:
     return wanted in (name, name.rpartition("/")[2])
 
 
-def _judge(rewards: Mapping[str, Reward], wanted: str | None, whose: str = " of this run") -> str:
+def _judge(rewards: Mapping[str, Reward], wanted: str | None, whose: str, *, training: bool) -> str:
     for name in rewards:
         if wanted is not None and _is_called(name, wanted):
             return name
@@ -69,8 +79,11 @@ def _judge(rewards: Mapping[str, Reward], wanted: str | None, whose: str = " of 
         for name, reward in rewards.items():
             if reward.itself.marks_correctness is marks and reward.config.limit is None:
                 return name
-    known = list(rewards)
-    raise UserError(
-        f"no reward{whose} marks correctness ({', '.join(known)}), which pass@1 counts; "
-        f"add one that does, or choose one by name: eval.reward={known[0]}"
-    )
+    which = f"no reward{whose} marks correctness ({', '.join(rewards) or 'there is none'})"
+    if training:
+        raise UserError(
+            f"{which} and is trained on, and pass rates count right answers; train on one that "
+            "does, or leave prompts.order and prompts.drop_solved out"
+        )
+    other = f", or choose one by name: eval.reward={next(iter(rewards))}" if rewards else ""
+    raise UserError(f"{which}, which pass@1 counts; add one that does{other}")

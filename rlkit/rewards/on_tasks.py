@@ -9,7 +9,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import TASK, Reward, RunContext
 from rlkit.rewards.environment import COLUMN, HANDLES
 from rlkit.rewards.scoring import FINISH_REASONS
-from rlkit.rewards.values import numbers_of
+from rlkit.rewards.values import RowFailed, numbers_of
 
 
 class OnTasks(Reward):
@@ -64,12 +64,15 @@ class OnTasks(Reward):
         if not rows:
             return out
         own = {"completion_ids", FINISH_REASONS, COLUMN, HANDLES}.union(*self.columns.values())
-        values = self.reward(
-            [prompts[i] for i in rows],
-            [completions[i] for i in rows],
-            **{name: [v[i] for i in rows] for name, v in columns.items() if name in own},
-        )
-        for i, value in zip(rows, numbers_of(self.name, values, len(rows)), strict=True):
+        try:
+            values = self.reward(
+                [prompts[i] for i in rows],
+                [completions[i] for i in rows],
+                **{name: [v[i] for i in rows] for name, v in columns.items() if name in own},
+            )
+        except RowFailed as failed:
+            raise RowFailed(rows[failed.row]) from failed.__cause__
+        for i, value in zip(rows, numbers_of(self.name, values, rows), strict=True):
             out[i] = value
         return out
 

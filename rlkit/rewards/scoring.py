@@ -34,7 +34,7 @@ class RewardResult:
 
     total: list[float | None]
     """[B], the sum of weight * value over the rewards that apply, by `weights_of`; None if none
-    applies."""
+    applies but those that only evaluate."""
     components: dict[str, list[float | None]]
     """Reward name -> [B], unweighted."""
     counts: dict[str, int]
@@ -128,12 +128,15 @@ def score_all(
     components: dict[str, list[float | None]] = {}
     counts: dict[str, int] = {}
     for name, result in called(rewards, Arguments(prompts, completions, given)).items():
-        components[name] = numbers_of(name, _returned(name, result), len(completions))
+        components[name] = numbers_of(name, _returned(name, result), range(len(completions)))
     for reward in rewards.values():
         for event, count in reward.counts().items():
             counts[event] = counts.get(event, 0) + count
-    weights = list(weights_of(rewards).values())
-    total = [weighted_sum(weights, row) for row in zip(*components.values(), strict=True)]
+    counted = {
+        n: w for n, w in weights_of(rewards).items() if not rewards[n].config.evaluation_only
+    }
+    weights, parts = list(counted.values()), [components[name] for name in counted]
+    total = [weighted_sum(weights, [part[i] for part in parts]) for i in range(len(completions))]
     return RewardResult(total=total, components=components, counts=counts)
 
 

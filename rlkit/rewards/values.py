@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ class RowFailed(Exception):
         self.row = row
 
 
-def numbers_of(name: str, values: Any, expected: int, first: int = 0) -> list[float | None]:
-    """A reward's return value for the completions from `first` on, as plain floats.
+def numbers_of(name: str, values: Any, places: Sequence[int]) -> list[float | None]:
+    """A reward's return value for the completions at these places of a batch, as plain floats.
 
-    Raises UserError unless it is a list, array or tensor of `expected` finite numbers or None.
+    Raises UserError unless it is a list, array or tensor with a finite number or None for each.
     """
     if not isinstance(values, (list, tuple, np.ndarray, Tensor)):
         raise UserError(
@@ -31,12 +32,12 @@ def numbers_of(name: str, values: Any, expected: int, first: int = 0) -> list[fl
             "None per completion"
         )
     rows = list(values)
-    if len(rows) != expected:
+    if len(rows) != len(places):
         raise UserError(
-            f"reward '{name}' returned {len(rows)} values for {expected} completions; "
+            f"reward '{name}' returned {len(rows)} values for {len(places)} completions; "
             "it must return one number or None per completion"
         )
-    return [_number(name, value, index) for index, value in enumerate(rows, start=first)]
+    return [_number(name, value, place) for place, value in zip(places, rows, strict=True)]
 
 
 def _number(name: str, value: Any, index: int) -> float | None:

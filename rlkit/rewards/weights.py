@@ -10,11 +10,14 @@ from typing import Any
 import torch
 
 from rlkit.batch import AdvantageBatch, Group, Sample
+from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RewardConfig
 
 Rewards = Mapping[str, Reward[Any]]
 SECTION = "reward."
 """How the settings of rewards begin."""
+GREEDY = "greedy_reward"
+"""What a response's extras call the total of the greedy response to its prompt."""
 
 
 def weights_of(rewards: Rewards) -> dict[str, float]:
@@ -53,12 +56,21 @@ def weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> fl
     return math.fsum(parts) if parts else None
 
 
+def fixed_weights(what: str) -> str:
+    """Why the weights of rewards cannot move, as `what` does, under a greedy baseline in replay."""
+    return (
+        f"{what} moves, and an advantage with a greedy baseline cannot weigh that of a replayed "
+        "response anew: keep the weights fixed, use buffer=on_policy, or choose another advantage"
+    )
+
+
 def restated(groups: list[Group], rewards: Rewards, moving: Iterable[str]) -> list[Group]:
     """The groups with totals by the present weights, if weights are among the `moving` settings.
 
     A step ascends its own objective, so a replayed response counts in it as a new one does; and
     responses of several steps in one group are compared on one scale. What a buffer holds stays as
-    it was. A response without rewards by name, or with another run's, keeps its total.
+    it was. A response without rewards by name, or with another run's, keeps its total. Raises
+    UserError for one whose total changes while its greedy baseline, a total too, cannot.
     """
     if not any(name.startswith(SECTION) for name in moving):
         return groups
@@ -70,4 +82,8 @@ def _restated(sample: Sample, weights: Mapping[str, float]) -> Sample:
     if not sample.rewards or not sample.rewards.keys() <= weights.keys():
         return sample
     total = weighted_sum(list(weights.values()), [sample.rewards.get(name) for name in weights])
-    return sample if total is None or total == sample.reward else replace(sample, reward=total)
+    if total is None or total == sample.reward:
+        return sample
+    if GREEDY in sample.extras:
+        raise UserError(fixed_weights("the weight of a reward"))
+    return replace(sample, reward=total)

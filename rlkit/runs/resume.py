@@ -34,7 +34,9 @@ HARMLESS = (
     *("workers", "timeout", "time_limit", "tries", "backoff"),
     *("address", "key_variable", "cache_dir"),
 )
-"""Fields of rewards and tasks that change their speed, or where a service is, not their results."""
+"""Fields of `SERVICES` that change their speed, or where a service is, not their results."""
+SERVICES = ("reward", "task", "rollout")
+"""The sections of which HARMLESS fields may change."""
 OBJECT = "object"
 """How the name of an in-memory object, which no configuration can hold, begins."""
 DATA = "task.data"
@@ -88,7 +90,7 @@ def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str
         key
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key) and not any(covers(name, key) for name in free)
-        if key.rpartition(".")[2] not in HARMLESS
+        if not is_harmless(key)
     ]
     lost = next((old[key] for key in changed if is_object(old.get(key))), None)
     if lost is not None:
@@ -137,6 +139,11 @@ def _leaves(tree: Any, place: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{place}.{key}" if place else str(key))
     else:
         yield place, tree
+
+
+def is_harmless(key: str) -> bool:
+    """Whether what a key sets has no part in results."""
+    return key.partition(".")[0] in SERVICES and key.rpartition(".")[2] in HARMLESS
 
 
 def covers(name: str, key: str) -> bool:

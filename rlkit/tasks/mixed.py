@@ -175,8 +175,13 @@ class Mixed(Task[MixedConfig]):
         }
         return one_by_one(found)
 
-    def mix_rewards(self, chosen: Mapping[str, Reward]) -> Mapping[str, Reward]:
-        """The rewards of all. Raises UserError for chosen ones that no task would take."""
+    def mix_rewards(
+        self, chosen: Mapping[str, Reward], fallback: Mapping[str, Reward]
+    ) -> Mapping[str, Reward]:
+        """The rewards of all; a task's own are the `fallback`, such as an environment's, if any.
+
+        Raises UserError for chosen ones that no task would take.
+        """
         takers = [member for member in self._some() if member.rewards is None]
         if chosen and not takers:
             raise UserError(
@@ -195,7 +200,7 @@ class Mixed(Task[MixedConfig]):
         for member in self.members:
             own = member.rewards
             if own is None:
-                own = {} if chosen else default_rewards(member.task, member.kind)
+                own = {} if chosen else fallback or default_rewards(member.task, member.kind)
             for label, reward in own.items():
                 name = f"{member.name}/{label}"
                 out[name] = _on([member], name, reward)

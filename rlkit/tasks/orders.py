@@ -43,7 +43,7 @@ class Shuffled:
 
     def take(self, n: int) -> list[int]:
         """Where the next n prompts stand among all."""
-        left_out = self.solved()
+        left_out = self.passed_over()
         taken: list[int] = []
         while len(taken) < n:
             epoch, offset = divmod(self.passed, len(self.places))
@@ -61,15 +61,21 @@ class Shuffled:
         return order
 
     def solved(self) -> set[int]:
-        """Which of 0 to n - 1 are left out now; if that were all, none, and they count anew."""
+        """Which of 0 to n - 1 are left out now; if that were all, none."""
         limit = self.config.drop_solved
         if limit is None or self.rates is None:
             return set()
         solved = self.rates.streak[self.places] >= limit
-        if solved.all():
-            self.rates.streak[self.places] = 0
-            return set()
-        return set(np.flatnonzero(solved).tolist())
+        return set() if solved.all() else set(np.flatnonzero(solved).tolist())
+
+    def passed_over(self) -> set[int]:
+        """The `solved` ones as prompts are taken: if that were all, they count anew."""
+        limit = self.config.drop_solved
+        if limit is not None and self.rates is not None:
+            streak = self.rates.streak
+            if (streak[self.places] >= limit).all():
+                streak[self.places] = 0
+        return self.solved()
 
     def state_dict(self) -> State:
         """How far it is."""
@@ -118,7 +124,7 @@ class Target(Shuffled):
         assert self.rates is not None
         rng = self.draw(self.passed)
         self.passed += n
-        left_out = list(self.solved())
+        left_out = list(self.passed_over())
         open_to = np.delete(self.places, left_out) if left_out else self.places
         away = np.abs(self.rates.drawn(open_to, rng) - self.config.target)
         nearest = open_to[np.argsort(away, kind="stable")]

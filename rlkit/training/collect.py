@@ -17,12 +17,11 @@ from rlkit.errors import UserError
 from rlkit.evaluation.answers import score
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.rewards.scoring import RewardResult, RewardSet
-from rlkit.rewards.weights import limits_of
+from rlkit.rewards.weights import GREEDY, limits_of
 from rlkit.rollout.base import Generation
 from rlkit.rollout.source import Completed, Source, StepPlan
 from rlkit.tasks.identity import labels_of
 from rlkit.training.metrics import RolloutTally
-from rlkit.training.prepare import GREEDY
 
 MAX_TRIES = 10
 """How often a step asks for more prompts if rewards apply to too few responses."""

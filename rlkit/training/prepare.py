@@ -17,13 +17,10 @@ from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
-from rlkit.rewards.weights import weighed
+from rlkit.rewards.weights import GREEDY, weighed
 from rlkit.training.collate import collate
 from rlkit.training.micro_batches import Forwards
 from rlkit.training.references import BehaviorLogp, Own, Parts, add_references, plan_forwards
-
-GREEDY = "greedy_reward"
-"""The key of `Sample.extras` that holds the reward of the prompt's greedy response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,3 +171,51 @@ def test_the_reward_that_decides_who_wins_is_one_of_the_evaluations() -> None:
     composed("reward=[exact]", against, "eval.against.reward=exact")
     with pytest.raises(UserError, match=r"eval\.against\.reward=exat.*Did you mean 'exact'"):
         composed("reward=[exact]", against, "eval.against.reward=exat")
+
+
+OFFLINE = (
+    "task=preference",
+    "task.path=pkg://rlkit/tasks/revised_sums.jsonl",
+    "buffer=pairs",
+    "algorithm=online_dpo",
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("eval.against.responses=chosen", r"eval\.against\.responses=chosen is about answers"),
+        ("eval.reward=exact", r"eval\.reward=exact is about answers.*no reward"),
+        ("prompts.order=target", "this run has no reward: leave them out"),
+        ("prompts.drop_solved=2", "this run has no reward: leave them out"),
+    ],
+)
+def test_a_run_without_rewards_judges_nothing(override: str, said: str) -> None:
+    composed(*OFFLINE)
+    with pytest.raises(UserError, match=said) as caught:
+        composed(*OFFLINE, override)
+    assert "\n" not in str(caught.value)
+
+
+def test_pass_rates_need_a_judge_among_the_rewards_that_are_trained_on() -> None:
+    """Advice to choose by eval.reward would not help: that is of the evaluation alone."""
+    chosen = ("reward=[missing_eos,exact]", "reward.exact.evaluation_only=true")
+    composed(*chosen)
+    with pytest.raises(
+        UserError, match=r"\(missing_eos\) and is trained on.*prompts\.order"
+    ) as said:
+        composed(*chosen, "prompts.order=target")
+    assert "eval.reward" not in str(said.value)
+
+
+def test_who_wins_is_decided_by_one_reward_of_all_tasks_and_not_on_episodes(
+    own_registry: None,
+) -> None:
+    """By the reward of one task its win rate would be called that of the mix."""
+    against = "eval.against.responses=solution"
+    mix = ("task=mixed", "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic}}", against)
+    with pytest.raises(UserError, match="'a/arithmetic' is not one of the task b: name one of all"):
+        composed(*mix)
+    composed(*mix, "reward=[exact]")
+    with pytest.raises(UserError, match="with an environment a response is an episode"):
+        composed(*import_before_compose(["environment=tests.rollout.echo:Echo", against]))

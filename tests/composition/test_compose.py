@@ -158,3 +158,17 @@ def test_the_papers_experiment_has_two_reward_models_and_a_win_rate() -> None:
     assert train.steps * train.prompts_per_step * rollout.num_generations == 131_072
     assert c.parts.loss.config.beta == 0.1 and rollout.mode == "ahead"
     assert c.config.eval.against.reward == c.judges.default == "gold"
+
+
+def test_a_task_of_a_mix_is_trained_on_by_what_does_not_only_evaluate() -> None:
+    """A reward chosen for evaluations alone leaves a task the reward of its own."""
+    mix = "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic, reward: [math]}}"
+    c = composed("task=mixed", mix, "reward=[exact]", "reward.exact.evaluation_only=true")
+    assert [*c.rewards] == ["a/arithmetic", "b/math"]
+    assert [*c.eval_rewards] == ["a/arithmetic", "b/math", "exact"]
+    assert all(c.eval_rewards[name] is reward for name, reward in c.rewards.items())
+    only = c.eval_rewards["exact"]
+    assert only.applies_to_task("a") and not only.applies_to_task("b")
+    unused = "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic, weight: 0, reward: GOLD}}"
+    gold = unused.replace("GOLD", "[{kind: exact, evaluation_only: true}]")
+    assert [*composed("task=mixed", gold).rewards] == ["a/arithmetic"]

@@ -86,3 +86,13 @@ def test_the_tasks_own_evaluation_alone_is_compared_with_references(
     assert task.contest.reward == "arithmetic" and [*task.contest.rewards.rewards] == ["arithmetic"]
     solutions = {p.prompt_id: [p.columns["solution"]] for p in held_out}
     assert task.contest.responses == solutions
+
+
+def test_preferences_that_are_all_too_long_leave_nothing_to_evaluate(policy: Policy) -> None:
+    sums = ("task=preference", "task.path=pkg://rlkit/tasks/revised_sums.jsonl", "buffer=pairs")
+    c = composed(*sums, "algorithm=online_dpo", "rollout.max_prompt_length=2")
+    with pytest.raises(UserError, match=r"held-out preferences are longer than .*_length=2 or"):
+        evaluators.held_out_pairs(c, policy)
+    other = composed(*sums, "algorithm=online_dpo", "rollout.max_prompt_length=2", "reward=[exact]")
+    found, told = evaluators.held_out_pairs(other, policy)
+    assert found == [] and "are left out" in told[0]

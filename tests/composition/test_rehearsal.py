@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.composition.composition import Composition
+from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.rehearsal import copied, rehearse
 from rlkit.errors import UserError
 from rlkit.interfaces import PolicyLoss, Reward, Task, TaskData
@@ -231,3 +232,19 @@ def test_a_problem_without_a_reference_response_is_found_without_a_model() -> No
     rehearse(made(None, ROWS, ROWS, "eval.against.responses=answer"))
     with pytest.raises(UserError, match=r"eval\.against\.responses=other: a problem has no such"):
         rehearse(made(None, ROWS, ROWS, "eval.against.responses=other"))
+
+
+def looking(environments: list[Any], **columns: Any) -> list[float]:
+    raise AssertionError("there is no environment yet")
+
+
+def given_score(environment_reward: list[float], **columns: Any) -> list[float]:
+    return [0.5 * value for value in environment_reward]
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize("function", [looking, given_score])
+def test_a_reward_of_an_environment_is_tried_with_what_there_is(function: Any) -> None:
+    """What reads the environments themselves is not called; a score is a number where one comes."""
+    echo = import_before_compose(["environment=tests.rollout.echo:Echo"])
+    rehearse(made(function, ROWS, ROWS, *echo))

@@ -10,6 +10,8 @@ from tests.compositions import composed
 
 TWO = "reward=[math,overlong]"
 LIMIT = "reward.overlong.limit=0.1"
+ONLY = "reward.overlong.evaluation_only=true"
+COST = "eval.reward=overlong"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,27 @@ LIMIT = "reward.overlong.limit=0.1"
         ),
         ((TWO, "reward.overlong.buffer={kind: linear}"), "a schedule is not possible here"),
         ((TWO, "reward.math.weight={kind: sine}"), "reward.math.weight.kind=sine"),
+        ((TWO, ONLY, "reward.overlong.weight=0.5"), "no effect beside evaluation_only"),
+        (
+            (TWO, ONLY, "reward.overlong.weight={kind: linear, start: 1, end: 0}"),
+            "no effect beside evaluation_only",
+        ),
+        (
+            (TWO, ONLY, "reward.overlong.weight={kind: constant, start: 1}"),
+            "reward.overlong.weight has no effect beside reward.overlong.evaluation_only",
+        ),
+        (
+            ("reward=[math,overlong,exact]", LIMIT, "reward.exact.evaluation_only=true", COST),
+            "eval.reward=overlong is a cost",
+        ),
+        (
+            (
+                "task=mixed",
+                "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic, "
+                "reward: [{kind: exact, evaluation_only: true}]}}",
+            ),
+            "task.parts.b.reward has only rewards with evaluation_only",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(overrides: tuple[str, ...], said: str) -> None:
@@ -55,3 +78,10 @@ def test_a_cost_does_not_say_which_responses_are_right() -> None:
     """By the order of the rewards it would be the first."""
     assert composed("reward=[exact,math]").judges.default == "exact"
     assert composed("reward=[exact,math]", "reward.exact.limit=0.5").judges.default == "math"
+
+
+def test_a_greedy_baseline_cannot_be_replayed_under_moving_weights() -> None:
+    remax = ("algorithm=remax", TWO, "reward.math.weight={kind: linear, start: 1, end: 0}")
+    composed(*remax)
+    with pytest.raises(UserError, match=r"reward\.math\.weight moves, and .* greedy baseline"):
+        composed(*remax, "buffer=fifo")

@@ -16,6 +16,7 @@ from rlkit.composition.session import (
     load_prompts,
     open_session,
     policy_of,
+    prompt_stream,
     source_of,
 )
 from rlkit.errors import UserError
@@ -107,6 +108,19 @@ def test_a_policy_is_the_given_model_or_the_named_one(
     policy_of(named, tmp_path)
     policy_of(named, None)
     assert asked == [(str(tmp_path), None), ("the base", tmp_path), ("the base", None)]
+
+
+def test_only_pass_rates_need_a_reward_that_marks_correctness(policy: Policy) -> None:
+    """A run on preferences has no reward, and one may be trained on that marks nothing."""
+    mild = with_task(ROWS, ROWS, "reward=[missing_eos,exact]", "reward.exact.evaluation_only=true")
+    none = replace(mild, rewards={}, eval_rewards={})
+    train, _ = load_prompts(mild, policy)
+    for c in (mild, none):
+        assert len(prompt_stream(c, train).take(3)) == 3
+        with pytest.raises(UserError, match="no reward of this run marks correctness"):
+            assert c.training_judges
+    rated = with_task(ROWS, ROWS, "prompts.order=easy_first")
+    assert prompt_stream(rated, train).choice.judges.default == "arithmetic"
 
 
 def test_a_session_holds_the_parts_of_the_composition(

@@ -22,6 +22,7 @@ from tests.rollout.echo import Echo
 from tests.tiny import make_chat_tokenizer
 
 ECHO = "environment=tests.rollout.echo:Echo"
+GOLD = "reward.environment.evaluation_only=true"
 TOOL = '''
 def double(x: int) -> int:
     """Doubles a number.
@@ -152,3 +153,17 @@ def test_several_share_a_run() -> None:
     assert isinstance(one.environment, Echo)
     assert "environment=several: a response" in "\n".join(describe(c))
     assert components(c)["environment"]["name"] == "several"
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_its_reward_is_known_in_a_mix_and_if_it_only_evaluates() -> None:
+    mix = "task.parts={a: {kind: arithmetic}, b: {kind: arithmetic, reward: [math]}}"
+    mixed = chosen(ECHO, "task=mixed", mix)
+    assert [*mixed.rewards] == ["a/environment", "b/math"]
+    gold = chosen(ECHO, "reward=[math,environment]", GOLD)
+    for c in (mixed, gold):
+        assert not any("own reward is not used" in line for line in describe(c))
+    own = mix.replace("math", "environment")
+    for overrides in (("task=mixed", own), ("reward=[math,environment]", GOLD)):
+        with pytest.raises(UserError, match="there is no environment"):
+            chosen(*overrides)

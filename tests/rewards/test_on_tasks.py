@@ -8,7 +8,7 @@ import pytest
 
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward, RunContext
-from rlkit.rewards.function import reward_class
+from rlkit.rewards.function import FunctionConfig, reward_class
 from rlkit.rewards.on_tasks import OnTasks
 from rlkit.rewards.scoring import RewardSet
 
@@ -108,3 +108,21 @@ def test_it_is_the_reward_in_all_else() -> None:
     assert wrapped.applies_to_task("m") and not wrapped.applies_to_task("s")
     other = Own()
     assert wrapped.over(other).itself is other and wrapped.over(other).applies_to_task("m")
+
+
+async def at_three(completion_ids: Any, **columns: Any) -> list[float]:
+    return [1 / (ids[0] - 3) for ids in completion_ids]
+
+
+def endless(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+    return [float("inf") if len(c) == 3 else 0.0 for c in completions]
+
+
+def test_a_response_is_called_by_its_place_in_the_batch() -> None:
+    """The second of its task's is the third of all."""
+    one_each = {"m/value": on(at_three)}
+    one_each["m/value"].reward.config = FunctionConfig(concurrency=1)
+    with pytest.raises(UserError, match="ZeroDivisionError for completion 2"):
+        RewardSet(one_each).score(**ROWS)
+    with pytest.raises(UserError, match="returned inf for completion 2"):
+        RewardSet({"m/value": on(endless)}).score(**ROWS)

@@ -186,7 +186,14 @@ def test_rewards_learn_why_responses_ended_if_that_is_known() -> None:
 
 def test_what_only_evaluates_is_reported_and_has_no_part_in_the_total() -> None:
     gold = Fixed([5.0, None])
-    gold.config = RewardConfig(weight=3.0, evaluation_only=True)
+    gold.config = RewardConfig(evaluation_only=True)
     result = score(a=Fixed([1.0, 2.0]), gold=gold)
     assert result.total == [1.0, 2.0]
     assert result.components["gold"] == [5.0, None]
+
+
+def test_a_response_that_nothing_trained_on_applies_to_has_no_total() -> None:
+    gold = Fixed([5.0, 4.0])
+    gold.config = RewardConfig(evaluation_only=True)
+    assert score(a=Fixed([None, 2.0]), gold=gold).total == [None, 2.0]
+    assert score(gold=gold).total == [None, None]

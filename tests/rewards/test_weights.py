@@ -12,12 +12,14 @@ import torch
 import rlkit
 from rlkit.batch import AdvantageBatch, AdvantageOutput, Group, Sample
 from rlkit.config.scalars import scalar_of
+from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator, RewardConfig
 from rlkit.models.policy import Policy
 from rlkit.ops import over_tokens
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
 from rlkit.rewards.weights import (
+    GREEDY,
     Rewards,
     limits_of,
     restated,
@@ -158,3 +160,14 @@ def test_a_step_trains_old_and_new_responses_on_its_own_total(
         weight = 1 - step / (steps - 1)
         torch.testing.assert_close(b.reward, b.rewards["one"] + weight * b.rewards["long"])
         torch.testing.assert_close(b.reward_weights["long"], torch.full_like(b.reward, weight))
+
+
+def test_a_greedy_baseline_of_other_weights_is_not_subtracted() -> None:
+    """It is a total, and its rewards are not kept: to ascend on it would be wrong."""
+    rewards = rewards_of(right={"weight": 1.0})
+    old, same = sample(1, 2.0, right=1.0), sample(2, 1.0, right=1.0)
+    for each in (old, same):
+        each.extras[GREEDY] = 0.5
+    restated([group(same)], rewards, ["reward.right.weight"])
+    with pytest.raises(UserError, match="greedy baseline cannot weigh that of a replayed"):
+        restated([group(old)], rewards, ["reward.right.weight"])

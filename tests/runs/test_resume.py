@@ -61,3 +61,12 @@ def test_other_code_of_the_user_is_refused_by_module_unless_it_is_allowed(tmp_pa
 
 def test_a_checkpoint_that_knows_no_code_is_continued_with_any(tmp_path: Path) -> None:
     check_sources(tmp_path, {"mine": "a"}, ())
+
+
+def test_speed_and_places_of_services_may_change_but_not_what_an_environment_allows(
+    tmp_path: Path,
+) -> None:
+    check(tmp_path, {**OLD, "reward": {"judge": {"tries": 3}}, "task": {"timeout": 9.0}})
+    for part in ({"environment": {"tries": 3}}, {"environment": {"of": {"a": {"time_limit": 1}}}}):
+        with pytest.raises(UserError, match=r"made with another configuration: environment\."):
+            check(tmp_path, {**OLD, **part})

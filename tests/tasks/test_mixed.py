@@ -183,7 +183,11 @@ def test_errors_of_data_name_the_task_and_its_settings(tmp_path: Path) -> None:
 
 def test_without_tasks_it_cannot_be_used() -> None:
     task = build("task", "mixed")
-    for use in (lambda: task.load(0), lambda: task.all_problems(0), lambda: task.mix_rewards({})):
+    for use in (
+        lambda: task.load(0),
+        lambda: task.all_problems(0),
+        lambda: task.mix_rewards({}, {}),
+    ):
         with pytest.raises(UserError, match=r"no tasks yet; name some: 'task\.parts=\{math"):
             use()
     assert not task.embedded

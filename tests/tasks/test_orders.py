@@ -55,7 +55,10 @@ def test_solved_prompts_are_passed_over_until_all_are_solved() -> None:
     assert 13 in order.take(N - 1), "a prompt that fails again comes back"
     for _ in range(2):
         tell(order, **{f"p{i}": [1.0] for i in range(10, 10 + N)})
-    assert order.solved() == set(), "all are solved: they count anew"
+    assert order.solved() == set() and order.rates is not None
+    assert order.rates.streak.max() >= 2, "to look changes nothing"
+    order.take(1)
+    assert order.rates.streak.max() == 0, "all are solved: they count anew"
     assert sorted(order.take(order.passed % N or N)) and len(order.take(40)) == 40
 
 

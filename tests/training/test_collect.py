@@ -8,9 +8,9 @@ import torch
 
 from rlkit.batch import Request
 from rlkit.models.policy import Policy
+from rlkit.rewards.weights import GREEDY
 from rlkit.tasks.prompts import Prompts
 from rlkit.training.collect import Collected
-from rlkit.training.prepare import GREEDY
 from tests.steps import ROWS, collected, shown
 from tests.tiny import make_policy
 

@@ -14,10 +14,11 @@ def check(patient: Patient) -> Check:
     notes, c = Notes(NAME), patient.c
     rehearse(c)
     train, held_out = c.rows
+    which = "the reward" if len(c.rewards) == 1 else "the rewards"
+    scored = f"{which} {', '.join(c.rewards)} can score an answer to them."
     notes.fine(
         f"{len(train)} problems to train on and {len(held_out)} to evaluate on; "
-        f"{'the reward' if len(c.rewards) == 1 else 'the rewards'} {', '.join(c.rewards)} can "
-        "score an answer to them."
+        f"{scored if c.rewards else 'the run has no reward, and generates nothing to score.'}"
     )
     notes.figures |= {"train": len(train), "eval": len(held_out)}
     return notes.result()

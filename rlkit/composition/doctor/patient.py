@@ -97,6 +97,8 @@ class Patient:
         return self._once("the rewarded groups", self._collect)
 
     def _collect(self) -> Collected:
+        if not self.c.rewards:
+            raise Unavailable("the run has no reward, and trains on given data")
         source, advantage = self.answers, self.c.parts.advantage
         rewards = RewardSet(self.c.rewards)
         collector = Collector(source, rewards, advantage, self.policy.tokenizer)

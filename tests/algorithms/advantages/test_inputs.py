@@ -12,12 +12,13 @@ from rlkit.batch import Request
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
 from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.weights import GREEDY
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.source import OnDemand
 from rlkit.tasks.prompts import Prompts
 from rlkit.training.collect import Collected, Collector
-from rlkit.training.prepare import GREEDY, prepare
+from rlkit.training.prepare import prepare
 from rlkit.training.references import Parts
 from tests.steps import plan_of, scorer
 from tests.tiny import make_policy
