@@ -50,14 +50,13 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     chosen, task, other = lists["reward"], built["task"], config.eval.task
     eval_task = build("task", other) if other else task
-    rewards, eval_rewards = (
-        ({}, {})
-        if not chosen and needs_no_reward(task, built["buffer"], config)
-        else rewards_for(task, raw["task"]["name"], chosen, environment)
-    )
+    rewards, eval_rewards = {}, {}
+    if chosen or not needs_no_reward(task, built["buffer"], config):
+        rewards, eval_rewards = rewards_for(task, raw["task"]["name"], chosen, environment)
     if other:
-        eval_rewards = rewards_for(eval_task, other, chosen, environment)[1]
+        _, eval_rewards = rewards_for(eval_task, other, chosen, environment)
     scalars |= multipliers_of(rewards)
+    looked_at = bool(reads_environments({**rewards, **eval_rewards}))
     composition = Composition(
         raw=raw,
         config=config,
@@ -74,14 +73,7 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         task=task,
         eval_task=eval_task,
         engine=built["rollout"],
-        rollouts=placed(
-            built["rollout"],
-            raw,
-            config,
-            processes,
-            environment,
-            looked_at=bool(reads_environments({**rewards, **eval_rewards})),
-        ),
+        rollouts=placed(built["rollout"], raw, config, processes, environment, looked_at=looked_at),
         rewards=rewards,
         eval_rewards=eval_rewards,
         benchmarks=benchmark_sets(config),
@@ -91,14 +83,17 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
         given=given,
         environment=environment,
     )
+    _check_and_open(composition)
+    return composition
+
+
+def _check_and_open(composition: Composition) -> None:
     check_rewards(composition)
     check(composition)
-    context = RunContext(
-        seed=config.seed, max_completion_length=built["rollout"].config.max_completion_length
-    )
+    longest = composition.engine.config.max_completion_length
+    context = RunContext(seed=composition.config.seed, max_completion_length=longest)
     for reward in composition.every_reward:
         reward.open(context)
-    return composition
 
 
 def needs_no_reward(task: Task, buffer: ReplayBuffer, config: RunConfig) -> bool:
