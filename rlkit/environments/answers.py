@@ -70,4 +70,14 @@ def answered(
 def message(name: str, text: str, number: str | None) -> dict[str, Any]:
     """A tool's message, as in TRL, with the id of the call if it has one."""
     out: dict[str, Any] = {"role": "tool", "name": name, "content": text}
-    return out if number is None else out | {"tool_call_id": number}
+    written: dict[str, Any] = writable(out if number is None else out | {"tool_call_id": number})
+    return written
+
+
+def writable(value: Any) -> Any:
+    """A JSON value without lone surrogates, which JSON can hold and no file or tokenizer can."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {writable(key): writable(each) for key, each in value.items()}
+    return [writable(each) for each in value] if isinstance(value, list) else value

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlkit.environments.answers import Answers, answered
+from rlkit.environments.answers import Answers, answered, message
 from rlkit.interfaces import Said, ToolCall
 
 FINE = {"text": "5", "failed": False, "late": False}
@@ -79,3 +79,12 @@ def test_an_environment_ends_the_episode_when_it_is_done_or_lost() -> None:
     assert (done.done, done.finish_reason, done.messages) == (True, "stop", ())
     lost = answered(said("f"), None, run(LATE, lost=True, died=True)[0])
     assert (lost.done, lost.finish_reason, lost.counts["lost"]) == (True, "tool_error", 1)
+
+
+def test_a_message_can_be_written_to_a_file_and_read_by_a_tokenizer() -> None:
+    assert message("\ud800f", "5\udfff", "\ud800") == {
+        "role": "tool",
+        "name": "?f",
+        "content": "5?",
+        "tool_call_id": "?",
+    }
