@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlkit.environments.host import LONGEST
 from rlkit.interfaces import Observation, Said
 
 Answer = Mapping[str, Any]
@@ -23,6 +24,22 @@ class Answers:
     """Whether its state is gone, and the episode with it."""
     died: bool = False
     """Whether a process died of itself."""
+
+
+def read_answers(value: Any, count: int) -> Answers | None:
+    """The answers to `count` calls that another process wrote; None if it wrote anything else."""
+    if not isinstance(value, dict) or not isinstance(value.get("answers"), list):
+        return None
+    texts, done = value["answers"], value.get("done")
+    kinds = {"text": str, "failed": bool, "late": bool}
+    right = all(
+        isinstance(each, dict) and {k: type(v) for k, v in each.items()} == kinds for each in texts
+    )
+    if len(texts) != count or not right or not isinstance(done, bool):
+        return None
+    return Answers(
+        texts=[each | {"text": writable(each["text"][:LONGEST])} for each in texts], done=done
+    )
 
 
 def refused(text: str) -> Answer:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from rlkit.environments.answers import Answers, answered
+from rlkit.environments.answers import Answers, answered, read_answers
 from rlkit.environments.channel import Channel, Host, Late, Lost
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, Observation, PartConfig, Start
@@ -178,6 +178,8 @@ class Hosted(Environment[HC]):
             reply = {"error": f"it took more than {limit:g} s (start_limit)"}
         except Lost:
             reply = {"error": "its process died"}
+        if not isinstance(reply.get("value"), str | None):
+            reply = {"error": "its process wrote no text"}
         if "error" in reply:
             held.channel.close()
             raise UserError(f"{self.title} does not start: {reply['error']}")
@@ -202,9 +204,17 @@ class Hosted(Environment[HC]):
             return Answers(lost=True)
         if held.channel is None:
             self._reset(held)
-        assert held.channel is not None
+        channel = held.channel
+        assert channel is not None
         try:
-            reply = held.channel.ask("call", len(calls) * limit + 1, calls=calls, limit=limit)
+            reply = channel.ask("call", len(calls) * limit + 1, calls=calls, limit=limit)
+            if "error" in reply and self.trusted:
+                raise UserError(f"{self.title}: {reply['error']}")
+            answers = read_answers(reply.get("value"), len(calls))
+            if answers is None:
+                channel.close()
+                raise Lost
+            return answers
         except (Late, Lost) as error:
             held.channel = None
             held.lost = self.factory is not None and not self.restarts
@@ -213,9 +223,6 @@ class Hosted(Environment[HC]):
             why += "; its state is lost" if self.factory else ""
             text = {"text": str({"error": why}), "failed": True, "late": late}
             return Answers(texts=[text] * len(calls), lost=held.lost, died=not late)
-        if "error" in reply:
-            raise UserError(f"{self.title}: {reply['error']}")
-        return Answers(texts=reply["value"]["answers"], done=reply["value"]["done"])
 
     def _reward(self, episode: int) -> float | None:
         value = self.asked(episode, "reward", "get_reward")

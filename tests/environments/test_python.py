@@ -114,6 +114,33 @@ def test_code_that_cannot_be_stopped_is_killed_and_the_next_call_starts_anew(
     assert "NameError" in said(python, "x")[0]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ['{"error": "no"}', '{"value": {"answers": [], "done": false}}', '{"value": 3}', "[]"],
+)
+def test_what_code_writes_in_the_place_of_answers_ends_its_process_and_not_the_run(
+    python: Environment[Any], value: str
+) -> None:
+    """The socket is a descriptor of the process, which its code may write to."""
+    python.begin([start(0)])
+    said(python, "x = 3")
+    code = f"""
+import os, stat
+for fd in range(3, 99):
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            os.write(fd, {value!r}.encode() + b"\\n")
+    except OSError:
+        pass
+while True:
+    pass
+"""
+    (observation,) = python.step([0], [call("python", code=code)])
+    assert "the process of the tool died" in contents(observation)[0]
+    assert events(observation)["lost"] == 1
+    assert "NameError" in said(python, "x")[0]
+
+
 def test_its_schema_is_what_transformers_makes_of_its_method() -> None:
     cls = found(str(Python.factory))
     assert [schema(bound(cls, "python"), "python")] == list(Python.functions)
