@@ -67,6 +67,7 @@ def test_names_may_be_forgotten() -> None:
         "import ctypes; ctypes.CDLL(None)",
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
         "__import__('rlkit.testing')",
+        "import sys; sys.modules['rlkit.environments.jail'].LIBRARY = ('',); open('/etc/hostname')",
     ],
 )
 def test_code_reaches_nothing_outside(python: Environment[Any], code: str) -> None:
@@ -148,8 +149,12 @@ def test_its_schema_is_what_transformers_makes_of_its_method() -> None:
 
 def test_it_says_what_a_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr("rlkit.environments.python.offered", lambda: True)
     (note,) = Python().notes()
-    assert "audit hook alone" in note
+    assert "no filter of system calls" in note
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("sys.platform", "linux")
     assert not Python().notes()
+    monkeypatch.setattr("rlkit.environments.python.offered", lambda: False)
+    (note,) = Python().notes()
+    assert "no Landlock" in note and "run in a container" in note
