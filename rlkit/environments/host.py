@@ -87,7 +87,7 @@ class Episode:
             each = [done] * len(waiting) if isinstance(done, BaseException) else done
             results |= dict(zip(waiting, each, strict=True))
         return {
-            "answers": [answer(results[i]) for i in range(len(calls))],
+            "answers": [answer(results[i], limit) for i in range(len(calls))],
             "done": self._says_done() and bool(self.object.done),
         }
 
@@ -126,15 +126,20 @@ def seed_all(seed: int) -> None:
         sys.modules["numpy"].random.seed(seed % 2**32)
 
 
-def answer(value: Any) -> dict[str, Any]:
-    """A tool's result as what the policy is told: TRL's texts."""
+def answer(value: Any, seconds: float) -> dict[str, Any]:
+    """A tool's result as what the policy is told: TRL's texts. Making one may fail as calls do."""
+    if not isinstance(value, BaseException):
+        value = guarded(seconds, partial(told, value))
     failed, late = isinstance(value, BaseException), isinstance(value, OutOfTime)
     if late:
         text = str({"error": f"no result after {value.args[0]:g} s"})
-    elif failed and not isinstance(value, Told):
-        text = str({"error": str(value)})
+    elif failed:
+        words = guarded(seconds, partial(str, value))
+        if isinstance(words, BaseException):
+            words = type(value).__name__
+        text = words if isinstance(value, Told) else str({"error": words})
     else:
-        text = told(value)
+        text = value
     if len(text) > LONGEST:
         text = text[:LONGEST]
     readable = text.encode("utf-8", "replace").decode()
@@ -144,11 +149,15 @@ def answer(value: Any) -> dict[str, Any]:
 def told(value: Any) -> str:
     """The text of a result; content blocks that are all texts are joined."""
     try:
-        if isinstance(value, list) and value and all(block["type"] == "text" for block in value):
+        if isinstance(value, list) and value and all(map(_is_text, value)):
             return "".join(block["text"] for block in value)
     except (TypeError, KeyError):
         pass
     return str(value)
+
+
+def _is_text(block: Any) -> bool:
+    return isinstance(block, Mapping) and block.get("type") == "text"
 
 
 def serve(channel: socket.socket, make: Callable[[], Episode], memory_mb: int | None) -> None:
