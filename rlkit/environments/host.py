@@ -18,6 +18,7 @@ import random
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -29,6 +30,8 @@ from rlkit.plugins import import_plugin
 
 LONGEST = 200_000
 """Characters of an answer that are kept; the run cuts it further, by tokens."""
+SHORTEST = 0.01
+"""Seconds below which a call is not begun."""
 RESERVED = ("reset", "get_reward")
 
 
@@ -73,17 +76,26 @@ class Episode:
             raise TypeError(f"it returned {type(text).__name__}, not a text or None")
         return text
 
-    def call(self, calls: Sequence[Mapping[str, Any]], limit: float) -> dict[str, Any]:
-        """The answers to a turn's calls, in their order; those of async tools run side by side."""
+    def call(self, calls: Sequence[Mapping[str, Any]], limit: float, most: float) -> dict[str, Any]:
+        """The answers to a turn's calls, in their order; those of async tools run side by side.
+
+        A call has `limit` seconds, and all of them `most`; what is then left over is not run.
+        """
+        end = time.monotonic() + most
         results: dict[int, Any] = {}
         waiting: dict[int, Any] = {}
         for i, call in enumerate(calls):
-            value = guarded(limit, partial(self._called, call))
+            left = round(end - time.monotonic(), 2)
+            if left < SHORTEST:
+                results[i] = ValueError(f"not run: the calls of a turn have {most:g} s")
+                continue
+            value = guarded(min(limit, left), partial(self._called, call))
             (waiting if inspect.isawaitable(value) else results)[i] = value
         if waiting:
-            together = gathered(list(waiting.values()), limit)
+            left = min(limit, max(round(end - time.monotonic(), 2), SHORTEST))
+            together = gathered(list(waiting.values()), left)
             # Asyncio keeps the time, unless a tool blocks the loop.
-            done = guarded(limit + 1, lambda: self.runner.run(together))
+            done = guarded(left + 1, lambda: self.runner.run(together))
             each = [done] * len(waiting) if isinstance(done, BaseException) else done
             results |= dict(zip(waiting, each, strict=True))
         return {

@@ -28,6 +28,9 @@ class HostedConfig(PartConfig):
     time_limit: Annotated[float, Field(gt=0)] = 30.0
     """Seconds that a call may take; its answer then says so. A call that Python cannot interrupt is
     killed some seconds later, which ends an episode of an environment that has state."""
+    turn_limit: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that the calls of a turn may take together, or one of them if `time_limit` is longer;
+    the calls behind them are not run, and their answers say so. null = no limit."""
     start_limit: Annotated[float, Field(gt=0)] = 120.0
     """Seconds that the start of an episode may take before the run stops."""
     concurrency: Annotated[int, Field(ge=1)] = 32
@@ -206,8 +209,10 @@ class Hosted(Environment[HC]):
             self._reset(held)
         channel = held.channel
         assert channel is not None
+        most = max(self.config.turn_limit or (len(calls) + 1) * limit, limit)
+        seconds = min(most, len(calls) * limit)
         try:
-            reply = channel.ask("call", len(calls) * limit + 1, calls=calls, limit=limit)
+            reply = channel.ask("call", seconds + 1, calls=calls, limit=limit, most=most)
             if "error" in reply and self.trusted:
                 raise UserError(f"{self.title}: {reply['error']}")
             answers = read_answers(reply.get("value"), len(calls))
@@ -219,7 +224,7 @@ class Hosted(Environment[HC]):
             held.channel = None
             held.lost = self.factory is not None and not self.restarts
             late = isinstance(error, Late)
-            why = f"no result after {limit:g} s" if late else "the process of the tool died"
+            why = f"no result after {seconds:g} s" if late else "the process of the tool died"
             why += "; its state is lost" if self.factory else ""
             text = {"text": str({"error": why}), "failed": True, "late": late}
             return Answers(texts=[text] * len(calls), lost=held.lost, died=not late)

@@ -1,6 +1,6 @@
 """What keeps code that a model wrote from the rest of the machine, without any privileges.
 
-Four layers: limits of the system on memory, processor time and file size; a hook (PEP 578) by
+Four layers: limits of the system on memory and file size; a hook (PEP 578) by
 which Python code may not write, start, connect, or read outside Python's own library; and two that
 hold for native code too, on Linux: a rule by which the kernel lets the process read no other files
 (Landlock), and, on x86-64, a filter of system calls (seccomp). The hook is no security boundary:

@@ -25,6 +25,7 @@ class PythonConfig(HostedConfig):
     """Settings of the interpreter."""
 
     time_limit: Annotated[float, Field(gt=0)] = 5.0
+    turn_limit: Annotated[float, Field(gt=0)] | None = 20.0
     memory_mb: Annotated[int, Field(ge=16)] | None = 256
     keep_names: bool = True
     """Whether a call finds the names of the calls before it, as cells of a notebook do."""

@@ -24,8 +24,8 @@ from rlkit.batch import Group
 from rlkit.interfaces import Reference, RunContext
 from rlkit.models.policy import Policy
 from rlkit.tasks.prompts import Prompts
-from rlkit.tasks.stream import PromptStream
 from rlkit.tasks.read import read_rows
+from rlkit.tasks.stream import PromptStream
 from rlkit.training.prepare import TrainBatch, prepare
 from tests.steps import parts, scorer, updater_of
 from tests.tiny import make_policy

@@ -145,3 +145,20 @@ def test_requests_are_answered_until_the_socket_closes() -> None:
         assert "error" in json.loads(stream.readline())
     thread.join(10)
     assert done == ["ended"]
+
+
+def test_the_calls_of_a_turn_have_a_time_together() -> None:
+    def loop() -> None:
+        while True:
+            pass
+
+    def quick() -> str:
+        return "5"
+
+    calls = [{"name": name, "arguments": {}} for name in ("quick", "loop", "loop", "quick")]
+    reply = Episode(None, [loop, quick]).call(calls, 60.0, 0.1)
+    texts = [each["text"] for each in reply["answers"]]
+    assert texts[0] == "5" and texts[1].startswith("{'error': 'no result after 0.")
+    assert texts[2:] == ["{'error': 'not run: the calls of a turn have 0.1 s'}"] * 2
+    assert [each["failed"] for each in reply["answers"]] == [False, True, True, True]
+    assert [each["late"] for each in reply["answers"]] == [False, True, False, False]
