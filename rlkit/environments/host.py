@@ -145,10 +145,9 @@ def answer(value: Any, seconds: float) -> dict[str, Any]:
     failed, late = isinstance(value, BaseException), isinstance(value, OutOfTime)
     if late:
         text = str({"error": f"no result after {value.args[0]:g} s"})
-    elif failed:
-        words = guarded(seconds, partial(str, value))
-        if isinstance(words, BaseException):
-            words = type(value).__name__
+    elif isinstance(value, BaseException):
+        made = guarded(seconds, partial(str, value))
+        words = made if isinstance(made, str) else type(value).__name__
         text = words if isinstance(value, Told) else str({"error": words})
     else:
         text = value

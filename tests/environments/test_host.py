@@ -155,7 +155,9 @@ def test_the_calls_of_a_turn_have_a_time_together() -> None:
     def quick() -> str:
         return "5"
 
-    calls = [{"name": name, "arguments": {}} for name in ("quick", "loop", "loop", "quick")]
+    calls: list[dict[str, Any]] = [
+        {"name": name, "arguments": {}} for name in ("quick", "loop", "loop", "quick")
+    ]
     reply = Episode(None, [loop, quick]).call(calls, 60.0, 0.1)
     texts = [each["text"] for each in reply["answers"]]
     assert texts[0] == "5" and texts[1].startswith("{'error': 'no result after 0.")
