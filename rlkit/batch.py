@@ -55,7 +55,7 @@ class Sample:
     reward: float
     rewards: Mapping[str, float]
     finish_reason: str
-    """"stop" (end of sequence or a stop string) or "length"."""
+    """"stop", "length", or of an episode also "turns", "time", "template" or "tool_error"."""
     source: str = "policy"
     """"policy", "expert" or "draft"."""
     step: int

@@ -11,6 +11,7 @@ from rlkit.batch import PolicyTerms
 from rlkit.composition.composition import Composition
 from rlkit.composition.describe import OWN
 from rlkit.composition.scoring import check_scorer
+from rlkit.composition.turns import check_problems
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.contest import responses_of
@@ -41,9 +42,8 @@ def rehearse(c: Composition) -> None:
     check_files(c)
     try_loss(c)
     train, held_out = c.rows
-    if c.environment is not None:
-        c.environment.check(train)
-        c.environment.check(held_out)
+    check_problems(c, train)
+    check_problems(c, held_out)
     for name, task, rows in (("train", c.task, train), ("eval", c.eval_task, held_out)):
         check_rows(name, task, rows)
         if c.config.model.name == EMBEDDED and task.compares:

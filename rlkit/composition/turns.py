@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "environment"
 """The config section, and the reward that the environment itself gives."""
+COMPACT = "compact"
+"""The format of calls without names."""
 TOOLS = "tools"
 """The setting with functions that become tools."""
 
@@ -121,6 +123,27 @@ def check_turns(c: Composition) -> None:
             f"eval.on={c.benchmarks[0].name.rpartition('/')[2]} is answered in one turn, and this "
             "run has an environment: leave eval.on out, and use `rlkit eval <checkpoint> --on ...`"
         )
+
+
+def check_problems(c: Composition, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Check that the environment can take these problems, and its calls be read. Raises UserError.
+
+    A call of the format `compact` names neither the tool nor its argument: there must be one.
+    """
+    if c.environment is None:
+        return
+    c.environment.check(rows)
+    form = c.config.turns.call_format
+    if COMPACT not in (form, c.environment.call_format) or form not in (COMPACT, "auto"):
+        return
+    for row in rows:
+        tools = [schema["function"] for schema in c.environment.schemas(row)]
+        if len(tools) != 1 or len(tools[0]["parameters"].get("properties", ())) != 1:
+            names = ", ".join(tool["name"] for tool in tools) or "none"
+            raise UserError(
+                f"turns.call_format={COMPACT} needs one tool with one argument, and the tools are: "
+                f"{names}; use another format, or the environment 'calculator'"
+            )
 
 
 def in_one_turn(raw: Mapping[str, Any]) -> dict[str, Any]:

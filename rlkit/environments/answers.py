@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlkit.environments.host import LONGEST
 from rlkit.interfaces import Observation, Said
 
 Answer = Mapping[str, Any]
@@ -23,6 +24,22 @@ class Answers:
     """Whether its state is gone, and the episode with it."""
     died: bool = False
     """Whether a process died of itself."""
+
+
+def read_answers(value: Any, count: int) -> Answers | None:
+    """The answers to `count` calls that another process wrote; None if it wrote anything else."""
+    if not isinstance(value, dict) or not isinstance(value.get("answers"), list):
+        return None
+    texts, done = value["answers"], value.get("done")
+    kinds = {"text": str, "failed": bool, "late": bool}
+    right = all(
+        isinstance(each, dict) and {k: type(v) for k, v in each.items()} == kinds for each in texts
+    )
+    if len(texts) != count or not right or not isinstance(done, bool):
+        return None
+    return Answers(
+        texts=[each | {"text": writable(each["text"][:LONGEST])} for each in texts], done=done
+    )
 
 
 def refused(text: str) -> Answer:
@@ -70,4 +87,14 @@ def answered(
 def message(name: str, text: str, number: str | None) -> dict[str, Any]:
     """A tool's message, as in TRL, with the id of the call if it has one."""
     out: dict[str, Any] = {"role": "tool", "name": name, "content": text}
-    return out if number is None else out | {"tool_call_id": number}
+    written: dict[str, Any] = writable(out if number is None else out | {"tool_call_id": number})
+    return written
+
+
+def writable(value: Any) -> Any:
+    """A JSON value without lone surrogates, which JSON can hold and no file or tokenizer can."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {writable(key): writable(each) for key, each in value.items()}
+    return [writable(each) for each in value] if isinstance(value, list) else value

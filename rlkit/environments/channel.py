@@ -22,10 +22,13 @@ from rlkit.rewards.process import START_SECONDS, worker_environment
 
 GRACE_SECONDS = 2.0
 """How long after its limit a call that Python could not end is killed."""
+LARGEST = 1 << 26
+"""Bytes of a reply: the answers to many calls at their longest, and no more than the run can hold
+for each episode."""
 
 
 class Lost(Exception):
-    """The process of an episode died."""
+    """The process of an episode died, or wrote what is no reply."""
 
 
 class Late(Exception):
@@ -37,28 +40,28 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._received = b""
+        self._received = bytearray()
         self.pid: int | None = None
 
     def begun(self) -> None:
         """Wait for the process to say who it is."""
-        self.pid = self._answer(START_SECONDS)["pid"]
+        self.pid = int(self._answer(START_SECONDS, "pid")["pid"])
 
     def ask(self, do: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         """The reply to a request, {"value"} or {"error"}.
 
-        Raises Late if there is none after `seconds`, and Lost if the process is gone; it is closed
-        in both cases.
+        Raises Late if there is none after `seconds`, and Lost if the process is gone or writes
+        anything else, as code that a model wrote may; it is closed in all cases.
         """
         request = json.dumps({"do": do, **arguments}).encode() + b"\n"
         try:
             self._socket.settimeout(seconds + GRACE_SECONDS)
             self._socket.sendall(request)
-            return self._answer(seconds + GRACE_SECONDS)
+            return self._answer(seconds + GRACE_SECONDS, "value", "error")
         except TimeoutError:
             self.close()
             raise Late from None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             self.close()
             raise Lost from None
 
@@ -70,7 +73,8 @@ class Channel:
                 os.killpg(self.pid, signal.SIGKILL)
             self.pid = None
 
-    def _answer(self, seconds: float) -> dict[str, Any]:
+    def _answer(self, seconds: float, *keys: str) -> dict[str, Any]:
+        """An object of one of the keys. Raises ValueError or RecursionError for another line."""
         deadline = time.monotonic() + seconds
         while not self._received.endswith(b"\n"):
             left = deadline - time.monotonic()
@@ -81,8 +85,12 @@ class Channel:
             if not data:
                 raise ConnectionError
             self._received += data
-        line, self._received = self._received, b""
-        reply: dict[str, Any] = json.loads(line)
+            if len(self._received) > LARGEST:
+                raise ValueError(f"a reply of more than {LARGEST} bytes")
+        line, self._received = self._received, bytearray()
+        reply: Any = json.loads(line)
+        if not isinstance(reply, dict) or not any(key in reply for key in keys):
+            raise ValueError("no reply")
         return reply
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from rlkit.environments.answers import writable
 from rlkit.environments.rendering import REFUSALS, special_texts
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import CallParser, Said, ToolCall
@@ -24,6 +25,8 @@ PARAMETER = re.compile(
 NAMED_CALL = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?\s*(\{.*)", re.DOTALL)
 PYTHON_TAG = "<|python_tag|>"
 CALLS_MARK = "[TOOL_CALLS]"
+CALL_ID = re.compile(r"[A-Za-z0-9]{9}")
+"""Ids that every template takes: Mistral's raise for another one."""
 SIGNS = (
     ("qwen_xml", "<function="),
     ("mistral", CALLS_MARK),
@@ -90,7 +93,7 @@ def read_nothing(text: str, schemas: Schemas) -> Said:
 def read_compact(text: str, schemas: Schemas) -> Said:
     """A turn `...?12+34`: what is behind the last "?" is the one argument of the one tool."""
     content, mark, argument = text.rpartition("?")
-    if not mark:
+    if not mark or not schemas:
         return Said(content=text)
     function = schemas[0]["function"]
     (name, *_) = function["parameters"]["properties"]
@@ -215,7 +218,8 @@ def _tagged(text: str, read: Callable[[str], ToolCall]) -> Said:
     return Said(content=content, calls=calls, errors=errors, reasoning=reasoning)
 
 
-def _checked(value: Any, number: int | None = None) -> ToolCall:
+def _checked(value: Any, number: int | None = None, *, free_id: bool = False) -> ToolCall:
+    """A call with an id that its templates take, else one made of `number`; any with `free_id`."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise ValueError('a call is an object with "name" and "arguments"')
     arguments = value.get("arguments", value.get("parameters", {}))
@@ -224,10 +228,9 @@ def _checked(value: Any, number: int | None = None) -> ToolCall:
     if not isinstance(arguments, dict):
         raise ValueError('the "arguments" of a call are an object')
     own = value.get("id")
-    made = None if number is None else f"call{number:05d}"
-    return ToolCall(
-        name=value["name"], arguments=arguments, id=own if isinstance(own, str) else made
-    )
+    if not (isinstance(own, str) and (free_id or CALL_ID.fullmatch(own))):
+        own = None if number is None else f"call{number:05d}"
+    return ToolCall(**writable({"name": value["name"], "arguments": arguments, "id": own}))
 
 
 def _mistral_calls(piece: str, before: int) -> list[ToolCall]:
@@ -248,7 +251,7 @@ def _typed(value: str, schema: Mapping[str, Any]) -> Any:
     if schema.get("type") == "string":
         return value
     try:
-        return json.loads(value)
+        return writable(json.loads(value))
     except (ValueError, RecursionError):
         return value
 
@@ -279,7 +282,7 @@ def _template_parser(tokenizer: PreTrainedTokenizerBase) -> CallParser:
                 text, prefix=prefix, tools=[dict(schema) for schema in schemas] or None
             )
             calls = [
-                _checked(call["function"] | {"id": call.get("id")})
+                _checked(call["function"] | {"id": call.get("id")}, free_id=True)
                 for call in read.get("tool_calls") or ()
             ]
         except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -18,6 +18,7 @@ import random
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -29,6 +30,8 @@ from rlkit.plugins import import_plugin
 
 LONGEST = 200_000
 """Characters of an answer that are kept; the run cuts it further, by tokens."""
+SHORTEST = 0.01
+"""Seconds below which a call is not begun."""
 RESERVED = ("reset", "get_reward")
 
 
@@ -73,21 +76,30 @@ class Episode:
             raise TypeError(f"it returned {type(text).__name__}, not a text or None")
         return text
 
-    def call(self, calls: Sequence[Mapping[str, Any]], limit: float) -> dict[str, Any]:
-        """The answers to a turn's calls, in their order; those of async tools run side by side."""
+    def call(self, calls: Sequence[Mapping[str, Any]], limit: float, most: float) -> dict[str, Any]:
+        """The answers to a turn's calls, in their order; those of async tools run side by side.
+
+        A call has `limit` seconds, and all of them `most`; what is then left over is not run.
+        """
+        end = time.monotonic() + most
         results: dict[int, Any] = {}
         waiting: dict[int, Any] = {}
         for i, call in enumerate(calls):
-            value = guarded(limit, partial(self._called, call))
+            left = round(end - time.monotonic(), 2)
+            if left < SHORTEST:
+                results[i] = ValueError(f"not run: the calls of a turn have {most:g} s")
+                continue
+            value = guarded(min(limit, left), partial(self._called, call))
             (waiting if inspect.isawaitable(value) else results)[i] = value
         if waiting:
-            together = gathered(list(waiting.values()), limit)
+            left = min(limit, max(round(end - time.monotonic(), 2), SHORTEST))
+            together = gathered(list(waiting.values()), left)
             # Asyncio keeps the time, unless a tool blocks the loop.
-            done = guarded(limit + 1, lambda: self.runner.run(together))
+            done = guarded(left + 1, lambda: self.runner.run(together))
             each = [done] * len(waiting) if isinstance(done, BaseException) else done
             results |= dict(zip(waiting, each, strict=True))
         return {
-            "answers": [answer(results[i]) for i in range(len(calls))],
+            "answers": [answer(results[i], limit) for i in range(len(calls))],
             "done": self._says_done() and bool(self.object.done),
         }
 
@@ -126,15 +138,19 @@ def seed_all(seed: int) -> None:
         sys.modules["numpy"].random.seed(seed % 2**32)
 
 
-def answer(value: Any) -> dict[str, Any]:
-    """A tool's result as what the policy is told: TRL's texts."""
+def answer(value: Any, seconds: float) -> dict[str, Any]:
+    """A tool's result as what the policy is told: TRL's texts. Making one may fail as calls do."""
+    if not isinstance(value, BaseException):
+        value = guarded(seconds, partial(told, value))
     failed, late = isinstance(value, BaseException), isinstance(value, OutOfTime)
     if late:
         text = str({"error": f"no result after {value.args[0]:g} s"})
-    elif failed and not isinstance(value, Told):
-        text = str({"error": str(value)})
+    elif isinstance(value, BaseException):
+        made = guarded(seconds, partial(str, value))
+        words = made if isinstance(made, str) else type(value).__name__
+        text = words if isinstance(value, Told) else str({"error": words})
     else:
-        text = told(value)
+        text = value
     if len(text) > LONGEST:
         text = text[:LONGEST]
     readable = text.encode("utf-8", "replace").decode()
@@ -144,11 +160,15 @@ def answer(value: Any) -> dict[str, Any]:
 def told(value: Any) -> str:
     """The text of a result; content blocks that are all texts are joined."""
     try:
-        if isinstance(value, list) and value and all(block["type"] == "text" for block in value):
+        if isinstance(value, list) and value and all(map(_is_text, value)):
             return "".join(block["text"] for block in value)
     except (TypeError, KeyError):
         pass
     return str(value)
+
+
+def _is_text(block: Any) -> bool:
+    return isinstance(block, Mapping) and block.get("type") == "text"
 
 
 def serve(channel: socket.socket, make: Callable[[], Episode], memory_mb: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from rlkit.environments.answers import Answers, answered
+from rlkit.environments.answers import Answers, answered, read_answers
 from rlkit.environments.channel import Channel, Host, Late, Lost
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, Observation, PartConfig, Start
@@ -28,6 +28,9 @@ class HostedConfig(PartConfig):
     time_limit: Annotated[float, Field(gt=0)] = 30.0
     """Seconds that a call may take; its answer then says so. A call that Python cannot interrupt is
     killed some seconds later, which ends an episode of an environment that has state."""
+    turn_limit: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that the calls of a turn may take together, or one of them if `time_limit` is longer;
+    the calls behind them are not run, and their answers say so. null = no limit."""
     start_limit: Annotated[float, Field(gt=0)] = 120.0
     """Seconds that the start of an episode may take before the run stops."""
     concurrency: Annotated[int, Field(ge=1)] = 32
@@ -178,6 +181,8 @@ class Hosted(Environment[HC]):
             reply = {"error": f"it took more than {limit:g} s (start_limit)"}
         except Lost:
             reply = {"error": "its process died"}
+        if not isinstance(reply.get("value"), str | None):
+            reply = {"error": "its process wrote no text"}
         if "error" in reply:
             held.channel.close()
             raise UserError(f"{self.title} does not start: {reply['error']}")
@@ -202,20 +207,27 @@ class Hosted(Environment[HC]):
             return Answers(lost=True)
         if held.channel is None:
             self._reset(held)
-        assert held.channel is not None
+        channel = held.channel
+        assert channel is not None
+        most = max(self.config.turn_limit or (len(calls) + 1) * limit, limit)
+        seconds = min(most, len(calls) * limit)
         try:
-            reply = held.channel.ask("call", len(calls) * limit + 1, calls=calls, limit=limit)
+            reply = channel.ask("call", seconds + 1, calls=calls, limit=limit, most=most)
+            if "error" in reply and self.trusted:
+                raise UserError(f"{self.title}: {reply['error']}")
+            answers = read_answers(reply.get("value"), len(calls))
+            if answers is None:
+                channel.close()
+                raise Lost
+            return answers
         except (Late, Lost) as error:
             held.channel = None
             held.lost = self.factory is not None and not self.restarts
             late = isinstance(error, Late)
-            why = f"no result after {limit:g} s" if late else "the process of the tool died"
+            why = f"no result after {seconds:g} s" if late else "the process of the tool died"
             why += "; its state is lost" if self.factory else ""
             text = {"text": str({"error": why}), "failed": True, "late": late}
             return Answers(texts=[text] * len(calls), lost=held.lost, died=not late)
-        if "error" in reply:
-            raise UserError(f"{self.title}: {reply['error']}")
-        return Answers(texts=reply["value"]["answers"], done=reply["value"]["done"])
 
     def _reward(self, episode: int) -> float | None:
         value = self.asked(episode, "reward", "get_reward")

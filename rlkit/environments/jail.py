@@ -1,9 +1,11 @@
 """What keeps code that a model wrote from the rest of the machine, without any privileges.
 
-Three layers: limits of the system on memory, processor time and file size; a hook (PEP 578) by
-which Python code may not write, start, connect, or read outside Python's own library; and, on Linux
-on x86-64, a filter of system calls (seccomp) that holds for native code too. It is no virtual
-machine: the kernel is shared, and a fault in it or in the interpreter is a way out.
+Four layers: limits of the system on memory and file size; a hook (PEP 578) by
+which Python code may not write, start, connect, or read outside Python's own library; and two that
+hold for native code too, on Linux: a rule by which the kernel lets the process read no other files
+(Landlock), and, on x86-64, a filter of system calls (seccomp). The hook is no security boundary:
+code in the same interpreter can undo it. It is no virtual machine: the kernel is shared, and a
+fault in it is a way out.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import sysconfig
 from typing import Any
 
+from rlkit.environments.landlock import read_only
 from rlkit.rewards.math.worker import REFUSED, WRITING, peak_bytes
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 1, 38, 22, 2
@@ -30,6 +33,8 @@ MORE_REFUSED = (
     "mmap.",
     "fcntl.",
     "sqlite3.",
+    "gc.get_",
+    "sys._current_",
 )
 HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random", "/usr/share/zoneinfo")
 _PATHS = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -38,6 +43,12 @@ LIBRARY = (
     *HARMLESS,
 )
 """What Python code may read: Python's own library and the installed packages."""
+
+SYSTEM_LIBRARIES = (
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"),
+    os.path.join(sys.base_prefix, "lib"),
+)
+"""What native modules load, which the kernel lets the process read besides."""
 
 # x86-64 numbers, from the kernel's syscall_64.tbl.
 REFUSED_CALLS = (
@@ -92,38 +103,70 @@ def die_with_parent(parent: int) -> None:
 
 
 def shut_in() -> bool:
-    """Put this process into all layers that the system has; returns whether calls are filtered."""
+    """Put this process into all layers that the system has; returns whether calls are filtered.
+
+    For one thread: others that run already are outside the layers of the kernel.
+    """
     no_files = (0, 0)
     resource.setrlimit(resource.RLIMIT_FSIZE, no_files)
     resource.setrlimit(resource.RLIMIT_CORE, no_files)
+    read_only((*LIBRARY, *SYSTEM_LIBRARIES))
     filtered = filter_calls()
     refuse_python()
     return filtered
 
 
 def refuse_python() -> None:
-    """Let Python code neither write, start nor connect, and read nothing but Python's library."""
+    """Let Python code neither write, start nor connect, and read nothing but Python's library.
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, _, flags = arguments
-            if (flags or 0) & WRITING or not readable(path, LIBRARY):
-                raise PermissionError(f"this process may not open {path!r}")
-        elif event in LISTED:
-            if not readable(arguments[0], LIBRARY):
-                raise PermissionError(f"this process may not list {arguments[0]!r}")
-        elif event.startswith((*REFUSED, *MORE_REFUSED)) and event not in OWN:
-            raise PermissionError(f"this process may not use {event}")
-
-    sys.addaudithook(hook)
+    What the hooks need is bound to them as defaults: the code that they watch shares all modules
+    with them, and may put other things there. They call no function and no method that such code
+    can replace, and what would find the hooks themselves (gc.get_objects) is refused. They are no
+    barrier to code that writes memory, as ctypes, numpy and marshal can.
+    """
+    refuse_uses()
+    refuse_reads()
 
 
-def readable(path: Any, allowed: tuple[str, ...]) -> bool:
-    """Whether a path lies in one of the folders; a descriptor that is open already does."""
-    if isinstance(path, int):
-        return True
-    text = os.path.abspath(os.fsdecode(path or "."))
-    return any(text == folder or text.startswith(folder + os.sep) for folder in allowed)
+def refuse_uses() -> None:
+    """Refuse what starts, connects, changes files or finds the hooks; see `refuse_python`."""
+    held = ((*REFUSED, *MORE_REFUSED), (*LISTED, *OWN), PermissionError)
+
+    def uses(event: str, arguments: tuple[Any, ...], bound: Any = held) -> None:
+        prefixes, free, refusal = bound
+        if event.startswith(prefixes) and event not in free:
+            raise refusal(f"this process may not use {event}")
+
+    sys.addaudithook(uses)
+
+
+def refuse_reads() -> None:
+    """Refuse files outside Python's library, and all writing; see `refuse_python`."""
+    inside = tuple(f"{folder}/" for folder in LIBRARY)
+    held = (LIBRARY, inside, LISTED, WRITING, PermissionError, isinstance, (str, bytes, int))
+
+    def reads(event: str, arguments: tuple[Any, ...], bound: Any = held) -> None:
+        folders, beginnings, listed, writing, refusal, is_a, (as_text, as_bytes, number) = bound
+        if event != "open" and event not in listed:
+            return
+        path, place = arguments[0], ""
+        if event == "open" and (arguments[2] or 0) & writing:
+            raise refusal("this process may not open files for writing")
+        if is_a(path, number):  # a descriptor that is open already
+            return
+        # By the methods of str and bytes themselves: those of a subclass may say anything.
+        if is_a(path, as_bytes):
+            path = as_bytes.decode(path, "utf-8", "surrogateescape")
+        text = as_text.__str__(path) if is_a(path, as_text) else ""
+        for part in text.split("/") if text[:1] == "/" else ():
+            if part == "..":
+                place = place[: place.rfind("/")] if place else ""
+            elif part not in ("", "."):
+                place += "/" + part
+        if place not in folders and not place.startswith(beginnings):
+            raise refusal(f"this process may not read {text!r}")
+
+    sys.addaudithook(reads)
 
 
 def filter_calls() -> bool:

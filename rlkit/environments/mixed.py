@@ -22,7 +22,6 @@ class Mixed(Environment[PartConfig]):
     def __init__(self, environments: Mapping[str, Environment[Any]]) -> None:
         super().__init__()
         self.environments = dict(environments)
-        self.idempotent = all(each.idempotent for each in environments.values())
         self.call_format = common_format({n: e.call_format for n, e in environments.items()})
         self._lock = threading.Lock()
         self._names: dict[int, str] = {}

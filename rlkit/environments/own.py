@@ -24,9 +24,8 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
     """The environment of a class with `reset(**row)`, or of a function that makes such an object.
 
     Its public methods are the tools; `get_reward`, if it has one, is a reward of its own. Both may
-    be async. The class has the name of the user's and is the same at each call. A class may say
-    `idempotent = False` if its tools change more than the object, and have a property `done` that
-    ends the episode. Raises UserError for a class that cannot be used.
+    be async. The class has the name of the user's and is the same at each call. A class may have a
+    property `done` that ends the episode. Raises UserError for a class that cannot be used.
     """
     cls = made_by if isinstance(made_by, type) else _type_made(made_by)
     title = f"environment '{cls.__name__}'"
@@ -49,7 +48,6 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
         columns=columns,
         needed=needed,
         own_reward=own_reward,
-        idempotent=bool(getattr(cls, "idempotent", True)),
         __module__=made_by.__module__,
         __qualname__=getattr(made_by, "__qualname__", cls.__name__),
     )
@@ -80,7 +78,6 @@ def with_tools(
         base,
         tools=tuple(origin(function, f"tool '{function.__name__}'") for function in functions),
         functions=tuple(schemas),
-        idempotent=base.idempotent and all(getattr(f, "idempotent", True) for f in functions),
     )
 
 

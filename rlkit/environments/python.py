@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rlkit.environments.hosted import Hosted, HostedConfig
+from rlkit.environments.landlock import offered
 from rlkit.registry import register
 
+CONTAINER = "run in a container without network and keys"
 PARAMETERS = {
     "type": "object",
     "properties": {"code": {"type": "string", "description": "The code, as in a notebook cell."}},
@@ -23,6 +25,7 @@ class PythonConfig(HostedConfig):
     """Settings of the interpreter."""
 
     time_limit: Annotated[float, Field(gt=0)] = 5.0
+    turn_limit: Annotated[float, Field(gt=0)] | None = 20.0
     memory_mb: Annotated[int, Field(ge=16)] | None = 256
     keep_names: bool = True
     """Whether a call finds the names of the calls before it, as cells of a notebook do."""
@@ -37,8 +40,8 @@ class Python(Hosted[PythonConfig]):
 
     Each episode has an interpreter in a process of its own, with limits on time and memory, that
     may not write files, start processes, connect to anything or read outside Python's library; see
-    docs/environments.md for what holds that up, and what it does not. A turn without a call ends
-    the episode. Code that cannot be interrupted is killed, and the next call finds no names.
+    docs/environments.md for what holds that up, and where it does not hold. A turn without a call
+    ends the episode. Code that cannot be interrupted is killed, and the next call finds no names.
     """
 
     factory = "rlkit.environments.interpreter:Interpreter"
@@ -70,10 +73,18 @@ class Python(Hosted[PythonConfig]):
         return self.config.preload
 
     def notes(self) -> Sequence[str]:
-        """What isolates the model's code on this machine."""
-        if sys.platform == "linux" and platform.machine() == "x86_64":
-            return ()
-        return (
-            "environment=python runs the model's code behind Python's audit hook alone, which "
-            "native code can pass: on this system there is no filter of system calls",
-        )
+        """What does not isolate the model's code on this machine."""
+        lines: list[str] = []
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            lines.append(
+                "environment=python: this system has no filter of system calls, and Python's audit "
+                "hook alone, which code can undo, keeps the model's code from writing, starting "
+                f"programs and connecting; {CONTAINER}"
+            )
+        if not offered():
+            lines.append(
+                "environment=python: this kernel has no Landlock, and Python's audit hook alone, "
+                "which code can undo, keeps the model's code from reading your files and the "
+                f"environment of the trainer, keys included; {CONTAINER}"
+            )
+        return lines

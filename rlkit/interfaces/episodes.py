@@ -13,7 +13,7 @@ from typing import Any
 
 from rlkit.batch import Messages
 from rlkit.errors import UserError
-from rlkit.interfaces.part import C, Part, silent
+from rlkit.interfaces.part import C, Part
 
 Message = Mapping[str, Any]
 """A chat message as templates read it: role, content, and tool_calls, name or tool_call_id."""
@@ -79,8 +79,6 @@ class EpisodeContext:
     calls_per_turn: int | None = None
     """Most calls of a turn that are run, the others are answered by a line that says so; None = no
     limit."""
-    say: Callable[[str], None] = silent
-    """Tells the user a line before the first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +124,6 @@ class Environment(Part[C]):
     episode's start, its turns so far and the run's seed, not on what other episodes do.
     """
 
-    idempotent: bool = True
-    """Whether the turns of an episode may be given again to an episode that has begun anew, with
-    the same answers: how a resumed run comes back to where it was. Otherwise the episode is
-    sampled anew."""
     call_format: str = "auto"
     """The parser that its calls need; auto = what the chat template uses."""
     context: EpisodeContext = EpisodeContext()

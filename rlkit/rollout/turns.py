@@ -34,7 +34,7 @@ from rlkit.rollout.turns_cut import cut_messages
 from rlkit.rollout.turns_episode import Episode, together
 from rlkit.tasks.encode import Encoder
 
-LENGTH, MOST_TURNS, LATE = "length", "turns", "time"
+LENGTH, MOST_TURNS, LATE, UNWRITABLE = "length", "turns", "time", "template"
 """Why the loop ends an episode; the environment has reasons of its own."""
 
 
@@ -244,10 +244,17 @@ class TurnsEngine(RolloutEngine[Any]):
         return LATE if limit is not None and self.now() - episode.begun > limit else None
 
     def _shown(self, episode: Episode, observation: Observation) -> str | None:
-        """Append what the environment says; LENGTH if no token of a next turn had room."""
+        """Append what the environment says; LENGTH if no token of a next turn had room.
+
+        UNWRITABLE if the chat template refuses it: what a policy calls and how often is in these
+        messages, and the run has seen at its start that the template writes an ordinary one.
+        """
         tokenizer = self.policy.tokenizer
         messages = cut_messages(observation.messages, self.limits.max_observation_tokens, tokenizer)
-        ids = observation_ids(tokenizer, episode.last.response_ids.tolist(), messages)
+        try:
+            ids = observation_ids(tokenizer, episode.last.response_ids.tolist(), messages)
+        except UserError:
+            return UNWRITABLE
         if episode.length + len(ids) >= episode.longest:
             return LENGTH
         episode.hears(messages, ids)

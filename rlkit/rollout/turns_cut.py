@@ -27,7 +27,7 @@ def cut_messages(messages: Sequence[Message], limit: int | None, tokenizer: Any)
 
 def cut_text(text: str, limit: int, tokenizer: Any) -> str:
     """The first `limit` tokens of a text and a marker, or the text itself if it is no longer."""
-    if len(text) <= limit:  # a token has at least one character or is part of one
+    if len(text.encode("utf-8", "surrogatepass")) <= limit:  # a token has at least one byte
         return text
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) <= limit:

@@ -10,7 +10,7 @@ import pytest
 from rlkit.composition.composition import Composition
 from rlkit.composition.describe import components, describe
 from rlkit.composition.hydra_groups import import_before_compose
-from rlkit.composition.turns import template_words
+from rlkit.composition.turns import check_problems, template_words
 from rlkit.distributed.processes import Processes
 from rlkit.environments.mixed import Mixed
 from rlkit.errors import UserError
@@ -167,3 +167,18 @@ def test_its_reward_is_known_in_a_mix_and_if_it_only_evaluates() -> None:
     for overrides in (("task=mixed", own), ("reward=[math,environment]", GOLD)):
         with pytest.raises(UserError, match="there is no environment"):
             chosen(*overrides)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_compact_calls_need_one_tool_with_one_argument(tmp_path: Path) -> None:
+    two = tmp_path / "two.py"
+    two.write_text(
+        TOOL.replace("x: int", "x: int, y: int").replace("number\n", "a\n        y: b\n", 1)
+    )
+    rows = [{"prompt": "1+1=", "answer": "2"}]
+    compact = "turns.call_format=compact"
+    for overrides in ((ECHO, compact), (f"tools=[{two}:double]", compact)):
+        with pytest.raises(UserError, match=r"compact needs one tool with one argument"):
+            check_problems(chosen(*overrides), rows)
+    check_problems(chosen("environment=calculator", compact), rows)
+    check_problems(chosen(ECHO), rows)

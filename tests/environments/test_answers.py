@@ -3,7 +3,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlkit.environments.answers import Answers, answered
+import pytest
+
+from rlkit.environments.answers import Answers, answered, message, read_answers
+from rlkit.environments.host import LONGEST
 from rlkit.interfaces import Said, ToolCall
 
 FINE = {"text": "5", "failed": False, "late": False}
@@ -79,3 +82,40 @@ def test_an_environment_ends_the_episode_when_it_is_done_or_lost() -> None:
     assert (done.done, done.finish_reason, done.messages) == (True, "stop", ())
     lost = answered(said("f"), None, run(LATE, lost=True, died=True)[0])
     assert (lost.done, lost.finish_reason, lost.counts["lost"]) == (True, "tool_error", 1)
+
+
+def test_a_message_can_be_written_to_a_file_and_read_by_a_tokenizer() -> None:
+    assert message("\ud800f", "5\udfff", "\ud800") == {
+        "role": "tool",
+        "name": "?f",
+        "content": "5?",
+        "tool_call_id": "?",
+    }
+
+
+def test_answers_of_another_process_are_read() -> None:
+    read = read_answers({"answers": [FINE, {**LATE, "text": "\ud800"}], "done": True}, 2)
+    assert read == Answers(texts=[FINE, {**LATE, "text": "?"}], done=True)
+    long = read_answers({"answers": [{**FINE, "text": "a" * 999_999}], "done": False}, 1)
+    assert long is not None and len(long.texts[0]["text"]) == LONGEST
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [FINE],
+        {"answers": [FINE]},
+        {"answers": [FINE], "done": "no"},
+        {"answers": {"0": FINE}, "done": False},
+        {"answers": [], "done": False},
+        {"answers": [FINE, FINE], "done": False},
+        {"answers": [["text"]], "done": False},
+        {"answers": [{"text": "5", "failed": False}], "done": False},
+        {"answers": [{**FINE, "text": None}], "done": False},
+        {"answers": [{**FINE, "late": 0}], "done": False},
+        {"answers": [{**FINE, "more": 0}], "done": False},
+    ],
+)
+def test_anything_else_that_another_process_writes_is_no_answer(value: Any) -> None:
+    assert read_answers(value, 1) is None

@@ -34,10 +34,33 @@ def test_a_request_is_answered() -> None:
     asked.close()
 
 
-@pytest.mark.parametrize("reply", [b"", b"{broken}\n", b"{"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"{broken}\n",
+        b"{",
+        b"[1]\n",
+        b"3\n",
+        b'{"v": 1}\n',
+        b'{"value": 1}\n{"value": 2}\n',
+        b"\xff\n",
+        b"[" * 100_000 + b"\n",
+    ],
+)
 def test_a_process_that_dies_or_talks_nonsense_is_lost(reply: bytes) -> None:
     with pytest.raises(Lost):
         answering(reply).ask("f", 1.0)
+
+
+def test_a_reply_without_an_end_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "LARGEST", 1000)
+    asked = answering(b'"' + b"a" * 998)
+    asked_more = answering(b'"' + b"a" * 1000)
+    with pytest.raises(Lost):
+        asked_more.ask("f", 60.0)
+    with pytest.raises(Lost):  # as its other side is gone
+        asked.ask("f", 60.0)
 
 
 def test_a_process_that_says_nothing_is_late(monkeypatch: pytest.MonkeyPatch) -> None:

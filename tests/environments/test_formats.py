@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from rlkit.environments.answers import message
 from rlkit.environments.formats import FORMATS, call_parser, format_of
+from rlkit.environments.rendering import observation_ids
 from rlkit.errors import UserError
 from rlkit.interfaces import ToolCall
 from tests.environments import templates
@@ -123,6 +125,28 @@ def test_the_special_tokens_behind_a_turn_are_cut_off_and_those_of_a_call_are_re
             "id": "call00000",
         }
     ]
+
+
+@pytest.mark.parametrize("own", ["a", "abc-defgh", "abcdefghij", "\ud800bcdefghi", 7])
+def test_an_id_that_templates_refuse_is_replaced(own: object) -> None:
+    piece = json.dumps([{"name": "add", "arguments": {}, "id": own}])
+    (call,) = FORMATS["mistral"](f"[TOOL_CALLS] {piece}", SCHEMAS).calls
+    assert call.id == "call00000"
+    (tagged,) = FORMATS["hermes"](f"<tool_call>{piece[1:-1]}</tool_call>", SCHEMAS).calls
+    assert tagged.id is None
+    observation_ids(tokenizer(templates.MISTRAL), [], [message(call.name, "5", call.id)])
+
+
+def test_what_no_file_can_hold_is_replaced_in_names_and_arguments() -> None:
+    text = '<tool_call>{"name": "\\ud800", "arguments": {"\\ud800": ["\\ud800", 1]}}</tool_call>'
+    (call,) = FORMATS["hermes"](text, SCHEMAS).calls
+    assert call == ToolCall(name="?", arguments={"?": ["?", 1]})
+    xml = '<tool_call><function=add><parameter=a>["\\udfff"]</parameter></function></tool_call>'
+    assert FORMATS["qwen_xml"](xml, SCHEMAS).calls[0].arguments == {"a": ["?"]}
+
+
+def test_compact_calls_need_a_tool() -> None:
+    assert FORMATS["compact"]("a?1", []).message == {"role": "assistant", "content": "a?1"}
 
 
 @pytest.mark.parametrize(

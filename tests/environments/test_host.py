@@ -75,7 +75,44 @@ def test_numpy_is_seeded_too() -> None:
 )
 def test_results_are_trls_texts(value: Any, text: str, failed: bool) -> None:
     late = isinstance(value, OutOfTime)
-    assert answer(value) == {"text": text, "failed": failed, "late": late}
+    assert answer(value, 1.0) == {"text": text, "failed": failed, "late": late}
+
+
+class Shy:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+
+class ShyError(Exception):
+    def __str__(self) -> str:
+        raise KeyError
+
+
+def test_a_result_that_cannot_be_shown_is_a_failure_and_not_the_end() -> None:
+    import numpy as np
+
+    shown = answer([np.zeros(2)], 1.0)
+    assert shown == {"text": "[array([0., 0.])]", "failed": False, "late": False}
+    failed = {"text": "{'error': 'no'}", "failed": True, "late": False}
+    assert answer(Shy(ValueError("no")), 1.0) == failed
+    assert answer(Shy(SystemExit("no")), 1.0)["failed"]
+    assert answer(ShyError(), 1.0) == {**failed, "text": "{'error': 'ShyError'}"}
+
+
+def test_the_text_of_a_result_is_made_in_time() -> None:
+    class Endless:
+        def __str__(self) -> str:
+            while True:
+                pass
+
+    assert answer(Endless(), 0.05) == {
+        "text": "{'error': 'no result after 0.05 s'}",
+        "failed": True,
+        "late": True,
+    }
 
 
 def test_an_error_is_one_line_with_its_place() -> None:
@@ -108,3 +145,22 @@ def test_requests_are_answered_until_the_socket_closes() -> None:
         assert "error" in json.loads(stream.readline())
     thread.join(10)
     assert done == ["ended"]
+
+
+def test_the_calls_of_a_turn_have_a_time_together() -> None:
+    def loop() -> None:
+        while True:
+            pass
+
+    def quick() -> str:
+        return "5"
+
+    calls: list[dict[str, Any]] = [
+        {"name": name, "arguments": {}} for name in ("quick", "loop", "loop", "quick")
+    ]
+    reply = Episode(None, [loop, quick]).call(calls, 60.0, 0.1)
+    texts = [each["text"] for each in reply["answers"]]
+    assert texts[0] == "5" and texts[1].startswith("{'error': 'no result after 0.")
+    assert texts[2:] == ["{'error': 'not run: the calls of a turn have 0.1 s'}"] * 2
+    assert [each["failed"] for each in reply["answers"]] == [False, True, True, True]
+    assert [each["late"] for each in reply["answers"]] == [False, True, False, False]

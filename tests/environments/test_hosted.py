@@ -114,7 +114,6 @@ def test_what_goes_wrong_in_a_call_is_an_answer_that_is_counted(
 
 def test_an_async_class_with_state_a_reward_and_an_end(journal: Environment[Any]) -> None:
     journal.begin([start(1, 3), start(2, 3), start(3, 4)])
-    assert not journal.idempotent
     one, two, three = journal.handles([1, 2, 3])
     assert one.first == two.first != three.first  # equal seeds start alike
     turn = call("write", text="a") + call("write", text="b")
@@ -274,7 +273,7 @@ def test_a_function_that_makes_the_environment_and_tools_besides() -> None:
     with scoped():
         base = entry("environment", f"{ODD}:make_journal").cls
     cls = with_tools(base, [f"{INCREMENT}:multiply"])
-    assert (cls.__name__, cls.idempotent) == ("Journal", False)
+    assert cls.__name__ == "Journal"
     environment = opened(cls(HostedConfig()))
     names = [schema["function"]["name"] for schema in environment.schemas({})]
     assert names == ["crash", "fail", "leave", "opinion", "stubborn", "write", "multiply"]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
-from rlkit.environments.jail import PROGRAM, readable
+from rlkit.environments.jail import PROGRAM
+from rlkit.environments.landlock import offered
 
 SHUT_IN = """
 import os, sys
@@ -85,16 +88,75 @@ def test_the_hook_of_python_holds_without_the_filter(code: str, out: str) -> Non
     assert said("jail.refuse_python()", code) == out
 
 
+@pytest.mark.skipif(not offered(), reason="the kernel has no Landlock")
+def test_the_kernel_refuses_to_read_what_code_that_undid_the_hook_asks_for() -> None:
+    how = "jail.refuse_python = lambda: None; jail.shut_in()"
+    for path in ("/etc/hostname", f"/proc/{os.getpid()}/environ", "/proc/self/environ", "."):
+        assert said(how, f"os.open({path!r}, os.O_RDONLY)") == "PermissionError 13"
+    code = (
+        "import sqlite3, decimal, json.tool; open(os.__file__).close(); open('/dev/null').close()"
+    )
+    assert said(how, code) == "done"
+
+
 def test_memory_is_limited_on_top_of_what_is_there() -> None:
     assert said("jail.limit_memory(64)", "bytearray(10**6)") == "done"
     assert said("jail.limit_memory(64)", "bytearray(10**8)") == "MemoryError None"
 
 
-def test_paths_are_compared_as_folders() -> None:
-    assert readable("/lib/python/os.py", ("/lib/python",))
-    assert not readable("/lib/python2/os.py", ("/lib/python",))
-    assert not readable("/lib/python/../secret", ("/lib/python",))
-    assert readable(3, ()) and readable(b"/a/b", ("/a",))
+@pytest.mark.parametrize(
+    ("path", "out"),
+    [
+        ("{lib}/os.py", "done"),
+        ("{lib}/./json/../os.py", "done"),
+        ("//{lib}//os.py", "done"),
+        ("{lib}2/os.py", "PermissionError None"),
+        ("{lib}/../../../../../../../../etc/passwd", "PermissionError None"),
+        ("pyproject.toml", "PermissionError None"),
+    ],
+)
+def test_paths_are_compared_as_folders(path: str, out: str) -> None:
+    path = path.format(lib=sysconfig.get_path("stdlib"))
+    assert said("jail.refuse_python()", f"open({path!r}).close()") == out
+    assert said("jail.refuse_python()", f"open({path.encode()!r}).close()") == out
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "jail.LIBRARY = ('',); jail.LISTED = jail.REFUSED = jail.MORE_REFUSED = ()",
+        "jail.WRITING = 0; jail.LIBRARY = ('/',)",
+        "os.path.abspath = os.path.realpath = lambda p: os.__file__",
+        "os.fsdecode = lambda p: os.__file__",
+        "import builtins; builtins.isinstance = lambda *a: True; builtins.any = lambda a: True",
+        "import builtins; builtins.PermissionError = lambda *a: None",
+        "jail.refuse_python.__code__ = (lambda: None).__code__",
+        "import gc; gc.get_objects()",
+        "import gc; gc.get_referrers(jail.LIBRARY)",
+        "sys._current_frames()",
+    ],
+)
+def test_the_hook_cannot_be_undone_through_what_it_shares(code: str) -> None:
+    body = f"try:\n        {code}\n    except Exception: pass\n    open('/etc/hostname').close()"
+    assert said("jail.refuse_python()", body) == "PermissionError None"
+
+
+def test_a_path_is_read_as_the_text_that_it_is() -> None:
+    code = (
+        "P = type('P', (str,), {n: lambda *a: True for n in ('startswith', '__eq__', '__hash__')}"
+        " | {'__str__': lambda s: os.__file__, '__repr__': lambda s: 1 / 0, "
+        "'split': lambda s, x: ['', os.__file__]}); open(P('/etc/hostname'))"
+    )
+    assert said("jail.refuse_python()", code) == "PermissionError None"
+
+
+def test_the_library_still_works_under_the_hook() -> None:
+    code = (
+        "import collections, dataclasses, enum, typing, asyncio, logging, functools, decimal; "
+        "collections.namedtuple('A', 'x y', defaults=[1])(2); logging.getLogger('a').info('b'); "
+        "dataclasses.make_dataclass('B', ['x'])(1); enum.Enum('E', 'a b').a"
+    )
+    assert said("jail.refuse_python()", code) == "done"
 
 
 def test_jumps_stay_inside_the_filter() -> None:

@@ -14,8 +14,6 @@ from tests.environments.asking import call, contents, opened, start
 
 
 class Game(Local[None, PartConfig]):
-    idempotent = False
-
     @property
     def scores(self) -> bool:
         return True
@@ -39,7 +37,7 @@ class Game(Local[None, PartConfig]):
 
 def test_each_row_goes_to_the_environment_that_it_names() -> None:
     mixed = opened(Mixed({"sums": Calculator(), "game": Game()}))
-    assert not mixed.idempotent and mixed.scores and mixed.notes() == ["a game"]
+    assert mixed.scores and mixed.notes() == ["a game"]
     rows: list[dict[str, Any]] = [
         {"prompt": "a", "environment": name} for name in ("game", "sums", "game")
     ]

@@ -67,6 +67,7 @@ def test_names_may_be_forgotten() -> None:
         "import ctypes; ctypes.CDLL(None)",
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
         "__import__('rlkit.testing')",
+        "import sys; sys.modules['rlkit.environments.jail'].LIBRARY = ('',); open('/etc/hostname')",
     ],
 )
 def test_code_reaches_nothing_outside(python: Environment[Any], code: str) -> None:
@@ -114,6 +115,33 @@ def test_code_that_cannot_be_stopped_is_killed_and_the_next_call_starts_anew(
     assert "NameError" in said(python, "x")[0]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ['{"error": "no"}', '{"value": {"answers": [], "done": false}}', '{"value": 3}', "[]"],
+)
+def test_what_code_writes_in_the_place_of_answers_ends_its_process_and_not_the_run(
+    python: Environment[Any], value: str
+) -> None:
+    """The socket is a descriptor of the process, which its code may write to."""
+    python.begin([start(0)])
+    said(python, "x = 3")
+    code = f"""
+import os, stat
+for fd in range(3, 99):
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            os.write(fd, {value!r}.encode() + b"\\n")
+    except OSError:
+        pass
+while True:
+    pass
+"""
+    (observation,) = python.step([0], [call("python", code=code)])
+    assert "the process of the tool died" in contents(observation)[0]
+    assert events(observation)["lost"] == 1
+    assert "NameError" in said(python, "x")[0]
+
+
 def test_its_schema_is_what_transformers_makes_of_its_method() -> None:
     cls = found(str(Python.factory))
     assert [schema(bound(cls, "python"), "python")] == list(Python.functions)
@@ -121,8 +149,12 @@ def test_its_schema_is_what_transformers_makes_of_its_method() -> None:
 
 def test_it_says_what_a_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr("rlkit.environments.python.offered", lambda: True)
     (note,) = Python().notes()
-    assert "audit hook alone" in note
+    assert "no filter of system calls" in note
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("sys.platform", "linux")
     assert not Python().notes()
+    monkeypatch.setattr("rlkit.environments.python.offered", lambda: False)
+    (note,) = Python().notes()
+    assert "no Landlock" in note and "run in a container" in note

@@ -334,6 +334,30 @@ def test_what_fails_ends_its_episodes() -> None:
         assert sorted(environment.ended) == sorted(environment.starts)
 
 
+def test_what_the_template_refuses_ends_its_episode_and_not_the_run() -> None:
+    """A template that knows no tools, and a tool that answers the turns of one prompt."""
+    policy = chat_policy()
+    raises = "{% for m in messages if m.role == 'tool' %}{{ raise_exception('no') }}{% endfor %}"
+    policy.tokenizer.chat_template = raises + str(policy.tokenizer.chat_template)
+
+    class Odd(Echo):
+        def step(self, episodes: Sequence[int], turns: Sequence[str]) -> list[Observation]:
+            return [
+                replace(o, messages=[{"role": "tool", "content": "1"}])
+                if o.messages and self.starts[e].row["answer"] == "0"
+                else o
+                for e, o in zip(episodes, super().step(episodes, turns), strict=True)
+            ]
+
+    environment = Odd(EchoConfig(until=0))
+    engine = engine_of(policy, environment, TurnsConfig(max=2), max_completion_length=400)
+    found = engine.generate(call_of(policy))
+    assert [{g.finish_reason for g in group} for group in found] == [{"template"}] + [{"turns"}] * 3
+    for g in found[0]:
+        assert g.played is not None and g.played.reward == 0.25 and bool(g.loss_mask.all())
+        assert [m["role"] for m in g.played.messages] == ["assistant"]
+
+
 def test_it_passes_the_engine_s_own_matters_on() -> None:
     policy = chat_policy()
     engine = engine_of(policy)

@@ -32,3 +32,17 @@ def test_a_text_of_few_tokens_and_many_characters_stays() -> None:
     """Special tokens are one token each, whatever they are called."""
     tokenizer = make_chat_tokenizer()
     assert cut_text("<|start|><|end|>", 2, tokenizer) == "<|start|><|end|>"
+
+
+def test_a_character_may_be_several_tokens() -> None:
+    """Four bytes and tokens each, as byte-level tokenizers have them."""
+
+    class Bytes:
+        def __call__(self, text: str, **options: bool) -> dict[str, list[int]]:
+            return {"input_ids": list(text.encode())}
+
+        def decode(self, ids: list[int], **options: bool) -> str:
+            return bytes(ids).decode(errors="replace")
+
+    assert cut_text("\N{SNAKE}" * 5, 9, Bytes()) == "\N{SNAKE}" * 2 + "\n[11 more tokens were cut]"
+    assert cut_text("\N{SNAKE}" * 5, 20, Bytes()) == "\N{SNAKE}" * 5

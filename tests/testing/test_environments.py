@@ -86,6 +86,3 @@ def test_a_wrong_reward_is_named(value: Any, said: str) -> None:
 def test_an_episode_that_depends_on_others_is_named() -> None:
     with pytest.raises(AssertionError, match="beside others"):
         check_environment(Counting())
-    free = Counting()
-    free.idempotent = False
-    check_environment(free)

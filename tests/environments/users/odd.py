@@ -10,8 +10,6 @@ import time
 class Journal:
     """An async environment that remembers what it was told, and how it drew."""
 
-    idempotent = False
-
     def __init__(self):
         self.notes = []
 

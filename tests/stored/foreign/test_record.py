@@ -17,6 +17,14 @@ def test_lines_have_places_and_blank_ones_count(tmp_path: Path) -> None:
     assert list(json_lines(path)) == [("a.jsonl line 1", {"a": 1}), ("a.jsonl line 3", {"a": 2})]
 
 
+def test_only_the_end_of_a_line_ends_it(tmp_path: Path) -> None:
+    """JSON may hold the separators of Unicode as they are."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"a": "b\u2028c\x85"}\r\n{"a": 2}\n'.encode())
+    rows = [row for _, row in json_lines(path)]
+    assert rows == [{"a": "b\u2028c\x85"}, {"a": 2}]
+
+
 @pytest.mark.parametrize(("line", "said"), [("{", "not valid JSON"), ("[1]", "not an object")])
 def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "a.jsonl"
