@@ -50,7 +50,8 @@ def compose(raw: Raw, processes: Processes = SINGLE, given: Given = NOTHING) -> 
     trackers = {CONSOLE: build("tracker", CONSOLE)} | lists["tracker"]
     chosen, task, other = lists["reward"], built["task"], config.eval.task
     eval_task = build("task", other) if other else task
-    rewards, eval_rewards = {}, {}
+    rewards: Mapping[str, Reward] = {}
+    eval_rewards = rewards
     if chosen or not needs_no_reward(task, built["buffer"], config):
         rewards, eval_rewards = rewards_for(task, raw["task"]["name"], chosen, environment)
     if other:
