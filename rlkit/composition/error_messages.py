@@ -35,6 +35,8 @@ PLUGINS = {
 """Groups whose options come with packages, hydra-<option>-launcher, and what is named otherwise."""
 
 
+HELP = "`rlkit train --help`"
+"""What lists the keys of a run."""
 ONE = (*SINGLE_KINDS, *OPTIONAL_KINDS)
 """Kinds whose part has a section of its own."""
 
@@ -163,7 +165,7 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
     if elsewhere:
         return f"unknown key {key}. Did you mean '{elsewhere[0]}'?"
     top = [k for k in known if "." not in k]
-    return f"unknown key {key}.{suggest(key, known) or ' Known: ' + ', '.join(top)}"
+    return f"unknown key {key}.{suggest(key, known) or ' ' + known_names(key, top, HELP)}"
 
 
 def _missing_option(error: MissingConfigException) -> str:
