@@ -66,7 +66,7 @@ static: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	MYPYPATH=benchmarks $(BIN)/mypy tests $(wildcard examples benchmarks docs)
+	MYPYPATH=benchmarks:docs $(BIN)/mypy tests $(wildcard examples benchmarks docs)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
