@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -78,13 +77,12 @@ class CTPO(RatioLoss[CtpoConfig]):
         ratio = cumulative(log_ratio, at if c.mean else None).clamp(max=LARGEST).exp()
         grown = at.to(ratio.dtype) ** c.power
         value, clipped = clipped_surrogate(
-            ratio, advantage, (-c.clip_low * grown).exp(), (c.clip_high * grown).exp()
+            ratio,
+            advantage,
+            (-c.clip_low * grown).exp(),
+            (c.clip_high * grown).exp(),
+            dual_clip=None if c.dual_clip is None else (c.dual_clip * grown).exp(),
         )
-        if c.dual_clip is not None:
-            bound = (c.dual_clip * grown).exp()
-            value = torch.where(advantage < 0, torch.min(value, -bound * advantage), value)
-            beyond = (advantage < 0) & (ratio > bound)
-            clipped = torch.max(clipped, beyond.to(clipped.dtype))
         return policy_output(
             value, mask, ratio=log_ratio.exp(), clip_fraction=clipped, cumulative=ratio
         )

@@ -74,7 +74,20 @@ class LUFFY(RatioLoss[LuffyConfig]):
         return policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
 
 
-class ExgrpoConfig(PPOConfig):
+class OwnClipConfig(PPOConfig):
+    """Settings of a loss that may leave the policy's own new tokens unclipped."""
+
+    on_policy_clip: bool = True
+    """Whether the policy's own new tokens are clipped."""
+
+    def own(self, ratio: Tensor, advantage: Tensor) -> tuple[Tensor, Tensor]:
+        """The surrogate, or -r A without a clip, and where the clip cut its gradient, [B, T]."""
+        if self.on_policy_clip:
+            return self.surrogate(ratio, advantage)
+        return -ratio * advantage, torch.zeros_like(ratio)
+
+
+class ExgrpoConfig(OwnClipConfig):
     """Settings of ExGRPO."""
 
     shaping_beta: Annotated[float, Field(gt=0)] = 0.1
@@ -107,9 +120,7 @@ class ExGRPO(RatioLoss[ExgrpoConfig]):
         c, advantage = self.config, batch.advantage
         replayed = batch.mask & batch.replayed[:, None]
         ratio = self.ratio(policy.logp, self.other(batch), batch.mask & ~replayed)
-        own, clipped = c.surrogate(ratio, advantage)
-        if not c.on_policy_clip:
-            own, clipped = -ratio * advantage, torch.zeros_like(ratio)
+        own, clipped = c.own(ratio, advantage)
         log_ratio = masked_log_ratio(policy.logp, batch.behavior_logp, replayed)
         value = torch.where(replayed, -advantage * shaped(log_ratio, c.shaping_beta), own)
         return policy_output(value, batch.mask, clip_fraction=clipped)

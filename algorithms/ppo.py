@@ -26,7 +26,7 @@ def clipped_surrogate(
     low: float | Tensor,
     high: float | Tensor,
     *,
-    dual_clip: float | None = None,
+    dual_clip: float | Tensor | None = None,
     delta: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The pessimistic surrogate and where it has no gradient, both [B, T].
@@ -40,8 +40,10 @@ def clipped_surrogate(
     low, high = (torch.as_tensor(b, dtype=ratio.dtype, device=ratio.device) for b in (low, high))
     free = ratio if delta is None else ratio.clamp(max=delta)
     value = -torch.min(free * advantage, ratio.clamp(low, high) * advantage)
-    cap = min(delta or torch.inf, dual_clip or torch.inf)
-    cut_negative = (ratio < low) | (ratio > cap)
+    cut_negative = ratio < low
+    for cap in (delta, dual_clip):
+        if cap is not None:
+            cut_negative |= ratio > cap
     if dual_clip is not None:
         value = torch.where(advantage < 0, torch.min(value, -dual_clip * advantage), value)
     clipped = torch.where(advantage > 0, ratio > high, (advantage < 0) & cut_negative)

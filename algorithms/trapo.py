@@ -22,19 +22,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.ppo import PPOConfig
+from algorithms.luffy import OwnClipConfig
 from algorithms.ratio import RatioLoss, policy_output
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.registry import register
 
 
-class TrapoConfig(PPOConfig):
+class TrapoConfig(OwnClipConfig):
     """Settings of TRAPO."""
 
     floor: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Demonstrated tokens that are less likely than this lose weight in proportion."""
-    on_policy_clip: bool = True
-    """Whether the policy's own tokens are clipped."""
 
 
 def floored(logp: Tensor, floor: float) -> Tensor:
@@ -53,9 +51,7 @@ class TRAPO(RatioLoss[TrapoConfig]):
         """Per-token terms; the framework aggregates them."""
         c, mask, expert = self.config, batch.mask, batch.mask & batch.expert[:, None]
         ratio = self.ratio(policy.logp, self.other(batch), mask & ~expert)
-        own, clipped = c.surrogate(ratio, batch.advantage)
-        if not c.on_policy_clip:
-            own, clipped = -ratio * batch.advantage, torch.zeros_like(ratio)
+        own, clipped = c.own(ratio, batch.advantage)
         taught = floored(torch.where(expert, policy.logp, 0.0), c.floor)
         value = torch.where(expert, -taught * batch.advantage, own)
         return policy_output(value, mask, ratio=ratio, clip_fraction=clipped)
