@@ -245,3 +245,20 @@ class RolloutEngine(Part[RolloutC]):
 
     def close(self) -> None:
         """Release the engine's resources."""
+
+
+class EngineAround(RolloutEngine[Any]):
+    """An engine around another, and like it where it does not say otherwise."""
+
+    def __init__(self, inner: RolloutEngine[Any]) -> None:
+        super().__init__(inner.config)
+        self.inner = inner
+
+    @property
+    def matches_trainer(self) -> bool:
+        """As for the inner engine."""
+        return self.inner.matches_trainer
+
+    def reserve(self, prompt: int, completion: int) -> None:
+        """Let the inner engine do so."""
+        self.inner.reserve(prompt, completion)

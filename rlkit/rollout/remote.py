@@ -17,7 +17,7 @@ from rlkit.batch import Prompt, Request
 from rlkit.config.run import ModelConfig
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
+from rlkit.rollout.base import EngineAround, Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import unpack
 from rlkit.rollout.weights import save_weights, write_config
 from rlkit.rollout.worker import MODEL, SPEC, weights_file
@@ -50,7 +50,7 @@ def problem(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-class RemoteEngine(RolloutEngine[Any]):
+class RemoteEngine(EngineAround):
     """An engine that another process runs on a copy of the policy.
 
     Weights are handed over as a safetensors file, requests as JSON and responses as a tree of
@@ -67,8 +67,7 @@ class RemoteEngine(RolloutEngine[Any]):
         plugins: Sequence[str],
         episodes: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(inner.config)
-        self.inner = inner
+        super().__init__(inner)
         self.name = name
         self.model = model
         self.plugins = list(plugins)
@@ -77,11 +76,6 @@ class RemoteEngine(RolloutEngine[Any]):
         process too."""
         self.process: subprocess.Popen[str] | None = None
         self.reserved = (0, 0)
-
-    @property
-    def matches_trainer(self) -> bool:
-        """As for the engine itself."""
-        return self.inner.matches_trainer
 
     def reserve(self, prompt: int, completion: int) -> None:
         """Let the process's engine do so."""

@@ -11,36 +11,27 @@ from rlkit.batch import Request
 from rlkit.distributed.processes import Processes
 from rlkit.interfaces import State
 from rlkit.models.policy import Policy
-from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
+from rlkit.rollout.base import EngineAround, Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.turns import TurnsEngine
 
 
-class SharedEngine(RolloutEngine[Any]):
+class SharedEngine(EngineAround):
     """An engine whose requests the ranks share, as its `hosted_by` says.
 
     Draws and responses are those a single process would get.
     """
 
     def __init__(self, inner: RolloutEngine[Any], processes: Processes) -> None:
-        super().__init__(inner.config)
-        self.inner, self.processes = inner, processes
+        super().__init__(inner)
+        self.processes = processes
         remote = isinstance(inner, RemoteEngine)
         engine = inner.inner if isinstance(inner, RemoteEngine | TurnsEngine) else inner
         self.main_asks = engine.hosted_by == "main process"
         """Whether the main process asks for all ranks."""
         self.uses_policy = not (remote or self.main_asks)
         """Whether it generates with this rank's own model."""
-
-    @property
-    def matches_trainer(self) -> bool:
-        """As for the engine itself."""
-        return self.inner.matches_trainer
-
-    def reserve(self, prompt: int, completion: int) -> None:
-        """Let the engine do so."""
-        self.inner.reserve(prompt, completion)
 
     def start(self, policy: Policy, seed: int) -> None:
         """Start the engine on the ranks that have one."""

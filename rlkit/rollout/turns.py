@@ -25,6 +25,7 @@ from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
 from rlkit.rollout.base import (
     EVALUATION,
+    EngineAround,
     EngineMemory,
     Generation,
     GenerationCall,
@@ -38,7 +39,7 @@ LENGTH, MOST_TURNS, LATE, UNWRITABLE = "length", "turns", "time", "template"
 """Why the loop ends an episode; the environment has reasons of its own."""
 
 
-class TurnsEngine(RolloutEngine[Any]):
+class TurnsEngine(EngineAround):
     """An engine whose responses are episodes of an environment.
 
     All live episodes sample their next turn in one batch, and their tools run at the same time;
@@ -56,22 +57,13 @@ class TurnsEngine(RolloutEngine[Any]):
         *,
         looked_at: bool = False,
     ) -> None:
-        super().__init__(inner.config)
-        self.inner, self.environment, self.limits = inner, environment, limits
+        super().__init__(inner)
+        self.environment, self.limits = environment, limits
         self.looked_at = looked_at
         """Whether rewards read the environments themselves, which then live until the next step."""
         self.now: Callable[[], float] = time.monotonic
         self.kept: dict[tuple[int, ...], list[int]] = {}
         """Episodes that rewards may still look at, by the step and the call they belong to."""
-
-    @property
-    def matches_trainer(self) -> bool:
-        """As for the engine itself."""
-        return self.inner.matches_trainer
-
-    def reserve(self, prompt: int, completion: int) -> None:
-        """Let the engine do so."""
-        self.inner.reserve(prompt, completion)
 
     def start(self, policy: Policy, seed: int) -> None:
         """Start the engine and open the environment."""
