@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from buffers.rows import Bools, Ints
+from buffers.rows import Bools, Floats, Ints
 from buffers.selection import allowed, tiers_of
 from buffers.stock import Stock, StockConfig
 from buffers.storage import Stored
@@ -27,14 +28,21 @@ class HighlightConfig(StockConfig):
     capacity: Annotated[int, Field(ge=1)] = 10_000
 
 
-def best_of_each(prompt: Sequence[str], reward: Sequence[float]) -> Bools:
-    """Where a row has the highest mean reward of its prompt, [rows]; of equal ones the last."""
-    best: dict[str, int] = {}
-    for place, (name, value) in enumerate(zip(prompt, reward, strict=True)):
-        if name not in best or value >= reward[best[name]]:
-            best[name] = place
+def number_of(prompt_id: str) -> int:
+    """64 bits that stand for a prompt, the same in every process."""
+    digest = hashlib.blake2b(prompt_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def best_of_each(prompt: Ints, reward: Floats) -> Bools:
+    """Where a row has the highest mean reward of its prompt, [rows]; of equal ones the last.
+
+    Prompts and rewards: [rows], a number for each prompt.
+    """
+    order = np.lexsort((np.arange(len(prompt)), reward, prompt))
+    last = np.append(prompt[order][1:] != prompt[order][:-1], True)[: len(prompt)]
     out = np.zeros(len(prompt), dtype=bool)
-    out[list(best.values())] = True
+    out[order[last]] = True
     return out
 
 
@@ -54,15 +62,19 @@ class Highlight(Stock[HighlightConfig]):
 
     sources = ("2502.15968",)
 
-    columns: ClassVar[Mapping[str, type]] = {"mean": np.float64, "prompt": object, "made": np.int64}
+    columns: ClassVar[Mapping[str, type]] = {
+        "mean": np.float64,
+        "prompt": np.int64,
+        "made": np.int64,
+    }
 
     def numbers(
         self, stored: Sequence[Stored], advantage: Sequence[Sequence[float]]
     ) -> dict[str, object]:
-        """The mean reward, the prompt and the step of each group."""
+        """The mean reward, the prompt as a number and the step of each group."""
         return {
             "mean": [sum(item.rewards) / len(item.rewards) for item in stored],
-            "prompt": [item.group.prompt.prompt_id for item in stored],
+            "prompt": [number_of(item.group.prompt.prompt_id) for item in stored],
             "made": [item.step for item in stored],
         }
 
@@ -92,7 +104,7 @@ class Highlight(Stock[HighlightConfig]):
             self.rows.keep(~np.isin(np.arange(len(self.rows)), order[:surplus]))
 
     def _best(self) -> Bools:
-        return best_of_each(self.rows.listed("prompt"), self.rows.listed("mean"))
+        return best_of_each(self.rows["prompt"], self.rows["mean"])
 
     def _recent(self, step: int) -> Bools:
         out: Bools = step - self.rows["made"] <= self.config.window

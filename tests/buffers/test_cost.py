@@ -24,6 +24,8 @@ ROOM: dict[str, dict[str, Any]] = {
     "buffer_matters": {"window": ENDLESS, "c2": [0, 0], "c3": [1, 1], "hard_capacity": ENDLESS},
     "exgrpo": {},
     "fifo": {"window": 200},
+    "fresh_per": {"capacity": ENDLESS},
+    "highlight": {"window": ENDLESS, "capacity": ENDLESS},
     "mix": {
         "first": {"name": "fifo", "window": 200},
         "second": {"name": "prioritized", "capacity": ENDLESS},

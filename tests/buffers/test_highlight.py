@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from buffers.highlight import Highlight, HighlightConfig, best_of_each
+from buffers.highlight import Highlight, HighlightConfig, best_of_each, number_of
 from rlkit.batch import Group
 from tests.buffers.test_replay import one
 
 
 def test_the_best_has_the_highest_mean_reward_and_is_the_newest_of_equals() -> None:
-    prompts, rewards = ["a", "b", "a", "a", "b"], [0.5, 1.0, 0.25, 0.5, 0.75]
+    prompts, rewards = np.array([7, -2, 7, 7, -2]), np.array([0.5, 1.0, 0.25, 0.5, 0.75])
     assert best_of_each(prompts, rewards).tolist() == [False, True, False, True, False]
+    assert best_of_each(prompts[:0], rewards[:0]).tolist() == []
+
+
+def test_the_number_of_a_prompt_is_the_same_in_every_process() -> None:
+    assert number_of("a") == number_of("a") != number_of("b")
+    assert number_of("") == -1970711489451281740  # the first 8 bytes of blake2b(digest_size=8)
 
 
 def group(made: int, step: int, prompt: str, reward: float) -> Group:

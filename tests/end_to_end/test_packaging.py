@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_five_packages_and_the_configs_alone(wheel):
     assert assets and assets <= set(names)
     other = (info, *base, *assets)
     kinds = {Path(name).suffix for name in names if not name.startswith(other)}
-    assert kinds <= {".py", ".yaml", ".typed", ""}
+    assert kinds <= {".py", ".yaml", ".typed", ".jsonl", ""}
     sources = {str(p.relative_to(ROOT)) for name in PACKAGES for p in (ROOT / name).rglob("*.py")}
     assert sources <= set(names)
     assert f"{info}/licenses/LICENSE" in names

@@ -80,6 +80,10 @@ def read(policy: Policy, layout: Layout, tokens: Tokens) -> tuple[Tensor, Tensor
     )
 
 
+SUMMED = 1e-5
+"""Gradients whose float32 sums run in another order; a wrong mask is a thousand times farther."""
+
+
 def apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
@@ -107,7 +111,7 @@ def test_responses_that_share_a_prompt_have_the_log_probs_and_gradients_of_rows(
     expected, gradient = read(policy, "padded", mixed())
     found, shared = read(policy, "shared_prefix", mixed())
     assert apart(found, expected) < 1e-6
-    assert apart(shared, gradient) < 2e-6
+    assert apart(shared, gradient) < SUMMED
 
 
 def test_packed_sequences_have_the_log_probs_and_gradients_of_rows() -> None:
@@ -115,7 +119,7 @@ def test_packed_sequences_have_the_log_probs_and_gradients_of_rows() -> None:
     expected, gradient = read(policy, "padded", mixed())
     found, packed = read(policy, "packed", mixed())
     assert apart(found, expected) < 1e-6
-    assert apart(packed, gradient) < 2e-6
+    assert apart(packed, gradient) < SUMMED
 
 
 def test_the_model_attends_as_before_afterwards_whatever_happened() -> None:
