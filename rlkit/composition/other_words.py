@@ -37,6 +37,7 @@ TRL = {
     "multi_objective_aggregation": "advantage=gdpo for normalize_then_sum",
     "reward_weights": "reward.<name>.weight, such as reward.math.weight",
     "reward_funcs": "reward=[<name>,./mine.py:my_reward]",
+    "max_tool_calling_iterations": "turns.max (the policy's turns: theirs plus 1)",
     "beta": KL,
     "use_bias_correction_kl": "anchor.bias_correction",
     "sync_ref_model": "anchor=tr_dpo",
@@ -98,6 +99,7 @@ VERL = {
     f"{ROLLOUT}.n": "rollout.num_generations",
     f"{ROLLOUT}.temperature": "rollout.temperature",
     f"{ROLLOUT}.name": "rollout=vllm or rollout=vllm_server",
+    "reward_model.model.path": "reward.model.path, with reward=[model]",
     "custom_reward_function.path": "reward=[./mine.py:my_reward]",
     "custom_reward_function.name": "reward=[./mine.py:my_reward]",
     "trainer.total_training_steps": "train.steps",
@@ -109,7 +111,7 @@ VERL = {
 }
 """Of verl's PPO trainer."""
 
-SECTIONS = ("actor_rollout_ref", "data", "trainer", "critic", "custom_reward_function")
+SECTIONS = ("actor_rollout_ref", "data", "trainer", "critic", "custom_reward_function", "reward_model")
 """verl's sections, of which more keys exist than are listed."""
 
 
