@@ -36,7 +36,7 @@ def least_spread(reward: Tensor, group: Tensor, live: Tensor, share: float) -> T
     first = live & ~(same.tril(-1)).any(-1)
     ahead = (spread > spread[:, None]) | ((spread == spread[:, None]) & (apart < apart[:, None]))
     rank = (ahead & first).sum(-1)
-    kept = (first.sum() * share + 1e-9).floor().clamp(min=1)
+    kept = (first.sum().double() * share + 1e-9).floor().clamp(min=1)
     return live & (rank >= kept)
 
 
