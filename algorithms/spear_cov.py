@@ -36,7 +36,7 @@ class SpearCov(RatioLoss[SpearCovConfig]):
     """J = J_GRPO(responses of this step) + gamma J_SIL(replayed successes), both with Clip-Cov.
 
         cov = (A - mean A)(log pi - mean log pi), the means over the tokens of an objective
-        L = 0 on a drawn few of its tokens with clip_cov_lb < cov < clip_cov_ub, PPO's loss elsewhere
+        L = 0 on a drawn few of its tokens with clip_cov_lb < cov < clip_cov_ub, else PPO's loss
 
     gamma is replay_weight. Self-imitation makes a policy sure of itself; the tokens that would make
     it so fastest are held back (arXiv:2509.22601, arXiv:2505.22617). The draw is by a hash of the

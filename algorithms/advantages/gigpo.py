@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.advantages.group_norm import GroupNormConfig, group_advantage
+from algorithms.advantages.group_norm import GroupNormConfig, Singleton, group_advantage
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.errors import UserError
 from rlkit.interfaces import STATE, TURN, TURN_REWARD, TURNS, AdvantageEstimator
@@ -104,9 +104,9 @@ class GiGPO(AdvantageEstimator[GiGPOConfig]):
         R_t = sum_{k >= t} gamma^(k - t) r_k
 
     Source: arXiv:2505.10978, Eqs. 3 and 5 to 8. The anchor state is the one in which a turn was
-    taken: what the environment said last, or its own `state`; for the first turn the prompt. Turns
-    of one group whose states are equal are compared, also turns of one episode; a state met once
-    gives 0. A is the same for all tokens of a turn. r_k are the environment's rewards per turn if
+    taken: what the environment said last, or its own `turn_state`; for the first turn the prompt.
+    Turns of one group whose states are equal are compared, also turns of one episode; a state met
+    once gives 0. A is the same for all tokens of a turn. r_k are the environment's rewards per turn if
     it gives any; what they leave of the total reward, or all of it, is earned by the last turn.
 
     A response without an environment is one turn taken at its prompt: then A_S = A_E, and
@@ -128,7 +128,7 @@ class GiGPO(AdvantageEstimator[GiGPOConfig]):
             return AdvantageOutput(advantage=torch.zeros_like(returns), returns=returns)
         c, turns = self.config, turns_of(b)
 
-        def scaled(reward: Tensor, group: Tensor, singleton: Literal["raw_score", "zero"]) -> Tensor:
+        def scaled(reward: Tensor, group: Tensor, singleton: Singleton) -> Tensor:
             return group_advantage(
                 reward, group, std=c.std, unbiased=c.unbiased, eps=c.eps, singleton=singleton
             )

@@ -72,7 +72,7 @@ class Hosted(Environment[HC]):
     own_reward: ClassVar[bool] = False
     """Whether the class has `get_reward`."""
     own_state: ClassVar[bool] = False
-    """Whether the class has a property `state`, a text that tells states apart."""
+    """Whether the class has a property `turn_state`, a value that tells states apart."""
     own_turn_reward: ClassVar[bool] = False
     """Whether it has a property `turn_reward`, what its last turn earned."""
     restarts: ClassVar[bool] = False
@@ -136,13 +136,13 @@ class Hosted(Environment[HC]):
         return self._each(self._reward, episodes)
 
     def states(self, episodes: Sequence[int]) -> list[str | None]:
-        """The property `state` of each, as text; None without one, or if the process was lost."""
+        """The property `turn_state` of each, as text; None without one, or if it was lost."""
         if not self.own_state:
             return [None] * len(episodes)
-        return self._each(lambda episode: as_state(self._property(episode, "state")), episodes)
+        return self._each(lambda episode: as_state(self._property(episode, "turn_state")), episodes)
 
     def turn_rewards(self, episodes: Sequence[int]) -> list[float | None]:
-        """The property `turn_reward` of each; None without one, or if the process was lost."""
+        """The property `turn_reward` of each; None without one, or if it was lost."""
         if not self.own_turn_reward:
             return [None] * len(episodes)
         what = f"{self.title}: turn_reward"

@@ -30,7 +30,7 @@ class Lake:
         return self._cells[self._place] != "."
 
     @property
-    def state(self) -> str:
+    def turn_state(self) -> str:
         """The lake as it is shown, also when the episode begins with the rules before it."""
         return self._shown()
 

@@ -24,9 +24,9 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
     """The environment of a class with `reset(**row)`, or of a function that makes such an object.
 
     Its public methods are the tools; `get_reward`, if it has one, is a reward of its own. Both may
-    be async. The class has the name of the user's and is the same at each call. A class may have the
-    properties `done`, which ends the episode, `state`, which tells states apart, and `turn_reward`,
-    what the last turn earned. Raises UserError for a class that cannot be used.
+    be async. The class has the name of the user's and is the same at each call. A class may have
+    the properties `done`, which ends the episode, `turn_state`, which tells states apart, and
+    `turn_reward`, what the last turn earned. Raises UserError for a class that cannot be used.
     """
     cls = made_by if isinstance(made_by, type) else _type_made(made_by)
     title = f"environment '{cls.__name__}'"
@@ -49,7 +49,7 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
         columns=columns,
         needed=needed,
         own_reward=own_reward,
-        own_state=_has_property(cls, "state"),
+        own_state=_has_property(cls, "turn_state"),
         own_turn_reward=_has_property(cls, "turn_reward"),
         __module__=made_by.__module__,
         __qualname__=getattr(made_by, "__qualname__", cls.__name__),

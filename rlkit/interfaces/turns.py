@@ -20,7 +20,8 @@ TURN = "turn"
 shown."""
 STATE = ("state_high", "state_low")
 """[T] each, the upper and the lower 24 bits of the number of the state in which the policy took the
-turn of a token; 0 for what it was shown. Float32 holds such parts exactly, and a whole number not."""
+turn of a token; 0 for what it was shown. Float32 holds such parts exactly, the whole it does not.
+"""
 TURN_REWARD = "turn_reward"
 """[T], what a turn earned, on its last token; only if the environment gives rewards per turn."""
 BITS = 24

@@ -248,7 +248,7 @@ def test_a_host_that_was_killed_is_started_again(increment: Environment[Any]) ->
 
 
 def test_a_class_may_tell_its_state_and_what_a_turn_earned() -> None:
-    """Properties, read where the episode is; without them, and when it is lost, there is nothing."""
+    """Properties, read where the episode is; without them, and when it is lost, nothing."""
     environment = opened(of(f"{ODD}:Stairs"))
     environment.begin([start(1), start(2)])
     assert environment.states([1, 2]) == ['{"height": 0}'] * 2

@@ -16,7 +16,7 @@ def test_the_number_of_a_state_is_that_of_its_content() -> None:
 
 
 def test_two_turns_token_by_token() -> None:
-    """Both parts of a state's number are exact in float32, and a reward stands on the last token."""
+    """Both parts of a state's number are exact, and a reward stands on the last token."""
     turn = torch.tensor([1, 1, 0, 0, 2, 2])
     first, second = 2**48 - 1, 5 * 2**24 + 3
     found = turn_extras(turn, [first, second], [0.5, -1.0])

@@ -32,7 +32,8 @@ def batch(episodes: Sequence[Episode], group: Sequence[int] | None = None) -> Ad
     base = batch_of([reward for reward, _ in episodes], list(group or [0] * n))
     wide = {f: torch.zeros(n, 7).double() for f in ("values", "behavior_logp", "prox_logp")}
     extras = {name: torch.stack([torch.as_tensor(r[name]) for r in rows]) for name in rows[0]}
-    return replace(base, mask=torch.stack(masks), token_reward=torch.zeros(n, 7), extras=extras, **wide)
+    mask = torch.stack(masks)
+    return replace(base, mask=mask, token_reward=torch.zeros(n, 7), extras=extras, **wide)
 
 
 def by_turn(b: AdvantageBatch, **fields: Any) -> list[list[float]]:
@@ -55,15 +56,17 @@ PLAIN = {"std": "none", "gamma": 0.5}
 
 
 def test_equal_states_are_compared_by_their_discounted_returns() -> None:
-    """State 7: returns 1/2, 0, 0 less their mean 1/6. State 8: 1 and 0. Episodes: 2/3, -1/3, -1/3."""
+    """State 7: returns 1/2, 0, 0, mean 1/6. State 8: 1 and 0. Episodes: 2/3, -1/3, -1/3."""
     third = 1 / 3
     assert by_turn(THREE, omega=2.0, **PLAIN) == near(
-        [2 * third + 2 * third, 2 * third + 1, 0], [-third - third, -third - 1, 0], [-2 * third, 0, 0]
+        [2 * third + 2 * third, 2 * third + 1, 0],
+        [-third - third, -third - 1, 0],
+        [-2 * third, 0, 0],
     )
 
 
 def test_both_are_divided_by_their_own_deviation() -> None:
-    """Episodes: std sqrt(1/3). State 7: 1/2, 0, 0 has half of it. State 8: 1, 0 has sqrt(1/2)."""
+    """Episodes: std sqrt(1/3). State 7: 1/2, 0, 0 has half of it. State 8: sqrt(1/2)."""
     a, b, half = (2 / 3) / (1 / 3) ** 0.5, (1 / 3) / (1 / 3) ** 0.5, 0.5**0.5
     found = by_turn(THREE, gamma=0.5)
     assert found == near([2 * a, a + half, 0], [-2 * b, -b - half, 0], [-2 * b, 0, 0])
@@ -79,7 +82,8 @@ def test_states_that_were_met_once_give_no_step_advantage() -> None:
     apart = batch([(1.0, [1, 2]), (0.0, [3, 4]), (0.0, [5])])
     for std in ("group", "none"):
         out = build("advantage", "gigpo", std=std)(apart)
-        assert torch.equal(out.advantage, build("advantage", "group_norm", std=std)(apart).advantage)
+        alone = build("advantage", "group_norm", std=std)(apart)
+        assert torch.equal(out.advantage, alone.advantage)
         assert out.metrics == {"advantage/shared_states": 0.0, "advantage/step": 0.0}
 
 
@@ -90,7 +94,8 @@ def test_a_state_that_an_episode_returns_to_counts_at_each_visit() -> None:
 
 
 def test_states_of_other_groups_are_other_states() -> None:
-    found = by_turn(batch([(1.0, [7, 8]), (1.0, [7]), (0.0, [7, 8]), (0.0, [7])], [0, 0, 1, 1]), **PLAIN)
+    two = batch([(1.0, [7, 8]), (1.0, [7]), (0.0, [7, 8]), (0.0, [7])], [0, 0, 1, 1])
+    found = by_turn(two, **PLAIN)
     assert found == near([-0.25, 0, 0], [0.25, 0, 0], [0, 0, 0], [0, 0, 0])
 
 

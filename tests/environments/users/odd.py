@@ -65,7 +65,7 @@ class Stairs:
         self.height = 0
 
     @property
-    def state(self):
+    def turn_state(self):
         return {"height": self.height}
 
     @property
