@@ -61,6 +61,16 @@ class ClipCovConfig(PPOConfig):
             )
         return self
 
+    def held_back(self, logp: Tensor, advantage: Tensor, mask: Tensor, clipped: Tensor) -> Tensor:
+        """Which tokens of the mask are drawn to lose their gradient, [B, T] bool.
+
+        The ratio's clip has cut those that are `clipped`; they are not drawn.
+        """
+        covariance = token_covariance(logp, advantage, mask)
+        eligible = (covariance > self.clip_cov_lb) & (covariance < self.clip_cov_ub)
+        count = token_count(self.clip_cov_ratio, mask)
+        return first_of(drawn_order(logp), eligible & (clipped == 0), count)
+
 
 @register("loss", "clip_cov")
 class ClipCov(RatioLoss[ClipCovConfig]):
@@ -84,10 +94,7 @@ class ClipCov(RatioLoss[ClipCovConfig]):
         c, mask = self.config, batch.mask
         ratio = self.ratio(policy.logp, self.other(batch), mask)
         value, clipped = c.surrogate(ratio, batch.advantage)
-        covariance = token_covariance(policy.logp, batch.advantage, mask)
-        eligible = (covariance > c.clip_cov_lb) & (covariance < c.clip_cov_ub) & (clipped == 0)
-        count = token_count(c.clip_cov_ratio, mask)
-        selected = first_of(drawn_order(policy.logp), eligible, count)
+        selected = c.held_back(policy.logp, batch.advantage, mask, clipped)
         return policy_output(
             torch.where(selected, 0.0, value),
             mask,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from algorithms.ppo import PPOConfig
 from algorithms.ratio import RatioLoss, policy_output
@@ -47,18 +48,21 @@ class RePO(RatioLoss[RepoConfig]):
         c = self.config
         ratio = self.ratio(policy.logp, self.other(batch), batch.mask)
         value, clipped = c.surrogate(ratio, batch.advantage)
-        replayed = batch.replayed[:, None]
-        out = policy_output(value, batch.mask, ratio=ratio, clip_fraction=clipped)
-        terms = [
+        return two_objectives(value, batch, c.replay_weight, ratio=ratio, clip_fraction=clipped)
+
+
+def two_objectives(
+    value: Tensor, batch: LossBatch, weight: float, **metrics: Tensor
+) -> LossOutput:
+    """The terms of new and of replayed responses, [B, T], the latter with a weight; see module."""
+    replayed = batch.replayed[:, None]
+    return LossOutput(
+        terms=[
             Term(name="policy", value=value, mask=batch.mask & ~replayed),
-            Term(
-                name="policy_replay",
-                value=value,
-                mask=batch.mask & replayed,
-                weight=c.replay_weight,
-            ),
-        ]
-        return LossOutput(terms=terms, metrics=out.metrics)
+            Term(name="policy_replay", value=value, mask=batch.mask & replayed, weight=weight),
+        ],
+        metrics=policy_output(value, batch.mask, **metrics).metrics,
+    )
 
 
 spear = variant(
@@ -72,8 +76,8 @@ spear = variant(
 
     gamma is replay_weight. Self-imitation with PPO's clip on the ratio to the policy that sampled
     (arXiv:2509.22601); the surrogate is that of its base recipe, which bounds both sides widely.
-    Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear, its covariance
-    clip the loss clip_cov, which is not combined with it here.
+    Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear; with the
+    covariance clip of its scripts it is the loss spear_cov.
 
     Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimizer steps,
     without a KL penalty on the replayed ones.

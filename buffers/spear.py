@@ -12,7 +12,7 @@ from buffers.replay import fresh_groups
 from buffers.rows import Rows
 from buffers.selection import ages, oldest_of
 from buffers.storage import group_from_state, group_state, plain
-from rlkit.batch import Group, Score
+from rlkit.batch import Group, Sample, Score
 from rlkit.interfaces import PartConfig, ReplayBuffer, State
 from rlkit.registry import register
 
@@ -25,25 +25,33 @@ class SpearConfig(PartConfig):
     steps of their own."""
     size: Annotated[int, Field(ge=1)] = 2048
     """Responses; replay begins when more than 1.5 times as many are stored."""
+    threshold: float = 0.0
+    """A response is stored if its mean advantage is above this. 0 in SPEAR's code, whatever its
+    `trajectory_score_threshold` says (1): nothing reads it."""
+    min_calls: Annotated[int, Field(ge=0)] = 0
+    """Fewest tool calls of a response that is stored: 1 in SPEAR. 0 = text tasks too."""
     max_age: Annotated[int, Field(ge=1)] = 10
     """Responses sampled by weights more than this many steps back are forgotten. SPEAR: at most 10,
     5 in its scripts."""
 
 
+CALLS = "calls"
+"""The count of an episode that says how often it called tools; failed calls are calls too."""
 FULL = 1.5
 """Replay begins when the stored responses are this many times `size`, as in SPEAR's code."""
 
 
 @register("buffer", "spear")
 class Spear(ReplayBuffer[SpearConfig]):
-    """Stores responses with a positive advantage; when enough are there, all are replayed once.
+    """Stores responses of an advantage above a threshold; enough of them are all replayed once.
 
     The responses of a prompt that were good stay together as a group. When more than 1.5 `size`
     responses are stored, they are handed out over the next steps, the oldest first, and the store
-    fills anew. Source: SPEAR (arXiv:2509.22601). Status: adapted. SPEAR asks for a tool call too,
-    which text tasks do not have, and replays in optimizer steps of their own after the fresh ones;
-    here replayed groups take their places of the batches that follow. Their advantage at replay is
-    that of advantage=spear.
+    fills anew. Source: SPEAR (arXiv:2509.22601). Status: adapted. SPEAR asks for a tool
+    call too, which is `min_calls=1` here, since text tasks have none; and replays in optimizer
+    steps of their own after the fresh ones, a random power of two of what still beats the median,
+    where here replayed groups take their places of the batches that follow. Their advantage at
+    replay is that of advantage=spear.
 
     Public code: TencentYoutuResearch/SPEAR, size 2048 (32 in a script for mathematics).
     """
@@ -88,15 +96,11 @@ class Spear(ReplayBuffer[SpearConfig]):
         self._forget_old(self.waiting, step + 1)
 
     def observe(self, scores: Mapping[int, Score]) -> None:
-        """Store the responses with a positive advantage; hand all out when there are enough."""
+        """Store the responses that are good enough; hand all out when there are enough."""
         good = [
             Group(
                 prompt=group.prompt,
-                samples=[
-                    s
-                    for s in group.samples
-                    if s.sample_id in scores and scores[s.sample_id].advantage > 0
-                ],
+                samples=[s for s in group.samples if self._is_good(s, scores.get(s.sample_id))],
             )
             for group in self.seen
         ]
@@ -128,6 +132,13 @@ class Spear(ReplayBuffer[SpearConfig]):
         self.clear()
         _store(self.waiting, [group_from_state(group) for group in state["stored"]])
         _store(self.handed, [group_from_state(group) for group in state["ready"]])
+
+    def _is_good(self, sample: Sample, score: Score | None) -> bool:
+        """Whether a response that was trained beats the threshold and has called its tools."""
+        c = self.config
+        if score is None or score.advantage <= c.threshold:
+            return False
+        return float(sample.extras.get(CALLS, 0.0)) >= c.min_calls
 
     def _forget_old(self, rows: Rows, step: int) -> None:
         rows.keep(ages(rows["oldest"], step) <= self.config.max_age)

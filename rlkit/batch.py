@@ -66,10 +66,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Responses to one prompt: the unit of group statistics.
-
-    It may mix responses from several steps.
-    """
+    """Responses to one prompt, maybe of several steps: the unit of group statistics."""
 
     prompt: Prompt
     samples: list[Sample]
@@ -235,6 +232,8 @@ class AdvantageBatch(_Rows):
     anchor_logp: Mapping[str, Tensor]
     replayed: Tensor = NO_ROWS
     """[B] bool, as in `LossBatch`; none if left out."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """As in `LossBatch`; what it holds of turns is described in `rlkit.interfaces.turns`."""
 
     def __post_init__(self) -> None:
         if self.replayed.shape != self.expert.shape:

@@ -78,11 +78,13 @@ def test_what_is_left_out_of_a_batch_is_zeros_of_its_shape() -> None:
 
 def test_an_estimators_batch_gives_its_rows_too() -> None:
     """Its own fields as well: token rewards, and what is replayed, which may be left out."""
-    full = replace(examples(), replayed=torch.arange(8) == 3)
+    turn = torch.arange(48.0).view(8, 6)
+    full = replace(examples(), replayed=torch.arange(8) == 3, extras={"turn": turn})
     part = full.rows(torch.tensor([3, 0]))
     assert part.replayed.tolist() == [True, False] and part.age.tolist() == [0, 0]
     assert torch.equal(part.token_reward, full.token_reward[[3, 0]])
     assert torch.equal(part.rewards["task"], full.rewards["task"][[3, 0]])
+    assert torch.equal(part.extras["turn"], turn[[3, 0]])
     given = {f: getattr(full, f) for f in AdvantageBatch.__slots__ if f != "replayed"}
     assert AdvantageBatch(**given).replayed.tolist() == [False] * 8
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlkit.environments.host import LONGEST
-from rlkit.interfaces import Observation, Said
+from rlkit.interfaces import INVALID_CALL, Observation, Said
 
 Answer = Mapping[str, Any]
 """What became of a call: "text", "failed" and "late"."""
@@ -78,7 +78,7 @@ def answered(
     identified = any(call.id is not None for call in said.calls)
     for i, error in enumerate(said.errors):
         number = f"call{len(messages) + i:05d}" if identified or not said.calls else None
-        messages.append(message("invalid_call", refused(error)["text"], number))
+        messages.append(message(INVALID_CALL, refused(error)["text"], number))
     if result.done:
         return Observation(said=said.message, done=True, counts=counts)
     return Observation(said=said.message, messages=messages, counts=counts)

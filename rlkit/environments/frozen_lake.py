@@ -54,6 +54,7 @@ class FrozenLake(Hosted[FrozenLakeConfig]):
     )
     columns = frozenset({"problem"})
     own_reward = True
+    own_state = True
 
     def settings(self) -> dict[str, Any]:
         """The lake's size, holes and ice."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing_extensions import TypeVar
 
 from rlkit.environments.answers import Answers, answered, read_answers
 from rlkit.environments.channel import Channel, Host, Late, Lost
+from rlkit.environments.handle import Handle, as_json, as_number, as_state
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, Observation, PartConfig, Start
 from rlkit.ops import stream_seed
@@ -71,6 +71,10 @@ class Hosted(Environment[HC]):
     """Those of them without a default."""
     own_reward: ClassVar[bool] = False
     """Whether the class has `get_reward`."""
+    own_state: ClassVar[bool] = False
+    """Whether the class has a property `turn_state`, a value that tells states apart."""
+    own_turn_reward: ClassVar[bool] = False
+    """Whether it has a property `turn_reward`, what its last turn earned."""
     restarts: ClassVar[bool] = False
     """Whether an object whose process was killed may be made anew, without its state."""
     trusted: ClassVar[bool] = True
@@ -130,6 +134,19 @@ class Hosted(Environment[HC]):
         if not self.own_reward:
             return [None] * len(episodes)
         return self._each(self._reward, episodes)
+
+    def states(self, episodes: Sequence[int]) -> list[str | None]:
+        """The property `turn_state` of each, as text; None without one, or if it was lost."""
+        if not self.own_state:
+            return [None] * len(episodes)
+        return self._each(lambda episode: as_state(self._property(episode, "turn_state")), episodes)
+
+    def turn_rewards(self, episodes: Sequence[int]) -> list[float | None]:
+        """The property `turn_reward` of each; None without one, or if it was lost."""
+        if not self.own_turn_reward:
+            return [None] * len(episodes)
+        what = f"{self.title}: turn_reward"
+        return self._each(lambda e: as_number(self._property(e, "turn_reward"), what), episodes)
 
     def handles(self, episodes: Sequence[int]) -> list[Any]:
         """Objects whose attributes are those of the episodes' environments, as JSON values."""
@@ -233,6 +250,11 @@ class Hosted(Environment[HC]):
         value = self.asked(episode, "reward", "get_reward")
         return None if value is None else float(value)
 
+    def _property(self, episode: int, name: str) -> Any:
+        """A property of an episode's object; None if it was lost."""
+        reply = self.asked(episode, "attribute", f"`{name}`", name=name, arguments=None)
+        return None if reply is None else reply.get("value")
+
     def asked(self, episode: int, do: str, what: str, **arguments: Any) -> Any:
         """The reply to a question about an episode's object; None if it was lost."""
         with self._lock:
@@ -248,51 +270,3 @@ class Hosted(Environment[HC]):
         if "error" in reply:
             raise UserError(f"{self.title}: {what} failed: {reply['error']}")
         return reply["value"]
-
-
-class Handle:
-    """An episode's environment for a reward function, as in TRL: `environments[i].counter`.
-
-    Attributes are read, and methods called, in the episode's process; they must be JSON values.
-    """
-
-    def __init__(self, environment: Hosted[Any], episode: int) -> None:
-        self._environment = environment
-        self._episode = episode
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        reply = self._asked(name, None)
-        if reply is None:
-            return None
-        return self._method(name) if "method" in reply else reply["value"]
-
-    def _method(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            return self._asked(name, arguments)
-
-        return call
-
-    def _asked(self, name: str, arguments: Sequence[Any] | None) -> Any:
-        return self._environment.asked(
-            self._episode, "attribute", f"`{name}`", name=name, arguments=arguments
-        )
-
-
-def as_json(value: Any, what: str) -> Any:
-    """A value that JSON can hold. Raises UserError naming `what` if it cannot."""
-
-    def plain(other: Any) -> Any:
-        for method in ("tolist", "isoformat"):
-            if hasattr(other, method):
-                return getattr(other, method)()
-        raise TypeError(type(other).__name__)
-
-    try:
-        return json.loads(json.dumps(value, default=plain))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{what} cannot be handed to its process: {' '.join(str(error).split())}; use numbers, "
-            "texts, lists and dicts"
-        ) from None

@@ -29,6 +29,11 @@ class Lake:
         """Whether the goal or a hole is reached."""
         return self._cells[self._place] != "."
 
+    @property
+    def turn_state(self) -> str:
+        """The lake as it is shown, also when the episode begins with the rules before it."""
+        return self._shown()
+
     def get_reward(self) -> float:
         """1 at the goal, else 0."""
         return float(self._cells[self._place] == "G")

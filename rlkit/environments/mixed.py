@@ -94,6 +94,14 @@ class Mixed(Environment[PartConfig]):
         """Each one's own reward."""
         return self._shared(episodes, lambda environment, mine: environment.rewards(mine))
 
+    def states(self, episodes: Sequence[int]) -> list[str | None]:
+        """Each one's own state; None where its environment has none."""
+        return self._shared(episodes, lambda environment, mine: environment.states(mine))
+
+    def turn_rewards(self, episodes: Sequence[int]) -> list[float | None]:
+        """What each one's last turn earned."""
+        return self._shared(episodes, lambda environment, mine: environment.turn_rewards(mine))
+
     def handles(self, episodes: Sequence[int]) -> list[Any]:
         """Each one's own handle."""
         return self._shared(episodes, lambda environment, mine: environment.handles(mine))

@@ -24,8 +24,9 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
     """The environment of a class with `reset(**row)`, or of a function that makes such an object.
 
     Its public methods are the tools; `get_reward`, if it has one, is a reward of its own. Both may
-    be async. The class has the name of the user's and is the same at each call. A class may have a
-    property `done` that ends the episode. Raises UserError for a class that cannot be used.
+    be async. The class has the name of the user's and is the same at each call. A class may have
+    the properties `done`, which ends the episode, `turn_state`, which tells states apart, and
+    `turn_reward`, what the last turn earned. Raises UserError for a class that cannot be used.
     """
     cls = made_by if isinstance(made_by, type) else _type_made(made_by)
     title = f"environment '{cls.__name__}'"
@@ -48,6 +49,8 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
         columns=columns,
         needed=needed,
         own_reward=own_reward,
+        own_state=_has_property(cls, "turn_state"),
+        own_turn_reward=_has_property(cls, "turn_reward"),
         __module__=made_by.__module__,
         __qualname__=getattr(made_by, "__qualname__", cls.__name__),
     )
@@ -170,6 +173,11 @@ def _check_takes_nothing(function: Callable[..., Any], title: str, name: str) ->
             raise UserError(
                 f"{title}: {name} needs the argument '{parameter.name}', and is called with none"
             )
+
+
+def _has_property(cls: type[Any], name: str) -> bool:
+    """Whether a class has it as a property: as a mere attribute it is the user's own matter."""
+    return isinstance(inspect.getattr_static(cls, name, None), property)
 
 
 def _columns(reset: Callable[..., Any]) -> tuple[frozenset[str] | None, frozenset[str]]:

@@ -27,6 +27,7 @@ from rlkit.interfaces.environment import (
 )
 from rlkit.interfaces.episodes import (
     COUNTS,
+    INVALID_CALL,
     CallParser,
     Environment,
     EpisodeContext,
@@ -50,14 +51,20 @@ from rlkit.interfaces.part import (
 )
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
 from rlkit.interfaces.tokens import PROMPT_IDS, Tokens, asked_ids
+from rlkit.interfaces.turns import STATE, TURN, TURN_REWARD, TURNS, state_number, turn_extras
 
 __all__ = [
     "AC",
     "COUNTS",
     "EVENTS",
+    "INVALID_CALL",
     "LC",
     "PROMPT_IDS",
+    "STATE",
     "TASK",
+    "TURN",
+    "TURNS",
+    "TURN_REWARD",
     "AdvantageEstimator",
     "AnchorConfig",
     "AnchorPolicy",
@@ -98,5 +105,7 @@ __all__ = [
     "ToolCall",
     "Tracker",
     "asked_ids",
+    "state_number",
+    "turn_extras",
     "with_text",
 ]

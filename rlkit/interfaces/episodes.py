@@ -116,6 +116,10 @@ a limit; calls that cannot be read; turns that say and call nothing; calls out o
 whose process died."""
 
 
+INVALID_CALL = "invalid_call"
+"""The name of a tool's message in place of the answer to a call that could not be read."""
+
+
 class Environment(Part[C]):
     """Answers the policy's turns: runs the tools it calls, or says what it thinks of an answer.
 
@@ -164,6 +168,22 @@ class Environment(Part[C]):
         """The environment's own reward of each episode so far; None = it has none.
 
         Raises UserError if the user's own code fails.
+        """
+        return [None] * len(episodes)
+
+    def states(self, episodes: Sequence[int]) -> list[str | None]:
+        """What tells the state that each episode is in before its next turn: equal texts are equal
+        states. None = what it said last tells it.
+
+        Asked after `begin` and after each `step`. Raises UserError if the user's own code fails.
+        """
+        return [None] * len(episodes)
+
+    def turn_rewards(self, episodes: Sequence[int]) -> list[float | None]:
+        """What each episode's last turn earned; None = there are no rewards per turn.
+
+        Asked after each `step`. An advantage may tell turns apart by them; they are in no total by
+        themselves. Raises UserError if the user's own code fails.
         """
         return [None] * len(episodes)
 

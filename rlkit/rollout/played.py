@@ -9,10 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from rlkit.batch import Messages
-from rlkit.interfaces import PROMPT_IDS, Message, State
+from rlkit.interfaces import PROMPT_IDS, Message, State, turn_extras
+from rlkit.interfaces.turns import TURNS as TURNS
 
-TURNS = "turns"
-"""The key of the counts, and of `Sample.extras`, with how often the policy spoke."""
 OBSERVED = "observation_tokens"
 """That of the tokens which are not the policy's own."""
 
@@ -33,13 +32,23 @@ class Played:
     """The environment's own; None = it has none."""
     counts: Mapping[str, int]
     """Events of all turns by name: `turns`, `observation_tokens` and those of the interface."""
+    turn: Tensor | None = None
+    """[T] int64: the number of the policy's turn for each token, 0 for what it was shown; None = of
+    a run before turns were kept."""
+    states: Sequence[int] = ()
+    """The number of the state in which each turn was taken."""
+    earned: Sequence[float] | None = None
+    """What each turn earned; None = the environment gives no rewards per turn."""
     handle: Any = field(default=None, compare=False)
     """What a reward reads of the environment itself; None after a way between processes."""
 
     @property
     def extras(self) -> dict[str, Tensor | float]:
-        """What a sample keeps of it: the counts, and its own prompt if it has one."""
+        """What a sample keeps of it: counts, turns, and its own prompt if it has one."""
         found: dict[str, Tensor | float] = {k: float(v) for k, v in self.counts.items()}
+        if self.turn is not None:
+            earned = None if self.earned is None else list(self.earned)
+            found |= turn_extras(self.turn, list(self.states), earned)
         return found if self.prompt_ids is None else {**found, PROMPT_IDS: self.prompt_ids}
 
     def state(self) -> State:
@@ -51,6 +60,9 @@ class Played:
             "messages": [dict(message) for message in self.messages],
             "reward": self.reward,
             "counts": dict(self.counts),
+            "turn": self.turn,
+            "states": list(self.states),
+            "earned": None if self.earned is None else list(self.earned),
         }
 
     @staticmethod

@@ -20,7 +20,15 @@ from rlkit.config.turns import TurnsConfig
 from rlkit.environments.formats import call_parser
 from rlkit.environments.rendering import observation_ids
 from rlkit.errors import UserError
-from rlkit.interfaces import Environment, EpisodeContext, Observation, Start, State, with_text
+from rlkit.interfaces import (
+    Environment,
+    EpisodeContext,
+    Observation,
+    Start,
+    State,
+    state_number,
+    with_text,
+)
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
 from rlkit.rollout.base import (
@@ -165,8 +173,11 @@ class TurnsEngine(EngineAround):
     def _begin(self, episodes: Sequence[Episode]) -> None:
         """Begin episodes; what the environment adds to a prompt is encoded with it."""
         texts = self.environment.begin([episode.start for episode in episodes])
+        states = self.environment.states([episode.id for episode in episodes])
         encoded: dict[tuple[str, str], Prompt] = {}
-        for episode, text in zip(episodes, texts, strict=True):
+        for episode, text, state in zip(episodes, texts, states, strict=True):
+            said = (episode.start.row["prompt"], text) if state is None else state
+            episode.states.append(state_number(said))
             episode.begun = self.now()
             if text:
                 key = (episode.prompt.prompt_id, text)
@@ -212,9 +223,14 @@ class TurnsEngine(EngineAround):
         if not acting:
             return
         texts = [self._text(episode.last, special=True) for episode in acting]
-        answers = self.environment.step([episode.id for episode in acting], texts)
-        for episode, observation in zip(acting, answers, strict=True):
+        ids = [episode.id for episode in acting]
+        answers = self.environment.step(ids, texts)
+        told = (self.environment.states(ids), self.environment.turn_rewards(ids))
+        for episode, observation, state, earned in zip(acting, answers, *told, strict=True):
             episode.takes(observation)
+            episode.earned.append(earned)
+            said = [(message["role"], message["content"]) for message in observation.messages]
+            episode.states.append(state_number(said if state is None else state))
             reason = self._reason(episode, observation, turn)
             if reason is None:
                 reason = self._shown(episode, observation)

@@ -38,9 +38,14 @@ class Episode:
     """Open until the episode ends."""
     last: Generation = BLANK
     """The policy's last turn."""
-    mask: list[Tensor] = field(default_factory=list)
+    turn: list[Tensor] = field(default_factory=list)
+    """The number of the policy's turn for each token, in pieces; 0 for what it was shown."""
     messages: list[Message] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((TURNS, *COUNTS), 0))
+    states: list[int] = field(default_factory=list)
+    """The number of the state in which each turn was, or is to be, taken."""
+    earned: list[float | None] = field(default_factory=list)
+    """What each turn that was answered earned, None without rewards per turn."""
     begun: float = 0.0
     """When, in seconds of some clock."""
 
@@ -70,8 +75,8 @@ class Episode:
     def says(self, turn: Generation) -> None:
         """The policy's turn, which stays as it was sampled."""
         self.so_far, self.last = extended(self.so_far, turn, OPEN), turn
-        self.mask.append(torch.ones(len(turn.response_ids), dtype=torch.bool))
         self.counts[TURNS] += 1
+        self.turn.append(torch.full((len(turn.response_ids),), self.counts[TURNS]))
 
     def takes(self, observation: Observation) -> None:
         """Note the policy's turn as the environment read it, and what happened."""
@@ -91,7 +96,7 @@ class Episode:
             extras=blank(before.extras, len(ids)),
         )
         self.so_far = extended(before, shown, OPEN)
-        self.mask.append(torch.zeros(len(ids), dtype=torch.bool))
+        self.turn.append(torch.zeros(len(ids), dtype=torch.int64))
 
     def ends(self, reason: str) -> None:
         """It ends here."""
@@ -99,7 +104,10 @@ class Episode:
 
     def finished(self, reward: float | None, handle: Any) -> Generation:
         """The response, with what the environment made of it."""
-        mask = torch.cat(self.mask)
+        turn = torch.cat(self.turn)
+        mask = turn > 0
+        spoken = self.counts[TURNS]
+        earned = [value or 0.0 for value in self.earned] + [0.0] * (spoken - len(self.earned))
         counts = {**self.counts, OBSERVED: int((~mask).sum())}
         played = Played(
             loss_mask=mask,
@@ -108,6 +116,9 @@ class Episode:
             messages=tuple(self.messages),
             reward=reward,
             counts=counts,
+            turn=turn,
+            states=tuple(self.states[:spoken]),
+            earned=None if all(value is None for value in self.earned) else tuple(earned),
             handle=handle,
         )
         return replace(self.so_far, played=played)

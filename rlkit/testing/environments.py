@@ -123,8 +123,29 @@ def rewards_are_finite_numbers_or_none(environment: Environment[Any]) -> None:
     environment.close()
 
 
+def states_are_texts_and_turns_earn_numbers(environment: Environment[Any]) -> None:
+    """Or None, one for each episode."""
+    played(opened(environment), [1, 2])
+    states, earned = environment.states([2, 1]), environment.turn_rewards([2, 1])
+    require(
+        len(states) == len(earned) == 2,
+        f"{len(states)} states and {len(earned)} rewards of turns came for 2 episodes",
+    )
+    require(
+        all(state is None or isinstance(state, str) for state in states),
+        f"a state is a text or None, not {states}",
+    )
+    require(
+        all(value is None or math.isfinite(value) for value in earned),
+        f"what a turn earned is a finite number or None, not {earned}",
+    )
+    environment.end([1, 2])
+    environment.close()
+
+
 ENVIRONMENT = (
     every_turn_is_answered_or_ends_the_episode,
     an_episode_does_not_depend_on_others,
     rewards_are_finite_numbers_or_none,
+    states_are_texts_and_turns_earn_numbers,
 )

@@ -158,4 +158,5 @@ def advantage_batch(
         behavior_logp=batch.behavior_logp,
         prox_logp=batch.prox_logp,
         anchor_logp=batch.anchor_logp,
+        extras=batch.extras,
     )

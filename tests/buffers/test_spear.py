@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from buffers.spear import Spear, SpearConfig
+from rlkit.batch import Score
 from rlkit.registry import build
 from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
 from tests.certain import HALF
@@ -73,6 +76,23 @@ def test_a_response_that_was_not_trained_is_not_stored() -> None:
     cycle.buffer.add(fresh, 1)
     cycle.buffer.observe({})
     assert len(cycle.buffer) == 0
+
+
+def test_a_threshold_and_a_least_number_of_calls_are_asked_for() -> None:
+    """Advantages -1/2 and 1/2: 1/2 is not above 1/2. Of three good responses one called no tool."""
+    cycle = Cycle(Spear(SpearConfig(size=100, threshold=0.5)), 5)
+    cycle.step(1)
+    assert len(cycle.buffer) == 0
+    buffer = Spear(SpearConfig(size=100, min_calls=1))
+    cycle = Cycle(buffer, 5)
+    fresh = cycle.rollouts.groups(buffer.plan(5, 1, cycle.prompts), 1)
+    samples = fresh[0].samples
+    for sample, calls in zip(samples, (0.0, 1.0, 2.0), strict=False):
+        sample.extras["calls"] = calls
+    buffer.add(fresh, 1)
+    good = Score(logp=torch.zeros(1), entropy=0.0, advantage=0.5)
+    buffer.observe({s.sample_id: good for group in fresh for s in group.samples})
+    assert [s for g in buffer.stored for s in g.samples] == samples[1:3]
 
 
 def test_it_resumes() -> None:

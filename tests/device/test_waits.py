@@ -21,7 +21,7 @@ GENERATION = [
 ]
 SEARCHES = {
     **{"bapo": 13, "bapo_authors_repo": 13, "m2po": 5, "m2po_areal": 5, "m2po_authors_repo": 5},
-    **{"clip_cov": 3, "kl_cov": 3, "p3o": 1},
+    **{"clip_cov": 3, "spear_cov": 6, "kl_cov": 3, "p3o": 1},
 }
 """Losses that search or sort the tokens of a minibatch, and how often they may wait for it."""
 

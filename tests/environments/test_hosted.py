@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlkit.environments.host import LONGEST
-from rlkit.environments.hosted import Hosted, HostedConfig, as_json
+from rlkit.environments.hosted import Hosted, HostedConfig
 from rlkit.environments.own import environment_class, with_tools
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment
@@ -247,26 +247,24 @@ def test_a_host_that_was_killed_is_started_again(increment: Environment[Any]) ->
     assert contents(increment.step([2], [call("increment", step=1)])[0]) == ["1"]
 
 
-def test_columns_are_handed_over_as_plain_values() -> None:
-    import datetime
-
-    import numpy as np
-    import torch
-
-    row = {
-        "a": np.int64(3),
-        "b": torch.ones(2),
-        "c": (1, {"d": None}),
-        "e": datetime.date(2026, 1, 2),
-    }
-    assert as_json(row, "row") == {
-        "a": 3,
-        "b": [1.0, 1.0],
-        "c": [1, {"d": None}],
-        "e": "2026-01-02",
-    }
-    with pytest.raises(UserError, match=r"column 'x' cannot be handed to its process: object"):
-        as_json(object(), "column 'x'")
+def test_a_class_may_tell_its_state_and_what_a_turn_earned() -> None:
+    """Properties, read where the episode is; without them, and when it is lost, nothing."""
+    environment = opened(of(f"{ODD}:Stairs"))
+    environment.begin([start(1), start(2)])
+    assert environment.states([1, 2]) == ['{"height": 0}'] * 2
+    environment.step([1, 2], [call("climb", steps=2), call("climb", steps=-1)])
+    assert environment.states([2, 1]) == ['{"height": -1}', '{"height": 2}']
+    assert environment.turn_rewards([1, 2]) == [2.0, None]
+    environment.end([1])
+    assert environment.states([1]) == environment.turn_rewards([1]) == [None]
+    environment.step([2], [call("climb", steps=200)])
+    with pytest.raises(UserError, match=r"turn_reward is 'far'; give a finite number or None"):
+        environment.turn_rewards([2])
+    environment.close()
+    bare = opened(of(f"{ODD}:Journal"))
+    bare.begin([start(1)])
+    assert bare.states([1]) == bare.turn_rewards([1]) == [None]
+    bare.close()
 
 
 def test_a_function_that_makes_the_environment_and_tools_besides() -> None:

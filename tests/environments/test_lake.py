@@ -27,6 +27,7 @@ def test_a_hole_is_no_way() -> None:
 def test_a_game_is_won_at_the_goal_and_lost_in_a_hole() -> None:
     lake = Lake(size=2, holes=0.0, slippery=0.0)
     assert shown(lake.reset(3)) == ["P.", ".G"] and not lake.done
+    assert lake.turn_state == "P.\n.G", "without the rules"
     assert shown(lake.move("left")) == ["P.", ".G"]  # the edge stops
     assert shown(lake.move("right")) == [".P", ".G"] and lake.get_reward() == 0
     assert shown(lake.move("down")) == ["..", ".P"]

@@ -28,6 +28,12 @@ class Game(Local[None, PartConfig]):
     def rewards(self, episodes: Any) -> list[float | None]:
         return [float(episode) for episode in episodes]
 
+    def states(self, episodes: Any) -> list[str | None]:
+        return [f"s{episode}" for episode in episodes]
+
+    def turn_rewards(self, episodes: Any) -> list[float | None]:
+        return [0.5 for episode in episodes]
+
     def handles(self, episodes: Any) -> list[Any]:
         return [f"h{episode}" for episode in episodes]
 
@@ -49,6 +55,8 @@ def test_each_row_goes_to_the_environment_that_it_names() -> None:
     assert contents(sums) == ["3"] and game.done
     assert mixed.rewards([2, 1, 0]) == [2.0, None, 0.0]
     assert mixed.handles([2, 1]) == ["h2", None]
+    assert mixed.states([2, 1]) == ["s2", None]
+    assert mixed.turn_rewards([1, 0]) == [None, 0.5]
     mixed.end([0, 1, 1, 7])
     with pytest.raises(KeyError):
         mixed.rewards([1])

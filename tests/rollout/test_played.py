@@ -49,6 +49,26 @@ def test_a_sample_keeps_the_counts_and_a_prompt_of_its_own() -> None:
     assert torch.as_tensor(longer.kept["prompt_ids"]).tolist() == [7, 8]
 
 
+def test_a_sample_keeps_its_turns() -> None:
+    """State 2^24 + 1 is 1 and 1 in its two halves; a turn without tokens is no token's."""
+    turns = played(
+        turn=torch.tensor([1, 0, 3]), states=(2**24 + 1, 7, 9), earned=(0.5, 1.0, 0.0)
+    )
+    kept = {k: torch.as_tensor(v).tolist() for k, v in turns.extras.items()}
+    assert kept == {
+        "turns": 2.0,
+        "calls": 1.0,
+        "turn": [1, 0, 3],
+        "state_high": [1, 0, 0],
+        "state_low": [1, 0, 9],
+        "turn_reward": [0.5, 0, 0],
+    }
+    again = Played.from_state(turns.state())
+    assert {k: torch.as_tensor(v).tolist() for k, v in again.extras.items()} == kept
+    old = {k: v for k, v in turns.state().items() if k not in ("turn", "states", "earned")}
+    assert set(Played.from_state(old).extras) == {"turns", "calls"}, "of a run that kept none"
+
+
 def test_the_state_leaves_out_what_lives_elsewhere() -> None:
     whole = played(prompt_ids=torch.tensor([7]), reward=0.5, handle=object())
     state = whole.state()

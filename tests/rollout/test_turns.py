@@ -294,6 +294,51 @@ def test_episodes_go_between_processes_and_into_checkpoints(tmp_path: Any) -> No
     assert "played" not in pack(bare) and unpack(pack(bare))[0].played is None
 
 
+def test_turns_know_their_states_and_rewards() -> None:
+    """The first turns of a prompt are in one state; later ones in that of what was said before."""
+    policy = chat_policy()
+    call = call_of(policy)
+    digits: dict[int, str] = {}
+    for number, group in enumerate(engine_of(policy).generate(call)):
+        firsts = set()
+        for g in group:
+            assert g.played is not None and g.played.turn is not None
+            turn, messages = g.played.turn, g.played.messages
+            assert torch.equal(turn > 0, g.loss_mask) and g.played.earned is None
+            own = [int(turn[a]) for mine, a, _ in runs_of(g.loss_mask) if mine]
+            assert own == list(range(1, g.played.counts[TURNS] + 1))
+            firsts.add(g.played.states[0])
+            for state, message in zip(g.played.states[1:], messages[1::2], strict=False):
+                assert digits.setdefault(state, message["content"]) == message["content"]
+        assert len(firsts) == 1, number
+    assert len(digits) > 3 and len(set(digits.values())) == len(digits)
+
+
+def test_an_environment_may_tell_states_and_rewards_of_turns() -> None:
+    policy = chat_policy()
+
+    class Telling(Echo):
+        def states(self, episodes: Sequence[int]) -> list[str | None]:
+            return [str(len(self.turns[episode])) for episode in episodes]
+
+        def turn_rewards(self, episodes: Sequence[int]) -> list[float | None]:
+            return [float(len(self.turns[episode])) for episode in episodes]
+
+    plain, told = (
+        flat(engine_of(policy, kind(), max_completion_length=400).generate(call_of(policy)))
+        for kind in (Echo, Telling)
+    )
+    every: dict[int, set[int]] = {}
+    for before, g in zip(plain, told, strict=True):
+        assert same(before, g), "what is told changes no episode"
+        assert g.played is not None
+        count = g.played.counts[TURNS]
+        for number, state in enumerate(g.played.states):
+            every.setdefault(number, set()).add(state)
+        assert list(g.played.earned or ()) == [float(k) for k in range(1, count + 1)]
+    assert [len(found) for found in every.values()] == [1] * len(every) and len(every) > 1
+
+
 def test_rewards_may_look_at_environments_until_the_next_step() -> None:
     policy = chat_policy()
 

@@ -53,6 +53,28 @@ def test_two_turns_by_hand() -> None:
     assert found.played.prompt_ids is None and found.played.reward == 0.5
 
 
+def test_turns_their_states_and_what_they_earned() -> None:
+    """The state after the last turn is none's; a turn that was not answered earned nothing."""
+    one = episode()
+    one.states.append(11)
+    one.says(turn([1, 2], version=4))
+    one.earned.append(0.5)
+    one.states.append(12)
+    one.hears([{"role": "tool", "content": "b"}], [5])
+    one.says(turn([], version=4))
+    one.earned.append(None)
+    one.states.append(13)
+    one.hears([{"role": "tool", "content": "c"}], [6])
+    one.says(turn([3], version=4))
+    found = one.finished(None, None).played
+    assert found is not None and found.turn is not None
+    assert found.turn.tolist() == [1, 1, 0, 0, 3]
+    assert found.states == (11, 12, 13) and found.earned == (0.5, 0.0, 0.0)
+    one.earned, one.states = [None, None], [1, 2, 3, 4]
+    again = one.finished(None, None).played
+    assert again is not None and again.earned is None and again.states == (1, 2, 3)
+
+
 def test_neighbors_with_one_prompt_are_one_request() -> None:
     again = Prompt(prompt_id="p", text_or_messages="1", ids=PROMPT.ids, columns={})
     asked = [Request(prompt=p, n=1, max_tokens=t) for p, t in ((PROMPT, 3), (PROMPT, 3))]

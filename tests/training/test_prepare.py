@@ -69,6 +69,28 @@ def test_demonstrations_are_refused_by_a_loss_that_cannot_use_them() -> None:
         prepared(policy, [replace(groups[0], samples=expert)], 1, parts())
 
 
+def test_an_advantage_finds_what_a_response_keeps() -> None:
+    """Values per token padded with 0, a number of the whole response as one number."""
+    policy = make_policy()
+    groups = rollout(policy, step=1)
+    first = groups[0].samples[0]
+    first.extras |= {"turn": torch.ones(len(first.response_ids)), "turns": 1.0}
+    seen = {}
+
+    class Spy:
+        needs_critic = needs_greedy = False
+        needs: frozenset[str] = frozenset()
+
+        def __call__(self, b):
+            seen.update(b.extras)
+            return rlkit.build("advantage", "group_norm")(b)
+
+    chosen = replace(parts(), advantage=Spy())  # type: ignore[arg-type]
+    prepared(policy, groups, 1, chosen)
+    assert seen["turns"].tolist() == [1.0] + [0.0] * 15
+    assert seen["turn"][0].sum() == len(first.response_ids) and not seen["turn"][1:].any()
+
+
 def test_reward_stands_on_the_last_token_and_kl_in_the_reward_is_k1() -> None:
     policy = make_policy()
     anchor = rlkit.build("anchor", "base", placement="reward", beta=0.5)

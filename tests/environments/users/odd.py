@@ -58,6 +58,30 @@ class Journal:
         return object()
 
 
+class Stairs:
+    """Tells its state, and what its last turn earned."""
+
+    def reset(self, **row) -> None:
+        self.height = 0
+
+    @property
+    def turn_state(self):
+        return {"height": self.height}
+
+    @property
+    def turn_reward(self):
+        return "far" if self.height > 100 else self.height if self.height > 0 else None
+
+    def climb(self, steps: int) -> int:
+        """Climb.
+
+        Args:
+            steps: How many.
+        """
+        self.height += steps
+        return self.height
+
+
 def make_journal():
     return Journal()
 

@@ -1,0 +1,55 @@
+"""SPEAR's composition for episodes with tools, at the size of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlkit
+from rlkit.interfaces import Observation
+from tests.compositions import composed
+from tests.rollout.echo import ROWS, Echo, chat_policy
+from tests.rollout.test_turns_in_training import SMALL, says_one
+
+
+class Calling(Echo):
+    """Reads a tool call in every turn with a 1, and none in the others."""
+
+    def _one(self, episode: int, turn: str) -> Observation:
+        seen = super()._one(episode, turn)
+        if "1" not in turn:
+            return replace(seen, counts={"calls": 0})
+        call = {"type": "function", "function": {"name": "echo", "arguments": {}}}
+        return replace(seen, said={**seen.said, "tool_calls": [call]}, counts={"calls": 1})
+
+
+def test_its_parts_are_those_of_the_paper() -> None:
+    c = composed("+experiment=spear_paper", "model.name=some/model", "task.path=rows.jsonl")
+    filters = ["overlong", "void_turn", "repetitive", "unreadable", "group_spread"]
+    assert [name for name, _ in c.parts.corrections] == [f"{name}_filter" for name in filters]
+    assert list(c.rewards) == ["math", "tool_call", "call_format", "unreadable"]
+    assert c.parts.buffer.config.model_dump().items() >= {"min_calls": 1, "max_age": 5}.items()
+
+
+def test_it_trains_three_steps(tmp_path: Path) -> None:
+    """The tool's reward fades, the weight of replay grows, and what is replayed called a tool."""
+    policy = chat_policy()
+    run = rlkit.train(
+        "+experiment=spear_paper",
+        f"environment={__name__}:Calling",
+        *SMALL,
+        *("train.steps=3", "train.minibatches=1", "buffer.size=1", "rollout.num_generations=4"),
+        *("train.prompts_per_step=4", "correction.repetitive_filter.n=2"),
+        model=policy.model,
+        tokenizer=policy.tokenizer,
+        dataset=ROWS,
+        reward=[says_one, "tool_call", "call_format", "unreadable"],
+        output_dir=tmp_path,
+    )
+    steps: list[dict[str, Any]] = [m for m in run.metrics if "turns/mean" in m]
+    print(sorted(steps[-1]))
+    assert len(steps) == 3
