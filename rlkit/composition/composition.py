@@ -117,7 +117,7 @@ class Composition:
         """References that parts read; None if the penalty may begin to read others later."""
         if "anchor.beta" in {*self.scalars, *self.schedule.fields()}:
             return None
-        return frozenset(references_in(self.parts.read))
+        return frozenset(references_in(self.parts.needed))
 
     @property
     def sections(self) -> dict[str, Part[Any]]:

@@ -53,18 +53,18 @@ class Parts:
     """What settings of the run read, by the names of the parts' `needs`."""
 
     @property
-    def read(self) -> frozenset[str]:
+    def needed(self) -> frozenset[str]:
         """What the loss, a correction, the advantage or a setting reads."""
         others = (correction.needs for _, correction in self.corrections)
         return self.reads.union(self.loss.needs, self.advantage.needs, *others)
 
     def needs(self, what: str) -> bool:
         """Whether one of them reads it."""
-        return what in self.read
+        return what in self.needed
 
     def references(self, step: int) -> dict[str, Reference | None]:
         """Those a part, the penalty or prox_logp reads; None stands for pi_k."""
-        names = {*self.anchor.references(step), *references_in(self.read)}
+        names = {*self.anchor.references(step), *references_in(self.needed)}
         if self.proximal is not None:
             names.add(self.proximal)
         return {name: self.anchor.reference(name) for name in sorted(names)}
