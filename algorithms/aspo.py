@@ -52,12 +52,12 @@ def quantile_above(entropy: Tensor, mask: Tensor, quantile: float) -> Tensor:
     Between two tokens the quantile is interpolated, as in torch.quantile, which takes no more than
     16 million of them.
     """
-    valid = entropy[mask].sort().values
-    if not len(valid):
-        return torch.zeros_like(mask)
-    place = quantile * (len(valid) - 1)
-    low = int(place)
-    bound = torch.lerp(valid[low], valid[min(low + 1, len(valid) - 1)], place - low)
+    ordered = torch.where(mask, entropy, torch.inf).flatten().sort().values
+    last = (mask.sum() - 1).clamp(min=0)
+    place = quantile * last.to(entropy.dtype)
+    low = place.long()
+    high = torch.minimum(low + 1, last)
+    bound = torch.lerp(ordered.gather(0, low[None]), ordered.gather(0, high[None]), place - low)
     return mask & (entropy > bound)
 
 
@@ -92,8 +92,8 @@ class ASPO(RatioLoss[AspoConfig]):
         ratio = self.ratio(policy.logp, self.other(batch), mask)
         eps = torch.full_like(ratio.detach(), c.eps)
         if c.entropy_quantile is not None:
-            entropy = policy.entropy.detach()
-            eps[quantile_above(entropy, mask, c.entropy_quantile)] = c.eps_uncertain
+            above = quantile_above(policy.entropy.detach(), mask, c.entropy_quantile)
+            eps = eps.masked_fill(above, c.eps_uncertain)
         plain = clipped_surrogate(ratio, advantage, 1 - eps, 1 + eps, dual_clip=c.dual_clip)
         inverse = inverse_weighted(ratio, advantage, 1 - eps, 1 + eps, c.dual_clip)
         turned = advantage > 0 if c.inverted == "positive" else advantage < 0

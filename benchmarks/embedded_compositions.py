@@ -3,7 +3,8 @@
     python benchmarks/embedded_compositions.py --seeds 3 --workers 2
 
 It shows that each composition trains and stays finite, with held-out pass@1 (sampled, 512 problems)
-before and after. It is no ranking: 20 steps, one learning rate for all.
+before and after. It is no ranking: 20 steps, one learning rate for all. What learns from a teacher
+gets the last checkpoint of another composition's run of the same seed.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from bench import ROOT, run
+from bench import ROOT, Run, run
 
 PAGE = ROOT / "docs" / "compositions.md"
 STEPS = 20
@@ -27,12 +30,25 @@ SETTINGS = (
     "eval.every=null",
     "checkpoint.every=null",
 )
+TEACHERS = {"mopd": "grpo"}
+"""Compositions that need a teacher, and whose run gives it."""
 KINDS = ("loss", "advantage", "buffer", "anchor", "schedule")
+
+
+def run_taught(algorithm: str, seed: int) -> Run:
+    """A run, after that of its teacher if it needs one."""
+    if algorithm not in TEACHERS:
+        return run(f"algorithm={algorithm}", *SETTINGS, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "teacher"
+        run(f"algorithm={TEACHERS[algorithm]}", *SETTINGS, seed=seed, out=out)
+        teacher = f"anchor.path={out}/checkpoint-{STEPS}"
+        return run(f"algorithm={algorithm}", teacher, *SETTINGS, seed=seed)
 
 
 def figures(algorithm: str, seed: int) -> dict[str, Any]:
     """The measurements of one run."""
-    done = run(f"algorithm={algorithm}", *SETTINGS, seed=seed)
+    done = run_taught(algorithm, seed)
     rows, config, steps = done.metrics, done.config, done.steps
     before, after = (row["eval/pass@1"] for row in rows if "eval/pass@1" in row)
     numbers = [v for row in steps for v in row.values() if isinstance(v, int | float)]
@@ -92,7 +108,12 @@ def page(rows: Sequence[Sequence[str]], seeds: int) -> str:
             "Written by `python benchmarks/embedded_compositions.py`: every composition of "
             f"`configs/algorithm/`, {STEPS} steps on the embedded default, medians of {seeds} "
             "seeds. It shows that each trains and stays finite. It is no ranking: the runs are "
-            "short and share one learning rate.\n",
+            "short and share one learning rate. "
+            + " ".join(
+                f"The teacher of `{name}` is the `{teacher}` run of the same seed."
+                for name, teacher in TEACHERS.items()
+            )
+            + "\n",
             lines[0],
             "|" + "---|" * len(head),
             *lines[1:],

@@ -1,11 +1,12 @@
 """Do the tests notice a wrong sign, bound, mask or detach? Mutants of ten losses.
 
     python benchmarks/mutants.py --workers 2
-    python benchmarks/mutants.py --losses algorithms/gspo.py
+    python benchmarks/mutants.py --losses algorithms/gspo.py algorithms/corrections/trm.py
 
 Each mutant changes one thing in a loss's file: a sign, an operator, the direction of a comparison,
 a constant, a clamp, a mask, a detach. The loss's tests then run in a process of their own against
-the changed source (nothing is written to disk). A mutant that no test notices is printed.
+the changed source (nothing is written to disk). A mutant that no test notices is printed. The files
+of corrections, advantages and of rlkit itself are changed in the same way.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from rlkit.registry import names as names_known
 
 ROOT = Path(__file__).resolve().parent.parent
 TEN = ("ppo", "remix", "bapo", "topr", "gspo", "cispo", "rec", "minpro", "m2po", "gvpo")
@@ -115,6 +118,11 @@ class Replace(ast.NodeTransformer):
         return self.new if node is self.target else self.generic_visit(node)
 
 
+def module_of(path: Path) -> str:
+    """What a source file is imported as."""
+    return ".".join(path.resolve().relative_to(ROOT).with_suffix("").parts)
+
+
 def mutants(path: Path) -> Iterator[Mutant]:
     """Every mutant of a file."""
     text = path.read_text()
@@ -125,7 +133,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
             change, new = list(changes(target))[number]
             ast.copy_location(new, target)
             changed = ast.fix_missing_locations(Replace(target, new).visit(tree))
-            yield Mutant(f"algorithms.{path.stem}", getattr(node, "lineno", 0), change, changed)
+            yield Mutant(module_of(path), getattr(node, "lineno", 0), change, changed)
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -146,14 +154,17 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.mutant.tree, self.path, "exec"), module.__dict__)
 
 
-def noticed(mutant: Mutant, tests: Sequence[str], names: Sequence[str]) -> bool:
+def noticed(mutant: Mutant, tests: Tests, names: Sequence[str]) -> bool:
     """Whether a test fails on the mutant; runs in a process of its own.
 
-    First the tests that are called after the losses, then every test of the files that name them.
+    First the tests of the file's own name and of the files that name its parts, then all others
+    that are called after them.
     """
     import pytest
 
     sys.meta_path.insert(0, Finder(mutant))
+    if sys.modules.pop(mutant.module, None) is not None and not imports(mutant.module):
+        return True
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
     quiet = [
@@ -167,16 +178,48 @@ def noticed(mutant: Mutant, tests: Sequence[str], names: Sequence[str]) -> bool:
     with open(os.devnull, "w") as void:
         os.dup2(void.fileno(), 1)
         os.dup2(void.fileno(), 2)
-        called = [*tests, "-k", " or ".join(names)]
-        return any(
-            pytest.main([*chosen, *quiet]) != pytest.ExitCode.OK
-            for chosen in (called, files_that_name(names))
-        )
+        fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        chosen = tests.chosen(mutant.module, names)
+        return any(pytest.main([*each, *quiet]) not in fine for each in chosen if each)
+
+
+def imports(module: str) -> bool:
+    """Whether a module can be imported, which takes the place of the one that was."""
+    try:
+        importlib.import_module(module)
+    except Exception:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Which tests are to notice a mutant."""
+
+    own: Sequence[Path] | None
+    """None = all; else the test file of a file's own name, and these."""
+
+    def chosen(self, module: str, names: Sequence[str]) -> Iterator[list[str]]:
+        """Arguments of pytest, one call after the other."""
+        yield own_tests(module)
+        called = ["-k", " or ".join(names)]
+        if self.own is not None:
+            yield [*map(str, self.own), *called] if self.own else []
+            return
+        yield files_that_name(names)
+        yield ["tests/algorithms", "tests/golden", *called]
+
+
+def own_tests(module: str) -> list[str]:
+    """The test file of a source file."""
+    *folder, name = module.removeprefix("rlkit.").split(".")
+    path = ROOT.joinpath("tests", *folder, f"test_{name}.py")
+    return [str(path)] if path.is_file() else []
 
 
 def files_that_name(names: Sequence[str]) -> list[str]:
-    """The test files that name a loss."""
-    files = sorted((ROOT / "tests" / "algorithms").glob("test_*.py"))
+    """The test files that name a part."""
+    files = sorted((ROOT / "tests" / "algorithms").rglob("test_*.py"))
     return [str(f) for f in files if any(f'"{name}' in f.read_text() for name in names)]
 
 
@@ -198,15 +241,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--losses", nargs="*", type=Path)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--own",
+        nargs="*",
+        type=Path,
+        help="only the test file of each file's own name, and these; much faster",
+    )
     options = parser.parse_args()
     files = options.losses or [ROOT / "algorithms" / f"{name}.py" for name in TEN]
-    tests = ["tests/algorithms", "tests/golden"]
+    tests = Tests(options.own)
     total = survived = 0
-    for heavy in ("torch", "transformers", "pytest"):
+    for heavy in ("torch", "transformers", "pytest", "rlkit.testing", "rlkit.training.objective"):
         importlib.import_module(heavy)  # before the forks, which then import only the parts
+    if tests.own is not None:
+        names_known("loss")  # and not even those: the changed file alone is imported again
     for path in files:
         every, names = list(mutants(path)), names_of(path)
-        unchanged = Mutant(f"algorithms.{path.stem}", 0, "", ast.parse(path.read_text()))
+        unchanged = Mutant(module_of(path), 0, "", ast.parse(path.read_text()))
         alive, *killed = run_all([unchanged, *every], tests, names, options.workers)
         if alive:
             raise SystemExit(f"the tests of {path.stem} fail on the unchanged file")
@@ -219,7 +270,7 @@ def main() -> None:
 
 
 def run_all(
-    every: Sequence[Mutant], tests: Sequence[str], names: Sequence[str], workers: int
+    every: Sequence[Mutant], tests: Tests, names: Sequence[str], workers: int
 ) -> list[bool]:
     """Whether each mutant was noticed, in as many processes at a time as asked."""
     context = get_context("fork")

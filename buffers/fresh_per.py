@@ -50,9 +50,9 @@ def importance_exponent(step: int, first: float, steps: int) -> float:
     return first + (1 - first) * min(1.0, (step - 1) / steps)
 
 
-def importance_weights(logits: Floats, beta: float) -> Floats:
-    """(1 / (N P_i))^beta over the largest of them, [N]; P_i is proportional to exp(logits)."""
-    out: Floats = np.exp(-beta * (logits - logits.min()))
+def importance_weights(chance: Floats, beta: float) -> Floats:
+    """(1 / (N P_i))^beta over the largest of them, [N], from the P_i of a draw."""
+    out: Floats = (chance / chance.min()) ** -beta
     return out
 
 
@@ -75,32 +75,21 @@ class FreshPER(Prioritized[FreshPERConfig]):
     Config = FreshPERConfig
     sources = ("2604.18916", "1511.05952")
 
-    def __init__(self, config: FreshPERConfig | None = None) -> None:
-        super().__init__(config)
-        self.step = 1
-        self.drawn: dict[int, float] = {}
-        """The importance weights of the groups that this step draws, by their first response."""
+    def chances(self, tier: Ints, step: int) -> Floats:
+        """The probability of each place of a tier, if one is drawn."""
+        c = self.config
+        priority = group_priorities(self.rows["value"][tier], c) + c.epsilon
+        weight: Floats = np.exp(
+            draw_logits(priority, ages(self.rows["oldest"][tier], step), c.tau, c.alpha)
+        )
+        return weight / weight.sum()
 
-    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
-        """The fresh groups, and replayed ones with their importance weights."""
-        self.step, self.drawn = step, {}
-        trained = super().build(fresh, batch, step)
-        for group in trained[len(fresh) :]:
-            weight = self.drawn[group.samples[0].sample_id]
+    def replay(self, tier: Ints, drawn: Ints, chance: Floats, step: int) -> list[Group]:
+        """The groups drawn from a tier, with their importance weights."""
+        c = self.config
+        undone = importance_weights(chance, importance_exponent(step, c.beta, c.beta_steps))
+        groups = super().replay(tier, drawn, chance, step)
+        for group, weight in zip(groups, undone[drawn].tolist(), strict=True):
             for sample in group.samples:
                 sample.extras[REPLAY_WEIGHT] = weight
-        return trained
-
-    def _draw(self, tier: Ints, count: int, rng: np.random.Generator) -> Ints:
-        c, count = self.config, min(count, len(tier))
-        if count == 0:
-            return tier[:0]
-        priority = group_priorities(self.rows["value"][tier], c) + c.epsilon
-        age = ages(self.rows["oldest"][tier], self.step)
-        logits = draw_logits(priority, age, c.tau, c.alpha)
-        chance: Floats = np.exp(logits) / np.exp(logits).sum()
-        places = rng.choice(len(tier), size=count, replace=False, p=chance)
-        undone = importance_weights(logits, importance_exponent(self.step, c.beta, c.beta_steps))
-        first = self.rows["first"][tier]
-        self.drawn |= zip(first[places].tolist(), undone[places].tolist(), strict=True)
-        return tier[places]
+        return groups

@@ -113,10 +113,22 @@ class Prioritized(Stock[P]):
         rng, trained = self.rng(step), list(fresh)
         places = batch - self.fresh_share(batch)
         for tier in tiers_of(self.rows["oldest"], step, self.config):
-            drawn = self._draw(tier, places, rng)
-            trained += self.use(drawn, step)
-            places -= len(drawn)
+            count = min(places, len(tier))
+            if count > 0:
+                chance = self.chances(tier, step)
+                drawn = rng.choice(len(tier), size=count, replace=False, p=chance)
+                trained += self.replay(tier, drawn, chance, step)
+                places -= count
         return trained
+
+    def chances(self, tier: Ints, step: int) -> Floats:
+        """The probability of each place of a tier, if one is drawn."""
+        priority = group_priorities(self.rows["value"][tier], self.config)
+        return draw_probabilities(priority, self.config)
+
+    def replay(self, tier: Ints, drawn: Ints, chance: Floats, step: int) -> list[Group]:
+        """The groups drawn from a tier, of which these are the positions, with these chances."""
+        return self.use(tier[drawn], step)
 
     def observe(self, scores: Mapping[int, Score]) -> None:
         """Remember the advantages of the stored groups that were trained."""
@@ -132,13 +144,3 @@ class Prioritized(Stock[P]):
         """Store this step's groups; forget what the next step may not replay, then the oldest."""
         self.keep(fresh, step)
         self.evict(step + 1)
-
-    def _draw(self, tier: Ints, count: int, rng: np.random.Generator) -> Ints:
-        """At most `count` of the places in a tier."""
-        count = min(count, len(tier))
-        if count == 0:
-            return tier[:0]
-        chance = draw_probabilities(
-            group_priorities(self.rows["value"][tier], self.config), self.config
-        )
-        return tier[rng.choice(len(tier), size=count, replace=False, p=chance)]

@@ -26,7 +26,7 @@ from rlkit.interfaces import (
 from rlkit.rewards.judges import Judges, find_judges
 from rlkit.rollout.base import RolloutEngine
 from rlkit.tasks.read import read_rows
-from rlkit.training.references import Parts
+from rlkit.training.references import Parts, references_in
 
 CONSOLE = "console"
 
@@ -114,11 +114,10 @@ class Composition:
 
     @property
     def read_by_loss(self) -> frozenset[str] | None:
-        """References the loss reads; None if the penalty may begin to read others later."""
+        """References that parts read; None if the penalty may begin to read others later."""
         if "anchor.beta" in {*self.scalars, *self.schedule.fields()}:
             return None
-        needs = (need for need in self.parts.loss.needs if need.startswith("anchor:"))
-        return frozenset(need.removeprefix("anchor:") for need in needs)
+        return frozenset(references_in(self.parts.needed))
 
     @property
     def sections(self) -> dict[str, Part[Any]]:

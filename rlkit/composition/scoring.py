@@ -11,12 +11,11 @@ from torch import Tensor
 from rlkit.batch import Group
 from rlkit.composition.base_model import model_folder
 from rlkit.composition.composition import Composition
+from rlkit.composition.models_beside import load_beside
 from rlkit.config.hub import looks_like_path
-from rlkit.config.run import LoraConfig
 from rlkit.errors import UserError
-from rlkit.models.load import load_policy
 from rlkit.models.policy import Policy
-from rlkit.stored.card import tokenizer_hash, weights_hash
+from rlkit.stored.card import weights_hash
 from rlkit.stored.reencode import TextEncoder
 from rlkit.stored.suit import Opener
 from rlkit.training.collate import collate
@@ -50,18 +49,7 @@ class NamedModel:
         self.name = c.config.model.name if name == BASE else name
         own = name in (BASE, c.config.model.name)
         folder = c.processes.on_main(lambda: model_folder(c)) if own else name
-        plain = {"lora": LoraConfig(), "name": self.name}
-        config = c.config.model.model_copy(update=plain)
-        try:
-            self.policy = load_policy(config, folder, policy.temperature)
-        except UserError as error:
-            raise UserError(str(error).replace("model.name=", f"{SETTING}=")) from error
-        self.policy.model.requires_grad_(False)
-        if tokenizer_hash(self.policy.tokenizer) != tokenizer_hash(policy.tokenizer):
-            raise UserError(
-                f"{SETTING}={name} has another tokenizer than the model that is trained, so it "
-                "cannot give log-probs of its tokens"
-            )
+        self.policy = load_beside(c, policy, folder, SETTING, name=self.name)
         self.weights = weights_hash(self.policy.model.state_dict())
         size = c.config.train.micro_batch_tokens or default_tokens(policy.device)
         self.forwards = Forwards(MicroBatches(size, c.processes), c.processes)

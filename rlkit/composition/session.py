@@ -13,6 +13,7 @@ from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.composition.evaluators import evaluators_of
+from rlkit.composition.models_beside import model_opener
 from rlkit.composition.scoring import rollout_opener
 from rlkit.composition.turns import template_words, tools_of
 from rlkit.config.run import RunConfig
@@ -221,6 +222,7 @@ def open_session(
         as_asked=train.encoder.asked,
         say=notes.append,
         open_rollouts=rollout_opener(c, policy, train.encoder, notes.append),
+        open_model=model_opener(c, policy, notes.append),
         max_completion_length=c.engine.config.max_completion_length,
     )
     c.buffer.open(context)

@@ -39,6 +39,7 @@ from rlkit.interfaces.episodes import (
     with_text,
 )
 from rlkit.interfaces.loss import LC, Correction, LossConfig, PolicyLoss
+from rlkit.interfaces.models import FixedModel, ModelSource
 from rlkit.interfaces.part import (
     C,
     FileRow,
@@ -76,10 +77,12 @@ __all__ = [
     "EpisodeContext",
     "Event",
     "FileRow",
+    "FixedModel",
     "FreezablePolicy",
     "FrozenCopy",
     "LossConfig",
     "Message",
+    "ModelSource",
     "Observation",
     "Part",
     "PartConfig",

@@ -17,7 +17,7 @@ from rlkit.interfaces.part import C, Part
 class AdvantageEstimator(Part[C]):
     """Turns the rewards of a whole step's batch into advantages.
 
-    `needs` names the log-probs that are read, as for a loss: "behavior", "prox".
+    `needs` names the log-probs that are read, as for a loss: "behavior", "prox", "anchor:<name>".
     """
 
     needs: frozenset[str] = frozenset()

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 
 from rlkit.batch import Group, Messages
 from rlkit.errors import UserError
+from rlkit.interfaces.models import FixedModel, ModelSource, no_model
 
 State = dict[str, Any]
 """Nested dicts and lists of tensors, numbers, strings, booleans and None: what a checkpoint can
@@ -155,6 +156,9 @@ class RunContext:
     """The text or messages of a row's prompt, as the task's own problems become them."""
     open_rollouts: Callable[[StoredData], RolloutSet] = no_rollouts
     """Opens stored rollouts. Raises UserError for what does not suit the run."""
+    open_model: Callable[[ModelSource], FixedModel | None] = no_model
+    """Loads a model beside the policy; None = the policy itself, as it is when training starts.
+    Raises UserError for one that cannot be loaded or reads other tokens than the policy."""
     say: Callable[[str], None] = silent
     """Tells the user a line before the first step."""
 

@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -34,6 +34,11 @@ rounding, equal up to a coarser rounding, or another engine's, compared with the
 step."""
 
 
+def references_in(needs: Iterable[str]) -> set[str]:
+    """The references among what is read: base of anchor:base."""
+    return {need.removeprefix("anchor:") for need in needs if need.startswith("anchor:")}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The parts that decide which forwards a step needs, and the rewards."""
@@ -47,15 +52,19 @@ class Parts:
     reads: frozenset[str] = frozenset()
     """What settings of the run read, by the names of the parts' `needs`."""
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """What the loss, a correction, the advantage or a setting reads."""
+        others = (correction.needs for _, correction in self.corrections)
+        return self.reads.union(self.loss.needs, self.advantage.needs, *others)
+
     def needs(self, what: str) -> bool:
-        """Whether the loss, a correction, the advantage or a setting reads it."""
-        read = {*self.loss.needs, *self.advantage.needs, *self.reads}
-        return what in read.union(*(correction.needs for _, correction in self.corrections))
+        """Whether one of them reads it."""
+        return what in self.needed
 
     def references(self, step: int) -> dict[str, Reference | None]:
-        """Those the loss, the penalty or prox_logp reads; None stands for pi_k."""
-        names = set(self.anchor.references(step))
-        names |= {n.removeprefix("anchor:") for n in self.loss.needs if n.startswith("anchor:")}
+        """Those a part, the penalty or prox_logp reads; None stands for pi_k."""
+        names = {*self.anchor.references(step), *references_in(self.needed)}
         if self.proximal is not None:
             names.add(self.proximal)
         return {name: self.anchor.reference(name) for name in sorted(names)}

@@ -68,7 +68,7 @@ def test_corrections(name: str) -> None:
 @pytest.mark.parametrize("name", rlkit.names("advantage"))
 def test_advantages(name: str) -> None:
     advantage = rlkit.build("advantage", name)
-    batch: AdvantageBatch = advantages.examples()
+    batch: AdvantageBatch = advantages.examples(advantage.needs)
     plain, wide = advantage(batch), advantage(with_shown(batch))
     torch.testing.assert_close(without(wide.advantage), plain.advantage)
     torch.testing.assert_close(without(wide.returns), plain.returns)

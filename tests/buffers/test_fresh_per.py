@@ -34,7 +34,7 @@ def test_the_oldest_group_can_still_be_drawn_and_weighs_no_nan() -> None:
     """10,000 steps at tau 1 would underflow."""
     logits = draw_logits(np.array([1.0, 1.0]), np.array([10_000, 0]), 1.0, 1.0)
     assert np.exp(logits).min() > 0
-    weights = importance_weights(logits, 1.0)
+    weights = importance_weights(np.exp(logits), 1.0)
     assert weights[0] == 1 and 0 < weights[1] < 1e-20
 
 
@@ -45,7 +45,7 @@ def test_the_exponent_rises_to_one(step: int, expected: float) -> None:
 
 def test_importance_weights_by_hand() -> None:
     """N P = 2, 1 and 0.5 and 0.5: with beta 1 their inverses over the largest, 2."""
-    chance = np.log([0.5, 0.25, 0.125, 0.125])
+    chance = np.array([0.5, 0.25, 0.125, 0.125])
     assert importance_weights(chance, 1.0) == pytest.approx([0.25, 0.5, 1, 1])
     assert importance_weights(chance, 0.5) == pytest.approx([0.5, math.sqrt(0.5), 1, 1])
     assert importance_weights(chance, 0.0) == pytest.approx([1, 1, 1, 1])

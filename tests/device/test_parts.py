@@ -17,7 +17,7 @@ from rlkit.testing import advantages, losses
 from rlkit.training.objective import Objective
 from tests.device.pretend import CPU, DEVICE, pretending
 
-REFERENCES = ("base", "previous", "ema", "proximal", "lagged")
+REFERENCES = ("base", "previous", "ema", "proximal", "lagged", "teacher")
 SPLITS = {"one": [[0, 1, 2, 3, 4, 5, 6, 7]], "two": [[0, 3, 5, 6], [1, 2, 4, 7]]}
 UNDER = ("ppo", "rloo")
 """Losses under which corrections are tried: one per token, one over groups."""
@@ -99,10 +99,11 @@ def moved(batch: AdvantageBatch, place: torch.device) -> AdvantageBatch:
 @pytest.mark.parametrize("name", names("advantage"))
 def test_an_advantage(name: str) -> None:
     """A run computes them on the CPU; they would do it anywhere."""
-    expected = build("advantage", name)(moved(advantages.examples(), CPU))
+    given = advantages.examples(build("advantage", name).needs)
+    expected = build("advantage", name)(moved(given, CPU))
     with pretending():
         part = build("advantage", name)
-        batch = moved(advantages.examples(), DEVICE)
+        batch = moved(given, DEVICE)
         found = part(batch)
         assert torch.equal(found.advantage.cpu(), expected.advantage)
         assert torch.equal(found.returns.cpu(), expected.returns)

@@ -122,6 +122,8 @@ def test_every_part_swaps_into_the_main_composition(kind: str) -> None:
         unknown = buffer is not None and buffer.unknown_behavior
         loss = "luffy" if expert else "online_dpo" if unknown else None
         other = {"loss": node(entry("loss", loss))} if loss else {}
+        if kind == "advantage" and "anchor:teacher" in build(kind, name).needs:
+            other["anchor"] = node(entry("anchor", "teacher"))
         swapped = compose(raw | other | {kind: part})
         assert f"{kind}={name}" in describe(swapped)[0]
 

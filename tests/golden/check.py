@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlkit.batch import (
+    REPLAY_WEIGHT,
     AdvantageBatch,
     AdvantageOutput,
     LossBatch,
@@ -29,6 +31,7 @@ from rlkit.batch import (
     PolicyTerms,
     Term,
 )
+from rlkit.distributed.processes import SINGLE
 from rlkit.interfaces import AdvantageEstimator, LossConfig, PolicyLoss
 from rlkit.ops import (
     Clamps,
@@ -41,6 +44,7 @@ from rlkit.ops import (
     staircase,
 )
 from rlkit.registry import build, entry
+from rlkit.training.lr_ess import EssRate
 from rlkit.training.objective import Objective
 
 Case = Mapping[str, Any]
@@ -106,7 +110,7 @@ LOSSES: dict[str, Recipe] = {
         for name in (
             *("reinforce", "gpg", "importance_sampling", "rloo", "gspo", "luspo", "gmpo", "sapo"),
             *("vespo", "sppo", "dro", "gepo", "p3o", "luffy", "minpro", "kl_cov"),
-            *("clip_cov", *REC_ALIASES),
+            *("clip_cov", "ctpo", "aspo", "rl_plus", "trapo", "tba", "qrpo", *REC_ALIASES),
         )
     },
     "cispo": Recipe(loss="cispo", notes=("ratio_min", "ratio_max")),
@@ -153,6 +157,23 @@ LOSSES: dict[str, Recipe] = {
         ROW_KEYS,
         notes=("is_level", "is_mode", "is_batch_normalize", "denominator"),
     ),
+    "a3po": Recipe(loss="decoupled_ppo", fields={"prox": "interpolated"}),
+    "trm": Recipe(
+        loss="ppo",
+        correction="trm",
+        correction_keys={"trm_delta": "delta", "trm_estimator": "estimator"},
+    ),
+    "mu_grpo_veto": Recipe(
+        loss="ppo",
+        correction="mu_grpo_veto",
+        correction_keys={"veto_threshold": "threshold"},
+    ),
+    "replay_weight": Recipe(loss="ppo", correction="replay_weight"),
+    "mopd": Recipe(
+        loss="importance_sampling",
+        advantage="mopd",
+        advantage_keys={"is_min": "is_min", "is_max": "is_max"},
+    ),
     "opsm": surrogate(
         "grpo",
         correction="opsm",
@@ -173,7 +194,7 @@ ADVANTAGES: dict[str, str] = {
         for name in (
             *("rloo", "gae", "reinforce_pp", "reinforce_pp_baseline", "remax", "opo", "gpg"),
             *("grpo_passk", "gdpo", "asymre", "opmd", "oapl", "maxrl", "psr_nsr", "red_drop"),
-            *("batch_norm", "group_mean", "reward"),
+            *("batch_norm", "group_mean", "reward", "mopd"),
         )
     },
 }
@@ -181,6 +202,11 @@ ADVANTAGE_NOTES = {"whiten_unbiased": True}
 """Golden keys with the only value there is here."""
 
 # ---- inputs
+
+
+REFERENCES = {"base": "ref_logp", "previous": "prev_logp", "teacher": "teacher_logp"}
+EXTRA_INPUTS = {"replay_weight": REPLAY_WEIGHT}
+"""Golden inputs that a buffer hands over with its samples, and by which name."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +235,13 @@ class Inputs:
             else torch.tensor(found, dtype=self.dtype)
         )
 
+    def has(self, name: str) -> bool:
+        return name in self.case["inputs"]
+
+    @property
+    def references(self) -> dict[str, Tensor]:
+        return {name: self.get(key) for name, key in REFERENCES.items() if self.has(key)}
+
     @property
     def made(self) -> dict[str, Tensor]:
         """Ages and what is replayed, 0 and false unless the record says so.
@@ -226,18 +259,14 @@ class Inputs:
 
     def batch(self) -> LossBatch:
         mask, advantage = self.mask, self.rows("advantages")
-        references = {"base": "ref_logp", "previous": "prev_logp"}
         expert = torch.tensor(self.case["inputs"].get("expert_mask", [[0]] * len(mask)))
         return LossBatch(
             mask=mask,
             advantage=advantage if advantage.dim() == 2 else advantage[:, None] + mask * 0,
             behavior_logp=self.get("behavior_logp"),
             prox_logp=self.get("prox_logp"),
-            anchor_logp={
-                name: self.get(key)
-                for name, key in references.items()
-                if key in self.case["inputs"]
-            },
+            anchor_logp=self.references,
+            extras={ours: self.rows(name) for name, ours in EXTRA_INPUTS.items() if self.has(name)},
             reward=self.rows("rewards"),
             group=self.group,
             age=self.made["age"],
@@ -262,7 +291,7 @@ class Inputs:
             values=self.get("values"),
             behavior_logp=self.get("behavior_logp"),
             prox_logp=self.get("prox_logp"),
-            anchor_logp={},
+            anchor_logp=self.references,
         )
 
 
@@ -422,7 +451,8 @@ class Setup:
 def compare_loss(case: Case, near: Tolerance, inputs: Inputs, s: Setup) -> None:
     expect, mask = dict(case["expect"]), inputs.mask
     leaf = inputs.get("logp").requires_grad_()
-    policy = PolicyTerms(logp=leaf, entropy=torch.zeros_like(leaf))
+    entropy = inputs.get("entropy") if inputs.has("entropy") else torch.zeros_like(leaf)
+    policy = PolicyTerms(logp=leaf, entropy=entropy)
     out = s.objective.output(policy, s.batch, s.objective.anchored_rows(s.batch))
     value = s.objective.reduce(out.terms, s.objective.counts(out.terms))
     (gradient,) = torch.autograd.grad(value, leaf, materialize_grads=True)
@@ -650,10 +680,22 @@ def check_advantage(case: Case, near: Tolerance, inputs: Inputs) -> None:
     nothing_left(expect, "expectations")
 
 
+def lr_factor(inputs: Inputs, rho_base: float) -> float:
+    """The factor of the learning rate of an optimizer step on these responses."""
+    rate, batch, logp = EssRate(rho_base, SINGLE), inputs.batch(), inputs.get("logp")
+    rows = torch.arange(len(logp))
+    terms = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    learner: Any = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[{"lr": 1.0}]))
+    with rate.applied(learner, rate.ess(batch, rows, [(rows, terms)])):
+        return float(learner.optimizer.param_groups[0]["lr"])
+
+
 def check_schedule(case: Case, near: Tolerance, inputs: Inputs) -> None:
     config, given = dict(case["config"]), case["inputs"]
     if case["loss"] == "schedule/kl_convex_lambda":
         found = [staircase(step, **config) for step in given["step"]]
+    elif case["loss"] == "schedule/lr_ess":
+        found = [lr_factor(inputs, **config)]
     elif case["loss"] == "schedule/adaptive_kl":
         coefficient, found = config.pop("kl_coef"), []
         for kl in given["current_kl"]:

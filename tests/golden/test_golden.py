@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.golden import derive
 from tests.golden.check import check, lines_of, main
+from tests.golden.derive import FILE as DERIVED
 
 FILE = Path(__file__).with_name("losses.jsonl.gz")
-LINES = {json.loads(line)["case"]: line for line in lines_of(FILE)}
+LINES = {json.loads(line)["case"]: line for path in (FILE, DERIVED) for line in lines_of(path)}
+WRONG = [
+    (name, number)
+    for name, line in LINES.items()
+    for number in range(len(json.loads(line).get("wrong", ())))
+]
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])
@@ -20,6 +28,34 @@ LINES = {json.loads(line)["case"]: line for line in lines_of(FILE)}
 def test_golden(case: str, single: bool) -> None:
     _, reason = check(LINES[case], single=single)
     assert not reason
+
+
+@pytest.mark.parametrize(("case", "number"), WRONG)
+def test_the_numbers_of_a_mistake_do_not_agree(case: str, number: int) -> None:
+    """Each is refused for a number, not for a name."""
+    record: dict[str, Any] = json.loads(LINES[case])
+    record["expect"] = record["wrong"][number]["expect"]
+    _, reason = check(json.dumps(record))
+    assert re.search(r"Mismatch: (loss|grad_logp|advantages|value)\[.*\]: .* expected", reason), (
+        reason
+    )
+
+
+def test_the_derived_cases_are_those_that_the_formulas_give() -> None:
+    """In the file as this machine computes them; run `python -m tests.golden.derive` for others."""
+    for line, made in zip(lines_of(DERIVED), derive.records(), strict=True):
+        for stored, found in zip(flat(json.loads(line)), flat(made), strict=True):
+            if isinstance(stored, float):
+                assert found == pytest.approx(stored, rel=1e-9, abs=1e-12)
+            else:
+                assert found == stored
+
+
+def flat(value: Any) -> list[Any]:
+    """The numbers and words of a record in order."""
+    if isinstance(value, dict):
+        return [x for key, inner in value.items() for x in (key, *flat(inner))]
+    return [x for inner in value for x in flat(inner)] if isinstance(value, list) else [value]
 
 
 def written(folder: Path, *records: dict[str, Any]) -> str:

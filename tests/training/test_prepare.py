@@ -198,7 +198,7 @@ def test_prox_is_the_policy_now_for_the_text_of_this_step_by_old_weights() -> No
 @pytest.mark.parametrize("name", rlkit.names("advantage"))
 def test_a_response_without_valid_tokens_is_in_no_statistic(name: str) -> None:
     """The others get what they get without it, in their group and over the batch."""
-    b = examples()
+    b = examples(rlkit.build("advantage", name).needs)
     gone = torch.tensor([1, 2, 7])
     stay = torch.tensor([0, 3, 4, 5, 6])
     masked = replace(b, mask=b.mask.index_fill(0, gone, False))

@@ -9,7 +9,13 @@ import torch
 
 import rlkit
 from rlkit.training.collate import collate
-from rlkit.training.references import BehaviorLogp, ForwardPlan, Parts, plan_forwards
+from rlkit.training.references import (
+    BehaviorLogp,
+    ForwardPlan,
+    Parts,
+    plan_forwards,
+    references_in,
+)
 from tests.steps import move, parts, rollout
 from tests.tiny import make_policy
 
@@ -64,3 +70,13 @@ def test_what_is_read_before_the_updates_is_not_left_to_them(early: str) -> None
         chosen.advantage.needs = frozenset({"prox"})
     plan = planned(chosen, "own")
     assert plan.policy_rows.tolist() == rows(~FRESH) and not plan.late.any()
+
+
+def test_an_advantage_may_read_a_reference_and_pi_k_before_the_updates() -> None:
+    """MOPD compares a teacher with pi_k: stale rows are scored early, whatever minibatch."""
+    chosen = parts("importance_sampling", "teacher", "mopd")
+    chosen.anchor.rebase(make_policy())
+    plan = planned(chosen, "own")
+    assert list(plan.references) == ["teacher"] and plan.references["teacher"] is not None
+    assert plan.policy_rows.tolist() == rows(~FRESH) and not plan.late.any()
+    assert references_in({"prox", "anchor:base"}) == {"base"}

@@ -15,6 +15,7 @@ from rlkit.composition.doctor.answers import Answers, ask
 from rlkit.composition.doctor.problems import Looked, look_at
 from rlkit.composition.doctor.scored import Scored, score_answers
 from rlkit.composition.doctor.trial_step import TrialStep, take_step
+from rlkit.composition.models_beside import model_opener
 from rlkit.composition.session import RunScope, probe_policy, told_policy
 from rlkit.interfaces import AnchorPolicy, RunContext
 from rlkit.models.policy import Policy
@@ -122,6 +123,7 @@ class Patient:
                 writes=False,
                 read_by_loss=self.c.read_by_loss,
                 max_completion_length=self.c.engine.config.max_completion_length,
+                open_model=model_opener(self.c, self.policy, self.notes.append),
             )
         )
         anchor.rebase(self.policy)

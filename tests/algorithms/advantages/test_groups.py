@@ -68,7 +68,8 @@ def test_only_comparisons_need_two_responses_a_prompt() -> None:
     smallest = {name: build("advantage", name).min_group for name in names("advantage")}
     alone = {n for n, size in smallest.items() if size == 1}
     assert alone == {
-        *("batch_norm", "gae", "gae_vtrace", "psr_nsr", "reinforce_pp", "remax", "reward")
+        *("batch_norm", "gae", "gae_vtrace", "mopd", "psr_nsr", "reinforce_pp", "remax"),
+        "reward",
     }
     assert {size for n, size in smallest.items() if n not in alone} == {2}
     critics = {name for name in names("advantage") if build("advantage", name).needs_critic}
@@ -121,7 +122,7 @@ def test_a_lonely_response_has_nothing_to_lead_or_to_lag(name: str) -> None:
     assert found[2] == 0
 
 
-WITHOUT_BASELINE = {"reward", "psr_nsr"}
+WITHOUT_BASELINE = {"reward", "psr_nsr", "mopd"}
 SHIFT = {"asymre": {"baseline_shift": 0.0}}
 
 
