@@ -14,7 +14,7 @@ from rlkit.composition.data_checks import check_data
 from rlkit.composition.describe import user_sources
 from rlkit.composition.evaluators import evaluators_of
 from rlkit.composition.scoring import rollout_opener
-from rlkit.composition.turns import template_words, tools_of
+from rlkit.composition.turns import remember, template_words, tools_of
 from rlkit.config.run import RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
@@ -31,6 +31,8 @@ from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
 from rlkit.rollout.stops import check_stops
+from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns_partial import PartialTurns
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
@@ -68,6 +70,8 @@ def source_of(c: Composition) -> Source:
     greedy = c.parts.advantage.needs_greedy
     if isinstance(c.rollouts, RemoteEngine | SharedRemote):
         return Ahead(c.rollouts, greedy=greedy)
+    if c.engine.config.oversample > 0 and isinstance(c.rollouts, TurnsEngine):
+        return PartialTurns(c.rollouts, greedy=greedy)
     if c.engine.config.oversample > 0:
         return Partial(c.rollouts, greedy=greedy)
     return OnDemand(c.rollouts, greedy=greedy)
@@ -228,6 +232,7 @@ def open_session(
     probe_policy(policy, config, run, checkpoint)
     evaluator = evaluators_of(c, policy, held_out, run)
     notes += evaluator.notes
+    remember(c)
     c.rollouts.start(policy, config.seed)
     rewards = RewardSet(c.rewards, processes) if c.rewards else NoRewards(processes)
     return Session(

@@ -15,6 +15,8 @@ TURNS = "turns"
 """The key of the counts, and of `Sample.extras`, with how often the policy spoke."""
 OBSERVED = "observation_tokens"
 """That of the tokens which are not the policy's own."""
+RESTARTED = "restarted"
+"""That of how often it was begun again, because a call of it must not be made twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
