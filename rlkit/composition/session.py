@@ -21,7 +21,7 @@ from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.judges import Judges
-from rlkit.rewards.scoring import NoRewards, RewardSet
+from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.head_probe import find_head
 from rlkit.rollout.layout import choose_layout
@@ -234,7 +234,6 @@ def open_session(
     notes += evaluator.notes
     remember(c)
     c.rollouts.start(policy, config.seed)
-    rewards = RewardSet(c.rewards, processes) if c.rewards else NoRewards(processes)
     return Session(
         config=config,
         raw=run.raw,
@@ -244,7 +243,11 @@ def open_session(
         schedule=c.schedule,
         engine=c.rollouts,
         collector=Collector(
-            source_of(c), rewards, c.parts.advantage, policy.tokenizer, tasks=c.task.mix
+            source_of(c),
+            RewardSet(c.rewards, processes),
+            c.parts.advantage,
+            policy.tokenizer,
+            tasks=c.task.mix,
         ),
         prompts=prompt_stream(c, train),
         evaluator=evaluator,
