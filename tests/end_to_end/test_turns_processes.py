@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import callers
 from tests.cli import Result, metrics, ranks, run
-from tests.end_to_end.test_kills_in_turns import COMMON, LAKE
+from tests.end_to_end.test_kills_in_turns import LAKE, words
 from tests.end_to_end.test_processes import ACCELERATE, assert_alike, launch
 
 CHOSEN = {
@@ -16,30 +15,27 @@ CHOSEN = {
     "partial": (*LAKE, "rollout.oversample=1", "rollout.round_tokens=3"),
     "tool": ("tools=[{own}:double]", "reward=[{own}:talks]", "rollout.mode=ahead"),
 }
-SIZES = ("train.steps=3", "train.learning_rate=1e-3", "train.warmup_steps=0", "output_dir=run")
-
-
-def arguments(name: str) -> list[str]:
-    made = callers.folder()
-    places = {"own": made / "own.py"}
-    changed = {word.partition("=")[0] for word in (*CHOSEN[name], *SIZES)} | {"plugins"}
-    common = [word for word in COMMON if word.partition("=")[0] not in changed]
-    chosen = [word.format_map(places) for word in CHOSEN[name]]
-    return [*common, *chosen, *SIZES, f"model.name={made}/model"]
+SIZES = (
+    "train.steps=3",
+    "train.learning_rate=1e-3",
+    "train.warmup_steps=0",
+    "output_dir=run",
+    "checkpoint.keep=3",
+)
 
 
 def both(name: str, folder: Path, launcher: tuple[str, ...] = ()) -> tuple[Path, Path]:
     """The folders of a run of one process, and of one of two."""
+    chosen = words(*CHOSEN[name], *SIZES)
     one, two = folder / "one", folder / "two"
     for each in (one, two):
         each.mkdir()
-    alone: Result = run(*arguments(name), cwd=one)
+    alone: Result = run(*chosen, cwd=one)
     assert alone.status == 0, alone.err
-    words = arguments(name)
     found = (
-        launch("rlkit.run", *words, cwd=two, launcher=launcher)
+        launch("rlkit.run", *chosen, cwd=two, launcher=launcher)
         if launcher
-        else ranks("rlkit.run", *words, cwd=two)
+        else ranks("rlkit.run", *chosen, cwd=two)
     )
     assert found.status == 0, found.err
     return one / "run", two / "run"

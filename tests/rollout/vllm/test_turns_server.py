@@ -125,8 +125,14 @@ def test_a_run_trains_on_a_game_over_a_server(tmp_path: Path) -> None:
         server.wait()
         result = run(
             *("algorithm=grpo", "train.steps=2", "train.prompts_per_step=2", "eval.every=null"),
-            *("rollout.num_generations=3", "rollout.max_completion_length=60", "eval.problems=2"),
-            *("turns.max=4", "turns.call_format=compact", "task=environment", "task.prompt=go "),
+            *("rollout.num_generations=3", "rollout.max_completion_length=200", "eval.problems=2"),
+            *(
+                "turns.max=4",
+                "turns.max_observation_tokens=30",
+                "turns.call_format=compact",
+                "task=environment",
+                "task.prompt=go ",
+            ),
             *("task.chat_template=always", "environment=frozen_lake", "environment.size=3"),
             *("rollout=vllm_server", f'rollout.addresses=["{server.address}"]'),
             *("correction=[tis]", f"model.name={made}/model", "output_dir=out"),
@@ -139,4 +145,4 @@ def test_a_run_trains_on_a_game_over_a_server(tmp_path: Path) -> None:
     rows = [row for row in metrics(tmp_path / "out") if "turns/mean" in row]
     assert len(rows) == 2 and max(row["turns/mean"] for row in rows) > 1
     assert all(row["off_policy/engine_difference_max"] < 1e-3 for row in rows)
-    assert sum(row["tools/calls"] for row in rows) > 2
+    assert all(row["tools/calls"] > 0 for row in rows)
