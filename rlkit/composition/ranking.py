@@ -13,6 +13,7 @@ from rlkit.composition.session import RunScope, close, probe_policy, told_policy
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.models.numerics import numerics
+from rlkit.registry import entry
 from rlkit.runs.checkpoint import load_tree, seed_generators
 from rlkit.training.counters import load_counters
 
@@ -28,7 +29,9 @@ def ranked_run(raw: Raw, saved: Raw | None) -> Composition | None:
     """
     if saved is None or raw.get("reward") or saved.get("reward") or raw["task"] != saved["task"]:
         return None
-    alone = {"output_dir": ".", "tracker": {}, "resume": "never", "stages": None}
+    if not entry("task", saved["task"]["name"]).cls.compares:
+        return None
+    alone = {"output_dir": ".", "tracker": {}, "resume": "never", "stages": []}
     model = {**saved["model"], "device": raw["model"]["device"]}
     whole = {**saved, **{key: raw[key] for key in OWN}, **alone, "model": model}
     c = compose({key: value for key, value in whole.items() if key in raw or key in alone})

@@ -76,8 +76,10 @@ class RewardSet:
         Raises UserError for a column with a reserved name, if a reward raises or returns anything
         but one finite number or None per completion, and if there are completions and no reward.
         """
-        if completions and not self.rewards:
-            raise UserError(NONE_CHOSEN)
+        if not self.rewards:
+            if completions:
+                raise UserError(NONE_CHOSEN)
+            return RewardResult(total=[], components={}, counts={})
         check_columns(columns)
         given: dict[str, Sequence[Any]] = {"completion_ids": completion_ids, **columns}
         if finish_reasons is not None:
