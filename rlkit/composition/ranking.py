@@ -73,7 +73,8 @@ def rank(
                 say(note)
             step = load_counters(checkpoint).step
             (evaluator,) = evaluators
-            say(f"Ranking {len(evaluator.groups)} held-out preferences; nothing is generated.")
-            return evaluator.run(step), len(evaluator.groups)
+            count = len(evaluator.groups)
+            say(f"Ranking held-out preferences ({count}); nothing is generated.")
+            return evaluator.run(step), count
     finally:
         close(c)
