@@ -66,9 +66,8 @@ class Counter:
 
 
 def talks(completions, **columns) -> list[float]:
-    """A reward for calls that were answered without an error."""
-    own = ["".join(m["content"] for m in c if m["role"] == "tool") for c in completions]
-    return [float("error" not in text) * len(text) % 4 for text in own]
+    """A reward that differs from response to response."""
+    return [float(sum(len(m["content"]) for m in c) % 7) for c in completions]
 '''
 
 

@@ -56,8 +56,8 @@ def test_an_evaluation_of_a_run_without_a_reward_ranks_its_held_out_pairs(offlin
     found = json.loads((offline.parent / "found" / "results.json").read_text())
     expected = {key: value for key, value in evaluations(offline)[-1].items() if "eval/" in key}
     assert found["metrics"] == pytest.approx(expected, abs=1e-6)
-    assert found["preferences"] == 8 and found["metrics"]["eval/pairs/margin"] > 0
-    assert "Ranking 8 held-out preferences" in result.err
+    assert found["metrics"]["eval/pairs/margin"] > 0
+    assert f"Ranking held-out preferences ({found['preferences']})" in result.err
 
 
 def test_answers_without_a_reward_cannot_be_evaluated(offline: Path) -> None:
