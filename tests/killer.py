@@ -6,6 +6,7 @@
     fsync:n    before the n-th file of a checkpoint reaches the disk
     rename:n   before a finished checkpoint gets its name
     remove:n   before the n-th old checkpoint, without its name already, is removed
+    call:n     while the n-th turn with calls waits for its tools
     log:n      with half of the n-th line of metrics.jsonl written
     time:x     x seconds after the plug-in was imported
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import transformers.models.llama.modeling_llama as llama
 
+import rlkit.environments.channel
 import rlkit.rewards.scoring
 import rlkit.runs.checkpoint
 import rlkit.runs.folder
@@ -58,6 +60,18 @@ def half_a_line(self: Any, step: int, metrics: Any) -> None:
         file.write(f'{{"step": {step}, "half')
 
 
+def at_tools(number: int) -> None:
+    """Strike a moment after the n-th turn's calls were handed to their process."""
+    real, count = rlkit.environments.channel.Channel.ask, iter(range(1, 10**9))
+
+    def asked(self: Any, do: str, seconds: float, **arguments: Any) -> Any:
+        if do == "call" and next(count) == number:
+            threading.Timer(0.005, strike).start()
+        return real(self, do, seconds, **arguments)
+
+    rlkit.environments.channel.Channel.ask = asked  # type: ignore[method-assign]
+
+
 MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "forward": (llama.LlamaForCausalLM, "forward", nothing),
     "reward": (rlkit.rewards.scoring.RewardSet, "score", nothing),
@@ -71,6 +85,8 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
 kind, _, when = os.environ.get("KILL", "").partition(":")
 if kind == "time":
     threading.Timer(float(when), strike).start()
+elif kind == "call":
+    at_tools(int(when))
 elif kind:
     owner, name, before = MOMENTS[kind]
     at_call(owner, name, int(when), before)

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rlkit.composition.config_files import configs_folder, search_path
 from rlkit.composition.data_checks import check_room
 from rlkit.composition.evaluators import contest_of
 from rlkit.composition.hydra_groups import import_before_compose
+from rlkit.composition.ranking import rank, ranked_run
 from rlkit.composition.rehearsal import Rows, check_references, check_rows, try_rewards
 from rlkit.composition.saved import choices, same_problems, saved_config, with_saved
 from rlkit.composition.session import RunScope, close, told_policy
@@ -36,7 +37,7 @@ from rlkit.evaluation.records import write_answers
 from rlkit.evaluation.table import lines_of
 from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
-from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.scoring import NONE_CHOSEN, RewardSet
 from rlkit.runs.checkpoint import newest_in, seed_generators
 from rlkit.tasks.prompts import Prompts
 
@@ -128,7 +129,8 @@ def evaluated(
 ) -> tuple[Evaluation, Problems]:
     """Load the model of a composition and evaluate it."""
     quiet = Console(file=sys.stderr, force_terminal=False) if console is None else console
-    rewards = RewardSet(c.eval_rewards)
+    if not c.eval_rewards:
+        raise UserError(NONE_CHOSEN)
     rows = rows_of(c, held_out=held_out)
     seed_generators(c.config.seed)
     with numerics(c.config.model):
@@ -138,7 +140,7 @@ def evaluated(
         c.rollouts.start(policy, c.config.seed)
         evaluator = Evaluator(
             prompts=problems.prompts,
-            rewards=rewards,
+            rewards=RewardSet(c.eval_rewards),
             engine=c.rollouts,
             tokenizer=policy.tokenizer,
             config=c.config.eval,
@@ -174,12 +176,19 @@ def evaluate(
         console.print(line, markup=False)
 
     raw, saved = configuration(model, overrides, config_dir)
+    folder = Path(out) if out is not None else default_folder(model)
+    if (pairs := ranked_run(raw, saved)) is not None:
+        metrics, count = rank(pairs, Path(newest_in(model)), say)
+        write_figures(folder, {"preferences": count, "metrics": metrics}, raw)
+        for name, value in metrics.items():
+            say(f"{name.removeprefix('eval/')}  {value:.3f}")
+        say(f"Figures: {folder}")
+        return metrics
     c = compose(raw)
     try:
         found, problems = evaluated(c, held_out=same_problems(raw, saved), say=say, console=console)
     finally:
         close(c)
-    folder = Path(out) if out is not None else default_folder(model)
     save(folder, found, problems, raw)
     for line in lines_of(found.figures):
         say(line)
@@ -224,17 +233,22 @@ def save(folder: Path, found: Evaluation, problems: Problems, raw: Raw) -> None:
     limit = raw["eval"]["answers"]
     if limit != 0:
         write_answers(folder / ANSWERS, found.sampled[:limit], found.greedy[:limit])
-    kept = ("model", "task", "reward", "rollout", "eval", "seed")
     about = {
         "problems": len(problems.prompts),
         "of": problems.of,
         "held_out": problems.held_out,
         "right_by": found.judges.by_task or found.judges.default,
         "metrics": figures_of(found),
-        "config": {key: raw[key] for key in kept if key in raw},
     }
+    write_figures(folder, about, raw)
+
+
+def write_figures(folder: Path, about: Mapping[str, Any], raw: Raw) -> None:
+    """Write what was found, and the sections that say how, to results.json."""
+    kept = ("model", "task", "reward", "rollout", "eval", "seed")
+    told = {**about, "config": {key: raw[key] for key in kept if key in raw}}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FIGURES).write_text(json.dumps(about, indent=1, default=str) + "\n")
+        (folder / FIGURES).write_text(json.dumps(told, indent=1, default=str) + "\n")
     except OSError as error:
         raise UserError(f"--out {folder} cannot be written: {error.strerror}") from error

@@ -15,14 +15,14 @@ from rlkit.composition.describe import user_sources
 from rlkit.composition.evaluators import evaluators_of
 from rlkit.composition.models_beside import model_opener
 from rlkit.composition.scoring import rollout_opener
-from rlkit.composition.turns import template_words, tools_of
+from rlkit.composition.turns import remember, template_words, tools_of
 from rlkit.config.run import RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
 from rlkit.models.policy import Policy
 from rlkit.rewards.judges import Judges
-from rlkit.rewards.scoring import NoRewards, RewardSet
+from rlkit.rewards.scoring import RewardSet
 from rlkit.rollout.ahead import Ahead
 from rlkit.rollout.head_probe import find_head
 from rlkit.rollout.layout import choose_layout
@@ -32,6 +32,8 @@ from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedRemote
 from rlkit.rollout.source import OnDemand, Source
 from rlkit.rollout.stops import check_stops
+from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns_partial import PartialTurns
 from rlkit.runs.checkpoint import seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
@@ -69,6 +71,8 @@ def source_of(c: Composition) -> Source:
     greedy = c.parts.advantage.needs_greedy
     if isinstance(c.rollouts, RemoteEngine | SharedRemote):
         return Ahead(c.rollouts, greedy=greedy)
+    if c.engine.config.oversample > 0 and isinstance(c.rollouts, TurnsEngine):
+        return PartialTurns(c.rollouts, greedy=greedy)
     if c.engine.config.oversample > 0:
         return Partial(c.rollouts, greedy=greedy)
     return OnDemand(c.rollouts, greedy=greedy)
@@ -230,8 +234,8 @@ def open_session(
     probe_policy(policy, config, run, checkpoint)
     evaluator = evaluators_of(c, policy, held_out, run)
     notes += evaluator.notes
+    remember(c)
     c.rollouts.start(policy, config.seed)
-    rewards = RewardSet(c.rewards, processes) if c.rewards else NoRewards(processes)
     return Session(
         config=config,
         raw=run.raw,
@@ -241,7 +245,11 @@ def open_session(
         schedule=c.schedule,
         engine=c.rollouts,
         collector=Collector(
-            source_of(c), rewards, c.parts.advantage, policy.tokenizer, tasks=c.task.mix
+            source_of(c),
+            RewardSet(c.rewards, processes),
+            c.parts.advantage,
+            policy.tokenizer,
+            tasks=c.task.mix,
         ),
         prompts=prompt_stream(c, train),
         evaluator=evaluator,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.config.run import RunConfig
 from rlkit.distributed.processes import Processes
+from rlkit.environments.on_main import OnMain
 from rlkit.environments.rendering import template_notes
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, Reward, Task
@@ -18,7 +20,8 @@ from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
 from rlkit.rollout.turns import TurnsEngine
-from rlkit.rollout.turns_built import built
+from rlkit.rollout.turns_built import built, remembering
+from rlkit.runs.folder import CALLED_ONCE
 from rlkit.tasks.encode import Tool
 from rlkit.tasks.prompts import no_tools
 
@@ -75,8 +78,14 @@ def placed(
     """The engine itself, or one in its own process if it generates while training runs.
 
     With multiple ranks, each gets its own. The environment is where the engine is: it plays the
-    episodes of that rank or process. Rewards may look at it where it is in their own process.
+    episodes of that rank or process. Rewards may look at it where it is in their own process. The
+    main process plays all episodes that outlive a step.
     """
+    if environment is not None and engine.config.oversample > 0:
+        if processes.world_size == 1:
+            return TurnsEngine(engine, environment, config.turns)
+        shared = SharedEngine(engine, processes)
+        return TurnsEngine(shared, OnMain(environment, processes), config.turns)
     if engine.config.mode == "sync":
         here = engine
         if environment is not None:
@@ -85,6 +94,7 @@ def placed(
     episodes = None
     if environment is not None:
         episodes = {key: raw[key] for key in (ENVIRONMENT, TOOLS, "turns") if key in raw}
+        episodes["journal"] = str(Path(config.output_dir, CALLED_ONCE).absolute())
     name = raw["rollout"]["name"]
     remote = RemoteEngine(engine, name, config.model, config.plugins, episodes)
     return remote if processes.world_size == 1 else SharedRemote(remote, processes)
@@ -102,27 +112,40 @@ def check_turns(c: Composition) -> None:
         )
     if environment is None:
         return
+    partial = c.engine.config.oversample
     apart = c.engine.config.mode != "sync" or c.processes.world_size > 1
-    for name in reads_environments(every) if apart else ():
+    for name in reads_environments(every) if apart or partial > 0 else ():
+        where = "which are in other processes with this run: use rollout.mode=sync in one process"
+        if not apart:
+            where = "which have ended when a step takes their group: use rollout.oversample=0"
         raise UserError(
-            f"reward '{name}' reads the environments themselves, which are in other processes with "
-            "this run: use rollout.mode=sync in one process, or give the environment get_reward"
+            f"reward '{name}' reads the environments themselves, {where}, or give the environment "
+            "get_reward"
         )
     if not c.engine.config.continues:
         raise UserError(
             f"rollout={rollout} samples a whole response at once, and an environment answers "
             "between turns: use rollout=hf, vllm or vllm_server"
         )
-    if c.engine.config.oversample > 0:
-        raise UserError(
-            f"rollout.oversample={c.engine.config.oversample} leaves responses unfinished at the "
-            "end of a step, and an episode of an environment is not kept so long: leave it at 0"
-        )
+    limits = {"seconds": c.config.turns.seconds, "concurrency": c.config.turns.concurrency}
+    for name, limit in limits.items() if partial > 0 else ():
+        if limit is not None:
+            raise UserError(
+                f"turns.{name}={limit:g} is for episodes that a step plays from beginning to end, "
+                f"and rollout.oversample={partial:g} lets them go on in the next: leave one out"
+            )
     if c.benchmarks:
         raise UserError(
             f"eval.on={c.benchmarks[0].name.rpartition('/')[2]} is answered in one turn, and this "
             "run has an environment: leave eval.on out, and use `rlkit eval <checkpoint> --on ...`"
         )
+
+
+def remember(c: Composition) -> None:
+    """Let the run's folder keep the calls that must not be made twice."""
+    if c.environment is None:
+        return
+    c.environment.context = remembering(Path(c.config.output_dir, CALLED_ONCE))
 
 
 def check_problems(c: Composition, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -60,11 +60,13 @@ class Hosted(Environment[HC]):
 
     Config: ClassVar[type[PartConfig]] = HostedConfig
     factory: ClassVar[str | None] = None
-    """Where the class is, `module:name` or `file.py:name`; None = the tools have no state."""
+    """Where the class is, `module:name` or `file.py:name`; None = tools without state."""
     tools: ClassVar[tuple[str, ...]] = ()
     """Where the functions are."""
     functions: ClassVar[tuple[dict[str, Any], ...]] = ()
     """The JSON schemas of all tools."""
+    once: ClassVar[frozenset[str]] = frozenset()
+    """The tools that say `idempotent = False`: a call must not be made twice."""
     columns: ClassVar[frozenset[str] | None] = None
     """The columns that `reset` takes; None = all of them."""
     needed: ClassVar[frozenset[str]] = frozenset()
@@ -179,12 +181,9 @@ class Hosted(Environment[HC]):
         held = Open(start)
         with self._lock:
             self._open[start.episode] = held
-        if self.factory is None:
-            return None
-        text: str | None = self._reset(held)
-        return text
+        return None if self.factory is None else self._reset(held)
 
-    def _reset(self, held: Open) -> Any:
+    def _reset(self, held: Open) -> str | None:
         """Start the episode's process."""
         start, limit = held.start, self.config.start_limit
         row = self._arguments(start.row) if self.factory else {}
@@ -203,7 +202,8 @@ class Hosted(Environment[HC]):
         if "error" in reply:
             held.channel.close()
             raise UserError(f"{self.title} does not start: {reply['error']}")
-        return reply["value"]
+        text: str | None = reply["value"]
+        return text
 
     def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
         taken = {k: v for k, v in row.items() if self.columns is None or k in self.columns}
@@ -226,6 +226,8 @@ class Hosted(Environment[HC]):
             self._reset(held)
         channel = held.channel
         assert channel is not None
+        if any(call["name"] in self.once for call in calls):
+            self.context.note(held.start.episode)
         most = max(self.config.turn_limit or (len(calls) + 1) * limit, limit)
         seconds = min(most, len(calls) * limit)
         try:

@@ -15,6 +15,9 @@ from rlkit.interfaces import Environment
 from rlkit.plugins import FROM_FILE, import_plugin
 from rlkit.registry import wraps_classes
 
+IDEMPOTENT = "idempotent"
+"""The attribute by which a tool, or a class for all of its own, says whether a call that is made a
+second time does no harm; True if it is missing."""
 PLACE = "put it into a file of its own and give it as ./file.py:name"
 
 
@@ -46,6 +49,7 @@ def environment_class(made_by: Callable[[], Any]) -> type[Environment[Any]]:
         inspect.getdoc(cls),
         factory=origin(made_by, title),
         functions=tuple(schema(bound(cls, name), title) for name in names),
+        once=called_once(cls, names),
         columns=columns,
         needed=needed,
         own_reward=own_reward,
@@ -81,7 +85,14 @@ def with_tools(
         base,
         tools=tuple(origin(function, f"tool '{function.__name__}'") for function in functions),
         functions=tuple(schemas),
+        once=base.once | {f.__name__ for f in functions if not getattr(f, IDEMPOTENT, True)},
     )
+
+
+def called_once(cls: type[Any], names: Sequence[str]) -> frozenset[str]:
+    """The tools of a class that say `idempotent = False` of themselves, or all if it does."""
+    all_of_them = getattr(cls, IDEMPOTENT, True)
+    return frozenset(n for n in names if not getattr(bound(cls, n), IDEMPOTENT, all_of_them))
 
 
 def schema(function: Callable[..., Any], title: str) -> dict[str, Any]:

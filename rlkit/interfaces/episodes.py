@@ -7,7 +7,7 @@ environment, appends the messages that come back and samples the next, until eit
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,10 @@ class EpisodeContext:
     calls_per_turn: int | None = None
     """Most calls of a turn that are run, the others are answered by a line that says so; None = no
     limit."""
+    note: Callable[[int], None] = lambda episode: None
+    """To be told of an episode before it makes a call that must not be made twice."""
+    noted: Container[int] = ()
+    """The episodes of which it was told before the run was killed, and that begin anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +163,10 @@ class Environment(Part[C]):
 
         Raises UserError if the user's own code fails.
         """
+
+    def again(self, episodes: Sequence[int]) -> list[bool]:
+        """Whether each begins anew after a kill, having made a call that must not be made twice."""
+        return [episode in self.context.noted for episode in episodes]
 
     @abstractmethod
     def step(self, episodes: Sequence[int], turns: Sequence[str]) -> list[Observation]:

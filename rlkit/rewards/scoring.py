@@ -21,6 +21,7 @@ from rlkit.rewards.weights import weighted_sum, weights_of
 FINISH_REASONS = "finish_reasons"
 """What a reward is given beside `completion_ids`: why each response ended."""
 RESERVED = ("prompts", "completions", "completion_ids", FINISH_REASONS, "self")
+NONE_CHOSEN = "no reward is chosen; set reward=[<name>]"
 NOT_USER_CODE = (
     "<",
     f"{Path(__file__).resolve().parent.parent}{os.sep}",
@@ -46,11 +47,12 @@ class RewardResult:
 
 
 class RewardSet:
-    """Scores completions with every reward of a run, in the main process."""
+    """Scores completions with every reward of a run, in the main process.
+
+    A run that trains on given data alone has none, and no completions.
+    """
 
     def __init__(self, rewards: Mapping[str, Reward], processes: Processes = SINGLE) -> None:
-        if not rewards:
-            raise UserError("no reward is chosen; set reward=[<name>]")
         self.rewards = dict(rewards)
         self.processes = processes
 
@@ -71,34 +73,18 @@ class RewardSet:
 
         Rewards learn why the responses ended ("stop", "length") if that is known.
 
-        Raises UserError for a column with a reserved name, and if a reward raises or returns
-        anything but one finite number or None per completion.
+        Raises UserError for a column with a reserved name, if a reward raises or returns anything
+        but one finite number or None per completion, and if there are completions and no reward.
         """
+        if not self.rewards:
+            if completions:
+                raise UserError(NONE_CHOSEN)
+            return RewardResult(total=[], components={}, counts={})
         check_columns(columns)
         given: dict[str, Sequence[Any]] = {"completion_ids": completion_ids, **columns}
         if finish_reasons is not None:
             given[FINISH_REASONS] = finish_reasons
         return self.processes.on_main(lambda: score_all(self.rewards, prompts, completions, given))
-
-
-class NoRewards(RewardSet):
-    """The rewards of a run that trains on given data and has none."""
-
-    def __init__(self, processes: Processes = SINGLE) -> None:
-        self.rewards, self.processes = {}, processes
-
-    def score(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        columns: Mapping[str, Sequence[Any]],
-        finish_reasons: Sequence[str] | None = None,
-    ) -> RewardResult:
-        """Nothing, for no completions. Raises UserError if there are some."""
-        if completions:
-            raise UserError("responses were generated, and no reward is chosen: reward=[<name>]")
-        return RewardResult(total=[], components={}, counts={})
 
 
 def check_columns(columns: Collection[str]) -> None:

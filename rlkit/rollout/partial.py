@@ -184,7 +184,11 @@ class Partial(Source):
             if not self.planned:
                 self.planned += plan.requests()
             request = self.planned.pop(0)
-            self.pool.append(UnderWay(request, [BLANK] * request.n))
+            self.pool.append(self._begun(request))
+
+    def _begun(self, request: Request) -> UnderWay:
+        """A group without any token yet."""
+        return UnderWay(request, [BLANK] * request.n)
 
     def _round(self, step: int) -> None:
         """Extend every unfinished response by a round."""

@@ -14,6 +14,8 @@ from rlkit.interfaces.turns import TURNS as TURNS
 
 OBSERVED = "observation_tokens"
 """That of the tokens which are not the policy's own."""
+RESTARTED = "restarted"
+"""That of how often it was begun again, because a call of it must not be made twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

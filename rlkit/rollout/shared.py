@@ -47,7 +47,7 @@ class SharedEngine(EngineAround):
         share, found = self.share(call), list[list[Generation]]()
         with self.policy.full_weights() if self.uses_policy else nullcontext():
             if call.requests[share]:
-                found = self.inner.generate(replace(call, part=share))
+                found = self.inner.generate(self.shared(call, share))
         return self.all(found, call.own)
 
     def close(self) -> None:
@@ -70,6 +70,17 @@ class SharedEngine(EngineAround):
                 self.processes.on_main(call)
             else:
                 call()
+
+    def shared(self, call: GenerationCall, share: slice) -> GenerationCall:
+        """The call for this rank's share of its requests, with the numbers of their draws."""
+        if call.numbers is None:
+            return replace(call, part=share)
+        first, _, _ = call.part.indices(len(call.requests))
+        start, stop = (
+            sum(request.n for request in call.requests[first:end])
+            for end in (share.start, share.stop)
+        )
+        return replace(call, part=share, numbers=call.numbers[start:stop])
 
     def share(self, call: GenerationCall) -> slice:
         """Which of `call.requests` this rank answers, of those in `call.part`."""

@@ -20,15 +20,7 @@ from rlkit.config.turns import TurnsConfig
 from rlkit.environments.formats import call_parser
 from rlkit.environments.rendering import observation_ids
 from rlkit.errors import UserError
-from rlkit.interfaces import (
-    Environment,
-    EpisodeContext,
-    Observation,
-    Start,
-    State,
-    state_number,
-    with_text,
-)
+from rlkit.interfaces import Environment, Observation, Start, State, state_number, with_text
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_seed
 from rlkit.rollout.base import (
@@ -39,6 +31,7 @@ from rlkit.rollout.base import (
     GenerationCall,
     RolloutEngine,
 )
+from rlkit.rollout.played import RESTARTED, TURNS
 from rlkit.rollout.turns_cut import cut_messages
 from rlkit.rollout.turns_episode import Episode, together
 from rlkit.tasks.encode import Encoder
@@ -81,7 +74,8 @@ class TurnsEngine(EngineAround):
         form = self.limits.call_format
         form = self.environment.call_format if form == "auto" else form
         self.environment.open(
-            EpisodeContext(
+            replace(
+                self.environment.context,
                 seed=seed,
                 parse=call_parser(policy.tokenizer, form),
                 calls_per_turn=self.limits.max_calls,
@@ -103,7 +97,7 @@ class TurnsEngine(EngineAround):
         size = self.limits.concurrency or max(1, len(episodes))
         done: list[Generation] = []
         for first in range(0, len(episodes), size):
-            done += self._played(episodes[first : first + size], call)
+            done += self.play(episodes[first : first + size], call)
             if call.tell is not None:
                 call.tell(len(done) * len(call.own) // len(episodes))
         flat = iter(done)
@@ -149,36 +143,49 @@ class TurnsEngine(EngineAround):
         for old in [key for key in self.kept if key != call.stream[1:]]:
             self.environment.end(self.kept.pop(old))
 
-    def _played(self, episodes: Sequence[Episode], call: GenerationCall) -> list[Generation]:
+    def play(self, episodes: Sequence[Episode], call: GenerationCall) -> list[Generation]:
         """Play episodes from their beginning to their end."""
-        environment, ids = self.environment, [episode.id for episode in episodes]
+        ids = [episode.id for episode in episodes]
         try:
-            self._begin(episodes)
+            self.begin(episodes)
             for turn in range(1, self.limits.max + 1):
                 if live := [episode for episode in episodes if episode.live]:
-                    self._sample(live, call, turn)
-                    self._answer([episode for episode in live if episode.live], turn)
-            rewards = environment.rewards(ids)
-            handles = environment.handles(ids) if self.looked_at else [None] * len(ids)
+                    self.go_on(live, self._sampled(live, call, turn))
+            done = self._finished(episodes)
         except BaseException:
-            environment.end(ids)
+            self.environment.end(ids)
             raise
         if self.looked_at:
             self.kept.setdefault(call.stream[1:], []).extend(ids)
         else:
-            environment.end(ids)
+            self.environment.end(ids)
+        return done
+
+    def _finished(self, episodes: Sequence[Episode]) -> list[Generation]:
+        """The responses of episodes that are over, with their own rewards."""
+        ids = [episode.id for episode in episodes]
+        rewards = self.environment.rewards(ids)
+        handles = self.environment.handles(ids) if self.looked_at else [None] * len(ids)
         rows = zip(episodes, rewards, handles, strict=True)
         return [episode.finished(reward, handle) for episode, reward, handle in rows]
 
-    def _begin(self, episodes: Sequence[Episode]) -> None:
+    def finish(self, episodes: Sequence[Episode]) -> list[Generation]:
+        """The same, and the environment forgets them."""
+        done = self._finished(episodes)
+        self.environment.end([episode.id for episode in episodes])
+        return done
+
+    def begin(self, episodes: Sequence[Episode]) -> None:
         """Begin episodes; what the environment adds to a prompt is encoded with it."""
+        again = self.environment.again([episode.id for episode in episodes])
         texts = self.environment.begin([episode.start for episode in episodes])
         states = self.environment.states([episode.id for episode in episodes])
         encoded: dict[tuple[str, str], Prompt] = {}
-        for episode, text, state in zip(episodes, texts, states, strict=True):
+        for episode, text, repeated, state in zip(episodes, texts, again, states, strict=True):
             said = (episode.start.row["prompt"], text) if state is None else state
             episode.states.append(state_number(said))
             episode.begun = self.now()
+            episode.counts[RESTARTED] += int(repeated)
             if text:
                 key = (episode.prompt.prompt_id, text)
                 if key not in encoded:
@@ -198,7 +205,9 @@ class TurnsEngine(EngineAround):
             )
         return replace(prompt, text_or_messages=asked, ids=ids)
 
-    def _sample(self, live: Sequence[Episode], call: GenerationCall, turn: int) -> None:
+    def _sampled(
+        self, live: Sequence[Episode], call: GenerationCall, turn: int
+    ) -> list[Generation]:
         """The next turn of every live episode, in one batch."""
         name, step, number = call.stream
         found = self.inner.generate(
@@ -210,16 +219,17 @@ class TurnsEngine(EngineAround):
                 numbers=[episode.number for episode in live],
             )
         )
-        turns = [generation for group in found for generation in group]
+        return [generation for group in found for generation in group]
+
+    def go_on(self, live: Sequence[Episode], turns: Sequence[Generation]) -> None:
+        """Hand each episode's turn to the environment, unless it is full; note what comes back."""
         for episode, generation in zip(live, turns, strict=True):
             episode.says(generation)
             if generation.finish_reason == LENGTH:
                 text = self._text(generation, special=False)
                 episode.messages.append({"role": "assistant", "content": text})
                 episode.ends(LENGTH)
-
-    def _answer(self, acting: Sequence[Episode], turn: int) -> None:
-        """Hand each turn to the environment, and go on with what it says."""
+        acting = [episode for episode in live if episode.live]
         if not acting:
             return
         texts = [self._text(episode.last, special=True) for episode in acting]
@@ -231,13 +241,13 @@ class TurnsEngine(EngineAround):
             episode.earned.append(earned)
             said = [(message["role"], message["content"]) for message in observation.messages]
             episode.states.append(state_number(said if state is None else state))
-            reason = self._reason(episode, observation, turn)
+            reason = self._reason(episode, observation)
             if reason is None:
                 reason = self._shown(episode, observation)
             if reason is not None:
                 episode.ends(reason)
 
-    def _reason(self, episode: Episode, observation: Observation, turn: int) -> str | None:
+    def _reason(self, episode: Episode, observation: Observation) -> str | None:
         """Why an episode ends after an answer of the environment; None = it goes on."""
         limit = self.limits.seconds
         if observation.done:
@@ -247,7 +257,7 @@ class TurnsEngine(EngineAround):
             raise UserError(
                 f"environment {name} neither ended an episode nor said anything to go on with"
             )
-        if turn == self.limits.max:
+        if episode.counts[TURNS] == self.limits.max:
             return MOST_TURNS
         return LATE if limit is not None and self.now() - episode.begun > limit else None
 

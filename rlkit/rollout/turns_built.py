@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from rlkit.config.validation import validation_message
+from rlkit.environments.journal import Journal
 from rlkit.environments.mixed import Mixed
 from rlkit.environments.own import with_tools
 from rlkit.errors import UserError
-from rlkit.interfaces import Environment
+from rlkit.interfaces import Environment, EpisodeContext
 from rlkit.plugins import SEVERAL
 from rlkit.registry import build_section, entry
 
@@ -26,6 +28,12 @@ def names_in(node: Any) -> list[str]:
     if not isinstance(node, Mapping) or "name" not in node:
         return []
     return list(node.get(PARTS) or ()) if node["name"] == SEVERAL else [node["name"]]
+
+
+def remembering(journal: Path) -> EpisodeContext:
+    """The context of an environment whose calls that must not be made twice are noted in a file."""
+    kept = Journal(journal)
+    return EpisodeContext(note=kept.note, noted=kept.earlier)
 
 
 def built(node: Mapping[str, Any] | None, tools: Sequence[str]) -> Environment[Any] | None:

@@ -13,7 +13,7 @@ from rlkit.batch import Prompt, Request
 from rlkit.interfaces import COUNTS, Message, Observation, Start
 from rlkit.rollout.base import Generation
 from rlkit.rollout.partial import BLANK, OPEN, extended
-from rlkit.rollout.played import OBSERVED, TURNS, Played
+from rlkit.rollout.played import OBSERVED, RESTARTED, TURNS, Played
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,10 +38,14 @@ class Episode:
     """Open until the episode ends."""
     last: Generation = BLANK
     """The policy's last turn."""
-    turn: list[Tensor] = field(default_factory=list)
+    turn: Generation = BLANK
+    """The turn that it is at, if a part of it is sampled."""
+    turns: list[Tensor] = field(default_factory=list)
     """The number of the policy's turn for each token, in pieces; 0 for what it was shown."""
     messages: list[Message] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((TURNS, *COUNTS), 0))
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((TURNS, RESTARTED, *COUNTS), 0)
+    )
     states: list[int] = field(default_factory=list)
     """The number of the state in which each turn was, or is to be, taken."""
     earned: list[float | None] = field(default_factory=list)
@@ -65,18 +69,30 @@ class Episode:
         return len(self.so_far.response_ids)
 
     @property
+    def whole(self) -> Generation:
+        """The response so far, with the turn that it is at."""
+        begun = len(self.turn.response_ids) > 0
+        return extended(self.so_far, self.turn, OPEN) if begun else self.so_far
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens so far that the policy sampled."""
+        return sum(int((part > 0).sum()) for part in self.turns) + len(self.turn.response_ids)
+
+    @property
     def request(self) -> Request:
         """What the next turn is sampled after, and how many tokens it may have."""
-        prompt, room = self.prompt, self.longest - self.length
+        prompt, begun = self.prompt, self.turn.response_ids
         if self.length:
             prompt = replace(prompt, ids=torch.cat([prompt.ids, self.so_far.response_ids]))
-        return Request(prompt=prompt, n=1, max_tokens=room)
+        room = self.longest - self.length - len(begun)
+        return Request(prompt=prompt, n=1, prefix=begun, max_tokens=room)
 
     def says(self, turn: Generation) -> None:
         """The policy's turn, which stays as it was sampled."""
-        self.so_far, self.last = extended(self.so_far, turn, OPEN), turn
+        self.so_far, self.last, self.turn = extended(self.so_far, turn, OPEN), turn, BLANK
         self.counts[TURNS] += 1
-        self.turn.append(torch.full((len(turn.response_ids),), self.counts[TURNS]))
+        self.turns.append(torch.full((len(turn.response_ids),), self.counts[TURNS]))
 
     def takes(self, observation: Observation) -> None:
         """Note the policy's turn as the environment read it, and what happened."""
@@ -96,7 +112,7 @@ class Episode:
             extras=blank(before.extras, len(ids)),
         )
         self.so_far = extended(before, shown, OPEN)
-        self.turn.append(torch.zeros(len(ids), dtype=torch.int64))
+        self.turns.append(torch.zeros(len(ids), dtype=torch.int64))
 
     def ends(self, reason: str) -> None:
         """It ends here."""
@@ -104,7 +120,7 @@ class Episode:
 
     def finished(self, reward: float | None, handle: Any) -> Generation:
         """The response, with what the environment made of it."""
-        turn = torch.cat(self.turn)
+        turn = torch.cat(self.turns)
         mask = turn > 0
         spoken = self.counts[TURNS]
         earned = [value or 0.0 for value in self.earned] + [0.0] * (spoken - len(self.earned))
@@ -131,11 +147,17 @@ def together(requests: Sequence[Request]) -> list[Request]:
     """
     out: list[Request] = []
     for request in requests:
-        if out and out[-1].prompt is request.prompt and out[-1].max_tokens == request.max_tokens:
+        if out and alike(out[-1], request):
             out[-1] = replace(out[-1], n=out[-1].n + request.n)
         else:
             out.append(request)
     return out
+
+
+def alike(one: Request, other: Request) -> bool:
+    """Whether both begin a response to one prompt, with as many tokens at most."""
+    bare = not len(one.prefix) and not len(other.prefix)
+    return bare and one.prompt is other.prompt and one.max_tokens == other.max_tokens
 
 
 def blank(extras: Mapping[str, Tensor | float], count: int) -> dict[str, Tensor | float]:

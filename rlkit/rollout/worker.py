@@ -36,7 +36,7 @@ from rlkit.registry import build, register_from_plugins
 from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
 from rlkit.rollout.turns import TurnsEngine
-from rlkit.rollout.turns_built import built, names_in
+from rlkit.rollout.turns_built import built, names_in, remembering
 from rlkit.runs.checkpoint import save_tree
 
 SPEC = "spec.json"
@@ -90,6 +90,7 @@ def in_turns(
         register_from_plugins("environment", name, plugins)
     environment = built(node, episodes["tools"])
     assert environment is not None
+    environment.context = remembering(Path(episodes["journal"]))
     return TurnsEngine(engine, environment, TurnsConfig.model_validate(episodes["turns"]))
 
 

@@ -19,6 +19,8 @@ from rlkit.stored.write import ROLLOUTS
 
 NONFINITE = "nonfinite"
 EVALUATIONS = "evaluations"
+CALLED_ONCE = "called-once"
+"""Where episodes are noted that make a call which must not be made twice."""
 OWN = (
     "config.yaml",
     "overrides",
@@ -28,6 +30,7 @@ OWN = (
     EVALUATIONS,
     "trackers.json",
     ROLLOUTS,
+    CALLED_ONCE,
 )
 """What a run has written in its folder before its first step."""
 COMPLETIONS = "completions"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rlkit.interfaces import COUNTS
 from rlkit.rollout.base import Generation
-from rlkit.rollout.played import OBSERVED, TURNS
+from rlkit.rollout.played import OBSERVED, RESTARTED, TURNS
 
 NAMES = {
     "calls": "tools/calls",
@@ -15,6 +15,7 @@ NAMES = {
     "unparsable": "tools/unparsable",
     "timeouts": "tools/timeouts",
     "lost": "tools/lost",
+    RESTARTED: "tools/restarted",
     "void_turns": "turns/void",
     OBSERVED: "turns/observation_tokens",
 }

@@ -10,13 +10,17 @@ import pytest
 from rlkit.composition.composition import Composition
 from rlkit.composition.describe import components, describe
 from rlkit.composition.hydra_groups import import_before_compose
-from rlkit.composition.turns import check_problems, template_words
+from rlkit.composition.session import source_of
+from rlkit.composition.turns import check_problems, remember, template_words
 from rlkit.distributed.processes import Processes
 from rlkit.environments.mixed import Mixed
+from rlkit.environments.on_main import OnMain
 from rlkit.errors import UserError
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine
 from rlkit.rollout.turns import TurnsEngine
+from rlkit.rollout.turns_built import remembering
+from rlkit.rollout.turns_partial import PartialTurns
 from tests.compositions import composed
 from tests.rollout.echo import Echo
 from tests.tiny import make_chat_tokenizer
@@ -61,6 +65,12 @@ def test_it_is_placed_where_its_engine_is() -> None:
     shared = chosen(ECHO, processes=Two())
     assert isinstance(shared.rollouts, SharedEngine)
     assert isinstance(shared.rollouts.inner, TurnsEngine)
+    partial = chosen(ECHO, "rollout.oversample=1")
+    assert isinstance(partial.rollouts, TurnsEngine)
+    assert type(source_of(partial)) is PartialTurns
+    both = chosen(ECHO, "rollout.oversample=1", processes=Two()).rollouts
+    assert isinstance(both, TurnsEngine) and isinstance(both.inner, SharedEngine)
+    assert isinstance(both.environment, OnMain) and isinstance(both.environment.inner, Echo)
     apart = chosen(ECHO, "rollout.mode=ahead", "environment.size=2", "turns.max=5")
     assert isinstance(apart.rollouts, RemoteEngine) and apart.rollouts.episodes is not None
     assert apart.rollouts.episodes["environment"]["size"] == 2
@@ -101,7 +111,11 @@ def test_what_is_told_of_it() -> None:
     ("overrides", "said"),
     [
         (("rollout=layer_skip",), "rollout=layer_skip samples a whole response at once"),
-        (("rollout.oversample=0.5",), "an episode of an environment is not kept so long"),
+        (
+            ("rollout.oversample=0.5", "turns.seconds=3"),
+            "turns.seconds=3 is for episodes that a st",
+        ),
+        (("rollout.oversample=0.5", "turns.concurrency=3"), "turns.concurrency=3 is for episodes"),
         (("turns.max=0",), "turns.max=0"),
         (("environment.until=-1",), "environment.until=-1"),
         (("turns.observation=3",), "unknown|turns.observation"),
@@ -124,6 +138,25 @@ def test_rewards_that_read_environments_need_them_here(tmp_path: Path) -> None:
         chosen(ECHO, reward, "rollout.mode=ahead")
     with pytest.raises(UserError, match="reads the environments themselves"):
         chosen(ECHO, reward, processes=Two())
+    with pytest.raises(UserError, match=r"have ended when a step takes .* rollout.oversample=0"):
+        chosen(ECHO, reward, "rollout.oversample=1")
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_its_run_remembers_calls_that_must_not_be_made_twice(tmp_path: Path) -> None:
+    """Here and in the rollout process, in the run's folder; another start of it knows them."""
+    c = chosen(ECHO, f"output_dir={tmp_path}")
+    assert c.environment is not None
+    remember(c)
+    c.environment.context.note(5)
+    assert (tmp_path / "called-once").read_text().split()[1] == "5"
+    assert c.environment.again([5]) == [False]
+    apart = chosen(ECHO, f"output_dir={tmp_path}", "rollout.mode=ahead").rollouts
+    assert isinstance(apart, RemoteEngine) and apart.episodes is not None
+    assert apart.episodes["journal"] == str(tmp_path / "called-once")
+    (tmp_path / "called-once").write_text("earlier 5\n")
+    assert remembering(tmp_path / "called-once").noted == {5}
+    remember(chosen())
 
 
 @pytest.mark.usefixtures("own_registry")

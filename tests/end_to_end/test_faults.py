@@ -462,6 +462,11 @@ Written by `RLKIT_WRITE_DOCS=1 pytest tests/end_to_end/test_faults.py` from the 
 Kills at any moment are tested in `tests/end_to_end/test_kills.py`: a run killed inside a rollout,
 an update, a reward call, a checkpoint or a line of its metrics and resumed with `resume=auto` has
 the metrics and the weights of an uninterrupted run, bit for bit.
+`tests/end_to_end/test_kills_in_turns.py` does so with ten kinds of runs in several turns, also
+inside a tool's call, and kills them 100 times with
+`RLKIT_KILLS=10 python -m pytest -m slow tests/end_to_end/test_kills_in_turns.py`.
+With `rollout.mode=ahead` or `async` the kill may strike the rollout process: the run then ends with
+status 2 and one line.
 
 | what was tried | what the run did | what it said |
 |---|---|---|

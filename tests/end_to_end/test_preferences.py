@@ -48,9 +48,23 @@ def test_held_out_preferences_are_ranked_and_nothing_is_generated(offline: Path)
     assert {row["rollouts/total"] for row in metrics(offline)} == {0}
 
 
-def test_what_has_no_reward_cannot_be_evaluated_by_its_answers(offline: Path) -> None:
-    result = command("rlkit.__main__", "eval", str(offline), "eval.problems=4", cwd=offline.parent)
-    assert result.status == 2 and "reward=[<name>]" in result.err
+def test_an_evaluation_of_a_run_without_a_reward_ranks_its_held_out_pairs(offline: Path) -> None:
+    """The figures of the last step's own evaluation, with the reference of the checkpoint."""
+    asked = ("eval", str(offline), "--out", "found")
+    result = command("rlkit.__main__", *asked, cwd=offline.parent)
+    assert result.status == 0, result.err
+    found = json.loads((offline.parent / "found" / "results.json").read_text())
+    expected = {key: value for key, value in evaluations(offline)[-1].items() if "eval/" in key}
+    assert found["metrics"] == pytest.approx(expected, abs=1e-6)
+    assert found["metrics"]["eval/pairs/margin"] > 0
+    assert f"Ranking held-out preferences ({found['preferences']})" in result.err
+
+
+def test_answers_without_a_reward_cannot_be_evaluated(offline: Path) -> None:
+    """On another file the pairs are not those that the run held out."""
+    other = (f"task.path={SUMS}", "task.eval_fraction=0.5", "eval.problems=4")
+    result = command("rlkit.__main__", "eval", str(offline), *other, cwd=offline.parent)
+    assert result.status == 2 and "reward=[" in result.err
 
 
 def test_prompts_of_preferences_are_answered_where_a_reward_is_chosen(tmp_path: Path) -> None:

@@ -288,3 +288,24 @@ def test_the_class_is_the_same_at_each_call() -> None:
     from tests.environments.users.odd import Journal  # type: ignore[import-untyped, unused-ignore]
 
     assert environment_class(Journal) is environment_class(Journal)
+
+
+def test_a_call_that_must_not_be_made_twice_is_noted_before_it_is_made() -> None:
+    noted: list[int] = []
+    cls = with_tools(None, [f"{ODD}:pay", f"{ODD}:blocks"])
+    assert cls.once == {"pay"}
+    environment = opened(cls(), note=noted.append, noted={8})
+    try:
+        environment.begin([start(3), start(4), start(5)])
+        turns = [call("blocks", kind="text"), call("pay", amount=2), "nothing"]
+        answers = environment.step([3, 4, 5], turns)
+        assert contents(answers[1]) == ["paid 2"] and noted == [4]
+        assert environment.again([4, 8]) == [False, True]
+        environment.step([3], [call("blocks", kind="text") + call("pay", amount=1)])
+        assert noted == [4, 3]
+    finally:
+        environment.close()
+    shop = of(f"{ODD}:Shop")
+    assert shop.once == {"buy"} and not of(f"{INCREMENT}:IncrementEnv").once
+    both = with_tools(type(shop), [f"{ODD}:pay"])
+    assert both.once == {"buy", "pay"}  # type: ignore[attr-defined]

@@ -171,9 +171,14 @@ def test_a_column_with_a_name_of_the_run_is_refused(name: str) -> None:
         rewards.score(["p"], ["c"], [[1]], {name: ["x"]})
 
 
-def test_a_run_without_rewards_is_refused() -> None:
+def test_responses_without_a_reward_are_refused() -> None:
     with pytest.raises(UserError, match="no reward is chosen"):
-        RewardSet({})
+        RewardSet({}).score(["p"], ["c"], [[1]], {})
+
+
+def test_a_run_that_generates_nothing_needs_no_reward() -> None:
+    found = RewardSet({}).score([], [], [], {})
+    assert (found.total, found.components, found.counts) == ([], {}, {})
 
 
 def test_rewards_learn_why_responses_ended_if_that_is_known() -> None:

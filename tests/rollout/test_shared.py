@@ -106,6 +106,20 @@ def test_every_rank_answers_its_share_and_gets_all(
     assert inner.log[-1] == "close"
 
 
+@pytest.mark.parametrize(("rank", "numbers"), [(0, [7, 7]), (1, [3, 2, 9])])
+def test_a_share_keeps_the_numbers_of_its_draws(
+    policy: Policy, rank: int, numbers: list[int]
+) -> None:
+    """Of three requests with 2, 1 and 2 responses, the second rank answers the last two."""
+    engine = SharedEngine(Naming(), Rank(rank, []))
+    engine.start(policy, 5)
+    call = GenerationCall(asked(policy), ("t", 1, 0), numbers=[7, 7, 3, 2, 9])
+    found = engine.shared(call, engine.share(call))
+    assert found.numbers == numbers and sum(request.n for request in found.own) == len(numbers)
+    part = GenerationCall(asked(policy), ("t", 1, 0), part=slice(1, 3), numbers=[3, 2, 9])
+    assert engine.shared(part, slice(2, 3)).numbers == [2, 9]
+
+
 @pytest.mark.parametrize(
     ("rank", "log", "others"),
     [(0, [("start", 5), slice(0, 3)], ()), (1, [], (0, 0, 1, 2, 2))],

@@ -55,7 +55,7 @@ def trained(folder: Path, *overrides: str, environment: str = "Echo", **keywords
     policy = chat_policy()
     return rlkit.train(
         "algorithm=grpo",
-        f"environment={__name__}:{environment}",
+        f"environment={environment if ':' in environment else f'{__name__}:{environment}'}",
         "environment.greets=true",
         *SMALL,
         *overrides,

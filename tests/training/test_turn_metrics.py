@@ -15,13 +15,14 @@ def test_means_shares_and_rewards_by_turns() -> None:
     tally = TurnTally()
     counts = {"turns": 1, "calls": 0, "failed_calls": 0, "observation_tokens": 0, "moves": 3}
     tally.count(generation(played(counts=counts)), 1.0)
-    many = {"turns": 3, "calls": 4, "failed_calls": 2, "observation_tokens": 9}
+    many = {"turns": 3, "calls": 4, "failed_calls": 2, "observation_tokens": 9, "restarted": 1}
     cut = replace(generation(played(counts=many)), finish_reason="length")
     tally.count(cut, 0.25)
     tally.count(cut, None)
     found = tally.metrics()
     assert found["turns/mean"] == pytest.approx(7 / 3) and found["turns/max"] == 3
     assert found["tools/calls"] == pytest.approx(8 / 3)
+    assert found["tools/restarted"] == pytest.approx(2 / 3)
     assert found["tools/failures"] == pytest.approx(4 / 3)
     assert found["turns/observation_tokens"] == 6
     assert found["turns/moves"] == 1, "an environment's own counts are logged too"

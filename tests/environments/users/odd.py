@@ -151,3 +151,38 @@ def secret(name: str) -> str:
         name: Its name.
     """
     return os.environ.get(name, "unset")
+
+
+def pay(amount: int) -> str:
+    """Pay.
+
+    Args:
+        amount: How much.
+    """
+    return f"paid {amount}"
+
+
+pay.idempotent = False
+
+
+class Shop:
+    """Nothing of it may be done twice, but for looking."""
+
+    idempotent = False
+
+    def reset(self) -> None:
+        pass
+
+    def buy(self, what: str) -> str:
+        """Buy.
+
+        Args:
+            what: What.
+        """
+        return what
+
+    def look(self) -> str:
+        """Look."""
+        return "all"
+
+    look.idempotent = True

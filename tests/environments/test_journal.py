@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlkit.environments import journal
+from rlkit.environments.journal import Journal
+from rlkit.errors import UserError
+
+
+def test_episodes_are_known_to_the_next_start_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run" / "called-once"
+    first = Journal(path)
+    assert not first.earlier
+    for episode in (2**62 + 1, 7, 7):
+        first.note(episode)
+    assert len(path.read_text().splitlines()) == 2, "each is noted once"
+    assert not Journal(path).earlier, "another stage of the same start"
+    monkeypatch.setattr(journal, "OWN", "another")
+    second = Journal(path)
+    assert second.earlier == {2**62 + 1, 7}
+    second.note(8)
+    assert Journal(path).earlier == {2**62 + 1, 7}
+    path.write_text(path.read_text() + "half")
+    assert Journal(path).earlier == {2**62 + 1, 7}
+
+
+def test_what_cannot_be_noted_is_not_called(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written.*resume=auto"):
+        Journal(tmp_path / "file" / "called-once").note(1)
