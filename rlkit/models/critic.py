@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlkit.interfaces import Tokens
 from rlkit.models.lora import has_adapter
+from rlkit.models.prompt_head import width_of
 from rlkit.models.rows import Layout, model_rows
 from rlkit.models.tokens import autocast_to
 
@@ -36,7 +37,7 @@ class Critic(nn.Module):
         whole = model.get_base_model() if has_adapter(model) else model
         self.backbone = copy.deepcopy(whole.base_model)
         self.backbone.requires_grad_(True)
-        self.head = nn.Linear(policy_model.config.get_text_config().hidden_size, 1)
+        self.head = nn.Linear(width_of(policy_model), 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.head.to(device=policy_model.device, dtype=torch.float32)

@@ -178,12 +178,16 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_the_gradient_is_that_of_one_process() -> None:
     """Every loss, every aggregation, a process without a valid token, one without a response, a
-    critic."""
+    critic, the module of a loss."""
     alone, first, second = computed()
+    assert {name for name, case in alone.items() if "head" in case} >= {
+        "loss flowrl",
+        "head all token",
+    }
     assert {f"loss {name}" for name in rlkit.names("loss")} < alone.keys() == first.keys()
     assert {name for name, case in alone.items() if not case["gradient"].any()} <= {"loss sft"}
     for name, case in alone.items():
-        for key in {"gradient", "critic"} & case.keys():
+        for key in {"gradient", "critic", "head"} & case.keys():
             bound = HALF_NORM if name == HALF else NORM
             assert distance(case[key], first[name][key]) < bound, (name, key)
             assert case[key].dtype == torch.float32
