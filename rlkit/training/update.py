@@ -75,7 +75,9 @@ class Updater:
         self.forwards = Forwards(self.micro, self.processes)
         self.skipped_in_a_row = 0
         how = policy.autocast, policy.layout
-        critic = Critic(policy.model, *how) if parts.advantage.needs_critic else None
+        aged = parts.advantage.critic_sees_age
+        wanted = parts.advantage.needs_critic
+        critic = Critic(policy.model, *how, sees_age=aged) if wanted else None
         self.head = LossHead(parts.loss, policy, self.config, self.seed)
         modules = {"policy": policy.model, "critic": critic, "loss": self.head.module}
         check_patterns(self.config, modules)
