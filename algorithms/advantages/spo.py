@@ -75,6 +75,7 @@ def remembered(name: str, number: int, tokens: State) -> Sample:
         reward=0.0,
         rewards={},
         finish_reason="stop",
+        step=0,
         extras={PROMPT_IDS: tokens["asked"]},
     )
 

@@ -32,6 +32,7 @@ def response(number: int, reward: float, source: str) -> Sample:
         reward=reward,
         rewards={},
         finish_reason="stop",
+        step=1,
         source=source,
     )
 

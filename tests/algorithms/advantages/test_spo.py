@@ -28,6 +28,7 @@ def asked(name: str, number: int, n: int = 1, source: str = "policy") -> Group:
             reward=0.0,
             rewards={},
             finish_reason="stop",
+            step=1,
             source=source,
         )
         for i in range(n)
