@@ -6,7 +6,7 @@ imitation to exploration, and token weights keep them from breaking what the pol
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from algorithms.ratio import RatioLoss, policy_output
 from algorithms.sft import Weighting, imitation
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.registry import register
+
+Weights = tuple[float, float]
+"""Of the policy's own responses and of demonstrations."""
 
 
 class ChordConfig(PPOConfig):
@@ -26,6 +29,26 @@ class ChordConfig(PPOConfig):
     weighting: Weighting = "phi"
     """The detached weight of a demonstration's token of probability p: phi = p (1 - p), none = 1,
     probability = p."""
+
+
+def two_terms(
+    loss: RatioLoss[Any], policy: PolicyTerms, batch: LossBatch, weighting: Weighting, mu: Weights
+) -> LossOutput:
+    """PPO's surrogate on own rows and imitation of demonstrations, each averaged over its own.
+
+    `mu` are the weights of the two.
+    """
+    expert = batch.mask & batch.expert[:, None]
+    own = batch.mask & ~expert
+    ratio = loss.ratio(policy.logp, loss.other(batch), own)
+    value, clipped = loss.config.surrogate(ratio, batch.advantage)
+    out = policy_output(value, own, ratio=ratio, clip_fraction=clipped)
+    taught = imitation(policy.logp, expert, weighting)
+    terms = [
+        Term(name="policy", value=value, mask=own, weight=mu[0]),
+        Term(name="expert", corrected=False, value=taught, mask=expert, weight=mu[1]),
+    ]
+    return LossOutput(terms=terms, metrics=out.metrics)
 
 
 @register("loss", "chord")
@@ -45,19 +68,4 @@ class CHORD(RatioLoss[ChordConfig]):
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Two terms, each aggregated over its own rows."""
         c = self.config
-        expert = batch.mask & batch.expert[:, None]
-        own = batch.mask & ~expert
-        ratio = self.ratio(policy.logp, self.other(batch), own)
-        value, clipped = c.surrogate(ratio, batch.advantage)
-        out = policy_output(value, own, ratio=ratio, clip_fraction=clipped)
-        terms = [
-            Term(name="policy", value=value, mask=own, weight=1 - c.mu),
-            Term(
-                name="expert",
-                corrected=False,
-                value=imitation(policy.logp, expert, c.weighting),
-                mask=expert,
-                weight=c.mu,
-            ),
-        ]
-        return LossOutput(terms=terms, metrics=out.metrics)
+        return two_terms(self, policy, batch, c.weighting, (1 - c.mu, c.mu))

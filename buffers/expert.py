@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import TypeVar
@@ -236,8 +236,11 @@ class LuffyConfig(DemonstrationConfig):
     """The reward a demonstration gets; null = the run's rewards score it, as LUFFY's do."""
 
 
+JC = TypeVar("JC", bound=LuffyConfig, default=LuffyConfig)
+
+
 @register("buffer", "luffy")
-class Luffy(Demonstrating[LuffyConfig]):
+class Luffy(Demonstrating[JC]):
     """Groups of new responses, joined by demonstrations of the same prompt.
 
     Advantages are over the whole group. A prompt without a demonstration gets an ordinary group.
@@ -247,9 +250,10 @@ class Luffy(Demonstrating[LuffyConfig]):
     Public code: ElliottYan/LUFFY, groups of 7 + 1, demonstrations without their log-probs.
     """
 
-    sources = ("2504.14945",)
+    Config = LuffyConfig
+    sources: ClassVar[tuple[str, ...]] = ("2504.14945",)
 
-    def __init__(self, config: LuffyConfig | None = None) -> None:
+    def __init__(self, config: JC | None = None) -> None:
         super().__init__(config)
         self.by_question: dict[str, list[FileRow]] = {}
         """The file's demonstrations by what they answer."""

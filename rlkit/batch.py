@@ -115,41 +115,44 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyTerms:
+class _Rows:
+    """Responses as tensors with one row for each."""
+
+    def rows(self, index: Tensor) -> Self:
+        """The responses at `index` ([b] int64), in that order."""
+        return self.map(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with each tensor changed."""
+        found: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in found.items():
+            whole = isinstance(value, Tensor)
+            found[name] = change(value) if whole else {k: change(v) for k, v in value.items()}
+        return type(self)(**found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyTerms(_Rows):
     """What a loss reads of the current policy, per response token."""
 
     logp: Tensor
     """[B, T], differentiable."""
     entropy: Tensor
     """[B, T], nats; differentiable if the loss needs "entropy", zeros if nothing asked for it."""
+    head: Tensor = NOTHING
+    """[B], what the loss's own module makes of the prompt, differentiable; zeros if it has none."""
+
+    def __post_init__(self) -> None:
+        if self.head is NOTHING:
+            object.__setattr__(self, "head", self.logp.new_zeros(self.logp.shape[:1]))
 
     def detach(self) -> PolicyTerms:
         """The same values, detached from the graph."""
-        return PolicyTerms(logp=self.logp.detach(), entropy=self.entropy.detach())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
-    """Responses as tensors with one row for each."""
-
-    def rows(self, index: Tensor) -> Self:
-        """The responses at `index` ([b] int64), in that order."""
-        return self._map(lambda tensor: tensor[index])
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch on a device."""
-        return self._map(lambda tensor: tensor.to(device))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        new: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            new[f.name] = (
-                change(value)
-                if isinstance(value, Tensor)
-                else {k: change(v) for k, v in value.items()}
-            )
-        return type(self)(**new)
+        return self.map(Tensor.detach)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,10 +284,7 @@ class LossOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrected:
-    """A correction's result: the batch and a detached weight for the policy terms.
-
-    The batch's mask may be smaller than the one passed in.
-    """
+    """A correction's result: the batch, its mask perhaps smaller, and a detached weight."""
 
     batch: LossBatch
     weight: Tensor

@@ -118,6 +118,8 @@ def updated(
     gradients = {"gradient": before_the_step(updater.learner)}
     if updater.critic is not None:
         gradients["critic"] = before_the_step(updater.critic.learner)
+    if updater.head.learner is not None:
+        gradients["head"] = before_the_step(updater.head.learner)
     done = updater.run(batch, 1, 3)
     metrics, scores = done.metrics, done.scores
     state: State = {
@@ -149,6 +151,14 @@ def cases(processes: Processes) -> State:
         loss = rlkit.build("loss", name)
         out[f"late {name}"] = updated(processes, loss, groups, late=True)
     out["lr_ess"] = updated(processes, rlkit.build("loss", "ppo"), groups, lr_ess=1.0)
+    for choice in CHOICES:  # of a loss's own module, row by row and of all rows at once
+        for scope in ("token", "minibatch"):
+            loss = rlkit.build("loss", "flowrl")
+            loss.scope = scope
+            advantage = "reward" if choice == "few" else "group_norm"
+            out[f"head {choice} {scope}"] = updated(
+                processes, loss, CHOICES[choice](groups), advantage
+            )
     out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
     return out
 

@@ -47,6 +47,9 @@ class GAEConfig(PartConfig):
     value_clip: Annotated[float, Field(gt=0)] | None = 0.5
     """How far the critic may move from its value at the start of the step before its loss stops
     following it; null = no clip."""
+    critic_age: bool = False
+    """Whether the critic sees the age a of the weights that sampled a response, V(s) + log(1 + a)
+    u(s); see `gae_age`."""
 
 
 GC = TypeVar("GC", bound=GAEConfig, default=GAEConfig)
@@ -67,6 +70,11 @@ class GAE(AdvantageEstimator[GC]):
     sources: ClassVar[tuple[str, ...]] = ("1506.02438",)
     needs_critic = True
 
+    @property
+    def critic_sees_age(self) -> bool:
+        """Whether the critic is told how stale the data is."""
+        return self.config.critic_age
+
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages and returns [B, T]."""
         c = self.config
@@ -81,3 +89,22 @@ class GAE(AdvantageEstimator[GC]):
     ) -> tuple[Tensor, Tensor]:
         """Per-token critic loss [B, T] and a 0/1 clip indicator [B, T]."""
         return clipped_value_loss(values, old_values, returns, self.config.value_clip)
+
+
+class GAEAgeConfig(GAEConfig):
+    """Settings of GAE with a critic that sees how stale the data is."""
+
+    critic_age: bool = True
+
+
+@register("advantage", "gae_age")
+class GAEAge(GAE[GAEAgeConfig]):
+    """GAE whose critic sees how stale the data is: V(s, a) = V(s) + log(1 + a) u(s).
+
+    A replayed response was finished by an older policy, so the value of its states is another one.
+    The idea is PeVFA's (arXiv:2010.09536), a value function of the state and of the policy; the age
+    a of the weights stands for the policy. Fresh data has a = 0, and u starts at 0. Status: our
+    choice, named after the idea; the paper embeds the policy itself.
+    """
+
+    sources = ("2010.09536", "1506.02438")

@@ -13,10 +13,11 @@ from rlkit.interfaces import ReplayBuffer
 from rlkit.models.load import resolve_device
 from rlkit.models.lora import has_adapter
 from rlkit.registry import build, entry, names
+from rlkit.training.loss_head import HIDDEN
 from rlkit.training.optimizers import check_optimizer
 
-NEEDS = ("behavior", "prox", "entropy")
-"""What a part may need, besides references."""
+NEEDS = ("behavior", "prox", "entropy", HIDDEN)
+"""What a part may need, besides references; the prompts' hidden states are for losses alone."""
 
 
 def check(c: Composition) -> None:

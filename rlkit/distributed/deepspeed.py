@@ -94,6 +94,11 @@ class DeepSpeedLearner(Learner):
         self.module, self.wrapped, self.optimizer = module, engine, engine.optimizer
         self.engine, self.inner, self.world_size = engine, inner, world_size
 
+    @property
+    def scale(self) -> int:
+        """What `backward` multiplies by."""
+        return self.world_size
+
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         """Context of one micro-batch's forward and backward; the last one reduces gradients."""
         self.engine.set_gradient_accumulation_boundary(last)
@@ -101,7 +106,7 @@ class DeepSpeedLearner(Learner):
 
     def backward(self, value: Tensor) -> None:
         """Back-propagate this rank's part of a loss that is the sum over the ranks."""
-        self.engine.backward(value * self.world_size)
+        self.engine.backward(value * self.scale)
 
     def clip(self, max_norm: float) -> float:
         """The norm of the gradient, which the step scales down to `max_norm`."""

@@ -19,6 +19,11 @@ TORCH_EPSILON = 1e-6
 class Backprop:
     """How a loss is back-propagated: here by plain torch."""
 
+    @property
+    def scale(self) -> int:
+        """What `backward` multiplies by, for gradients that are averaged over the ranks."""
+        return 1
+
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         """Context of a micro-batch's forward and backward; `last` = the last one of a minibatch."""
         return nullcontext()
@@ -122,6 +127,12 @@ class DataParallelLearner(Learner):
         super().__init__(module, wrapped, optimizer, previous)
         self.accelerator = accelerator
 
+    @property
+    def scale(self) -> int:
+        """What `backward` multiplies by."""
+        count: int = self.accelerator.num_processes
+        return count
+
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         """Context of one micro-batch's forward and backward; the last one reduces gradients.
 
@@ -133,11 +144,16 @@ class DataParallelLearner(Learner):
 
     def backward(self, value: Tensor) -> None:
         """Back-propagate this rank's part of a loss that is the sum over the ranks."""
-        super().backward(value * self.accelerator.num_processes)
+        super().backward(value * self.scale)
 
 
 class ReplicatedLearner(DataParallelLearner):
     """DDP with masters: the gradients that each rank adds up in float32 are summed at the end."""
+
+    @property
+    def scale(self) -> int:
+        """What `backward` multiplies by."""
+        return 1
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         """Context of one micro-batch's forward and backward; none reduces gradients."""

@@ -5,7 +5,7 @@ call, never a copy made in `__init__`: schedules replace the config of a running
 a pure function above both.
 """
 
-from rlkit.interfaces.advantage import AdvantageEstimator
+from rlkit.interfaces.advantage import AdvantageEstimator, Scoring
 from rlkit.interfaces.anchor import (
     AC,
     AnchorConfig,
@@ -98,6 +98,7 @@ __all__ = [
     "RolloutSet",
     "RunContext",
     "Said",
+    "Scoring",
     "Start",
     "State",
     "StoredData",

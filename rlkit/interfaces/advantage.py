@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
-from rlkit.batch import (
-    AdvantageBatch,
-    AdvantageOutput,
-)
+from rlkit.batch import AdvantageBatch, AdvantageOutput, Group, Prompt, Sample, Score
 from rlkit.interfaces.part import C, Part
+
+Scoring = Callable[[Sequence[Sample], Sequence[Prompt]], Mapping[int, Score]]
+"""Samples, each with its prompt -> the policy's scores by sample_id, without gradient."""
 
 
 class AdvantageEstimator(Part[C]):
@@ -24,6 +25,18 @@ class AdvantageEstimator(Part[C]):
     needs_critic: ClassVar[bool] = False
     needs_greedy: ClassVar[bool] = False
     min_group: ClassVar[int] = 1
+
+    @property
+    def critic_sees_age(self) -> bool:
+        """Whether the critic is told how stale the weights were that sampled a response."""
+        return False
+
+    def begin(self, groups: Sequence[Group], score: Scoring) -> None:
+        """Called in a run before the advantages of a step, with the groups its batch numbers.
+
+        `score` gives the current policy's scores of stored samples, by sample_id. What it is called
+        with may depend only on what every rank knows.
+        """
 
     @abstractmethod
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:

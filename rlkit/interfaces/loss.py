@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from rlkit.batch import (
@@ -48,10 +48,10 @@ class PolicyLoss(Part[LC]):
     """Maps the policy's log-probs and a batch to the terms a step minimizes.
 
     `needs` names what is read besides the log-probs: "behavior", "prox", "entropy",
-    "anchor:<name>". Only the forwards named there are computed. `scope` says which rows must be
-    seen together: "token" (each row alone), "group" or "minibatch" (batch-wide statistics of the
-    policy's log-probs). Both are class attributes; a part whose settings decide them sets its own
-    in `__init__`.
+    "anchor:<name>", "prompt_hidden". Only the forwards named there are computed. `scope` says which
+    rows must be seen together: "token" (each row alone), "group" or "minibatch" (batch-wide
+    statistics of the policy's log-probs). Both are class attributes; a part whose settings decide
+    them sets its own in `__init__`.
     """
 
     Config: ClassVar[type[PartConfig]] = LossConfig
@@ -65,6 +65,15 @@ class PolicyLoss(Part[LC]):
     @abstractmethod
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """The loss's terms and unreduced metrics for these rows."""
+
+    def modules(self, width: int) -> nn.Module | None:
+        """What is trained beside the policy, if `needs` has "prompt_hidden"; called once in a run.
+
+        From the mean hidden states of prompts [n, width], float32, it makes [n, 1]: a response
+        reads its prompt's in `PolicyTerms.head`. The run draws its weights by its seed, gives it an
+        optimizer with the policy's settings, and keeps both in checkpoints.
+        """
+        return None
 
     def counted(self, mask: Tensor) -> Tensor:
         """Which rows of a mask [B, T] count as responses, [B] bool: see `count_empty_rows`."""

@@ -33,10 +33,12 @@ class Tokens:
     """[B] int64"""
     prompt: Tensor
     """[B] int64, numbers the distinct prompts: rows with the same number have the same tokens."""
+    age: Tensor
+    """[B] int64, how stale the weights were that sampled the response, as in `LossBatch`."""
 
     @staticmethod
-    def of(prompts: list[Tensor], responses: list[Tensor]) -> Tokens:
-        """Pad lists of [P_i] and [T_i] ids.
+    def of(prompts: list[Tensor], responses: list[Tensor], age: Tensor | None = None) -> Tokens:
+        """Pad lists of [P_i] and [T_i] ids; every age is 0 if they are left out.
 
         Pad positions hold id 0 and are masked wherever they are read.
         """
@@ -50,6 +52,7 @@ class Tokens:
             response_ids=pad(responses, max(1, *(r.shape[0] for r in responses)), 0),
             response_lengths=torch.tensor([r.shape[0] for r in responses]),
             prompt=torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts]),
+            age=torch.zeros(len(prompts), dtype=torch.int64) if age is None else age,
         )
 
     @property
@@ -67,6 +70,7 @@ class Tokens:
             response_ids=self.response_ids[index][:, :response],
             response_lengths=response_lengths,
             prompt=self.prompt[index],
+            age=self.age[index],
         )
 
     def model_inputs(self, device: torch.device) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlkit.interfaces import Tokens
 from rlkit.models.lora import has_adapter
+from rlkit.models.prompt_head import width_of
 from rlkit.models.rows import Layout, model_rows
 from rlkit.models.tokens import autocast_to
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 class Critic(nn.Module):
     """V(s_t) of each response token: the value of the state before it, from its last hidden state.
 
-    The backbone starts as the policy's, the head at zero, so every value starts at 0.
+    The backbone starts as the policy's, the head at zero, so every value starts at 0. A critic that
+    `sees_age` is V(s_t, a) = V(s_t) + log(1 + a) u(s_t), with a second linear head u and the age a
+    of the weights that sampled the response: fresh ones have the value they have without it.
     """
 
     def __init__(
@@ -28,15 +31,18 @@ class Critic(nn.Module):
         policy_model: PreTrainedModel,
         autocast: torch.dtype | None = None,
         layout: Layout = "padded",
+        *,
+        sees_age: bool = False,
     ) -> None:
         super().__init__()
+        self.sees_age = sees_age
         self.autocast = autocast
         self.layout: Layout = layout
         model: Any = policy_model
         whole = model.get_base_model() if has_adapter(model) else model
         self.backbone = copy.deepcopy(whole.base_model)
         self.backbone.requires_grad_(True)
-        self.head = nn.Linear(policy_model.config.get_text_config().hidden_size, 1)
+        self.head = nn.Linear(width_of(policy_model), 2 if sees_age else 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.head.to(device=policy_model.device, dtype=torch.float32)
@@ -52,4 +58,8 @@ class Critic(nn.Module):
         with rows.attention(self.backbone), autocast_to(self.autocast, device):
             hidden = self.backbone(**rows.inputs, use_cache=False).last_hidden_state
         states = hidden.flatten(0, 1).index_select(0, rows.at)
-        return rows.spread(self.head(states.float()).squeeze(-1))
+        value, *slope = self.head(states.float()).unbind(-1)
+        if self.sees_age:
+            age = torch.log1p(tokens.age.float()).to(device)
+            value = value + age[rows.places // rows.shape[1]] * slope[0]
+        return rows.spread(value)

@@ -3,7 +3,7 @@
 Samples, log-probs, references and the critic never see dropout. An update with dropout takes the
 value of each log-prob from the policy without it, and the gradient from the network with it:
 
-    logp = logp_without + (logp_with - stop_gradient(logp_with))            entropy likewise
+    logp = logp_without + (logp_with - stop_gradient(logp_with))   entropy and head likewise
 
 So ratios, clips and KLs compare one policy with another and not two masks: on fresh data the first
 pass has ratio 1. If the loss is linear in logp, its gradient is that of ordinary dropout. It costs
@@ -71,6 +71,7 @@ class Dropout:
         return PolicyTerms(
             logp=value.logp + (dropped.logp - dropped.logp.detach()),
             entropy=value.entropy + (dropped.entropy - dropped.entropy.detach()),
+            head=value.head + (dropped.head - dropped.head.detach()),
         )
 
 

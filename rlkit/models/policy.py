@@ -178,16 +178,18 @@ class Policy:
         entropy: EntropyMode = "none",
         through: nn.Module | None = None,
         masks: int | None = None,
+        module: nn.Module | None = None,
     ) -> PolicyTerms:
-        """Log-probs and entropies of the response tokens, [B, T].
+        """Log-probs and entropies of the response tokens, [B, T], and the head's values.
 
         Differentiable; for gradients, `through` is the module the learner calls in place of the
-        model. The gradient is taken with dropout, if `masks`, the seed of its masks, is given and
-        the run asks for dropout; the values never are.
+        model. `module` is the loss's own, which reads the prompts' hidden states. The gradient is
+        taken with dropout, if `masks`, the seed of its masks, is given and the run asks for
+        dropout; the values never are.
         """
 
         def forward() -> PolicyTerms:
-            return token_terms(self.model, tokens, self.reading, entropy, through)
+            return token_terms(self.model, tokens, self.reading, entropy, through, module)
 
         return forward() if masks is None else self.dropout.terms(forward, masks, self.device)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.batch import PolicyTerms
 
@@ -20,6 +21,7 @@ if (
 from rlkit.interfaces import Tokens
 from rlkit.models.head import Head, Wanted
 from rlkit.models.logits import EntropyMode
+from rlkit.models.prompt_head import last_states, prompt_values
 from rlkit.models.rows import Layout, model_rows
 
 
@@ -48,10 +50,12 @@ def token_terms(
     reading: Reading,
     entropy: EntropyMode = "none",
     call: Callable[..., Any] | None = None,
+    module: nn.Module | None = None,
 ) -> PolicyTerms:
     """Log-prob and entropy (nats) of each response token [B, T] at a temperature.
 
-    In float32; zeros where padded. `call` runs the model, if it is not called directly.
+    In float32; zeros where padded. `call` runs the model, if it is not called directly; `module`
+    makes the head's values of the prompts' mean hidden states.
     """
     rows = model_rows(tokens, reading.layout, reading.device)
     padded = reading.layout == "padded"
@@ -64,9 +68,16 @@ def token_terms(
         entropy=entropy,
     )
     inputs = {**rows.inputs, "logits_to_keep": last if padded else rows.at}
-    with rows.attention(model), autocast_to(reading.autocast, reading.device):
+    with (
+        rows.attention(model),
+        autocast_to(reading.autocast, reading.device),
+        last_states(model) if module is not None else nullcontext([]) as states,
+    ):
         terms = terms_at(model, inputs, wanted, call, reading.head)
-    return PolicyTerms(logp=rows.spread(terms.logp), entropy=rows.spread(terms.entropy))
+    found = PolicyTerms(logp=rows.spread(terms.logp), entropy=rows.spread(terms.entropy))
+    if module is None:
+        return found
+    return replace(found, head=prompt_values(module, states[0], rows, tokens))
 
 
 def terms_at(

@@ -22,13 +22,14 @@ def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = 
     ]
     samples = [sample for _, sample, _ in pairs]
     asked = [asked_ids(prompt, sample) for prompt, sample, _ in pairs]
-    tokens = Tokens.of(asked, [s.response_ids for s in samples])
+    oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
+    age = torch.tensor([step - version for version in oldest])
+    tokens = Tokens.of(asked, [s.response_ids for s in samples], age)
     length = tokens.response_ids.shape[1]
     mask = pad([s.loss_mask for s in samples], length).bool()
     behavior = pad([s.behavior_logp for s in samples], length)
     rewards = sorted({name for s in samples for name in s.rewards})
     extras = sorted({name for s in samples for name in s.extras if reaches_losses(name)})
-    oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
     source = groups if fresh is None else fresh
     new = {(s.sample_id, s.step) for group in source for s in group.samples}
     batch = LossBatch(
@@ -39,7 +40,7 @@ def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = 
         anchor_logp={},
         reward=torch.tensor([s.reward for s in samples], dtype=torch.float32),
         group=torch.tensor([g for _, _, g in pairs]),
-        age=torch.tensor([step - version for version in oldest]),
+        age=age,
         expert=torch.tensor([s.source == "expert" for s in samples]),
         replayed=torch.tensor([(s.sample_id, s.step) not in new for s in samples]),
         truncated=torch.tensor([s.finish_reason == "length" for s in samples]),

@@ -158,9 +158,7 @@ class _Minibatch:
         """The policy's terms for some rows, [b, T] with the minibatch's T."""
         terms = self.forward(rows)
         wider = (0, self.batch.mask.shape[1] - terms.logp.shape[1])
-        return PolicyTerms(
-            logp=pad(terms.logp[: len(rows)], wider), entropy=pad(terms.entropy[: len(rows)], wider)
-        )
+        return terms.map(lambda x: pad(x[: len(rows)], wider if x.dim() > 1 else (0, 0)))
 
     def _completed(self, batch: LossBatch, policy: PolicyTerms, late: Tensor | None) -> LossBatch:
         """The batch, whose late rows ([b, 1] bool) take prox_logp from the policy as it is."""
@@ -229,17 +227,17 @@ class _Minibatch:
         with torch.set_grad_enabled(once):
             parts = [self.terms(rows) for rows in splits]
         objective.agree(last=False)
-        policy = self._gathered(parts, splits)
+        policy = self._gathered(parts, splits).map(Tensor.requires_grad_)
         batch = self._completed(batch, policy, self.late)
-        leaves = (policy.logp.requires_grad_(), policy.entropy.requires_grad_())
+        leaves = (policy.logp, policy.entropy, policy.head)
         out = objective.output(policy, batch, self.anchored)
         value = objective.reduce(out.terms, objective.counts(out.terms))
-        d_logp, d_entropy = torch.autograd.grad(value, leaves, materialize_grads=True)
+        gradients = torch.autograd.grad(value, leaves, materialize_grads=True)
         for number, rows in enumerate(splits, start=1):
             last = number == len(splits)
             with self.backprop.accumulate(last=last):
                 again = parts[0] if once else self.terms(rows)
-                self._backward(grad_surrogate(again, d_logp[rows], d_entropy[rows]), last=last)
+                self._backward(grad_surrogate(again, [g[rows] for g in gradients]), last=last)
         sums = self.sums(out.metrics, policy.logp, batch, counted=self.counted)
         objective.watch(torch.arange(len(policy.logp)), policy.logp, out.metrics)
         terms = [(rows, p.detach()) for rows, p in zip(splits, parts, strict=True)]
@@ -247,17 +245,17 @@ class _Minibatch:
 
     def _gathered(self, parts: Sequence[PolicyTerms], splits: Sequence[Tensor]) -> PolicyTerms:
         """The terms of the whole minibatch, gathered from every rank."""
-        logp, entropy = (parts[0].logp.new_zeros(self.batch.mask.shape) for _ in range(2))
+        whole = parts[0].map(lambda x: x.new_zeros(len(self.batch.mask), *x.shape[1:]))
         for part, rows in zip(parts, splits, strict=True):
-            logp[rows], entropy[rows] = part.logp.detach(), part.entropy.detach()
-        reduce = self.processes.all_reduce
-        return PolicyTerms(logp=reduce(logp), entropy=reduce(entropy))
+            whole.logp[rows], whole.entropy[rows] = part.logp.detach(), part.entropy.detach()
+            whole.head[rows] = part.head.detach()
+        return whole.map(self.processes.all_reduce)
 
 
-def grad_surrogate(policy: PolicyTerms, d_logp: Tensor, d_entropy: Tensor) -> Tensor:
-    """A scalar whose gradient in the terms [b, T] is the given one."""
+def grad_surrogate(policy: PolicyTerms, gradients: Sequence[Tensor]) -> Tensor:
+    """A scalar whose gradients in the log-probs, the entropies and the head are the given ones."""
     total = policy.logp.new_zeros(())
-    for terms, gradient in ((policy.logp, d_logp), (policy.entropy, d_entropy)):
+    for terms, gradient in zip((policy.logp, policy.entropy, policy.head), gradients, strict=True):
         if terms.requires_grad:
             total = total + (terms * gradient).sum()
     return total

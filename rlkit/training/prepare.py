@@ -98,6 +98,7 @@ def prepare(
     values = torch.zeros_like(batch.behavior_logp)
     if scorer.critic is not None:
         values = forwards.by_rows(scorer.critic, rows.tokens, torch.arange(len(rows.samples)))
+    parts.advantage.begin(groups, scorer.score)
     read = advantage_batch(rows.samples, batch, values, parts.anchor, step)
     estimate = estimated(parts.advantage, weighed(read, rows.samples, parts.rewards))
     return TrainBatch(

@@ -23,6 +23,7 @@ from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
 from rlkit.ops import masked_mean, stream_rng, stream_seed
 from rlkit.training.critic_update import CriticUpdate
+from rlkit.training.loss_head import LossHead
 from rlkit.training.lr_ess import EssRate
 from rlkit.training.metrics import first_pass_metrics, mean_steps
 from rlkit.training.micro_batches import Forwards, MicroBatches, default_tokens, some_rows
@@ -74,8 +75,12 @@ class Updater:
         self.forwards = Forwards(self.micro, self.processes)
         self.skipped_in_a_row = 0
         how = policy.autocast, policy.layout
-        critic = Critic(policy.model, *how) if parts.advantage.needs_critic else None
-        check_patterns(self.config, {"policy": policy.model, "critic": critic})
+        aged = parts.advantage.critic_sees_age
+        wanted = parts.advantage.needs_critic
+        critic = Critic(policy.model, *how, sees_age=aged) if wanted else None
+        self.head = LossHead(parts.loss, policy, self.config, self.seed)
+        modules = {"policy": policy.model, "critic": critic, "loss": self.head.module}
+        check_patterns(self.config, modules)
         self.learner = self._new_learner("policy", policy.model, policy.wrapped, previous)
         self.critic: CriticUpdate | None = None
         if critic is not None:
@@ -86,6 +91,7 @@ class Updater:
         """Fresh optimizers: no moments."""
         policy = self.policy
         self.learner = self._new_learner("policy", policy.model, policy.wrapped, self.learner)
+        self.head.reset(self.config)
         if self.critic is not None:
             old = self.critic.learner
             self.critic.learner = self._new_learner("critic", old.module, old.wrapped, old)
@@ -102,7 +108,8 @@ class Updater:
         kept = rows_of_groups(batch.loss.group, batch.groups, tokens_of, self.seed, step)
         recorder = TokenRecorder(kept, batch.loss, passes, self.policy.device)
         watch = recorder.note
-        objective = replace(self.objective, step=step, backprop=self.learner, watch=watch)
+        backprop = self.head.beside(self.learner)
+        objective = replace(self.objective, step=step, backprop=backprop, watch=watch)
         first = torch.zeros(2, *batch.values.shape, device=self.policy.device)
         sums, own = MetricSums(), batch.own
         rate = EssRate(self.config.lr_ess, self.processes)
@@ -120,10 +127,11 @@ class Updater:
             if self._accepts(result.value, norm, ess):
                 with explained(OPTIMIZER), rate.applied(self.learner, ess):
                     self.learner.step()
+                self.head.step()
                 sums.plus(result.sums)
                 steps.append((result.value, norm))
             else:
-                self.learner.zero_grad()
+                backprop.zero_grad()
                 skipped.append(rows)
             if self.is_stuck:
                 break
@@ -138,6 +146,7 @@ class Updater:
             **self.micro.metrics(),
             **rates,
             **rate.metrics(),
+            **self.head.metrics(),
             **first_pass_metrics(noted, batch.loss),
             **own.mismatch(batch.loss),
             **(self.critic.metrics(batch) if self.critic is not None else {}),
@@ -165,6 +174,7 @@ class Updater:
             "skipped_in_a_row": self.skipped_in_a_row,
             "halvings": self.micro.halvings,
         }
+        state |= self.head.state_dict()
         return state | (self.critic.state_dict() if self.critic is not None else {})
 
     def load_state_dict(self, state: State) -> None:
@@ -172,6 +182,7 @@ class Updater:
         self.learner.load_state_dict(state["optimizer"])
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.micro.halve(state["halvings"])
+        self.head.load_state_dict(state)
         if self.critic is not None:
             self.critic.load_state_dict(state)
 
@@ -180,6 +191,7 @@ class Updater:
         factor = self.config.learning_rate_factor(step)
         rate = self.config.learning_rate * factor
         rates = {"policy/lr": rate, **set_rate("policy", self.learner, rate)}
+        rates |= self.head.set_rate(rate)
         if self.critic is not None:
             rate = self.config.critic_learning_rate * factor
             rates |= set_rate("critic", self.critic.learner, rate)
@@ -217,15 +229,18 @@ class Updater:
             row = int(rows[part[0]]) if len(part) else -1
             masks = stream_seed(self.seed, "dropout", objective.step, number, row)
             self.micro.note(chosen := some_rows(tokens, part))
-            return self.policy.terms(chosen, mode, self.learner.wrapped, masks)
+            through = self.learner.wrapped
+            return self.policy.terms(chosen, mode, through, masks, self.head.module)
 
         def backward(budget: int) -> MinibatchResult:
-            self.learner.zero_grad()
+            objective.backprop.zero_grad()
             splits = self.micro.split(tokens, budget)
             return objective.backward(forward, minibatch, splits, batch.own.late[rows])
 
         result = self.micro.run(backward, int(tokens.lengths.max()))
-        return result, self.learner.clip(self.config.max_grad_norm)
+        own = self.head.clip(self.config.max_grad_norm, objective.backprop.scale)
+        norm = self.learner.clip(self.config.max_grad_norm)
+        return result, norm if math.isfinite(own) else own
 
 
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:

@@ -49,6 +49,7 @@ PUSHES_WITHOUT_ADVANTAGE = {
     "kl_cov": "the penalty on the chosen tokens stays",
     "dppo_ipo": "prime-rl's squared log-ratio stays",
     "tba": "log-ratios of a group are made equal",
+    "flowrl": "log Z and the log-ratio to the base are made to balance",
     "qrpo": "it reads the reward's quantile, not the advantage",
     "sft": "it imitates every response, whatever its reward",
 }
@@ -96,8 +97,9 @@ def test_ratio_to_moves_the_denominator_and_what_the_loss_needs(name: str) -> No
     """A ratio to behavior is, on the same batch with prox set to behavior, the ratio to prox."""
     to_prox, to_behavior = (build("loss", name, ratio_to=x) for x in ("prox", "behavior"))
     also = {"behavior"} if name in READS_BEHAVIOR_TOO else set()
-    assert to_prox.needs - {"entropy"} == {"prox"} | also
-    assert to_behavior.needs - {"entropy"} == {"behavior"}
+    others = {"entropy", "anchor:base", "prompt_hidden"}
+    assert to_prox.needs - others == {"prox"} | also
+    assert to_behavior.needs - others == {"behavior"}
     logp, batch = examples(to_prox.needs)
     swapped = LossBatch(
         **{f: getattr(batch, f) for f in LossBatch.__dataclass_fields__ if f != "prox_logp"},

@@ -40,7 +40,7 @@ ROOM: dict[str, dict[str, Any]] = {
     "zero_variance_filler": {"capacity": ENDLESS},
 }
 """Settings under which nothing leaves."""
-STORELESS = {"expert", "luffy", "on_policy", "pairs", "stored"}
+STORELESS = {"expert", "hpt", "luffy", "on_policy", "pairs", "stored"}
 """They keep nothing of a run."""
 
 

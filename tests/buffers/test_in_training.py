@@ -33,6 +33,7 @@ SETTINGS: dict[str, list[str]] = {
     "fifo": [],
     "fresh_per": [],
     "highlight": [],
+    "hpt": [],
     "luffy": [],
     "mix": ["buffer.first.name=fifo", "buffer.share=0.25"],
     "on_policy": [],
@@ -47,7 +48,7 @@ SETTINGS: dict[str, list[str]] = {
 """What lets a buffer replay within a few steps on a few prompts."""
 OFFLINE = {"pairs", "stored"}
 """Buffers that train what a file holds: test_pairs.py and tests/stored/test_stored_runs.py."""
-NO_OLD = {"expert", "luffy", "on_policy", "prompt_replay"}
+NO_OLD = {"expert", "hpt", "luffy", "on_policy", "prompt_replay"}
 """Buffers that train new responses and demonstrations alone."""
 WHOLE = {
     *("adaptive", "buffer_matters", "fifo", "fresh_per", "highlight", "prioritized"),

@@ -26,7 +26,7 @@ UNDER = ("ppo", "rloo")
 def example(*, experts: bool = False) -> tuple[Tensor, LossBatch]:
     """Float32 log-probs [8, 6], and a batch with every reference."""
     logp, batch = losses.examples([f"anchor:{name}" for name in REFERENCES])
-    batch = batch._map(lambda x: x.float() if x.is_floating_point() else x)
+    batch = batch.map(lambda x: x.float() if x.is_floating_point() else x)
     if experts:
         shown = torch.arange(8) % 4 == 0
         behavior = torch.where(shown[:, None], 0.0, batch.behavior_logp)

@@ -246,7 +246,7 @@ def test_the_rebirth_stops_replay_takes_one_pass_and_moves_the_base(tmp_path: Pa
     assert rows[1]["anchor/kl_base"] > 1e-5 and rows[3]["anchor/kl_base"] > 1e-5
 
 
-@pytest.mark.parametrize("algorithm", ["remix", "ppo", "grpo"])
+@pytest.mark.parametrize("algorithm", ["remix", "ppo", "grpo", "flowrl"])
 def test_a_resumed_run_continues_exactly(algorithm: str, tmp_path: Path) -> None:
     """Stopped after step 3 by a shorter budget, then continued: the metrics and weights of the
     uninterrupted run."""

@@ -114,6 +114,8 @@ LOSSES: dict[str, Recipe] = {
         )
     },
     "cispo": Recipe(loss="cispo", notes=("ratio_min", "ratio_max")),
+    "flowrl": Recipe(loss="flowrl"),
+    "hpt": Recipe(loss="hpt"),
     "topr": Recipe(
         loss="topr", words={"seq_product": "product", "seq_geo": "geometric", "token": "token"}
     ),
@@ -187,6 +189,7 @@ ADVANTAGES: dict[str, str] = {
     "adv/grpo_batch_std": "group_norm",
     "adv/rec_std": "group_norm",
     "adv/dr_grpo": "group_mean",
+    "adv/spo": "spo",
     "adv/rloo_trl": "rloo",
     "adv/rloo_vectorized": "rloo",
     **{
@@ -452,11 +455,15 @@ def compare_loss(case: Case, near: Tolerance, inputs: Inputs, s: Setup) -> None:
     expect, mask = dict(case["expect"]), inputs.mask
     leaf = inputs.get("logp").requires_grad_()
     entropy = inputs.get("entropy") if inputs.has("entropy") else torch.zeros_like(leaf)
-    policy = PolicyTerms(logp=leaf, entropy=entropy)
+    head = inputs.rows("head").requires_grad_()
+    policy = PolicyTerms(logp=leaf, entropy=entropy, head=head)
     out = s.objective.output(policy, s.batch, s.objective.anchored_rows(s.batch))
     value = s.objective.reduce(out.terms, s.objective.counts(out.terms))
-    (gradient,) = torch.autograd.grad(value, leaf, materialize_grads=True)
+    leaves = (leaf, policy.head)
+    gradient, of_head = torch.autograd.grad(value, leaves, materialize_grads=True)
     near.agree("loss", value, expect.pop("loss"))
+    if "grad_head" in expect:
+        near.agree("grad_head", of_head, expect.pop("grad_head"), gradient=True)
     expect.pop("aggregation")
     extra = dict(expect.pop("extra", {}))
     expected = torch.tensor(expect.pop("grad_logp"), dtype=torch.float64)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from rlkit.interfaces import Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
+from rlkit.models.rows import Layout
 
 PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13]), torch.tensor([6, 7, 12, 8, 9, 13])]
 
@@ -27,3 +31,26 @@ def test_the_critic_starts_at_zero_and_reads_the_state_before_each_token(policy:
     assert torch.equal(other[1, :3], values[1, :3]) and not torch.equal(other[1, 3:], values[1, 3:])
     assert not values[0, 3:].any()
     assert not any(p is q for p in critic.parameters() for q in policy.model.parameters())
+
+
+def aged(*ages: int) -> Tokens:
+    return Tokens.of(PROMPTS, RESPONSES, torch.tensor(ages))
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix"])
+def test_a_critic_that_sees_the_age_adds_to_the_value_what_grows_with_it(
+    policy: Policy, layout: Layout
+) -> None:
+    """V + log(1 + a) u: nothing at age 0, u at e - 1, and each row by its own age."""
+    plain, critic = (Critic(policy.model, None, layout, sees_age=x) for x in (False, True))
+    assert not critic(aged(1, 2, 3)).any()
+    torch.nn.init.normal_(critic.head.weight)
+    with torch.no_grad():
+        plain.head.weight.copy_(critic.head.weight[:1])
+    fresh = critic(aged(0, 0, 0))
+    torch.testing.assert_close(fresh, plain(aged(5, 5, 5)))
+    once, mixed = critic(aged(1, 1, 1)), critic(aged(3, 0, 1))
+    slope = (once - fresh) / math.log(2)
+    assert slope[0].any()
+    expected = fresh + torch.tensor([2.0, 0.0, 1.0])[:, None] * math.log(2) * slope
+    torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-4)

@@ -11,7 +11,7 @@ import torch
 import rlkit
 from rlkit.batch import Group, Request, Sample
 from rlkit.errors import UserError
-from rlkit.interfaces import Tokens
+from rlkit.interfaces import AdvantageEstimator, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.tasks.prompts import Prompts
@@ -99,10 +99,7 @@ def test_reward_stands_on_the_last_token_and_kl_in_the_reward_is_k1() -> None:
     groups = rollout(policy, step=2)
     seen = {}
 
-    class Spy:
-        needs_critic = needs_greedy = False
-        needs: frozenset[str] = frozenset()
-
+    class Spy(AdvantageEstimator):
         def __call__(self, b):
             seen["b"] = b
             return rlkit.build("advantage", "reward")(b)
