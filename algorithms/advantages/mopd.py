@@ -108,7 +108,7 @@ class Mopd(AdvantageEstimator[MopdConfig]):
             metrics["advantage/cut"] = float(masked_mean(cut, b.mask))
         metrics["advantage/teacher_kl"] = -float(masked_mean(distance, b.mask))
         return AdvantageOutput(
-            advantage=torch.where(b.mask, advantage, 0.0),
+            advantage=advantage,
             returns=over_tokens(b.reward, b.mask),
             metrics=metrics,
         )
