@@ -90,7 +90,7 @@ class ASPO(RatioLoss[AspoConfig]):
         """Per-token terms; the framework aggregates them."""
         c, mask, advantage = self.config, batch.mask, batch.advantage
         ratio = self.ratio(policy.logp, self.other(batch), mask)
-        eps = torch.full_like(ratio.detach(), c.eps)
+        eps = torch.full_like(ratio, c.eps)
         if c.entropy_quantile is not None:
             above = quantile_above(policy.entropy.detach(), mask, c.entropy_quantile)
             eps = eps.masked_fill(above, c.eps_uncertain)

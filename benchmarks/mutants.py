@@ -167,14 +167,8 @@ def noticed(mutant: Mutant, tests: Tests, names: Sequence[str]) -> bool:
         return True
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
-    quiet = [
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-    ]
+    unasserted = "ignore::pytest.PytestAssertRewriteWarning"
+    quiet = ["-x", "-q", "-p", "no:cacheprovider", "-W", unasserted]
     with open(os.devnull, "w") as void:
         os.dup2(void.fileno(), 1)
         os.dup2(void.fileno(), 2)

@@ -85,7 +85,7 @@ class Mopd(AdvantageEstimator[MopdConfig]):
 
     def __init__(self, config: MopdConfig | None = None) -> None:
         super().__init__(config)
-        student = {"prox"} if self.config.student == "prox" else set()
+        student = {"prox"} if self.config.student == "prox" else set[str]()
         self.needs = frozenset({"behavior", f"anchor:{TEACHER}", *student})
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
@@ -93,7 +93,8 @@ class Mopd(AdvantageEstimator[MopdConfig]):
         c, teacher = self.config, b.anchor_logp[TEACHER]
         student = b.prox_logp if c.student == "prox" else b.behavior_logp
         distance = teacher_advantage(teacher, student, b.mask, c.clip)
-        advantage, metrics = distance, {}
+        advantage = distance
+        metrics = {"advantage/teacher_kl": -float(masked_mean(distance, b.mask))}
         if c.outcome > 0:
             centred = group_advantage(
                 b.reward, b.group, std="none", unbiased=True, eps=1e-6, singleton="zero"
@@ -106,9 +107,8 @@ class Mopd(AdvantageEstimator[MopdConfig]):
             advantage = weight * advantage
             cut = (weight == 0).to(weight.dtype)
             metrics["advantage/cut"] = float(masked_mean(cut, b.mask))
-        metrics["advantage/teacher_kl"] = -float(masked_mean(distance, b.mask))
         return AdvantageOutput(
-            advantage=torch.where(b.mask, advantage, 0.0),
+            advantage=advantage,
             returns=over_tokens(b.reward, b.mask),
             metrics=metrics,
         )

@@ -62,3 +62,19 @@ def test_a_long_drift_does_not_overflow() -> None:
     value, gradient = value_and_grad(loss, logp, replace(batch))
     assert value.isfinite() and gradient[0, 9:].isfinite().all()
     assert gradient[0, 500:].eq(0).all() and gradient[0, 8] > 0
+
+
+def test_a_masked_start_has_no_position_and_gives_no_nan() -> None:
+    """Its position would be 0, whose power -1/2 and whose mean are not finite."""
+    logp, batch = responses([[NONE, 0.1, -0.05]], [1.0], to=PROX)
+    loss = build("loss", "ctpo", mean=True, power=-0.5, clip_high=0.5, aggregation="token-sum")
+    gradient = value_and_grad(loss, logp, batch)[1][0]
+    assert gradient.tolist() == pytest.approx([0, -math.exp(0.1), -math.exp(0.025)])
+
+
+def test_the_logged_ratio_is_the_tokens_own() -> None:
+    logp, batch = responses([ROW], [1.0], to=PROX)
+    found = loss_value(build("loss", "ctpo"), logp, batch)[1]
+    own = [math.exp(x) for x in ROW if not math.isnan(x)]
+    assert found["ratio_mean"] == pytest.approx(sum(own) / 4)
+    assert found["ratio_max"] == pytest.approx(math.exp(0.2))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from algorithms.qrpo import log_partition, quantile_reward
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import value_and_grad
 from tests.algorithms.one_group import REFERENCE, TWO, responses
@@ -37,3 +38,12 @@ def test_qrpo_by_hand() -> None:
     assert float(value) == pytest.approx((errors[0] ** 2 + errors[1] ** 2) / 2)
     assert gradient[0].tolist() == pytest.approx([-0.1 * errors[0]] * 2 + [0])
     assert gradient[1].tolist() == pytest.approx([-0.1 * errors[1]] * 3)
+
+
+def test_the_logged_ratio_is_to_the_reference() -> None:
+    """Of the tokens of TWO: exp of 0.5, -1.5, 0.5, 0.5 and 1."""
+    logp, batch = responses(TWO, [0.0, 0.0], to=REFERENCE)
+    batch = replace(batch, reward=torch.tensor([1.0, 0.0], dtype=torch.float64))
+    own = [math.exp(x) for row in TWO for x in row if not math.isnan(x)]
+    found = loss_value(build("loss", "qrpo"), logp, batch)[1]
+    assert found["ratio_mean"] == pytest.approx(sum(own) / 5)

@@ -38,3 +38,12 @@ def test_own_tokens_have_no_clip() -> None:
     logp, batch = rows(ratio.log(), [[1.0]])
     gradient = value_and_grad(build("loss", "rl_plus", aggregation="token-sum"), logp, batch)[1]
     assert (-gradient[0]).tolist() == pytest.approx([0.1, 5.0])
+
+
+def test_a_token_likelier_than_one_by_rounding_gives_no_nan() -> None:
+    """Its 1 - p would be negative, and have no root."""
+    _, batch = rows([[0.0]], [[2.0]])
+    batch = replace(batch, expert=torch.tensor([True]))
+    logp = torch.full((1, 1), 1e-12, dtype=torch.float64)
+    value, gradient = value_and_grad(build("loss", "rl_plus"), logp, batch)
+    assert float(value) == 0 and float(gradient) == 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import examples, value_and_grad
 from tests.algorithms.one_group import BEHAVIOR, REFERENCE, TWO, responses
@@ -53,3 +56,14 @@ def test_at_the_optimum_nothing_is_pushed() -> None:
     logp, batch = responses([[5.0, 0.0], [-5.0, 0.0]], [1.0, -1.0], to=REFERENCE)
     value, gradient = value_and_grad(build("loss", "tba", beta=0.2), logp, batch)
     assert float(value) == pytest.approx(0, abs=1e-12) and gradient.abs().max() < 1e-12
+
+
+def test_the_logged_ratio_is_to_the_reference() -> None:
+    """Of the tokens of TWO: exp of 0.5, -1.5, 0.5, 0.5 and 1."""
+    logp, batch = responses(TWO, [1.0, -1.0], to=REFERENCE)
+    batch = replace(batch, behavior_logp=logp)
+    own = [math.exp(x) for row in TWO for x in row if not math.isnan(x)]
+    every: list[dict[str, Any]] = [{}, {"ratio_max": 8.0}]
+    for fields in every:
+        found = loss_value(build("loss", "tba", **fields), logp, batch)[1]
+        assert found["ratio_mean"] == pytest.approx(sum(own) / 5)

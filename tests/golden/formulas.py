@@ -7,13 +7,16 @@ mistakes that are easily made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Settings = Mapping[str, Any]
 Pair = tuple[Floats, Floats]
 """Values and derivatives."""
 
@@ -69,7 +72,7 @@ def surrogate(ratio: Floats, b: Batch, eps: Floats, dual: float | None = None) -
 # ---- one value per token
 
 
-def ctpo(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
+def ctpo(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """The product of the prefix's ratios, clipped to a window that grows with the position."""
     moved = b.apart(b.logp, b.prox)
     at = np.maximum(np.cumsum(b.mask, -1), 1)
@@ -95,10 +98,10 @@ def wider(b: Batch, quantile: float | None, eps: float, uncertain: float) -> Flo
     return np.where(b.entropy > bound, uncertain, eps)
 
 
-def aspo(b: Batch, c: dict[str, object], wrong: str = "") -> Pair:
+def aspo(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """One sign of the advantage weighs 1/r up to a bound, the other is PPO's with dual clip."""
     ratio, a = np.exp(b.apart(b.logp, b.prox)), b.token_advantage
-    eps = wider(b, c["entropy_quantile"], 0.2, 0.4)  # type: ignore[arg-type]
+    eps = wider(b, c["entropy_quantile"], 0.2, 0.4)
     value, slope = surrogate(ratio, b, eps, 3.0)
     weight = np.minimum(1 / ratio, 3.0)
     out = np.where(a > 0, ratio > 1 + eps, ratio < 1 - eps)
@@ -112,7 +115,7 @@ def aspo(b: Batch, c: dict[str, object], wrong: str = "") -> Pair:
     )
 
 
-def rl_plus(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
+def rl_plus(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """Demonstrations over the mixture of the old policy and certainty; the rest is -r A."""
     a, shown = b.token_advantage, b.expert[:, None] & b.mask
     own = -a * np.exp(b.apart(b.logp, b.prox))
@@ -127,7 +130,7 @@ def rl_plus(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
     return value, slope
 
 
-def trapo(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
+def trapo(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """Demonstrations weigh p / max(sg p, floor); the rest is PPO's."""
     a, shown = b.token_advantage, b.expert[:, None] & b.mask
     own, slope = surrogate(np.exp(b.apart(b.logp, b.prox)), b, np.full(a.shape, 0.2))
@@ -141,7 +144,7 @@ def trapo(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
     return np.where(shown, taught, own), np.where(shown, taught_slope, slope)
 
 
-def a3po(b: Batch, c: dict[str, object], wrong: str = "") -> Pair:
+def a3po(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """Clipped around a point between the two policies, times the weight to the one that sampled."""
     moved = b.apart(b.logp, b.behavior)
     share = (b.age / (b.age + 1))[:, None]
@@ -157,13 +160,13 @@ def a3po(b: Batch, c: dict[str, object], wrong: str = "") -> Pair:
     return weight * value, weight * slope
 
 
-def mopd(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
+def mopd(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """-r A with A of `mopd_advantage`."""
     value = -np.exp(b.apart(b.logp, b.prox)) * mopd_advantage(b, c, wrong)
     return value, value
 
 
-def mopd_advantage(b: Batch, c: dict[str, float], wrong: str = "") -> Floats:
+def mopd_advantage(b: Batch, c: Settings, wrong: str = "") -> Floats:
     """log teacher - log student times the weight to the policy that sampled, within a window."""
     weight = np.exp(b.apart(b.prox, b.behavior))
     distance = b.apart(b.teacher, b.behavior if wrong == "behavior as student" else b.prox)
@@ -177,7 +180,7 @@ def mopd_advantage(b: Batch, c: dict[str, float], wrong: str = "") -> Floats:
 # ---- corrections of PPO's surrogate: value, derivative and the mask that is left
 
 
-def trm(b: Batch, c: dict[str, object], wrong: str = "") -> tuple[Floats, Floats, Bools]:
+def trm(b: Batch, c: Settings, wrong: str = "") -> tuple[Floats, Floats, Bools]:
     """A response leaves if its worst token diverges by more than delta."""
     moved = b.apart(b.prox, b.behavior)
     each = moved**2 / 2 if c["trm_estimator"] == "k2" else np.exp(moved) - 1 - moved
@@ -190,7 +193,7 @@ def trm(b: Batch, c: dict[str, object], wrong: str = "") -> tuple[Floats, Floats
     return value * kept, slope * kept, left
 
 
-def veto(b: Batch, c: dict[str, float], wrong: str = "") -> tuple[Floats, Floats, Bools]:
+def veto(b: Batch, c: Settings, wrong: str = "") -> tuple[Floats, Floats, Bools]:
     """Negative responses: nothing after the first token the policy has abandoned."""
     hit = np.exp(b.apart(b.logp, b.behavior)) < c["veto_threshold"]
     before = np.cumsum(hit, -1) - (0 if wrong == "the token too" else hit)
@@ -200,7 +203,7 @@ def veto(b: Batch, c: dict[str, float], wrong: str = "") -> tuple[Floats, Floats
     return value * ~gone, slope * ~gone, b.mask
 
 
-def replay_weight(b: Batch, c: dict[str, float], wrong: str = "") -> tuple[Floats, Floats, Bools]:
+def replay_weight(b: Batch, c: Settings, wrong: str = "") -> tuple[Floats, Floats, Bools]:
     """Each response weighs what its buffer gave it; those that were given nothing weigh 1."""
     weight = np.where(b.replay_weight > 0, b.replay_weight, 1.0)
     if wrong == "normalized":
@@ -223,7 +226,7 @@ def means(x: Floats, b: Batch) -> Floats:
     return found
 
 
-def tba(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
+def tba(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """Half the squared imbalance over beta, or each token's ratio times it."""
     total = b.apart(b.logp, b.ref).sum(-1)
     pull = total - means(total, b)
@@ -240,7 +243,7 @@ def tba(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
     return (cut * error[:, None]).sum(-1), cut * free * error[:, None]
 
 
-def qrpo(b: Batch, c: dict[str, float], wrong: str = "") -> Pair:
+def qrpo(b: Batch, c: Settings, wrong: str = "") -> Pair:
     """The squared distance of the quantile from its optimum's."""
     same = b.group[:, None] == b.group[None]
     below = b.rewards[None] < b.rewards[:, None]
