@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,18 @@ def test_it_trains_three_steps(tmp_path: Path) -> None:
         model=policy.model,
         tokenizer=policy.tokenizer,
         dataset=ROWS,
-        reward=[says_one, "tool_call", "call_format", "unreadable"],
+        reward=["math", says_one, "tool_call", "call_format", "unreadable"],
         output_dir=tmp_path,
     )
     steps: list[dict[str, Any]] = [m for m in run.metrics if "turns/mean" in m]
-    print(sorted(steps[-1]))
     assert len(steps) == 3
+    fades = [step["schedule/reward.tool_call.weight"] for step in steps]
+    grows = [step["schedule/loss.replay_weight"] for step in steps]
+    assert fades == pytest.approx([(1 + math.cos(math.pi * k / 200)) / 2 for k in range(3)])
+    assert grows == pytest.approx([(1 - math.cos(math.pi * k / 300)) / 2 for k in range(3)])
+    assert all({"reward/tool_call/mean", "advantage/baseline"} <= step.keys() for step in steps)
+    assert min(step["buffer/fresh_fraction"] for step in steps) < 1, "successes were replayed"
+    replayed = [row for k in (2, 3) for row in run.completions(k) if row["replayed"]]
+    for row in replayed:
+        said = [turn["text"] for turn in row["turns"] if turn["role"] == "policy"]
+        assert any("1" in text for text in said), "it called the tool"
