@@ -153,11 +153,11 @@ def cases(processes: Processes) -> State:
     out["lr_ess"] = updated(processes, rlkit.build("loss", "ppo"), groups, lr_ess=1.0)
     for choice in CHOICES:  # of a loss's own module, row by row and of all rows at once
         for scope in ("token", "minibatch"):
-            loss = rlkit.build("loss", "flowrl")
-            loss.scope = scope
+            own: Any = rlkit.build("loss", "flowrl")
+            own.scope = scope
             advantage = "reward" if choice == "few" else "group_norm"
             out[f"head {choice} {scope}"] = updated(
-                processes, loss, CHOICES[choice](groups), advantage
+                processes, own, CHOICES[choice](groups), advantage
             )
     out["critic"] = updated(processes, rlkit.build("loss", "ppo"), groups, "gae")
     return out

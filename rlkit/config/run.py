@@ -119,8 +119,8 @@ class TrainConfig(PartConfig):
     """Peak learning rate of the optimizer (AdamW)."""
     lr_scale: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Factors of the learning rate by pattern: {critic.head: 10}. A weight gets that of the first
-    pattern, a regular expression, found in its name: `policy.` or `critic.` and its name in the
-    model; null = one learning rate for all."""
+    pattern, a regular expression, found in its name: `policy.`, `critic.` or, of a loss's own
+    module, `loss.`, and its name there; null = one learning rate for all."""
     lr_ess: Annotated[float, Field(gt=0, le=1)] | None = None
     """The policy's learning rate falls with the effective sample size rho of a minibatch, as in
     VCPO (arXiv:2602.17616): times sqrt(min(1, rho / lr_ess)), so this is the rho from which the

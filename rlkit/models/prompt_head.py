@@ -21,13 +21,21 @@ def width_of(model: Any) -> int:
 
 
 @contextmanager
-def last_states(model: Any) -> Generator[list[Tensor]]:
-    """Collects what the output layer reads, at every position [rows, L, H], of each forward."""
-    whole = model.get_base_model() if has_adapter(model) else model
+def last_states(model: Any, *, wanted: bool = True) -> Generator[list[Tensor]]:
+    """Collects what the output layer reads, at every position [rows, L, H], of each forward.
+
+    Nothing if it is not wanted.
+    """
     found: list[Tensor] = []
-    hook = whole.base_model.register_forward_hook(
-        lambda _module, _inputs, output: found.append(output.last_hidden_state)
-    )
+    if not wanted:
+        yield found
+        return
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        found.append(output.last_hidden_state)
+
+    whole = model.get_base_model() if has_adapter(model) else model
+    hook = whole.base_model.register_forward_hook(keep)
     try:
         yield found
     finally:

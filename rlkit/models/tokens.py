@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ def token_terms(
     with (
         rows.attention(model),
         autocast_to(reading.autocast, reading.device),
-        last_states(model) if module is not None else nullcontext([]) as states,
+        last_states(model, wanted=module is not None) as states,
     ):
         terms = terms_at(model, inputs, wanted, call, reading.head)
     found = PolicyTerms(logp=rows.spread(terms.logp), entropy=rows.spread(terms.entropy))

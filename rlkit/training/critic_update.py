@@ -11,10 +11,19 @@ from rlkit.distributed.learner import Learner
 from rlkit.interfaces import AdvantageEstimator, State
 from rlkit.models.critic import Critic
 from rlkit.models.memory import OPTIMIZER, explained
+from rlkit.models.policy import Policy
 from rlkit.training.metrics import explained_variance
 from rlkit.training.micro_batches import MicroBatches, some_rows
 from rlkit.training.prepare import TrainBatch
 from rlkit.training.sums import MetricSums, Sums, sums_of
+
+
+def critic_of(policy: Policy, advantage: AdvantageEstimator) -> Critic | None:
+    """A new critic on the policy's backbone, if the advantage needs one."""
+    if not advantage.needs_critic:
+        return None
+    aged = advantage.critic_sees_age
+    return Critic(policy.model, policy.autocast, policy.layout, sees_age=aged)
 
 
 class CriticUpdate:

@@ -17,12 +17,11 @@ from rlkit.batch import PolicyTerms, Score
 from rlkit.config.run import RunConfig
 from rlkit.distributed.learner import Learner
 from rlkit.interfaces import State
-from rlkit.models.critic import Critic
 from rlkit.models.logits import EntropyMode
 from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
 from rlkit.ops import masked_mean, stream_rng, stream_seed
-from rlkit.training.critic_update import CriticUpdate
+from rlkit.training.critic_update import CriticUpdate, critic_of
 from rlkit.training.loss_head import LossHead
 from rlkit.training.lr_ess import EssRate
 from rlkit.training.metrics import first_pass_metrics, mean_steps
@@ -74,10 +73,7 @@ class Updater:
         )
         self.forwards = Forwards(self.micro, self.processes)
         self.skipped_in_a_row = 0
-        how = policy.autocast, policy.layout
-        aged = parts.advantage.critic_sees_age
-        wanted = parts.advantage.needs_critic
-        critic = Critic(policy.model, *how, sees_age=aged) if wanted else None
+        critic = critic_of(policy, parts.advantage)
         self.head = LossHead(parts.loss, policy, self.config, self.seed)
         modules = {"policy": policy.model, "critic": critic, "loss": self.head.module}
         check_patterns(self.config, modules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def gradients(
     batch: LossBatch, logp: Tensor, scope: str, splits: list[list[int]], **fields: float
 ) -> tuple[float, Tensor, Tensor]:
     """The value, and its gradient in the log-probs and in log Z."""
-    loss = build("loss", "flowrl", **fields)
+    loss: Any = build("loss", "flowrl", **fields)
     loss.scope = scope
     leaves = logp.clone().requires_grad_(), LOG_Z.clone().requires_grad_()
 
