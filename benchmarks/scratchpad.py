@@ -1,20 +1,20 @@
-"""Testbed 2: six-digit sums column by column, for a model that forgets carries and seldom checks.
+"""Testbed 2: five-digit sums column by column, for a model that forgets carries and seldom checks.
 
     python benchmarks/scratchpad.py --out runs/scratchpad
 
-Writes the base model (1 M parameters, trained here on sloppy demonstrations: minutes on one core)
+Writes the base model (0.4 M parameters, trained here on sloppy demonstrations: minutes on one core)
 and three files of problems: train.jsonl, validation.jsonl for tuning, test.jsonl for reporting. The
 folder appears complete or not at all, and is left alone once it is there.
 
 A response adds up the columns from the right, each as digit + digit + carry, then gives the digits
 of the sum from the right after '#':
 
-    345678+456789=
-    a8+9+0=17;b8+7+1=16;?7+8+1=16;c6+7+1=14;d5+6+1=12;e4+5+1=10;f3+4+1=08;#7642080
+    45678+56789=
+    a8+9+0=17;b8+7+1=16;?7+8+1=16;c6+7+1=14;d5+6+1=12;e4+5+1=10;#764201
 
 Either digit may come first. A column may be checked ('?': computed once more; the check counts). In
 the demonstrations a carry is forgotten with probability `forget`, and with `forget_in_check` in a
-check. A problem has at least four carries into a column, so that a response is rarely right.
+check. A problem has at least three carries into a column, so that a response is rarely right.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from torch.nn.functional import cross_entropy
 from rlkit.errors import UserError
 from rlkit.tasks.split import unit_hash
 
-DIGITS = 6
-CARRIES = 4
-"""At least so many of the five columns that can receive a carry receive one."""
-COLUMNS = "abcdef"
+DIGITS = 5
+CARRIES = 3
+"""At least so many of the four columns that can receive a carry receive one."""
+COLUMNS = "abcde"
 PAD, EOS = 0, 1
 CHARACTERS = "0123456789+=;?#" + COLUMNS
 PROMPT = 2 * DIGITS + 2
@@ -55,13 +55,13 @@ class Recipe:
     forget: float = 0.6
     check: float = 0.2
     forget_in_check: float = 0.2
-    hidden_size: int = 128
-    layers: int = 4
-    heads: int = 4
-    mlp_size: int = 512
-    steps: int = 1500
-    batch: int = 64
-    learning_rate: float = 2e-3
+    hidden_size: int = 96
+    layers: int = 3
+    heads: int = 3
+    mlp_size: int = 384
+    steps: int = 900
+    batch: int = 32
+    learning_rate: float = 3e-3
     warmup_steps: int = 50
 
 
@@ -85,7 +85,7 @@ def carries(first: int, second: int) -> int:
 
 
 def answer(first: int, second: int) -> str:
-    """The digits of the sum from the right, seven of them."""
+    """The digits of the sum from the right, six of them."""
     return f"{first + second:0{DIGITS + 1}d}"[::-1]
 
 

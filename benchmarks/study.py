@@ -96,7 +96,7 @@ def wanted(jobs: Sequence[Job], options: argparse.Namespace) -> list[Job]:
 
 def plan(study: Study, options: argparse.Namespace, place: Path) -> None:
     """Say what would be run, and about how long it takes."""
-    rates = dict.fromkeys(study.variants, 1.0)
+    rates = dict.fromkeys((study.source_of_rate(*cell) for cell in study.cells), 1.0)
     sweep, report = tuning_jobs(study), reporting_jobs(study, rates)
     counts = [len(wanted(jobs, options)) for jobs in (sweep, report)]
     done = sum(1 for path in place.rglob("study_run.json")) if place.is_dir() else 0

@@ -12,14 +12,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from study_file import Hypothesis, Metric, Study
+from study_file import Cell, Hypothesis, Metric, Study
 from study_runs import Row
 
 from rlkit.pages.figures import Difference, difference
 
 Curve = Sequence[Row]
-Cell = tuple[str, float | None]
-"""A variant at a value of the axis."""
 COSTS = ("responses", "tokens", "seconds")
 
 
@@ -108,26 +106,26 @@ class Sweep:
         return self.chosen in (min(self.medians), max(self.medians))
 
 
-def sweeps(study: Study, rows: Iterable[Row]) -> dict[str, Sweep]:
-    """Of every variant that has tuning runs."""
+def sweeps(study: Study, rows: Iterable[Row]) -> dict[Cell, Sweep]:
+    """Of everything that has tuning runs."""
     if study.tuning is None:
         return {}
     wanted = {*itertools.product(study.tuning.learning_rates, study.tuning.seeds)}
     out = {}
-    for (variant, _), runs in curves(rows, "tuning").items():
+    for cell, runs in curves(rows, "tuning").items():
         by_rate: dict[float, list[float]] = {}
         for (rate, _), run in sorted(runs.items()):
             by_rate.setdefault(rate or 0.0, []).append(score(run, study.metric))
         medians = {rate: statistics.median(values) for rate, values in by_rate.items()}
         best = max(medians, key=lambda rate: (medians[rate], -rate))
-        out[variant] = Sweep(medians=medians, chosen=best if wanted <= {*runs} else None)
+        out[cell] = Sweep(medians=medians, chosen=best if wanted <= {*runs} else None)
     return out
 
 
-def chosen_rates(study: Study, rows: Iterable[Row]) -> dict[str, float]:
-    """The learning rate of every variant whose sweep is complete."""
+def chosen_rates(study: Study, rows: Iterable[Row]) -> dict[Cell, float]:
+    """The learning rate of everything whose sweep is complete."""
     found = sweeps(study, rows)
-    return {name: each.chosen for name, each in found.items() if each.chosen is not None}
+    return {cell: each.chosen for cell, each in found.items() if each.chosen is not None}
 
 
 def compared(
@@ -146,7 +144,7 @@ def of_both(theirs: Mapping[str, float], ours: Mapping[str, float]) -> Differenc
     return difference({s: theirs[s] for s in both}, {s: ours[s] for s in both})
 
 
-def judged(claim: Hypothesis, found: Difference | None) -> str:
+def judged(found: Difference | None) -> str:
     """What a difference says of the hypothesis that one variant is better than the other."""
     if found is None:
         return "not yet run"
@@ -167,6 +165,24 @@ def clock(run: Curve, per_token: float) -> list[tuple[float, float]]:
     return [
         (row.seconds - row.generation_seconds + row.tokens * per_token, row.score) for row in run
     ]
+
+
+def differences(
+    study: Study, found: Mapping[Cell, Mapping[int, Curve]], claim: Hypothesis
+) -> list[tuple[str, Difference | None]]:
+    """Where a hypothesis is said, in words, and the difference there."""
+    out = []
+    for at in claim.at or study.values:
+        place = f"{study.axis.name} {at:g}" if study.axis and at is not None else ""
+        pair = (claim.better, at), (claim.than, at)
+        if not claim.ratios:
+            out.append((place, compared(found, *pair, study.metric)))
+        for ratio in claim.ratios:
+            computed = at_equal_compute(study, found, ratio, at)
+            ours, theirs = ({} if computed is None else computed[1].get(n, {}) for n, _ in pair)
+            where = f"{place}, ratio {ratio:g}" if place else f"ratio {ratio:g}"
+            out.append((where, of_both(theirs, ours)))
+    return out
 
 
 def at_equal_compute(
@@ -194,6 +210,6 @@ def at_equal_compute(
 
 def missing(study: Study, found: Mapping[Cell, Mapping[int, Curve]]) -> dict[Cell, int]:
     """How many of the runs that count each cell lacks, if it lacks any."""
-    cells = itertools.product(study.variants, study.values)
-    lacks = {cell: len({*study.reporting.seeds} - {*found.get(cell, {})}) for cell in cells}
+    seeds = {*study.reporting.seeds}
+    lacks = {cell: len(seeds - {*found.get(cell, {})}) for cell in study.cells}
     return {cell: count for cell, count in lacks.items() if count}

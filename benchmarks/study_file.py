@@ -21,6 +21,8 @@ Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
 Words = tuple[Text, ...]
+Cell = tuple[str, float | None]
+"""A variant at a value of the axis; None without one."""
 
 
 class Section(BaseModel):
@@ -51,6 +53,8 @@ class Hypothesis(Section):
     """The other one."""
     at: tuple[float, ...] | None = None
     """The values of the axis at which it is said; null = all."""
+    ratios: tuple[Positive, ...] = ()
+    """Generation costs at which it is said, at equal compute; none = at the study's budget."""
 
 
 class Axis(Section):
@@ -60,12 +64,12 @@ class Axis(Section):
     key: Text
     """The setting."""
     values: Annotated[tuple[float, ...], Field(min_length=2)]
-    tuned_at: float
-    """The value at which learning rates are tuned."""
+    tuned_at: float | None = None
+    """The value at which learning rates are tuned for all of them; null = at each for itself."""
 
     @model_validator(mode="after")
     def _tuned_where_it_runs(self) -> Axis:
-        if self.tuned_at not in self.values:
+        if self.tuned_at is not None and self.tuned_at not in self.values:
             raise ValueError(f"tuned_at={self.tuned_at:g} is none of its values")
         return self
 
@@ -151,6 +155,10 @@ class Study(Section):
         for place, claim in enumerate(self.hypotheses):
             if strange := [value for value in claim.at or () if value not in values]:
                 raise ValueError(f"hypotheses.{place}.at={strange[0]:g} is no value of the axis")
+            if strange := [r for r in claim.ratios if r not in self.generation_costs]:
+                raise ValueError(
+                    f"hypotheses.{place}.ratios={strange[0]:g} is none of generation_costs"
+                )
         return self
 
     @model_validator(mode="after")
@@ -167,9 +175,15 @@ class Study(Section):
                 raise ValueError(f"variants.{name}.tuned_as={variant.tuned_as} is not tuned itself")
         return self
 
-    def source_of_rate(self, variant: str) -> str:
-        """The variant whose sweep gives this one its learning rate."""
-        return self.variants[variant].tuned_as or variant
+    def source_of_rate(self, variant: str, at: float | None) -> Cell:
+        """The variant, and the value of the axis, whose sweep gives this one its learning rate."""
+        fixed = self.axis.tuned_at if self.axis else None
+        return self.variants[variant].tuned_as or variant, at if fixed is None else fixed
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every variant at every value of the axis, value by value."""
+        return [(variant, at) for at in self.values for variant in self.variants]
 
     @property
     def values(self) -> tuple[float | None, ...]:

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 from records import ROOT, machine, source_hash
-from study_file import Study, checked
+from study_file import Cell, Study, checked
 
 from rlkit.errors import UserError
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, TOKENS, Record, read_run
@@ -99,27 +99,26 @@ def job(
 
 
 def tuning_jobs(study: Study) -> list[Job]:
-    """The sweep, seed by seed, for every variant that has one of its own."""
+    """The sweep, seed by seed, of everything that has one of its own."""
     if study.tuning is None:
         return []
-    at = study.axis.tuned_at if study.axis else None
-    tuned = [name for name in study.variants if study.source_of_rate(name) == name]
+    tuned = dict.fromkeys(study.source_of_rate(*cell) for cell in study.cells)
     return [
-        job(study, "tuning", name, at, rate, seed)
+        job(study, "tuning", *cell, rate, seed)
         for seed in study.tuning.seeds
-        for name in tuned
+        for cell in tuned
         for rate in study.tuning.learning_rates
     ]
 
 
-def reporting_jobs(study: Study, rates: dict[str, float]) -> list[Job]:
-    """The runs that count, seed by seed, of the variants whose learning rate is known."""
-    known = [n for n in study.variants if study.tuning is None or study.source_of_rate(n) in rates]
+def reporting_jobs(study: Study, rates: Mapping[Cell, float]) -> list[Job]:
+    """The runs that count, seed by seed, of those whose learning rate is known."""
+    sources = {cell: study.source_of_rate(*cell) for cell in study.cells}
+    known = [cell for cell in study.cells if study.tuning is None or sources[cell] in rates]
     return [
-        job(study, "reporting", name, at, rates.get(study.source_of_rate(name)), seed)
+        job(study, "reporting", *cell, rates.get(sources[cell]), seed)
         for seed in study.reporting.seeds
-        for at in study.values
-        for name in known
+        for cell in known
     ]
 
 

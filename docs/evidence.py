@@ -20,11 +20,11 @@ sys.path[:0] = [str(place) for place in (DOCS, BENCHMARKS) if str(place) not in 
 from performance import SECTIONS, row, section  # noqa: E402
 from study_figures import (  # noqa: E402
     COSTS,
-    Cell,
     Curve,
     at_equal_compute,
     compared,
     cost,
+    differences,
     is_short,
     judged,
     missing,
@@ -34,7 +34,7 @@ from study_figures import (  # noqa: E402
     spread,
     sweeps,
 )
-from study_file import STUDIES, Study, read_study  # noqa: E402
+from study_file import STUDIES, Cell, Study, read_study  # noqa: E402
 from study_runs import Row, read_results  # noqa: E402
 
 from rlkit.pages.comparison import interval_text  # noqa: E402
@@ -78,17 +78,17 @@ def name_of(study: Study, cell: Cell) -> str:
     return variant if at is None or study.axis is None else f"{variant}, {study.axis.name} {at:g}"
 
 
-def cells_of(study: Study) -> list[Cell]:
-    """In the order of the table: by value of the axis, then as in the file."""
-    return [(variant, at) for at in study.values for variant in study.variants]
-
-
 def difference_text(found: Difference | None) -> str:
     """A difference, its interval and what it says."""
     if found is None:
         return "not yet run"
+    return f"{estimate_text(found)} {found.words}"
+
+
+def estimate_text(found: Difference) -> str:
+    """A difference and its interval."""
     interval = f" {interval_text(found.estimate, '+')}" if found.estimate.n > 1 else ""
-    return f"{found.estimate.value:+.3f}{interval} {found.words}"
+    return f"{found.estimate.value:+.3f}{interval}"
 
 
 def cost_text(runs: Iterable[Curve], study: Study, unit: str) -> str:
@@ -109,7 +109,7 @@ def score_table(study: Study, found: Found) -> str:
     head += ["less its control"] if controls else []
     head += [f"{unit} to {target}" for unit in COSTS]
     rows = []
-    for cell in cells_of(study):
+    for cell in study.cells:
         if cell not in found:
             continue
         runs, (variant, at) = found[cell], cell
@@ -137,28 +137,30 @@ def sweep_table(study: Study, rows: Sequence[Row]) -> str:
     if not found:
         return ""
     lines = []
-    for name in study.variants:
-        source = study.source_of_rate(name)
-        if source not in found:
+    for cell in dict.fromkeys(study.source_of_rate(*each) for each in study.cells):
+        if cell not in found:
             continue
-        each = found[source]
-        if source != name:
-            lines.append([name, *("" for _ in rates), f"that of {source}"])
-            continue
+        each = found[cell]
         cells = [f"{each.medians[r]:.3f}" if r in each.medians else "" for r in rates]
         end = ", at an end" if each.at_an_end else ""
         said = "sweep not complete" if each.chosen is None else f"{each.chosen:g}{end}"
-        lines.append([name, *cells, said])
-    count = len(study.tuning.seeds)
-    at = f", at {study.axis.name} {study.axis.tuned_at:g}" if study.axis else ""
-    title = f"**Learning rates**: median over {count} tuning seed{'s' * (count > 1)}{at}."
-    return f"{title}\n\n{table(['way', *(f'{rate:g}' for rate in rates), 'taken'], lines)}"
+        lines.append([name_of(study, cell), *cells, said])
+    others = [
+        f"{name} takes that of {variant.tuned_as}."
+        for name, variant in study.variants.items()
+        if variant.tuned_as
+    ]
+    count, fixed = len(study.tuning.seeds), study.axis.tuned_at if study.axis else None
+    everywhere = "" if fixed is None else "; taken at the other values too"
+    title = f"**Learning rates**: median over {count} tuning seed{'s' * (count > 1)}{everywhere}."
+    head = ["way", *(f"{rate:g}" for rate in rates), "taken"]
+    return " ".join([title, *others]) + f"\n\n{table(head, lines)}"
 
 
 def behavior_table(study: Study, found: Found) -> str:
     """What happened to the policy: medians over seeds."""
     lines = []
-    for cell in (cell for cell in cells_of(study) if cell in found):
+    for cell in (cell for cell in study.cells if cell in found):
         runs = list(found[cell].values())
         clips = [mean_of(run, "clip_fraction") for run in runs]
         ends = [[run[-1].entropy or 0.0 for run in runs], [run[-1].length or 0.0 for run in runs]]
@@ -220,12 +222,10 @@ def verdict(study: Study, found: Found) -> str:
     """What the runs say of each hypothesis."""
     lines = []
     for claim in study.hypotheses:
-        for at in claim.at or study.values:
-            cells = (claim.better, at), (claim.than, at)
-            each = compared(found, *cells, study.metric)
-            place = "" if at is None or not study.axis else f" ({study.axis.name} {at:g})"
-            counted = "" if each is None else f": {difference_text(each)}"
-            lines.append(f"{claim.says}{place} **{capital(judged(claim, each))}**{counted}")
+        for place, each in differences(study, found, claim):
+            where = f" ({place})" if place else ""
+            counted = f" {estimate_text(each)}" if each else ""
+            lines.append(f"{claim.says}{where} **{capital(judged(each))}**{counted}")
     return bullets(lines)
 
 
@@ -241,7 +241,7 @@ def left_open(study: Study, found: Found) -> str:
         f"{name_of(study, cell)}: {count} of {len(study.reporting.seeds)} seeds"
         for cell, count in lacks.items()
     ]
-    if lacks and len(lacks) == len(cells_of(study)) and not found:
+    if lacks and len(lacks) == len(study.cells) and not found:
         lines = [f"all {sum(lacks.values())} runs that count"]
     return bullets([*lines, *study.not_run]) or "- nothing of what it planned"
 
