@@ -183,7 +183,7 @@ def base_model(recipe: Recipe, every: int) -> torch.nn.Module:
         tokens, wanted = batch_of(recipe, source, draw)
         logits = model(tokens[:, :-1], use_cache=False).logits[:, PROMPT - 1 :]
         loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         rising = step / recipe.warmup_steps
         falling = 1 - 0.95 * (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)

@@ -302,7 +302,10 @@ def leave(folder: Path, words: Sequence[str]) -> None:
     step = {"policy/clip_fraction": 0.5, "time/step": 2.0, "time/rollout": 1.5}
     rows = [
         {"step": 0, "eval/pass@1": 0.1, "eval/mean_length": 9},
-        *({"step": s, "rollouts/total": 50 * s, "rollouts/tokens": 600 * s, **step} for s in (1, 2)),
+        *(
+            {"step": s, "rollouts/total": 50 * s, "rollouts/tokens": 600 * s, **step}
+            for s in (1, 2)
+        ),
         {"step": 2, "eval/pass@1": 0.2 + rate, "eval/mean_length": 8},
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
