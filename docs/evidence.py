@@ -15,7 +15,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 BENCHMARKS = DOCS.parent / "benchmarks"
-sys.path[:0] = [str(place) for place in (DOCS, BENCHMARKS) if str(place) not in sys.path]
+sys.path += [str(place) for place in (DOCS, BENCHMARKS) if str(place) not in sys.path]
 
 from performance import SECTIONS, row, section  # noqa: E402
 from study_figures import (  # noqa: E402

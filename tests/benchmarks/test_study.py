@@ -20,7 +20,7 @@ from rlkit.errors import UserError
 from tests.cli import ROOT
 from tests.cli import run as rlkit
 
-sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "benchmarks")]  # scripts import each other
+sys.path += [str(ROOT / "docs"), str(ROOT / "benchmarks")]  # scripts import each other
 
 import evidence
 import study as command
@@ -257,7 +257,7 @@ def test_equal_compute_charges_tokens_by_the_baselines_other_seconds() -> None:
     """`one` works 100 s for 1000 tokens: at ratio 4 a token costs 0.4 s.
 
     Its clock ends at 100 + 400 = 500 s. `two` works 300 s for 500 tokens, and ends at 300 + 200 =
-    500 s too. At ratio 1 `one` ends at 200 s; half of the 350 - 0 s of `two` is then 4/7 of its way.
+    500 s too. At ratio 1 `one` ends at 200 s, and `two` at 350 s: it is 4/7 of its way then.
     """
     two = {"tokens": 500.0, "seconds": 400.0, "generation_seconds": 100.0}
     start = {"tokens": 0.0, "seconds": 0.0, "generation_seconds": 0.0}
