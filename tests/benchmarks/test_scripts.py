@@ -33,6 +33,7 @@ def script(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[
 def test_most_scripts_have_arguments() -> None:
     """The others are the helpers and the script that writes the embedded model."""
     helpers = {"bench", "records", "scaling_buffers", "watch"}
+    helpers |= {"study_figures", "study_file", "study_runs"}
     assert {*SCRIPTS} - {*COMMANDS} == {*helpers, "make_embedded_base"}
 
 

@@ -1,0 +1,215 @@
+"""What the runs of a study say: scores, sweeps, costs and differences, with their intervals.
+
+A score is that of a run when it has spent its budget. Differences are between runs of the same
+seeds, with the paired bootstrap interval that `rlkit report` has too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from study_file import Cell, Hypothesis, Metric, Study
+from study_runs import Row
+
+from rlkit.pages.figures import Difference, difference
+
+Curve = Sequence[Row]
+COSTS = ("responses", "tokens", "seconds")
+
+
+def curves(rows: Iterable[Row], phase: str) -> dict[Cell, dict[tuple[float | None, int], Curve]]:
+    """The runs of a phase: those of each cell by learning rate and seed."""
+    found: dict[Cell, dict[tuple[float | None, int], Curve]] = {}
+    wanted = sorted(
+        (row for row in rows if row.phase == phase),
+        key=lambda r: (r.variant, r.at or 0.0, r.learning_rate or 0.0, r.seed, r.step),
+    )
+    key = lambda r: (r.variant, r.at, r.learning_rate, r.seed)  # noqa: E731
+    for (variant, at, rate, seed), run in itertools.groupby(wanted, key):
+        found.setdefault((variant, at), {})[rate, seed] = list(run)
+    return found
+
+
+def reported(rows: Iterable[Row]) -> dict[Cell, dict[int, Curve]]:
+    """The runs that count, by cell and seed."""
+    found = curves(rows, "reporting")
+    return {cell: {seed: run for (_, seed), run in runs.items()} for cell, runs in found.items()}
+
+
+def along(points: Sequence[tuple[float, float]], x: float) -> float:
+    """The value at x on the line through the points; that of the nearest end outside of them."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x <= x0:
+            return y0
+        if x < x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]
+
+
+def score(run: Curve, metric: Metric) -> float:
+    """The score of a run when its budget is spent; its last one if it ended before that."""
+    return along([(getattr(row, metric.unit), row.score) for row in run], metric.amount)
+
+
+def is_short(run: Curve, metric: Metric) -> bool:
+    """Whether a run ended before its budget was spent."""
+    return bool(getattr(run[-1], metric.unit) < metric.amount)
+
+
+def scores(runs: Mapping[int, Curve], metric: Metric) -> dict[str, float]:
+    """By seed."""
+    return {str(seed): score(run, metric) for seed, run in runs.items()}
+
+
+def cost(run: Curve, metric: Metric, unit: str) -> float:
+    """What a run had spent at its first evaluation with the target score; infinite without one."""
+    found = (getattr(row, unit) for row in run if row.score >= metric.target)
+    return float(next(found, math.inf))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Values of several seeds."""
+
+    low: float
+    """The lower quartile."""
+    middle: float
+    high: float
+    """The upper quartile."""
+    n: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles, interpolated between the values (numpy's and Excel's default)."""
+    if len(values) == 1:
+        return Spread(low=values[0], middle=values[0], high=values[0], n=1)
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(low=low, middle=middle, high=high, n=len(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The learning rates that were tried for a variant."""
+
+    medians: Mapping[float, float]
+    """Learning rate -> median score over the tuning seeds."""
+    chosen: float | None
+    """The best; of equal ones the smallest. None while runs are missing."""
+
+    @property
+    def at_an_end(self) -> bool:
+        """Whether a better value may lie outside of those that were tried."""
+        return self.chosen in (min(self.medians), max(self.medians))
+
+
+def sweeps(study: Study, rows: Iterable[Row]) -> dict[Cell, Sweep]:
+    """Of everything that has tuning runs."""
+    if study.tuning is None:
+        return {}
+    wanted = {*itertools.product(study.tuning.learning_rates, study.tuning.seeds)}
+    out = {}
+    for cell, runs in curves(rows, "tuning").items():
+        by_rate: dict[float, list[float]] = {}
+        for (rate, _), run in sorted(runs.items()):
+            by_rate.setdefault(rate or 0.0, []).append(score(run, study.metric))
+        medians = {rate: statistics.median(values) for rate, values in by_rate.items()}
+        best = max(medians, key=lambda rate: (medians[rate], -rate))
+        out[cell] = Sweep(medians=medians, chosen=best if wanted <= {*runs} else None)
+    return out
+
+
+def chosen_rates(study: Study, rows: Iterable[Row]) -> dict[Cell, float]:
+    """The learning rate of everything whose sweep is complete."""
+    found = sweeps(study, rows)
+    return {cell: each.chosen for cell, each in found.items() if each.chosen is not None}
+
+
+def compared(
+    found: Mapping[Cell, Mapping[int, Curve]], ours: Cell, theirs: Cell, metric: Metric
+) -> Difference | None:
+    """Our score less theirs, over the seeds that both have; None without such a seed."""
+    pair = [scores(found.get(cell, {}), metric) for cell in (theirs, ours)]
+    return of_both(*pair)
+
+
+def of_both(theirs: Mapping[str, float], ours: Mapping[str, float]) -> Difference | None:
+    """Ours less theirs, over the seeds that both have; None without such a seed."""
+    both = [seed for seed in theirs if seed in ours]
+    if not both:
+        return None
+    return difference({s: theirs[s] for s in both}, {s: ours[s] for s in both})
+
+
+def judged(found: Difference | None) -> str:
+    """What a difference says of the hypothesis that one variant is better than the other."""
+    if found is None:
+        return "not yet run"
+    if not found.distinguishable:
+        return found.words
+    return "shown" if found.estimate.value > 0 else "contradicted: it is worse"
+
+
+def cost_of_a_token(runs: Iterable[Curve]) -> float:
+    """Seconds of everything but generation per generated token, over whole runs."""
+    last = [run[-1] for run in runs]
+    work = sum(row.seconds - row.generation_seconds for row in last)
+    return work / sum(row.tokens for row in last)
+
+
+def clock(run: Curve, per_token: float) -> list[tuple[float, float]]:
+    """(computed seconds, score) of a run if a generated token costs `per_token` seconds."""
+    return [
+        (row.seconds - row.generation_seconds + row.tokens * per_token, row.score) for row in run
+    ]
+
+
+def differences(
+    study: Study, found: Mapping[Cell, Mapping[int, Curve]], claim: Hypothesis
+) -> list[tuple[str, Difference | None]]:
+    """Where a hypothesis is said, in words, and the difference there."""
+    out = []
+    for at in claim.at or study.values:
+        place = f"{study.axis.name} {at:g}" if study.axis and at is not None else ""
+        pair = (claim.better, at), (claim.than, at)
+        if not claim.ratios:
+            out.append((place, compared(found, *pair, study.metric)))
+        for ratio in claim.ratios:
+            computed = at_equal_compute(study, found, ratio, at)
+            ours, theirs = ({} if computed is None else computed[1].get(n, {}) for n, _ in pair)
+            where = f"{place}, ratio {ratio:g}" if place else f"ratio {ratio:g}"
+            out.append((where, of_both(theirs, ours)))
+    return out
+
+
+def at_equal_compute(
+    study: Study, found: Mapping[Cell, Mapping[int, Curve]], ratio: float, at: float | None
+) -> tuple[float, dict[str, dict[str, float]]] | None:
+    """The compute that is compared at, and the scores there by variant and seed.
+
+    A token costs `ratio` times the baseline's other seconds per token. Compared at the most compute
+    that every run has spent. None without the baseline.
+    """
+    cells = {name: found[name, at] for name in study.variants if (name, at) in found}
+    if study.baseline not in cells:
+        return None
+    per_token = ratio * cost_of_a_token(cells[study.baseline].values())
+    clocks = {
+        name: {str(seed): clock(run, per_token) for seed, run in runs.items()}
+        for name, runs in cells.items()
+    }
+    spent = min(points[-1][0] for runs in clocks.values() for points in runs.values())
+    return spent, {
+        name: {seed: along(points, spent) for seed, points in runs.items()}
+        for name, runs in clocks.items()
+    }
+
+
+def missing(study: Study, found: Mapping[Cell, Mapping[int, Curve]]) -> dict[Cell, int]:
+    """How many of the runs that count each cell lacks, if it lacks any."""
+    seeds = {*study.reporting.seeds}
+    lacks = {cell: len(seeds - {*found.get(cell, {})}) for cell in study.cells}
+    return {cell: count for cell, count in lacks.items() if count}

@@ -1,0 +1,306 @@
+"""The runs of a study: which there are, how one is run or continued, and what is kept of it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from records import ROOT, machine, source_hash
+from study_file import Cell, Study, checked
+
+from rlkit.errors import UserError
+from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, TOKENS, Record, read_run
+
+Phase = Literal["tuning", "reporting"]
+DIVERGED = "in a row had a loss or gradient"
+"""What a run says that stops because its numbers are not finite: a result, not a mistake."""
+DONE = "study_run.json"
+"""What says that a run came to its end, and how; beside its metrics."""
+SPEC = "study"
+"""The study, in the Parquet file's metadata."""
+BEFORE = ("name", "question", "hypotheses", "decision", "metric", "baseline")
+"""What may not change once a study has runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run to be made."""
+
+    phase: Phase
+    variant: str
+    at: float | None
+    """The value of the study's axis."""
+    learning_rate: float | None
+    seed: int
+    words: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """Its name among the runs; another one if any word differs."""
+        digest = hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:10]
+        plain = re.sub(r"[^a-z0-9]+", "-", self.variant.lower()).strip("-")
+        place = "" if self.at is None else f"-at{self.at:g}"
+        return f"{self.phase}/{plain}{place}-seed{self.seed}-{digest}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A run at one of its evaluations: a line of the Parquet file."""
+
+    phase: str
+    variant: str
+    at: float | None
+    learning_rate: float | None
+    seed: int
+    step: int
+    score: float
+    responses: float
+    tokens: float
+    seconds: float
+    """Of training so far, evaluations not counted."""
+    generation_seconds: float
+    """Of those, the seconds of generation."""
+    clip_fraction: float | None
+    """Mean over the steps since the evaluation before, as are the next two."""
+    entropy: float | None
+    length: float | None
+    """Tokens of a response."""
+    stopped: str
+    """Why the run ended early; empty if it did not."""
+    source: str
+    """A hash of the code."""
+    processor: str
+
+
+def job(
+    study: Study, phase: Phase, variant: str, at: float | None, rate: float | None, seed: int
+) -> Job:
+    """A run of the study."""
+    own = study.tuning.overrides if phase == "tuning" and study.tuning else ()
+    own = study.reporting.overrides if phase == "reporting" else own
+    words = [*study.overrides, *own, *study.variants[variant].overrides]
+    words += [f"{study.axis.key}={at:g}"] if study.axis and at is not None else []
+    words += [f"train.learning_rate={rate:g}"] if rate is not None else []
+    given = tuple(word.replace("{seed}", str(seed)) for word in [*words, "seed={seed}"])
+    return Job(phase=phase, variant=variant, at=at, learning_rate=rate, seed=seed, words=given)
+
+
+def tuning_jobs(study: Study) -> list[Job]:
+    """The sweep, seed by seed, of everything that has one of its own."""
+    if study.tuning is None:
+        return []
+    tuned = dict.fromkeys(study.source_of_rate(*cell) for cell in study.cells)
+    return [
+        job(study, "tuning", *cell, rate, seed)
+        for seed in study.tuning.seeds
+        for cell in tuned
+        for rate in study.tuning.learning_rates
+    ]
+
+
+def reporting_jobs(study: Study, rates: Mapping[Cell, float]) -> list[Job]:
+    """The runs that count, seed by seed, of those whose learning rate is known."""
+    sources = {cell: study.source_of_rate(*cell) for cell in study.cells}
+    known = [cell for cell in study.cells if study.tuning is None or sources[cell] in rates]
+    return [
+        job(study, "reporting", *cell, rates.get(sources[cell]), seed)
+        for seed in study.reporting.seeds
+        for cell in known
+    ]
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run came to its end, which may be that it could not go on."""
+    return (folder / DONE).is_file()
+
+
+class Runner:
+    """Runs jobs as processes of their own, so many at a time, each with one thread."""
+
+    def __init__(self, place: Path, workers: int) -> None:
+        self.place = place
+        self.workers = workers
+        self.running: set[subprocess.Popen[str]] = set()
+        self.lock = threading.Lock()
+        self.stopping = False
+
+    def run(self, jobs: Sequence[Job], after: Callable[[Job], None]) -> None:
+        """Run what is not finished. `after` is called, in this thread, after each that ends.
+
+        On Ctrl-C the runs save a checkpoint, and KeyboardInterrupt is raised.
+
+        Raises UserError with what a run says that cannot begin.
+        """
+        missing = [each for each in jobs if not finished(self.place / each.folder)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            futures = {pool.submit(self._one, each): each for each in missing}
+            try:
+                for done in as_completed(futures):
+                    if done.result():
+                        after(futures[done])
+            except BaseException:
+                self.stop()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def stop(self) -> None:
+        """Tell the running processes to save a checkpoint and end."""
+        self.stopping = True
+        with self.lock:
+            for process in self.running:
+                process.terminate()
+
+    def _one(self, each: Job) -> bool:
+        """Whether the run came to its end."""
+        folder = self.place / each.folder
+        wait_for(folder)
+        status, error = self._call(
+            [sys.executable, "-m", "rlkit.run", *each.words, "resume=auto", f"output_dir={folder}"]
+        )
+        if self.stopping:
+            return False
+        said = " ".join(error.split()) if status else ""
+        if status and DIVERGED not in said:
+            raise UserError(
+                f"{each.variant}, seed {each.seed}, failed with status {status}: {said}"
+            )
+        kept = {"stopped": said, "source": source_hash(), **machine(1)}
+        (folder / DONE).write_text(json.dumps({**kept, "words": each.words}, indent=1) + "\n")
+        return True
+
+    def prepare(self, words: Sequence[str]) -> None:
+        """Run a script of benchmarks/. Raises UserError with what it says if it fails."""
+        status, error = self._call([sys.executable, *words])
+        if status:
+            raise UserError(f"{' '.join(words)} failed: {' '.join(error.split())}")
+
+    def _call(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a process; its status, and the end of what it says of errors."""
+        with self.lock:
+            if self.stopping:
+                return 1, ""
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches it once, from `stop`
+            )
+            self.running.add(process)
+        _, error = process.communicate()
+        with self.lock:
+            self.running.discard(process)
+        return process.returncode, error[-1000:]
+
+
+def wait_for(folder: Path) -> None:
+    """Wait for a run that a killed study has left running in the folder: it holds its lock."""
+    if not folder.is_dir():
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+    finally:
+        os.close(place)
+
+
+def rows_of(each: Job, study: Study, folder: Path) -> Iterator[Row]:
+    """The evaluations of a finished run."""
+    done = json.loads((folder / DONE).read_text())
+    since: list[Record] = []
+    generation = 0.0
+    for record in read_run(folder).records:
+        if "time/step" in record:
+            since.append(record)
+            generation += record.get("time/rollout", 0.0)
+        if study.metric.key not in record:
+            continue
+        yield Row(
+            phase=each.phase,
+            variant=each.variant,
+            at=each.at,
+            learning_rate=each.learning_rate,
+            seed=each.seed,
+            step=int(record[STEP]),
+            score=record[study.metric.key],
+            responses=record[ROLLOUTS],
+            tokens=record[TOKENS],
+            seconds=record[SECONDS],
+            generation_seconds=generation,
+            clip_fraction=mean(since, "policy/clip_fraction"),
+            entropy=mean(since, "policy/entropy"),
+            length=record.get("eval/mean_length"),
+            stopped=done["stopped"],
+            source=done["source"],
+            processor=done["processor"],
+        )
+        since = []
+
+
+def mean(records: Sequence[Record], key: str) -> float | None:
+    """The mean of a metric over the records that have it."""
+    values = [record[key] for record in records if key in record]
+    return sum(values) / len(values) if values else None
+
+
+SCHEMA = pa.schema(
+    [
+        ("phase", pa.string()),
+        ("variant", pa.string()),
+        ("at", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("seed", pa.int32()),
+        ("step", pa.int32()),
+        ("score", pa.float64()),
+        *((name, pa.float32()) for name in ("responses", "tokens", "seconds")),
+        *((name, pa.float32()) for name in ("generation_seconds", "clip_fraction")),
+        *((name, pa.float32()) for name in ("entropy", "length")),
+        *((name, pa.string()) for name in ("stopped", "source", "processor")),
+    ]
+)
+assert SCHEMA.names == [field.name for field in fields(Row)]
+
+
+def write_results(path: Path, study: Study, rows: Sequence[Row]) -> None:
+    """The rows as Parquet, with the study that they are of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    table = table.replace_schema_metadata({SPEC: study.model_dump_json(exclude_defaults=True)})
+    unfinished = path.with_suffix(".part")
+    pq.write_table(table, unfinished, compression="zstd")
+    unfinished.replace(path)
+
+
+def read_results(path: Path) -> tuple[Study, list[Row]]:
+    """The study and the rows of a file."""
+    table = pq.read_table(path)
+    study = checked(json.loads(table.schema.metadata[SPEC.encode()]), str(path))
+    return study, [Row(**row) for row in table.to_pylist()]
+
+
+def check_unchanged(study: Study, path: Path) -> None:
+    """Raise UserError if what a study said before it was run is no longer what it says."""
+    if not path.is_file():
+        return
+    before: dict[str, Any] = read_results(path)[0].model_dump()
+    now = study.model_dump()
+    if changed := [key for key in BEFORE if before[key] != now[key]]:
+        raise UserError(
+            f"{changed[0]} of study {study.name} is not what it was when its first runs were made "
+            f"({path}); put it back, or give the study another name"
+        )

@@ -1,0 +1,495 @@
+"""A study's file, its runs, what is computed from them, and the page of evidence."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rlkit.errors import UserError
+from tests.cli import ROOT
+from tests.cli import run as rlkit
+
+sys.path += [str(ROOT / "docs"), str(ROOT / "benchmarks")]  # scripts import each other
+
+import evidence
+import study as command
+import study_figures as figures
+import study_file as file
+import study_runs as runs
+
+NAMES = [path.stem for path in sorted(file.STUDIES.glob("*.yaml"))]
+RATES = (1e-5, 1e-4, 3e-4, 1e-3)
+TOY: dict[str, Any] = {
+    "name": "toy",
+    "order": 1,
+    "title": "A toy",
+    "question": "Which is better?",
+    "hypotheses": [{"says": "Two is better than one.", "better": "two", "than": "one"}],
+    "decision": "The interval excludes 0.",
+    "testbed": "None.",
+    "overrides": ["model.base_seed={seed}"],
+    "variants": {
+        "one": {"overrides": ["algorithm=grpo"]},
+        "two": {"overrides": ["algorithm=remix"], "control": "one"},
+    },
+    "baseline": "one",
+    "metric": {"amount": 100, "target": 0.5},
+    "tuning": {"seeds": [100, 101], "learning_rates": list(RATES)},
+    "reporting": {"seeds": [0, 1, 2, 3, 4]},
+    "minutes_per_run": 1,
+}
+
+
+def toy(**changes: Any) -> file.Study:
+    """The study with some keys changed, in a section by `section__key`."""
+    found = copy.deepcopy(TOY)
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        if key:
+            found[section][key] = value
+        else:
+            found[section] = value
+    return file.checked(found, "toy.yaml")
+
+
+def line(variant: str, seed: int, responses: float, score: float, **changes: Any) -> runs.Row:
+    """An evaluation: 10 tokens per response, 2 seconds per response, half of them generation."""
+    values: dict[str, Any] = {
+        "phase": "reporting",
+        "at": None,
+        "learning_rate": 1e-4,
+        "step": int(responses),
+        "tokens": 10 * responses,
+        "seconds": 2 * responses,
+        "generation_seconds": responses,
+        "clip_fraction": 0.25 if responses else None,
+        "entropy": 0.5,
+        "length": 12.0,
+        "stopped": "",
+        "source": "abc",
+        "processor": "a machine",
+    }
+    values |= {"variant": variant, "seed": seed, "responses": responses, "score": score}
+    return runs.Row(**{**values, **changes})
+
+
+def curve(variant: str, seed: int, *scores: float, **changes: Any) -> list[runs.Row]:
+    """Evaluations at 0, 100, 200, ... responses."""
+    return [line(variant, seed, 100 * i, score, **changes) for i, score in enumerate(scores)]
+
+
+def pair(gain: float = 0.1) -> list[runs.Row]:
+    """Five seeds of both variants; `two` is better by the gain, give or take 0.01."""
+    found = []
+    for seed in range(5):
+        base = 0.3 + 0.1 * seed
+        found += curve("one", seed, 0.2, base)
+        found += curve("two", seed, 0.2, base + gain + 0.01 * (-1) ** seed)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_study_is_valid_and_named_as_its_file(name: str) -> None:
+    found = file.read_study(file.STUDIES / f"{name}.yaml")
+    assert found.name == name
+    folders = [each.folder for each in runs.tuning_jobs(found)]
+    rates = dict.fromkeys((found.source_of_rate(*cell) for cell in found.cells), 1e-4)
+    folders += [each.folder for each in runs.reporting_jobs(found, rates)]
+    assert len({*folders}) == len(folders), "two runs of the same words"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_of_a_shipped_study_composes(name: str, tmp_path: Path) -> None:
+    found = file.read_study(file.STUDIES / f"{name}.yaml")
+    if found.prepare:
+        pytest.skip("needs what its script makes")
+    for variant in found.variants:
+        each = runs.job(found, "reporting", variant, found.values[-1], 1e-4, 0)
+        words = [word.replace("./benchmarks", f"{ROOT}/benchmarks") for word in each.words]
+        result = rlkit(*words, "dry_run=true", cwd=tmp_path)
+        assert result.status == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"baselin": "one"}, "toy.yaml: unknown key baselin. Did you mean 'baseline'?"),
+        ({"baseline": "on"}, "toy.yaml: baseline=on is no variant. Did you mean 'one'?"),
+        ({"hypotheses": []}, "toy.yaml: hypotheses: "),
+        ({"metric__unit": "hours"}, "toy.yaml: metric.unit: "),
+        ({"tuning__learning_rates": [1e-4, 1e-3]}, "toy.yaml: tuning.learning_rates: "),
+        ({"tuning__seeds": [4, 100]}, "toy.yaml: reporting.seeds holds 4, which is a tuning seed"),
+        ({"reporting__seed": 1}, "toy.yaml: unknown key reporting.seed."),
+        (
+            {"axis": {"name": "L", "key": "k", "values": [1, 2], "tuned_at": 3}},
+            "toy.yaml: axis: tuned_at=3 is none of its values",
+        ),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_line(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        toy(**changes)
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_a_missing_key_and_a_missing_file_are_one_line(tmp_path: Path) -> None:
+    without = {key: value for key, value in TOY.items() if key != "decision"}
+    with pytest.raises(UserError, match=r"^toy.yaml: decision is missing$"):
+        file.checked(without, "toy.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        file.read_study(tmp_path / "none.yaml")
+
+
+def test_every_variant_has_the_same_sweep_on_tuning_seeds_alone() -> None:
+    jobs = runs.tuning_jobs(toy())
+    assert len(jobs) == 2 * 4 * 2 and {each.seed for each in jobs} == {100, 101}
+    for name in ("one", "two"):
+        tried = {each.learning_rate for each in jobs if each.variant == name}
+        assert tried == {*RATES}
+    assert jobs[0].words == (
+        *("model.base_seed=100", "algorithm=grpo", "train.learning_rate=1e-05", "seed=100"),
+    )
+
+
+def test_an_axis_is_tuned_at_each_value_or_at_one_of_them() -> None:
+    axis = {"name": "L", "key": "rollout.sync_every", "values": [1, 4]}
+    each = toy(axis=axis)
+    assert {job.at for job in runs.tuning_jobs(each)} == {1, 4}
+    fixed = toy(axis={**axis, "tuned_at": 4})
+    assert {job.at for job in runs.tuning_jobs(fixed)} == {4}
+    jobs = runs.reporting_jobs(fixed, {("one", 4): 1e-3})
+    assert {(job.variant, job.at) for job in jobs} == {("one", 1), ("one", 4)}, "two has no rate"
+    assert "rollout.sync_every=1" in jobs[0].words and "train.learning_rate=0.001" in jobs[0].words
+
+
+def test_a_score_is_on_the_line_between_two_evaluations() -> None:
+    """0.2 at 0, 0.4 at 100, 0.8 at 200 responses."""
+    found, metric = curve("one", 0, 0.2, 0.4, 0.8), toy().metric
+    for amount, score in ((100, 0.4), (150, 0.6), (25, 0.25), (500, 0.8)):
+        at = metric.model_copy(update={"amount": amount})
+        assert figures.score(found, at) == pytest.approx(score)
+        assert figures.is_short(found, at) == (amount > 200)
+
+
+def test_a_cost_is_that_of_the_first_evaluation_at_the_target() -> None:
+    metric = toy().metric
+    found = curve("one", 0, 0.2, 0.5, 0.9)
+    costs = [figures.cost(found, metric, unit) for unit in figures.COSTS]
+    assert costs == [100, 1000, 200]
+    assert figures.cost(curve("one", 0, 0.2, 0.4), metric, "tokens") == float("inf")
+
+
+def test_quartiles_are_interpolated() -> None:
+    found = figures.spread([4.0, 1.0, 3.0, 2.0])
+    assert (found.low, found.middle, found.high, found.n) == (1.75, 2.5, 3.25, 4)
+    assert figures.spread([0.7]).low == 0.7
+
+
+def sweep(scores: dict[float, Sequence[float]]) -> figures.Sweep:
+    rows = [
+        row
+        for rate, values in scores.items()
+        for seed, score in zip((100, 101), values, strict=False)
+        for row in curve("one", seed, 0.1, score, phase="tuning", learning_rate=rate)
+    ]
+    return figures.sweeps(toy(), rows)["one", None]
+
+
+def test_the_rate_with_the_best_median_is_taken_and_the_smallest_of_equal_ones() -> None:
+    found = sweep({1e-5: (0.2, 0.2), 1e-4: (0.125, 0.875), 3e-4: (0.5, 0.5), 1e-3: (0.0, 0.6)})
+    assert found.medians == pytest.approx({1e-5: 0.2, 1e-4: 0.5, 3e-4: 0.5, 1e-3: 0.3})
+    assert found.chosen == 1e-4 and not found.at_an_end
+    edge = sweep({1e-5: (0.5, 0.5), 1e-4: (0.125, 0.75), 3e-4: (0.4, 0.4), 1e-3: (0.0, 0.6)})
+    assert edge.chosen == 1e-5 and edge.at_an_end
+
+
+def test_no_rate_is_taken_before_the_sweep_is_complete() -> None:
+    partial = sweep({1e-5: (0.2,), 1e-4: (0.1, 0.7), 3e-4: (0.4, 0.4), 1e-3: (0.0, 0.6)})
+    assert partial.chosen is None
+
+
+def test_a_difference_is_between_runs_of_the_same_seed() -> None:
+    """The seeds differ by up to 0.4, the two ways by 0.1 +- 0.01 for each: a narrow interval."""
+    found = figures.reported(pair())
+    each = figures.compared(found, ("two", None), ("one", None), toy().metric)
+    assert each is not None and each.paired and each.estimate.value == pytest.approx(0.102)
+    assert 0.09 <= each.estimate.low < each.estimate.high <= 0.111
+    assert figures.judged(each) == "shown"
+    again = figures.compared(found, ("two", None), ("one", None), toy().metric)
+    assert again == each, "the draws are always the same"
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        (-0.1, "contradicted: it is worse"),
+        (0.0, "not distinguishable: the interval holds 0"),
+    ],
+)
+def test_a_loss_is_told_as_plainly_as_a_gain(gain: float, said: str) -> None:
+    found = figures.reported(pair(gain))
+    each = figures.compared(found, ("two", None), ("one", None), toy().metric)
+    assert figures.judged(each) == said
+
+
+def test_few_or_no_seeds_decide_nothing() -> None:
+    few = figures.reported(row for row in pair() if row.seed < 3)
+    each = figures.compared(few, ("two", None), ("one", None), toy().metric)
+    assert figures.judged(each).startswith("not distinguishable: 3 seeds, too few")
+    alone = figures.reported(row for row in pair() if row.variant == "one")
+    nothing = figures.compared(alone, ("two", None), ("one", None), toy().metric)
+    assert nothing is None and figures.judged(nothing) == "not yet run"
+
+
+def test_equal_compute_charges_tokens_by_the_baselines_other_seconds() -> None:
+    """`one` works 100 s for 1000 tokens: at ratio 4 a token costs 0.4 s.
+
+    Its clock ends at 100 + 400 = 500 s. `two` works 300 s for 500 tokens, and ends at 300 + 200 =
+    500 s too. At ratio 1 `one` ends at 200 s, and `two` at 350 s: it is 4/7 of its way then.
+    """
+    two = {"tokens": 500.0, "seconds": 400.0, "generation_seconds": 100.0}
+    start = {"tokens": 0.0, "seconds": 0.0, "generation_seconds": 0.0}
+    rows = [
+        *curve("one", 0, 0.2, 0.6),
+        line("two", 0, 0, 0.0, **start),
+        line("two", 0, 100, 0.7, **two),
+    ]
+    study = toy(generation_costs=[1, 4])
+    found = figures.reported(rows)
+    assert figures.cost_of_a_token(found["one", None].values()) == pytest.approx(0.1)
+    dear = figures.at_equal_compute(study, found, 4, None)
+    assert dear is not None and dear[0] == pytest.approx(500)
+    assert dear[1]["one"]["0"] == pytest.approx(0.6) and dear[1]["two"]["0"] == pytest.approx(0.7)
+    cheap = figures.at_equal_compute(study, found, 1, None)
+    assert cheap is not None and cheap[0] == pytest.approx(200)
+    assert cheap[1]["two"]["0"] == pytest.approx(0.7 * 200 / 350)
+
+
+def test_results_come_back_from_parquet_with_their_study(tmp_path: Path) -> None:
+    path = tmp_path / "studies" / "toy.parquet"
+    runs.write_results(path, toy(), pair())
+    found, rows = runs.read_results(path)
+    assert found == toy() and len(rows) == 20
+    for before, after in zip(pair(), rows, strict=True):
+        assert dataclasses.asdict(after) == pytest.approx(dataclasses.asdict(before))
+
+
+def test_what_a_study_said_before_it_was_run_cannot_change(tmp_path: Path) -> None:
+    path = tmp_path / "toy.parquet"
+    runs.check_unchanged(toy(decision="Another."), path)
+    runs.write_results(path, toy(), pair())
+    runs.check_unchanged(toy(reporting__seeds=[0, 1, 2, 3, 4, 5]), path)
+    with pytest.raises(UserError, match="^decision of study toy is not what it was"):
+        runs.check_unchanged(toy(decision="Another."), path)
+
+
+def leave(folder: Path, words: Sequence[str]) -> None:
+    """What a run of two steps leaves in its folder."""
+    folder.mkdir(parents=True)
+    rate = next(float(w.partition("=")[2]) for w in words if w.startswith("train.learning_rate"))
+    step = {"policy/clip_fraction": 0.5, "time/step": 2.0, "time/rollout": 1.5}
+    rows = [
+        {"step": 0, "eval/pass@1": 0.1, "eval/mean_length": 9},
+        *(
+            {"step": s, "rollouts/total": 50 * s, "rollouts/tokens": 600 * s, **step}
+            for s in (1, 2)
+        ),
+        {"step": 2, "eval/pass@1": 0.2 + rate, "eval/mean_length": 8},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "config.yaml").write_text(f"algorithm: {words[1]}\nseed: {words[-2][5:]}\n")
+
+
+class Stub:
+    """In place of the processes: what each run would leave, until one is killed."""
+
+    def __init__(self, kill_at: int | None = None, error: str = "") -> None:
+        self.calls: list[Sequence[str]] = []
+        self.kill_at, self.error = kill_at, error
+
+    def __call__(self, runner: runs.Runner, words: Sequence[str]) -> tuple[int, str]:
+        self.calls.append(words)
+        if len(self.calls) == self.kill_at:
+            raise KeyboardInterrupt
+        folder = Path(words[-1].removeprefix("output_dir="))
+        leave(folder, words[3:])
+        return (1 if self.error else 0), self.error
+
+
+def run_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub: Stub, *words: str) -> int:
+    """`study.py toy.yaml` with the stub."""
+    tmp_path.mkdir(exist_ok=True)
+    path = tmp_path / "toy.yaml"
+    path.write_text(json.dumps(TOY))
+    monkeypatch.setattr(runs.Runner, "_call", lambda self, words: stub(self, words))
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "studies")]
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return command.main([str(path), "--workers", "1", *places, *words])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_killed_study_continues_and_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """16 runs of the sweep and 10 that count; the sixth is killed, and with it the study."""
+    assert run_toy(tmp_path, monkeypatch, Stub(kill_at=6)) == 130
+    done = len([*(tmp_path / "runs").rglob(runs.DONE)])
+    assert 5 <= done < 16
+    assert run_toy(tmp_path, monkeypatch, Stub()) == 2
+    assert "continue with --resume" in capsys.readouterr().err
+    rest = Stub()
+    assert run_toy(tmp_path, monkeypatch, rest, "--resume") == 0
+    assert len(rest.calls) == 26 - done and all("resume=auto" in words for words in rest.calls)
+    study, rows = runs.read_results(tmp_path / "studies" / "toy.parquet")
+    assert len({(r.phase, r.variant, r.learning_rate, r.seed) for r in rows}) == 26
+    assert figures.chosen_rates(study, rows) == {("one", None): 1e-3, ("two", None): 1e-3}
+    counted = [row for row in rows if row.phase == "reporting"]
+    assert {row.learning_rate for row in counted} == {1e-3}
+    assert not figures.missing(study, figures.reported(rows))
+    last = counted[-1]
+    assert (last.responses, last.tokens, last.seconds, last.generation_seconds) == (100, 1200, 4, 3)
+    assert (last.clip_fraction, last.length, last.entropy) == (0.5, 8, None)
+    assert (tmp_path / "runs" / "toy" / "comparison.html").is_file()
+    nothing = Stub()
+    assert run_toy(tmp_path, monkeypatch, nothing, "--resume") == 0 and not nothing.calls
+
+
+def test_a_run_that_fails_stops_the_study_unless_its_numbers_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_toy(tmp_path / "a", monkeypatch, Stub(error="no room\nleft")) == 2
+    assert capsys.readouterr().err.startswith("one, seed 100, failed with status 1: no room left")
+    diverged = f"step 2: 5 updates {runs.DIVERGED} that is not finite"
+    assert run_toy(tmp_path / "b", monkeypatch, Stub(error=diverged)) == 0
+    _, rows = runs.read_results(tmp_path / "b" / "studies" / "toy.parquet")
+    assert len(rows) == 52 and {row.stopped for row in rows} == {diverged}
+
+
+def test_a_study_can_be_run_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub()
+    assert run_toy(tmp_path, monkeypatch, stub, "--variant", "one", "--seeds", "0", "1") == 0
+    assert len(stub.calls) == 8 + 2
+    study, rows = runs.read_results(tmp_path / "studies" / "toy.parquet")
+    lacks = figures.missing(study, figures.reported(rows))
+    assert lacks == {("one", None): 3, ("two", None): 5}
+
+
+def test_the_plan_counts_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub = Stub()
+    assert run_toy(tmp_path, monkeypatch, stub, "--plan") == 0 and not stub.calls
+    assert "16 runs of the sweep and 10 that count, about 26 processor" in capsys.readouterr().out
+
+
+def page(tmp_path: Path, rows: Sequence[runs.Row] | None, **changes: Any) -> str:
+    """The page of the toy study alone."""
+    studies = tmp_path / "given"
+    studies.mkdir(exist_ok=True)
+    (studies / "toy.yaml").write_text(json.dumps({**TOY, **changes}))
+    if rows is not None:
+        runs.write_results(tmp_path / "studies" / "toy.parquet", toy(**changes), rows)
+    return evidence.page(tmp_path, studies)
+
+
+def test_the_page_of_evidence_is_that_of_the_results() -> None:
+    assert evidence.PAGE.read_text() == evidence.page(), "run `python docs/evidence.py`"
+
+
+def test_the_page_shows_what_was_found_and_what_is_missing(tmp_path: Path) -> None:
+    rows = [row for row in pair() if (row.variant, row.seed) != ("two", 4)]
+    found = page(tmp_path, [*pair(), *curve("one", 100, 0.1, 0.3, phase="tuning")])
+    assert "- Two is better than one. **Shown.** +0.102 [+0.094, +0.110]" in found
+    assert "| one | 5 | 0.500 (0.400 to 0.600) |  |  | 100 (3 of 5) |" in found
+    assert "| two | 5 | 0.610 (0.490 to 0.690) | +0.102 " in found
+    assert "| one |  | 0.300 |  |  | sweep not complete |" in found
+    assert "| two | 25.0% | 0.500 | 12.0 to 12.0 | 50% |" in found
+    assert "nothing of what it planned" in found
+    lacking = page(tmp_path, rows)
+    assert "**Not distinguishable: 4 seeds, too few (at least 5).**" in lacking
+    assert "- two: 1 of 5 seeds" in lacking
+
+
+def test_the_page_names_losses_early_ends_and_divergence(tmp_path: Path) -> None:
+    rows = [dataclasses.replace(row, stopped="not finite") for row in pair(-0.1)]
+    rows = [dataclasses.replace(row, responses=0.9 * row.responses) for row in rows]
+    found = page(tmp_path, rows)
+    assert "**Contradicted: it is worse.** -0.098" in found
+    assert "10 ended before the budget was spent" in found and "10 stopped because" in found
+
+
+def test_equal_compute_is_on_the_page_if_the_study_asks_for_it(tmp_path: Path) -> None:
+    claim = {**TOY["hypotheses"][0], "ratios": [4]}
+    found = page(tmp_path, pair(), generation_costs=[4], hypotheses=[claim])
+    assert "(ratio 4) **Shown.**" in found and "| 4 | 500 | two |" in found
+
+
+def test_a_study_that_was_not_run_claims_nothing(tmp_path: Path) -> None:
+    found = page(tmp_path, None)
+    assert "**Not run yet**: `python benchmarks/study.py benchmarks/studies/toy.yaml`" in found
+    assert "Verdict" not in found and "**Decision rule.** The interval excludes 0." in found
+
+
+@pytest.mark.slow
+def test_a_real_study_that_is_terminated_continues(tmp_path: Path) -> None:
+    sizes = ["train.steps=2", "train.prompts_per_step=4", "eval.problems=8", "eval.every=null"]
+    small = {**TOY, "overrides": sizes, "reporting": {"seeds": [0, 1, 2]}}
+    small["tuning"] = {"seeds": [100], "learning_rates": list(RATES)}
+    path, folder = tmp_path / "toy.yaml", tmp_path / "runs"
+    path.write_text(json.dumps(small))
+    places = ["--runs", str(folder), "--out", str(tmp_path / "out")]
+    words = [sys.executable, str(ROOT / "benchmarks" / "study.py"), str(path), *places]
+    first = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not [*folder.rglob(runs.DONE)] and first.poll() is None:
+        time.sleep(0.1)
+    first.terminate()
+    assert first.communicate()[1] == "Stopped; continue with --resume\n"
+    done = {path: path.stat().st_mtime_ns for path in folder.rglob(runs.DONE)}
+    assert subprocess.run([*words, "--resume"]).returncode == 0
+    assert len([*folder.rglob(runs.DONE)]) == 8 + 6
+    assert all(path.stat().st_mtime_ns == at for path, at in done.items())
+
+
+def module(name: str) -> ModuleType:
+    return __import__(name)
+
+
+def test_the_column_sums_are_right_if_no_carry_is_forgotten() -> None:
+    pad = module("scratchpad")
+    draw = pad.random.Random(0)
+    perfect = pad.Recipe(forget=0.0, check=0.5, forget_in_check=0.0)
+    assert pad.answer(45678, 56789) == "764201" and pad.carries(45678, 56789) == 4
+    source = pad.problems("train", draw)
+    for _ in range(20):
+        first, second = next(source)
+        found = pad.demonstration(first, second, perfect, draw)
+        assert found.partition("#")[2] == pad.answer(first, second)
+        assert 55 <= len(found) <= 110
+    sloppy = pad.demonstration(45678, 56789, pad.Recipe(forget=1.0, check=0.0), draw)
+    assert len(sloppy) == 57 and sloppy.endswith("#753190"), "8+9, 7+8, 6+7, 5+6, 4+5"
+
+
+def test_no_problem_of_the_column_sums_is_in_two_splits() -> None:
+    pad = module("scratchpad")
+    found = {split: pad.problems(split, pad.random.Random(1)) for split in pad.SIZES}
+    low = {"test": 0.0, "validation": pad.SHARE, "train": 2 * pad.SHARE}
+    high = {"test": pad.SHARE, "validation": 2 * pad.SHARE, "train": 1.0}
+    for split, source in found.items():
+        for _ in range(20):
+            pair = next(source)
+            assert low[split] <= pad.unit_hash(pad.question(*pair)) < high[split]
+            assert pad.carries(*pair) >= pad.CARRIES
