@@ -14,6 +14,7 @@ from rlkit.registry import build
 from rlkit.rewards.environment import HANDLES, EnvironmentReward
 from rlkit.rewards.function import looks_at
 from rlkit.rewards.task import default_rewards
+from rlkit.rollout.around import around
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
@@ -81,7 +82,7 @@ def placed(
         here = engine
         if environment is not None:
             here = TurnsEngine(engine, environment, config.turns, looked_at=looked_at)
-        return here if processes.world_size == 1 else SharedEngine(here, processes)
+        return around(here if processes.world_size == 1 else SharedEngine(here, processes))
     episodes = None
     if environment is not None:
         episodes = {key: raw[key] for key in (ENVIRONMENT, TOOLS, "turns") if key in raw}
@@ -118,6 +119,12 @@ def check_turns(c: Composition) -> None:
             f"rollout.oversample={c.engine.config.oversample} leaves responses unfinished at the "
             "end of a step, and an episode of an environment is not kept so long: leave it at 0"
         )
+    for key, off in (("draft", "none"), ("behavior", "policy")):
+        if (value := getattr(c.engine.config, key)) != off:
+            raise UserError(
+                f"rollout.{key}={value} is for responses in one turn, and an environment answers "
+                f"between turns: leave it at {off}"
+            )
     if c.benchmarks:
         raise UserError(
             f"eval.on={c.benchmarks[0].name.rpartition('/')[2]} is answered in one turn, and this "

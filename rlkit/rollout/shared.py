@@ -47,7 +47,7 @@ class SharedEngine(EngineAround):
         share, found = self.share(call), list[list[Generation]]()
         with self.policy.full_weights() if self.uses_policy else nullcontext():
             if call.requests[share]:
-                found = self.inner.generate(replace(call, part=share))
+                found = self.inner.generate(self.shared(call, share))
         return self.all(found, call.own)
 
     def close(self) -> None:
@@ -78,6 +78,15 @@ class SharedEngine(EngineAround):
             return slice(start, stop if self.processes.is_main else start)
         share = self.processes.share(stop - start)
         return slice(start + share.start, start + share.stop)
+
+    def shared(self, call: GenerationCall, share: slice) -> GenerationCall:
+        """The call for these of its requests."""
+        if call.numbers is None:
+            return replace(call, part=share)
+        first, _, _ = call.part.indices(len(call.requests))
+        before = sum(request.n for request in call.requests[first : share.start])
+        count = sum(request.n for request in call.requests[share])
+        return replace(call, part=share, numbers=call.numbers[before : before + count])
 
     def all(
         self, own: Sequence[Sequence[Generation]], requests: Sequence[Request]
