@@ -132,6 +132,8 @@ class Props(EngineAround):
     only ends the steps there; its minibatch is the whole data, as here.
     """
 
+    sources = ("2311.08290",)
+
     def __init__(self, inner: RolloutEngine[Any]) -> None:
         super().__init__(inner)
         self.visits = Visits(self.config.behavior_tokens, each=self.config.behavior_visits)

@@ -54,6 +54,8 @@ class SpecRL(EngineAround):
     tokens the current policy's log-prob, as if that had sampled them.
     """
 
+    sources = ("2509.23232",)
+
     def __init__(self, inner: RolloutEngine[Any]) -> None:
         super().__init__(inner)
         self.visits = Visits(self.config.draft_tokens)
