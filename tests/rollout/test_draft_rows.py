@@ -74,9 +74,7 @@ def test_a_text_with_a_special_token_is_looked_for_where_those_are_kept() -> Non
 
 
 def test_the_counts_by_name() -> None:
-    counts = Counts(
-        responses=4, drafts=2, tokens=40, kept=10, generated=28, saved=3, seconds=0.5
-    )
+    counts = Counts(responses=4, drafts=2, tokens=40, kept=10, generated=28, saved=3, seconds=0.5)
     assert counts.metrics(stored=77) == {
         "rollouts/draft_found_fraction": 0.5,
         "rollouts/draft_kept_fraction": 0.25,

@@ -42,9 +42,7 @@ def test_nothing_of_an_empty_draft_is_kept() -> None:
         ([0.0, 0.0, 0.0], 1.0, 9.0, 3),  # log 0 is below any bound
     ],
 )
-def test_the_rule_of_acceptance(
-    uniform: list[float], scale: float, bias: float, kept: int
-) -> None:
+def test_the_rule_of_acceptance(uniform: list[float], scale: float, bias: float, kept: int) -> None:
     stored = torch.tensor([0.25, 0.5, 0.8]).log()
     now = stored - torch.tensor([1.0, 2.0, 8.0]).log()
     found = accepted_prefix(now, stored, torch.tensor(uniform), scale=scale, bias=bias)
@@ -74,9 +72,7 @@ def test_the_limits_of_the_lenient_rule() -> None:
 
 def test_a_token_that_only_one_of_both_has() -> None:
     p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.5, 0.0, 0.5])
-    torch.testing.assert_close(
-        lenient_distribution(p, q), torch.tensor([0.75, 0.25, 0.0]).double()
-    )
+    torch.testing.assert_close(lenient_distribution(p, q), torch.tensor([0.75, 0.25, 0.0]).double())
 
 
 def test_the_distribution_is_that_of_the_rule_itself() -> None:

@@ -232,7 +232,9 @@ def test_the_data_is_more_like_the_policy_than_its_own_samples() -> None:
     """
     policy = ready()
     with torch.no_grad():
-        logits = [policy.model(input_ids=r.prompt.ids[None]).logits[0, -1] for r in requests(policy)]
+        logits = [
+            policy.model(input_ids=r.prompt.ids[None]).logits[0, -1] for r in requests(policy)
+        ]
 
     def error(engine: HFRollout | Props) -> float:
         total = 0.0
@@ -244,9 +246,7 @@ def test_the_data_is_more_like_the_policy_than_its_own_samples() -> None:
         return total / 18
 
     own = error(plain(policy, max_completion_length=1))
-    props = error(
-        made(policy, max_completion_length=1, behavior_rounds=8, behavior_visits=0)
-    )
+    props = error(made(policy, max_completion_length=1, behavior_rounds=8, behavior_visits=0))
     assert props < 0.9 * own
 
 

@@ -72,7 +72,12 @@ def two_visits(
     shift(policy, by)
     engine.sync(2)
     engine.metrics()
-    return engine, before, flat(engine.generate(GenerationCall(requests(policy, n), SECOND))), policy
+    return (
+        engine,
+        before,
+        flat(engine.generate(GenerationCall(requests(policy, n), SECOND))),
+        policy,
+    )
 
 
 def same_prefix(a: Tensor, b: Tensor) -> int:
@@ -143,8 +148,6 @@ def second_visit(fixed: bool, **fields: Any) -> tuple[list[Generation], Tensor, 
     return found, probabilities(policy, asked[0].prompt.ids), kept
 
 
-
-
 @pytest.mark.parametrize(("fields", "least"), [({}, 0.02), (STORED, 0.2)])
 def test_the_exact_rule_samples_the_new_policy(fields: dict[str, Any], least: float) -> None:
     """Over draws of drafts and numbers, for a policy that knows nothing of them."""
@@ -209,7 +212,9 @@ def test_with_its_own_numbers_and_the_same_policy_a_response_is_its_draft() -> N
         assert old.finish_reason == new.finish_reason
         torch.testing.assert_close(old.logp, new.logp, atol=1e-5, rtol=0)
     found = engine.metrics()
-    assert found["rollouts/draft_kept_fraction"] == 1 and not found["rollouts/draft_generated_tokens"]
+    assert (
+        found["rollouts/draft_kept_fraction"] == 1 and not found["rollouts/draft_generated_tokens"]
+    )
     assert found["rollouts/draft_steps_saved"] == max(len(g.response_ids) for g in after)
 
 
@@ -222,7 +227,9 @@ def test_with_its_own_numbers_a_response_begins_as_the_engine_would_draw_it() ->
     for step in (2, 3):
         numbers = {
             row: one.uniform
-            for row, one in enumerate(s for r in asked for s in engine.visits.of(r.prompt.prompt_id))
+            for row, one in enumerate(
+                s for r in asked for s in engine.visits.of(r.prompt.prompt_id)
+            )
         }
         shift(policy, 0.01)
         engine.sync(step)
