@@ -1,4 +1,4 @@
-"""An adapter before the output layer: nothing at first, its log-probs, its gradient, its removal."""
+"""An adapter before the output layer: nothing at first, its log-probs, gradient and removal."""
 
 from __future__ import annotations
 
