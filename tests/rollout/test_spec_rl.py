@@ -120,7 +120,7 @@ def deviation(counts: Tensor, expected: Tensor) -> float:
     return float(((seen - wanted) ** 2 / wanted).sum() - freedom) / math.sqrt(2 * freedom)
 
 
-COUNT = 2048
+COUNT = 1024
 WITHIN, BEYOND = 4.0, 15.0
 """Standard deviations: of a statistic that is right, and of one that is not."""
 
