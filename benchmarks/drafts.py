@@ -87,7 +87,8 @@ def shares(policy: Policy, prompts: Sequence[Tensor], responses: Sequence[Tensor
     width = tokens.response_ids.shape[1]
     logits = policy.model(**tokens.model_inputs(policy.device)).logits[:, -width - 1 : -1]
     mask = torch.arange(width) < tokens.response_lengths[:, None]
-    return logits[mask].double().softmax(-1)
+    found: Tensor = logits[mask].double().softmax(-1)
+    return found
 
 
 def figures(

@@ -81,11 +81,9 @@ class States:
             seen.append(hidden[:, -width - 1 : -1])
             return hidden.new_zeros(*hidden.shape[:-1], 1)
 
-        layer = policy.model.get_output_embeddings()
-        with forward_of(layer, forward), policy.autocasting():
-            policy.model(
-                **tokens.model_inputs(policy.device), use_cache=False, logits_to_keep=width + 1
-            )
+        model: Any = policy.model
+        with forward_of(model.get_output_embeddings(), forward), policy.autocasting():
+            model(**tokens.model_inputs(policy.device), use_cache=False, logits_to_keep=width + 1)
         (hidden,) = seen
         mask = torch.arange(width) < tokens.response_lengths[:, None]
         places = mask.flatten().nonzero().squeeze(-1).to(policy.device)

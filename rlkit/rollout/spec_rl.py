@@ -34,6 +34,9 @@ from rlkit.rollout.stops import Stops, end_tokens, special_tokens
 from rlkit.rollout.verify import draws_at
 from rlkit.rollout.visits import Stored, Visits
 
+DRAFT, REST = "draft", "continued"
+"""The draws at a draft's places, and those of what follows."""
+
 
 class SpecRL(EngineAround):
     """An engine whose responses begin as those of the prompt's previous visit, where they may.
@@ -132,13 +135,12 @@ class SpecRL(EngineAround):
         """Keep what may be kept of each draft; the ranks share the forwards."""
         if not rows:
             return
-        name, *index = call.stream
         for row in rows:
             assert row.draft is not None
             count = len(row.draft.response.response_ids)
             row.uniform = row.draft.uniform
             if self.config.draft_uniforms == "new":
-                drawn = numbered_draws(self.seed, (f"{name}/draft", *index), row.number, count)
+                drawn = numbered_draws(self.seed, _stream(call.stream, DRAFT), row.number, count)
                 row.uniform = torch.from_numpy(drawn)
         processes = self.policy.processes
         own = rows[processes.share(len(rows))]
@@ -151,7 +153,8 @@ class SpecRL(EngineAround):
                 self._sampler(),
             )
         cut = [self._cut(row, choice) for row, choice in zip(own, choices, strict=True)]
-        told = processes.all_gather({"begun": pack(cut), "kept": [row.kept for row in own]})
+        found: State = {"begun": pack(cut), "kept": [row.kept for row in own]}
+        told = processes.all_gather(found)
         begun = [one for tree in told for one in unpack(tree["begun"])]
         kept = [count for tree in told for count in tree["kept"]]
         for row, so_far, count in zip(rows, begun, kept, strict=True):
@@ -206,7 +209,7 @@ class SpecRL(EngineAround):
         found: list[list[Generation]] = []
         if live:
             numbers = [row.number for row in live]
-            going = GenerationCall(to_continue(live), _continuing(call.stream), numbers=numbers)
+            going = GenerationCall(to_continue(live), _stream(call.stream, REST), numbers=numbers)
             found = self.inner.generate(going)
         more = iter([one for group in found for one in group])
         out = []
@@ -237,11 +240,11 @@ class SpecRL(EngineAround):
             return Stored(response)
         begun = len(row.so_far.response_ids)
         rest = len(response.response_ids) - begun
-        drawn = numbered_draws(self.seed, _continuing(stream), row.number, rest)
+        drawn = numbered_draws(self.seed, _stream(stream, REST), row.number, rest)
         return Stored(response, torch.cat([row.uniform[:begun], torch.from_numpy(drawn)]))
 
 
-def _continuing(stream: Stream) -> Stream:
-    """The stream of what follows the drafts of a call."""
-    name, *index = stream
-    return (f"{name}/continued", *index)
+def _stream(stream: Stream, of: str) -> Stream:
+    """The stream of a part of a call's draws."""
+    name, step, attempt = stream
+    return f"{name}/{of}", step, attempt

@@ -97,15 +97,18 @@ def _drawn(
     uniform = torch.cat(list(uniforms)).to(policy.device)
     chosen = [
         sampler(some, numbers)
-        for some, numbers in zip(rows.split(PLACES), uniform.split(PLACES), strict=True)
+        for some, numbers in zip(
+            torch.split(rows, PLACES), torch.split(uniform, PLACES), strict=True
+        )
     ]
     token, logp, kept = (
         _joined([getattr(one, name) for one in chosen]) for name in ("token", "logp", "kept")
     )
     assert token is not None and logp is not None
-    parts = [None] * len(lengths) if kept is None else kept.split(lengths)
+    parts = [None] * len(lengths) if kept is None else torch.split(kept, lengths)
     return [
-        Choice(*one) for one in zip(token.split(lengths), logp.split(lengths), parts, strict=True)
+        Choice(*one)
+        for one in zip(torch.split(token, lengths), torch.split(logp, lengths), parts, strict=True)
     ]
 
 

@@ -76,7 +76,7 @@ def test_the_gradient_is_the_adapters_alone() -> None:
     policy = make_policy()
     adapter, states = adapter_of(), States.of(policy, TOKENS)
     value = adapter.logp(policy.model, head_of(policy), states, 1.0).sum()
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     assert all(p.grad is None for p in policy.model.parameters())
     analytic = [p.grad.clone() for p in adapter.parameters if p.grad is not None]
     assert len(analytic) == 2 and all(g.abs().max() > 0 for g in analytic)

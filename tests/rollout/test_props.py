@@ -173,7 +173,7 @@ def test_log_probs_are_the_adapters_and_not_the_policys() -> None:
             seen.append(adapter)
         return adapter
 
-    engine._adapter = noted  # type: ignore[method-assign]
+    engine._adapter = noted  # type: ignore[method-assign,assignment]
     found = engine.generate(GenerationCall(asked, FIRST))
     halves = [flat([group[:4] for group in found]), flat([group[4:] for group in found])]
     half = [Request(prompt=r.prompt, n=4) for r in asked]

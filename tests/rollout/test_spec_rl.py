@@ -30,7 +30,8 @@ from tests.tiny import CHARACTERS, make_policy, make_prompts
 TEXTS = ["1+2=", "12+345=", "7="]
 VOCABULARY = len(CHARACTERS) + 2
 FIRST, SECOND = ("rollout", 1, 0), ("rollout", 2, 0)
-STORED, LENIENT = {"draft_uniforms": "stored"}, {"draft_rule": "lenient"}
+STORED: dict[str, Any] = {"draft_uniforms": "stored"}
+LENIENT: dict[str, Any] = {"draft_rule": "lenient"}
 
 
 def made(policy: Policy, **fields: Any) -> SpecRL:
