@@ -5,12 +5,18 @@ Written from the parts' `sources` and docstrings and from the first lines of the
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlkit.composition.catalog import documentation, file_documentation, settings
+from rlkit.config.revisits import BehaviorSettings, DraftSettings
+from rlkit.interfaces import PartConfig
 from rlkit.registry import Entry, entry, names
+from rlkit.rollout.base import EngineAround
+from rlkit.rollout.props import Props
+from rlkit.rollout.spec_rl import SpecRL
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 KINDS = ("loss", "correction", "advantage", "buffer", "anchor", "schedule", "rollout", "reward")
@@ -44,6 +50,11 @@ NOT_BUILT = (
     ("1901.10031", "Lyapunov-safe PPO", "formula not readable; `reward.<name>.limit` is near"),
 )
 """Number, name and reason of what the field knows and is not here."""
+AROUND: dict[str, tuple[type[EngineAround], type[PartConfig]]] = {
+    "rollout.draft=spec_rl": (SpecRL, DraftSettings),
+    "rollout.behavior=props": (Props, BehaviorSettings),
+}
+"""Settings that put something around an engine, which no name in the registry does."""
 LIMIT = 160
 """Most characters of what is said of the public code."""
 
@@ -56,7 +67,11 @@ def about(found: Entry) -> str:
 
 def nearness(parts: Sequence[Entry]) -> str:
     """exact, adapted or choice by the word after "Status:", and what is said to be unconfirmed."""
-    text = "\n".join(map(about, parts))
+    return nearness_in("\n".join(map(about, parts)))
+
+
+def nearness_in(text: str) -> str:
+    """The same of a documentation."""
     adapted = re.search(r"Status:\s[^.;]*?\badapted\b", text) is not None
     chosen = re.search(r"Status:\s[^.;]*?\bour choice\b", text) is not None
     word = "adapted" if adapted else "choice" if chosen else "exact"
@@ -67,17 +82,34 @@ def public_code(parts: Sequence[Entry]) -> str:
     """The first sentence about the authors' or others' code."""
     for part in parts:
         for text in (documentation(part), file_documentation(part)):
-            if match := CODE.search(text):
-                line = " ".join(match[1].split())
-                first = FIRST.match(line)
-                said = (first[0] if first else line).rstrip(":;")
-                return said if len(said) <= LIMIT else said[:LIMIT].rsplit(" ", 1)[0] + " ..."
+            if said := public_code_in(text):
+                return said
     return ""
+
+
+def public_code_in(text: str) -> str:
+    """The same of a documentation; empty if it says nothing of that."""
+    match = CODE.search(text)
+    if match is None:
+        return ""
+    line = " ".join(match[1].split())
+    first = FIRST.match(line)
+    said = (first[0] if first else line).rstrip(":;")
+    return said if len(said) <= LIMIT else said[:LIMIT].rsplit(" ", 1)[0] + " ..."
 
 
 def link(number: str) -> str:
     """The paper's address on arXiv."""
     return f"[{number}](https://arxiv.org/abs/{number})" if number else ""
+
+
+def around() -> Iterator[tuple[str, str, str, str]]:
+    """The paper, the setting, nearness and public code of what stands around an engine."""
+    for setting, (part, config) in AROUND.items():
+        told = inspect.getdoc(part) or ""
+        text = "\n".join([told, *(f.description or "" for f in config.model_fields.values())])
+        for number in part.sources:
+            yield number, f"`{setting}`", nearness_in(text), public_code_in(told)
 
 
 def compositions() -> Iterator[tuple[str, str, str]]:
@@ -102,16 +134,18 @@ def papers() -> list[tuple[str, str, str, str, str]]:
         for number in dict.fromkeys(NUMBER.findall(comment)):
             word = f"algorithm={name}" if group == "algorithm" else f"+experiment={name}"
             commands.setdefault(number, []).append(f"`{word}`")
-    rows = []
-    for number in sorted(by_paper.keys() | commands.keys(), reverse=True):
-        parts = by_paper.get(number, [])
-        rows.append(
-            (
-                link(number),
-                ", ".join(f"`{part.kind}={part.name}`" for part in parts),
-                ", ".join(commands.get(number, [])),
-                nearness(parts) if parts else "",
-                public_code(parts),
-            )
+    rows = {
+        number: (
+            link(number),
+            ", ".join(f"`{part.kind}={part.name}`" for part in parts),
+            ", ".join(commands.get(number, [])),
+            nearness(parts) if parts else "",
+            public_code(parts),
         )
-    return rows
+        for number in by_paper.keys() | commands.keys()
+        for parts in [by_paper.get(number, [])]
+    }
+    for number, setting, near, code in around():
+        run_with = ", ".join(commands.get(number, []))
+        rows[number] = (link(number), setting, run_with, near, code)
+    return [rows[number] for number in sorted(rows, reverse=True)]

@@ -105,6 +105,8 @@ def check_processes(c: Composition) -> None:
         ("an advantage with a critic", c.parts.advantage.needs_critic),
         ("rollout.sync_every above 1", c.engine.config.sync_every > 1),
         (f"rollout={c.raw['rollout']['name']}", c.engine.copies_model),
+        ("rollout.draft", c.engine.config.draft != "none"),
+        ("rollout.behavior", c.engine.config.behavior != "policy"),
         ("model.autocast", c.config.model.autocast and c.processes.owns_precision),
         (f"train.optimizer={c.config.train.optimizer}", c.config.train.optimizer != "adamw"),
         ("train.lr_scale", c.config.train.lr_scale and c.processes.owns_precision),

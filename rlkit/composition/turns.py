@@ -16,6 +16,7 @@ from rlkit.registry import build
 from rlkit.rewards.environment import HANDLES, EnvironmentReward
 from rlkit.rewards.function import looks_at
 from rlkit.rewards.task import default_rewards
+from rlkit.rollout.around import around
 from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.rollout.shared import SharedEngine, SharedRemote
@@ -90,7 +91,7 @@ def placed(
         here = engine
         if environment is not None:
             here = TurnsEngine(engine, environment, config.turns, looked_at=looked_at)
-        return here if processes.world_size == 1 else SharedEngine(here, processes)
+        return around(here if processes.world_size == 1 else SharedEngine(here, processes))
     episodes = None
     if environment is not None:
         episodes = {key: raw[key] for key in (ENVIRONMENT, TOOLS, "turns") if key in raw}
@@ -133,6 +134,12 @@ def check_turns(c: Composition) -> None:
             raise UserError(
                 f"turns.{name}={limit:g} is for episodes that a step plays from beginning to end, "
                 f"and rollout.oversample={partial:g} lets them go on in the next: leave one out"
+            )
+    for key, off in (("draft", "none"), ("behavior", "policy")):
+        if (value := getattr(c.engine.config, key)) != off:
+            raise UserError(
+                f"rollout.{key}={value} is for responses in one turn, and an environment answers "
+                f"between turns: leave it at {off}"
             )
     if c.benchmarks:
         raise UserError(

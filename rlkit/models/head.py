@@ -85,7 +85,7 @@ class Head:
 
         tokens = Tokens.of([torch.tensor([1])] * 4, [torch.tensor([1])] * 4)
         inputs = {name: value[:, :1] for name, value in tokens.model_inputs(model.device).items()}
-        with _forward_of(layer, forward):
+        with forward_of(layer, forward):
             found = model(**inputs, use_cache=False, logits_to_keep=1).logits
         return _fitted(given, found) if len(calls) == 1 else None
 
@@ -101,14 +101,14 @@ class Head:
         def forward(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
             kept = hidden[:, -wanted.last :]
             rows = kept.flatten(0, 1).index_select(0, wanted.positions.to(hidden.device))
-            by = _projection(layer, rows, self)
+            by = projection(layer, rows, self)
             ids = wanted.ids.to(hidden.device)
             found = chunked_terms(rows, ids, by, wanted.temperature, wanted.entropy)
             box.terms.append(found)
             zero = (0.0 * found[0].sum()).to(hidden.dtype)
             return hidden.new_zeros(*hidden.shape[:-1], 1) + zero
 
-        with _forward_of(layer, forward):
+        with forward_of(layer, forward):
             yield box
 
 
@@ -139,7 +139,7 @@ def _rounded(value: float, digits: int) -> float:
 
 
 @contextmanager
-def _forward_of(layer: nn.Module, forward: Callable[..., Any]) -> Generator[None]:
+def forward_of(layer: nn.Module, forward: Callable[..., Any]) -> Generator[None]:
     """Has a layer compute something else inside this context."""
     own = vars(layer)
     before = own.get("forward")
@@ -185,7 +185,7 @@ def _is_readable(layer: Any) -> bool:
     return plain and linear.weight.is_floating_point() and linear.weight.element_size() > 1
 
 
-def _projection(layer: Any, hidden: Tensor, head: Head) -> Projection:
+def projection(layer: Any, hidden: Tensor, head: Head) -> Projection:
     """How a layer makes logits of hidden states [n, H], with its weights as they now are."""
     inner, linear = _active(layer), _linear(layer)
     pairs = []

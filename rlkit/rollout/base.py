@@ -13,13 +13,14 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from rlkit.batch import Request
+from rlkit.config.revisits import BehaviorSettings, DraftSettings, conflict
 from rlkit.config.sampling import Sampling
 from rlkit.interfaces import Part, PartConfig
 from rlkit.models.policy import Policy
 from rlkit.rollout.played import Played
 
 
-class RolloutConfig(PartConfig):
+class RolloutConfig(DraftSettings, BehaviorSettings):
     """Settings every engine has."""
 
     num_generations: Annotated[int, Field(ge=1)] = 8
@@ -64,6 +65,16 @@ class RolloutConfig(PartConfig):
     """Whether the engine continues a request's prefix and respects its max_tokens."""
     samples_apart: ClassVar[bool] = False
     """Whether the engine follows a call's own sampling."""
+    inverts_uniforms: ClassVar[bool] = False
+    """Whether each token is the inverse CDF at a number that the stream of the call names."""
+    samples_policy: ClassVar[bool] = False
+    """Whether it samples with the policy's own modules, so that what is added to them counts."""
+
+    @model_validator(mode="after")
+    def _can_revisit(self) -> RolloutConfig:
+        if reason := conflict(self):
+            raise ValueError(reason)
+        return self
 
     @model_validator(mode="after")
     def _can_oversample(self) -> RolloutConfig:
@@ -243,6 +254,10 @@ class RolloutEngine(Part[RolloutC]):
         """About what it takes for so many responses of so many tokens; None = unknown."""
         return None
 
+    def metrics(self) -> dict[str, float]:
+        """What it has to say of its generations since it was last asked."""
+        return {}
+
     def close(self) -> None:
         """Release the engine's resources."""
 
@@ -262,3 +277,7 @@ class EngineAround(RolloutEngine[Any]):
     def reserve(self, prompt: int, completion: int) -> None:
         """Let the inner engine do so."""
         self.inner.reserve(prompt, completion)
+
+    def metrics(self) -> dict[str, float]:
+        """As for the inner engine."""
+        return self.inner.metrics()

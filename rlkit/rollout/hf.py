@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from rlkit.rollout.base import (
     GenerationCall,
     RolloutConfig,
     RolloutEngine,
+    Stream,
     cache_bytes,
 )
 from rlkit.rollout.hf_batch import HFBatch
@@ -42,6 +43,16 @@ class HFConfig(RolloutConfig):
     suffice."""
     continues: ClassVar[bool] = True
     samples_apart: ClassVar[bool] = True
+    inverts_uniforms: ClassVar[bool] = True
+    samples_policy: ClassVar[bool] = True
+
+
+def numbered_draws(
+    seed: int, stream: Stream, number: int, count: int
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The numbers in [0, 1) that draw the first tokens of a response with a number of its own."""
+    name, *index = stream
+    return stream_rng(seed, name, *index, number).random(count)
 
 
 HFC = TypeVar("HFC", bound=HFConfig, default=HFConfig)
@@ -101,8 +112,9 @@ class HFRollout(RolloutEngine[HFC]):
             start, stop, _ = call.part.indices(len(counts))
             draws = draws[sum(counts[:start]) : sum(counts[:stop])]
         else:
-            streams = [stream_rng(self.seed, name, *index, number) for number in call.numbers]
-            draws = np.stack([stream.random(longest) for stream in streams])
+            draws = np.stack(
+                [numbered_draws(self.seed, call.stream, each, longest) for each in call.numbers]
+            )
         uniform = torch.from_numpy(draws)
         training = self.model.training
         self.model.train(False)

@@ -39,6 +39,7 @@ class LayerSkipConfig(HFConfig):
     keep_last: Annotated[int, Field(ge=0)] | None = None
     """This many layers at the end are never skipped; null as for keep_first (our choice)."""
     continues: ClassVar[bool] = False  # a sample has one seed, so no second batch may continue it
+    samples_policy: ClassVar[bool] = False
 
 
 def skipped_layers(layers: int, config: LayerSkipConfig, seed: int) -> list[int]:

@@ -90,6 +90,15 @@ class SharedEngine(EngineAround):
         share = self.processes.share(stop - start)
         return slice(start + share.start, start + share.stop)
 
+    def shared(self, call: GenerationCall, share: slice) -> GenerationCall:
+        """The call for these of its requests."""
+        if call.numbers is None:
+            return replace(call, part=share)
+        first, _, _ = call.part.indices(len(call.requests))
+        before = sum(request.n for request in call.requests[first : share.start])
+        count = sum(request.n for request in call.requests[share])
+        return replace(call, part=share, numbers=call.numbers[before : before + count])
+
     def all(
         self, own: Sequence[Sequence[Generation]], requests: Sequence[Request]
     ) -> list[list[Generation]]:

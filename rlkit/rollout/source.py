@@ -106,6 +106,10 @@ class OnDemand(Source):
             for request in requests
         ]
 
+    def metrics(self) -> dict[str, float]:
+        """Those of the engine."""
+        return self.engine.metrics()
+
     def _greedy(self, asked: Sequence[Request], step: int, attempt: int) -> list[Generation | None]:
         """The greedy response to each prompt, if it is needed."""
         if not self.greedy:

@@ -450,11 +450,17 @@ def test_asynchronous_rollouts_and_a_critic_under_accelerate_launch(tmp_path: Pa
     [
         ("rollout.oversample=1", "rollout.round_tokens=5", "rollout.sync_every=2"),
         ("+experiment=nested_reft_practical",),
+        (
+            *("algorithm=spec_rl", "rollout.draft_uniforms=stored"),
+            *("buffer.cooldown=1", "buffer.low=0", "buffer.high=1"),
+        ),
+        ("algorithm=props",),
     ],
-    ids=["partial", "layer_skip"],
+    ids=["partial", "layer_skip", "drafts", "props"],
 )
 def test_engines_that_are_not_the_policy_now(chosen: tuple[str, ...], tmp_path: Path) -> None:
-    """Responses that go on with later weights, of weights that lag, or of a part of the layers."""
+    """Responses that go on with later weights, of weights that lag, of a part of the layers, that
+    begin with a draft, or of an adapter."""
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()

@@ -192,3 +192,20 @@ def test_ranks_share_a_part_of_the_requests_without_changing_their_places(
     found = engine.generate(GenerationCall(asked(policy), ("eval", 1, 0), part=slice(1, 3)))
     assert ids(found) == [[1], [2, 2]]
     assert inner.log[-1] == [slice(1, 2), slice(2, 3)][rank]
+
+
+def test_the_numbers_of_the_draws_are_those_of_a_ranks_own_requests(policy: Policy) -> None:
+    class Numbered(Naming):
+        def generate(self, call: GenerationCall) -> list[list[Generation]]:
+            self.log.append(call.numbers)
+            return super().generate(call)
+
+    seen = []
+    for rank, others in ((0, (1, 2, 2)), (1, (0, 0))):
+        inner = Numbered()
+        engine = SharedEngine(inner, Rank(rank, answers(*others)))
+        engine.start(policy, seed=0)
+        call = GenerationCall(asked(policy), ("t", 1, 0), numbers=[7, 3, 9, 5, 4])
+        assert ids(engine.generate(call)) == [[0, 0], [1], [2, 2]]
+        seen.append(inner.log[1])
+    assert seen == [[7, 3], [9, 5, 4]]

@@ -77,6 +77,14 @@ def test_no_more_than_is_missing_is_asked_for(policy: Policy) -> None:
     assert source.metrics() == source.state_dict() == {}
 
 
+def test_the_engines_metrics_are_those_of_the_step() -> None:
+    class Telling(Counting):
+        def metrics(self) -> dict[str, float]:
+            return {"rollouts/told": 2.0}
+
+    assert OnDemand(Telling(), greedy=False).metrics() == {"rollouts/told": 2.0}
+
+
 def test_without_a_buffer_a_step_takes_new_prompts_for_all_its_groups(policy: Policy) -> None:
     prompts = stream(policy)
     plan = StepPlan(buffer=None, prompts=prompts, groups=3, step=1)

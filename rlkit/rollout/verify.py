@@ -1,0 +1,117 @@
+"""What the policy would draw at every place of a response, in one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
+from rlkit.models.memory import SMALLER, is_out_of_memory, release
+from rlkit.models.policy import Policy
+from rlkit.rollout.sampling import Choice, Sampler
+
+TOKENS = 4096
+"""About how many tokens, prompts included, a forward reads; a longer sequence is read alone."""
+PLACES = 512
+"""Places at which tokens are drawn together."""
+
+
+@torch.no_grad()
+def draws_at(
+    policy: Policy,
+    prompts: Sequence[Tensor],
+    responses: Sequence[Tensor],
+    uniforms: Sequence[Tensor],
+    sampler: Sampler,
+) -> list[Choice]:
+    """The policy's draw after each prompt [P_i] and each beginning of its response [T_i].
+
+    At the place t it is the inverse CDF at `uniforms` [T_i] of the policy's distribution after
+    response[:t], as the engine hf draws. All on the CPU.
+    """
+    training = policy.model.training
+    policy.model.train(False)
+    try:
+        found: list[Choice] = []
+        lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+        for part in batches(lengths):
+            found += _of_batch(policy, prompts[part], responses[part], uniforms[part], sampler)
+        return found
+    finally:
+        policy.model.train(training)
+
+
+def batches(lengths: Sequence[int]) -> Iterator[slice]:
+    """Consecutive sequences that, padded to the longest, have about TOKENS tokens."""
+    start, longest = 0, 0
+    for place, length in enumerate(lengths):
+        longest = max(longest, length)
+        if place > start and longest * (place + 1 - start) > TOKENS:
+            yield slice(start, place)
+            start, longest = place, length
+    if lengths:
+        yield slice(start, len(lengths))
+
+
+def _of_batch(
+    policy: Policy,
+    prompts: Sequence[Tensor],
+    responses: Sequence[Tensor],
+    uniforms: Sequence[Tensor],
+    sampler: Sampler,
+) -> list[Choice]:
+    """One forward; in halves if it does not fit."""
+    try:
+        return _drawn(policy, prompts, responses, uniforms, sampler)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(prompts) == 1:
+            raise UserError(f"out of memory reading one draft; use {SMALLER}") from error
+    release()
+    half = len(prompts) // 2
+    out: list[Choice] = []
+    for part in (slice(0, half), slice(half, None)):
+        out += _of_batch(policy, prompts[part], responses[part], uniforms[part], sampler)
+    return out
+
+
+def _drawn(
+    policy: Policy,
+    prompts: Sequence[Tensor],
+    responses: Sequence[Tensor],
+    uniforms: Sequence[Tensor],
+    sampler: Sampler,
+) -> list[Choice]:
+    tokens = Tokens.of(list(prompts), list(responses))
+    width = tokens.response_ids.shape[1]
+    with policy.autocasting():
+        logits = policy.model(
+            **tokens.model_inputs(policy.device), use_cache=False, logits_to_keep=width + 1
+        ).logits[:, -width - 1 : -1]  # [b, T, V]
+    lengths = [len(response) for response in responses]
+    rows = torch.cat([logits[row, :length] for row, length in enumerate(lengths)])  # [N, V]
+    uniform = torch.cat(list(uniforms)).to(policy.device)
+    chosen = [
+        sampler(some, numbers)
+        for some, numbers in zip(
+            torch.split(rows, PLACES), torch.split(uniform, PLACES), strict=True
+        )
+    ]
+    token, logp, kept = (
+        _joined([getattr(one, name) for one in chosen]) for name in ("token", "logp", "kept")
+    )
+    assert token is not None and logp is not None
+    parts = [None] * len(lengths) if kept is None else torch.split(kept, lengths)
+    return [
+        Choice(*one)
+        for one in zip(torch.split(token, lengths), torch.split(logp, lengths), parts, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known).cpu() if known else None
