@@ -103,9 +103,9 @@ SECTIONS = (
     Section(
         "calculator",
         "A tool that the model learns to call",
-        "Held-out pass@1 of the embedded model on sums that it cannot add, before and after training "
-        "by `environment=calculator`, and by `+experiment=without_calculator` on the same problems "
-        "and bases (docs/turns.md). A seed is that of the base's warm-up and of the run.",
+        "Held-out pass@1 of the embedded model on sums that it cannot add, before and after "
+        "training by `environment=calculator`, and by `+experiment=without_calculator` on the same "
+        "problems and bases ([turns.md](turns.md)). A seed is that of base and run.",
         "`python benchmarks/calculator.py`",
     ),
     Section(

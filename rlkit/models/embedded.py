@@ -233,8 +233,12 @@ def warm_up(recipe: Recipe, seed: int, progress: bool) -> LlamaForCausalLM:
         logits = model(tokens[:, :-1], use_cache=False).logits[:, prompt - 1 :]
         return cross_entropy(logits.flatten(0, 1), tokens[:, prompt:].flatten())
 
+    def losses() -> Iterator[Callable[[LlamaForCausalLM], Tensor]]:
+        for tokens in stream(recipe, seed):
+            yield partial(loss_of, tokens=tokens)
+
     model = make_model(recipe, seed)
-    fit(model, recipe, (partial(loss_of, tokens=t) for t in stream(recipe, seed)), progress)
+    fit(model, recipe, losses(), progress)
     return model
 
 

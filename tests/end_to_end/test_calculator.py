@@ -1,4 +1,4 @@
-"""`environment=calculator` as it comes: sums, base and settings of its own, through the commands."""
+"""`environment=calculator` as it comes: sums, base and settings of its own, by the commands."""
 
 from __future__ import annotations
 

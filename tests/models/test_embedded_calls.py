@@ -1,4 +1,4 @@
-"""The embedded model with a calculator: its demonstrations, its tokens and template, its weights."""
+"""The embedded model with a calculator: demonstrations, tokens and template, and its weights."""
 
 from __future__ import annotations
 
