@@ -101,6 +101,14 @@ SECTIONS = (
         "`python benchmarks/off_policy.py`",
     ),
     Section(
+        "calculator",
+        "A tool that the model learns to call",
+        "Held-out pass@1 of the embedded model on sums that it cannot add, before and after "
+        "training by `environment=calculator`, and by `+experiment=without_calculator` on the same "
+        "problems and bases ([turns.md](turns.md)). A seed is that of base and run.",
+        "`python benchmarks/calculator.py`",
+    ),
+    Section(
         "offline_ablation",
         "One data set, several losses",
         "Held-out pass@1 of the embedded model after one pass over responses that a GRPO run has "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rlkit.batch import PolicyTerms
+from rlkit.composition.base_model import check_base
 from rlkit.composition.composition import Composition
 from rlkit.composition.describe import OWN
 from rlkit.composition.scoring import check_scorer
@@ -56,7 +57,8 @@ def rehearse(c: Composition) -> None:
 
 
 def check_files(c: Composition) -> None:
-    """Read the buffer's own files. Raises UserError for one that cannot be read."""
+    """Check the base, and read the buffer's own files. Raises UserError for what cannot be used."""
+    check_base(c)
     for path in c.buffer.files:
         try:
             c.tried_files[path] = read_rows(path)

@@ -42,7 +42,8 @@ class ModelConfig(PartConfig):
 
     name: str = EMBEDDED
     """A Hugging Face name or folder, a .gguf file, `pkg://package/file.gguf` inside an installed
-    package, or `embedded`: a tiny model for `task=arithmetic` that ships with rlkit."""
+    package, or `embedded`: a tiny model for `task=arithmetic` that ships with rlkit, or the one for
+    `environment=calculator`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the weights. Log-probs are always computed in float32. bfloat16 weights are updated
     through float32 masters: 18 bytes per trained weight with AdamW, where float32 needs 16, but

@@ -27,7 +27,10 @@ class Calculator(Local[None, PartConfig]):
 
     It needs no process: a sum is read by hand, never evaluated. With the format `compact` a call is
     `?12+34`, which a model of a few characters can write. A turn without a call ends the episode.
+    With no other model and task the run has sums that its embedded model cannot add by itself.
     """
+
+    embedded = True
 
     def schemas(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The schema of `calculate`."""

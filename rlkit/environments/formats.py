@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rlkit.environments.answers import writable
-from rlkit.environments.rendering import REFUSALS, special_texts
+from rlkit.environments.rendering import COMPACT, REFUSALS, special_texts
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import CallParser, Said, ToolCall
 
@@ -33,6 +33,7 @@ SIGNS = (
     ("hermes", "<tool_call>"),
     ("llama3", PYTHON_TAG),
     ("llama3", '"parameters"'),
+    ("compact", COMPACT),
 )
 """What a chat template that teaches a format holds, the most special first."""
 

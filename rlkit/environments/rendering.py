@@ -18,6 +18,8 @@ MARK = "qz{}zq"
 """What a dummy turn says, with a number that makes it unlike any of the messages."""
 REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 """What rendering raises if a template does not accept a chat."""
+COMPACT = "compact calls"
+"""What a chat template holds, in a comment, whose model was taught to call without schemas."""
 PROBES: tuple[list[Message], ...] = (
     [{"role": "tool", "name": "f", "content": "a", "tool_call_id": "call00000"}],
     [{"role": "user", "content": "a"}],
@@ -60,7 +62,8 @@ def template_notes(tokenizer: PreTrainedTokenizerBase, *, tools: bool) -> list[s
             "the chat template rewrites earlier turns (it drops their thoughts): the policy goes "
             "on from the tokens that it sampled, which differ from what the template would write"
         )
-    if tools and not shows_tools(tokenizer):
+    taught = COMPACT in str(tokenizer.chat_template)
+    if tools and not taught and not shows_tools(tokenizer):
         notes.append(
             "the chat template shows no tools to the model: describe them and the form of a call "
             "in the prompts, or use a model that was trained to call tools"

@@ -156,6 +156,11 @@ class Task(Part[TC]):
         return False
 
     @property
+    def base(self) -> str:
+        """Which of the embedded models can, if one can: `sums` or `calls`."""
+        return "sums"
+
+    @property
     def mix(self) -> Mapping[str, float]:
         """The weights of the tasks of a mix, whose rows name them in the column `task`."""
         return {}

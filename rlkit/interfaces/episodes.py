@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from rlkit.batch import Messages
 from rlkit.errors import UserError
@@ -134,6 +134,8 @@ class Environment(Part[C]):
 
     call_format: str = "auto"
     """The parser that its calls need; auto = what the chat template uses."""
+    embedded: ClassVar[bool] = False
+    """Whether the embedded model can write its calls."""
     context: EpisodeContext = EpisodeContext()
     """The run it belongs to, see `open`."""
 

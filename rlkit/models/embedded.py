@@ -1,5 +1,7 @@
 """The embedded model: a tiny causal LM that is weak at `task=arithmetic`.
 
+`rlkit/models/embedded_calls.py` makes another one, for sums with a calculator.
+
 It is trained from scratch on sloppy demonstrations of the running sums, which forget every other
 carry. So it knows the facts and the format, but has a bad habit that reinforcement learning can
 remove: correct sums are likely enough to be sampled, but too rare to be the norm.
@@ -15,9 +17,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,8 +102,15 @@ def embedded_model_dir(seed: int = 0, *, progress: bool = True) -> Path:
 
 
 def _make_once(home: Path, recipe: Recipe, seed: int, progress: bool) -> Path:
+    def write(folder: Path) -> None:
+        write_model(folder, recipe, seed, progress)
+
+    return made_once(home / recipe.folder_name(seed), write, progress)
+
+
+def made_once(folder: Path, write: Callable[[Path], None], progress: bool) -> Path:
     """The cached folder. It appears by one rename, so it is either complete or absent."""
-    folder = home / recipe.folder_name(seed)
+    home = folder.parent
     if folder.is_dir():
         return folder
     unfinished = home / f".{folder.name}-{secrets.token_hex(4)}"
@@ -114,7 +124,7 @@ def _make_once(home: Path, recipe: Recipe, seed: int, progress: bool) -> Path:
     if progress:
         print(f"Making the embedded model, once, in {folder}")
     try:
-        write_model(unfinished, recipe, seed, progress)
+        write(unfinished)
         _rename_unless_there(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -135,13 +145,15 @@ def _rename_unless_there(unfinished: Path, folder: Path) -> None:
             raise
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character, plus <pad> and <eos>."""
+def make_tokenizer(
+    characters: str = CHARACTERS, unknown: str | None = None
+) -> PreTrainedTokenizerFast:
+    """One token per character, plus <pad> and <eos>; `unknown` stands for any other character."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {"<pad>": PAD, "<eos>": EOS, **{c: i + 2 for i, c in enumerate(CHARACTERS)}}
-    raw = Tokenizer(models.WordLevel(vocabulary))
+    vocabulary = {"<pad>": PAD, "<eos>": EOS, **{c: i + 2 for i, c in enumerate(characters)}}
+    raw = Tokenizer(models.WordLevel(vocabulary, **({"unk_token": unknown} if unknown else {})))
     raw.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     raw.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -152,12 +164,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(recipe: Recipe, seed: int) -> LlamaForCausalLM:
+def make_model(recipe: Recipe, seed: int, characters: str = CHARACTERS) -> LlamaForCausalLM:
     """The untrained model. The global random state is left unchanged."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=2 + len(CHARACTERS),
+        vocab_size=2 + len(characters),
         hidden_size=recipe.hidden_size,
         intermediate_size=recipe.mlp_size,
         num_hidden_layers=recipe.layers,
@@ -215,31 +227,48 @@ def warm_up(recipe: Recipe, seed: int, progress: bool) -> LlamaForCausalLM:
 
     It uses one thread, so that the weights do not depend on the number of threads.
     """
+    prompt = 2 * recipe.operands
+
+    def loss_of(model: LlamaForCausalLM, tokens: Tensor) -> Tensor:
+        logits = model(tokens[:, :-1], use_cache=False).logits[:, prompt - 1 :]
+        return cross_entropy(logits.flatten(0, 1), tokens[:, prompt:].flatten())
+
+    def losses() -> Iterator[Callable[[LlamaForCausalLM], Tensor]]:
+        for tokens in stream(recipe, seed):
+            yield partial(loss_of, tokens=tokens)
+
+    model = make_model(recipe, seed)
+    fit(model, recipe, losses(), progress)
+    return model
+
+
+def fit(
+    model: LlamaForCausalLM,
+    recipe: Recipe,
+    losses: Iterable[Callable[[LlamaForCausalLM], Tensor]],
+    progress: bool,
+) -> None:
+    """Take a step of AdamW for each loss, with one thread and the recipe's schedule."""
     from rich.progress import Progress
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = make_model(recipe, seed)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         betas=(recipe.beta1, recipe.beta2),
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    prompt = 2 * recipe.operands
     with _one_thread(), Progress(transient=True, disable=not progress) as bar:
         task = bar.add_task("Making the embedded model, once", total=recipe.steps)
-        for step, tokens in enumerate(stream(recipe, seed)):
-            logits = model(tokens[:, :-1], use_cache=False).logits[:, prompt - 1 :]
-            loss = cross_entropy(logits.flatten(0, 1), tokens[:, prompt:].flatten())
-            loss.backward()  # type: ignore[no-untyped-call]
+        for step, loss in enumerate(losses):
+            loss(model).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm, foreach=True)
             optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
             optimizer.step()
             optimizer.zero_grad()
             bar.advance(task)
     model.train(False)
-    return model
 
 
 @contextmanager

@@ -143,8 +143,14 @@ class Mixed(Task[MixedConfig]):
 
     @property
     def embedded(self) -> bool:
-        """Whether all of its tasks are the embedded model's."""
-        return bool(self.members) and all(member.task.embedded for member in self.members)
+        """Whether all of its tasks are those of one embedded model."""
+        tasks = [member.task for member in self.members]
+        return all(task.embedded for task in tasks) and len({task.base for task in tasks}) == 1
+
+    @property
+    def base(self) -> str:
+        """That of its tasks, if they share one."""
+        return self.members[0].task.base if self.members else super().base
 
     @property
     def mix(self) -> Mapping[str, float]:

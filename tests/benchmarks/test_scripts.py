@@ -31,7 +31,7 @@ def script(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 def test_most_scripts_have_arguments() -> None:
-    """The others are the helpers and the script that writes the embedded model."""
+    """The others are the helpers and the script that writes the embedded models."""
     helpers = {"bench", "records", "scaling_buffers", "watch"}
     helpers |= {"study_figures", "study_file", "study_runs"}
     assert {*SCRIPTS} - {*COMMANDS} == {*helpers, "make_embedded_base"}
@@ -231,6 +231,23 @@ def test_scaling_measures_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert [point["x"] for point in points] == [0, 1, 2]
     assert all(point["time/step"] > point["time/update"] > 0 for point in points)
     assert {"time/step", "memory/peak_mb"} <= {*lines}
+
+
+@pytest.mark.slow
+def test_calculator_measures_both_ways_and_keeps_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "found.json"
+    sizes = [size for size in SMALL if not size.startswith(("rollout", "eval"))]
+    words = ("--seeds", "1", "--problems", "8", "--out", str(out), "--overrides", *sizes)
+    for _ in range(2):  # the second time nothing is missing
+        script("calculator", *words, monkeypatch=monkeypatch)
+    cases = json.loads(out.read_text())["cases"]
+    assert [*cases] == ["grpo, with the calculator", "grpo, without"]
+    (with_it,), (without,) = (case["runs"]["runs"] for case in cases.values())
+    assert with_it["steps"] == without["steps"] == 2 and with_it["cpu"] > 1
+    assert len(with_it["calls"]) == 2 and without["calls"] == [0.0, 0.0]
+    assert "highest base" in capsys.readouterr().out
 
 
 @pytest.mark.slow

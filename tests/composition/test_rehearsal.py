@@ -246,5 +246,5 @@ def given_score(environment_reward: list[float], **columns: Any) -> list[float]:
 @pytest.mark.parametrize("function", [looking, given_score])
 def test_a_reward_of_an_environment_is_tried_with_what_there_is(function: Any) -> None:
     """What reads the environments themselves is not called; a score is a number where one comes."""
-    echo = import_before_compose(["environment=tests.rollout.echo:Echo"])
+    echo = import_before_compose(["environment=tests.rollout.echo:Echo", "model.name=some/chat"])
     rehearse(made(function, ROWS, ROWS, *echo))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import rlkit
-from rlkit.models import embedded
+from rlkit.models import embedded, embedded_calls
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"rlkit", "algorithms", "buffers", "anchors", "schedules"}
@@ -63,7 +63,8 @@ def test_the_wheel_holds_the_five_packages_and_the_configs_alone(wheel):
     assert {name.split("/")[0] for name in names} == PACKAGES | {info}
     configs = {str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.yaml")}
     assert configs and {f"rlkit/{path}" for path in configs} <= set(names)
-    base = {str(p.relative_to(ROOT)) for p in embedded.SHIPPED.iterdir()}
+    bases = (embedded.SHIPPED, embedded_calls.SHIPPED)
+    base = {str(p.relative_to(ROOT)) for folder in bases for p in folder.iterdir()}
     assert base and base <= set(names)
     assets = {str(p.relative_to(ROOT)) for p in (ROOT / "rlkit/pages/assets").iterdir()}
     assert assets and assets <= set(names)

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from rlkit.registry import build
 from rlkit.tasks.arithmetic import (
+    DRAWN,
     Arithmetic,
     ArithmeticConfig,
+    problems_of,
     question,
     response,
     running_sums,
@@ -97,6 +99,37 @@ def test_the_split_never_changes():
         "2+5+4+2+3=",
     ]
     assert Arithmetic().load(seed=0) == Arithmetic().load(seed=7)
+
+
+def test_larger_numbers_are_drawn_once_and_for_all():
+    train, held_out = split(3, 3)
+    assert len(train) + len(held_out) == DRAWN == len({*train.problems, *held_out.problems})
+    assert all(100 <= n <= 999 for problem in held_out.problems for n in problem)
+    assert train.problems == sorted(train.problems)
+    assert [row["prompt"] for row in held_out[:2]] == ["127+977+196=", "487+670+972="]
+    # The mean of 196608 numbers that are equally likely is 549.5 with a standard error of 0.6.
+    every = [n for problem in (*train.problems, *held_out.problems) for n in problem]
+    assert abs(sum(every) / len(every) - 549.5) < 3
+
+
+def test_few_problems_are_all_there():
+    assert len(problems_of(2, 2)) == 90**2
+    assert problems_of(2, 2)[0] == (10, 10)
+
+
+def test_a_larger_sum_is_asked_scored_and_solved_alike():
+    assert question((347, 682, 915)) == "347+682+915="
+    row = build("task", "arithmetic", operands=3, digits=3).load(seed=0).eval[0]
+    assert int(row["answer"]) == sum(int(n) for n in row["prompt"][:-1].split("+"))
+    assert score_sum(row["solution"], row["answer"]) == 1.0
+    assert score_sum("#" + row["answer"], row["answer"]) == 1.0
+
+
+def test_the_embedded_models_know_two_kinds_of_sums():
+    known = build("task", "arithmetic"), build("task", "arithmetic", operands=3, digits=3)
+    assert [(task.embedded, task.base) for task in known] == [(True, "sums"), (True, "calls")]
+    assert not build("task", "arithmetic", operands=3).embedded
+    assert not build("task", "arithmetic", digits=3).embedded
 
 
 def test_held_out_problems_come_in_the_order_of_their_hashes():

@@ -196,6 +196,10 @@ def test_without_tasks_it_cannot_be_used() -> None:
 def test_it_is_the_embedded_models_if_all_its_tasks_are(parts: dict[str, Any]) -> None:
     assert mixed({"a": {"kind": "arithmetic"}, "b": {"kind": "arithmetic"}}).embedded
     assert not mixed({"a": {"kind": "arithmetic"}, "b": parts["sums"]}).embedded
+    larger = {"kind": "arithmetic", "operands": 3, "digits": 3}
+    assert mixed({"a": larger, "b": larger}).embedded
+    assert mixed({"a": larger, "b": larger}).base == "calls"
+    assert not mixed({"a": {"kind": "arithmetic"}, "b": larger}).embedded, "two models"
 
 
 def test_it_does_what_every_task_must(parts: dict[str, Any]) -> None:
