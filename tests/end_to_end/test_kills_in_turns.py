@@ -44,7 +44,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "ahead": (*LAKE, "rollout.mode=ahead"),
     "async": (*LAKE, "rollout.mode=async", "rollout.max_staleness=2", "rollout.deterministic=true"),
     "tool": ("tools=[{own}:double]", TALKS),
-    "once": ("tools=[{own}:book]", TALKS, "rollout.oversample=1", "rollout.round_tokens=3"),
+    "once": ("tools=[{own}:book]", TALKS),
     "class": ("environment={own}:Counter", "reward=[{own}:talks,environment]"),
     "python": ("environment=python", TALKS),
     "replay": (*LAKE, "algorithm=remix", "buffer.replay_fraction=0.5", "schedule.at=4"),
