@@ -78,7 +78,12 @@ def folder() -> Path:
     made = Path(mkdtemp(prefix="rlkit-callers-"))
     (made / "own.py").write_text(FILE)
     rows = [
-        {"prompt": "go ", "problem": i, "environment": ("frozen_lake", "Counter")[i % 2]}
+        {
+            "prompt": "go ",
+            "answer": "1",
+            "problem": i,
+            "environment": ("frozen_lake", "Counter")[i % 2],
+        }
         for i in range(40)
     ]
     (made / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
