@@ -79,7 +79,7 @@ def folder() -> Path:
     (made / "own.py").write_text(FILE)
     rows = [
         {
-            "prompt": "go ",
+            "prompt": f"go {i} ",
             "answer": "1",
             "problem": i,
             "environment": ("frozen_lake", "Counter")[i % 2],
