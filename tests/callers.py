@@ -7,6 +7,7 @@ import string
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -77,7 +78,12 @@ def folder() -> Path:
     made = Path(mkdtemp(prefix="rlkit-callers-"))
     (made / "own.py").write_text(FILE)
     rows = [
-        {"prompt": "go ", "problem": i, "environment": ("frozen_lake", "Counter")[i % 2]}
+        {
+            "prompt": f"go {i} ",
+            "answer": "1",
+            "problem": i,
+            "environment": ("frozen_lake", "Counter")[i % 2],
+        }
         for i in range(40)
     ]
     (made / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -95,7 +101,8 @@ def _save_model(path: Path) -> None:
         tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", chat_template=CHATML
     )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>"]})
-    ends = [1, tokenizer.convert_tokens_to_ids("<|end|>")]
+    end: Any = tokenizer.convert_tokens_to_ids("<|end|>")
+    ends: list[int] = [1, end]
     ends += [words.index(f"?{call}") for call in CALLS]
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -87,7 +87,7 @@ def components(c: Composition) -> dict[str, Any]:
         cls = type(part)
         kind, _, label = section.partition(".")
         out[section] = {
-            "name": label or c.raw[kind]["name"],
+            "name": label or (c.raw.get(kind) or {}).get("name", cls.__name__),
             "import_path": f"{cls.__module__}:{cls.__qualname__}",
             "version": _version(cls.__module__.partition(".")[0]),
             "source_sha256": hashlib.sha256(source_of(cls)).hexdigest(),

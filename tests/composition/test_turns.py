@@ -169,6 +169,7 @@ def test_functions_are_tools(tmp_path: Path) -> None:
     assert c.raw["tools"] == [f"{tmp_path}/own_tools.py:double"]
     assert c.raw["plugins"] == [f"{tmp_path}/own_tools.py"], "its hash is kept with checkpoints"
     assert "environment=tools: a response has at most 8 turns" in "\n".join(describe(c))
+    assert components(c)["environment"]["name"] == "tools"
     c.rollouts.environment.close()
     with pytest.raises(UserError, match="names no function"):
         chosen("tools=[double]")

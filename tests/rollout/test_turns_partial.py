@@ -148,7 +148,7 @@ def test_every_episode_that_was_begun_is_used_and_ended_once() -> None:
     assert left == len(pool.pool) - partial and 0 <= continued < 1
 
 
-FINE = {"top_k": 9, "round_tokens": 2, "max_completion_length": 40}
+FINE: dict[str, Any] = {"top_k": 9, "round_tokens": 2, "max_completion_length": 40}
 
 
 def saved(pool: PartialTurns, folder: Path) -> Any:

@@ -11,6 +11,7 @@ import torch
 from rlkit.config.turns import TurnsConfig
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
+from rlkit.rollout.base import Generation
 from rlkit.rollout.turns import TurnsEngine
 from rlkit.rollout.turns_partial import PartialTurns
 from rlkit.rollout.vllm.client import API_KEY
@@ -88,8 +89,8 @@ def test_its_turns_have_the_log_probs_and_versions_of_their_tokens(
     assert several > 3
 
 
-def _part(engine: TurnsEngine, policy: Policy, part: slice) -> list[object]:
-    return [*flat(engine.generate(call_of(policy, part=part)))]
+def _part(engine: TurnsEngine, policy: Policy, part: slice) -> list[Generation]:
+    return flat(engine.generate(call_of(policy, part=part)))
 
 
 def test_episodes_go_on_in_the_next_step(policy: Policy, server: ServerProcess) -> None:
