@@ -111,7 +111,10 @@ VERL = {
 }
 """Of verl's PPO trainer."""
 
-SECTIONS = ("actor_rollout_ref", "data", "trainer", "critic", "custom_reward_function", "reward_model")
+SECTIONS = (
+    *("actor_rollout_ref", "data", "trainer", "critic"),
+    *("custom_reward_function", "reward_model"),
+)
 """verl's sections, of which more keys exist than are listed."""
 
 

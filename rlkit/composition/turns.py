@@ -103,7 +103,7 @@ def placed(
 
 def check_turns(c: Composition) -> None:
     """Check that the run can have its environment, if it has one. Raises UserError."""
-    environment, rollout = c.environment, c.raw["rollout"]["name"]
+    environment = c.environment
     scores = environment is not None and environment.scores
     every = {**c.rewards, **c.eval_rewards}
     if asks_environment(every) and not scores:
@@ -113,6 +113,7 @@ def check_turns(c: Composition) -> None:
         )
     if environment is None:
         return
+    check_engine(c)
     partial = c.engine.config.oversample
     apart = c.engine.config.mode != "sync" or c.processes.world_size > 1
     for name in reads_environments(every) if apart or partial > 0 else ():
@@ -123,29 +124,35 @@ def check_turns(c: Composition) -> None:
             f"reward '{name}' reads the environments themselves, {where}, or give the environment "
             "get_reward"
         )
-    if not c.engine.config.continues:
-        raise UserError(
-            f"rollout={rollout} samples a whole response at once, and an environment answers "
-            "between turns: use rollout=hf, vllm or vllm_server"
-        )
-    limits = {"seconds": c.config.turns.seconds, "concurrency": c.config.turns.concurrency}
-    for name, limit in limits.items() if partial > 0 else ():
-        if limit is not None:
-            raise UserError(
-                f"turns.{name}={limit:g} is for episodes that a step plays from beginning to end, "
-                f"and rollout.oversample={partial:g} lets them go on in the next: leave one out"
-            )
-    for key, off in (("draft", "none"), ("behavior", "policy")):
-        if (value := getattr(c.engine.config, key)) != off:
-            raise UserError(
-                f"rollout.{key}={value} is for responses in one turn, and an environment answers "
-                f"between turns: leave it at {off}"
-            )
     if c.benchmarks:
         raise UserError(
             f"eval.on={c.benchmarks[0].name.rpartition('/')[2]} is answered in one turn, and this "
             "run has an environment: leave eval.on out, and use `rlkit eval <checkpoint> --on ...`"
         )
+
+
+def check_engine(c: Composition) -> None:
+    """Check that the engine can play the episodes of an environment. Raises UserError."""
+    engine, turns = c.engine.config, c.config.turns
+    if not engine.continues:
+        raise UserError(
+            f"rollout={c.raw['rollout']['name']} samples a whole response at once, and an "
+            "environment answers between turns: use rollout=hf, vllm or vllm_server"
+        )
+    limits = {"seconds": turns.seconds, "concurrency": turns.concurrency}
+    for name, limit in limits.items() if engine.oversample > 0 else ():
+        if limit is not None:
+            raise UserError(
+                f"turns.{name}={limit:g} is for episodes that a step plays from beginning to end, "
+                f"and rollout.oversample={engine.oversample:g} lets them go on in the next: leave "
+                "one out"
+            )
+    for key, off in (("draft", "none"), ("behavior", "policy")):
+        if (value := getattr(engine, key)) != off:
+            raise UserError(
+                f"rollout.{key}={value} is for responses in one turn, and an environment answers "
+                f"between turns: leave it at {off}"
+            )
 
 
 def remember(c: Composition) -> None:

@@ -71,17 +71,6 @@ class SharedEngine(EngineAround):
             else:
                 call()
 
-    def shared(self, call: GenerationCall, share: slice) -> GenerationCall:
-        """The call for this rank's share of its requests, with the numbers of their draws."""
-        if call.numbers is None:
-            return replace(call, part=share)
-        first, _, _ = call.part.indices(len(call.requests))
-        start, stop = (
-            sum(request.n for request in call.requests[first:end])
-            for end in (share.start, share.stop)
-        )
-        return replace(call, part=share, numbers=call.numbers[start:stop])
-
     def share(self, call: GenerationCall) -> slice:
         """Which of `call.requests` this rank answers, of those in `call.part`."""
         start, stop, _ = call.part.indices(len(call.requests))
@@ -91,7 +80,7 @@ class SharedEngine(EngineAround):
         return slice(start + share.start, start + share.stop)
 
     def shared(self, call: GenerationCall, share: slice) -> GenerationCall:
-        """The call for these of its requests."""
+        """The call for these of its requests, with the numbers of their draws."""
         if call.numbers is None:
             return replace(call, part=share)
         first, _, _ = call.part.indices(len(call.requests))
