@@ -51,9 +51,7 @@ class RePO(RatioLoss[RepoConfig]):
         return two_objectives(value, batch, c.replay_weight, ratio=ratio, clip_fraction=clipped)
 
 
-def two_objectives(
-    value: Tensor, batch: LossBatch, weight: float, **metrics: Tensor
-) -> LossOutput:
+def two_objectives(value: Tensor, batch: LossBatch, weight: float, **metrics: Tensor) -> LossOutput:
     """The terms of new and of replayed responses, [B, T], the latter with a weight; see module."""
     replayed = batch.replayed[:, None]
     return LossOutput(

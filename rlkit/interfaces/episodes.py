@@ -172,10 +172,10 @@ class Environment(Part[C]):
         return [None] * len(episodes)
 
     def states(self, episodes: Sequence[int]) -> list[str | None]:
-        """What tells the state that each episode is in before its next turn: equal texts are equal
-        states. None = what it said last tells it.
+        """What tells the state that each episode is in before its next turn.
 
-        Asked after `begin` and after each `step`. Raises UserError if the user's own code fails.
+        Equal texts are equal states; None = what the environment said last tells it. Asked after
+        `begin` and after each `step`. Raises UserError if the user's own code fails.
         """
         return [None] * len(episodes)
 

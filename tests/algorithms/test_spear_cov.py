@@ -47,9 +47,7 @@ def gradient(**fields: Any) -> Tensor:
 def test_each_objective_has_means_of_its_own() -> None:
     """New: cov = 1.5, -1.5; 2.25, -2.25. Replayed: A - 1 = 1, -1, log pi + 7 = -2, 2; 1, -1: cov =
     -2, 2; -1, 1. Those above the bound lose their gradient; the share is 1 / (2 rows * 2)."""
-    assert gradient(clip_cov_lb=1.0).tolist() == near(
-        [[0, -0.375], [0, 0.375], [-0.5, 0], [0, 0]]
-    )
+    assert gradient(clip_cov_lb=1.0).tolist() == near([[0, -0.375], [0, 0.375], [-0.5, 0], [0, 0]])
     assert gradient(clip_cov_lb=1.7).tolist() == near(
         [[-0.375, -0.375], [0, 0.375], [-0.5, 0], [0, 0]]
     )

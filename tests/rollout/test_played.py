@@ -51,9 +51,7 @@ def test_a_sample_keeps_the_counts_and_a_prompt_of_its_own() -> None:
 
 def test_a_sample_keeps_its_turns() -> None:
     """State 2^24 + 1 is 1 and 1 in its two halves; a turn without tokens is no token's."""
-    turns = played(
-        turn=torch.tensor([1, 0, 3]), states=(2**24 + 1, 7, 9), earned=(0.5, 1.0, 0.0)
-    )
+    turns = played(turn=torch.tensor([1, 0, 3]), states=(2**24 + 1, 7, 9), earned=(0.5, 1.0, 0.0))
     kept = {k: torch.as_tensor(v).tolist() for k, v in turns.extras.items()}
     assert kept == {
         "turns": 2.0,

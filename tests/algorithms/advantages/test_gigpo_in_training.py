@@ -73,5 +73,3 @@ def test_turns_survive_replay_a_kill_and_a_file(tmp_path: Path) -> None:
         pairs = dict(zip(turn, zip(high, low, strict=True), strict=True))
         assert max(turn) == sample.extras["turns"] and len(pairs) == max(turn) + 1
         assert sum(earned) in (0.25 * max(turn), 0.25 * (max(turn) - 1)), "a cut turn earns nothing"
-
-

@@ -17,7 +17,8 @@ GROUP = torch.tensor([4, 4, 2, 2, 9, 9, 7, 7])  # deviations 0.5, 0, 2, 0.25
 
 
 @pytest.mark.parametrize(
-    ("share", "gone"), [(1.0, set()), (0.75, {2}), (0.7, {2, 7}), (0.25, {2, 7, 4}), (0.1, {2, 7, 4})]
+    ("share", "gone"),
+    [(1.0, set()), (0.75, {2}), (0.7, {2, 7}), (0.25, {2, 7, 4}), (0.1, {2, 7, 4})],
 )
 def test_the_share_of_largest_spread_stays(share: float, gone: set[int]) -> None:
     """floor(0.7 * 4) is two groups, floor(0.1 * 4) is none, and one stays."""
