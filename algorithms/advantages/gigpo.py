@@ -106,8 +106,8 @@ class GiGPO(AdvantageEstimator[GiGPOConfig]):
     Source: arXiv:2505.10978, Eqs. 3 and 5 to 8. The anchor state is the one in which a turn was
     taken: what the environment said last, or its own `turn_state`; for the first turn the prompt.
     Turns of one group whose states are equal are compared, also turns of one episode; a state met
-    once gives 0. A is the same for all tokens of a turn. r_k are the environment's rewards per turn if
-    it gives any; what they leave of the total reward, or all of it, is earned by the last turn.
+    once gives 0. A is the same for all tokens of a turn. r_k are the environment's rewards per turn
+    if it gives any; what they leave of the total reward, or all of it, is earned by the last turn.
 
     A response without an environment is one turn taken at its prompt: then A_S = A_E, and
     A = (1 + omega) A_E.
