@@ -31,7 +31,7 @@ from rlkit.rollout.packing import pack, unpack
 from rlkit.rollout.partial import OPEN, extended
 from rlkit.rollout.sampling import KEPT, Choice, Sampler
 from rlkit.rollout.stops import Stops, end_tokens, special_tokens
-from rlkit.rollout.verify import draws_at
+from rlkit.rollout.verify import draws_at, scores_of
 from rlkit.rollout.visits import Stored, Visits
 
 DRAFT, REST = "draft", "continued"
@@ -145,13 +145,7 @@ class SpecRL(EngineAround):
         processes = self.policy.processes
         own = rows[processes.share(len(rows))]
         with self.policy.full_weights():
-            choices = draws_at(
-                self.policy,
-                [row.request.prompt.ids for row in own],
-                [row.draft.response.response_ids for row in own if row.draft is not None],
-                [row.uniform for row in own],
-                self._sampler(),
-            )
+            choices = self._choices(own)
         cut = [self._cut(row, choice) for row, choice in zip(own, choices, strict=True)]
         found: State = {"begun": pack(cut), "kept": [row.kept for row in own]}
         told = processes.all_gather(found)
@@ -160,10 +154,15 @@ class SpecRL(EngineAround):
         for row, so_far, count in zip(rows, begun, kept, strict=True):
             row.so_far, row.kept = so_far, count
 
-    def _sampler(self) -> Sampler:
-        """How the policy's draws are made; the lenient rule asks for log-probs alone."""
+    def _choices(self, rows: Sequence[Row]) -> list[Choice]:
+        """The policy's draws at each draft's places; by the rule lenient its view of the draft."""
         c = self.config
-        return Sampler(c.temperature, c.top_p, c.top_k, greedy=False)
+        prompts = [row.request.prompt.ids for row in rows]
+        drafts = [row.draft.response.response_ids for row in rows if row.draft is not None]
+        if c.draft_rule == "lenient":
+            return scores_of(self.policy, prompts, drafts)
+        sampler = Sampler(c.temperature, c.top_p, c.top_k, greedy=False)
+        return draws_at(self.policy, prompts, drafts, [row.uniform for row in rows], sampler)
 
     def _cut(self, row: Row, choice: Choice) -> Generation:
         """What a response begins with, open if it goes on."""

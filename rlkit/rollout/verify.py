@@ -44,6 +44,25 @@ def draws_at(
         policy.model.train(training)
 
 
+@torch.no_grad()
+def scores_of(
+    policy: Policy, prompts: Sequence[Tensor], responses: Sequence[Tensor]
+) -> list[Choice]:
+    """The tokens of each response themselves, with the policy's log-probs of them [T_i]."""
+    training = policy.model.training
+    policy.model.train(False)
+    try:
+        found: list[Choice] = []
+        lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+        for part in batches(lengths):
+            logp = policy.logp(Tokens.of(list(prompts[part]), list(responses[part]))).cpu()
+            rows = zip(responses[part], logp, strict=True)
+            found += [Choice(ids, row[: len(ids)].clone(), None) for ids, row in rows]
+        return found
+    finally:
+        policy.model.train(training)
+
+
 def batches(lengths: Sequence[int]) -> Iterator[slice]:
     """Consecutive sequences that, padded to the longest, have about TOKENS tokens."""
     start, longest = 0, 0

@@ -19,7 +19,8 @@ from rlkit.distributed.processes import Processes
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import Generation, GenerationCall
-from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.draft_rules import accepted_prefix
+from rlkit.rollout.hf import HFConfig, HFRollout, numbered_draws
 from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.spec_rl import SpecRL
 from rlkit.rollout.visits import Stored
@@ -204,6 +205,28 @@ def test_a_kept_token_of_the_lenient_rule_stays_the_old_policys() -> None:
         torch.testing.assert_close(new.logp[count:], logp[count:], atol=1e-5, rtol=0)
     tokens = sum(len(g.response_ids) for g in after)
     assert found["rollouts/draft_kept_fraction"] == kept / tokens > 0.3
+
+
+def test_the_lenient_rule_keeps_what_the_policy_thinks_as_probable_as_before() -> None:
+    engine, before, after, _ = two_visits(by=0.0, **LENIENT)
+    assert engine.metrics()["rollouts/draft_kept_fraction"] > 0.99
+    assert [g.response_ids.tolist() for g in after] == [g.response_ids.tolist() for g in before]
+
+
+def test_the_lenient_rule_reads_the_log_probs_of_the_drafts_tokens() -> None:
+    policy = make_policy()
+    engine = made(policy, **LENIENT)
+    asked = requests(policy)
+    before = flat(engine.generate(GenerationCall(asked, FIRST)))
+    shift(policy, 0.02)
+    engine.sync(2)
+    after = flat(engine.generate(GenerationCall(asked, SECOND)))
+    for number, (old, new, logp) in enumerate(
+        zip(before, after, forward(policy, before), strict=True)
+    ):
+        drawn = numbered_draws(3, ("rollout/draft", 2, 0), number, len(old.logp))
+        kept = accepted_prefix(logp, old.logp, torch.from_numpy(drawn))
+        assert int((new.policy_version == 1).sum()) == kept
 
 
 def test_with_its_own_numbers_and_the_same_policy_a_response_is_its_draft() -> None:

@@ -107,3 +107,15 @@ def test_batches_are_of_consecutive_sequences_and_about_as_long_as_allowed() -> 
     wanted = [slice(0, 2), slice(2, 3), slice(3, 4)]
     assert list(verify.batches([1000, 2000, 3000, 9000])) == wanted
     assert list(verify.batches([])) == []
+
+
+def test_a_responses_own_log_probs_are_the_policys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "TOKENS", 20)
+    policy = make_policy(attention_dropout=0.5)
+    prompts, answers = sampled(policy)
+    policy.model.train()
+    found = verify.scores_of(policy, prompts, [g.response_ids for g in answers])
+    assert policy.model.training
+    for choice, answer in zip(found, answers, strict=True):
+        assert torch.equal(choice.token, answer.response_ids) and choice.kept is None
+        torch.testing.assert_close(choice.logp, answer.logp, atol=1e-5, rtol=0)
