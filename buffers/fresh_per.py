@@ -82,7 +82,8 @@ class FreshPER(Prioritized[FreshPERConfig]):
         weight: Floats = np.exp(
             draw_logits(priority, ages(self.rows["oldest"][tier], step), c.tau, c.alpha)
         )
-        return weight / weight.sum()
+        out: Floats = weight / weight.sum()
+        return out
 
     def replay(self, tier: Ints, drawn: Ints, chance: Floats, step: int) -> list[Group]:
         """The groups drawn from a tier, with their importance weights."""

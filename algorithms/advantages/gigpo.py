@@ -46,7 +46,7 @@ def turns_of(b: AdvantageBatch) -> Turns:
         )
     number = torch.where(known[:, None], number, 1)
     keys = torch.arange(len(b.mask))[:, None] * (int(number.max()) + 1) + number
-    found, place = keys[b.mask].unique(return_inverse=True)
+    found, place = torch.unique(keys[b.mask], return_inverse=True)
     of = torch.zeros_like(number).masked_scatter(b.mask, place)
     row = found // (int(number.max()) + 1)
 
@@ -55,7 +55,8 @@ def turns_of(b: AdvantageBatch) -> Turns:
         return values.new_zeros(len(found)).scatter(0, place, values[b.mask])
 
     parts = [each(b.extras.get(name, blank)).long() for name in STATE]
-    state = torch.stack([b.group[row], *parts], -1).unique(dim=0, return_inverse=True)[1]
+    told = torch.stack([b.group[row], *parts], -1)
+    _, state = torch.unique(told, dim=0, return_inverse=True)
     reward = b.reward.new_zeros(len(found))
     given = b.extras.get(TURN_REWARD, blank).to(reward.dtype)
     reward = reward.index_add(0, place, given[b.mask])

@@ -39,10 +39,10 @@ class Local(Environment[C], Generic[S, C]):
 
     def step(self, episodes: Sequence[int], turns: Sequence[str]) -> list[Observation]:
         """Answer each turn."""
-        states = self.states(episodes)
+        states = self.held(episodes)
         return [self.answered(state, text) for state, text in zip(states, turns, strict=True)]
 
-    def states(self, episodes: Sequence[int]) -> list[S]:
+    def held(self, episodes: Sequence[int]) -> list[S]:
         """What it knows of each."""
         with self._lock:
             return [self._open[episode] for episode in episodes]

@@ -95,7 +95,7 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
 
     def rewards(self, episodes: Sequence[int]) -> list[float | None]:
         """The discounted score of each episode's last answer."""
-        return [discounted(s.score, s.tries, self.config.discount) for s in self.states(episodes)]
+        return [discounted(s.score, s.tries, self.config.discount) for s in self.held(episodes)]
 
     def close(self) -> None:
         """End the scoring processes."""

@@ -49,11 +49,11 @@ def check_trainer(policy: Policy, seed: int) -> None:
 
     def compared(attempt: int) -> tuple[float, Tokens]:
         rng, allowed = stream_rng(seed, "probe/trainer", attempt), ordinary_tokens(policy)
-        drawn = [
+        prompts, responses = (
             [torch.from_numpy(rng.choice(allowed, size)) for size in sizes[:PADDED]]
             for sizes in (PROMPTS, RESPONSES)
-        ]
-        tokens = Tokens.of(*drawn)
+        )
+        tokens = Tokens.of(prompts, responses)
         alone = [policy.logp(tokens.rows(torch.tensor([row])))[0] for row in range(PADDED)]
         return largest(policy.logp(tokens), alone), tokens
 

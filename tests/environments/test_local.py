@@ -21,9 +21,9 @@ def test_each_episode_has_its_own_state() -> None:
     assert echo.begin([start(1), start(2)]) == ["begin 1", "begin 2"]
     first, second = echo.step([2, 1], ["a", "b"])
     assert (first.messages[0]["content"], second.messages[0]["content"]) == ("p a", "p b")
-    assert echo.states([1, 2]) == [["p", "b"], ["p", "a"]]
+    assert echo.held([1, 2]) == [["p", "b"], ["p", "a"]]
     echo.begin([start(1)])
-    assert echo.states([1]) == [["p"]]
+    assert echo.held([1]) == [["p"]]
     echo.end([1, 1, 5])
     with pytest.raises(KeyError):
-        echo.states([1])
+        echo.held([1])
