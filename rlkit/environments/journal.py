@@ -8,8 +8,13 @@ from uuid import uuid4
 
 from rlkit.errors import UserError
 
-OWN = uuid4().hex
-"""This start of the run, in this process."""
+STARTED = uuid4().hex
+"""When this module was imported; forks share it."""
+
+
+def own_name() -> str:
+    """This start of the run, in this process."""
+    return f"{STARTED}-{os.getpid()}"
 
 
 class Journal:
@@ -23,7 +28,7 @@ class Journal:
         lines = path.read_text().splitlines() if path.exists() else []
         known = [line.split() for line in lines]
         self.earlier = frozenset(
-            int(words[1]) for words in known if len(words) == 2 and words[0] != OWN
+            int(words[1]) for words in known if len(words) == 2 and words[0] != own_name()
         )
         """Episodes that an earlier start has noted: if one begins, it begins again."""
         self._noted: set[int] = set()
@@ -36,7 +41,7 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                os.write(file, f"{OWN} {episode}\n".encode())
+                os.write(file, f"{own_name()} {episode}\n".encode())
                 os.fsync(file)
             finally:
                 os.close(file)
