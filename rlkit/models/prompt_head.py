@@ -79,5 +79,5 @@ def prompt_values(module: nn.Module, states: Tensor, rows: ModelRows, tokens: To
     chosen, which = answered_prompts(tokens)
     if not chosen:
         return torch.zeros(len(which), device=states.device)
-    values = module(prompt_means(states, rows, tokens, chosen)).squeeze(-1)  # [n]
+    values: Tensor = module(prompt_means(states, rows, tokens, chosen)).squeeze(-1)  # [n]
     return values.index_select(0, torch.tensor(which).to(states.device))
