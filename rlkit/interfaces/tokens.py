@@ -37,7 +37,7 @@ class Tokens:
     """[B] int64, how stale the weights were that sampled the response, as in `LossBatch`."""
 
     @staticmethod
-    def of(prompts: list[Tensor], responses: list[Tensor], age: Tensor | None = None) -> Tokens:
+    def of(prompts: list[Tensor], responses: list[Tensor], *, age: Tensor | None = None) -> Tokens:
         """Pad lists of [P_i] and [T_i] ids; every age is 0 if they are left out.
 
         Pad positions hold id 0 and are masked wherever they are read.

@@ -24,7 +24,7 @@ def collate(groups: Sequence[Group], step: int, fresh: Sequence[Group] | None = 
     asked = [asked_ids(prompt, sample) for prompt, sample, _ in pairs]
     oldest = [int(s.policy_version.min()) if len(s.policy_version) else step for s in samples]
     age = torch.tensor([step - version for version in oldest])
-    tokens = Tokens.of(asked, [s.response_ids for s in samples], age)
+    tokens = Tokens.of(asked, [s.response_ids for s in samples], age=age)
     length = tokens.response_ids.shape[1]
     mask = pad([s.loss_mask for s in samples], length).bool()
     behavior = pad([s.behavior_logp for s in samples], length)

@@ -78,7 +78,7 @@ class LossHead:
         weights = list(self.learner.module.parameters())
         flat = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         total = self.processes.all_reduce(torch.cat([g.flatten() for g in flat]) / scale)
-        parts = torch.split_with_sizes(total, [w.numel() for w in weights])
+        parts = torch.split(total, [w.numel() for w in weights])
         for weight, part in zip(weights, parts, strict=True):
             weight.grad = part.view_as(weight).clone()
         self.norms.append(self.learner.clip(max_norm))

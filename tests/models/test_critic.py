@@ -34,7 +34,7 @@ def test_the_critic_starts_at_zero_and_reads_the_state_before_each_token(policy:
 
 
 def aged(*ages: int) -> Tokens:
-    return Tokens.of(PROMPTS, RESPONSES, torch.tensor(ages))
+    return Tokens.of(PROMPTS, RESPONSES, age=torch.tensor(ages))
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix"])
