@@ -122,8 +122,8 @@ def deviation(counts: Tensor, expected: Tensor) -> float:
     return float(((seen - wanted) ** 2 / wanted).sum() - freedom) / math.sqrt(2 * freedom)
 
 
-COUNT = 1024
-WITHIN, BEYOND = 4.0, 15.0
+COUNT = 2048
+WITHIN, BEYOND = 4.0, 10.0
 """Standard deviations: of a statistic that is right, and of one that is not."""
 
 
