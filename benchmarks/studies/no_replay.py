@@ -18,7 +18,7 @@ class NoReplay(Fifo):
     Status: our choice.
     """
 
-    sources = ()
+    sources = ()  # type: ignore[assignment]
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups."""

@@ -25,7 +25,7 @@ def test_the_embedded_model_has_a_folder_and_other_names_are_handed_on() -> None
 def test_a_calculator_brings_its_sums_its_model_and_its_settings() -> None:
     c = composed("environment=calculator", "algorithm=grpo")
     assert model_folder(c) == str(calls_model_dir(0))
-    assert (c.task.config.operands, c.task.config.digits) == (3, 3)
+    assert c.task.config.model_dump()["operands"] == c.task.config.model_dump()["digits"] == 3
     assert c.engine.config.max_prompt_length == len("347+682+915=")
     without = composed("+experiment=without_calculator", "algorithm=grpo")
     assert without.environment is None and model_folder(without) == model_folder(c)

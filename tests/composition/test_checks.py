@@ -97,7 +97,7 @@ def test_the_reward_an_evaluation_counts_by_can_be_named() -> None:
 def test_distillation_needs_a_teacher() -> None:
     """The advantage's reference is one that is read, though there is no penalty."""
     made = composed("algorithm=mopd", "anchor.path=runs/grpo/checkpoint-20")
-    assert made.read_by_loss == {"teacher"} and made.parts.anchor.references(1) == ()
+    assert made.read_by_loss == frozenset({"teacher"}) and made.parts.anchor.references(1) == ()
     with pytest.raises(UserError, match=r"the advantage needs the reference 'teacher'.*: none\)"):
         composed("algorithm=mopd", "anchor=none")
 

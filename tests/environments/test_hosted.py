@@ -256,14 +256,14 @@ def test_a_class_may_tell_its_state_and_what_a_turn_earned() -> None:
     assert environment.states([2, 1]) == ['{"height": -1}', '{"height": 2}']
     assert environment.turn_rewards([1, 2]) == [2.0, None]
     environment.end([1])
-    assert environment.states([1]) == environment.turn_rewards([1]) == [None]
+    assert environment.states([1]) == [None] and environment.turn_rewards([1]) == [None]
     environment.step([2], [call("climb", steps=200)])
     with pytest.raises(UserError, match=r"turn_reward is 'far'; give a finite number or None"):
         environment.turn_rewards([2])
     environment.close()
     bare = opened(of(f"{ODD}:Journal"))
     bare.begin([start(1)])
-    assert bare.states([1]) == bare.turn_rewards([1]) == [None]
+    assert bare.states([1]) == [None] and bare.turn_rewards([1]) == [None]
     bare.close()
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from rlkit.environments import journal
 from rlkit.environments.journal import Journal
 from rlkit.errors import UserError
 
@@ -19,7 +19,7 @@ def test_episodes_are_known_to_the_next_start_alone(
         first.note(episode)
     assert len(path.read_text().splitlines()) == 2, "each is noted once"
     assert not Journal(path).earlier, "another stage of the same start"
-    monkeypatch.setattr(journal.os, "getpid", lambda: 1)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
     second = Journal(path)
     assert second.earlier == {2**62 + 1, 7}
     second.note(8)

@@ -142,9 +142,9 @@ def losses() -> Iterator[tuple[str, Any, Batch, Record, Sequence[str], str]]:
     yield "rl_plus/steeper", f.rl_plus, shown, {"explore": 2.0}, explore, ROWS
     yield "trapo/paper", f.trapo, shown, {"floor": 0.1}, ("floor not detached", "likelihood"), TOKEN
     yield "trapo/high", f.trapo, shown, {"floor": 0.6}, ("floor not detached", "likelihood"), ROWS
-    for how in ("log", "linear"):
-        config = {"interpolation": how}
-        yield f"a3po/{how}", f.a3po, example(7, "medium"), config, A3PO, TOKEN
+    for decay in ("log", "linear"):
+        by_age = {"interpolation": decay}
+        yield f"a3po/{decay}", f.a3po, example(7, "medium"), by_age, A3PO, TOKEN
     apart = ("sign of the divergence", "no partition function")
     paper = {"beta": 0.05, "ratio_max": None}
     yield "tba/paper", f.tba, example(8, "medium", empty=True), paper, apart, ROWS

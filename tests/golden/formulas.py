@@ -220,7 +220,7 @@ def replay_weight(b: Batch, c: Settings, wrong: str = "") -> tuple[Floats, Float
 
 def means(x: Floats, b: Batch) -> Floats:
     """The mean over a row's group, of rows with a token."""
-    live = b.mask.any(-1)
+    live = np.asarray(b.mask.any(-1))
     same = (b.group[:, None] == b.group[None]) & live[None]
     found: Floats = (same * x[None]).sum(-1) / np.maximum(same.sum(-1), 1)
     return found

@@ -74,7 +74,7 @@ def test_an_advantage_finds_what_a_response_keeps() -> None:
     policy = make_policy()
     groups = rollout(policy, step=1)
     first = groups[0].samples[0]
-    first.extras |= {"turn": torch.ones(len(first.response_ids)), "turns": 1.0}
+    first.extras.update({"turn": torch.ones(len(first.response_ids)), "turns": 1.0})
     seen = {}
 
     class Spy:
@@ -104,7 +104,7 @@ def test_reward_stands_on_the_last_token_and_kl_in_the_reward_is_k1() -> None:
             seen["b"] = b
             return rlkit.build("advantage", "reward")(b)
 
-    chosen = replace(parts(anchor="base"), anchor=anchor, advantage=Spy())  # type: ignore[arg-type]
+    chosen = replace(parts(anchor="base"), anchor=anchor, advantage=Spy())
     batch = prepared(policy, groups, 2, chosen).loss
     b = seen["b"]
     kl = torch.where(batch.mask, batch.prox_logp - batch.anchor_logp["base"], 0.0)

@@ -30,7 +30,9 @@ def batch(episodes: Sequence[Episode], group: Sequence[int] | None = None) -> Ad
         masks.append(turn > 0)
     n = len(episodes)
     base = batch_of([reward for reward, _ in episodes], list(group or [0] * n))
-    wide = {f: torch.zeros(n, 7).double() for f in ("values", "behavior_logp", "prox_logp")}
+    wide: dict[str, Any] = {
+        name: torch.zeros(n, 7).double() for name in ("values", "behavior_logp", "prox_logp")
+    }
     extras = {name: torch.stack([torch.as_tensor(r[name]) for r in rows]) for name in rows[0]}
     mask = torch.stack(masks)
     return replace(base, mask=mask, token_reward=torch.zeros(n, 7), extras=extras, **wide)

@@ -23,7 +23,11 @@ BEHAVIOR, PROX, TEACHER = row(-1.0, -2.0), row(-1.5, -1.0), row(-0.5, -3.0)
 
 def given(**changes: Any) -> AdvantageBatch:
     """A response of two tokens: the teacher likes the first more than the student does."""
-    logps = {"behavior_logp": BEHAVIOR, "prox_logp": PROX, "anchor_logp": {"teacher": TEACHER}}
+    logps: dict[str, Any] = {
+        "behavior_logp": BEHAVIOR,
+        "prox_logp": PROX,
+        "anchor_logp": {"teacher": TEACHER},
+    }
     return replace(batch_of([1.0], [0]), **(logps | changes))
 
 
@@ -103,8 +107,9 @@ def test_with_importance_sampling_the_gradient_is_that_of_the_reverse_kl() -> No
     batch = replace(batch, behavior_logp=advantages.behavior_logp, prox_logp=advantages.prox_logp)
     leaf = logp.clone().requires_grad_()
     objective = Objective(build("loss", "importance_sampling"))
-    out = objective.output(PolicyTerms(logp=leaf, entropy=torch.zeros_like(leaf)), batch, None)
-    objective.reduce(out.terms, objective.counts(out.terms)).backward()  # type: ignore[no-untyped-call]
+    terms = PolicyTerms(logp=leaf, entropy=torch.zeros_like(leaf))
+    out = objective.output(terms, batch, objective.anchored_rows(batch))
+    objective.reduce(out.terms, objective.counts(out.terms)).backward()
     distance = advantages.anchor_logp["teacher"] - advantages.prox_logp
     expected = -(logp - advantages.behavior_logp).exp() * distance / batch.mask.sum()
     assert leaf.grad is not None
