@@ -74,7 +74,7 @@ def test_an_advantage_finds_what_a_response_keeps() -> None:
     policy = make_policy()
     groups = rollout(policy, step=1)
     first = groups[0].samples[0]
-    first.extras |= {"turn": torch.ones(len(first.response_ids)), "turns": 1.0}
+    first.extras.update({"turn": torch.ones(len(first.response_ids)), "turns": 1.0})
     seen = {}
 
     class Spy:
