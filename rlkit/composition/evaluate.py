@@ -24,7 +24,7 @@ from rlkit.composition.evaluators import contest_of
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.ranking import rank, ranked_run
 from rlkit.composition.rehearsal import Rows, check_references, check_rows, try_rewards
-from rlkit.composition.saved import choices, same_problems, saved_config, with_saved
+from rlkit.composition.saved import EPISODES, choices, same_problems, saved_config, with_saved
 from rlkit.composition.session import RunScope, close, told_policy
 from rlkit.composition.turns import tools_of
 from rlkit.config.overrides import key_of, quoted
@@ -83,7 +83,7 @@ def configuration(
         composed = hydra_compose("config", overrides=arguments)
         raw: Any = OmegaConf.to_container(composed, resolve=True)
     if saved is not None:
-        raw = with_saved(raw, saved, overrides)
+        raw = with_saved(raw, saved, overrides, episodes=on_task)
     elif name != EMBEDDED and not chooses_task(overrides):
         raise UserError(
             f"say what to evaluate {model} on: task=jsonl task.path=FILE with prompts and answers, "
@@ -245,7 +245,7 @@ def save(folder: Path, found: Evaluation, problems: Problems, raw: Raw) -> None:
 
 def write_figures(folder: Path, about: Mapping[str, Any], raw: Raw) -> None:
     """Write what was found, and the sections that say how, to results.json."""
-    kept = ("model", "task", "reward", "rollout", "eval", "seed")
+    kept = ("model", "task", "reward", *EPISODES, "rollout", "eval", "seed")
     told = {**about, "config": {key: raw[key] for key in kept if key in raw}}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""TRL's and verl's well-known settings, and what they are called here.
+"""Well-known settings of TRL, verl and vLLM, and what they are called here.
 
 The same as the tables of docs/migrating.md; a test holds the two together.
 """
@@ -111,6 +111,9 @@ VERL = {
 }
 """Of verl's PPO trainer."""
 
+VLLM = {"rollout.max_tokens": "rollout.max_completion_length"}
+"""Of vLLM's sampling settings, in the section where one would look for them."""
+
 SECTIONS = (
     *("actor_rollout_ref", "data", "trainer", "critic"),
     *("custom_reward_function", "reward_model"),
@@ -120,7 +123,7 @@ SECTIONS = (
 
 def in_our_words(key: str) -> str | None:
     """What to say of another library's setting; None if the key is not known as one."""
-    for library, table in (("TRL", TRL), ("verl", VERL)):
+    for library, table in (("TRL", TRL), ("verl", VERL), ("vLLM", VLLM)):
         if key in table:
             return f"{key} is {library}'s; here it is {table[key]} (docs/migrating.md)"
     if key.partition(".")[0] in SECTIONS:

@@ -24,6 +24,8 @@ KEPT = {
     "model": ("dtype", "autocast", "attn_implementation", "tf32", "deterministic", "base_seed"),
 }
 """The sections that an evaluation takes from a run; of some, only these keys."""
+EPISODES = ("environment", "tools", "turns")
+"""What an evaluation on a task takes too: a policy that learned to use them is nothing without."""
 LEFT = (
     *("rollout.num_generations", "rollout.mode", "rollout.max_staleness", "rollout.deterministic"),
     *("rollout.sync_every", "rollout.oversample", "rollout.round_tokens", "eval.on"),
@@ -95,11 +97,14 @@ def _found(kind: str, node: Raw, plugins: Sequence[str]) -> None:
     register_from_plugins(kind, node["name"], plugins)
 
 
-def with_saved(raw: Raw, saved: Raw, overrides: Sequence[str]) -> dict[str, Any]:
+def with_saved(
+    raw: Raw, saved: Raw, overrides: Sequence[str], *, episodes: bool = True
+) -> dict[str, Any]:
     """A composed configuration with a run's own values where the user gave none.
 
     `raw` was composed with `choices`. A setting that the run did not know keeps its default. How
-    many problems are evaluated is the run's choice for its own problems alone.
+    many problems are evaluated is the run's choice for its own problems alone. Responses have the
+    run's environment and tools only with `episodes`.
     """
     given = [key_of(override) for override in overrides]
     left = [*LEFT, *given]
@@ -114,6 +119,9 @@ def with_saved(raw: Raw, saved: Raw, overrides: Sequence[str]) -> dict[str, Any]
             known = {key: known[key] for key in keys if key in known}
         if known is not None and section in raw:
             out[section] = _overlaid(raw[section], known, section, left)
+    for section in EPISODES if episodes else ():
+        if saved.get(section) is not None:
+            out[section] = _overlaid(raw.get(section), saved[section], section, left)
     return out
 
 

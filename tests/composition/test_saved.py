@@ -46,6 +46,18 @@ def test_what_only_training_uses_stays_at_its_default() -> None:
     assert raw["train"] == default["train"] and raw["loss"] == default["loss"]
 
 
+def test_the_environment_and_the_tools_of_a_run_are_there_but_for_named_benchmarks() -> None:
+    run = (*RUN, "environment=python", "environment.time_limit=3", "tools=[./t.py:search]")
+    run += ("turns.max=4",)
+    raw, saved = evaluated(run=run)
+    assert saved["environment"]["time_limit"] == 3 and saved["turns"]["max"] == 4
+    assert all(raw[key] == saved[key] for key in ("environment", "tools", "turns"))
+    other, _ = evaluated("turns.max=2", "environment=frozen_lake", run=run)
+    assert other["turns"]["max"] == 2 and other["environment"]["name"] == "frozen_lake"
+    bare = with_saved(raw_of(*choices(saved, [])), saved, [], episodes=False)
+    assert bare.get("environment") is None and not bare.get("tools")
+
+
 def test_overrides_are_on_top_even_where_they_restate_a_default() -> None:
     raw, saved = evaluated("rollout.temperature=1.0", "task.suffix=''", "eval.samples=1")
     assert raw["rollout"]["temperature"] == 1.0 and raw["eval"]["samples"] == 1

@@ -56,9 +56,10 @@ def test_it_learns_to_call_and_a_checkpoint_has_its_own_format(tmp_path: Path) -
     calls = [row["tools/calls"] for row in rows if "tools/calls" in row]
     assert calls[0] < 0.7 and calls[-1] > 0.85
     again = command(
-        *("rlkit.__main__", "eval", "out/checkpoint-30", "environment=calculator"),
-        "eval.problems=64",
+        *("rlkit.__main__", "eval", "out/checkpoint-30", "--out", "scores"),
         cwd=tmp_path,
         env=SHIPPED,
     )
     assert again.status == 0, again.err
+    scores = json.loads((tmp_path / "scores/results.json").read_text())
+    assert scores["metrics"]["eval/pass@1"] > 0.7, "it was evaluated without its tool"
