@@ -13,7 +13,7 @@ from rlkit.pages.times import PARTS, times
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, TOKENS, RunRecords
 
 KINDS = ("loss", "advantage", "correction", "buffer", "anchor", "schedule", "rollout")
-KINDS_OF_RUN = (*KINDS, "task", "reward")
+KINDS_OF_RUN = (*KINDS, "task", "environment", "reward")
 STAGE = re.compile(r" \(stage (\d+)\)$")
 LISTED = 8
 """Scores that the head lists; the plots show all."""

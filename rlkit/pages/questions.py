@@ -93,6 +93,20 @@ LEARNS = Question(
             quiet=True,
             smooth=False,
         ),
+        Panel(
+            name="turns",
+            title="Turns and calls of a response",
+            keys=r"turns/mean|tools/calls",
+            unit="mean",
+        ),
+        Panel(name="turn-rewards", title="Reward by number of turns", keys=r"turns/reward_\d+"),
+        Panel(
+            name="calls",
+            title="Calls that failed",
+            keys=r"tools/(failures|unparsable|timeouts|lost|restarted)",
+            unit="per response",
+            quiet=True,
+        ),
     ),
 )
 COST = Question(

@@ -68,12 +68,12 @@ def test_only_comparisons_need_two_responses_a_prompt() -> None:
     smallest = {name: build("advantage", name).min_group for name in names("advantage")}
     alone = {n for n, size in smallest.items() if size == 1}
     assert alone == {
-        *("batch_norm", "gae", "gae_vtrace", "mopd", "psr_nsr", "reinforce_pp", "remax"),
-        "reward",
+        *("batch_norm", "gae", "gae_age", "gae_vtrace", "mopd", "psr_nsr", "reinforce_pp"),
+        *("remax", "reward", "spo"),
     }
     assert {size for n, size in smallest.items() if n not in alone} == {2}
     critics = {name for name in names("advantage") if build("advantage", name).needs_critic}
-    assert critics == {"gae", "gae_vtrace"}
+    assert critics == {"gae", "gae_age", "gae_vtrace"}
 
 
 def test_estimators_without_a_critic_have_an_unclipped_value_loss() -> None:
