@@ -45,7 +45,8 @@ def turns_of(b: AdvantageBatch) -> Turns:
             "an rlkit that did not keep it; train on new ones, or choose another advantage"
         )
     number = torch.where(known[:, None], number, 1)
-    keys = torch.arange(len(b.mask))[:, None] * (int(number.max()) + 1) + number
+    rows = torch.arange(len(b.mask), device=b.mask.device)
+    keys = rows[:, None] * (int(number.max()) + 1) + number
     found, place = torch.unique(keys[b.mask], return_inverse=True)
     of = torch.zeros_like(number).masked_scatter(b.mask, place)
     row = found // (int(number.max()) + 1)
@@ -66,7 +67,7 @@ def turns_of(b: AdvantageBatch) -> Turns:
 
 def is_last(row: Tensor) -> Tensor:
     """Whether each of the turns [N] is the last one of its response."""
-    return torch.cat([row[1:] != row[:-1], torch.ones(1, dtype=torch.bool)])
+    return torch.cat([row[1:] != row[:-1], row.new_ones(1).bool()])
 
 
 def discounted_returns(reward: Tensor, row: Tensor, gamma: float) -> Tensor:
@@ -75,7 +76,7 @@ def discounted_returns(reward: Tensor, row: Tensor, gamma: float) -> Tensor:
     for value, last in zip(reward.flip(0).tolist(), is_last(row).flip(0).tolist(), strict=True):
         running = value if last else value + gamma * running
         returns.append(running)
-    return torch.tensor(returns[::-1], dtype=reward.dtype)
+    return reward.new_tensor(returns[::-1])
 
 
 class GiGPOConfig(GroupNormConfig):

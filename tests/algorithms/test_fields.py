@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from rlkit.batch import PolicyTerms
+from rlkit.batch import Group, PolicyTerms
 from rlkit.errors import UserError
 from rlkit.objective import loss_value
 from rlkit.registry import build, entry, names
 from rlkit.testing import advantages
+from rlkit.testing.buffers import FakePrompts, FakeRollouts
 from rlkit.testing.losses import examples
 
 
@@ -73,9 +74,10 @@ def variants(kind: str, name: str) -> Iterator[Any]:
 def use(kind: str, part: Any) -> None:
     """Run the part as the framework does."""
     if kind == "advantage":
-        part(advantages.examples())
+        part.begin(groups_of_the_examples(), lambda samples, prompts: {})
+        part(advantages.examples(part.needs))
         if part.needs_critic:
-            part.value_loss(*torch.rand(3, 4, 5))
+            part.value_loss(*torch.rand(3, 4, 5)), part.critic_sees_age
         return
     logp, batch = examples(part.needs)
     batch = replace(batch, expert=torch.arange(8) % 4 == 0, truncated=torch.arange(8) % 3 == 0)
@@ -83,7 +85,13 @@ def use(kind: str, part: Any) -> None:
     if kind == "correction":
         part(policy, batch), part.terms(policy, batch)
     else:
-        loss_value(part, logp, batch)
+        part.modules(4), loss_value(part, logp, batch)
+
+
+def groups_of_the_examples() -> list[Group]:
+    """Two groups of four responses."""
+    prompts, rollouts = FakePrompts(num_generations=4), FakeRollouts()
+    return [rollouts.group(prompt, 4, 1) for prompt in prompts.take(2)]
 
 
 @pytest.mark.parametrize(
