@@ -52,7 +52,7 @@ def check(c: Composition) -> None:
     tasks = (c.task, c.eval_task)
     if c.config.model.name == EMBEDDED and not all(t.embedded or t.compares for t in tasks):
         raise UserError(
-            "the embedded model only knows task=arithmetic with its default settings; "
+            "the embedded model only knows its own sums, task=arithmetic as it comes; "
             "set model.name to a Hugging Face name or folder"
         )
     check_fields(c)

@@ -14,6 +14,7 @@ from rlkit.composition.describe import components, describe
 from rlkit.composition.rehearsal import check_files, rehearse
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.distributed.processes import SINGLE, Processes
+from rlkit.environments.journal import new_start
 from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
 from rlkit.pages.report import REPORT, write_report
@@ -40,6 +41,7 @@ def execute(
     whole = compose(raw, processes, given)
     parts = [compose(stage, processes, given) for stage in stages] or [whole]
     run = Run(whole, parts, overrides)
+    new_start()
     for number, part in enumerate(parts, start=1):
         if stages:
             whole.say(f"Stage {number} of {len(parts)}")

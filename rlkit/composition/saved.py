@@ -29,6 +29,7 @@ EPISODES = ("environment", "tools", "turns")
 LEFT = (
     *("rollout.num_generations", "rollout.mode", "rollout.max_staleness", "rollout.deterministic"),
     *("rollout.sync_every", "rollout.oversample", "rollout.round_tokens", "eval.on"),
+    *("rollout.draft", "rollout.behavior"),
 )
 """What only training has a use for."""
 WHOLE = ("algorithm", "experiment")

@@ -95,7 +95,7 @@ def placed(
     episodes = None
     if environment is not None:
         episodes = {key: raw[key] for key in (ENVIRONMENT, TOOLS, "turns") if key in raw}
-        episodes["journal"] = str(Path(config.output_dir, CALLED_ONCE).absolute())
+        episodes["journals"] = list(map(str, journals(config)))
     name = raw["rollout"]["name"]
     remote = RemoteEngine(engine, name, config.model, config.plugins, episodes)
     return remote if processes.world_size == 1 else SharedRemote(remote, processes)
@@ -159,7 +159,19 @@ def remember(c: Composition) -> None:
     """Let the run's folder keep the calls that must not be made twice."""
     if c.environment is None:
         return
-    c.environment.context = remembering(Path(c.config.output_dir, CALLED_ONCE))
+    c.environment.context = remembering(*journals(c.config))
+
+
+def journals(config: RunConfig) -> list[Path]:
+    """Where calls that must not be made twice are noted: first the run's own file.
+
+    Then those of a run whose checkpoint it continues in a folder of its own.
+    """
+    folders = [Path(config.output_dir).absolute()]
+    if config.resume not in ("never", "auto"):
+        place = Path(config.resume).absolute()
+        folders += [folder for folder in (place, place.parent) if folder not in folders]
+    return [folder / CALLED_ONCE for folder in folders]
 
 
 def check_problems(c: Composition, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -20,13 +20,13 @@ class DraftSettings(PartConfig):
     rule, log U <= draft_scale (log pi - log mu - draft_bias) with mu the policy that sampled the
     token: fewer tokens are generated, and what is kept is off-policy and labeled so."""
     draft_uniforms: Literal["new", "stored"] = "new"
-    """With the rule exact: which random numbers draw. new = independent of every earlier visit;
+    """With the exact rule: which random numbers draw. new = independent of every earlier visit;
     stored = those that drew the draft, so that much more of it comes out equal, but the draws of a
     prompt's visits depend on each other. stored needs rollout=hf."""
     draft_scale: Annotated[float, Field(ge=0)] = 1.0
-    """s of the rule lenient; below 1 keeps more."""
+    """s of the lenient rule; below 1 keeps more."""
     draft_bias: float = 0.0
-    """b of the rule lenient, in nats; below 0 keeps more: exp(-b) is the paper's lenience, whose
+    """b of the lenient rule, in nats; below 0 keeps more: exp(-b) is the paper's lenience, whose
     values are unconfirmed."""
     draft_tokens: Annotated[int, Field(ge=1)] = 2**24
     """Most tokens of drafts in memory; prompts that were visited longest ago lose theirs first."""

@@ -254,11 +254,16 @@ class Hosted(Environment[HC]):
 
     def _property(self, episode: int, name: str) -> Any:
         """A property of an episode's object; None if it was lost."""
-        reply = self.asked(episode, "attribute", f"`{name}`", name=name, arguments=None)
+        try:
+            reply = self.asked(episode, "attribute", f"`{name}`", name=name, arguments=None)
+        except UserError:
+            if self._open[episode].lost:  # the next turn says so, and ends the episode
+                return None
+            raise
         return None if reply is None else reply.get("value")
 
     def asked(self, episode: int, do: str, what: str, **arguments: Any) -> Any:
-        """The reply to a question about an episode's object; None if it was lost."""
+        """The reply to a question about an episode's object; None if it was lost before."""
         with self._lock:
             held = self._open.get(episode)
         if held is None or held.channel is None:

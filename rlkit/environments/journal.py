@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from rlkit.errors import UserError
 
-STARTED = uuid4().hex
-"""When this module was imported; forks share it."""
+_started = uuid4().hex
+
+
+def new_start() -> None:
+    """Begin another start of a run in this process; the stages of a run share one."""
+    global _started
+    _started = uuid4().hex
 
 
 def own_name() -> str:
-    """This start of the run, in this process."""
-    return f"{STARTED}-{os.getpid()}"
+    """This start of the run, in this process; forks have names of their own."""
+    return f"{_started}-{os.getpid()}"
 
 
 class Journal:
     """Notes episodes before their call is made, and knows those of earlier starts of the run.
 
-    The file has a line for each episode, with the start of the run that it belongs to.
+    The file has a line for each episode, with the start of the run that it belongs to. `others` are
+    files of runs that this one continues in another folder; they are read alone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Sequence[Path] = ()) -> None:
         self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        known = [line.split() for line in lines]
+        files = [file for file in (path, *others) if file.exists()]
+        known = [line.split() for file in files for line in file.read_text().splitlines()]
         self.earlier = frozenset(
             int(words[1]) for words in known if len(words) == 2 and words[0] != own_name()
         )

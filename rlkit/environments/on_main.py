@@ -52,6 +52,14 @@ class OnMain(Environment[PartConfig]):
         """Those that the main process finds."""
         return self.processes.on_main(lambda: self.inner.rewards(episodes))
 
+    def states(self, episodes: Sequence[int]) -> list[str | None]:
+        """Those that the main process finds."""
+        return self.processes.on_main(lambda: self.inner.states(episodes))
+
+    def turn_rewards(self, episodes: Sequence[int]) -> list[float | None]:
+        """Those that the main process finds."""
+        return self.processes.on_main(lambda: self.inner.turn_rewards(episodes))
+
     def end(self, episodes: Sequence[int]) -> None:
         """Forget episodes; the other ranks know of none."""
         self.inner.end(episodes)

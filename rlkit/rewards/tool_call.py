@@ -66,7 +66,8 @@ class CallFormat(Reward[CallFormatConfig]):
 
     The format term of SPEAR's reward (arXiv:2509.22601). Status: adapted. What its format asks for
     is unconfirmed: its code for mathematics has no such term, and that for games takes the penalty
-    from the turn with the invalid action, where here the episode loses it.
+    from the turn with the invalid action, where here the episode loses it. A call in a turn that
+    nothing answers, such as the last of `turns.max`, is not seen.
 
     Public code: verl-agent and TencentYoutuResearch/SPEAR, 0.1 for each invalid action.
     """

@@ -48,7 +48,7 @@ def extended(before: Generation, more: Generation, reason: str) -> Generation:
         else:
             raise UserError(
                 f"this engine records one {name} per response, and a continued response has "
-                "several; set rollout.oversample=0"
+                "several; set rollout.oversample=0 and rollout.draft=none"
             )
     return Generation(
         response_ids=torch.cat([before.response_ids, more.response_ids]),

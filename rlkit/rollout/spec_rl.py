@@ -41,7 +41,7 @@ DRAFT, REST = "draft", "continued"
 class SpecRL(EngineAround):
     """An engine whose responses begin as those of the prompt's previous visit, where they may.
 
-    Response i of a visit is the draft of response i of the next. With the rule exact the policy's
+    Response i of a visit is the draft of response i of the next. With the exact rule the policy's
     distribution at every place of the draft is inverted at a number of that place, as the engine hf
     does while it samples; the tokens that come out equal are kept, the first other one takes its
     place, and the engine continues from there. Every token is a draw of the current policy, and
@@ -49,11 +49,11 @@ class SpecRL(EngineAround):
     independent of everything before, given the weights. With those that drew the draft they are
     samples of any policy that was fixed before the numbers were; but the policy has learned from
     what they drew, and a prompt's visits repeat the same chances, so this is no independent
-    sampling. With the rule lenient, kept tokens keep the log-prob and version of the weights that
+    sampling. With the lenient rule, kept tokens keep the log-prob and version of the weights that
     sampled them. Source: SPEC-RL (arXiv:2509.23232). Status: adapted: the lenient rule is the
     paper's, the exact one is ours.
 
-    Public code: ShopeeLLM/Spec-RL, `spec_cut_with_knobs`, has the rule lenient; it gives kept
+    Public code: ShopeeLLM/Spec-RL, `spec_cut_with_knobs`, has the lenient rule; it gives kept
     tokens the current policy's log-prob, as if that had sampled them.
     """
 
@@ -126,10 +126,15 @@ class SpecRL(EngineAround):
         first, _, _ = call.part.indices(len(call.requests))
         number = sum(request.n for request in call.requests[:first])
         for request in call.own:
-            drafts = self.visits.take(request.prompt.prompt_id)
+            drafts = list(filter(self._usable, self.visits.take(request.prompt.prompt_id)))
             for place in range(request.n):
                 yield Row(number, request, drafts[place] if place < len(drafts) else None)
                 number += 1
+
+    def _usable(self, draft: Stored) -> bool:
+        """Whether a draft has what its rule reads; `stored` reads the numbers that drew it."""
+        known = len(draft.uniform) == len(draft.response.response_ids)
+        return known or self.config.draft_uniforms == "new"
 
     def _read(self, rows: Sequence[Row], call: GenerationCall) -> None:
         """Keep what may be kept of each draft; the ranks share the forwards."""
@@ -155,7 +160,7 @@ class SpecRL(EngineAround):
             row.so_far, row.kept = so_far, count
 
     def _choices(self, rows: Sequence[Row]) -> list[Choice]:
-        """The policy's draws at each draft's places; by the rule lenient its view of the draft."""
+        """The policy's draws at each draft's places; by the lenient rule its view of the draft."""
         c = self.config
         prompts = [row.request.prompt.ids for row in rows]
         drafts = [row.draft.response.response_ids for row in rows if row.draft is not None]

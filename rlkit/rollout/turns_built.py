@@ -30,9 +30,12 @@ def names_in(node: Any) -> list[str]:
     return list(node.get(PARTS) or ()) if node["name"] == SEVERAL else [node["name"]]
 
 
-def remembering(journal: Path) -> EpisodeContext:
-    """The context of an environment whose calls that must not be made twice are noted in a file."""
-    kept = Journal(journal)
+def remembering(journal: Path, *others: Path) -> EpisodeContext:
+    """The context of an environment whose calls that must not be made twice are noted in a file.
+
+    `others` are the files of runs that this one continues.
+    """
+    kept = Journal(journal, others)
     return EpisodeContext(note=kept.note, noted=kept.earlier)
 
 

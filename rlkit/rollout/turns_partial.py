@@ -176,7 +176,11 @@ class PartialTurns(Partial):
         rooms = [episode.request for episode in live]
         most = self.engine.config.round_tokens
         asked = [replace(r, max_tokens=min(most, r.max_tokens or most)) for r in rooms]
-        call = GenerationCall(together(asked), ("rollout", step, self.rounds))
+        call = GenerationCall(
+            together(asked),
+            ("rollout", step, self.rounds),
+            numbers=[episode.number for episode in live],
+        )
         found = [one for group in self.engine.inner.generate(call) for one in group]
         self.rounds += 1
         said: list[Episode] = []
@@ -206,26 +210,24 @@ class PartialTurns(Partial):
         if not new:
             return
         again = self.engine.environment.again([episode.id for episode in new])
+        repeats = {e.id for e, repeated in zip(new, again, strict=True) if repeated}
         self.engine.begin(new)
         self.held |= {episode.id for episode in new}
-        resumed = [
-            episode
-            for episode, repeated in zip(new, again, strict=True)
-            if episode.id in self.before and not repeated
-        ]
+        resumed = [e for e in new if e.id in self.before and e.id not in repeats]
         changed = {episode.id for episode in self._changed(resumed)}
         self.before = {}
-        if not changed:
-            return
-        self.engine.environment.end(sorted(changed))
         fresh: list[Episode] = []
         for group, place in rows:
             old = group.live[place]
+            if old.id in repeats | changed:
+                group.own[place] = BLANK
             if old.id in changed:
                 restarted = old.counts[RESTARTED] + 1
                 group.live[place] = self._episode(group, old.number, restarted)
                 fresh.append(group.live[place])
-        self.engine.begin(fresh)
+        if fresh:
+            self.engine.environment.end(sorted(changed))
+            self.engine.begin(fresh)
 
     def _changed(self, resumed: Sequence[Episode]) -> list[Episode]:
         """Say the turns of resumed episodes again; those whose answers are others now."""

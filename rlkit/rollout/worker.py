@@ -90,7 +90,7 @@ def in_turns(
         register_from_plugins("environment", name, plugins)
     environment = built(node, episodes["tools"])
     assert environment is not None
-    environment.context = remembering(Path(episodes["journal"]))
+    environment.context = remembering(*map(Path, episodes["journals"]))
     return TurnsEngine(engine, environment, TurnsConfig.model_validate(episodes["turns"]))
 
 

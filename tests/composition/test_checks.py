@@ -25,7 +25,7 @@ PAIRS = ("algorithm=online_dpo", "buffer=pairs", "buffer.path=pairs.jsonl")
         (("loss=grpo", "buffer=expert"), "adds demonstrations"),
         ((*PAIRS, "loss=grpo_behavior"), "a part of this composition reads its log-probs; choose"),
         ((*PAIRS, "train.lr_ess=1"), r"train.lr_ess reads its .*; set train.lr_ess=null"),
-        (("task=jsonl",), "the embedded model only knows task=arithmetic"),
+        (("task=jsonl",), "the embedded model only knows its own sums"),
         (("rollout.mode=ahead", "buffer=prompt_replay"), "use rollout.mode=sync"),
         (("rollout.oversample=0.5", "buffer=prompt_replay"), "use rollout.oversample=0"),
         (("rollout.mode=ahead", "model.lora.r=2"), "use rollout.mode=sync with model.lora"),

@@ -11,7 +11,7 @@ from rlkit.composition.composition import Composition
 from rlkit.composition.describe import components, describe
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.session import source_of
-from rlkit.composition.turns import check_problems, remember, template_words
+from rlkit.composition.turns import check_problems, journals, remember, template_words
 from rlkit.distributed.processes import Processes
 from rlkit.environments.mixed import Mixed
 from rlkit.environments.on_main import OnMain
@@ -153,7 +153,10 @@ def test_its_run_remembers_calls_that_must_not_be_made_twice(tmp_path: Path) -> 
     assert c.environment.again([5]) == [False]
     apart = chosen(ECHO, f"output_dir={tmp_path}", "rollout.mode=ahead").rollouts
     assert isinstance(apart, RemoteEngine) and apart.episodes is not None
-    assert apart.episodes["journal"] == str(tmp_path / "called-once")
+    assert apart.episodes["journals"] == [str(tmp_path / "called-once")]
+    other = chosen(ECHO, f"output_dir={tmp_path / 'b'}", f"resume={tmp_path}/checkpoint-2")
+    assert journals(other.config)[0] == tmp_path / "b" / "called-once"
+    assert tmp_path / "called-once" in journals(other.config)
     (tmp_path / "called-once").write_text("earlier 5\n")
     assert remembering(tmp_path / "called-once").noted == {5}
     remember(chosen())

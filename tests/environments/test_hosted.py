@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -260,6 +261,11 @@ def test_a_class_may_tell_its_state_and_what_a_turn_earned() -> None:
     environment.step([2], [call("climb", steps=200)])
     with pytest.raises(UserError, match=r"turn_reward is 'far'; give a finite number or None"):
         environment.turn_rewards([2])
+    channel = environment._open[2].channel  # type: ignore[attr-defined]
+    os.killpg(channel.pid, signal.SIGKILL)
+    assert environment.states([2]) == [None], "it died after its answer; the next turn says so"
+    (lost,) = environment.step([2], [call("climb", steps=1)])
+    assert lost.done and lost.finish_reason == "tool_error"
     environment.close()
     bare = opened(of(f"{ODD}:Journal"))
     bare.begin([start(1)])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlkit.environments.journal import Journal
+from rlkit.environments.journal import Journal, new_start
 from rlkit.errors import UserError
 
 
@@ -26,6 +26,19 @@ def test_episodes_are_known_to_the_next_start_alone(
     assert Journal(path).earlier == {2**62 + 1, 7}
     path.write_text(path.read_text() + "half")
     assert Journal(path).earlier == {2**62 + 1, 7}
+
+
+def test_a_run_that_is_started_again_in_the_same_process_is_another_start(tmp_path: Path) -> None:
+    """A notebook: the first one was interrupted. And its folder may be another."""
+    first = Journal(tmp_path / "old" / "called-once")
+    first.note(3)
+    assert not Journal(first.path).earlier
+    new_start()
+    assert Journal(first.path).earlier == {3}
+    second = Journal(tmp_path / "new" / "called-once", [first.path, tmp_path / "nowhere"])
+    assert second.earlier == {3}
+    second.note(4)
+    assert first.path.read_text().split()[1:] == ["3"], "it is read alone"
 
 
 def test_what_cannot_be_noted_is_not_called(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlkit.distributed.processes import Processes
@@ -24,8 +24,19 @@ class Rank(Processes):
         return self.told[-1]
 
 
+class Telling(Echo):
+    """Says the state of an episode, and what its turn earned."""
+
+    def states(self, episodes: Sequence[int]) -> list[str | None]:
+        return [str(self.starts[episode]) for episode in episodes]
+
+    def turn_rewards(self, episodes: Sequence[int]) -> list[float | None]:
+        return [float(len(self.starts)) for _ in episodes]
+
+
 def test_the_main_process_plays_and_every_rank_is_told() -> None:
-    inner, idle, told = Echo(EchoConfig(greets=True)), Echo(EchoConfig(greets=True)), list[Any]()
+    inner, idle = Telling(EchoConfig(greets=True)), Telling(EchoConfig(greets=True))
+    told: list[Any] = []
     main, other = OnMain(inner, Rank(0, told)), OnMain(idle, Rank(1, told))
     for environment in (main, other):
         environment.open(EpisodeContext(seed=3))
@@ -37,9 +48,12 @@ def test_the_main_process_plays_and_every_rank_is_told() -> None:
         lambda e: e.again([1, 2]),
         lambda e: e.step([1, 2], ["12", "3"]),
         lambda e: e.rewards([1, 2]),
+        lambda e: e.states([1, 2]),
+        lambda e: e.turn_rewards([1, 2]),
     ):
         assert ask(main) == ask(other)
     assert told[0] == ["7", "8"] and told[1] == [False, False] and told[3] == [0.25, 0.25]
+    assert None not in told[4] and told[5] == [2.0, 2.0]
     for environment in (main, other):
         environment.end([1, 2])
         environment.close()

@@ -428,6 +428,17 @@ def test_an_engine_that_takes_up_the_state_goes_on_bit_for_bit(fields: dict[str,
     assert other.metrics()["rollouts/draft_found_fraction"] == 1
 
 
+def test_drafts_without_their_numbers_are_none_for_a_rule_that_reads_them() -> None:
+    """A run that is continued with draft_uniforms=stored has drafts of before."""
+    policy = make_policy()
+    engine, other = made(policy), made(policy, **STORED)
+    engine.generate(GenerationCall(requests(policy), FIRST))
+    other.load_state_dict(engine.state_dict())
+    other.sync(2)
+    other.generate(GenerationCall(requests(policy), SECOND))
+    assert other.metrics()["rollouts/draft_found_fraction"] == 0
+
+
 def test_memory_is_bounded() -> None:
     policy = make_policy()
     engine = made(policy, draft_tokens=40)

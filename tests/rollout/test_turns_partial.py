@@ -219,6 +219,9 @@ def test_an_environment_that_answers_otherwise_is_restarted_and_counted(tmp_path
         for episode in group.live.values():
             assert episode.counts[RESTARTED] == int(episode.id in answered)
             assert not episode.length or episode.id not in answered
+        for place, episode in group.live.items():
+            kept = group.own[place].response_ids.tolist()
+            assert kept == ([] if episode.id in answered else episode.whole.response_ids.tolist())
     groups = [group for later in range(step, step + 6) for group in take(resumed, stream, later)]
     counts = [g.played.counts[RESTARTED] for g in responses(groups) if g.played]
     assert 1 <= sum(counts) <= len(answered) and max(counts) == 1
@@ -248,6 +251,7 @@ def test_a_call_that_must_not_be_made_twice_restarts_its_episode(tmp_path: Path)
     third, _ = again(policy, tree, stream, Noting(EchoConfig(until=13)))
     kept = {e.id: e for group in third.pool for e in group.live.values()}
     assert kept[noted].counts[RESTARTED] == 1
+    assert noted not in third.before, "its tokens of before the kill are gone"
 
 
 def test_greedy_episodes_start_as_their_group_did() -> None:

@@ -42,6 +42,11 @@ class VLLMSamplingConfig(RolloutConfig):
                 f"rollout.oversample={self.oversample} with rollout.stop needs rollout=hf: vLLM "
                 "does not see a stop text that begins in one round and ends in the next"
             )
+        if self.draft != "none" and self.stop:
+            raise ValueError(
+                f"rollout.draft={self.draft} with rollout.stop needs rollout=hf: vLLM does not see "
+                "a stop text that begins in the draft and ends after it"
+            )
         return self
 
     @model_validator(mode="after")
