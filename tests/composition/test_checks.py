@@ -108,7 +108,7 @@ def test_distillation_needs_a_teacher() -> None:
         ("behaviour", "the loss needs 'behaviour', which does not exist. Did you mean 'behavior'?"),
         ("anchor:teacher", "needs the reference 'teacher', which this anchor does not hold"),
         ("anchor:", "the loss needs 'anchor:', which does not exist"),
-        ("base", "Known: behavior, prox, entropy, anchor:<name>"),
+        ("base", "Known: behavior, prox, entropy, prompt_hidden, anchor:<name>"),
     ],
 )
 def test_a_need_that_nothing_meets_is_told(needs: str, said: str) -> None:

@@ -98,7 +98,7 @@ def test_only_the_embedded_model_may_do_without(run: tuple[Composition, Policy])
 
 def test_the_embedded_teacher_knows_the_problems_of_the_run() -> None:
     """With environment=calculator it is the model that writes calls."""
-    calls = composed("model.device=cpu", "environment=calculator", "rollout.max_turns=2")
+    calls = composed("model.device=cpu", "environment=calculator", "algorithm=grpo")
     assert folder_of(calls, EMBEDDED) == str(calls_model_dir(0)) == model_folder(calls)
 
 

@@ -114,7 +114,7 @@ def test_the_losss_module_takes_the_policys_factor() -> None:
         bias = list(updater.head.module.parameters())[-1]
         before = bias.detach().clone()
         found = updater.run(prepare(groups, 2, chosen, scorer(policy, "own", updater)), 1, 2)
-        changes.append(float(bias - before))
+        changes.append(float(bias.detach() - before))
         assert updater.head.learner.optimizer.param_groups[0]["lr"] == 1e-2
     factor = found.metrics["policy/lr_ess_factor"]
     assert factor < 0.95 and changes[1] == pytest.approx(factor * changes[0], rel=1e-3)
