@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rlkit.errors import UserError
 from rlkit.interfaces import (
     AnchorConfig,
     AnchorPolicy,
@@ -101,6 +102,11 @@ class Teacher(AnchorPolicy[TeacherConfig]):
         return {"factor": self.factor, "first": own}
 
     def restore(self, policy: FreezablePolicy, state: State) -> None:
-        """Take both back."""
+        """Take both back. Raises UserError if the run had a teacher, and now has none."""
         self.factor, own = state["factor"], state["first"]
+        if own is None and self.loaded is None:
+            raise UserError(
+                "this run was trained with a teacher, and anchor.path=null names none; go on with "
+                "anchor.path=<its folder>, or another teacher's"
+            )
         self.first = policy.restore(own) if own is not None and self.loaded is None else None

@@ -19,7 +19,8 @@ class GroupSpreadFilterConfig(PartConfig):
     """Settings of the filter."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.75
-    """Share of the groups of new responses that stays, rounded down, but at least one group."""
+    """Share of the groups of new responses that stays, rounded down in each minibatch, but at least
+    one group of it."""
 
 
 def least_spread(reward: Tensor, group: Tensor, live: Tensor, share: float) -> Tensor:
@@ -50,6 +51,7 @@ class GroupSpreadFilter(Correction[GroupSpreadFilterConfig]):
     Status: adapted. Public code: TencentYoutuResearch/SPEAR keeps the 0.75 of a step's groups of
     largest standard deviation before it computes advantages; here they are chosen among those of a
     minibatch, which is the same if a step has one, and stay in the statistics of the advantage.
+    Each minibatch rounds down for itself: of 8 groups 6 stay, in 4 minibatches of 2 groups 4.
     """
 
     sources = ("2509.22601",)

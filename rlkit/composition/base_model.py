@@ -30,6 +30,11 @@ def model_folder(c: Composition) -> str:
     check_base(c)
     if c.config.model.name != EMBEDDED:
         return c.config.model.name
+    return embedded_folder(c)
+
+
+def embedded_folder(c: Composition) -> str:
+    """The folder of the embedded model that knows this run's problems; made on first use."""
     if c.task.base == CALLS:
         from rlkit.models.embedded_calls import calls_model_dir
 

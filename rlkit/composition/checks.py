@@ -16,8 +16,8 @@ from rlkit.registry import build, entry, names
 from rlkit.training.loss_head import HIDDEN
 from rlkit.training.optimizers import check_optimizer
 
-NEEDS = ("behavior", "prox", "entropy", HIDDEN)
-"""What a part may need, besides references; the prompts' hidden states are for losses alone."""
+NEEDS = ("behavior", "prox", "entropy")
+"""What a part may need, besides references; losses alone, the prompts' hidden states too."""
 
 
 def check(c: Composition) -> None:
@@ -78,20 +78,34 @@ def check_needs(c: Composition) -> None:
                 f"{reader} needs the reference '{name}', which this anchor does not hold "
                 f"(it holds: {', '.join(offered) or 'none'}); choose another anchor"
             )
-        if need not in NEEDS and not (kind == "anchor" and name):
+        known = (*NEEDS, HIDDEN) if reader == "the loss" else NEEDS
+        if need == HIDDEN and need not in known:
+            raise UserError(f"{reader} needs '{HIDDEN}', which losses alone may read; leave it out")
+        if need not in known and not (kind == "anchor" and name):
             raise UserError(
-                f"{reader} needs '{need}', which does not exist.{suggest(need, NEEDS)} "
-                f"Known: {', '.join(NEEDS)}, anchor:<name>"
+                f"{reader} needs '{need}', which does not exist.{suggest(need, known)} "
+                f"Known: {', '.join(known)}, anchor:<name>"
             )
+    if parts.advantage.prox_is_own and parts.proximal is not None:
+        raise UserError(
+            f"advantage={c.raw['advantage']['name']} compares the policy with its own past, and "
+            f"anchor={c.raw['anchor']['name']} puts another policy in the place of its log-probs; "
+            "choose another anchor"
+        )
 
 
 def check_processes(c: Composition) -> None:
     """Check that this many processes can run this composition."""
-    if c.processes.world_size > 1 and ":" in c.config.model.device:
-        raise UserError(
-            f"model.device={c.config.model.device} is one device, and there are "
-            f"{c.processes.world_size} processes; leave it at auto, which gives each its own"
-        )
+    places = (
+        ("model", c.config.model.device, "auto"),
+        ("anchor", c.parts.anchor.config.device, "null"),
+    )
+    for section, device, own in places:
+        if c.processes.world_size > 1 and ":" in (device or ""):
+            raise UserError(
+                f"{section}.device={device} is one device, and there are "
+                f"{c.processes.world_size} processes; leave it at {own}, which gives each its own"
+            )
     in_process = c.engine.hosted_by == "single process" and c.engine.config.mode == "sync"
     if c.processes.world_size > 1 and in_process:
         raise UserError(

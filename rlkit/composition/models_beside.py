@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlkit.composition.base_model import embedded_folder
 from rlkit.composition.composition import Composition
 from rlkit.config.devices import device_of
 from rlkit.config.run import EMBEDDED, LoraConfig
@@ -44,12 +45,10 @@ def load_beside(
 
 
 def folder_of(c: Composition, path: str) -> str:
-    """Where a named model is; the embedded one is made on first use."""
+    """Where a named model is; the embedded one is this run's, made on first use."""
     if path != EMBEDDED:
         return str(Path(path).expanduser()) if path.startswith("~") else path
-    from rlkit.models.embedded import embedded_model_dir
-
-    return c.processes.on_main(lambda: str(embedded_model_dir(c.config.model.base_seed)))
+    return c.processes.on_main(lambda: embedded_folder(c))
 
 
 def model_opener(

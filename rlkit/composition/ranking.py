@@ -9,6 +9,7 @@ from typing import Any
 from rlkit.composition.compose import compose, needs_no_reward
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.evaluators import held_out_pairs
+from rlkit.composition.models_beside import model_opener
 from rlkit.composition.session import RunScope, close, probe_policy, told_policy
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
@@ -64,6 +65,8 @@ def rank(
                     seed=c.config.seed,
                     max_completion_length=longest,
                     read_by_loss=c.read_by_loss,
+                    say=say,
+                    open_model=model_opener(c, policy, say),
                 )
             )
             state: dict[str, Any] = load_tree(checkpoint / "state" / "anchor")

@@ -123,9 +123,10 @@ class TrainConfig(PartConfig):
     pattern, a regular expression, found in its name: `policy.`, `critic.` or, of a loss's own
     module, `loss.`, and its name there; null = one learning rate for all."""
     lr_ess: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The policy's learning rate falls with the effective sample size rho of a minibatch, as in
-    VCPO (arXiv:2602.17616): times sqrt(min(1, rho / lr_ess)), so this is the rho from which the
-    rate is full, 1 in the paper. rho is that of the responses' unclipped ratios. null = off."""
+    """The learning rate of the policy, and of a loss's module, falls with the effective sample size
+    rho of a minibatch, as in VCPO (arXiv:2602.17616): times sqrt(min(1, rho / lr_ess)), so this is
+    the rho from which it is full, 1 in the paper. rho is that of the responses' unclipped ratios.
+    null = off."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's first moment decay."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999

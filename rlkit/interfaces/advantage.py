@@ -25,6 +25,8 @@ class AdvantageEstimator(Part[C]):
     needs_critic: ClassVar[bool] = False
     needs_greedy: ClassVar[bool] = False
     min_group: ClassVar[int] = 1
+    prox_is_own: ClassVar[bool] = False
+    """Whether prox_logp must be the policy's own, which no anchor may replace."""
 
     @property
     def critic_sees_age(self) -> bool:

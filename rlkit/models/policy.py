@@ -46,6 +46,11 @@ class FrozenPolicy:
         if model.device != self.device:
             visit(model, self.device)
 
+    @property
+    def layout(self) -> Layout:
+        """How it lays out sequences."""
+        return self.reading.layout
+
     @torch.no_grad()
     def logp(self, tokens: Tokens) -> Tensor:
         """Log-prob of each response token: [B, T] float32."""

@@ -45,7 +45,7 @@ def last_states(model: Any, *, wanted: bool = True) -> Generator[list[Tensor]]:
 def answered_prompts(tokens: Tokens) -> tuple[list[int], list[int]]:
     """The first row with a response of each prompt, and which of these rows has each row's prompt.
 
-    0 for a row whose prompt has no response.
+    One past the last of these for a row without a response.
     """
     places: dict[int, int] = {}
     rows: list[int] = []
@@ -54,7 +54,10 @@ def answered_prompts(tokens: Tokens) -> tuple[list[int], list[int]]:
         if length > 0 and numbers[row] not in places:
             places[numbers[row]] = len(rows)
             rows.append(row)
-    return rows, [places.get(number, 0) for number in numbers]
+    return rows, [
+        places[number] if length > 0 else len(rows)
+        for number, length in zip(numbers, tokens.response_lengths.tolist(), strict=True)
+    ]
 
 
 def prompt_means(states: Tensor, rows: ModelRows, tokens: Tokens, chosen: list[int]) -> Tensor:
@@ -75,9 +78,13 @@ def prompt_means(states: Tensor, rows: ModelRows, tokens: Tokens, chosen: list[i
 
 
 def prompt_values(module: nn.Module, states: Tensor, rows: ModelRows, tokens: Tokens) -> Tensor:
-    """What the module makes of each row's prompt, [B] float32; once for each distinct prompt."""
+    """What the module makes of each row's prompt, [B] float32; once for each distinct prompt.
+
+    0 for a row without a response, whatever other rows there are.
+    """
     chosen, which = answered_prompts(tokens)
     if not chosen:
         return torch.zeros(len(which), device=states.device)
     values: Tensor = module(prompt_means(states, rows, tokens, chosen)).squeeze(-1)  # [n]
+    values = torch.cat([values, values.new_zeros(1)])
     return values.index_select(0, torch.tensor(which).to(states.device))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlkit.batch import CACHED, Sample
 from rlkit.interfaces import Reference, Tokens
+from rlkit.models.policy import FrozenPolicy
 from rlkit.training.micro_batches import Forwards
 
 
@@ -34,7 +35,9 @@ class CachedLogprobs:
         missing = [i for i, s in enumerate(samples) if not caches or self.key not in s.extras]
         out = torch.zeros(tokens.response_ids.shape)
         if missing:
-            out[missing] = forwards.by_rows(reference.logp, tokens, torch.tensor(missing))
+            layout = reference.layout if isinstance(reference, FrozenPolicy) else "padded"
+            rows = torch.tensor(missing)
+            out[missing] = forwards.by_rows(reference.logp, tokens, rows, layout=layout)
         for i, sample in enumerate(samples) if caches else ():
             length = len(sample.response_ids)
             if self.key in sample.extras:

@@ -12,7 +12,6 @@ from rlkit.config.run import TrainConfig
 from rlkit.distributed.learner import Backprop, Learner
 from rlkit.errors import UserError
 from rlkit.interfaces import PolicyLoss, State
-from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
 from rlkit.models.prompt_head import width_of
 from rlkit.ops import stream_seed
@@ -85,10 +84,9 @@ class LossHead:
         return self.norms[-1]
 
     def step(self) -> None:
-        """One optimizer step."""
+        """One optimizer step, inside that of the policy."""
         if self.learner is not None:
-            with explained(OPTIMIZER):
-                self.learner.step()
+            self.learner.step()
 
     def set_rate(self, rate: float) -> dict[str, float]:
         """Set the learning rate; returns what is logged of it."""
@@ -109,10 +107,24 @@ class LossHead:
         return {"loss_module": weights, "loss_optimizer": self.learner.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Restore what `state_dict` returned."""
-        if self.learner is not None:
-            self.learner.module.load_state_dict(state["loss_module"])
-            self.learner.load_state_dict(state["loss_optimizer"])
+        """Restore what `state_dict` returned. Raises UserError if it is of another module."""
+        if self.learner is None:
+            return
+        own, saved = shapes(self.learner.module.state_dict()), shapes(state.get("loss_module", {}))
+        if own != saved:
+            raise UserError(
+                "this checkpoint "
+                + ("has other weights than" if saved else "does not have the weights of")
+                + " the loss's own module: go on with the loss it was trained with and its "
+                "settings, or start a new run from it, with model.name=<checkpoint>"
+            )
+        self.learner.module.load_state_dict(state["loss_module"])
+        self.learner.load_state_dict(state["loss_optimizer"])
+
+
+def shapes(weights: State) -> dict[str, torch.Size]:
+    """The shape of each weight, by name."""
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 class Beside(Backprop):

@@ -44,11 +44,12 @@ class EssRate:
         return float(effective_sample_size(self.processes.all_reduce(own), known))
 
     @contextmanager
-    def applied(self, learner: Learner, ess: float) -> Generator[None]:
-        """Every group of a learner has its rate times the factor of this rho inside the context."""
+    def applied(self, ess: float, *learners: Learner | None) -> Generator[None]:
+        """Every group of the learners has its rate times this rho's factor inside the context."""
         factor = 1.0 if self.base is None else min(1.0, ess / self.base) ** 0.5
         self.taken.append((ess, factor))
-        groups = learner.optimizer.param_groups
+        found = [learner.optimizer for learner in learners if learner is not None]
+        groups = [group for optimizer in found for group in optimizer.param_groups]
         rates = [group["lr"] for group in groups]
         for group in groups:
             group["lr"] *= factor

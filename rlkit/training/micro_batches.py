@@ -149,17 +149,19 @@ class Forwards:
         tokens: Tokens,
         rows: Tensor,
         features: tuple[int, ...] = (),
+        layout: Layout | None = None,
     ) -> Tensor:
         """`forward` ([b, t, *features]) on the given rows: [len(rows), T, *features] on the CPU.
 
-        Zeros where padded.
+        Zeros where padded. `layout` is how it lays out sequences; None = as the policy does.
         """
         shape = (len(rows), tokens.response_ids.shape[1], *features)
 
         @torch.no_grad()
         def call(budget: int) -> Tensor:
             out = torch.zeros(shape)
-            for part in split(tokens.rows(rows), budget, self.processes, self.micro.layout):
+            laid_out = layout or self.micro.layout
+            for part in split(tokens.rows(rows), budget, self.processes, laid_out):
                 if len(part):
                     value = forward(tokens.rows(rows[part])).float()
                     out = out.to(value.device)  # and back when all are there: one wait

@@ -43,9 +43,14 @@ def decays(module: nn.Module) -> set[str]:
 
 
 def hidden_matrices(module: nn.Module) -> set[str]:
-    """Names of the weights that Muon is for: matrices, but not embeddings or an output layer."""
+    """Names of the weights that Muon is for: matrices, but not embeddings or an output layer.
+
+    The output layer of a module that is no language model is its last linear one.
+    """
     outer: Any = module
-    outside = [outer.get_output_embeddings()]
+    linear: list[nn.Module | None] = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    told = hasattr(outer, "get_output_embeddings")
+    outside = [outer.get_output_embeddings()] if told else linear[-1:]
     outside += [inner for inner in module.modules() if isinstance(inner, nn.Embedding)]
     left_out = {weight for layer in outside if layer for weight in layer.parameters()}
     return {
@@ -87,7 +92,7 @@ def check_optimizer(train: TrainConfig) -> None:
 
 
 def make_optimizer(prefix: str, module: nn.Module, train: TrainConfig) -> Optimizer:
-    """The optimizer of a module; `prefix` is "policy" or "critic"."""
+    """The optimizer of a module; `prefix` is "policy", "critic" or "loss"."""
     if train.optimizer != "muon":
         return _one(train, groups_of(prefix, module, train))
     hidden = hidden_matrices(module)

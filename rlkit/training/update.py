@@ -121,9 +121,9 @@ class Updater:
                 batch = replace(batch, loss=loss, own=own)
             ess = rate.ess(batch.loss, rows, result.terms)
             if self._accepts(result.value, norm, ess):
-                with explained(OPTIMIZER), rate.applied(self.learner, ess):
+                with explained(OPTIMIZER), rate.applied(ess, self.learner, self.head.learner):
                     self.learner.step()
-                self.head.step()
+                    self.head.step()
                 sums.plus(result.sums)
                 steps.append((result.value, norm))
             else:

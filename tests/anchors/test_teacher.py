@@ -72,6 +72,17 @@ def test_a_checkpoint_holds_no_weights_of_a_named_model_and_takes_the_next_one()
     assert late.reference("teacher") is late.loaded
 
 
+def test_a_run_that_had_a_teacher_does_not_go_on_without() -> None:
+    """Nothing would take its place: all advantages would be 0."""
+    anchor = Teacher(TeacherConfig(path="big", beta=0.1))
+    opened(anchor)
+    state = Run(anchor).anchor.state_dict()
+    without = Teacher(TeacherConfig(beta=0.1))
+    opened(without)
+    with pytest.raises(UserError, match=r"trained with a teacher, and anchor\.path=null"):
+        without.restore(CountedPolicy(), state)
+
+
 def test_it_holds_one_reference_and_no_penalty_by_default() -> None:
     anchor = Teacher()
     assert anchor.references(1) == () and dict(anchor.weights(1)) == {"teacher": 1.0}

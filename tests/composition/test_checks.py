@@ -108,7 +108,7 @@ def test_distillation_needs_a_teacher() -> None:
         ("behaviour", "the loss needs 'behaviour', which does not exist. Did you mean 'behavior'?"),
         ("anchor:teacher", "needs the reference 'teacher', which this anchor does not hold"),
         ("anchor:", "the loss needs 'anchor:', which does not exist"),
-        ("base", "Known: behavior, prox, entropy, anchor:<name>"),
+        ("base", "Known: behavior, prox, entropy, prompt_hidden, anchor:<name>"),
     ],
 )
 def test_a_need_that_nothing_meets_is_told(needs: str, said: str) -> None:
@@ -125,6 +125,23 @@ def test_corrections_and_advantages_are_asked_too() -> None:
     c.parts.corrections[0][1].needs = frozenset({"proxy"})
     with pytest.raises(UserError, match="the correction 'tis' needs 'proxy'"):
         check_needs(c)
+
+
+def test_prompts_hidden_states_are_for_losses_alone() -> None:
+    c = composed("loss=ppo", "correction=[tis]")
+    c.parts.corrections[0][1].needs = frozenset({"prompt_hidden"})
+    with pytest.raises(UserError, match="the correction 'tis' needs 'prompt_hidden', which losses"):
+        check_needs(c)
+    c = composed("loss=ppo")
+    c.parts.advantage.needs = frozenset({"prompt_hidden"})
+    with pytest.raises(UserError, match="the advantage needs 'prompt_hidden', which losses alone"):
+        check_needs(c)
+
+
+def test_an_anchor_cannot_replace_log_probs_that_must_be_the_policys_own() -> None:
+    composed("loss=decoupled_ppo", "anchor=ppo_ewma")
+    with pytest.raises(UserError, match="advantage=spo compares .* anchor=ppo_ewma puts another"):
+        composed("loss=decoupled_ppo", "advantage=spo", "anchor=ppo_ewma")
 
 
 class Several(Processes):
@@ -161,6 +178,16 @@ def test_several_processes_have_a_device_each() -> None:
     check_processes(c)
     with pytest.raises(UserError, match="leave it at auto"):
         check_processes(replace(c, processes=Several(shards=False)))
+
+
+def test_a_teacher_is_on_each_processs_own_device_too() -> None:
+    c = composed("loss=ppo", "anchor=teacher", "anchor.device=cuda:1")
+    check_processes(c)
+    with pytest.raises(UserError, match=r"anchor\.device=cuda:1 is one device, .* at null"):
+        check_processes(replace(c, processes=Several(shards=False)))
+    for device in ("cpu", "cuda"):
+        held = composed("loss=ppo", "anchor=teacher", f"anchor.device={device}")
+        check_processes(replace(held, processes=Several(shards=False)))
 
 
 class Own(PartConfig):

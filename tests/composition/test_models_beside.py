@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlkit.composition.base_model import model_folder
 from rlkit.composition.composition import Composition
 from rlkit.composition.models_beside import folder_of, load_beside, model_opener
 from rlkit.composition.session import policy_of
@@ -15,6 +16,7 @@ from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.interfaces import ModelSource
 from rlkit.models.embedded import embedded_model_dir
+from rlkit.models.embedded_calls import calls_model_dir
 from rlkit.models.fixed import LoadedModel
 from rlkit.models.policy import Policy
 from rlkit.training.collate import collate
@@ -92,6 +94,12 @@ def test_only_the_embedded_model_may_do_without(run: tuple[Composition, Policy])
     real = replace(c, config=c.config.model_copy(update={"model": named}))
     with pytest.raises(UserError, match=r"needs anchor\.path: the name or folder"):
         model_opener(real, policy, print)(source(None))
+
+
+def test_the_embedded_teacher_knows_the_problems_of_the_run() -> None:
+    """With environment=calculator it is the model that writes calls."""
+    calls = composed("model.device=cpu", "environment=calculator", "algorithm=grpo")
+    assert folder_of(calls, EMBEDDED) == str(calls_model_dir(0)) == model_folder(calls)
 
 
 def test_names_of_folders(run: tuple[Composition, Policy]) -> None:

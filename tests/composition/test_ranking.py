@@ -3,12 +3,18 @@ tests/end_to_end/test_preferences.py."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rlkit.composition.ranking import ranked_run
+from rlkit.composition import ranking
+from rlkit.composition.ranking import rank, ranked_run
+from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
+from rlkit.models.embedded import embedded_model_dir
+from rlkit.registry import build
 from tests.compositions import raw_of
 
 SUMS = (
@@ -38,6 +44,21 @@ def test_whatever_has_a_reward_is_evaluated_by_its_answers() -> None:
     assert ranked_run(raw, run_of(*OFFLINE, "reward=[exact]")) is None
     assert ranked_run(raw_of(*SUMS, "task.eval_fraction=0.3"), saved) is None, "other pairs"
     assert ranked_run(raw_of(), run_of()) is None, "a task with a scorer of its own"
+
+
+def test_a_teacher_is_loaded_to_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = ranked_run(raw_of(*SUMS), run_of(*OFFLINE))
+    assert c is not None
+    anchor = build("anchor", "teacher", path=EMBEDDED)
+    c = replace(c, parts=replace(c.parts, anchor=anchor))
+    found = SimpleNamespace(groups=[1, 2], run=lambda step: {"step": float(step)})
+    monkeypatch.setattr(ranking, "load_tree", lambda path: {"factor": 1.0, "first": None})
+    monkeypatch.setattr(ranking, "load_counters", lambda path: SimpleNamespace(step=3))
+    monkeypatch.setattr(ranking, "held_out_pairs", lambda c, policy: ([found], []))
+    said: list[str] = []
+    assert rank(c, embedded_model_dir(0), said.append) == ({"step": 3.0}, 2)
+    assert anchor.reference("teacher") is not None
+    assert any(line.startswith("anchor.path=embedded, ") for line in said)
 
 
 def test_a_run_in_stages_needs_a_reward() -> None:

@@ -47,8 +47,9 @@ def test_the_mean_state_of_each_prompt_is_read_in_every_layout(
     policy.layout, module = layout, linear(policy)
     policy.head = Head.of(policy.model) if chunked else None
     found = policy.terms(tokens(), module=module).head
-    for value, prompt in zip(found, PROMPTS, strict=True):
-        torch.testing.assert_close(value, by_hand(policy, module, prompt), atol=1e-5, rtol=1e-5)
+    for value, prompt, response in zip(found, PROMPTS, RESPONSES, strict=True):
+        expected = by_hand(policy, module, prompt) if response else torch.tensor(0.0)
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
     plain = policy.terms(tokens())
     torch.testing.assert_close(policy.terms(tokens(), module=module).logp, plain.logp)
     assert plain.head.tolist() == [0.0] * 5
@@ -59,7 +60,7 @@ def test_its_gradient_reaches_the_policy_and_the_module_whatever_the_split(layou
     policy = make_policy()
     policy.layout, module = layout, linear(policy)
     weights = [*module.parameters(), *policy.model.base_model.parameters()]
-    up = torch.tensor([1.0, -2.0, 3.0, 0.0, 0.5])
+    up = torch.tensor([1.0, -2.0, 3.0, 4.0, 0.5])
 
     def gradient(splits: list[list[int]]) -> Tensor:
         for weight in weights:
@@ -70,12 +71,12 @@ def test_its_gradient_reaches_the_policy_and_the_module_whatever_the_split(layou
 
     whole = gradient([[0, 1, 2, 3, 4]])
     assert whole[: width_of(policy.model)].any() and whole[width_of(policy.model) + 1 :].any()
-    for splits in ([[0], [1], [2], [4]], [[4, 1], [2, 0]]):
+    for splits in ([[0], [1], [2], [4]], [[4, 1], [3, 2, 0]], [[3, 4], [2, 0, 1]]):
         assert (gradient(splits) - whole).norm() / whole.norm() < 1e-6
 
 
 def test_a_prompt_is_read_where_its_first_response_is() -> None:
-    assert answered_prompts(tokens()) == ([0, 2, 4], [0, 0, 1, 0, 2])
+    assert answered_prompts(tokens()) == ([0, 2, 4], [0, 0, 1, 3, 2])
     none = replace(tokens(), response_lengths=torch.zeros(5).long())
     assert answered_prompts(none) == ([], [0] * 5)
     policy = make_policy()

@@ -11,7 +11,11 @@ import rlkit
 from rlkit.batch import Group
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import FrozenPolicy, Policy
+from rlkit.models.rows import computed
 from rlkit.testing.base import stored
+from rlkit.training.cached import CachedLogprobs
+from rlkit.training.collate import collate
+from rlkit.training.micro_batches import Forwards, MicroBatches
 from rlkit.training.prepare import prepare
 from rlkit.training.references import Parts
 from tests.steps import move, prepared, rollout, scorer
@@ -123,6 +127,24 @@ def test_only_a_base_that_does_not_move_is_kept(anchor: str, kept: bool) -> None
     of(groups, policy, 1, chosen)
     assert all(bool(s.extras) == kept for g in groups for s in g.samples)
     assert (chosen.anchor.number("base") is not None) == kept
+
+
+def test_a_reference_is_split_by_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its padded rows fit the budget where the policy would share their prompts."""
+    policy, budget, seen = make_policy(), 30, []
+    groups, frozen = rollout(policy, step=1), policy.freeze()
+    rows, real = collate(groups, 1), FrozenPolicy.logp
+    assert frozen.layout == "padded" and computed(rows.tokens, "padded") > 3 * budget
+
+    def noted(self: FrozenPolicy, tokens: Tokens) -> torch.Tensor:
+        seen.append(computed(tokens, self.layout))
+        return real(self, tokens)
+
+    monkeypatch.setattr(FrozenPolicy, "logp", noted)
+    forwards = Forwards(MicroBatches(budget, layout="shared_prefix"))
+    found = CachedLogprobs("x", None).logp(frozen, rows.samples, rows.tokens, forwards)
+    assert max(seen) <= budget
+    torch.testing.assert_close(found, policy.logp(rows.tokens), atol=1e-5, rtol=0)
 
 
 def test_the_number_of_a_base_outlives_a_checkpoint() -> None:

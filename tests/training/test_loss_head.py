@@ -102,6 +102,30 @@ def test_a_reset_keeps_the_weights_and_forgets_the_moments() -> None:
     assert not updater.state_dict()["loss_optimizer"]["state"]
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adafactor"])
+def test_its_module_learns_with_every_optimizer(optimizer: str) -> None:
+    policy = make_policy()
+    updater, chosen = flowrl(policy, optimizer=optimizer, learning_rate=1e-3, weight_decay=0.1)
+    batch = prepare(rollout(policy, 1), 1, chosen, scorer(policy, "own", updater, 200))
+    assert updater.head.module is not None
+    before = {name: w.detach().clone() for name, w in updater.head.module.named_parameters()}
+    assert updater.run(batch, 1, 1).metrics["policy/skipped_steps"] == 0
+    for name, weight in updater.head.module.named_parameters():
+        assert weight.isfinite().all() and not torch.equal(weight, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [("ppo", "does not have the weights"), ("flowrl", "has other weights than")],
+)
+def test_a_checkpoint_of_another_module_is_refused(saved: str, said: str) -> None:
+    policy = make_policy()
+    loss = rlkit.build("loss", saved, **({"layers": 1} if saved == "flowrl" else {}))
+    state = LossHead(loss, policy, TrainConfig(), 0).state_dict()
+    with pytest.raises(UserError, match=f"this checkpoint {said} .* own module: go on with"):
+        head_of(policy).load_state_dict(state)
+
+
 def test_a_loss_without_a_module_saves_and_steps_nothing() -> None:
     policy = make_policy()
     head = LossHead(rlkit.build("loss", "ppo"), policy, TrainConfig(), 0)

@@ -101,6 +101,25 @@ def test_the_critic_keeps_its_rate() -> None:
     assert torch.equal(critic, same) and not torch.equal(whole, scaled)
 
 
+def test_the_losss_module_takes_the_policys_factor() -> None:
+    """The first step of AdamW is as long as its rate."""
+    changes = []
+    for lr_ess in (None, 1.0):
+        policy, chosen = make_policy(), parts("flowrl", anchor="base")
+        chosen.anchor.rebase(policy)
+        groups = rollout(policy, 1)
+        move(policy)
+        updater = updater_of(policy, chosen, lr_ess=lr_ess, learning_rate=1e-2)
+        assert updater.head.module is not None and updater.head.learner is not None
+        bias = list(updater.head.module.parameters())[-1]
+        before = bias.detach().clone()
+        found = updater.run(prepare(groups, 2, chosen, scorer(policy, "own", updater)), 1, 2)
+        changes.append(float(bias.detach() - before))
+        assert updater.head.learner.optimizer.param_groups[0]["lr"] == 1e-2
+    factor = found.metrics["policy/lr_ess_factor"]
+    assert factor < 0.95 and changes[1] == pytest.approx(factor * changes[0], rel=1e-3)
+
+
 def rho(log_ratios: list[float], *, expert: int | None = None, empty: int | None = None) -> float:
     """Of responses of one token, `expert` a demonstration and `empty` without a valid token."""
     batch = two_responses(make_policy()).loss

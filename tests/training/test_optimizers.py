@@ -66,6 +66,13 @@ def test_the_weights_that_decay_are_those_of_transformers(name: str) -> None:
     assert 0 < len(decays(module)) < len(list(module.named_parameters()))
 
 
+def test_muon_is_for_the_inner_matrices_of_a_module_that_is_no_language_model() -> None:
+    """Its last linear layer is the output layer."""
+    inner = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4), nn.Linear(4, 1))
+    assert hidden_matrices(inner) == {"0.weight"}
+    assert hidden_matrices(nn.LayerNorm(4)) == set()
+
+
 def test_a_vector_of_no_telling_name_does_not_decay() -> None:
     module = nn.ModuleDict({"gate": nn.Linear(2, 2)})
     module["gate"].scale = nn.Parameter(torch.ones(2))

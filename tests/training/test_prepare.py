@@ -77,15 +77,12 @@ def test_an_advantage_finds_what_a_response_keeps() -> None:
     first.extras.update({"turn": torch.ones(len(first.response_ids)), "turns": 1.0})
     seen = {}
 
-    class Spy:
-        needs_critic = needs_greedy = False
-        needs: frozenset[str] = frozenset()
-
+    class Spy(AdvantageEstimator):
         def __call__(self, b):
             seen.update(b.extras)
             return rlkit.build("advantage", "group_norm")(b)
 
-    chosen = replace(parts(), advantage=Spy())  # type: ignore[arg-type]
+    chosen = replace(parts(), advantage=Spy())
     prepared(policy, groups, 1, chosen)
     assert seen["turns"].tolist() == [1.0] + [0.0] * 15
     assert seen["turn"][0].sum() == len(first.response_ids) and not seen["turn"][1:].any()

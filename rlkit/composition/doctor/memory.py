@@ -76,8 +76,7 @@ def estimate(patient: Patient) -> Sizes:
     out: Sizes = {"weights": nbytes(parameters), "gradients and optimizer": trained}
     if c.parts.advantage.needs_critic:
         out["critic"] = nbytes(parameters) + trained
-    if c.parts.anchor.config.device != "cpu" or policy.device.type == "cpu":
-        out["references"] = reference_bytes(patient.anchor, policy)
+    out["references"] = reference_bytes(patient.anchor, policy)
     tokens = c.config.train.micro_batch_tokens or default_tokens(policy.device)
     batch = tokens * saved_per_token(policy, patient.answers)
     engine = engine_memory(patient)
@@ -110,13 +109,15 @@ def training_bytes(model: Any, train: TrainConfig) -> float:
 
 
 def reference_bytes(anchor: AnchorPolicy[Any], policy: Policy) -> float:
-    """Copies that the anchor's references hold beside the policy."""
+    """What the anchor's references hold beside the policy, on its device."""
     own = {weight.data_ptr() for weight in policy.model.parameters()}
     held: dict[int, int] = {}
     for name in anchor.weights(1):
         reference = anchor.reference(name)
         for weight in reference.state_dict().values() if reference is not None else ():
-            if isinstance(weight, Tensor) and weight.data_ptr() not in own:
+            if not isinstance(weight, Tensor) or weight.device != policy.device:
+                continue
+            if weight.data_ptr() not in own:
                 held[weight.data_ptr()] = weight.nbytes
     return float(sum(held.values()))
 

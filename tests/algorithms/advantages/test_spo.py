@@ -10,13 +10,14 @@ import torch
 
 from algorithms.advantages.spo import SPO, SpoConfig, kept
 from rlkit.batch import AdvantageBatch, Group, Prompt, Sample, Score
+from rlkit.interfaces import PROMPT_IDS, asked_ids
 from rlkit.registry import build
 from rlkit.testing.base import stored
 from tests.algorithms.advantages.hand import batch_of, one_a_row
 
 
-def asked(name: str, number: int, n: int = 1, source: str = "policy") -> Group:
-    """A prompt with responses of two tokens."""
+def asked(name: str, number: int, rewards: Sequence[float] = (0.0,)) -> Group:
+    """A prompt with responses of two tokens and these rewards."""
     samples = [
         Sample(
             sample_id=number + i,
@@ -25,13 +26,12 @@ def asked(name: str, number: int, n: int = 1, source: str = "policy") -> Group:
             loss_mask=torch.ones(2, dtype=torch.bool),
             behavior_logp=torch.zeros(2),
             policy_version=torch.ones(2, dtype=torch.int32),
-            reward=0.0,
+            reward=reward,
             rewards={},
             finish_reason="stop",
             step=1,
-            source=source,
         )
-        for i in range(n)
+        for i, reward in enumerate(rewards)
     ]
     ids = torch.tensor([3, 4])
     return Group(
@@ -48,6 +48,7 @@ class Moved:
 
     def __call__(self, samples: Sequence[Sample], prompts: Sequence[Prompt]) -> Mapping[int, Score]:
         assert [s.prompt_id for s in samples] == [p.prompt_id for p in prompts]
+        assert all(s.response_ids.dtype == torch.int64 for s in samples)
         self.scored += [s.sample_id for s in samples]
         signs = torch.tensor([1.0, -1.0])
         return {
@@ -60,7 +61,7 @@ def visit(
     part: SPO, names: list[str], rewards: list[float], number: int = 0, by: float = 0.0
 ) -> tuple[list[float], Moved]:
     """The differences to the values, before normalization up to a shift and a scale."""
-    groups = [asked(name, number + i) for i, name in enumerate(names)]
+    groups = [asked(name, number + i, rewards[i : i + 1]) for i, name in enumerate(names)]
     policy = Moved(by)
     part.begin(groups, policy)
     return one_a_row(part(batch_of(rewards, list(range(len(names)))))), policy
@@ -121,7 +122,7 @@ def counted(batch: AdvantageBatch, groups: list[Group]) -> dict[str, tuple[float
 
 def test_all_new_responses_of_a_prompt_count_and_no_others() -> None:
     batch = batch_of([1.0, 0.0, 1.0, 1.0], [0, 0, 0, 1])
-    groups = [asked("a", 0, n=3), asked("b", 9)]
+    groups = [asked("a", 0, [1.0, 0.0, 1.0]), asked("b", 9, [1.0])]
     assert counted(batch, groups)["a"] == pytest.approx((0.48 + 2, 0.48 + 1))
     old = replace(batch, replayed=torch.tensor([False, False, True, True]))
     assert counted(old, groups) == {"a": pytest.approx((0.48 + 1, 0.48 + 1))}
@@ -129,9 +130,63 @@ def test_all_new_responses_of_a_prompt_count_and_no_others() -> None:
     assert counted(shown, groups) == {"a": pytest.approx((0.48 + 1, 0.48 + 1))}
 
 
+def test_groups_of_one_prompt_count_together_and_forget_once() -> None:
+    """As one group of all their responses; the last of them is remembered."""
+    batch = batch_of([1.0, 0.0, 1.0], [0, 1, 1])
+    part = SPO()
+    for number in (0, 10):
+        part.begin([asked("a", number, [1.0]), asked("a", number + 1, [0.0, 1.0])], Moved(0.006))
+        part(batch)
+        assert part.last["a"].sample_id == number + 2
+        if number == 0:
+            assert part.counts == {"a": pytest.approx((0.48 + 2, 0.48 + 1))}
+    rho = 2**-0.1
+    assert part.counts == {"a": pytest.approx((rho * 2.48 + 2, rho * 1.48 + 1), rel=1e-5)}
+
+
+def test_only_prompts_that_are_counted_cost_a_forward() -> None:
+    part, policy = SPO(), Moved()
+    visit(part, ["a", "b"], [1.0, 0.0])
+    part.begin([asked("a", 5), asked("b", 6), asked("c", 7)], policy)
+    part(replace(batch_of([0.0] * 3, [0, 1, 2]), replayed=torch.tensor([False, True, False])))
+    assert policy.scored == [0], "b is replayed, c is new"
+
+
+def test_a_kl_penalty_in_the_reward_is_no_failure() -> None:
+    """The batch's reward is less the penalty, the response was right all the same."""
+    batch = batch_of([0.3, -0.2], [0, 1])
+    found = counted(batch, [asked("a", 0, [1.0]), asked("b", 1, [0.0])])
+    assert found == {"a": pytest.approx((1.48, 0.48)), "b": pytest.approx((0.48, 1.48))}
+
+
+def test_the_prompt_not_visited_for_longest_is_forgotten_also_after_a_checkpoint() -> None:
+    part, again = SPO(SpoConfig(capacity=2)), SPO(SpoConfig(capacity=2))
+    visit(part, ["a", "b"], [1.0, 1.0])
+    visit(part, ["a"], [1.0], number=2)
+    again.load_state_dict(stored(part.state_dict()))
+    for each in (part, again):
+        visit(each, ["c"], [0.0], number=3)
+        assert set(each.counts) == set(each.last) == {"a", "c"}
+
+
+def test_ids_are_kept_small_and_the_prompts_own_not_at_all() -> None:
+    part = SPO()
+    visit(part, ["a"], [1.0])
+    kept_one = part.state_dict()["a"]
+    assert kept_one["response"].dtype == torch.int32 and "asked" not in kept_one
+    group = asked("b", 1)
+    group.samples[0].extras[PROMPT_IDS] = torch.tensor([3, 4, 9])
+    counted_part = SPO()
+    counted_part.begin([group], Moved())
+    counted_part(batch_of([1.0], [0]))
+    again = SPO()
+    again.load_state_dict(stored(counted_part.state_dict()))
+    assert asked_ids(group.prompt, again.last["b"]).tolist() == [3, 4, 9]
+
+
 def test_rewards_outside_the_unit_interval_count_as_its_ends() -> None:
     batch = batch_of([3.0, -2.0], [0, 1])
-    found = counted(batch, [asked("a", 0), asked("b", 1)])
+    found = counted(batch, [asked("a", 0, [3.0]), asked("b", 1, [-2.0])])
     assert found == {"a": pytest.approx((1.48, 0.48)), "b": pytest.approx((0.48, 1.48))}
 
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 import rlkit.composition.doctor.memory as module
-from rlkit.composition.doctor.memory import check, device_memory, estimate, training_bytes
+from rlkit.composition.doctor.memory import (
+    check,
+    device_memory,
+    estimate,
+    reference_bytes,
+    training_bytes,
+)
 from rlkit.composition.doctor.patient import Patient
 from rlkit.config.run import TrainConfig
 from tests.composition.doctor.patients import patient_of, text
@@ -48,6 +54,15 @@ def test_references_count_if_they_are_copies() -> None:
     assert estimate(patient_of("anchor=none"))["references"] == 0
     found = estimate(patient_of("anchor=base", "anchor.beta=0.1"))
     assert found["references"] == found["weights"]
+
+
+def test_references_on_another_device_do_not_count() -> None:
+    """A teacher on a second GPU, or in host memory beside a policy on the GPU."""
+    patient = patient_of("anchor=base", "anchor.beta=0.1")
+    reference: Any = patient.anchor.reference("base")
+    assert reference_bytes(patient.anchor, patient.policy) > 0
+    reference.model.to("meta")
+    assert reference_bytes(patient.anchor, patient.policy) == 0
 
 
 def test_a_critic_counts() -> None:
