@@ -5,8 +5,9 @@
 
 Each mutant changes one thing in a loss's file: a sign, an operator, the direction of a comparison,
 a constant, a clamp, a mask, a detach. The loss's tests then run in a process of their own against
-the changed source (nothing is written to disk). A mutant that no test notices is printed. The files
-of corrections, advantages and of rlkit itself are changed in the same way.
+the changed source (nothing is written to disk). A mutant that no test notices is printed, and so is
+one whose tests take too long: it may loop forever, or the machine may be slow. The files of
+corrections, advantages and of rlkit itself are changed in the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -48,7 +50,9 @@ SWAPPED_COMPARISONS: dict[type[Any], type[Any]] = {
 }
 SWAPPED_NAMES = {"min": "max", "max": "min", "prox_logp": "behavior_logp"}
 SWAPPED_NAMES |= {"behavior_logp": "prox_logp"}
-NOTICED, SURVIVED = 0, 3
+NOTICED, SURVIVED, TIMED_OUT = 0, 3, -1
+LIMIT = 120.0
+"""Seconds that the tests of a mutant may take."""
 DROPPED_CALLS = {"clamp", "detach", "exp", "abs"}
 
 
@@ -244,7 +248,7 @@ def main() -> None:
     options = parser.parse_args()
     files = options.losses or [ROOT / "algorithms" / f"{name}.py" for name in TEN]
     tests = Tests(options.own)
-    total = survived = 0
+    total: Counter[int] = Counter()
     for heavy in ("torch", "transformers", "pytest", "rlkit.testing", "rlkit.training.objective"):
         importlib.import_module(heavy)  # before the forks, which then import only the parts
     if tests.own is not None:
@@ -252,38 +256,52 @@ def main() -> None:
     for path in files:
         every, names = list(mutants(path)), names_of(path)
         unchanged = Mutant(module_of(path), 0, "", ast.parse(path.read_text()))
-        alive, *killed = run_all([unchanged, *every], tests, names, options.workers)
-        if alive:
-            raise SystemExit(f"the tests of {path.stem} fail on the unchanged file")
-        left = [mutant for mutant, dead in zip(every, killed, strict=True) if not dead]
-        total, survived = total + len(every), survived + len(left)
-        print(f"{path.stem:12} {len(every) - len(left)} of {len(every)} noticed", flush=True)
-        for mutant in left:
-            print(f"    line {mutant.line}: {mutant.change}")
-    print(f"{total - survived} of {total} noticed, {survived} survived")
+        first, *others = run_all([unchanged, *every], tests, names, options.workers)
+        if first != SURVIVED:
+            raise SystemExit(f"the tests of {path.stem} fail or take too long on the unchanged file")
+        total.update(others)
+        print(f"{path.stem:12} {counts(others)}", flush=True)
+        for mutant, result in zip(every, others, strict=True):
+            if result != NOTICED:
+                late = " (over the time limit)" if result == TIMED_OUT else ""
+                print(f"    line {mutant.line}: {mutant.change}{late}")
+    print(counts([*total.elements()]))
+
+
+def counts(results: Sequence[int]) -> str:
+    """How many mutants were noticed, survived, or took too long to tell."""
+    found = Counter(results)
+    late = f", {found[TIMED_OUT]} over the time limit" if found[TIMED_OUT] else ""
+    noticed, survived = found[NOTICED], found[SURVIVED]
+    return f"{noticed} of {len(results)} noticed, {survived} survived{late}"
 
 
 def run_all(
-    every: Sequence[Mutant], tests: Tests, names: Sequence[str], workers: int
-) -> list[bool]:
-    """Whether each mutant was noticed, in as many processes at a time as asked."""
+    every: Sequence[Mutant],
+    tests: Tests,
+    names: Sequence[str],
+    workers: int,
+    limit: float = LIMIT,
+) -> list[int]:
+    """NOTICED, SURVIVED or TIMED_OUT for each, in as many processes at a time as asked."""
     context = get_context("fork")
-    results = [False] * len(every)
+    results = [TIMED_OUT] * len(every)
     running: list[tuple[int, Any]] = []
 
     def job(index: int) -> None:
         os._exit(NOTICED if noticed(every[index], tests, names) else SURVIVED)
 
-    def collect(limit: int) -> None:
-        while len(running) > limit:
+    def collect(most: int) -> None:
+        while len(running) > most:
             index, process = running.pop(0)
-            process.join(120)
+            process.join(limit)
             if process.is_alive():
-                process.kill()  # a mutant may loop forever, which counts as noticed
+                process.kill()
                 process.join()
-            elif process.exitcode not in (NOTICED, SURVIVED):
+            elif process.exitcode in (NOTICED, SURVIVED):
+                results[index] = process.exitcode
+            else:
                 raise SystemExit(f"the tests of {every[index].module} did not run")
-            results[index] = process.exitcode != SURVIVED
 
     for index in range(len(every)):
         collect(workers - 1)

@@ -24,39 +24,48 @@ from study_figures import (  # noqa: E402
     at_equal_compute,
     compared,
     cost,
-    differences,
     is_short,
-    judged,
     missing,
-    of_both,
+    paired,
     reported,
+    score,
     scores,
     spread,
     sweeps,
 )
 from study_file import STUDIES, Cell, Study, read_study  # noqa: E402
-from study_runs import Row, read_results  # noqa: E402
+from study_results import (  # noqa: E402
+    Row,
+    added_seeds,
+    check_unchanged,
+    read_results,
+)
+from study_verdict import Found, verdicts  # noqa: E402
 
+from rlkit.errors import UserError  # noqa: E402
 from rlkit.pages.comparison import interval_text  # noqa: E402
 from rlkit.pages.figures import Difference  # noqa: E402
 
 RESULTS = BENCHMARKS / "results"
 PAGE = DOCS / "evidence.md"
-Found = Mapping[Cell, Mapping[int, Curve]]
 LEAD = """# Evidence
 
 Written by `python docs/evidence.py` from `benchmarks/results/studies/`. Each study states its
-question, its hypotheses and its decision rule in `benchmarks/studies/`. `benchmarks/study.py` reads
-them before the first run and refuses to go on if they change after it.
+question, its hypotheses and its decision rule in `benchmarks/studies/`. The Parquet file keeps
+all that makes, chooses and judges the runs as it was before the first one, and neither
+`benchmarks/study.py` nor this page goes on if it has changed. What may change is shown.
 
 - A score is that of a run when it has spent the study's budget. Tables give the median over seeds
   and, in brackets, the quartiles.
 - A difference is the mean over seeds of one way's score less the other's in the run of the same
-  seed, with its 95% paired bootstrap interval (2,000 draws, always the same). *Not distinguishable*
-  means that the interval holds 0, or that there are fewer than five seeds. Intervals of so few
-  seeds are narrower than they should be, and nothing corrects for the number of comparisons.
+  seed, with its 95% paired t interval, which takes the differences for normally distributed. *Not
+  distinguishable* means that the interval holds 0, or that there are fewer than five seeds. Without
+  that assumption five seeds decide nothing: that all five differences have one sign is what chance
+  gives in 1 of 16 cases (exact sign test, two-sided p = 0.0625). Nothing corrects for the number of
+  comparisons.
 - Every way has its own sweep over the same learning rates, on seeds that are not reported. The rate
-  with the best median is taken. One at an end of the sweep is marked: a better one may lie outside.
+  with the best median is taken. One at an end of the sweep is marked: a better one may lie outside,
+  so nothing that depends on it is shown or contradicted.
 - Costs are those of the first evaluation with the target score: the median over seeds, where runs
   that never got there come last. Tokens are those generated. Seconds are those of training, on one
   core of a machine that did other work too, so they are rough."""
@@ -165,18 +174,24 @@ def behavior_table(study: Study, found: Found) -> str:
         clips = [mean_of(run, "clip_fraction") for run in runs]
         ends = [[run[-1].entropy or 0.0 for run in runs], [run[-1].length or 0.0 for run in runs]]
         before = median(run[0].length or 0.0 for run in runs)
-        shares = [run[-1].generation_seconds / run[-1].seconds for run in runs]
+        base, end = median(r[0].score for r in runs), median(score(r, study.metric) for r in runs)
+        shares = [run[-1].generation_seconds / (run[-1].seconds or 1.0) for run in runs]
         lines.append(
             [
                 name_of(study, cell),
+                f"{base:.3f} to {end:.3f}" + ", collapsed" * (end < base),
                 f"{median(clips):.1%}",
                 f"{median(ends[0]):.3f}",
                 f"{before:.1f} to {median(ends[1]):.1f}",
                 f"{median(shares):.0%}",
             ]
         )
-    head = ["way", "tokens clipped", "entropy at the end", "response length", "time generating"]
-    return f"**On the way**: medians over seeds.\n\n{table(head, lines)}"
+    head = ["way", study.metric.key, "tokens clipped", "entropy at the end", "response length"]
+    head.append("time generating")
+    return (
+        "**On the way**: medians over seeds. *Collapsed* means that the score is below that before "
+        f"training.\n\n{table(head, lines)}"
+    )
 
 
 def mean_of(run: Curve, key: str) -> float:
@@ -186,46 +201,40 @@ def mean_of(run: Curve, key: str) -> float:
 
 
 def generation_table(study: Study, found: Found) -> str:
-    """Scores at equal compute, as generation grows dearer."""
-    parts = []
+    """Scores at equal compute, as generation grows dearer: each pair where its shortest run ends."""
+    lines = []
     for ratio in study.generation_costs:
-        for at in study.values:
-            if (computed := at_equal_compute(study, found, ratio, at)) is None:
-                continue
-            spent, by_name = computed
-            base = by_name[study.baseline]
-            for name, values in by_name.items():
-                middle = spread([*values.values()])
-                control = by_name.get(study.variants[name].control or "")
-                parts.append(
-                    [
-                        f"{ratio:g}",
-                        f"{spent:.0f}",
-                        name_of(study, (name, at)),
-                        f"{middle.middle:.3f} ({middle.low:.3f} to {middle.high:.3f})",
-                        "" if name == study.baseline else difference_text(of_both(base, values)),
-                        difference_text(of_both(control, values)) if control else "",
-                    ]
-                )
-    if not parts:
+        for name, at in study.cells:
+            others = dict.fromkeys([study.baseline, study.variants[name].control])
+            for other in (each for each in others if each not in (None, name)):
+                both = at_equal_compute(study, found, ratio, (name, at), (other, at))
+                if both is None:
+                    continue
+                middles = [spread([*each.values()]) for each in (both.ours, both.theirs)]
+                texts = [f"{m.middle:.3f} ({m.low:.3f} to {m.high:.3f})" for m in middles]
+                difference = difference_text(paired(both.theirs, both.ours))
+                place = [f"{ratio:g}", f"{both.seconds:.0f}", name_of(study, (name, at))]
+                lines.append([*place, texts[0], other, texts[1], difference])
+    if not lines:
         return ""
-    head = ["ratio", "seconds", "way", "score", f"less {study.baseline}", "less its control"]
+    head = ["ratio", "seconds", "way", "score", "compared with", "its score", "difference"]
     return (
         "**At equal compute**, computed: at ratio r generating a token takes r times as long as "
         f"everything else that {study.baseline} does takes per token it generates. The other "
         "seconds are those measured in each run, the tokens those it generated; evaluations cost "
-        f"nothing. Compared where the shortest run ends.\n\n{table(head, parts)}"
+        "nothing. Two ways are compared where the shortest of their runs ends; a run that stopped "
+        f"because its numbers were not finite is none of these.\n\n{table(head, lines)}"
     )
 
 
-def verdict(study: Study, found: Found) -> str:
+def verdict(study: Study, rows: Sequence[Row], found: Found) -> str:
     """What the runs say of each hypothesis."""
     lines = []
     for claim in study.hypotheses:
-        for place, each in differences(study, found, claim):
-            where = f" ({place})" if place else ""
-            counted = f" {estimate_text(each)}" if each else ""
-            lines.append(f"{claim.says}{where} **{capital(judged(each))}**{counted}")
+        for each in verdicts(study, rows, found, claim):
+            where = f" ({each.place})" if each.place else ""
+            counted = f" {estimate_text(each.difference)}" if each.difference else ""
+            lines.append(f"{claim.says}{where} **{capital(each.words)}**{counted}")
     return bullets(lines)
 
 
@@ -268,13 +277,29 @@ def facts(study: Study, rows: Sequence[Row], found: Found) -> str:
     return ". ".join(capital(each).rstrip(".") for each in said) + "."
 
 
-def results_of(study: Study, results: Path) -> list[Row]:
-    """The rows of a study; none if it was not run."""
+def results_of(study: Study, results: Path) -> tuple[Study, list[Row]]:
+    """The study as it was before its first run, and its rows; itself and none if it was not run.
+
+    Raises UserError if what makes, chooses or judges the runs has changed since.
+    """
     path = results / "studies" / f"{study.name}.parquet"
-    return read_results(path)[1] if path.is_file() else []
+    check_unchanged(study, path)
+    return read_results(path) if path.is_file() else (study, [])
 
 
-def study_section(study: Study, rows: Sequence[Row]) -> str:
+def changed_since(before: Study, now: Study) -> str:
+    """What a study says otherwise than before its first run, and may."""
+    seeds = ", ".join(map(str, added_seeds(before, now)))
+    lines = [f"seeds {seeds} were added to those that count; intervals hold them"] if seeds else []
+    for key in ("title", "testbed", "not_run"):
+        old, new = getattr(before, key), getattr(now, key)
+        if old != new:
+            was = old if isinstance(old, str) else "; ".join(old) or "empty"
+            lines.append(f"`{key}` was: {was}")
+    return f"**Changed after the first run.**\n\n{bullets(lines)}" if lines else ""
+
+
+def study_section(study: Study, before: Study, rows: Sequence[Row]) -> str:
     """A study: what it asks, and what is known."""
     found = reported(rows)
     claims = bullets(f"{each.says}" for each in study.hypotheses)
@@ -285,10 +310,11 @@ def study_section(study: Study, rows: Sequence[Row]) -> str:
     how = f"`python benchmarks/study.py benchmarks/studies/{study.name}.yaml`"
     if not rows:
         return f"{asked}\n\n**Not run yet**: {how}.{extra(study)}"
+    asked = "\n\n".join(part for part in (asked, changed_since(before, study)) if part)
     parts = [asked, f"**Run.** {facts(study, rows, found)} {how}", sweep_table(study, rows)]
     if found:
         parts[2:2] = [
-            f"**Verdict.**\n\n{verdict(study, found)}",
+            f"**Verdict.**\n\n{verdict(study, rows, found)}",
             score_table(study, found),
             generation_table(study, found),
             behavior_table(study, found),
@@ -310,7 +336,7 @@ def studies(folder: Path = STUDIES) -> list[Study]:
 
 def page(results: Path = RESULTS, folder: Path = STUDIES) -> str:
     """docs/evidence.md."""
-    sections = [study_section(each, results_of(each, results)) for each in studies(folder)]
+    sections = [study_section(each, *results_of(each, results)) for each in studies(folder)]
     older = [
         section(e, results) for e in SECTIONS if e.script in {"off_policy", "offline_ablation"}
     ]
@@ -319,7 +345,11 @@ def page(results: Path = RESULTS, folder: Path = STUDIES) -> str:
 
 def main() -> int:
     """Write the page."""
-    PAGE.write_text(page())
+    try:
+        PAGE.write_text(page())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -71,7 +71,8 @@ def nearness(parts: Sequence[Entry]) -> str:
 
 
 def nearness_in(text: str) -> str:
-    """The same of a documentation."""
+    """The same of a documentation, whose lines may break anywhere."""
+    text = " ".join(text.split())
     adapted = re.search(r"Status:\s[^.;]*?\badapted\b", text) is not None
     chosen = re.search(r"Status:\s[^.;]*?\bour choice\b", text) is not None
     word = "adapted" if adapted else "choice" if chosen else "exact"
