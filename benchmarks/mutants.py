@@ -258,7 +258,9 @@ def main() -> None:
         unchanged = Mutant(module_of(path), 0, "", ast.parse(path.read_text()))
         first, *others = run_all([unchanged, *every], tests, names, options.workers)
         if first != SURVIVED:
-            raise SystemExit(f"the tests of {path.stem} fail or take too long on the unchanged file")
+            raise SystemExit(
+                f"the tests of {path.stem} fail or take too long on the unchanged file"
+            )
         total.update(others)
         print(f"{path.stem:12} {counts(others)}", flush=True)
         for mutant, result in zip(every, others, strict=True):

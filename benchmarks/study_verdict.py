@@ -37,7 +37,9 @@ def verdicts(
     study: Study, rows: Sequence[Row], found: Found, claim: Hypothesis
 ) -> Iterator[Verdict]:
     """Those of a hypothesis, value by value of the axis and ratio by ratio."""
-    for at in claim.at or [value for value in study.values if value != claim.since or value is None]:
+    for at in claim.at or [
+        value for value in study.values if value != claim.since or value is None
+    ]:
         where = f"{study.axis.name} {at:g}" if study.axis and at is not None else ""
         for ratio in claim.ratios or (None,):
             at_ratio = "" if ratio is None else f"ratio {ratio:g}"
@@ -86,9 +88,9 @@ def judged(
     gains = each.estimate.value > 0
     winner, loser = (better, other) if gains else (other, better)
     if count := stopped(study, found, winner):
-        return f"open: {runs(count)} of {winner[0][0]} stopped, their numbers were not finite"
+        return f"open: {runs(count)} of {winner[0][0]} stopped at numbers that are not finite"
     count = stopped(study, found, loser)
-    note = f", where {runs(count)} of {loser[0][0]} stopped and count with the last score"
+    note = f", by the last score of {runs(count)} of {loser[0][0]} that stopped"
     return ("shown" if gains else "contradicted: it is worse") + note * (count > 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -201,7 +201,7 @@ def mean_of(run: Curve, key: str) -> float:
 
 
 def generation_table(study: Study, found: Found) -> str:
-    """Scores at equal compute, as generation grows dearer: each pair where its shortest run ends."""
+    """Scores at equal compute, as generation grows dearer; each pair where its runs end."""
     lines = []
     for ratio in study.generation_costs:
         for name, at in study.cells:

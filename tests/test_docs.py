@@ -48,6 +48,7 @@ def test_how_near_a_part_is_does_not_depend_on_where_its_lines_break() -> None:
             assert near == ("adapted" if "adapted" in words else "choice")
     rows = {row[0].split("]")[0][1:]: row[1:] for row in build.papers()}
     assert rows["2010.09536"][0] == "`advantage=gae_age`" and rows["2010.09536"][2] == "choice"
+    assert rows["1506.02438"][2] == "exact; choice: `advantage=gae_age`"
 
 
 def test_every_paper_of_a_part_or_a_composition_is_in_the_table() -> None:
