@@ -55,16 +55,20 @@ class Progress:
         for row in read_results(out)[1] if out.is_file() else ():
             self.stored.setdefault(row.run, []).append(row)
 
-    def done(self, each: Job) -> bool:
-        """Whether a run came to its end, here or where the results are from."""
-        return finished(self.place / each.folder) or each.run in self.stored
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that came to no end, neither here nor where the results are from."""
+        return [
+            each
+            for each in jobs
+            if each.run not in self.stored and not finished(self.place / each.folder)
+        ]
 
     def collect(self, jobs: Sequence[Job]) -> list[Row]:
         """The rows of all finished runs among the jobs."""
         for each in jobs:
             if each not in self.rows and finished(self.place / each.folder):
                 self.rows[each] = list(rows_of(each, self.study, self.place / each.folder))
-        found = (self.rows.get(each) or self.stored.get(each.run, ()) for each in jobs)
+        found = (self.rows.get(each) or self.stored.get(each.run) or [] for each in jobs)
         return [row for rows in found for row in rows]
 
     def check(self) -> None:
@@ -90,7 +94,7 @@ class Progress:
     def tell(self, done: Job, jobs: Sequence[Job]) -> None:
         """A line for a run that has come to its end."""
         rows = self.collect([done])
-        left = sum(not self.done(each) for each in jobs)
+        left = len(self.missing(jobs))
         rate = "" if done.learning_rate is None else f", learning rate {done.learning_rate:g}"
         at = "" if done.at is None else f", at {done.at:g}"
         print(
@@ -118,7 +122,8 @@ def plan(study: Study, options: argparse.Namespace, place: Path, out: Path) -> N
     sweep, report = tuning_jobs(study), reporting_jobs(study, rates)
     counts = [len(wanted(jobs, options)) for jobs in (sweep, report)]
     progress = Progress(study, place, out)
-    done = sum(map(progress.done, wanted(progress.jobs(), options)))
+    known = wanted(progress.jobs(), options)
+    done = len(known) - len(progress.missing(known))
     print(
         f"{study.name}: {counts[0]} runs of the sweep and {counts[1]} that count, about "
         f"{sum(counts) * study.minutes_per_run:.0f} processor minutes; {done} are finished"
@@ -139,9 +144,8 @@ def run_all(progress: Progress, runner: Runner, options: argparse.Namespace) -> 
     if study.prepare:
         for seed in prepared_seeds(study):
             runner.prepare([word.replace("{seed}", str(seed)) for word in study.prepare])
-    for find in (lambda: tuning_jobs(study), progress.jobs):
-        missing = [each for each in wanted(find(), options) if not progress.done(each)]
-        runner.run(missing, after)
+    runner.run(progress.missing(wanted(tuning_jobs(study), options)), after)
+    runner.run(progress.missing(wanted(progress.jobs(), options)), after)
     progress.save(progress.jobs())
 
 

@@ -253,7 +253,7 @@ def test_the_page_says_which_runs_of_the_calculator_are_missing(tmp_path: Path) 
     (section,) = (each for each in docs.SECTIONS if each.script == "calculator")
 
     def page(**seeds: int) -> str:
-        cases = {f"grpo, {way}": {"runs": {"runs": [{}] * n}} for way, n in seeds.items()}
+        cases = {f"grpo, {way}": {"runs": {"runs": [0] * n}} for way, n in seeds.items()}
         table = {"title": "T", "about": [], "head": ["a"], "rows": [["1"]]}
         (tmp_path / "calculator.json").write_text(json.dumps({"cases": cases, "tables": [table]}))
         return str(docs.section(section, tmp_path))
