@@ -114,6 +114,24 @@ def test_a_shipped_study_is_valid_and_named_as_its_file(name: str) -> None:
     assert len({*folders}) == len(folders), "two runs of the same words"
 
 
+def test_no_study_sends_readers_to_one_where_the_clip_window_does_not_bind() -> None:
+    """benchmarks/studies/README.md says that it does not bind on the column sums."""
+    for name in NAMES:
+        found = file.read_study(file.STUDIES / f"{name}.yaml")
+        assert not any("clip" in line and "column sums" in line for line in found.not_run), name
+
+
+def test_the_study_of_lag_compares_what_is_kept_and_names_the_one_setting_chosen_before() -> None:
+    found = file.read_study(file.STUDIES / "lag.yaml")
+    assert found.axis is not None and {each.since for each in found.hypotheses} == {1.0}
+    words = [(name, word) for name, each in found.variants.items() for word in each.overrides]
+    kinds = ("algorithm=", "buffer=", "correction=")
+    assert [each for each in words if not each[1].startswith(kinds)] == [
+        ("OAPL", "loss.beta2=0.03")
+    ]
+    assert "OAPL alone has a second setting" in found.testbed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variant_of_a_shipped_study_composes(name: str, tmp_path: Path) -> None:
