@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from records import Records, Table, judged, machine, measured_on, with_range
 
 WITH, WITHOUT = "with the calculator", "without"
 WAYS = {WITH: "environment=calculator", WITHOUT: "+experiment=without_calculator"}
+SEEDS = 10
+"""How many a claim needs of each way."""
 BEFORE, AFTER, SECONDS, SHARE = 0.4, 0.85, 90.0, 0.9
 """Targets: at most this before, at least this after in that share of the seeds, in so long."""
 WARM_UP = "from rlkit.models.embedded_calls import calls_model_dir as d; d({seed}, progress=False)"
@@ -115,12 +117,21 @@ def tables(records: Records) -> list[Table]:
     ]
 
 
+def missing(cases: Mapping[str, Any]) -> list[str]:
+    """What was not run: in words, for each composition that was run in some way."""
+    algorithms = dict.fromkeys(name.rpartition(", ")[0] for name in cases)
+    known = {name: len(case["runs"].get("runs", ())) for name, case in cases.items()}
+    names = [f"{algorithm}, {way}" for algorithm in algorithms for way in WAYS]
+    counts = {name: known.get(name, 0) for name in names}
+    return [f"{name}: {n} of {SEEDS} seeds" for name, n in counts.items() if n < SEEDS]
+
+
 def parser() -> argparse.ArgumentParser:
     """The options."""
     out = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     out.add_argument("--algorithms", nargs="+", default=["grpo"])
     out.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    out.add_argument("--seeds", type=int, default=10)
+    out.add_argument("--seeds", type=int, default=SEEDS)
     out.add_argument("--problems", type=int, default=500)
     out.add_argument("--processes", type=int, default=1)
     out.add_argument("--overrides", nargs="*", default=[], help="more words for every run")

@@ -5,8 +5,9 @@
 
 Each mutant changes one thing in a loss's file: a sign, an operator, the direction of a comparison,
 a constant, a clamp, a mask, a detach. The loss's tests then run in a process of their own against
-the changed source (nothing is written to disk). A mutant that no test notices is printed. The files
-of corrections, advantages and of rlkit itself are changed in the same way.
+the changed source (nothing is written to disk). A mutant that no test notices is printed, and so is
+one whose tests take too long: it may loop forever, or the machine may be slow. The files of
+corrections, advantages and of rlkit itself are changed in the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -26,9 +28,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bench import ROOT
+from mutant_tests import Tests, names_of
+
 from rlkit.registry import names as names_known
 
-ROOT = Path(__file__).resolve().parent.parent
 TEN = ("ppo", "remix", "bapo", "topr", "gspo", "cispo", "rec", "minpro", "m2po", "gvpo")
 SWAPPED_OPERATORS: dict[type[Any], type[Any]] = {
     ast.Add: ast.Sub,
@@ -48,7 +52,9 @@ SWAPPED_COMPARISONS: dict[type[Any], type[Any]] = {
 }
 SWAPPED_NAMES = {"min": "max", "max": "min", "prox_logp": "behavior_logp"}
 SWAPPED_NAMES |= {"behavior_logp": "prox_logp"}
-NOTICED, SURVIVED = 0, 3
+NOTICED, SURVIVED, TIMED_OUT = 0, 3, -1
+LIMIT = 120.0
+"""Seconds that the tests of a mutant may take."""
 DROPPED_CALLS = {"clamp", "detach", "exp", "abs"}
 
 
@@ -186,50 +192,6 @@ def imports(module: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Tests:
-    """Which tests are to notice a mutant."""
-
-    own: Sequence[Path] | None
-    """None = all; else the test file of a file's own name, and these."""
-
-    def chosen(self, module: str, names: Sequence[str]) -> Iterator[list[str]]:
-        """Arguments of pytest, one call after the other."""
-        yield own_tests(module)
-        called = ["-k", " or ".join(names)]
-        if self.own is not None:
-            yield [*map(str, self.own), *called] if self.own else []
-            return
-        yield files_that_name(names)
-        yield ["tests/algorithms", "tests/golden", *called]
-
-
-def own_tests(module: str) -> list[str]:
-    """The test file of a source file."""
-    *folder, name = module.removeprefix("rlkit.").split(".")
-    path = ROOT.joinpath("tests", *folder, f"test_{name}.py")
-    return [str(path)] if path.is_file() else []
-
-
-def files_that_name(names: Sequence[str]) -> list[str]:
-    """The test files that name a part."""
-    files = sorted((ROOT / "tests" / "algorithms").rglob("test_*.py"))
-    return [str(f) for f in files if any(f'"{name}' in f.read_text() for name in names)]
-
-
-def names_of(path: Path) -> list[str]:
-    """What a file's losses are called in the names of their tests."""
-    registered = [
-        node.args[1].value
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "register"
-        and isinstance(node.args[1], ast.Constant)
-    ]
-    return sorted({str(name).partition("_")[0] for name in registered} | {path.stem})
-
-
 def main() -> None:
     """Print each file's mutants, how many were noticed, and the survivors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -244,7 +206,7 @@ def main() -> None:
     options = parser.parse_args()
     files = options.losses or [ROOT / "algorithms" / f"{name}.py" for name in TEN]
     tests = Tests(options.own)
-    total = survived = 0
+    total: Counter[int] = Counter()
     for heavy in ("torch", "transformers", "pytest", "rlkit.testing", "rlkit.training.objective"):
         importlib.import_module(heavy)  # before the forks, which then import only the parts
     if tests.own is not None:
@@ -252,38 +214,54 @@ def main() -> None:
     for path in files:
         every, names = list(mutants(path)), names_of(path)
         unchanged = Mutant(module_of(path), 0, "", ast.parse(path.read_text()))
-        alive, *killed = run_all([unchanged, *every], tests, names, options.workers)
-        if alive:
-            raise SystemExit(f"the tests of {path.stem} fail on the unchanged file")
-        left = [mutant for mutant, dead in zip(every, killed, strict=True) if not dead]
-        total, survived = total + len(every), survived + len(left)
-        print(f"{path.stem:12} {len(every) - len(left)} of {len(every)} noticed", flush=True)
-        for mutant in left:
-            print(f"    line {mutant.line}: {mutant.change}")
-    print(f"{total - survived} of {total} noticed, {survived} survived")
+        first, *others = run_all([unchanged, *every], tests, names, options.workers)
+        if first != SURVIVED:
+            raise SystemExit(
+                f"the tests of {path.stem} fail or take too long on the unchanged file"
+            )
+        total.update(others)
+        print(f"{path.stem:12} {counts(others)}", flush=True)
+        for mutant, result in zip(every, others, strict=True):
+            if result != NOTICED:
+                late = " (over the time limit)" if result == TIMED_OUT else ""
+                print(f"    line {mutant.line}: {mutant.change}{late}")
+    print(counts([*total.elements()]))
+
+
+def counts(results: Sequence[int]) -> str:
+    """How many mutants were noticed, survived, or took too long to tell."""
+    found = Counter(results)
+    late = f", {found[TIMED_OUT]} over the time limit" if found[TIMED_OUT] else ""
+    noticed, survived = found[NOTICED], found[SURVIVED]
+    return f"{noticed} of {len(results)} noticed, {survived} survived{late}"
 
 
 def run_all(
-    every: Sequence[Mutant], tests: Tests, names: Sequence[str], workers: int
-) -> list[bool]:
-    """Whether each mutant was noticed, in as many processes at a time as asked."""
+    every: Sequence[Mutant],
+    tests: Tests,
+    names: Sequence[str],
+    workers: int,
+    limit: float = LIMIT,
+) -> list[int]:
+    """NOTICED, SURVIVED or TIMED_OUT for each, in as many processes at a time as asked."""
     context = get_context("fork")
-    results = [False] * len(every)
+    results = [TIMED_OUT] * len(every)
     running: list[tuple[int, Any]] = []
 
     def job(index: int) -> None:
         os._exit(NOTICED if noticed(every[index], tests, names) else SURVIVED)
 
-    def collect(limit: int) -> None:
-        while len(running) > limit:
+    def collect(most: int) -> None:
+        while len(running) > most:
             index, process = running.pop(0)
-            process.join(120)
+            process.join(limit)
             if process.is_alive():
-                process.kill()  # a mutant may loop forever, which counts as noticed
+                process.kill()
                 process.join()
-            elif process.exitcode not in (NOTICED, SURVIVED):
+            elif process.exitcode in (NOTICED, SURVIVED):
+                results[index] = process.exitcode
+            else:
                 raise SystemExit(f"the tests of {every[index].module} did not run")
-            results[index] = process.exitcode != SURVIVED
 
     for index in range(len(every)):
         collect(workers - 1)

@@ -6,8 +6,9 @@
 First the sweep of learning rates on the tuning seeds, the same for every variant, then the runs
 that count with the rate that was best. What was killed continues with --resume: finished runs stay,
 an unfinished one goes on from its checkpoint. After each run benchmarks/results/studies/<name>
-.parquet is written, from which `python docs/evidence.py` makes docs/evidence.md. The run folders
-stay under runs/studies/<name>, with a page that compares the reported runs.
+.parquet is written; what it holds already is kept and not run again. From it `python
+docs/evidence.py` makes docs/evidence.md. The run folders stay under runs/studies/<name>, with a
+page that compares the reported runs.
 """
 
 from __future__ import annotations
@@ -23,16 +24,14 @@ from types import FrameType
 from bench import RESULTS, ROOT
 from study_figures import chosen_rates, reported, scores, spread
 from study_file import Study, read_study
+from study_results import Row, Run, check_unchanged, read_results, write_results
 from study_runs import (
     Job,
-    Row,
     Runner,
-    check_unchanged,
     finished,
     reporting_jobs,
     rows_of,
     tuning_jobs,
-    write_results,
 )
 
 from rlkit.errors import UserError
@@ -51,13 +50,36 @@ class Progress:
         self.study, self.place, self.out = study, place, out
         self.rows: dict[Job, list[Row]] = {}
         """Of the finished runs that were read."""
+        self.stored: dict[Run, list[Row]] = {}
+        """Of the runs that the results had before."""
+        for row in read_results(out)[1] if out.is_file() else ():
+            self.stored.setdefault(row.run, []).append(row)
+
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that came to no end, neither here nor where the results are from."""
+        return [
+            each
+            for each in jobs
+            if each.run not in self.stored and not finished(self.place / each.folder)
+        ]
 
     def collect(self, jobs: Sequence[Job]) -> list[Row]:
         """The rows of all finished runs among the jobs."""
         for each in jobs:
             if each not in self.rows and finished(self.place / each.folder):
                 self.rows[each] = list(rows_of(each, self.study, self.place / each.folder))
-        return [row for each in jobs for row in self.rows.get(each, ())]
+        found = (self.rows.get(each) or self.stored.get(each.run) or [] for each in jobs)
+        return [row for rows in found for row in rows]
+
+    def check(self) -> None:
+        """Raise UserError if the results hold a run that is none of the study's."""
+        strange = self.stored.keys() - {each.run for each in self.jobs()}
+        for phase, variant, _, _, seed, _ in sorted(strange, key=str):
+            raise UserError(
+                f"{self.out} holds a {phase} run of {variant}, seed {seed}, that is none of this "
+                "study's: other words or another learning rate; move the file away, or name "
+                "another --out"
+            )
 
     def jobs(self) -> list[Job]:
         """The sweep, and the runs that count as far as their learning rates are known."""
@@ -72,7 +94,7 @@ class Progress:
     def tell(self, done: Job, jobs: Sequence[Job]) -> None:
         """A line for a run that has come to its end."""
         rows = self.collect([done])
-        left = sum(not finished(self.place / each.folder) for each in jobs)
+        left = len(self.missing(jobs))
         rate = "" if done.learning_rate is None else f", learning rate {done.learning_rate:g}"
         at = "" if done.at is None else f", at {done.at:g}"
         print(
@@ -94,12 +116,14 @@ def wanted(jobs: Sequence[Job], options: argparse.Namespace) -> list[Job]:
     ]
 
 
-def plan(study: Study, options: argparse.Namespace, place: Path) -> None:
+def plan(study: Study, options: argparse.Namespace, place: Path, out: Path) -> None:
     """Say what would be run, and about how long it takes."""
     rates = dict.fromkeys((study.source_of_rate(*cell) for cell in study.cells), 1.0)
     sweep, report = tuning_jobs(study), reporting_jobs(study, rates)
     counts = [len(wanted(jobs, options)) for jobs in (sweep, report)]
-    done = sum(1 for path in place.rglob("study_run.json")) if place.is_dir() else 0
+    progress = Progress(study, place, out)
+    known = wanted(progress.jobs(), options)
+    done = len(known) - len(progress.missing(known))
     print(
         f"{study.name}: {counts[0]} runs of the sweep and {counts[1]} that count, about "
         f"{sum(counts) * study.minutes_per_run:.0f} processor minutes; {done} are finished"
@@ -120,8 +144,8 @@ def run_all(progress: Progress, runner: Runner, options: argparse.Namespace) -> 
     if study.prepare:
         for seed in prepared_seeds(study):
             runner.prepare([word.replace("{seed}", str(seed)) for word in study.prepare])
-    runner.run(wanted(tuning_jobs(study), options), after)
-    runner.run(wanted(progress.jobs(), options), after)
+    runner.run(progress.missing(wanted(tuning_jobs(study), options)), after)
+    runner.run(progress.missing(wanted(progress.jobs(), options)), after)
     progress.save(progress.jobs())
 
 
@@ -178,15 +202,15 @@ def terminated(_signal: int, _frame: FrameType | None) -> None:
 def execute(arguments: Sequence[str] | None) -> int:
     """Run the study of the arguments. Raises UserError for what cannot be run."""
     study, options = checked_options(arguments)
-    place = options.runs.resolve() / study.name
+    place, out = options.runs.resolve() / study.name, options.out / f"{study.name}.parquet"
     if options.plan:
-        plan(study, options, place)
+        plan(study, options, place, out)
         return 0
-    out = options.out / f"{study.name}.parquet"
     check_unchanged(study, out)
     if place.is_dir() and not options.resume:
         raise UserError(f"{place} holds runs; continue with --resume, or name another --runs")
     progress, runner = Progress(study, place, out), Runner(place, options.workers)
+    progress.check()
     signal.signal(signal.SIGTERM, terminated)
     try:
         run_all(progress, runner, options)

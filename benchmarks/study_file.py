@@ -52,7 +52,9 @@ class Hypothesis(Section):
     than: Text
     """The other one."""
     at: tuple[float, ...] | None = None
-    """The values of the axis at which it is said; null = all."""
+    """The values of the axis at which it is said; null = all, but for `since`."""
+    since: float | None = None
+    """Compare what each variant gained or lost since this value of the axis; null = its score."""
     ratios: tuple[Positive, ...] = ()
     """Generation costs at which it is said, at equal compute; none = at the study's budget."""
 
@@ -153,8 +155,16 @@ class Study(Section):
     def _values_are_on_the_axis(self) -> Study:
         values = self.axis.values if self.axis else ()
         for place, claim in enumerate(self.hypotheses):
-            if strange := [value for value in claim.at or () if value not in values]:
-                raise ValueError(f"hypotheses.{place}.at={strange[0]:g} is no value of the axis")
+            since = () if claim.since is None else (claim.since,)
+            for key, given in (("at", claim.at or ()), ("since", since)):
+                if strange := [value for value in given if value not in values]:
+                    raise ValueError(
+                        f"hypotheses.{place}.{key}={strange[0]:g} is no value of the axis"
+                    )
+            if since and (claim.ratios or claim.since in (claim.at or ())):
+                raise ValueError(
+                    f"hypotheses.{place}.since={claim.since:g}: not with ratios, nor at itself"
+                )
             if strange := [r for r in claim.ratios if r not in self.generation_costs]:
                 raise ValueError(
                     f"hypotheses.{place}.ratios={strange[0]:g} is none of generation_costs"

@@ -12,14 +12,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from records import ROOT, machine, source_hash
-from study_file import Cell, Study, checked
+from study_file import Cell, Study
+from study_results import Row, Run
 
 from rlkit.errors import UserError
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, TOKENS, Record, read_run
@@ -29,10 +28,6 @@ DIVERGED = "in a row had a loss or gradient"
 """What a run says that stops because its numbers are not finite: a result, not a mistake."""
 DONE = "study_run.json"
 """What says that a run came to its end, and how; beside its metrics."""
-SPEC = "study"
-"""The study, in the Parquet file's metadata."""
-BEFORE = ("name", "question", "hypotheses", "decision", "metric", "baseline")
-"""What may not change once a study has runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,41 +43,21 @@ class Job:
     words: tuple[str, ...]
 
     @property
+    def digest(self) -> str:
+        """Another one if any word differs."""
+        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:10]
+
+    @property
+    def run(self) -> Run:
+        """Its rows are known by it."""
+        return self.phase, self.variant, self.at, self.learning_rate, self.seed, self.digest
+
+    @property
     def folder(self) -> str:
-        """Its name among the runs; another one if any word differs."""
-        digest = hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:10]
+        """Its name among the runs."""
         plain = re.sub(r"[^a-z0-9]+", "-", self.variant.lower()).strip("-")
         place = "" if self.at is None else f"-at{self.at:g}"
-        return f"{self.phase}/{plain}{place}-seed{self.seed}-{digest}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A run at one of its evaluations: a line of the Parquet file."""
-
-    phase: str
-    variant: str
-    at: float | None
-    learning_rate: float | None
-    seed: int
-    step: int
-    score: float
-    responses: float
-    tokens: float
-    seconds: float
-    """Of training so far, evaluations not counted."""
-    generation_seconds: float
-    """Of those, the seconds of generation."""
-    clip_fraction: float | None
-    """Mean over the steps since the evaluation before, as are the next two."""
-    entropy: float | None
-    length: float | None
-    """Tokens of a response."""
-    stopped: str
-    """Why the run ended early; empty if it did not."""
-    source: str
-    """A hash of the code."""
-    processor: str
+        return f"{self.phase}/{plain}{place}-seed{self.seed}-{self.digest}"
 
 
 def job(
@@ -236,6 +211,7 @@ def rows_of(each: Job, study: Study, folder: Path) -> Iterator[Row]:
             at=each.at,
             learning_rate=each.learning_rate,
             seed=each.seed,
+            words=each.digest,
             step=int(record[STEP]),
             score=record[study.metric.key],
             responses=record[ROLLOUTS],
@@ -256,51 +232,3 @@ def mean(records: Sequence[Record], key: str) -> float | None:
     """The mean of a metric over the records that have it."""
     values = [record[key] for record in records if key in record]
     return sum(values) / len(values) if values else None
-
-
-SCHEMA = pa.schema(
-    [
-        ("phase", pa.string()),
-        ("variant", pa.string()),
-        ("at", pa.float64()),
-        ("learning_rate", pa.float64()),
-        ("seed", pa.int32()),
-        ("step", pa.int32()),
-        ("score", pa.float64()),
-        *((name, pa.float32()) for name in ("responses", "tokens", "seconds")),
-        *((name, pa.float32()) for name in ("generation_seconds", "clip_fraction")),
-        *((name, pa.float32()) for name in ("entropy", "length")),
-        *((name, pa.string()) for name in ("stopped", "source", "processor")),
-    ]
-)
-assert SCHEMA.names == [field.name for field in fields(Row)]
-
-
-def write_results(path: Path, study: Study, rows: Sequence[Row]) -> None:
-    """The rows as Parquet, with the study that they are of."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
-    table = table.replace_schema_metadata({SPEC: study.model_dump_json(exclude_defaults=True)})
-    unfinished = path.with_suffix(".part")
-    pq.write_table(table, unfinished, compression="zstd")
-    unfinished.replace(path)
-
-
-def read_results(path: Path) -> tuple[Study, list[Row]]:
-    """The study and the rows of a file."""
-    table = pq.read_table(path)
-    study = checked(json.loads(table.schema.metadata[SPEC.encode()]), str(path))
-    return study, [Row(**row) for row in table.to_pylist()]
-
-
-def check_unchanged(study: Study, path: Path) -> None:
-    """Raise UserError if what a study said before it was run is no longer what it says."""
-    if not path.is_file():
-        return
-    before: dict[str, Any] = read_results(path)[0].model_dump()
-    now = study.model_dump()
-    if changed := [key for key in BEFORE if before[key] != now[key]]:
-        raise UserError(
-            f"{changed[0]} of study {study.name} is not what it was when its first runs were made "
-            f"({path}); put it back, or give the study another name"
-        )

@@ -6,226 +6,70 @@ from the numbers by the same rule for gains and for losses.
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 BENCHMARKS = DOCS.parent / "benchmarks"
 sys.path += [str(place) for place in (DOCS, BENCHMARKS) if str(place) not in sys.path]
 
-from performance import SECTIONS, row, section  # noqa: E402
-from study_figures import (  # noqa: E402
-    COSTS,
-    Curve,
-    at_equal_compute,
-    compared,
-    cost,
-    differences,
-    is_short,
-    judged,
-    missing,
-    of_both,
-    reported,
-    scores,
-    spread,
-    sweeps,
+from evidence_tables import (  # noqa: E402
+    behavior_table,
+    bullets,
+    estimate_text,
+    generation_table,
+    name_of,
+    score_table,
+    sweep_table,
 )
-from study_file import STUDIES, Cell, Study, read_study  # noqa: E402
-from study_runs import Row, read_results  # noqa: E402
+from performance import SECTIONS, section  # noqa: E402
+from study_figures import is_short, missing, reported  # noqa: E402
+from study_file import STUDIES, Study, read_study  # noqa: E402
+from study_results import (  # noqa: E402
+    Row,
+    added_seeds,
+    check_unchanged,
+    read_results,
+)
+from study_verdict import Found, verdicts  # noqa: E402
 
-from rlkit.pages.comparison import interval_text  # noqa: E402
-from rlkit.pages.figures import Difference  # noqa: E402
+from rlkit.errors import UserError  # noqa: E402
 
 RESULTS = BENCHMARKS / "results"
 PAGE = DOCS / "evidence.md"
-Found = Mapping[Cell, Mapping[int, Curve]]
 LEAD = """# Evidence
 
 Written by `python docs/evidence.py` from `benchmarks/results/studies/`. Each study states its
-question, its hypotheses and its decision rule in `benchmarks/studies/`. `benchmarks/study.py` reads
-them before the first run and refuses to go on if they change after it.
+question, its hypotheses and its decision rule in `benchmarks/studies/`. The Parquet file keeps
+all that makes, chooses and judges the runs as it was before the first one, and neither
+`benchmarks/study.py` nor this page goes on if it has changed. What may change is shown.
 
 - A score is that of a run when it has spent the study's budget. Tables give the median over seeds
   and, in brackets, the quartiles.
 - A difference is the mean over seeds of one way's score less the other's in the run of the same
-  seed, with its 95% paired bootstrap interval (2,000 draws, always the same). *Not distinguishable*
-  means that the interval holds 0, or that there are fewer than five seeds. Intervals of so few
-  seeds are narrower than they should be, and nothing corrects for the number of comparisons.
+  seed, with its 95% paired t interval, which takes the differences for normally distributed. *Not
+  distinguishable* means that the interval holds 0, or that there are fewer than five seeds. Without
+  that assumption five seeds decide nothing: that all five differences have one sign is what chance
+  gives in 1 of 16 cases (exact sign test, two-sided p = 0.0625). Nothing corrects for the number of
+  comparisons.
 - Every way has its own sweep over the same learning rates, on seeds that are not reported. The rate
-  with the best median is taken. One at an end of the sweep is marked: a better one may lie outside.
+  with the best median is taken. One at an end of the sweep is marked: a better one may lie outside,
+  so nothing that depends on it is shown or contradicted.
 - Costs are those of the first evaluation with the target score: the median over seeds, where runs
   that never got there come last. Tokens are those generated. Seconds are those of training, on one
   core of a machine that did other work too, so they are rough."""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    return "\n".join([row(head), "|" + "---|" * len(head), *map(row, rows)])
-
-
-def bullets(lines: Iterable[str]) -> str:
-    """A list."""
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def name_of(study: Study, cell: Cell) -> str:
-    """A variant, and where on the axis."""
-    variant, at = cell
-    return variant if at is None or study.axis is None else f"{variant}, {study.axis.name} {at:g}"
-
-
-def difference_text(found: Difference | None) -> str:
-    """A difference, its interval and what it says."""
-    if found is None:
-        return "not yet run"
-    return f"{estimate_text(found)} {found.words}"
-
-
-def estimate_text(found: Difference) -> str:
-    """A difference and its interval."""
-    interval = f" {interval_text(found.estimate, '+')}" if found.estimate.n > 1 else ""
-    return f"{found.estimate.value:+.3f}{interval}"
-
-
-def cost_text(runs: Iterable[Curve], study: Study, unit: str) -> str:
-    """The median cost to the target."""
-    values = [cost(run, study.metric, unit) for run in runs]
-    got = sum(map(math.isfinite, values))
-    middle = median(values)
-    if not math.isfinite(middle):
-        return f"not reached ({got} of {len(values)} did)"
-    return f"{middle:,.0f}" + (f" ({got} of {len(values)})" if got < len(values) else "")
-
-
-def score_table(study: Study, found: Found) -> str:
-    """Scores, differences and costs."""
-    target = f"{study.metric.target:g}"
-    controls = any(variant.control for variant in study.variants.values())
-    head = ["way", "seeds", f"{study.metric.key}", f"less {study.baseline}"]
-    head += ["less its control"] if controls else []
-    head += [f"{unit} to {target}" for unit in COSTS]
-    rows = []
-    for cell in study.cells:
-        if cell not in found:
-            continue
-        runs, (variant, at) = found[cell], cell
-        values = spread([*scores(runs, study.metric).values()])
-        line = [
-            name_of(study, cell),
-            str(values.n),
-            f"{values.middle:.3f} ({values.low:.3f} to {values.high:.3f})",
-        ]
-        base = (study.baseline, at)
-        line += ["" if cell == base else difference_text(compared(found, cell, base, study.metric))]
-        control = study.variants[variant].control
-        if controls:
-            other = compared(found, cell, (control, at), study.metric) if control else None
-            line += [f"{control}: {difference_text(other)}" if control else ""]
-        rows.append([*line, *(cost_text(runs.values(), study, unit) for unit in COSTS)])
-    return table(head, rows)
-
-
-def sweep_table(study: Study, rows: Sequence[Row]) -> str:
-    """The learning rates that were tried."""
-    if study.tuning is None:
-        return ""
-    found, rates = sweeps(study, rows), sorted(study.tuning.learning_rates)
-    if not found:
-        return ""
-    lines = []
-    for cell in dict.fromkeys(study.source_of_rate(*each) for each in study.cells):
-        if cell not in found:
-            continue
-        each = found[cell]
-        cells = [f"{each.medians[r]:.3f}" if r in each.medians else "" for r in rates]
-        end = ", at an end" if each.at_an_end else ""
-        said = "sweep not complete" if each.chosen is None else f"{each.chosen:g}{end}"
-        lines.append([name_of(study, cell), *cells, said])
-    others = [
-        f"{name} takes that of {variant.tuned_as}."
-        for name, variant in study.variants.items()
-        if variant.tuned_as
-    ]
-    count, fixed = len(study.tuning.seeds), study.axis.tuned_at if study.axis else None
-    everywhere = "" if fixed is None else "; taken at the other values too"
-    title = f"**Learning rates**: median over {count} tuning seed{'s' * (count > 1)}{everywhere}."
-    head = ["way", *(f"{rate:g}" for rate in rates), "taken"]
-    return " ".join([title, *others]) + f"\n\n{table(head, lines)}"
-
-
-def behavior_table(study: Study, found: Found) -> str:
-    """What happened to the policy: medians over seeds."""
-    lines = []
-    for cell in (cell for cell in study.cells if cell in found):
-        runs = list(found[cell].values())
-        clips = [mean_of(run, "clip_fraction") for run in runs]
-        ends = [[run[-1].entropy or 0.0 for run in runs], [run[-1].length or 0.0 for run in runs]]
-        before = median(run[0].length or 0.0 for run in runs)
-        shares = [run[-1].generation_seconds / run[-1].seconds for run in runs]
-        lines.append(
-            [
-                name_of(study, cell),
-                f"{median(clips):.1%}",
-                f"{median(ends[0]):.3f}",
-                f"{before:.1f} to {median(ends[1]):.1f}",
-                f"{median(shares):.0%}",
-            ]
-        )
-    head = ["way", "tokens clipped", "entropy at the end", "response length", "time generating"]
-    return f"**On the way**: medians over seeds.\n\n{table(head, lines)}"
-
-
-def mean_of(run: Curve, key: str) -> float:
-    """The mean of a value over the evaluations that have it; 0 without any."""
-    values = [value for line in run if (value := getattr(line, key)) is not None]
-    return fmean(values) if values else 0.0
-
-
-def generation_table(study: Study, found: Found) -> str:
-    """Scores at equal compute, as generation grows dearer."""
-    parts = []
-    for ratio in study.generation_costs:
-        for at in study.values:
-            if (computed := at_equal_compute(study, found, ratio, at)) is None:
-                continue
-            spent, by_name = computed
-            base = by_name[study.baseline]
-            for name, values in by_name.items():
-                middle = spread([*values.values()])
-                control = by_name.get(study.variants[name].control or "")
-                parts.append(
-                    [
-                        f"{ratio:g}",
-                        f"{spent:.0f}",
-                        name_of(study, (name, at)),
-                        f"{middle.middle:.3f} ({middle.low:.3f} to {middle.high:.3f})",
-                        "" if name == study.baseline else difference_text(of_both(base, values)),
-                        difference_text(of_both(control, values)) if control else "",
-                    ]
-                )
-    if not parts:
-        return ""
-    head = ["ratio", "seconds", "way", "score", f"less {study.baseline}", "less its control"]
-    return (
-        "**At equal compute**, computed: at ratio r generating a token takes r times as long as "
-        f"everything else that {study.baseline} does takes per token it generates. The other "
-        "seconds are those measured in each run, the tokens those it generated; evaluations cost "
-        f"nothing. Compared where the shortest run ends.\n\n{table(head, parts)}"
-    )
-
-
-def verdict(study: Study, found: Found) -> str:
+def verdict(study: Study, rows: Sequence[Row], found: Found) -> str:
     """What the runs say of each hypothesis."""
     lines = []
     for claim in study.hypotheses:
-        for place, each in differences(study, found, claim):
-            where = f" ({place})" if place else ""
-            counted = f" {estimate_text(each)}" if each else ""
-            lines.append(f"{claim.says}{where} **{capital(judged(each))}**{counted}")
+        for each in verdicts(study, rows, found, claim):
+            where = f" ({each.place})" if each.place else ""
+            counted = f" {estimate_text(each.difference)}" if each.difference else ""
+            lines.append(f"{claim.says}{where} **{capital(each.words)}**{counted}")
     return bullets(lines)
 
 
@@ -268,13 +112,29 @@ def facts(study: Study, rows: Sequence[Row], found: Found) -> str:
     return ". ".join(capital(each).rstrip(".") for each in said) + "."
 
 
-def results_of(study: Study, results: Path) -> list[Row]:
-    """The rows of a study; none if it was not run."""
+def results_of(study: Study, results: Path) -> tuple[Study, list[Row]]:
+    """The study as it was before its first run, and its rows; itself and none if it was not run.
+
+    Raises UserError if what makes, chooses or judges the runs has changed since.
+    """
     path = results / "studies" / f"{study.name}.parquet"
-    return read_results(path)[1] if path.is_file() else []
+    check_unchanged(study, path)
+    return read_results(path) if path.is_file() else (study, [])
 
 
-def study_section(study: Study, rows: Sequence[Row]) -> str:
+def changed_since(before: Study, now: Study) -> str:
+    """What a study says otherwise than before its first run, and may."""
+    seeds = ", ".join(map(str, added_seeds(before, now)))
+    lines = [f"seeds {seeds} were added to those that count; intervals hold them"] if seeds else []
+    for key in ("title", "testbed", "not_run"):
+        old, new = getattr(before, key), getattr(now, key)
+        if old != new:
+            was = old if isinstance(old, str) else "; ".join(old) or "empty"
+            lines.append(f"`{key}` was: {was}")
+    return f"**Changed after the first run.**\n\n{bullets(lines)}" if lines else ""
+
+
+def study_section(study: Study, before: Study, rows: Sequence[Row]) -> str:
     """A study: what it asks, and what is known."""
     found = reported(rows)
     claims = bullets(f"{each.says}" for each in study.hypotheses)
@@ -285,10 +145,11 @@ def study_section(study: Study, rows: Sequence[Row]) -> str:
     how = f"`python benchmarks/study.py benchmarks/studies/{study.name}.yaml`"
     if not rows:
         return f"{asked}\n\n**Not run yet**: {how}.{extra(study)}"
+    asked = "\n\n".join(part for part in (asked, changed_since(before, study)) if part)
     parts = [asked, f"**Run.** {facts(study, rows, found)} {how}", sweep_table(study, rows)]
     if found:
         parts[2:2] = [
-            f"**Verdict.**\n\n{verdict(study, found)}",
+            f"**Verdict.**\n\n{verdict(study, rows, found)}",
             score_table(study, found),
             generation_table(study, found),
             behavior_table(study, found),
@@ -310,7 +171,7 @@ def studies(folder: Path = STUDIES) -> list[Study]:
 
 def page(results: Path = RESULTS, folder: Path = STUDIES) -> str:
     """docs/evidence.md."""
-    sections = [study_section(each, results_of(each, results)) for each in studies(folder)]
+    sections = [study_section(each, *results_of(each, results)) for each in studies(folder)]
     older = [
         section(e, results) for e in SECTIONS if e.script in {"off_policy", "offline_ablation"}
     ]
@@ -319,7 +180,11 @@ def page(results: Path = RESULTS, folder: Path = STUDIES) -> str:
 
 def main() -> int:
     """Write the page."""
-    PAGE.write_text(page())
+    try:
+        PAGE.write_text(page())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -66,12 +66,20 @@ def about(found: Entry) -> str:
 
 
 def nearness(parts: Sequence[Entry]) -> str:
-    """exact, adapted or choice by the word after "Status:", and what is said to be unconfirmed."""
-    return nearness_in("\n".join(map(about, parts)))
+    """exact, adapted or choice by the word after "Status:", and what is said to be unconfirmed.
+
+    Where parts differ: that of the first, then the others with their parts.
+    """
+    by_word: dict[str, list[str]] = {}
+    for part in parts:
+        by_word.setdefault(nearness_in(about(part)), []).append(f"`{part.kind}={part.name}`")
+    first, *others = by_word
+    return "; ".join([first, *(f"{word}: {', '.join(by_word[word])}" for word in others)])
 
 
 def nearness_in(text: str) -> str:
-    """The same of a documentation."""
+    """The same of a documentation, whose lines may break anywhere."""
+    text = " ".join(text.split())
     adapted = re.search(r"Status:\s[^.;]*?\badapted\b", text) is not None
     chosen = re.search(r"Status:\s[^.;]*?\bour choice\b", text) is not None
     word = "adapted" if adapted else "choice" if chosen else "exact"

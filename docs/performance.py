@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 DOCS = Path(__file__).resolve().parent
-RESULTS = DOCS.parent / "benchmarks" / "results"
+BENCHMARKS = DOCS.parent / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 PAGE = DOCS / "performance.md"
+sys.path += [str(BENCHMARKS)] if str(BENCHMARKS) not in sys.path else []
+
+import calculator  # noqa: E402
+
 MADE = "Written by `python docs/performance.py` from `benchmarks/results/`."
 
 
@@ -26,6 +31,8 @@ class Section(NamedTuple):
     about: str
     how: str
     """How to measure it."""
+    missing: Callable[[Mapping[str, Any]], list[str]] = lambda cases: []
+    """What of it was not run, in words, from the cases of its results."""
 
 
 SECTIONS = (
@@ -107,6 +114,7 @@ SECTIONS = (
         "training by `environment=calculator`, and by `+experiment=without_calculator` on the same "
         "problems and bases ([turns.md](turns.md)). A seed is that of base and run.",
         "`python benchmarks/calculator.py`",
+        calculator.missing,
     ),
     Section(
         "offline_ablation",
@@ -147,9 +155,15 @@ def results_of(each: Section, results: Path) -> list[dict[str, Any]]:
 
 
 def section(each: Section, results: Path) -> str:
-    """A script's section: its tables, or that there are none yet."""
-    tables = [one for file in results_of(each, results) for one in file.get("tables", [])]
+    """A script's section: its tables, what they lack, or that there are none yet."""
+    files = results_of(each, results)
+    tables = [one for file in files for one in file.get("tables", [])]
     body = "\n\n".join(map(table, tables)) or f"Not measured yet: {each.how}."
+    cases = {name: case for file in files for name, case in file.get("cases", {}).items()}
+    if lacks := each.missing(cases) if tables else []:
+        body += f"\n\n**Not measured yet**, {each.how}:\n\n" + "\n".join(
+            f"- {line}" for line in lacks
+        )
     return f"## {each.title}\n\n{each.about}\n\n{body}"
 
 

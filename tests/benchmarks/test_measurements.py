@@ -248,6 +248,22 @@ def test_the_page_has_a_section_for_what_was_and_what_was_not_measured(tmp_path:
     assert "Nothing was measured on a GPU" not in docs.page(tmp_path)
 
 
+def test_the_page_says_which_runs_of_the_calculator_are_missing(tmp_path: Path) -> None:
+    docs = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "performance.py"), run_name="docs"))
+    (section,) = (each for each in docs.SECTIONS if each.script == "calculator")
+
+    def page(**seeds: int) -> str:
+        cases = {f"grpo, {way}": {"runs": {"runs": [0] * n}} for way, n in seeds.items()}
+        table = {"title": "T", "about": [], "head": ["a"], "rows": [["1"]]}
+        (tmp_path / "calculator.json").write_text(json.dumps({"cases": cases, "tables": [table]}))
+        return str(docs.section(section, tmp_path))
+
+    part = page(**{"with the calculator": 6})
+    assert "Not measured yet" in part and section.how in part
+    assert "\n- grpo, with the calculator: 6 of 10 seeds\n- grpo, without: 0 of 10 seeds" in part
+    assert "Not measured" not in page(**{"with the calculator": 10, "without": 10})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["llama1m", "llama1m, equal lengths", "llama1m, beta 0.04"])
 def test_both_sides_train_alike_on_the_same_responses(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,18 @@ def test_mutants_of_a_loss_are_found() -> None:
     found = runpy.run_path(str(SCRIPTS["mutants"]), run_name="mutants")
     every = [mutant.change for mutant in found["mutants"](ROOT / "algorithms" / "ppo.py")]
     assert any("clamp" in change for change in every) and len(every) > 10
+
+
+def test_a_mutant_over_the_time_limit_is_not_counted_as_noticed() -> None:
+    """Its tests neither failed nor passed."""
+    found = runpy.run_path(str(SCRIPTS["mutants"]), run_name="mutants")
+    ends = {"noticed": lambda: True, "survived": lambda: False, "slow": lambda: time.sleep(30)}
+    found["run_all"].__globals__["noticed"] = lambda mutant, tests, names: ends[mutant]()
+    results = found["run_all"](["noticed", "survived"], None, [], 2)
+    results += found["run_all"](["slow"], None, [], 1, limit=0.01)
+    assert results == [found["NOTICED"], found["SURVIVED"], found["TIMED_OUT"]]
+    assert found["counts"](results) == "1 of 3 noticed, 1 survived, 1 over the time limit"
+    assert found["counts"](results[:2]) == "1 of 2 noticed, 1 survived"
 
 
 def test_overhead_is_what_no_work_accounts_for() -> None:

@@ -1,0 +1,188 @@
+"""The tables of docs/evidence.md: scores, learning rates, the way there, equal compute."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path += [str(BENCHMARKS)] if str(BENCHMARKS) not in sys.path else []
+
+from performance import row  # noqa: E402
+from study_figures import (  # noqa: E402
+    COSTS,
+    Curve,
+    at_equal_compute,
+    compared,
+    cost,
+    paired,
+    score,
+    scores,
+    spread,
+    sweeps,
+)
+from study_file import Cell, Study  # noqa: E402
+from study_results import Row  # noqa: E402
+from study_verdict import Found  # noqa: E402
+
+from rlkit.pages.comparison import interval_text  # noqa: E402
+from rlkit.pages.figures import Difference  # noqa: E402
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join([row(head), "|" + "---|" * len(head), *map(row, rows)])
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def name_of(study: Study, cell: Cell) -> str:
+    """A variant, and where on the axis."""
+    variant, at = cell
+    return variant if at is None or study.axis is None else f"{variant}, {study.axis.name} {at:g}"
+
+
+def difference_text(found: Difference | None) -> str:
+    """A difference, its interval and what it says."""
+    if found is None:
+        return "not yet run"
+    return f"{estimate_text(found)} {found.words}"
+
+
+def estimate_text(found: Difference) -> str:
+    """A difference and its interval."""
+    interval = f" {interval_text(found.estimate, '+')}" if found.estimate.n > 1 else ""
+    return f"{found.estimate.value:+.3f}{interval}"
+
+
+def cost_text(runs: Iterable[Curve], study: Study, unit: str) -> str:
+    """The median cost to the target."""
+    values = [cost(run, study.metric, unit) for run in runs]
+    got = sum(map(math.isfinite, values))
+    middle = median(values)
+    if not math.isfinite(middle):
+        return f"not reached ({got} of {len(values)} did)"
+    return f"{middle:,.0f}" + (f" ({got} of {len(values)})" if got < len(values) else "")
+
+
+def score_table(study: Study, found: Found) -> str:
+    """Scores, differences and costs."""
+    target = f"{study.metric.target:g}"
+    controls = any(variant.control for variant in study.variants.values())
+    head = ["way", "seeds", f"{study.metric.key}", f"less {study.baseline}"]
+    head += ["less its control"] if controls else []
+    head += [f"{unit} to {target}" for unit in COSTS]
+    rows = []
+    for cell in study.cells:
+        if cell not in found:
+            continue
+        runs, (variant, at) = found[cell], cell
+        values = spread([*scores(runs, study.metric).values()])
+        line = [
+            name_of(study, cell),
+            str(values.n),
+            f"{values.middle:.3f} ({values.low:.3f} to {values.high:.3f})",
+        ]
+        base = (study.baseline, at)
+        line += ["" if cell == base else difference_text(compared(found, cell, base, study.metric))]
+        control = study.variants[variant].control
+        if controls:
+            other = compared(found, cell, (control, at), study.metric) if control else None
+            line += [f"{control}: {difference_text(other)}" if control else ""]
+        rows.append([*line, *(cost_text(runs.values(), study, unit) for unit in COSTS)])
+    return table(head, rows)
+
+
+def sweep_table(study: Study, rows: Sequence[Row]) -> str:
+    """The learning rates that were tried."""
+    if study.tuning is None:
+        return ""
+    found, rates = sweeps(study, rows), sorted(study.tuning.learning_rates)
+    if not found:
+        return ""
+    lines = []
+    for cell in dict.fromkeys(study.source_of_rate(*each) for each in study.cells):
+        if cell not in found:
+            continue
+        each = found[cell]
+        cells = [f"{each.medians[r]:.3f}" if r in each.medians else "" for r in rates]
+        end = ", at an end" if each.at_an_end else ""
+        said = "sweep not complete" if each.chosen is None else f"{each.chosen:g}{end}"
+        lines.append([name_of(study, cell), *cells, said])
+    others = [
+        f"{name} takes that of {variant.tuned_as}."
+        for name, variant in study.variants.items()
+        if variant.tuned_as
+    ]
+    count, fixed = len(study.tuning.seeds), study.axis.tuned_at if study.axis else None
+    everywhere = "" if fixed is None else "; taken at the other values too"
+    title = f"**Learning rates**: median over {count} tuning seed{'s' * (count > 1)}{everywhere}."
+    head = ["way", *(f"{rate:g}" for rate in rates), "taken"]
+    return " ".join([title, *others]) + f"\n\n{table(head, lines)}"
+
+
+def behavior_table(study: Study, found: Found) -> str:
+    """What happened to the policy: medians over seeds."""
+    lines = []
+    for cell in (cell for cell in study.cells if cell in found):
+        runs = list(found[cell].values())
+        clips = [mean_of(run, "clip_fraction") for run in runs]
+        ends = [[run[-1].entropy or 0.0 for run in runs], [run[-1].length or 0.0 for run in runs]]
+        before = median(run[0].length or 0.0 for run in runs)
+        base, end = median(r[0].score for r in runs), median(score(r, study.metric) for r in runs)
+        shares = [run[-1].generation_seconds / (run[-1].seconds or 1.0) for run in runs]
+        lines.append(
+            [
+                name_of(study, cell),
+                f"{base:.3f} to {end:.3f}" + ", collapsed" * (end < base),
+                f"{median(clips):.1%}",
+                f"{median(ends[0]):.3f}",
+                f"{before:.1f} to {median(ends[1]):.1f}",
+                f"{median(shares):.0%}",
+            ]
+        )
+    head = ["way", study.metric.key, "tokens clipped", "entropy at the end", "response length"]
+    head.append("time generating")
+    return (
+        "**On the way**: medians over seeds. *Collapsed* means that the score is below that before "
+        f"training.\n\n{table(head, lines)}"
+    )
+
+
+def mean_of(run: Curve, key: str) -> float:
+    """The mean of a value over the evaluations that have it; 0 without any."""
+    values = [value for line in run if (value := getattr(line, key)) is not None]
+    return fmean(values) if values else 0.0
+
+
+def generation_table(study: Study, found: Found) -> str:
+    """Scores at equal compute, as generation grows dearer; each pair where its runs end."""
+    lines = []
+    for ratio in study.generation_costs:
+        for name, at in study.cells:
+            others = dict.fromkeys([study.baseline, study.variants[name].control])
+            for other in (each for each in others if each not in (None, name)):
+                both = at_equal_compute(study, found, ratio, (name, at), (other, at))
+                if both is None:
+                    continue
+                middles = [spread([*each.values()]) for each in (both.ours, both.theirs)]
+                texts = [f"{m.middle:.3f} ({m.low:.3f} to {m.high:.3f})" for m in middles]
+                difference = difference_text(paired(both.theirs, both.ours))
+                place = [f"{ratio:g}", f"{both.seconds:.0f}", name_of(study, (name, at))]
+                lines.append([*place, texts[0], other, texts[1], difference])
+    if not lines:
+        return ""
+    head = ["ratio", "seconds", "way", "score", "compared with", "its score", "difference"]
+    return (
+        "**At equal compute**, computed: at ratio r generating a token takes r times as long as "
+        f"everything else that {study.baseline} does takes per token it generates. The other "
+        "seconds are those measured in each run, the tokens those it generated; evaluations cost "
+        "nothing. Two ways are compared where the shortest of their runs ends; a run that stopped "
+        f"because its numbers were not finite is none of these.\n\n{table(head, lines)}"
+    )
