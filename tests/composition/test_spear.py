@@ -29,7 +29,7 @@ class Calling(Echo):
 
 def test_its_parts_are_those_of_the_paper() -> None:
     c = composed("+experiment=spear_paper", "model.name=some/model", "task.path=rows.jsonl")
-    filters = ["overlong", "void_turn", "repetitive", "unreadable", "group_spread"]
+    filters = ["group_spread", "overlong", "void_turn", "repetitive", "unreadable"]
     assert [name for name, _ in c.parts.corrections] == [f"{name}_filter" for name in filters]
     assert list(c.rewards) == ["math", "tool_call", "call_format", "unreadable"]
     assert c.buffer.config.model_dump().items() >= {"min_calls": 1, "max_age": 5}.items()

@@ -271,14 +271,13 @@ def test_greedy_episodes_start_as_their_group_did() -> None:
 
 
 class Dying(Echo):
-    """Raises in the middle of an episode of some step, once."""
+    """Raises at the first turn after a checkpoint is there, once."""
 
-    alive: ClassVar[int] = -1
+    after: ClassVar[Path | None] = None
 
     def step(self, episodes: Sequence[int], turns: Sequence[str]) -> list[Observation]:
-        if episodes:
-            Dying.alive -= 1
-        if Dying.alive == 0:
+        if episodes and Dying.after is not None and Dying.after.exists():
+            Dying.after = None
             raise KeyboardInterrupt
         return super().step(episodes, turns)
 
@@ -294,11 +293,10 @@ def test_a_run_killed_between_turns_goes_on_as_if_nothing_had_been(tmp_path: Pat
     rows = [m for m in whole.metrics if "off_policy/continued_fraction" in m]
     assert any(0 < row["off_policy/continued_fraction"] < 1 for row in rows)
     assert any(row["off_policy/staleness_max"] > 0 for row in rows)
-    calls = -1 - Dying.alive
-    Dying.alive = calls // 2
+    Dying.after = tmp_path / "killed" / "checkpoint-2"
     with pytest.raises(KeyboardInterrupt):
         run("killed")
     done = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    assert 1 < len(done) < 5, "in the middle of the run"
+    assert len(done) == 3, "the evaluation and two steps"
     resumed = run("killed", resume="auto")
     assert equal(whole, resumed) and steady(whole) == steady(resumed)
