@@ -82,7 +82,7 @@ def discounted_returns(reward: Tensor, row: Tensor, gamma: float) -> Tensor:
 class GiGPOConfig(GroupNormConfig):
     """Settings of both advantages, which are scaled alike."""
 
-    std: Literal["group", "none"] = "group"
+    std: Literal["group", "none"] = "group"  # pyright: ignore[reportIncompatibleVariableOverride]
     """What differences are divided by: the standard deviation of the group, or of the turns in the
     same state; or nothing. The paper leaves both; the authors' scripts divide for ALFWorld, and do
     not for WebShop and in their default."""

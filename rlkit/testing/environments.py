@@ -126,7 +126,8 @@ def rewards_are_finite_numbers_or_none(environment: Environment[Any]) -> None:
 def states_are_texts_and_turns_earn_numbers(environment: Environment[Any]) -> None:
     """Or None, one for each episode."""
     played(opened(environment), [1, 2])
-    states, earned = environment.states([2, 1]), environment.turn_rewards([2, 1])
+    states: list[Any] = [*environment.states([2, 1])]
+    earned = environment.turn_rewards([2, 1])
     require(
         len(states) == len(earned) == 2,
         f"{len(states)} states and {len(earned)} rewards of turns came for 2 episodes",
