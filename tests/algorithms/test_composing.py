@@ -12,6 +12,7 @@ from rlkit.testing.losses import examples
 from rlkit.training.objective import Objective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_name", names("loss"))
 def test_every_correction_composes_with_the_loss(loss_name: str) -> None:
     """Finite, and the gradient of the whole minibatch from micro-batches of three rows."""

@@ -15,6 +15,8 @@ import torch
 
 from tests.cli import ROOT, SMALL
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py"))}
 COMMANDS = sorted(name for name, path in SCRIPTS.items() if "import argparse" in path.read_text())
 

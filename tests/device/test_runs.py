@@ -14,6 +14,8 @@ from tests.compositions import raw_of
 from tests.device.pretend import DEVICE, Tagged
 from tests.device.runs import algorithm, raw_like, small_run, train
 
+pytestmark = pytest.mark.slow
+
 COMPOSITIONS = sorted(path.stem for path in (configs_folder() / "algorithm").glob("*.yaml"))
 RUN_KINDS = ("buffer", "anchor", "schedule")
 """Kinds whose parts do something between the steps; the others are in test_parts.py."""

@@ -12,6 +12,8 @@ from rlkit.evaluation.records import read_answers
 from tests.cli import SMALL, metrics, ranks, run, without_times
 from tests.end_to_end.test_eval import sums
 
+pytestmark = pytest.mark.slow
+
 TRAINED = (
     *(argument for argument in SMALL if not argument.startswith(("train.steps", "eval.every"))),
     *("algorithm=grpo", "checkpoint.every=1", "train.lr_scheduler_type=constant"),

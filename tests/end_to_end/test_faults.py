@@ -20,6 +20,8 @@ from rlkit.runs.folder import RunFolder
 from tests.cli import ROOT, SMALL, Result, metrics, run, without_times
 from tests.end_to_end.test_kills import KILLER
 
+pytestmark = pytest.mark.slow
+
 FAULTS = ROOT / "tests" / "faults.py"
 PAGE = ROOT / "docs" / "reliability.md"
 SIZES = tuple(argument for argument in SMALL if not argument.startswith("train.steps"))

@@ -121,6 +121,7 @@ def test_the_pages_have_commands() -> None:
     assert {page for page, _ in TRAINING} >= {"README.md", "own_parts.md", "migrating.md", "lag.md"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAINING, ids=said)
 def test_a_training_command_composes(case: tuple[str, list[str]], place: Path) -> None:
     """All of it but a launcher of sweeps, which is a package of its own."""
@@ -131,6 +132,7 @@ def test_a_training_command_composes(case: tuple[str, list[str]], place: Path) -
     assert not (place / "dry" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RUN_HERE, ids=said)
 def test_another_command_runs(case: tuple[str, list[str]], runs: Path) -> None:
     extra = ["eval.problems=8", "rollout.max_completion_length=14"] if case[1][0] == "eval" else []

@@ -31,6 +31,8 @@ from tests.cli import ROOT, SMALL, Result, metrics, ranks, run
 from tests.group_cases import HALF, cases
 from tests.tiny import make_policy, make_prompts
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2")
 ACCELERATE = (
     "accelerate.commands.launch",

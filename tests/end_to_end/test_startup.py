@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli import ROOT, Result, command, run
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("torch", "numpy", "transformers", "datasets", "sympy")
 CALL = f"""
 import sys

@@ -46,7 +46,14 @@ def train(*arguments: str, out: str, cwd: Path) -> Path:
     return cwd / out
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+SMOKE = ("bapo", "grpo", "online_dpo", "ppo", "remix", "topr")
+"""Compositions that the quick suite trains; the slow one trains all."""
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(a, marks=() if a in SMOKE else pytest.mark.slow) for a in ALGORITHMS],
+)
 def test_every_composition_trains_and_writes_its_folder(algorithm: str, tmp_path: Path) -> None:
     folder = train(f"algorithm={algorithm}", out="out", cwd=tmp_path)
     rows = metrics(folder)
@@ -128,6 +135,7 @@ def test_every_part_swaps_into_the_main_composition(kind: str) -> None:
         assert f"{kind}={name}" in describe(swapped)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_kind_swaps_under_every_composition(algorithm: str, tmp_path: Path) -> None:
     """All at once: whatever a composition leaves behind would be refused as an unknown key."""

@@ -44,6 +44,8 @@ from tests.end_to_end.test_kills import COMMON, weights
 from tests.steps import has_one, move
 from tests.tiny import CHARACTERS, make_policy, make_prompts, make_tokenizer
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["1+2=", "12+345=", "7=", "1+2+3+4=", "99="]
 LAYERS = 6
 ANY: dict[str, Any] = {"skip": 0.5, "keep_first": 0, "keep_last": 0}

@@ -672,6 +672,7 @@ def uninterrupted(name: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kills"),
     [("grpo", ["reward:4", "tree:9"]), ("remix", ["forward:90"]), ("remax", ["reward:8"])],
