@@ -136,6 +136,7 @@ def test_episodes_are_played_with_the_user_s_class_and_tools(tmp_path: Path) -> 
         "environment": {"name": "IncrementEnv", "time_limit": 5.0},
         "tools": [f"{users}:multiply"],
         "turns": {"max": 3},
+        "journals": [str(tmp_path / "called-once")],
     }
     engine = in_turns(HFRollout(), sections, [str(users)])
     assert engine.limits.max == 3 and engine.environment.config.time_limit == 5
