@@ -41,10 +41,10 @@ RESULTS = BENCHMARKS / "results"
 PAGE = DOCS / "evidence.md"
 LEAD = """# Evidence
 
-Written by `python docs/evidence.py` from the Parquet files that `benchmarks/study.py` leaves. Each study states its
-question, its hypotheses and its decision rule in `benchmarks/studies/`. The Parquet file keeps
-all that makes, chooses and judges the runs as it was before the first one, and neither
-`benchmarks/study.py` nor this page goes on if it has changed. What may change is shown.
+Written by `python docs/evidence.py` from the Parquet files that `benchmarks/study.py` leaves.
+Each study states its question, its hypotheses and its decision rule in `benchmarks/studies/`. The
+Parquet file keeps all that makes, chooses and judges the runs as it was before the first one, and
+neither `benchmarks/study.py` nor this page goes on if it has changed. What may change is shown.
 
 - A score is that of a run when it has spent the study's budget. Tables give the median over seeds
   and, in brackets, the quartiles.

@@ -47,8 +47,8 @@ def test_what_only_training_uses_stays_at_its_default() -> None:
 
 
 def test_the_environment_and_the_tools_of_a_run_are_there_but_for_named_benchmarks() -> None:
-    run = (*RUN, "environment=python", "environment.time_limit=3", "tools=[./t.py:search]")
-    run += ("turns.max=4",)
+    chosen = ("environment=python", "environment.time_limit=3", "tools=[./t.py:search]")
+    run = (*RUN, *chosen, "turns.max=4")
     raw, saved = evaluated(run=run)
     assert saved["environment"]["time_limit"] == 3 and saved["turns"]["max"] == 4
     assert all(raw[key] == saved[key] for key in ("environment", "tools", "turns"))

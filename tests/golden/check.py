@@ -693,7 +693,7 @@ def lr_factor(inputs: Inputs, rho_base: float) -> float:
     rows = torch.arange(len(logp))
     terms = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
     learner: Any = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[{"lr": 1.0}]))
-    with rate.applied(learner, rate.ess(batch, rows, [(rows, terms)])):
+    with rate.applied(rate.ess(batch, rows, [(rows, terms)]), learner):
         return float(learner.optimizer.param_groups[0]["lr"])
 
 
