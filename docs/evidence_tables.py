@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 
@@ -163,19 +164,22 @@ def mean_of(run: Curve, key: str) -> float:
 
 def generation_table(study: Study, found: Found) -> str:
     """Scores at equal compute, as generation grows dearer; each pair where its runs end."""
+    pairs = [
+        (name, at, other)
+        for name, at in study.cells
+        for other in dict.fromkeys([study.baseline, study.variants[name].control])
+        if other not in (None, name)
+    ]
     lines = []
-    for ratio in study.generation_costs:
-        for name, at in study.cells:
-            others = dict.fromkeys([study.baseline, study.variants[name].control])
-            for other in (each for each in others if each not in (None, name)):
-                both = at_equal_compute(study, found, ratio, (name, at), (other, at))
-                if both is None:
-                    continue
-                middles = [spread([*each.values()]) for each in (both.ours, both.theirs)]
-                texts = [f"{m.middle:.3f} ({m.low:.3f} to {m.high:.3f})" for m in middles]
-                difference = difference_text(paired(both.theirs, both.ours))
-                place = [f"{ratio:g}", f"{both.seconds:.0f}", name_of(study, (name, at))]
-                lines.append([*place, texts[0], other, texts[1], difference])
+    for ratio, (name, at, other) in product(study.generation_costs, pairs):
+        both = at_equal_compute(study, found, ratio, (name, at), (other, at))
+        if both is None:
+            continue
+        middles = [spread([*each.values()]) for each in (both.ours, both.theirs)]
+        texts = [f"{m.middle:.3f} ({m.low:.3f} to {m.high:.3f})" for m in middles]
+        difference = difference_text(paired(both.theirs, both.ours))
+        place = [f"{ratio:g}", f"{both.seconds:.0f}", name_of(study, (name, at))]
+        lines.append([*place, texts[0], other, texts[1], difference])
     if not lines:
         return ""
     head = ["ratio", "seconds", "way", "score", "compared with", "its score", "difference"]

@@ -33,6 +33,17 @@ def in_training(modules: Iterable[nn.Module]) -> Generator[None]:
             module.training = mode
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Has a model, with all inside it, out of training mode inside this context."""
+    before = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
 def checkpoint_layers(model: nn.Module, *, on: bool) -> None:
     """Have the layers of a model of transformers keep only their inputs for the backward pass.
 

@@ -278,6 +278,18 @@ class EngineAround(RolloutEngine[Any]):
         """Let the inner engine do so."""
         self.inner.reserve(prompt, completion)
 
+    def sync(self, step: int) -> None:
+        """Let the inner engine do so."""
+        self.inner.sync(step)
+
+    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory | None:
+        """As for the inner engine."""
+        return self.inner.memory(policy, responses, tokens)
+
     def metrics(self) -> dict[str, float]:
         """As for the inner engine."""
         return self.inner.metrics()
+
+    def close(self) -> None:
+        """Release the inner engine."""
+        self.inner.close()

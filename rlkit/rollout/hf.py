@@ -18,6 +18,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig, State
 from rlkit.models.memory import SMALLER, is_out_of_memory, release
 from rlkit.models.policy import Policy
+from rlkit.models.recompute import evaluating
 from rlkit.ops import stream_rng
 from rlkit.registry import register
 from rlkit.rollout.base import (
@@ -116,12 +117,8 @@ class HFRollout(RolloutEngine[HFC]):
                 [numbered_draws(self.seed, call.stream, each, longest) for each in call.numbers]
             )
         uniform = torch.from_numpy(draws)
-        training = self.model.training
-        self.model.train(False)
-        try:
+        with evaluating(self.model):
             flat = iter(self._answers(call, uniform))
-        finally:
-            self.model.train(training)
         return [[next(flat) for _ in range(request.n)] for request in call.own]
 
     def _answers(self, call: GenerationCall, uniform: Tensor) -> list[Generation]:

@@ -18,6 +18,7 @@ from rlkit.batch import Prompt, Request
 from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
+from rlkit.models.recompute import evaluating
 from rlkit.ops import stream_rng
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.precision import TOLERANCE_FLOAT32, rounding_bound, trainer_dtype
@@ -144,15 +145,12 @@ def largest(logp: Tensor, rows: Sequence[Tensor]) -> float:
 
 def excess(policy: Policy, compared: Callable[[int], tuple[float, Tokens]]) -> float | None:
     """The difference in nats, if rounding does not explain it in any attempt."""
-    found, training = 0.0, policy.model.training
-    policy.model.train(False)
-    try:
+    found = 0.0
+    with evaluating(policy.model):
         for attempt in range(ATTEMPTS):
             found, tokens = compared(attempt)
             if found <= TOLERANCE_FLOAT32:
                 return None
             if found <= rounding_bound(policy, tokens, trainer_dtype(policy)):
                 return None
-    finally:
-        policy.model.train(training)
     return found

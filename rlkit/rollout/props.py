@@ -21,10 +21,10 @@ from rlkit.errors import UserError
 from rlkit.interfaces import State, Tokens
 from rlkit.models.output_adapter import OutputAdapter, States
 from rlkit.models.policy import Policy
+from rlkit.models.recompute import evaluating
 from rlkit.ops import stream_rng
 from rlkit.rollout.base import (
     EngineAround,
-    EngineMemory,
     Generation,
     GenerationCall,
     RolloutEngine,
@@ -149,10 +149,6 @@ class Props(EngineAround):
         self.inner.start(policy, seed)
         self.policy, self.seed = policy, seed
 
-    def sync(self, step: int) -> None:
-        """Let the engine do so."""
-        self.inner.sync(step)
-
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Responses to each request, in rounds; whole ones of training count in later ones.
 
@@ -181,14 +177,6 @@ class Props(EngineAround):
         found = self.cost.metrics(self.visits.tokens)
         self.cost = Cost()
         return {**self.inner.metrics(), **found}
-
-    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory | None:
-        """As for the engine itself."""
-        return self.inner.memory(policy, responses, tokens)
-
-    def close(self) -> None:
-        """Release the engine."""
-        self.inner.close()
 
     def state_dict(self) -> State:
         """The earlier responses, and the engine's state; no adapter outlives its round."""
@@ -240,14 +228,10 @@ class Props(EngineAround):
         ]
         if not pairs:
             return None
-        training = self.policy.model.training
-        self.policy.model.train(False)
-        try:
+        with evaluating(self.policy.model):
             states = self._states(pairs)
             adapter = self._blank(call, turn, states.hidden)
             steps, kl = step_down(adapter, self.policy, states, self.config)
-        finally:
-            self.policy.model.train(training)
         self.cost.steps += steps
         self.cost.tokens += len(states.ids)
         self.cost.distance += kl

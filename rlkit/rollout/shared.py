@@ -50,10 +50,6 @@ class SharedEngine(EngineAround):
                 found = self.inner.generate(self.shared(call, share))
         return self.all(found, call.own)
 
-    def close(self) -> None:
-        """Release the engine."""
-        self.inner.close()
-
     def state_dict(self) -> State:
         """The state of each rank's engine, by rank. Every rank must call it."""
         states = self.processes.all_gather(self.inner.state_dict())

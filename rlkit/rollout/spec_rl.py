@@ -18,7 +18,6 @@ from rlkit.interfaces import State
 from rlkit.models.policy import Policy
 from rlkit.rollout.base import (
     EngineAround,
-    EngineMemory,
     Generation,
     GenerationCall,
     RolloutEngine,
@@ -103,14 +102,6 @@ class SpecRL(EngineAround):
         found = self.counts.metrics(self.visits.tokens)
         self.counts = Counts()
         return {**self.inner.metrics(), **found}
-
-    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory | None:
-        """As for the engine itself."""
-        return self.inner.memory(policy, responses, tokens)
-
-    def close(self) -> None:
-        """Release the engine."""
-        self.inner.close()
 
     def state_dict(self) -> State:
         """The drafts, and the engine's state."""

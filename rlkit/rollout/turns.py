@@ -26,7 +26,6 @@ from rlkit.ops import stream_seed
 from rlkit.rollout.base import (
     EVALUATION,
     EngineAround,
-    EngineMemory,
     Generation,
     GenerationCall,
     RolloutEngine,
@@ -81,14 +80,6 @@ class TurnsEngine(EngineAround):
                 calls_per_turn=self.limits.max_calls,
             )
         )
-
-    def sync(self, step: int) -> None:
-        """Let the engine do so."""
-        self.inner.sync(step)
-
-    def memory(self, policy: Policy, responses: int, tokens: int) -> EngineMemory | None:
-        """As for the engine itself."""
-        return self.inner.memory(policy, responses, tokens)
 
     def generate(self, call: GenerationCall) -> list[list[Generation]]:
         """Whole episodes for each request, in order."""

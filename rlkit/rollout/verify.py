@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import Tokens
 from rlkit.models.memory import SMALLER, is_out_of_memory, release
 from rlkit.models.policy import Policy
+from rlkit.models.recompute import evaluating
 from rlkit.rollout.sampling import Choice, Sampler
 
 TOKENS = 4096
@@ -32,16 +33,11 @@ def draws_at(
     At the place t it is the inverse CDF at `uniforms` [T_i] of the policy's distribution after
     response[:t], as the engine hf draws. All on the CPU.
     """
-    training = policy.model.training
-    policy.model.train(False)
-    try:
-        found: list[Choice] = []
-        lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-        for part in batches(lengths):
-            found += _of_batch(policy, prompts[part], responses[part], uniforms[part], sampler)
-        return found
-    finally:
-        policy.model.train(training)
+
+    def drawn(part: slice) -> list[Choice]:
+        return _drawn(policy, prompts[part], responses[part], uniforms[part], sampler)
+
+    return _read(policy, prompts, responses, drawn)
 
 
 @torch.no_grad()
@@ -49,18 +45,13 @@ def scores_of(
     policy: Policy, prompts: Sequence[Tensor], responses: Sequence[Tensor]
 ) -> list[Choice]:
     """The tokens of each response themselves, with the policy's log-probs of them [T_i]."""
-    training = policy.model.training
-    policy.model.train(False)
-    try:
-        found: list[Choice] = []
-        lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-        for part in batches(lengths):
-            logp = policy.logp(Tokens.of(list(prompts[part]), list(responses[part]))).cpu()
-            rows = zip(responses[part], logp, strict=True)
-            found += [Choice(ids, row[: len(ids)].clone(), None) for ids, row in rows]
-        return found
-    finally:
-        policy.model.train(training)
+
+    def scored(part: slice) -> list[Choice]:
+        logp = policy.logp(Tokens.of(list(prompts[part]), list(responses[part]))).cpu()
+        rows = zip(responses[part], logp, strict=True)
+        return [Choice(ids, row[: len(ids)].clone(), None) for ids, row in rows]
+
+    return _read(policy, prompts, responses, scored)
 
 
 def batches(lengths: Sequence[int]) -> Iterator[slice]:
@@ -75,27 +66,31 @@ def batches(lengths: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-def _of_batch(
+def _read(
     policy: Policy,
     prompts: Sequence[Tensor],
     responses: Sequence[Tensor],
-    uniforms: Sequence[Tensor],
-    sampler: Sampler,
+    read: Callable[[slice], list[Choice]],
 ) -> list[Choice]:
+    """What `read` finds for all responses, which it is asked for in batches."""
+    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    with evaluating(policy.model):
+        return [one for part in batches(lengths) for one in _fitting(part, read)]
+
+
+def _fitting(part: slice, read: Callable[[slice], list[Choice]]) -> list[Choice]:
     """One forward; in halves if it does not fit."""
     try:
-        return _drawn(policy, prompts, responses, uniforms, sampler)
+        return read(part)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        if len(prompts) == 1:
+        if part.stop - part.start == 1:
             raise UserError(f"out of memory reading one draft; use {SMALLER}") from error
     release()
-    half = len(prompts) // 2
-    out: list[Choice] = []
-    for part in (slice(0, half), slice(half, None)):
-        out += _of_batch(policy, prompts[part], responses[part], uniforms[part], sampler)
-    return out
+    middle = (part.start + part.stop) // 2
+    halves = (slice(part.start, middle), slice(middle, part.stop))
+    return [one for half in halves for one in _fitting(half, read)]
 
 
 def _drawn(

@@ -119,6 +119,26 @@ def assert_same_end(folder: Path, whole: Path, counted: Collection[str] = ()) ->
     assert (folder / "report.html").is_file()
 
 
+def assert_a_killed_run_ends_alike(folder: Path, *chosen: str) -> list[dict[str, float]]:
+    """A run killed in its fifth call of the rewards and resumed against the whole one; its rows."""
+
+    def begun(name: str, kill: str = "") -> Path:
+        out, resume = folder / name, "auto" if name == "killed" else "never"
+        arguments = (*COMMON, *chosen, f"output_dir={out}", f"resume={resume}")
+        result = run(*arguments, cwd=folder, env={"KILL": kill})
+        assert result.status == (-signal.SIGKILL if kill else 0), result.err
+        return out
+
+    whole = begun("whole")
+    begun("killed", "reward:5")
+    killed = begun("killed")
+    found = without_times(metrics(killed))
+    assert found == without_times(metrics(whole))
+    mine, theirs = weights(killed), weights(whole)
+    assert all(torch.equal(value, mine[key]) for key, value in theirs.items())
+    return found
+
+
 def check(name: str, kills: list[str], folder: Path) -> int:
     """Kill one start after the other, then let the run end; how many kills struck."""
     struck = sum(has_struck(start(name, folder, kill, resume="auto")) for kill in kills)

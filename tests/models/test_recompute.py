@@ -16,7 +16,7 @@ from rlkit.interfaces import Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.load import given_policy
 from rlkit.models.policy import Policy
-from rlkit.models.recompute import checkpoint_layers, is_checkpointed
+from rlkit.models.recompute import checkpoint_layers, evaluating, is_checkpointed
 from tests.tiny import CHARACTERS, make_dropping_model, make_policy, make_tokenizer
 
 PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13])]
@@ -131,3 +131,12 @@ def test_it_is_switched_on_once_and_off_again() -> None:
 def test_a_model_without_such_layers_is_refused() -> None:
     with pytest.raises(UserError, match="Linear has no layers that can be checkpointed"):
         checkpoint_layers(nn.Linear(2, 2), on=True)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_model_is_out_of_training_mode_inside_and_as_before_afterwards(mode: bool) -> None:
+    model = nn.Sequential(nn.Dropout(0.5)).train(mode)
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not model.training and not model[0].training
+        raise ZeroDivisionError
+    assert model.training is mode and model[0].training is mode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.head_probe import find_head
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.props import Props, props_objective, sampling_error, step_down
-from tests.cli import metrics, run, without_times
-from tests.end_to_end.test_kills import COMMON, weights
+from tests.end_to_end.test_kills import assert_a_killed_run_ends_alike
 from tests.tiny import make_policy, make_prompts
 
 TEXTS = ["1+2=", "12+345=", "7="]
@@ -306,24 +304,11 @@ def test_memory_is_bounded() -> None:
     assert 0 < engine.visits.tokens <= 50 and not engine.visits.of("train-0")
 
 
-def test_a_run_that_is_killed_and_resumed_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    def start(name: str, kill: str = "") -> Path:
-        folder = tmp_path / name
-        resume = "auto" if name == "killed" else "never"
-        arguments = (
-            *(*COMMON, "algorithm=props", "buffer=prompt_replay", "buffer.cooldown=1"),
-            *("buffer.low=0", "buffer.high=1", f"output_dir={folder}", f"resume={resume}"),
-        )
-        result = run(*arguments, cwd=tmp_path, env={"KILL": kill})
-        assert result.status == (-signal.SIGKILL if kill else 0), result.err
-        return folder
+AGAIN = ("buffer=prompt_replay", "buffer.cooldown=1", "buffer.low=0", "buffer.high=1")
+"""Prompts come again soon."""
 
-    whole = start("whole")
-    start("killed", "reward:5")
-    killed = start("killed")
-    rows = without_times(metrics(killed))
-    assert rows == without_times(metrics(whole))
-    mine, theirs = weights(killed), weights(whole)
-    assert all(torch.equal(value, mine[key]) for key, value in theirs.items())
+
+def test_a_run_that_is_killed_and_resumed_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    rows = assert_a_killed_run_ends_alike(tmp_path, *AGAIN, "algorithm=props")
     steps = [row for row in rows if "policy/loss" in row]
     assert all(row["rollouts/behavior_kl"] > 0 and row["off_policy/engine_kl"] > 0 for row in steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,7 @@ from rlkit.rollout.hf import HFConfig, HFRollout, numbered_draws
 from rlkit.rollout.sampling import KEPT
 from rlkit.rollout.spec_rl import SpecRL
 from rlkit.rollout.visits import Stored
-from tests.cli import metrics, run, without_times
-from tests.end_to_end.test_kills import COMMON, weights
+from tests.end_to_end.test_kills import assert_a_killed_run_ends_alike
 from tests.tiny import CHARACTERS, make_policy, make_prompts
 
 TEXTS = ["1+2=", "12+345=", "7="]
@@ -457,19 +455,5 @@ RUN = (
 
 
 def test_a_run_that_is_killed_and_resumed_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    def start(name: str, kill: str = "") -> Path:
-        folder = tmp_path / name
-        resume = "auto" if name == "killed" else "never"
-        arguments = (*COMMON, *RUN, f"output_dir={folder}", f"resume={resume}")
-        result = run(*arguments, cwd=tmp_path, env={"KILL": kill})
-        assert result.status == (-signal.SIGKILL if kill else 0), result.err
-        return folder
-
-    whole = start("whole")
-    start("killed", "reward:5")
-    killed = start("killed")
-    rows = without_times(metrics(killed))
-    assert rows == without_times(metrics(whole))
-    mine, theirs = weights(killed), weights(whole)
-    assert all(torch.equal(value, mine[key]) for key, value in theirs.items())
+    rows = assert_a_killed_run_ends_alike(tmp_path, *RUN)
     assert any(row.get("rollouts/draft_kept_fraction", 0) > 0 for row in rows)

@@ -9,6 +9,7 @@ import torch
 
 from rlkit.batch import Request
 from rlkit.errors import UserError
+from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
 from rlkit.rollout import verify
 from rlkit.rollout.base import Generation, GenerationCall
@@ -107,6 +108,26 @@ def test_batches_are_of_consecutive_sequences_and_about_as_long_as_allowed() -> 
     wanted = [slice(0, 2), slice(2, 3), slice(3, 4)]
     assert list(verify.batches([1000, 2000, 3000, 9000])) == wanted
     assert list(verify.batches([])) == []
+
+
+def test_log_probs_that_do_not_fit_are_read_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy()
+    prompts, answers = sampled(policy)
+    responses = [g.response_ids for g in answers]
+    expected = verify.scores_of(policy, prompts, responses)
+    real, rows = policy.logp, list[int]()
+
+    def limited(tokens: Tokens) -> Any:
+        rows.append(len(tokens.response_lengths))
+        if rows[-1] > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return real(tokens)
+
+    monkeypatch.setattr(policy, "logp", limited)
+    found = verify.scores_of(policy, prompts, responses)
+    assert rows == [6, 3, 1, 2, 3, 1, 2]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.logp, b.logp, atol=1e-5, rtol=0)
 
 
 def test_a_responses_own_log_probs_are_the_policys(monkeypatch: pytest.MonkeyPatch) -> None:
