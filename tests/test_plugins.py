@@ -31,6 +31,7 @@ def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_file_named_like_a_part_package_is_not_imported_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "buffers.py").write_text("raise RuntimeError('not this one')\n")
     told = "import rlkit; rlkit.names('buffer'); import buffers.fifo; print(buffers.fifo.__file__)"

@@ -64,6 +64,7 @@ def test_a_scalar_is_refused_since_it_cannot_be_aggregated_over_micro_batches() 
         loss_value(loss_class(scalar)(), logp, batch)
 
 
+@pytest.mark.slow
 def test_a_function_in_a_file_trains_and_its_attributes_change_no_number(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FILE)
     for name in ("per_token", "same_as_a_class"):

@@ -40,6 +40,7 @@ def equal(a: Weights, b: Weights) -> bool:
     return all(torch.equal(a[key], b[key]) for key in shared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anchor", ["base", "kl_convex", "convex"])
 def test_after_a_rebirth_the_base_is_the_policy_of_the_last_step_before_it(
     anchor: str, tmp_path: Path
@@ -70,6 +71,7 @@ def test_a_share_of_one_trains_as_the_anchor_alone(
     assert rows[2][f"anchor/kl_{alone}"] > 0 and rows[2][f"anchor/weight_{alone}"] == 1
 
 
+@pytest.mark.slow
 def test_the_two_ends_of_the_combination_train_differently(tmp_path: Path) -> None:
     """Were they equal, the test above would say nothing."""
     common = ("algorithm=remix", "train.learning_rate=1e-3")

@@ -46,6 +46,7 @@ COPIES: list[tuple[str, dict[str, Any], float, float]] = [
 the first, but for BEMA's, which is never what its reference shows."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "fields", "copies", "averages"), COPIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_peak_is_the_copies_named_and_a_layer(

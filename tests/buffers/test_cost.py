@@ -122,6 +122,7 @@ def costs(name: str, groups: int) -> tuple[int, int, int]:
     return work.done, asked + Counted.asked, len(trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ROOM))
 def test_a_step_runs_as_much_python_over_many_groups_as_over_few(name: str) -> None:
     few, many = costs(name, FEW), costs(name, MANY)

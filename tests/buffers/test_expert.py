@@ -221,6 +221,7 @@ def test_numbers_tell_demonstrations_apart() -> None:
     assert [r.demonstrations[0].number for r in again] == numbers
 
 
+@pytest.mark.slow
 def test_supervised_training_generates_nothing_and_learns(tmp_path: Path) -> None:
     args = ("algorithm=sft", "train.steps=20", "train.learning_rate=3e-4", "train.warmup_steps=0")
     sizes = ("train.prompts_per_step=64", "eval.problems=128")
@@ -232,6 +233,7 @@ def test_supervised_training_generates_nothing_and_learns(tmp_path: Path) -> Non
     assert rows[-1]["eval/pass@1"] > rows[0]["eval/pass@1"] + 0.2
 
 
+@pytest.mark.slow
 def test_luffy_trains_on_groups_with_demonstrations(tmp_path: Path) -> None:
     rows = check_real_run("algorithm=luffy", "rollout.num_generations=4", cwd=tmp_path)
     assert rows[-1]["rollouts/total"] == 3 * 4 * 3, "three new responses in each group of four"

@@ -99,6 +99,7 @@ def check_equal(found: Sample, made: Sample) -> None:
         assert a.dtype == b.dtype and torch.equal(a, b), field
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(names("buffer")) - OFFLINE))
 def test_what_goes_in_comes_out(name: str, tmp_path: Path, own_registry: None) -> None:
     trainer = trainer_of(name, tmp_path)

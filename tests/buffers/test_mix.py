@@ -133,6 +133,7 @@ def test_wrong_parts(settings: dict[str, Any], message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_real_run_of_replay_beside_demonstrations(tmp_path: Path) -> None:
     rows = check_real_run(
         *("algorithm=chord", "buffer.first.name=fifo", "+buffer.first.replay_fraction=0.5"),

@@ -85,6 +85,7 @@ def test_each_preference_comes_once_an_epoch_and_a_resume_goes_on(tmp_path: Path
     assert [step(buffer, n) for n in range(3)] == [step(again, n) for n in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["online_dpo", "vdpo", "vipo"])
 def test_dpo_learns_the_preferences(algorithm: str, tmp_path: Path) -> None:
     """Right sums are preferred to wrong ones; in a few steps their margin grows, nothing is
@@ -106,6 +107,7 @@ def test_dpo_learns_the_preferences(algorithm: str, tmp_path: Path) -> None:
     assert steps[-1]["policy/margin"] > steps[0]["policy/margin"]
 
 
+@pytest.mark.slow
 def test_the_votes_of_both_sides_set_the_target_of_a_real_step(tmp_path: Path) -> None:
     """7 to 2, 1 to 0 and 5 to 5 votes with a prior of 1: p = 8/11, 2/3 and 1/2. Before the first
     update the margin is 0, so VIPO's loss is the mean of ((2p - 1) / (2 beta))^2, beta = 0.1."""

@@ -54,6 +54,7 @@ def test_one_number_counts_for_all_new_rows() -> None:
     assert rows.listed("number") == [7, 7, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [[0], [1], [2], [0, 1, 2]])
 def test_what_leaves_is_let_go(gone: list[int]) -> None:
     rows, things = Rows(thing=object), [Thing() for _ in range(3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from buffers.spear import Spear, SpearConfig
@@ -99,6 +100,7 @@ def test_it_resumes() -> None:
     check_resumes(lambda: Spear(SpearConfig(size=4)), Cycle(Spear(SpearConfig(size=4)), 5))
 
 
+@pytest.mark.slow
 def test_a_real_run_replays_its_successes(tmp_path: Path) -> None:
     """Half of the 16 responses of a step are good, and 8 are more than 1.5 times the size."""
     rows = check_real_run("algorithm=spear", "buffer.size=2", HALF, cwd=tmp_path)

@@ -66,6 +66,7 @@ def test_a_stock_resumes(name: str, fields: dict[str, Any]) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prioritized", "value_decay"])
 def test_a_stock_trains(name: str, tmp_path: Path) -> None:
     rows = check_real_run(f"buffer={name}", cwd=tmp_path)

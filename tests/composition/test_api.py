@@ -84,6 +84,7 @@ def test_objects_in_memory_are_trained_and_named_by_class_and_hash(tmp_path: Pat
     assert made.metrics.to_pandas().shape[0] == len(made.metrics)
 
 
+@pytest.mark.slow
 def test_a_resume_needs_the_objects_again_and_says_so(tmp_path: Path) -> None:
     arguments = (*SMALL, "algorithm=grpo", "rollout.max_completion_length=6")
     longer = (*arguments, "train.steps=4")

@@ -39,6 +39,7 @@ def test_other_models_and_tasks_get_none_of_it() -> None:
     assert model_folder(c) == "some/name"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -14,6 +14,7 @@ REMIX_PPO = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "steps", "responses"),
     [(100, 200, 40_900), (100, 350, 79_300), (100, 500, 117_700), (50, 100, 20_450)],
@@ -29,6 +30,7 @@ def test_remix_generates_what_its_paper_reports(
     assert out.splitlines()[-1] == f"After step {steps} (on_policy): {responses} responses."
 
 
+@pytest.mark.slow
 def test_the_plan_is_what_a_run_counts(tmp_path: Path) -> None:
     args = ("algorithm=remix", "schedule.at=2", "train.steps=4", "eval.every=1")
     small = [a for a in SMALL if not a.startswith(("train.steps", "eval.every"))]

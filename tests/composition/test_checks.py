@@ -45,6 +45,7 @@ def test_what_fits_is_composed() -> None:
     composed("model.lora.r=2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "anchor",
     [
@@ -68,6 +69,7 @@ def test_copies_of_adapters_are_exact_and_stay_possible(anchor: str) -> None:
     composed(f"anchor={anchor}", "model.lora.r=2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rewards", "judge"),
     [
@@ -151,6 +153,7 @@ class Several(Processes):
         self.world_size, self.shards_weights, self.owns_precision = 2, shards, True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "what"),
     [
@@ -216,6 +219,7 @@ OFFLINE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "said"),
     [

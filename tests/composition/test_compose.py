@@ -100,6 +100,7 @@ def lengths(c: Composition) -> dict[str, int | None]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", [f.stem for f in EXPERIMENTS])
 def test_an_experiment_has_one_source_of_every_length(experiment: str) -> None:
     """No other part states a length, and rewards that depend on it have the engine's."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from rlkit.config.run import RunConfig
 from tests.compositions import composed
 from tests.sessions import Listening
 
 
+@pytest.mark.slow
 def test_what_the_loss_reads_is_known_unless_the_penalty_may_begin_later() -> None:
     assert composed("loss=ppo", "anchor=base").read_by_loss == frozenset()
     later = composed("anchor=base", "anchor.beta={kind: linear, start: 0, end: 1, steps: 9}")

@@ -109,6 +109,7 @@ def test_a_class_of_a_script_stands_alone() -> None:
     assert class_source(type("Typed", (), {"__module__": "__main__"})) == b"Typed"
 
 
+@pytest.mark.slow
 def test_shares_of_a_mix_and_the_lag_of_pass_rates_are_told() -> None:
     parts = "task.parts={a: {kind: arithmetic, weight: 3}, b: {kind: arithmetic}}"
     mix = ("task=mixed", parts, "prompts.order=target")

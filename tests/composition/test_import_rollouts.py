@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli import SMALL, command, metrics, run
 from tests.stored.foreign import files
 
 
+@pytest.mark.slow
 def test_through_the_commands(tmp_path: Path) -> None:
     """A loss that reads behavior log-probs refuses what has none unless a model gives them."""
     path = files.verl(tmp_path / "7.jsonl")

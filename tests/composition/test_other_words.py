@@ -41,6 +41,7 @@ def test_every_key_of_the_page_has_a_hint_that_names_the_same(
             assert any(name in ours for name in named), (key, ours, known[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [*TRL, *VERL])
 def test_a_hint_names_keys_that_exist(key: str) -> None:
     first = re.split(r"[ =,]", (TRL | VERL)[key])[0].replace("<name>", "math")

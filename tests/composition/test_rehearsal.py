@@ -129,6 +129,7 @@ def test_a_chat_prompt_is_answered_by_a_message_and_a_text_by_either() -> None:
         rehearse(made(chats))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "said"),
     [

@@ -14,6 +14,7 @@ ONLY = "reward.overlong.evaluation_only=true"
 COST = "eval.reward=overlong"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

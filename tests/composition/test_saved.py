@@ -46,6 +46,7 @@ def test_what_only_training_uses_stays_at_its_default() -> None:
     assert raw["train"] == default["train"] and raw["loss"] == default["loss"]
 
 
+@pytest.mark.slow
 def test_the_environment_and_the_tools_of_a_run_are_there_but_for_named_benchmarks() -> None:
     chosen = ("environment=python", "environment.time_limit=3", "tools=[./t.py:search]")
     run = (*RUN, *chosen, "turns.max=4")
@@ -74,6 +75,7 @@ def test_another_file_keeps_the_form_of_the_task_and_is_read_whole() -> None:
     assert evaluated("task.path=test.jsonl", "eval.problems=4")[0]["eval"]["problems"] == 4
 
 
+@pytest.mark.slow
 def test_another_task_brings_its_own_rewards() -> None:
     raw, saved = evaluated("task=arithmetic", run=(*RUN, "eval.task=reasoning_gym"))
     assert raw["task"] == raw_of()["task"] and not raw.get("reward")

@@ -35,6 +35,7 @@ def test_its_parts_are_those_of_the_paper() -> None:
     assert c.buffer.config.model_dump().items() >= {"min_calls": 1, "max_age": 5}.items()
 
 
+@pytest.mark.slow
 def test_it_trains_three_steps(tmp_path: Path) -> None:
     """The tool's reward fades, the weight of replay grows, and what is replayed called a tool."""
     policy = chat_policy()

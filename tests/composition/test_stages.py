@@ -47,6 +47,7 @@ def test_stages_follow_each_other_with_parts_of_their_own(tmp_path: Path) -> Non
     assert "remix" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_stage_goes_on_with_the_policy_of_the_one_before(tmp_path: Path) -> None:
     """A stage that hardly learns leaves the weights where the stage before it took them."""
     still = "{steps: 1, overrides: ['algorithm=grpo', 'train.learning_rate=1e-30']}"
@@ -59,6 +60,7 @@ def test_a_stage_goes_on_with_the_policy_of_the_one_before(tmp_path: Path) -> No
     assert all(torch.equal(one[name], same[name]) for name in one), "the first is a run of its own"
 
 
+@pytest.mark.slow
 def test_stages_draw_differently(tmp_path: Path) -> None:
     folder = train("out", "algorithm=grpo", "stages=[{steps: 1}, {steps: 1}]", cwd=tmp_path)
     asked = [
@@ -68,6 +70,7 @@ def test_stages_draw_differently(tmp_path: Path) -> None:
     assert prompts[0] != prompts[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_a_resumed_run_equals_the_uninterrupted_one(step: int, tmp_path: Path) -> None:
     """After a stage, inside one, and after the next."""
@@ -83,6 +86,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(step: int, tmp_path: Path) -
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     train("out", "stages=[{steps: 1}, {steps: 1}]", cwd=tmp_path)
     result = run(
@@ -91,6 +95,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert result.status == 0 and "is finished: 2 steps" in result.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stages", "message"),
     [

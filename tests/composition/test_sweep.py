@@ -49,6 +49,7 @@ def test_every_job_is_composed_and_checked(monkeypatch: pytest.MonkeyPatch) -> N
     assert seen == [["algorithm=grpo", "seed=0"], ["algorithm=grpo", "seed=1"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "job", "said"),
     [

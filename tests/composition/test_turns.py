@@ -77,6 +77,7 @@ def test_it_is_placed_where_its_engine_is() -> None:
     assert apart.rollouts.episodes["turns"]["max"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_registry")
 def test_its_reward_is_the_run_s_unless_another_is_chosen() -> None:
     assert list(chosen(ECHO).rewards) == ["environment"]
@@ -107,6 +108,7 @@ def test_what_is_told_of_it() -> None:
     assert template_words(c, make_chat_tokenizer()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -127,6 +129,7 @@ def test_what_cannot_be_with_it(overrides: tuple[str, ...], said: str) -> None:
         chosen(ECHO, *overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_registry")
 def test_rewards_that_read_environments_need_them_here(tmp_path: Path) -> None:
     file = tmp_path / "looking.py"
@@ -206,6 +209,7 @@ def test_its_reward_is_known_in_a_mix_and_if_it_only_evaluates() -> None:
             chosen(*overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_registry")
 def test_compact_calls_need_one_tool_with_one_argument(tmp_path: Path) -> None:
     two = tmp_path / "two.py"

@@ -79,6 +79,7 @@ def test_the_ends_of_its_range_must_be_legal_values_of_the_field(tmp_path: Path)
     assert run(place, "dry_run=true", cwd=tmp_path).status == 2
 
 
+@pytest.mark.slow
 def test_a_run_follows_logs_and_resumes_its_schedules(tmp_path: Path) -> None:
     common = (
         *("algorithm=remix", "train.warmup_steps=0", "train.lr_scheduler_type=constant"),

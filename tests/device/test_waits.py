@@ -42,12 +42,14 @@ def waits_of(folder: Path, changes: dict[str, Any], name: str = "grpo", **chosen
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [[], ["#", "1"]])
 def test_generation_waits_once_per_position(stop: list[str], tmp_path: Path) -> None:
     found = waits_of(tmp_path, {"rollout": {"stop": stop, "num_generations": 4}})
     assert sum(found[file] for file in GENERATION) <= POSITIONS + 3, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bound"), [("grpo", 5), ("remix", 6), ("online_dpo", 6), ("ppo", 9), ("exgrpo", 6)]
 )

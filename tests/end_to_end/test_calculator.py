@@ -18,6 +18,7 @@ TINY = (
 SHIPPED = {"RLKIT_BASE_SHIFT": "0"}
 
 
+@pytest.mark.slow
 def test_a_run_calls_the_tool_and_a_resumed_one_ends_with_the_same_bits(tmp_path: Path) -> None:
     done = run(*TINY, "output_dir=whole", cwd=tmp_path, env=SHIPPED)
     assert done.status == 0, done.err

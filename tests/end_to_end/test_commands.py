@@ -52,6 +52,7 @@ def test_list_shows_every_name(tmp_path: Path) -> None:
     assert status == 2 and "Did you mean 'loss'?" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_documents_every_setting_of_every_part(kind: str, tmp_path: Path) -> None:
     for name in names(kind):
@@ -61,6 +62,7 @@ def test_show_documents_every_setting_of_every_part(kind: str, tmp_path: Path) -
             assert re.search(rf"\.{field} = .+\(.+\)\n    \S", out), (name, field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["algorithm", "experiment"])
 def test_show_says_what_a_composition_chooses_and_sets(group: str, tmp_path: Path) -> None:
     for name in files(group):
@@ -100,6 +102,7 @@ def test_show_of_a_variant_is_its_part_with_its_defaults(
         assert re.search(rf"\.{field} = .+\(.+\)\n    \S", out), field
 
 
+@pytest.mark.slow
 def test_train_is_the_same_as_the_module(tmp_path: Path) -> None:
     for arguments in (
         ("algorithm=grpo", "dry_run=true"),
@@ -123,6 +126,7 @@ def test_check_passes_the_example_and_says_what_a_broken_part_breaks(tmp_path: P
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_eval_of_a_checkpoint_and_reports_of_runs(tmp_path: Path) -> None:
     """2 of 4 samples succeed: pass@2 is 1 - 1/6. The greedy response is a prompt's first, which
     does not. A run folder stands for its newest checkpoint, of an older format too."""
@@ -182,6 +186,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "said"), WRONG, ids=[case[0] for case in WRONG])
 def test_a_wrong_command_is_one_line_and_writes_nothing(
     line: str, said: str, tmp_path: Path

@@ -76,6 +76,7 @@ def test_a_run_finds_the_files(chosen: str, first: bool, folder: Path) -> None:
     assert config["train"]["updates_per_batch"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_and_its_evaluation(folder: Path) -> None:
     small = (*SMALL, "train.updates_per_batch=1")
     chosen = "+experiment=twice"

@@ -64,6 +64,7 @@ def test_a_file_is_evaluated_whole(tmp_path: Path) -> None:
     assert len(some) == 15 and some < {row["prompt"] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated_as_its_run_was(tmp_path: Path) -> None:
     """The run's task, problems, samples and sampling, unless told otherwise."""
     figures, told = evaluated(str(trained()), "--out", "one", cwd=tmp_path)
@@ -104,6 +105,7 @@ def test_the_figures_are_json_and_a_table(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"answers.parquet", "results.json"}
 
 
+@pytest.mark.slow
 def test_a_reward_that_never_says_right_is_warned_of(tmp_path: Path) -> None:
     """The embedded model writes "11,16,25#27", which is no 27 to this reward."""
     path = sums(tmp_path / "sums.jsonl", 4)
@@ -114,6 +116,7 @@ def test_a_reward_that_never_says_right_is_warned_of(tmp_path: Path) -> None:
     assert "Warning: eval/pass@1 counts" in told and "the reward 'exact'" in told
 
 
+@pytest.mark.slow
 def test_responses_that_are_cut_off_are_warned_of(tmp_path: Path) -> None:
     given = ("embedded", "eval.problems=4", "--out=x")
     _, told = evaluated(*given, "eval.sampling.max_completion_length=3", cwd=tmp_path)
@@ -146,6 +149,7 @@ class Bare(RolloutEngine[RolloutConfig]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
 def test_a_mistake_is_one_line_before_the_model_is_loaded(
     arguments: tuple[str, ...], said: str, tmp_path: Path
@@ -159,6 +163,7 @@ def test_a_mistake_is_one_line_before_the_model_is_loaded(
     assert not (tmp_path / "evals").exists()
 
 
+@pytest.mark.slow
 def test_a_runs_own_reward_from_a_file_is_found_again(tmp_path: Path) -> None:
     """From another folder, by the name it had in the run."""
     (tmp_path / "own.py").write_text(

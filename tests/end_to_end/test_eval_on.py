@@ -63,6 +63,7 @@ def test_every_sample_is_kept_and_the_figures_are_theirs(whole: Path) -> None:
     assert (whole / "evaluation.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", ["forward:40", "reward:4"])
 def test_killed_and_started_again_it_is_the_uninterrupted_one(
     kill: str, whole: Path, tmp_path: Path
@@ -117,6 +118,7 @@ def test_a_file_is_marked_by_the_chosen_reward_beside_a_task(tmp_path: Path) -> 
     assert f"{Path('out', 'results.json')}  {Path('out', 'evaluation.html')}" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -151,19 +151,21 @@ def check(name: str, kills: list[str], folder: Path) -> int:
 @pytest.mark.parametrize(
     ("name", "kills"),
     [
-        ("grpo", ["forward:30", "reward:2", "tree:5", "log:4"]),
-        ("grpo", ["remove:1"]),
-        ("ppo", ["tree:9", "forward:40"]),
+        pytest.param("grpo", ["forward:30", "reward:2", "tree:5", "log:4"], marks=pytest.mark.slow),
+        pytest.param("grpo", ["remove:1"], marks=pytest.mark.slow),
+        pytest.param("ppo", ["tree:9", "forward:40"], marks=pytest.mark.slow),
         ("remix", ["forward:45", "fsync:8", "forward:30"]),
-        ("remix", ["reward:4", "rename:1", "reward:2", "log:2"]),
-        ("prioritized", ["reward:5", "tree:2"]),
-        ("on_disk", ["rename:2", "forward:25"]),
-        ("ema", ["fsync:20", "forward:20"]),
-        ("mix", ["reward:4", "log:6"]),
+        pytest.param(
+            "remix", ["reward:4", "rename:1", "reward:2", "log:2"], marks=pytest.mark.slow
+        ),
+        pytest.param("prioritized", ["reward:5", "tree:2"], marks=pytest.mark.slow),
+        pytest.param("on_disk", ["rename:2", "forward:25"], marks=pytest.mark.slow),
+        pytest.param("ema", ["fsync:20", "forward:20"], marks=pytest.mark.slow),
+        pytest.param("mix", ["reward:4", "log:6"], marks=pytest.mark.slow),
         pytest.param("mix_ahead", ["log:5"], marks=pytest.mark.slow),
         pytest.param("mix_ahead", ["forward:60"], marks=pytest.mark.slow),
-        ("wandb", ["log:5"]),
-        ("stages", ["reward:3", "log:6"]),
+        pytest.param("wandb", ["log:5"], marks=pytest.mark.slow),
+        pytest.param("stages", ["reward:3", "log:6"], marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_like_an_uninterrupted_one(

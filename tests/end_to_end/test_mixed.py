@@ -27,6 +27,7 @@ def trained() -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_says_which_task_a_response_is_of() -> None:
     rows = metrics(trained())
     assert {"eval/pass@1", "eval/a/pass@1", "eval/b/pass@1", "eval/a/greedy"} <= rows[0].keys()
@@ -64,6 +65,7 @@ def test_a_checkpoint_is_evaluated_as_its_run_was(tmp_path: Path) -> None:
     assert about["right_by"] == {"a": "a/arithmetic", "b": "b/exact"} and about["held_out"]
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_nothing(tmp_path: Path) -> None:
     """Each reward is tried on the gold answers of its own task."""
     done = command("rlkit.__main__", "doctor", "embedded", *MIX, cwd=tmp_path)
@@ -86,6 +88,7 @@ def test_several_processes_choose_the_same_prompts(tmp_path: Path) -> None:
     assert whole[1] == found[1], "the first step's weights are the same to the bit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -166,6 +166,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+@pytest.mark.slow
 def test_the_output_in_the_readme_is_that_of_the_command(place: Path) -> None:
     """The plan of the run, word for word; the figures after it depend on the machine."""
     shown = blocks(ROOT / "README.md")[1].splitlines()
@@ -189,6 +190,7 @@ def test_the_page_is_the_plugin_file() -> None:
     assert page == (ROOT / "examples/every_part.py").read_text().strip("\n")
 
 
+@pytest.mark.slow
 def test_a_run_of_parts_that_are_all_the_users_resumes(place: Path) -> None:
     """The first training command of own_parts.md, in two halves and in one.
 
@@ -216,6 +218,7 @@ def figures(csv: str, step: int) -> dict[str, str]:
     return {key: value for at, key, value in rows if at == str(step) if not key.startswith(varying)}
 
 
+@pytest.mark.slow
 def test_a_teacher_is_loaded_and_the_policy_is_held_to_it(runs: Path) -> None:
     words = next(
         a for p, a in TRAINING if p == "own_parts.md" and any("anchor.path" in w for w in a)

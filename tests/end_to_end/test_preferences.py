@@ -127,6 +127,7 @@ OPA = (
 )
 
 
+@pytest.mark.slow
 def test_opa_dpo_has_the_policy_of_its_first_stage_as_the_reference_and_resumes(
     tmp_path: Path,
 ) -> None:

@@ -34,6 +34,7 @@ def commands(sweep: dict[str, Any]) -> list[list[str]]:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_the_first_and_the_last_command_run_and_report_to_wandb(path: Path, tmp_path: Path) -> None:
     expanded = commands(yaml.safe_load(path.read_text()))

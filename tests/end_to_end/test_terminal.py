@@ -29,6 +29,7 @@ def after_the_key(terminal: Terminal) -> list[str]:
     return [line for line in terminal.text.split("^C")[1].split("\n") if line.strip()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["rlkit.errors", "hydra", "torch", "transformers.models.llama.modeling_llama"]
 )
@@ -64,9 +65,13 @@ sys.exit(main({arguments!r}))
     ("place", "then"),
     [
         ("compose.check", "raise"),
-        ("compose.check", "raise ImportError('cannot load') from interrupt"),
-        ("session.load_prompts", "raise"),
-        ("session.load_prompts", "return real(*given)"),
+        pytest.param(
+            "compose.check",
+            "raise ImportError('cannot load') from interrupt",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("session.load_prompts", "raise", marks=pytest.mark.slow),
+        pytest.param("session.load_prompts", "return real(*given)", marks=pytest.mark.slow),
     ],
 )
 def test_ctrl_c_while_composing_or_loading_is_one_line(
@@ -100,6 +105,7 @@ def redraws(lines: list[str]) -> list[str]:
     return list(dict.fromkeys(steps))
 
 
+@pytest.mark.slow
 def test_evaluations_stay_and_the_bar_of_a_resumed_run_begins_where_it_was(tmp_path: Path) -> None:
     lines = trained(tmp_path, "eval.every=1", "train.steps=2")
     assert evaluations(lines) == ["0/2", "1/2", "2/2"]
@@ -111,6 +117,7 @@ def test_evaluations_stay_and_the_bar_of_a_resumed_run_begins_where_it_was(tmp_p
     assert redraws(lines) == ["2/4", "3/4", "4/4"]
 
 
+@pytest.mark.slow
 def test_a_multirun_names_its_jobs_and_compares_them_in_the_end(tmp_path: Path) -> None:
     chosen = "-m", "train.steps=1", "loss.clip_low=0.1,0.2", "seed=0,1", "output_dir=out"
     result = run(*SMALL, *chosen, cwd=tmp_path)

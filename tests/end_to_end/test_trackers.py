@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli import SMALL, metrics, run, without_times
 from tests.wandb_file import config_of, history, records
 
@@ -17,6 +19,7 @@ TRACKED = (
 STAGES = "stages=[{steps: 1, overrides: [algorithm=grpo]}, {steps: 2, overrides: [seed=7]}]"
 
 
+@pytest.mark.slow
 def test_trackers_change_no_number_and_a_resumed_run_is_whole(tmp_path: Path) -> None:
     more = "train.steps=4", "eval.every=1", "resume_force=[train.steps]", "resume=auto"
     for name, trackers in (("plain", ()), ("tracked", TRACKED)):
@@ -37,6 +40,7 @@ def test_trackers_change_no_number_and_a_resumed_run_is_whole(tmp_path: Path) ->
     assert "model.safetensors" in names and not any(name.startswith("state") for name in names)
 
 
+@pytest.mark.slow
 def test_stages_have_settings_of_their_own(tmp_path: Path) -> None:
     result = run(*SMALL, *TRACKED[:2], STAGES, "output_dir=out", cwd=tmp_path)
     assert result.status == 0, result.err

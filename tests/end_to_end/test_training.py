@@ -155,6 +155,7 @@ def test_every_kind_swaps_under_every_composition(algorithm: str, tmp_path: Path
     assert all(swap in result.out for swap in swaps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "swap", ["loss=topr", "buffer=on_policy", "anchor=none", "schedule=never", "advantage=rloo"]
 )
@@ -191,6 +192,7 @@ def test_replaying_nothing_is_the_on_policy_run_bit_for_bit(tmp_path: Path) -> N
     assert same(weights(a), weights(b))
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_a_run(tmp_path: Path) -> None:
     """The same two steps in micro-batches of about three responses: metrics agree to float32
     rounding."""
@@ -254,7 +256,10 @@ def test_the_rebirth_stops_replay_takes_one_pass_and_moves_the_base(tmp_path: Pa
     assert rows[1]["anchor/kl_base"] > 1e-5 and rows[3]["anchor/kl_base"] > 1e-5
 
 
-@pytest.mark.parametrize("algorithm", ["remix", "ppo", "grpo", "flowrl"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["remix", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ppo", "grpo", "flowrl"))],
+)
 def test_a_resumed_run_continues_exactly(algorithm: str, tmp_path: Path) -> None:
     """Stopped after step 3 by a shorter budget, then continued: the metrics and weights of the
     uninterrupted run."""
@@ -280,6 +285,7 @@ def test_a_resumed_run_continues_exactly(algorithm: str, tmp_path: Path) -> None
     assert {p.name for p in part.glob("checkpoint-*")} >= {"checkpoint-4", "checkpoint-5"}
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_checkpoints_repeats_the_lost_steps_once(tmp_path: Path) -> None:
     common = ["algorithm=remix", "checkpoint.every=2", "train.steps=4", "eval.every=2"]
     whole = train(*common, out="whole", cwd=tmp_path)
@@ -293,12 +299,14 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps_once(tmp_path: 
     assert same(weights(whole), weights(part))
 
 
+@pytest.mark.slow
 def test_auto_without_a_checkpoint_starts_over(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.jsonl").write_text('{"step": 7}\n')
     assert metrics(train("resume=auto", out="out", cwd=tmp_path))[0]["step"] == 0
 
 
+@pytest.mark.slow
 def test_user_parts_by_plugin_and_by_import_path(tmp_path: Path) -> None:
     example = ROOT / "examples" / "my_parts.py"
     folder = train(
@@ -320,6 +328,7 @@ def test_user_parts_by_plugin_and_by_import_path(tmp_path: Path) -> None:
     assert "MyLoss" in json.loads((other / "components.json").read_text())["loss"]["import_path"]
 
 
+@pytest.mark.slow
 def test_multirun_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
     result = run(
         "-m", *SMALL, "train.steps=1", "algorithm=grpo,topr", "output_dir=sweep", cwd=tmp_path
@@ -331,6 +340,7 @@ def test_multirun_gives_each_job_a_folder_of_its_own(tmp_path: Path) -> None:
     assert configs == ["grpo", "topr"]
 
 
+@pytest.mark.slow
 def test_several_runs_without_a_folder_share_one_of_their_own(tmp_path: Path) -> None:
     """The README's multirun, as it stands there."""
     result = run("-m", *SMALL, "train.steps=1", "algorithm=grpo,topr", cwd=tmp_path)
@@ -345,6 +355,7 @@ def test_several_runs_without_a_folder_share_one_of_their_own(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.slow
 def test_a_loss_with_a_baseline_of_its_own_warns_of_another(tmp_path: Path) -> None:
     result = run("loss=oapl", "dry_run=true", cwd=tmp_path)
     assert result.status == 0

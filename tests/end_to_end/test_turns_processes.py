@@ -53,6 +53,7 @@ def assert_played_alike(one: Path, two: Path) -> None:
     assert any(row["policy/grad_norm"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_two_processes_play_what_one_plays(tmp_path: Path) -> None:
     """Replayed episodes among them."""
     assert_played_alike(*both("lake", tmp_path))

@@ -305,6 +305,7 @@ DEMONSTRATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "said"), DEMONSTRATIONS, ids=[d[1] for d in DEMONSTRATIONS])
 def test_wrong_demonstrations(content: str | None, said: str, tmp_path: Path) -> None:
     if content is not None:
@@ -334,6 +335,7 @@ def test_a_file_in_place_of_the_folder_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["plateau", "qdagger"])
 def test_a_schedule_is_told_the_metrics_there_are(schedule: str, tmp_path: Path) -> None:
     metric = "schedule.metric='eval/pas@1'"

@@ -153,6 +153,7 @@ def test_exceptions_and_the_end_of_the_time_are_answers_and_the_state_stays(
     assert journal.handles([0])[0].notes == ["p", "a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "event"), [("crash", "lost"), ("stubborn", "timeouts")])
 def test_a_lost_environment_ends_its_episode_and_no_other(
     journal: Environment[Any], name: str, event: str

@@ -97,6 +97,7 @@ def test_time_and_memory_are_limited_and_the_names_stay(python: Environment[Any]
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "why"),
     [

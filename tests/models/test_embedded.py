@@ -123,6 +123,7 @@ def test_the_learning_rate_rises_and_falls_linearly():
     assert rates[100] == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_a_short_warm_up_already_learns_the_format():
     """After 60 steps the commas, the '#' and the end stand where they belong."""
     model = warm_up(Recipe(steps=60), 0, progress=False)

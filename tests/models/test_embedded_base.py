@@ -82,6 +82,7 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_leave_it_as_it_is(tmp_path):
     before, own = content(SHIPPED), {"RLKIT_BASE_SHIFT": "0", "RLKIT_CACHE": str(tmp_path / "no")}
     for done in (

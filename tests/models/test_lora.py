@@ -180,6 +180,7 @@ def start(out: str, *args: str, cwd: Path) -> Path:
     return cwd / out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["remix", "ppo"])
 def test_a_run_with_adapters_resumes_exactly(algorithm: str, tmp_path: Path) -> None:
     """ReMix over its rebirth: the base changes from the bare model to a snapshot.
@@ -199,6 +200,7 @@ def test_a_run_with_adapters_resumes_exactly(algorithm: str, tmp_path: Path) -> 
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_adapters_and_can_be_evaluated_and_merged(tmp_path: Path) -> None:
     """From another folder too, though the reward is named by a path beside the run."""
     (tmp_path / "mine.py").write_text(

@@ -53,6 +53,7 @@ def test_a_window_counts_the_tokens_of_the_prompt_too() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_pads_hold_reaches_no_gradient() -> None:
     """Doubling the gradient at pads would show in a sum over the padded places."""
     blocks = row_of(mixed())

@@ -81,6 +81,7 @@ def test_the_critic_follows(half: Policy) -> None:
     assert 0 < (critic(TOKENS) - whole(TOKENS)).abs().max() < 1
 
 
+@pytest.mark.slow
 def test_the_trainer_takes_its_own_log_probs_and_logs_the_difference(tmp_path: Path) -> None:
     """What an engine says in bfloat16 is not what the trainer computes, here by half a nat: by its
     log-probs the ratio would start at 1.65."""

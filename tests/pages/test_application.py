@@ -47,6 +47,7 @@ def test_a_run_has_its_page_its_parts_and_its_state(client):
     assert json.loads(state.text)["words"] == "step 4"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -58,6 +59,7 @@ def test_what_is_no_page_is_not_there(client, path):
     assert client.get(path).status == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -121,6 +123,7 @@ def test_what_cannot_be_read_is_told_in_words_and_links_are_refused(client, run,
     assert client.get("0/report.html").status == 503
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_while_a_run_writes(client, run):
     """A writer appends lines in two halves; every answer is whole and none is older than before."""
     stop = threading.Event()

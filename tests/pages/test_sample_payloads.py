@@ -80,6 +80,7 @@ def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     assert cut("a" * 60 + "b" * 40, 50) == ["a" * 30, 50, "b" * 20]
 
 
+@pytest.mark.slow
 def test_texts_of_a_step_are_bounded_together(tmp_path: Path) -> None:
     write_step(tmp_path, 1, [response(1, response="y" * 1_000_000) for _ in range(400)])
     rows = step_payload(tmp_path, 1)["rows"]

@@ -149,6 +149,7 @@ def test_a_page_holds_the_last_step_and_the_picked_groups(tmp_path: Path) -> Non
     assert list(found["tokens"]["10"]["rows"]) == ["0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["y" * 1_000_000, "\N{CJK UNIFIED IDEOGRAPH-597D}" * 9000])
 def test_what_a_page_holds_is_bounded(tmp_path: Path, text: str) -> None:
     """600 responses a step here, each long, and many steps."""

@@ -134,6 +134,7 @@ def test_a_function_may_say_whether_it_marks_correctness() -> None:
     assert reward_class(spoken).marks_correctness is False
 
 
+@pytest.mark.slow
 def test_an_async_function_that_hangs_does_not_keep_the_process_alive() -> None:
     """Python waits for the threads of executors when it ends; the process would run into 60 s."""
     code = (
@@ -295,6 +296,7 @@ def test_a_value_that_is_none_of_a_response_names_it() -> None:
         scored(class_of(two, concurrency=2))
 
 
+@pytest.mark.slow
 def test_a_late_call_is_an_error_that_names_the_response() -> None:
     over = threading.Event()
 
@@ -306,6 +308,7 @@ def test_a_late_call_is_an_error_that_names_the_response() -> None:
     over.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("concurrency", [None, 2])
 def test_a_late_call_is_none_by_choice_and_counted_never_zero(
@@ -368,6 +371,7 @@ async def later(completions, **columns):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "later"])
 def test_a_run_is_the_same_however_many_calls_it_makes_at_a_time(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(STEPS)

@@ -108,6 +108,7 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
     return [row for row in without_times(metrics(folder)) if "policy/lr" in row]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_multiplier_it_had(whole: Path, tmp_path: Path) -> None:
     """Bit for bit, replayed responses included, whose totals have the multiplier of the step."""
     rows = steps_of(whole)
@@ -156,6 +157,7 @@ def test_an_evaluation_of_a_checkpoint_has_its_multiplier(whole: Path, tmp_path:
         assert found["eval/reward"] == pytest.approx(found["eval/reward/exact/mean"] - cost)
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_mean_over_both(whole: Path, tmp_path: Path) -> None:
     done = ranks("rlkit.run", *LIMITED, "train.steps=2", "output_dir=two", cwd=tmp_path)
     assert done.status == 0, done.err

@@ -115,6 +115,7 @@ def train(folder: Path, *overrides: str, **given: Any) -> rlkit.TrainedRun:
     return rlkit.train(*SMALL, "algorithm=grpo", *steps, *overrides, output_dir=folder, **given)
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_it_loads_it_once_and_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

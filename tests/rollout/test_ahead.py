@@ -79,6 +79,7 @@ def take(queue: Ahead, prompts: PromptStream, step: int, wanted: int = 2) -> lis
     return taken
 
 
+@pytest.mark.slow
 def test_each_step_takes_the_oldest_groups_and_asks_ahead(two_ahead: Queue) -> None:
     """Steps 1 to 3 train on pi_1's groups, then step k on those of pi_(k-2); the prompts keep their
     order, and two steps' groups are always ahead."""
@@ -92,6 +93,7 @@ def test_each_step_takes_the_oldest_groups_and_asks_ahead(two_ahead: Queue) -> N
     assert all(len(group.own) == 3 and group.greedy is not None for group in chain(*taken))
 
 
+@pytest.mark.slow
 def test_groups_that_grew_too_old_are_dropped_counted_and_replaced(two_ahead: Queue) -> None:
     """Six groups of pi_1 lie ready in step 1, and steps then want one group each: in step 4 the two
     left are three steps old. The rule admits nothing in steps 2 and 3, so pi_4 answers instead."""
@@ -109,12 +111,14 @@ def test_groups_that_grew_too_old_are_dropped_counted_and_replaced(two_ahead: Qu
     assert found["off_policy/dropped_mean_length"] == pytest.approx(sum(lengths) / 6)
 
 
+@pytest.mark.slow
 def test_a_step_that_wants_more_than_lies_ready_asks_for_the_rest(two_ahead: Queue) -> None:
     queue, prompts = two_ahead
     take(queue, prompts, 1, wanted=1)
     assert versions(take(queue, prompts, 2, wanted=4)) == [1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_what_is_missing_after_the_rewards_is_taken_from_the_queue(two_ahead: Queue) -> None:
     queue, prompts = two_ahead
     take(queue, prompts, 1)
@@ -125,6 +129,7 @@ def test_what_is_missing_after_the_rewards_is_taken_from_the_queue(two_ahead: Qu
     assert queue.metrics()["off_policy/ahead"] == 3
 
 
+@pytest.mark.slow
 def test_the_state_holds_the_queue_and_gives_the_same_next_batches(two_ahead: Queue) -> None:
     """A queue in a new process, with the policy, the stream and the state of this one, gives the
     same groups; those in flight when the state was taken are in it."""
@@ -152,6 +157,7 @@ def test_the_state_holds_the_queue_and_gives_the_same_next_batches(two_ahead: Qu
         engine.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_died_ends_the_run_with_one_line(two_ahead: Queue) -> None:
     queue, prompts = two_ahead
     assert isinstance(queue.engine, RemoteEngine) and queue.engine.process is not None
@@ -218,6 +224,7 @@ def figures(folder: Path) -> list[dict[str, float]]:
     return without_times(metrics(folder))
 
 
+@pytest.mark.slow
 def test_without_staleness_a_run_in_two_processes_is_the_synchronous_one() -> None:
     """Bit for bit: the same prompts, draws, weights; only the queue's own metrics are new."""
     one, two = uninterrupted("sync"), uninterrupted("no_staleness")

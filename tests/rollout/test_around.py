@@ -36,6 +36,7 @@ def test_a_run_has_it_around_what_the_ranks_share(
     assert isinstance(shared, kind) and isinstance(shared.inner, SharedEngine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["rollout.draft=spec_rl", "rollout.behavior=props"])
 def test_an_environment_and_sharded_weights_are_refused(setting: str) -> None:
     with pytest.raises(UserError, match=f"{setting} is for responses in one turn"):

@@ -172,6 +172,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     return tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "sizes"),
     [
@@ -208,6 +209,7 @@ def test_a_halved_batch_stays_halved_and_is_part_of_the_state(
         assert tried == [8, 8, 4]
 
 
+@pytest.mark.slow
 def test_one_response_that_does_not_fit_is_told_in_one_line(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def lagged_run(folder: Path, *arguments: str, kill: str = "", resume: str = "nev
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_a_lag_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     """L = 4, checkpoints after steps 2, 4 and 6: a kill in step 3 resumes with the weights of step
     1, one in step 6 with those of step 5, which are the policy's at the checkpoint after step 4."""
@@ -133,6 +134,7 @@ def test_a_run_killed_in_the_middle_of_a_lag_ends_like_an_uninterrupted_one(tmp_
     assert stale == [0, 1, 2, 3, 0, 1]
 
 
+@pytest.mark.slow
 def test_a_lagging_run_evaluates_the_policy_it_has_trained(tmp_path: Path) -> None:
     """Step 1 is the same with and without a lag, so the evaluation after it must be too. It is so
     large that the policy forgets the form."""
@@ -144,6 +146,7 @@ def test_a_lagging_run_evaluates_the_policy_it_has_trained(tmp_path: Path) -> No
     assert before["eval/greedy"] > 0.9 and after["eval/greedy"] < 0.1, "the step is visible"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["oapl_lag", "grpo_lag"])
 def test_the_shipped_experiments_lag_fifty_steps(name: str, tmp_path: Path) -> None:
     result = run(f"+experiment={name}", "dry_run=true", "output_dir=out", cwd=tmp_path)

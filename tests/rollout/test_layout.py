@@ -42,6 +42,7 @@ def test_a_model_that_cannot_be_packed_is_padded_and_the_user_is_told_why(kind: 
         choose_layout(policy, "shared_prefix", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_family_that_is_packed_has_the_gradient_of_rows(kind: str) -> None:
     policy = tiny_policy(kind)

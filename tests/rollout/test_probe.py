@@ -34,6 +34,7 @@ def flipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Carried, "select", lambda self, index: right(self, index.flip(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_family_trains_and_generates_what_a_plain_forward_says(kind: str) -> None:
     """Log-probs of the engine and of a padded batch against a forward of each row alone."""

@@ -308,6 +308,7 @@ AGAIN = ("buffer=prompt_replay", "buffer.cooldown=1", "buffer.low=0", "buffer.hi
 """Prompts come again soon."""
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_is_the_uninterrupted_one(tmp_path: Path) -> None:
     rows = assert_a_killed_run_ends_alike(tmp_path, *AGAIN, "algorithm=props")
     steps = [row for row in rows if "policy/loss" in row]

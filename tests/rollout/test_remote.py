@@ -18,6 +18,7 @@ from tests.steps import move
 from tests.tiny import make_policy
 
 
+@pytest.mark.slow
 def test_another_process_answers_as_the_engine_here_does() -> None:
     """Responses, log-probs, versions, greedy ones; before and after a hand-over of weights, which
     applies to what is asked after it."""
@@ -48,6 +49,7 @@ def test_another_process_answers_as_the_engine_here_does() -> None:
     assert not there.folder.exists()
 
 
+@pytest.mark.slow
 def test_without_fixed_hand_over_points_new_weights_overtake_what_waits() -> None:
     """Twelve jobs and then new weights: the last job, still waiting, is generated with them."""
     policy = make_policy()
@@ -65,6 +67,7 @@ def test_without_fixed_hand_over_points_new_weights_overtake_what_waits() -> Non
         engine.close()
 
 
+@pytest.mark.slow
 def test_an_error_in_the_process_is_told_here() -> None:
     inner = HFRollout(HFConfig())
     engine = RemoteEngine(inner, "nothing", ModelConfig(device="cpu"), ())
@@ -73,6 +76,7 @@ def test_an_error_in_the_process_is_told_here() -> None:
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_died_ends_the_run_with_one_line() -> None:
     engine = remote(make_policy())
     assert engine.process is not None

@@ -35,6 +35,7 @@ def test_a_call_samples_as_an_engine_with_its_settings_does(
     assert ids(made.generate(call)) == ids(engine(policy, top_k=9).generate(call))
 
 
+@pytest.mark.slow
 def test_another_process_samples_by_the_calls_settings() -> None:
     policy = make_policy()
     call = GenerationCall(requests(policy, 2), ("eval", 1, 0), sampling=Sampling(temperature=0.3))

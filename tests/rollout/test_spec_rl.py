@@ -454,6 +454,7 @@ RUN = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_is_the_uninterrupted_one(tmp_path: Path) -> None:
     rows = assert_a_killed_run_ends_alike(tmp_path, *RUN)
     assert any(row.get("rollouts/draft_kept_fraction", 0) > 0 for row in rows)

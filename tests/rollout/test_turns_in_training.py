@@ -272,6 +272,7 @@ class Dying(Echo):
         return super().step(episodes, turns)
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_turns_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     """ReMix with replay: stored episodes keep their masks, and the prompts they were made after."""
     asked = ("algorithm=remix", "buffer.replay_fraction=0.5")
@@ -288,6 +289,7 @@ def test_a_run_killed_between_turns_goes_on_as_if_nothing_had_been(tmp_path: Pat
     assert equal(whole, again) and steady(whole) == steady(again)
 
 
+@pytest.mark.slow
 def test_completions_show_the_turns_and_rewards_saw_them(tmp_path: Path) -> None:
     run = trained(tmp_path, "rollout.save=true")
     several = 0

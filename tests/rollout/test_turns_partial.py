@@ -282,6 +282,7 @@ class Dying(Echo):
         return super().step(episodes, turns)
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_turns_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     asked = ("rollout.oversample=1", "rollout.round_tokens=5", "environment.until=11")
 

@@ -82,6 +82,7 @@ def test_the_mode_of_the_policy_stays_and_nothing_drops() -> None:
     assert all(torch.equal(a.token, g.response_ids) for a, g in zip(found, answers, strict=True))
 
 
+@pytest.mark.slow
 def test_a_forward_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy()
     prompts, answers = sampled(policy)
@@ -110,6 +111,7 @@ def test_batches_are_of_consecutive_sequences_and_about_as_long_as_allowed() -> 
     assert list(verify.batches([])) == []
 
 
+@pytest.mark.slow
 def test_log_probs_that_do_not_fit_are_read_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy()
     prompts, answers = sampled(policy)

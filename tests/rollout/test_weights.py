@@ -123,6 +123,7 @@ def generate(policy: Policy, engine: HFRollout[Any]) -> None:
         engine.sync(step + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "use",

@@ -64,6 +64,7 @@ def test_an_unknown_metric_is_named() -> None:
         schedule.phase(at(1, 0.5, 0))
 
 
+@pytest.mark.slow
 def test_a_run_whose_evaluation_stalls_is_reborn(tmp_path: Path) -> None:
     """Half of the responses succeed whatever they say: every evaluation is the same."""
     result = run(

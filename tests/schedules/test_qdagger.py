@@ -64,6 +64,7 @@ def test_an_unknown_metric_is_named() -> None:
         qdagger(metric="eval/pas@1").phase(at(1, 0.5))
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_run_are_those_of_its_evaluations(tmp_path: Path) -> None:
     """Each step's beta is by the evaluation before it; after step 2 the penalty is gone. Step 1 is
     so large that the policy forgets the form."""
@@ -105,6 +106,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda x: " ".join(x)[:50])
 def test_a_field_that_cannot_be_set_is_one_line(
     arguments: list[str], said: list[str], tmp_path: Path
@@ -118,6 +120,7 @@ def test_a_field_that_cannot_be_set_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -38,6 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stored(tmp_path_factory.mktemp("source") / "run", "algorithm=grpo")
 
 
+@pytest.mark.slow
 def test_every_response_is_stored_as_it_was_trained(source: Path) -> None:
     """Groups, rewards and texts of the files are those of completions/, step by step."""
     rollouts = StoredRollouts(str(source))
@@ -94,6 +95,7 @@ def test_a_run_on_stored_rollouts_generates_nothing(source: Path, tmp_path: Path
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_row_twice_and_none_out(source: Path, tmp_path: Path) -> None:
     """Killed while it logs step 3, whose shard is written, after the checkpoint of step 2, and
     continued: the shards are those of the uninterrupted run."""
@@ -118,6 +120,7 @@ def test_a_killed_writer_leaves_no_row_twice_and_none_out(source: Path, tmp_path
             assert torch.equal(x.behavior_logp, y.behavior_logp)
 
 
+@pytest.mark.slow
 def test_offline_training_resumes_exactly(source: Path, tmp_path: Path) -> None:
     """Killed while it logs step 3, after the checkpoint of step 2."""
     offline = ("algorithm=topr", "buffer=stored", f"buffer.path={source}", "checkpoint.every=2")
@@ -154,6 +157,7 @@ def trained(data: Path, out: Path, *overrides: str) -> dict[str, float]:
     return next(record for record in metrics(out) if "policy/loss" in record)
 
 
+@pytest.mark.slow
 def test_computed_log_probs_train_as_the_stored_ones(source: Path, tmp_path: Path) -> None:
     """Those of step 1 are the base model's, so that it gives them again; also from the texts."""
     export(source, tmp_path / "whole", (1, 1))
@@ -173,6 +177,7 @@ def test_computed_log_probs_train_as_the_stored_ones(source: Path, tmp_path: Pat
     assert again["buffer/encoded"] == 16 and again["buffer/encoded_length_ratio"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_run_with_computed_log_probs_resumes_exactly(source: Path, tmp_path: Path) -> None:
     """Killed while it logs step 3, after the checkpoint of step 2, when more had been computed."""
     data = changed(source, tmp_path / "data", "1:4")
@@ -204,6 +209,7 @@ def test_two_processes_compute_the_same_log_probs(source: Path, tmp_path: Path) 
     assert both == pytest.approx(alone, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -225,6 +231,7 @@ def test_what_does_not_suit_is_one_line(
     assert said in result.err and len(result.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_stored_groups_stand_beside_new_ones(source: Path, tmp_path: Path) -> None:
     """Half of four groups is stored: two fresh groups of four responses a step."""
     out = tmp_path / "out"

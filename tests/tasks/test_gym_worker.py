@@ -46,6 +46,7 @@ def test_a_text_that_cannot_be_parsed_gets_0_and_a_broken_entry_is_an_error():
     assert judge(Broken(), {}, "3") == {"error": "KeyError: 'x'"}
 
 
+@pytest.mark.slow
 def test_the_worker_answers_each_line_and_is_quiet_within_its_limits():
     command = [sys.executable, "-m", "rlkit.tasks.gym_worker", "string_insertion", "{}"]
     pipe = subprocess.PIPE

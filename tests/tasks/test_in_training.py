@@ -90,6 +90,7 @@ def trained_on(folder: Path) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_resumed_run_chooses_the_same_prompts(name: str, tmp_path: Path) -> None:
     """From each checkpoint on: the same prompts, and the same metrics of every step."""

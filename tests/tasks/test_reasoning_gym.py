@@ -188,6 +188,7 @@ def test_text_that_is_code_can_neither_write_nor_hang(tmp_path):
     asked._pool.close()
 
 
+@pytest.mark.slow
 def test_params_reach_the_scorer_too():
     params = {"min_num_decimal_places": 1, "max_num_decimal_places": 1, "precision": 5}
     asked = task(dataset="decimal_arithmetic", params=params, timeout=20)

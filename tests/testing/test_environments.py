@@ -11,6 +11,7 @@ from rlkit.testing import check_environment
 from tests.environments.asking import INCREMENT, ODD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("environment"))
 def test_the_environments_that_ship_keep_the_contract(name: str) -> None:
     part = entry("environment", name).cls

@@ -70,6 +70,7 @@ class Shallow(Tracker):
         assert all(row["prompt"].strip() for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["console", "tensorboard", "wandb"])
 def test_the_own_ones_pass(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Those whose library is not installed pass with a stand-in, in their own tests."""

@@ -184,6 +184,7 @@ def test_the_console_is_a_registered_part():
     assert isinstance(build("tracker", "console", every_seconds=1), ConsoleTracker)
 
 
+@pytest.mark.slow
 def test_importing_the_trackers_imports_none_of_their_libraries():
     code = (
         "import sys, rlkit.trackers.console, rlkit.trackers.wandb, rlkit.trackers.tensorboard;"

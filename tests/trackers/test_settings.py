@@ -79,6 +79,7 @@ def test_seeds_of_one_setting_share_a_group() -> None:
     assert group_of(told("algorithm=grpo", *tracked)) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", ["train.learning_rate=1e-3", "algorithm=remix", "loss.clip_low=0.1", "eval.problems=7"]
 )

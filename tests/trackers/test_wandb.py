@@ -188,6 +188,7 @@ def test_without_a_login_the_run_stops_with_advice_and_asks_nothing(tmp_path, mo
         WandbTracker(WandbConfig(mode=mode)).start(str(tmp_path / "run"), {}, None)
 
 
+@pytest.mark.slow
 def test_offline_needs_no_login_and_stays_in_the_run_folder(tmp_path):
     first = WandbTracker(WandbConfig(mode="offline"))
     run_id = first.start(str(tmp_path / "run"), {"seed": 1}, None)

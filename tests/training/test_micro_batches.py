@@ -45,6 +45,7 @@ def fits(limit: int, least: int = 1) -> tuple[list[int], MicroBatches]:
     return tried, micro
 
 
+@pytest.mark.slow
 def test_a_call_that_does_not_fit_is_tried_with_half_again_and_again() -> None:
     assert fits(100)[0] == [100]
     tried, micro = fits(60)

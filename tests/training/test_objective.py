@@ -178,6 +178,7 @@ class Short(MicroBatches):
             raise torch.OutOfMemoryError("full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [Surrogate, Whole])
 def test_ranks_halve_a_minibatch_together_and_the_gradient_stays(cls: type[PolicyLoss]) -> None:
     """The second rank has memory for one row at a time; micro-batches of four rows come first."""

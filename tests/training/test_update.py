@@ -85,6 +85,7 @@ def test_an_optimizer_that_does_not_fit_is_told_in_one_line(
     assert updater.micro.halvings == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "advantage"), [("ppo", "gae"), ("online_dpo", "group_mean")])
 def test_an_update_that_does_not_fit_is_done_in_smaller_micro_batches(
     monkeypatch: pytest.MonkeyPatch, loss: str, advantage: str

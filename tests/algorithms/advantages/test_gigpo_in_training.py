@@ -47,6 +47,7 @@ def told(sample: Sample) -> list[list[float]]:
     return [torch.as_tensor(sample.extras.get(name, none)).tolist() for name in names]
 
 
+@pytest.mark.slow
 def test_turns_survive_replay_a_kill_and_a_file(tmp_path: Path) -> None:
     """The run goes on with the same bits, and its stored rollouts say the same of every turn."""
     whole = run_of(tmp_path / "whole")

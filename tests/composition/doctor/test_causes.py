@@ -65,6 +65,7 @@ def growing(logp: torch.Tensor) -> torch.Tensor:
     return logp + 0.0005 * torch.arange(len(logp)) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "overrides", "said"),
     [

@@ -69,6 +69,7 @@ def test_an_engine_whose_log_probs_are_off(tmp_path: Path) -> None:
     assert checks["sampling"]["verdict"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_wrong_end_and_prompts_that_are_too_long(tmp_path: Path) -> None:
     model = saved(chat_policy(), tmp_path / "model")
     task = jsonl(tmp_path / "train.jsonl", [*ROWS, {"prompt": "1+" * 40, "answer": "40"}])
@@ -149,6 +150,7 @@ def test_vllm_agrees_with_the_trainer(tmp_path: Path) -> None:
     assert checks["memory"]["figures"]["the engine"] > 1e8
 
 
+@pytest.mark.slow
 def test_a_run_brings_its_settings_and_overrides_stand_above_them(tmp_path: Path) -> None:
     """The embedded model's own length is 28, the run's 14; the engine works in turn."""
     arguments = (*SMALL, "rollout.temperature=0.5", "rollout.sync_every=2", "output_dir=out")

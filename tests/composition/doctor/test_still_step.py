@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from rlkit.composition.doctor.patient import Patient
@@ -54,6 +55,7 @@ def with_metrics(**metrics: float) -> Patient:
     return patient
 
 
+@pytest.mark.slow
 def test_clipping_a_zero_gradient_and_skipped_steps() -> None:
     assert "10.0% of the tokens are clipped" in text(check(with_metrics(clip_fraction=0.1)))
     assert "though advantages are not 0" in text(check(with_metrics(grad_norm=0.0)))

@@ -24,6 +24,7 @@ def test_it_is_taken_and_changes_nothing(healthy: Patient) -> None:
     assert step.result.metrics["policy/grad_norm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

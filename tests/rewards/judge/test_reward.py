@@ -183,6 +183,7 @@ def steps(stub: Stub, folder: Path, *more: str) -> Any:
     return run(*COMMON, *own, f"output_dir={folder}", *more, cwd=folder.parent)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_although_the_judge_would_say_something_else(
     stub: Stub, tmp_path: Path
 ) -> None:
@@ -205,6 +206,7 @@ def test_a_run_resumes_exactly_although_the_judge_would_say_something_else(
     assert without_times(steps_of) == without_times(trained) and len(trained) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -223,6 +225,7 @@ def test_what_is_wrong_is_one_line_before_the_model_is_loaded(
     assert "Loading" not in found.out and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_answers_without_a_score_leave_the_step(stub: Stub, tmp_path: Path) -> None:
     number = itertools.count()
     stub.say = lambda text: "Score: 5" if next(number) % 3 else "I cannot say."

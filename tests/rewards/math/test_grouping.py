@@ -53,6 +53,7 @@ def test_an_order_that_counts_for_one_of_two_answers_keeps_them_apart(reward: Ma
     assert reward.classes([["2, 1, 3", "1, 2, 3"]]) == [[0, 1]]
 
 
+@pytest.mark.slow
 def test_a_comparison_beyond_the_limits_makes_two_classes(reward: Math) -> None:
     bomb = BOMB.removeprefix(r"\boxed{").removesuffix("}")
     assert reward.classes([["7", bomb, "7.0"]]) == [[0, 1, 0]]

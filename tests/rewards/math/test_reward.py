@@ -243,6 +243,7 @@ def test_code_in_a_completion_is_not_run(
     assert not touched.exists()
 
 
+@pytest.mark.slow
 def test_an_allocation_beyond_the_memory_limit_ends_the_item_and_the_next_one_is_judged() -> None:
     reward = Math(MathConfig(memory_mb=256, workers=1))
     texts = [BOMB, RIGHT]
@@ -279,6 +280,7 @@ def test_a_worker_killed_at_work_is_replaced_and_lost_after_the_second_time() ->
         reward.close()
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_works_and_leaves_no_process(tmp_path: Path) -> None:
     running = script(
         tmp_path,
@@ -298,6 +300,7 @@ def test_a_script_without_a_main_guard_works_and_leaves_no_process(tmp_path: Pat
     assert not any(is_alive(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_parent_is_killed_even_in_the_middle_of_an_item(
     tmp_path: Path,
 ) -> None:

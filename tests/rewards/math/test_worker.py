@@ -77,6 +77,7 @@ def test_a_running_worker_refuses_side_effects_and_prints_nothing_but_replies(
     assert err == "noise\n"
 
 
+@pytest.mark.slow
 def test_a_swallowed_memory_error_is_a_limit_unless_the_answer_is_right(tmp_path: Path) -> None:
     running = script(
         tmp_path,
