@@ -244,9 +244,9 @@ class TurnsEngine(EngineAround):
         if observation.done:
             return observation.finish_reason
         if not observation.messages:
-            name = type(self.environment).__name__
             raise UserError(
-                f"environment {name} neither ended an episode nor said anything to go on with"
+                "the environment neither ended an episode nor said anything to go on with; its "
+                "step() returns a message or done=True"
             )
         if episode.counts[TURNS] == self.limits.max:
             return MOST_TURNS

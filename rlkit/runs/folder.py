@@ -30,7 +30,6 @@ OWN = (
     EVALUATIONS,
     "trackers.json",
     ROLLOUTS,
-    CALLED_ONCE,
 )
 """What a run has written in its folder before its first step."""
 COMPLETIONS = "completions"
@@ -90,9 +89,11 @@ class RunFolder:
     def discard_if_untrained(self) -> None:
         """Remove what a run wrote that ended before its first step was done.
 
-        The folder goes with it if the run made it. Responses of updates that were not finite stay.
+        The folder goes with it if the run made it. All stays that has responses of updates that were
+        not finite, or the note of a call that must not be made twice.
         """
-        if not self._opened or self.holds_run() or (self.path / NONFINITE).exists():
+        keeps = any((self.path / name).exists() for name in (NONFINITE, CALLED_ONCE))
+        if not self._opened or self.holds_run() or keeps:
             return
         if self._made:
             shutil.rmtree(self.path)

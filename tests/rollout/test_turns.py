@@ -373,7 +373,7 @@ def test_what_fails_ends_its_episodes() -> None:
     broken, silent = Broken(), Silent()
     with pytest.raises(UserError, match="no"):
         engine_of(policy, broken).generate(call_of(policy))
-    with pytest.raises(UserError, match="environment Silent neither ended an episode nor said"):
+    with pytest.raises(UserError, match="the environment neither ended an episode nor said"):
         engine_of(policy, silent).generate(call_of(policy))
     for environment in (broken, silent):
         assert sorted(environment.ended) == sorted(environment.starts)

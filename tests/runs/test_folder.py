@@ -167,6 +167,14 @@ def test_a_run_with_a_step_or_responses_to_look_at_stays(tmp_path: Path) -> None
     assert path.exists()
 
 
+def test_the_note_of_a_call_that_must_not_be_made_twice_stays(tmp_path: Path) -> None:
+    """The call was made in the world, whatever became of the step."""
+    folder = begun(tmp_path / "called")
+    (folder.path / "called-once").write_text("start 3\n")
+    folder.discard_if_untrained()
+    assert (folder.path / "called-once").read_text() == "start 3\n"
+
+
 def test_a_folder_another_run_is_using_is_not_removed(tmp_path: Path) -> None:
     first, second = begun(tmp_path / "out"), RunFolder(tmp_path / "out")
     with pytest.raises(UserError, match="another run is using"):
