@@ -16,7 +16,9 @@ policy between the one that sampled and the one that learns, by their versions,
     log prox = log behavior + a (log sg pi - log behavior),   a = age / (age + 1)
 
 since pi is on its way from version v to v + 1 and the response was sampled at v - age. Public code:
-AReaL has this and the same mixture of probabilities (`interpolation=linear`).
+AReaL has this and the same mixture of probabilities (`interpolation=linear`). With 4 minibatches
+and weights synced every 4 steps the embedded model reads 12.2 instead of 20.1 tokens per response,
+in 0.89 of the processor time (`benchmarks/interpolated_prox.py`, medians of 20 steps of 128).
 """
 
 from __future__ import annotations

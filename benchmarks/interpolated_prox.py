@@ -2,11 +2,11 @@
 
     python benchmarks/interpolated_prox.py
 
-Two trainers of one process take turns, a step each, on the embedded model. Counted are the
-responses that pass through the model while a batch is prepared and updated, and the processor
-seconds of that; the ratio is that of each pair of steps, and the median of the pairs is printed. A
-response of the step's first minibatch costs no forward for prox in either form, since the update
-itself computes its log-probs before the weights move.
+Two trainers of one process take turns, a step each, on the embedded model. Counted are the tokens
+that pass through the model while a batch is prepared and updated, and the processor seconds of
+that; the ratio is that of each pair of steps, and the median of the pairs is printed. A response of
+the step's first minibatch costs no forward for prox in either form, since the update itself
+computes its log-probs before the weights move.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Counted:
         scope = RunScope.of(made)
         scope.folder.open(made.raw, [], {}, 0)
         self.trainer: Any = Trainer(open_session(made, scope))
-        self.rows, self.seconds, self.counts, self.done = 0, 0.0, False, 0
+        self.tokens, self.seconds, self.counts, self.done = 0, 0.0, False, 0
         model = self.trainer.session.policy.model
         model.register_forward_pre_hook(self._count, with_kwargs=True)
         for name in ("_prepare", "_update"):
@@ -59,7 +59,7 @@ class Counted:
 
     def _count(self, model: Any, args: Any, kwargs: Any) -> None:
         if self.counts:
-            self.rows += len(kwargs["input_ids"])
+            self.tokens += kwargs["input_ids"].numel()
 
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
@@ -72,15 +72,15 @@ class Counted:
         return timed
 
     def step(self) -> tuple[float, float]:
-        """Take a step; passes per trained response, and processor seconds."""
-        self.rows, self.seconds, self.done = 0, 0.0, self.done + 1
+        """Take a step; tokens through the model per trained response, and processor seconds."""
+        self.tokens, self.seconds, self.done = 0, 0.0, self.done + 1
         before = self.trainer.count.trained
         self.trainer.state.advance(self.trainer._train_step(self.done))
-        return self.rows / (self.trainer.count.trained - before), self.seconds
+        return self.tokens / (self.trainer.count.trained - before), self.seconds
 
 
 def measured(overrides: tuple[str, ...], steps: int) -> str:
-    """A row: passes per response of either form, and the medians of the ratios."""
+    """A row: tokens per response of either form, their ratio, and the median ratio of times."""
     with tempfile.TemporaryDirectory() as folder:
         pair = [Counted(form, Path(folder) / form, overrides) for form in FORMS]
         found = []
@@ -89,9 +89,9 @@ def measured(overrides: tuple[str, ...], steps: int) -> str:
             both = {id(each): each.step() for each in order}
             found.append([both[id(each)] for each in pair])
     kept = found[WARM_UP:]
-    passes = [statistics.mean(pairs[form][0] for pairs in kept) for form in (0, 1)]
+    tokens = [statistics.mean(pairs[form][0] for pairs in kept) for form in (0, 1)]
     ratio = statistics.median(a[1] / b[1] for a, b in kept)
-    return f"{passes[0]:.2f} | {passes[1]:.2f} | {passes[0] / passes[1]:.2f} | {ratio:.2f}"
+    return f"{tokens[0]:.1f} | {tokens[1]:.1f} | {tokens[0] / tokens[1]:.2f} | {ratio:.2f}"
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings of both runs")
     options = parser.parse_args()
     store_groups()
-    print("| case | passes, computed | passes, interpolated | ratio | processor time ratio |")
+    print("| case | tokens per response, computed | interpolated | ratio | processor time ratio |")
     print("|---|---|---|---|---|")
     for name, overrides in CASES.items():
         row = measured((*overrides, *options.overrides), options.steps)

@@ -46,6 +46,8 @@ Each study states its question, its hypotheses and its decision rule in `benchma
 Parquet file keeps all that makes, chooses and judges the runs as it was before the first one, and
 neither `benchmarks/study.py` nor this page goes on if it has changed. What may change is shown.
 
+In the studies:
+
 - A score is that of a run when it has spent the study's budget. Tables give the median over seeds
   and, in brackets, the quartiles.
 - A difference is the mean over seeds of one way's score less the other's in the run of the same
@@ -59,7 +61,9 @@ neither `benchmarks/study.py` nor this page goes on if it has changed. What may 
   so nothing that depends on it is shown or contradicted.
 - Costs are those of the first evaluation with the target score: the median over seeds, where runs
   that never got there come last. Tokens are those generated. Seconds are those of training, on one
-  core of a machine that did other work too, so they are rough."""
+  core of a machine that did other work too, so they are rough.
+
+The last two sections are older measurements without these rules."""
 
 
 def verdict(study: Study, rows: Sequence[Row], found: Found) -> str:

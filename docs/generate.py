@@ -232,7 +232,7 @@ def pages() -> dict[str, str]:
         "anchors.md": kind_page(
             "anchor",
             "Anchors",
-            f"{MADE} The frozen policies that training is held to: `anchor=<name>`.",
+            f"{MADE} The reference policies that training is held to: `anchor=<name>`.",
         ),
         "schedules.md": kind_page(
             "schedule",

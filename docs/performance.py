@@ -124,9 +124,9 @@ SECTIONS = (
         "generated. Each loss comes with the advantage of its composition. Seeds draw the order "
         "of the groups, so differences to GRPO are taken seed by seed. There is one data set and "
         "one base: the spread is that of the order alone, and other data may rank the losses "
-        "otherwise. No setting was tuned for it. At the paper's beta2, which OAPL has here, the "
-        "embedded model moves too far (see `experiment=oapl_lag`); GRPO and PPO clip the ratio to "
-        "the policy of the step, so nothing corrects for who sampled.",
+        "otherwise. No setting was tuned for it. At the paper's beta2, which the row OAPL has, the "
+        "embedded model moves too far (see `experiment=oapl_lag`); the rows GRPO and PPO clip the "
+        "ratio to the policy of the step, so nothing there corrects for who sampled.",
         "`python benchmarks/offline_ablation.py`",
     ),
 )
@@ -180,8 +180,8 @@ def gpus(results: Path) -> str:
 def page(results: Path = RESULTS) -> str:
     """docs/performance.md."""
     lead = (
-        f"# Performance\n\n{MADE} Every table names its machine, versions and number of runs, and "
-        f"says which targets were missed.{gpus(results)}"
+        f"# Performance\n\n{MADE} Every measurement names its machine, versions and number of "
+        f"runs, and says which targets were missed.{gpus(results)}"
     )
     return "\n\n".join([lead, *(section(each, results) for each in SECTIONS)]) + "\n"
 

@@ -1,4 +1,4 @@
-"""One part of every kind, from scratch, in one plugin file. docs/own_parts.md explains them.
+"""One part of every kind but environments, from scratch. docs/own_parts.md explains them.
 
 rlkit train plugins=[./examples/every_part.py] task=my_task loss=my_loss
 """

@@ -62,6 +62,7 @@ def serve() -> None:
         import_module(module)
     # what every run computes alike, without torch
     import_module("rlkit.composition.catalog").of_registry()
+    import_module("rlkit.composition.hydra_groups").store_groups()
     for rows in import_module("rlkit.tasks.arithmetic").split(5):
         rows.row_hashes  # noqa: B018
     import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")

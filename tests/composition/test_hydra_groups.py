@@ -8,7 +8,8 @@ import pytest
 
 from rlkit.composition.hydra_groups import check_override, register_user_parts
 from rlkit.errors import UserError
-from rlkit.registry import names
+from rlkit.interfaces import PartConfig, ReincarnationSchedule
+from rlkit.registry import names, register
 from tests.compositions import raw_of
 
 OWN = """
@@ -107,3 +108,21 @@ def test_every_registered_part_is_an_option_with_its_defaults() -> None:
     raw = raw_of("buffer=fifo", "correction=[tis]")
     assert raw["buffer"]["name"] == "fifo" and "window" in raw["buffer"]
     assert set(raw["correction"]) == {"tis"}
+
+
+def own_schedule(default: int) -> None:
+    """Register a schedule with a setting."""
+
+    class Config(PartConfig):
+        size: int = default
+
+    @register("schedule", "own_size")
+    class Own(ReincarnationSchedule[Config]):
+        pass
+
+
+def test_a_part_registered_anew_takes_the_place_of_the_one_before() -> None:
+    """What is put into Hydra's store stays there; the new part's defaults are others."""
+    for default in (1, 2):
+        own_schedule(default)
+        assert raw_of("schedule=own_size")["schedule"]["size"] == default
