@@ -71,7 +71,7 @@ def draw_differences(axes: Any, study: Study, rows: Sequence[Row], found: Found)
         axes.plot([estimate.value], [place], "o", color=color, ms=6)
         seeds = [ours[seed] - theirs[seed] for seed in theirs if seed in ours]
         axes.plot(seeds, [place + 0.22] * len(seeds), "|", color=color, ms=6, alpha=0.7)
-    names = [f"{claim.better}\nless {claim.than}" for claim in claims]
+    names = [f"{claim.better}\nagainst {claim.than}" for claim in claims]
     axes.set_yticks(range(len(claims)), names, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)

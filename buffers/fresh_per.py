@@ -63,7 +63,9 @@ class FreshPER(Prioritized[FreshPERConfig]):
         P_i proportional to ((priority_i + epsilon) exp(-age_i / tau))^alpha
         w_i = (N P_i)^-beta / max_j w_j
 
-    w_i goes with each replayed response; correction=replay_weight multiplies its loss by it. Age is
+    w_i goes with each replayed response; correction=replay_weight multiplies its loss by it. j goes
+    over the store, so its least likely group sets the scale: where groups are much older than tau
+    most draws weigh little, the more so the nearer the exponent is to 1. Age is
     in training steps, from the oldest weights that sampled a token. The stored priorities are those
     of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916, after
     prioritized experience replay (arXiv:1511.05952). Status: adapted. Its units are trajectories,

@@ -58,10 +58,11 @@ def turns_of(b: AdvantageBatch) -> Turns:
     parts = [each(b.extras.get(name, blank)).long() for name in STATE]
     told = torch.stack([b.group[row], *parts], -1)
     _, state = torch.unique(told, dim=0, return_inverse=True)
-    reward = b.reward.new_zeros(len(found))
-    given = b.extras.get(TURN_REWARD, blank).to(reward.dtype)
+    outcome = b.reward.double()  # sums of float32 would make returns differ that are equal
+    reward = outcome.new_zeros(len(found))
+    given = b.extras.get(TURN_REWARD, blank).double()
     reward = reward.index_add(0, place, given[b.mask])
-    left = b.reward - torch.zeros_like(b.reward).index_add(0, row, reward)
+    left = outcome - torch.zeros_like(outcome).index_add(0, row, reward)
     return Turns(of, row, state, reward + torch.where(is_last(row), left[row], 0.0))
 
 
@@ -139,7 +140,7 @@ class GiGPO(AdvantageEstimator[GiGPOConfig]):
             episode = scaled(b.reward, b.group, c.singleton)[turns.row]
         else:
             episode = scaled(b.reward[turns.row], b.group[turns.row], c.singleton)
-        earned = discounted_returns(turns.reward, turns.row, c.gamma)
+        earned = discounted_returns(turns.reward, turns.row, c.gamma).to(b.reward.dtype)
         step = scaled(earned, turns.state, "zero")
         shared = group_size(turns.state, step.dtype) > 1
         return AdvantageOutput(

@@ -44,13 +44,6 @@ class MopdConfig(PartConfig):
         return self
 
 
-def teacher_advantage(
-    teacher: Tensor, student: Tensor, mask: Tensor, clip: float | None = None
-) -> Tensor:
-    """log pi_teacher - log pi_student [B, T], within [-clip, clip], 0 where masked."""
-    return masked_log_ratio(teacher, student, mask, clip)
-
-
 def window_weight(log_ratio: Tensor, low: float, high: float | None) -> Tensor:
     """exp(log_ratio) [B, T] where it is in [low, high], else 0; at most exp(20)."""
     weight = log_ratio.clamp(max=20.0).exp()
@@ -70,7 +63,8 @@ class Mopd(AdvantageEstimator[MopdConfig]):
     pi_k is the policy at the start of the step, mu the one that sampled the token. With
     loss=importance_sampling, which multiplies by pi / pi_k, a token's gradient weighs pi / mu: the
     policy gradient of the reverse KL to the teacher, token by token. Needs anchor=teacher, whose
-    model and the policy read the same tokens; a demonstration, whose mu is unknown, has w = 1.
+    model and the policy read the same tokens. A demonstration, whose mu is unknown, has w = 1, and
+    with student=behavior the outcome alone.
 
     Source: MiMo-V2-Flash (arXiv:2601.02780). Status: adapted. The paper compares with the policy of
     each update rather than with pi_k (the same in a batch's first update) and takes each prompt's
@@ -91,10 +85,12 @@ class Mopd(AdvantageEstimator[MopdConfig]):
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
         c, teacher = self.config, b.anchor_logp[TEACHER]
-        student = b.prox_logp if c.student == "prox" else b.behavior_logp
-        distance = teacher_advantage(teacher, student, b.mask, c.clip)
+        student, known = b.prox_logp, b.mask
+        if c.student == "behavior":
+            student, known = b.behavior_logp, b.mask & ~b.expert[:, None]
+        distance = masked_log_ratio(teacher, student, known, c.clip)
         advantage = distance
-        metrics = {"advantage/teacher_kl": -float(masked_mean(distance, b.mask))}
+        metrics = {"advantage/teacher_kl": -float(masked_mean(distance, known))}
         if c.outcome > 0:
             centred = group_advantage(
                 b.reward, b.group, std="none", unbiased=True, eps=1e-6, singleton="zero"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from algorithms.advantages.group_norm import Singleton
 from rlkit.batch import AdvantageBatch, AdvantageOutput
 from rlkit.interfaces import PartConfig
 from rlkit.ops import group_centred, group_size, over_tokens
-
-Singleton = Literal["raw_score", "zero"]
 
 
 class SingletonConfig(PartConfig):

@@ -46,7 +46,7 @@ def run_label() -> str:
 
 
 _stored: dict[tuple[str, str], PartInfo] = {}
-"""The parts that lie in Hydra's ConfigStore, by kind and name."""
+"""The parts that were put into Hydra's ConfigStore, by kind and name."""
 
 
 def store_groups() -> None:
@@ -59,8 +59,9 @@ def store_groups() -> None:
     known = catalog()
     store.store(name=BASE, node=known.run_node)
     for kind, parts in known.parts.items():
+        there = store.repo.get(kind, {})
         for name, part in parts.items():
-            if _stored.get((kind, name)) is not part:
+            if f"{name}.yaml" not in there or _stored.get((kind, name)) is not part:
                 store.store(group=kind, name=name, node=part.node, package=part.section)
                 _stored[kind, name] = part
 

@@ -10,6 +10,7 @@ from rlkit.composition.compose import compose, needs_no_reward
 from rlkit.composition.composition import Composition, Raw
 from rlkit.composition.evaluators import held_out_pairs
 from rlkit.composition.models_beside import model_opener
+from rlkit.composition.saved import same_task
 from rlkit.composition.session import RunScope, close, probe_policy, told_policy
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
@@ -19,7 +20,7 @@ from rlkit.runs.checkpoint import load_tree, seed_generators
 from rlkit.training.counters import load_counters
 
 OWN = ("task", "eval", "seed")
-"""The sections that the user may change; all else is the run's."""
+"""The sections that are the evaluation's own; all else is the run's."""
 
 
 def ranked_run(raw: Raw, saved: Raw | None) -> Composition | None:
@@ -28,7 +29,7 @@ def ranked_run(raw: Raw, saved: Raw | None) -> Composition | None:
     `raw` is the evaluation's own configuration, and `saved` that of the run. Raises UserError for a
     run in stages, whose last loss the checkpoint does not name.
     """
-    if saved is None or raw.get("reward") or saved.get("reward") or raw["task"] != saved["task"]:
+    if saved is None or raw.get("reward") or saved.get("reward") or not same_task(raw, saved):
         return None
     if not entry("task", saved["task"]["name"]).cls.compares:
         return None

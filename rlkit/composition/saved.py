@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlkit.composition.catalog_file import catalog
 from rlkit.composition.composition import Raw
 from rlkit.config.overrides import key_of, quoted
 from rlkit.errors import UserError
@@ -138,8 +139,20 @@ def _overlaid(new: Any, saved: Any, place: str, left: Sequence[str]) -> Any:
     }
 
 
+def same_task(raw: Raw, saved: Raw) -> bool:
+    """Whether an evaluation's task is the run's.
+
+    A setting that the run did not know, because it is newer, counts as its default.
+    """
+    ours, theirs = raw["task"], saved["task"]
+    known = catalog().parts["task"]
+    defaults = known[ours["name"]].node if ours["name"] in known else {}
+    return bool(_overlaid({**ours, **defaults}, theirs, "task", ()) == {**defaults, **ours})
+
+
 def same_problems(raw: Raw, saved: Raw | None) -> bool:
     """Whether an evaluation is of the problems that a run held out of its training."""
-    if saved is None:
+    if saved is None or not same_task(raw, saved):
         return False
-    return bool(raw["task"] == saved["task"] and raw["eval"]["task"] == saved["eval"]["task"])
+    ours, theirs = raw["eval"]["task"], saved["eval"].get("task")
+    return bool(_overlaid(ours, theirs, "eval.task", ()) == ours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,6 +235,6 @@ def template_words(c: Composition, tokenizer: Any) -> list[str]:
     """
     if c.environment is None:
         return []
-    tools = bool(c.environment.schemas(c.rows[0][0]))
-    notes = template_notes(tokenizer, tools=tools)
-    return [f"{note[0].upper()}{note[1:]}." for note in notes]
+    of_rows = {bool(c.environment.schemas(row)) for row in c.rows[0]}  # a mix may have both
+    found = [template_notes(tokenizer, tools=tools) for tools in sorted(of_rows, reverse=True)]
+    return [f"{note[0].upper()}{note[1:]}." for note in dict.fromkeys(chain.from_iterable(found))]

@@ -286,11 +286,11 @@ def _template_parser(tokenizer: PreTrainedTokenizerBase) -> CallParser:
                 _checked(call["function"] | {"id": call.get("id")}, free_id=True)
                 for call in read.get("tool_calls") or ()
             ]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reasoning = read.get("reasoning_content", read.get("thinking"))
+            content = without_end(read.get("content") or "", special)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"the turn cannot be read: {' '.join(str(error).split())[:200]}"
             return Said(content=without_end(text, special), errors=[reason])
-        reasoning = read.get("reasoning_content", read.get("thinking"))
-        content = without_end(read.get("content") or "", special)
         return Said(content=content, calls=calls, reasoning=reasoning)
 
     return parse

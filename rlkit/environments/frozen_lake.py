@@ -15,8 +15,8 @@ class FrozenLakeConfig(HostedConfig):
 
     size: Annotated[int, Field(ge=2, le=20)] = 4
     """Cells of a side."""
-    holes: Annotated[float, Field(ge=0, lt=0.6)] = 0.2
-    """The share of cells that are holes."""
+    holes: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """The share of cells that are holes; with more, large lakes hardly ever have a way."""
     slippery: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The probability that a step goes in a random direction."""
 

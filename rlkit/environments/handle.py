@@ -32,8 +32,8 @@ class Handle:
         if name.startswith("_"):
             raise AttributeError(name)
         reply = self._asked(name, None)
-        if reply is None:
-            return None
+        if not isinstance(reply, dict) or not reply.keys() & {"method", "value"}:
+            return None  # lost, or what a model's code wrote in the place of its process
         return self._method(name) if "method" in reply else reply["value"]
 
     def _method(self, name: str) -> Callable[..., Any]:

@@ -63,6 +63,8 @@ REFUSED_CALLS = (
     *(155, 161, 165, 166, 272, 308, 428, 429, 430, 431, 432, 442),  # mounts and namespaces
     *(160, 248, 250, 298, 321, 323, 425, 426, 427),  # setrlimit, keys, perf, bpf, io_uring
     *(175, 246, 313, 320),  # modules and kexec
+    *(141, 142, 144, 203, 251, 256, 279, 314),  # priority, processors and memory of other processes
+    *(29, 30, 31, 68, 69, 70, 71, 438),  # shared memory and queues that stay, pidfd_getfd
 )
 OPEN, OPENAT, OPENAT2, CLONE, CLONE3, PRLIMIT = 2, 257, 437, 56, 435, 302
 CLONE_THREAD = 0x10000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +36,12 @@ class Journal:
         files = [file for file in (path, *others) if file.exists()]
         known = [line.split() for file in files for line in file.read_text().splitlines()]
         self.earlier = frozenset(
-            int(words[1]) for words in known if len(words) == 2 and words[0] != own_name()
+            int(words[1])
+            for words in known
+            if len(words) == 2 and words[1].isdigit() and words[0] != own_name()
         )
-        """Episodes that an earlier start has noted: if one begins, it begins again."""
+        """Episodes that an earlier start has noted: if one begins, it begins again. A line that a
+        kill has cut short is none: its call was not made yet."""
         self._noted: set[int] = set()
 
     def note(self, episode: int) -> None:
@@ -46,15 +50,23 @@ class Journal:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(file, f"{own_name()} {episode}\n".encode())
-                os.fsync(file)
-            finally:
-                os.close(file)
+            self._append(f"{own_name()} {episode}\n".encode())
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written: {error.strerror}; make room and continue with "
                 "resume=auto"
             ) from error
         self._noted.add(episode)
+
+    def _append(self, line: bytes) -> None:
+        """Add a whole line, behind one that was cut short too. Raises OSError if it cannot be."""
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            if os.write(file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file)
+        finally:
+            os.close(file)

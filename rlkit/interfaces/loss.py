@@ -67,7 +67,7 @@ class PolicyLoss(Part[LC]):
         """The loss's terms and unreduced metrics for these rows."""
 
     def modules(self, width: int) -> nn.Module | None:
-        """What is trained beside the policy, if `needs` has "prompt_hidden"; called once in a run.
+        """What is trained beside the policy, if `needs` has "prompt_hidden"; called once a stage.
 
         From the mean hidden states of prompts [n, width], float32, it makes [n, 1]: a response
         reads its prompt's in `PolicyTerms.head`. The run draws its weights by its seed, gives it an

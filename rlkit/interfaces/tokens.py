@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rlkit.batch import Prompt, Sample, pad
-
-if (
-    TYPE_CHECKING
-):  # transformers takes seconds to import, which a wrong configuration need not wait for
-    pass
 
 PROMPT_IDS = "prompt_ids"
 """The key of `Sample.extras` with the tokens of a prompt that an environment added to."""

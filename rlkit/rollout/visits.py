@@ -52,7 +52,9 @@ class Visits:
         return found
 
     def add(self, prompt_id: str, visit: Sequence[Stored]) -> None:
-        """Keep a visit's responses."""
+        """Keep a visit's responses, or those of the others if it does not fit alone."""
+        if _tokens(visit) > self.most:
+            return
         visits = [*self.kept.pop(prompt_id, ()), list(visit)]
         self.tokens += _tokens(visit)
         leaving = len(visits) - self.each

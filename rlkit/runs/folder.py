@@ -89,8 +89,8 @@ class RunFolder:
     def discard_if_untrained(self) -> None:
         """Remove what a run wrote that ended before its first step was done.
 
-        The folder goes with it if the run made it. All stays that has responses of updates that were
-        not finite, or the note of a call that must not be made twice.
+        The folder goes with it if the run made it. All stays if there are responses of updates that
+        were not finite, or the note of a call that must not be made twice.
         """
         keeps = any((self.path / name).exists() for name in (NONFINITE, CALLED_ONCE))
         if not self._opened or self.holds_run() or keeps:

@@ -186,5 +186,6 @@ def add_references(
     }
     if plan.proximal is not None:
         batch = replace(batch, prox_logp=logps[plan.proximal])
-    own = Own(logp=logp, late=plan.late, compared=plan.compared, is_prox=plan.reads_prox)
+    is_prox = plan.reads_prox and plan.proximal is None
+    own = Own(logp=logp, late=plan.late, compared=plan.compared, is_prox=is_prox)
     return replace(batch, anchor_logp=logps), own

@@ -231,7 +231,8 @@ class Updater:
         def backward(budget: int) -> MinibatchResult:
             objective.backprop.zero_grad()
             splits = self.micro.split(tokens, budget)
-            return objective.backward(forward, minibatch, splits, batch.own.late[rows])
+            late = batch.own.late[rows] if batch.own.is_prox else None
+            return objective.backward(forward, minibatch, splits, late)
 
         result = self.micro.run(backward, int(tokens.lengths.max()))
         own = self.head.clip(self.config.max_grad_norm, objective.backprop.scale)

@@ -84,6 +84,15 @@ def test_another_task_brings_its_own_rewards() -> None:
     assert list(chosen["reward"]) == ["exact"]
 
 
+def test_a_task_that_was_saved_before_a_setting_came_is_still_the_runs() -> None:
+    """A missing setting counts as its default: the problems are those that the run held out."""
+    saved = json.loads(json.dumps(raw_of(*RUN)))
+    del saved["task"]["overlong"], saved["eval"]["task"]
+    for overrides, same in (([], True), (["task.overlong=drop"], False)):
+        composed = raw_of(*choices(saved, overrides), *overrides)
+        assert same_problems(with_saved(composed, saved, overrides), saved) == same
+
+
 def test_a_reward_chosen_here_is_the_only_one() -> None:
     raw, saved = evaluated("reward=[exact]")
     assert list(raw["reward"]) == ["exact"] and same_problems(raw, saved)

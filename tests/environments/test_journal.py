@@ -45,3 +45,18 @@ def test_what_cannot_be_noted_is_not_called(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written.*resume=auto"):
         Journal(tmp_path / "file" / "called-once").note(1)
+
+
+def test_a_line_that_was_cut_short_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk takes half a line; when there is room again the next note has its own."""
+    path, whole = tmp_path / "called-once", os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, line: whole(file, line[:-3]))
+        with pytest.raises(UserError, match="No space left on device; make room"):
+            Journal(path).note(123456)
+    path.write_text(path.read_text() + "x")
+    Journal(path).note(456)
+    new_start()
+    assert Journal(path).earlier == {456}

@@ -15,6 +15,7 @@ from rlkit.config.run import RunConfig, TrainConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss, Tokens
 from rlkit.training.prepare import prepare
+from rlkit.training.references import BehaviorLogp
 from rlkit.training.update import Updater
 from tests.steps import move, parts, prepared, rollout, scorer, updater_of
 from tests.tiny import make_policy
@@ -107,6 +108,22 @@ def test_an_update_that_does_not_fit_is_done_in_smaller_micro_batches(
 
         monkeypatch.setattr(policy.model, "forward", forward)
         assert updater.run(batch, 1, 1).metrics["memory/micro_batch_tokens"] == 100
+        weights.append([p.detach().clone() for p in policy.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_an_anchor_in_the_place_of_prox_stays_there_whatever_samples() -> None:
+    """An engine that is not the trainer is compared with what the first forward finds, and that is
+    not the prox_logp of PPO-EWMA, which is a policy that lags behind."""
+    weights, ways = [], list[BehaviorLogp](["own", "foreign"])
+    for behavior in ways:
+        policy, chosen = make_policy(), parts("decoupled_ppo", "ppo_ewma")
+        chosen.anchor.rebase(policy)
+        move(policy)
+        updater = updater_of(policy, chosen, learning_rate=1e-2)
+        batch = prepare(rollout(policy, 2), 2, chosen, scorer(policy, behavior, updater, late=True))
+        assert bool(batch.own.late.any()) == (behavior == "foreign")
+        updater.run(batch, 1, 2)
         weights.append([p.detach().clone() for p in policy.model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 

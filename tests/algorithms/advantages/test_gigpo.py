@@ -128,6 +128,15 @@ def test_rewards_per_turn_and_what_they_leave_of_the_outcome() -> None:
     assert [row[0] for row in whole] == near([1.0, -1.0])[0], "in all a turn 1 returns the outcome"
 
 
+def test_equal_returns_of_unequal_turns_are_equal_in_spite_of_rounding() -> None:
+    """Each sums up to 0.1, and -0.9 + 1 is not 0.1 in float32; divided by their deviation the
+    last digits would be advantages like any other."""
+    plain = batch([(0.1, [7, 8])] * 4)
+    rewards = with_rewards(plain, [[1, -1, 0], [-1, 1, 0], [0, 0, 0], [0.5, -0.5, 0]])
+    found = by_turn(replace(rewards, reward=plain.reward.float()), gamma=1.0)
+    assert [row[0] for row in found] == [0.0] * 4
+
+
 def test_an_episode_may_count_once_for_each_of_its_turns() -> None:
     """Rewards 1, 0, 0 of two turns, two and one: the mean over five turns is 2/5."""
     found = by_turn(THREE, omega=0.0, std="none", episodes_count="per_turn")

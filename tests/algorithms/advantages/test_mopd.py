@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from algorithms.advantages.mopd import Mopd, MopdConfig, teacher_advantage, window_weight
+from algorithms.advantages.mopd import Mopd, MopdConfig, window_weight
 from rlkit.batch import AdvantageBatch, PolicyTerms
 from rlkit.errors import UserError
 from rlkit.registry import build
@@ -70,9 +70,8 @@ def test_the_window_holds_its_ends_and_no_log_ratio_overflows() -> None:
 
 
 def test_the_distance_is_bounded_on_both_sides() -> None:
-    mask = torch.tensor([[True, True, False]])
-    found = teacher_advantage(row(3.0, -5.0, 1e9), row(0.0, 0.0, 0.0), mask, 2.0)
-    assert found.tolist() == [[2.0, -2.0, 0.0]]
+    part = Mopd(MopdConfig(student="behavior", clip=0.75))
+    assert part(given()).advantage[0].tolist() == pytest.approx([0.5, -0.75])
 
 
 def test_the_outcome_is_added_before_the_weight() -> None:
@@ -95,6 +94,14 @@ def test_a_demonstration_has_no_weight() -> None:
     """Its behavior log-probs are unknown, zeros, of which e^-1.5 would be no weight."""
     out = Mopd()(given(expert=torch.tensor([True]), behavior_logp=torch.zeros(1, 2).double()))
     assert out.advantage[0].tolist() == pytest.approx([1.0, -2.0])
+
+
+def test_against_the_policy_that_sampled_a_demonstration_has_the_outcome_alone() -> None:
+    """Nothing sampled it: against its zeros the teacher's log-probs would push it away."""
+    shown = {"expert": torch.tensor([True]), "behavior_logp": torch.zeros(1, 2).double()}
+    out = Mopd(MopdConfig(student="behavior"))(given(**shown))
+    assert out.advantage[0].tolist() == [0.0, 0.0]
+    assert out.metrics["advantage/teacher_kl"] == 0.0
 
 
 def test_with_importance_sampling_the_gradient_is_that_of_the_reverse_kl() -> None:
