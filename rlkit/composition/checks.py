@@ -18,6 +18,8 @@ from rlkit.training.optimizers import check_optimizer
 
 NEEDS = ("behavior", "prox", "entropy")
 """What a part may need, besides references; losses alone, the prompts' hidden states too."""
+SCOPES = ("token", "group", "minibatch")
+"""Which rows a loss or correction may say it reads together."""
 
 
 def check(c: Composition) -> None:
@@ -55,6 +57,7 @@ def check(c: Composition) -> None:
             "the embedded model only knows its own sums, task=arithmetic as it comes; "
             "set model.name to a Hugging Face name or folder"
         )
+    check_scopes(c)
     check_fields(c)
     check_average(c)
     check_judges(c)
@@ -64,6 +67,19 @@ def check(c: Composition) -> None:
     resolve_device(c.config.model.device)
     check_optimizer(c.config.train)
     check_processes(c)
+
+
+def check_scopes(c: Composition) -> None:
+    """Check that losses and corrections say which rows belong together in words there are."""
+    for reader, part in [
+        ("the loss", c.parts.loss),
+        *((f"the correction '{name}'", part) for name, part in c.parts.corrections),
+    ]:
+        if part.scope not in SCOPES:
+            raise UserError(
+                f"{reader} has the scope '{part.scope}', which does not exist."
+                f"{suggest(part.scope, SCOPES)} Known: {', '.join(SCOPES)}"
+            )
 
 
 def check_needs(c: Composition) -> None:
@@ -198,16 +214,16 @@ def check_judges(c: Composition) -> None:
                     "no reward to score them: leave it out, or choose one with reward=[<name>]"
                 )
         return
-    assert c.judges
+    judges = c.judges  # raises if no reward marks correctness
     if winner is not None and winner not in known:
         raise UserError(
             f"eval.against.reward={winner}, but this run evaluates with no such reward."
             f"{suggest(winner, known)} Rewards: {', '.join(known)}"
         )
     if against.responses is not None:
-        check_contest(c, winner or c.judges.default)
+        check_contest(c, winner or judges.default)
     if c.config.prompts.reads_pass_rates:
-        assert c.training_judges
+        _ = c.training_judges  # raises if there is none
     for each in c.benchmarks:
         if each.target.name in c.eval_task.mix:
             raise UserError(

@@ -25,6 +25,8 @@ from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS, imp
 from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
+NONE = "none"
+"""What Hydra chooses for no part of an optional kind: it takes no null."""
 _PLAIN = re.compile(r"null|true|false|[-+.\d]*")
 _NO_NAME = re.compile(r"\[.*|\{\s*name\s*:.*", re.DOTALL)
 FLAGS = (
@@ -58,6 +60,8 @@ def store_groups() -> None:
     store = ConfigStore.instance()
     known = catalog()
     store.store(name=BASE, node=known.run_node)
+    for kind in OPTIONAL_KINDS:
+        store.store(group=kind, name=NONE, node={}, package="_global_")
     for kind, parts in known.parts.items():
         there = store.repo.get(kind, {})
         for name, part in parts.items():
@@ -87,6 +91,8 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
             plugins += [_anywhere(module) for module, _, _ in paths if module]
             named = ",".join(quoted(f"{_anywhere(m)}{c}{name}") for m, c, name in paths)
             out.append(f"tools=[{named}]")
+        elif key in OPTIONAL_KINDS and value == "null":
+            out.append(f"{key}={NONE}")
         elif key in OPTIONAL_KINDS and value.startswith("["):
             out += _together(key, [_register(key, item, plugins) for item in _items(value)])
         elif (

@@ -228,4 +228,8 @@ class AnchorPolicy(Part[AC]):
         """
 
     def restore(self, policy: FreezablePolicy, state: State) -> None:
-        """Restore `state_dict()`; the policy rebuilds the frozen references."""
+        """Restore `state_dict()`; the policy rebuilds the frozen references.
+
+        By default this is `load_state_dict`, for a state without references.
+        """
+        self.load_state_dict(state)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rlkit.errors import UserError, suggest
 from rlkit.interfaces.part import C, Part
 
 
@@ -42,6 +43,14 @@ class Phase:
     events: frozenset[Event] = frozenset()
     values: Mapping[str, float] = field(default_factory=dict)
     """Config fields to set from now on, by dotted name ("anchor.beta")."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for an event that does not exist."""
+        for event in set(self.events) - EVENTS:
+            raise UserError(
+                f"phase '{self.name}' has the event '{event}', which does not exist."
+                f"{suggest(event, EVENTS)} Known: {', '.join(sorted(EVENTS))}"
+            )
 
 
 class ReincarnationSchedule(Part[C]):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit.errors import UserError
 from rlkit.ops.groups import is_spread
 
 Aggregation = Literal[
@@ -81,7 +82,12 @@ def aggregate_weights(
     m = m / rows.clamp(min=1)
     if aggregation == "seq-mean-token-mean":
         return m / mask.sum(-1, keepdim=True).clamp(min=1)
-    return m if aggregation == "seq-mean-token-sum" else m / norm_length
+    if aggregation == "seq-mean-token-sum":
+        return m
+    if aggregation == "seq-mean-token-sum-norm":
+        return m / norm_length
+    known = ", ".join(get_args(Aggregation))
+    raise UserError(f"there is no aggregation '{aggregation}' of a term; known: {known}")
 
 
 def clipped_value_loss(

@@ -31,7 +31,7 @@ def loss_value(
     """
     objective = Objective(loss, max_completion_length=max_completion_length)
     policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp) if entropy is None else entropy)
-    out = loss(policy, batch)
+    out = loss.checked(policy, batch)
     value = objective.reduce(out.terms, objective.counts(out.terms))
     found = MetricSums().plus(sums_of(out.metrics, batch.mask.cpu()))
     return value, {"loss": value.item(), **found.means()}

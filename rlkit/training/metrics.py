@@ -1,8 +1,4 @@
-"""The metrics a step logs, except those that parts compute themselves.
-
-Unreduced metrics ([B, T] or [B]) are reduced by masked means, and by maxima if their key ends in
-`_max`, over all rows of a step whatever the micro-batches and processes.
-"""
+"""The metrics a step logs, except those that parts compute themselves."""
 
 from __future__ import annotations
 

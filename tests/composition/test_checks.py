@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from pydantic import Field
 
-from rlkit.composition.checks import check_needs, check_processes, check_value
+from rlkit.composition.checks import check_needs, check_processes, check_scopes, check_value
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
@@ -34,6 +34,14 @@ PAIRS = ("algorithm=online_dpo", "buffer=pairs", "buffer.path=pairs.jsonl")
 def test_parts_that_do_not_fit(overrides: tuple[str, ...], said: str) -> None:
     with pytest.raises(UserError, match=said):
         composed(*overrides)
+
+
+def test_a_scope_that_does_not_exist_is_refused() -> None:
+    """It would count as that of a whole minibatch."""
+    c = composed()
+    c.parts.loss.scope = "tokens"  # type: ignore[assignment]
+    with pytest.raises(UserError, match="the loss has the scope 'tokens'.*Did you mean 'token'"):
+        check_scopes(c)
 
 
 def test_what_fits_is_composed() -> None:

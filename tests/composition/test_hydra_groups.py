@@ -126,3 +126,10 @@ def test_a_part_registered_anew_takes_the_place_of_the_one_before() -> None:
     for default in (1, 2):
         own_schedule(default)
         assert raw_of("schedule=own_size")["schedule"]["size"] == default
+
+
+@pytest.mark.parametrize("others", [[], ["+experiment=gigpo_frozen_lake"]])
+def test_a_run_may_say_that_it_has_no_environment(others: list[str]) -> None:
+    """Also one that an experiment chose; Hydra takes no null."""
+    words = register_user_parts([*others, "environment=null"])
+    assert not raw_of(*words).get("environment")

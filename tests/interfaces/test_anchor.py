@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -116,3 +116,15 @@ def test_a_target_moves_the_coefficient_and_so_the_penalty() -> None:
     fixed = Two()
     fixed.after_step(None, 1, {"anchor/kl": 9.0})  # type: ignore[arg-type]
     assert fixed.factor == 1
+
+
+def test_a_state_without_references_needs_no_policy() -> None:
+    class Counting(Two):
+        count = 0
+
+        def load_state_dict(self, state: Mapping[str, Any]) -> None:
+            self.count = state["count"]
+
+    anchor, policy = Counting(), cast("Any", None)
+    anchor.restore(policy, {"count": 3})
+    assert anchor.count == 3

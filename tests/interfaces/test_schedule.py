@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress, ReincarnationSchedule
 from rlkit.interfaces.schedule import EVENTS
 
@@ -28,3 +29,8 @@ def test_a_phase_by_its_name_alone_is_an_ordinary_step() -> None:
 def test_the_events_the_loop_carries_out() -> None:
     assert {"rebase", "clear_buffer", "reset_optimizer"} == EVENTS
     assert Own().fields() == {}, "a schedule that sets fields declares them"
+
+
+def test_an_event_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UserError, match="'rebaze', which does not exist. Did you mean 'rebase'"):
+        Phase(name="x", events=frozenset({"rebaze"}))  # type: ignore[arg-type]

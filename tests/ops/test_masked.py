@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlkit.errors import UserError
 from rlkit.ops import (
     Aggregation,
     RatioLevel,
@@ -165,3 +166,9 @@ def test_effective_sample_size(log_ratio: list[float], expected: float) -> None:
     values = torch.tensor([[*log_ratio, 99.0]])
     mask = torch.tensor([[True] * len(log_ratio) + [False]])
     assert effective_sample_size(values, mask).item() == pytest.approx(expected)
+
+
+def test_an_aggregation_that_does_not_exist_is_refused() -> None:
+    one = torch.tensor(1.0)
+    with pytest.raises(UserError, match="no aggregation 'mean' of a term; known: token-mean"):
+        aggregate_weights(MASK, "mean", tokens=one, rows=one, norm_length=1)  # type: ignore[arg-type]

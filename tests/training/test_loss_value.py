@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.training.loss_value import loss_value
 from tests.training.objectives import Sequence, Surrogate, gradient, make_batch
@@ -16,6 +18,16 @@ def test_norm_length_of_the_loss_wins_over_the_completion_length() -> None:
     ten, _ = loss_value(Surrogate(LossConfig(aggregation=kind, norm_length=10)), logp, batch)
     default, _ = loss_value(Surrogate(LossConfig(aggregation=kind)), logp, batch)
     assert ten.item() == pytest.approx(default.item() * 512 / 10)
+
+
+def test_a_term_of_a_wrong_shape_is_told_as_in_training() -> None:
+    class Short(Surrogate):
+        def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+            term = Term(name="policy", value=policy.logp[:, :1], mask=batch.mask)
+            return LossOutput(terms=[term])
+
+    with pytest.raises(UserError, match="the term 'policy' has a value of shape"):
+        loss_value(Short(), *make_batch())
 
 
 @pytest.mark.parametrize("cls", [Surrogate, Sequence])
