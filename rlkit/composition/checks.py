@@ -71,14 +71,13 @@ def check(c: Composition) -> None:
 
 def check_scopes(c: Composition) -> None:
     """Check that losses and corrections say which rows belong together in words there are."""
-    for reader, part in [
-        ("the loss", c.parts.loss),
-        *((f"the correction '{name}'", part) for name, part in c.parts.corrections),
-    ]:
-        if part.scope not in SCOPES:
+    said: dict[str, str] = {"the loss": c.parts.loss.scope}
+    said |= {f"the correction '{name}'": part.scope for name, part in c.parts.corrections}
+    for reader, scope in said.items():
+        if scope not in SCOPES:
             raise UserError(
-                f"{reader} has the scope '{part.scope}', which does not exist."
-                f"{suggest(part.scope, SCOPES)} Known: {', '.join(SCOPES)}"
+                f"{reader} has the scope '{scope}', which does not exist.{suggest(scope, SCOPES)} "
+                f"Known: {', '.join(SCOPES)}"
             )
 
 
