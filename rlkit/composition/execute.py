@@ -91,7 +91,7 @@ class Run:
         seed_generators(whole.config.seed)  # a reward that draws does so from the seed here too
         for part in self.parts[first:]:
             rehearse(part)
-        trainer = Trainer(self._opened(open_session(self.parts[first], self.scope, checkpoint)))
+        trainer = Trainer(self._told(open_session(self.parts[first], self.scope, checkpoint)))
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:
                 trainer.state.load(checkpoint)
@@ -110,8 +110,8 @@ class Run:
             write_report(self.folder.path)
         self.whole.say(f"{self.folder.path} is finished: {done} steps are done.")
 
-    def _opened(self, session: Session) -> Session:
-        """Tell what became of a session's data."""
+    def _told(self, session: Session) -> Session:
+        """The session, of whose data the user is told what became."""
         for line in session.notes:
             self.whole.say(line)
         return session
@@ -147,7 +147,7 @@ class Run:
         for part in self.parts[trainer.count.stage + 1 :] if complete else ():
             trainer.session.engine.close()  # the next stage needs its memory
             session = open_session(part, self.scope, policy=trainer.session.policy)
-            trainer = trainer.next_stage(self._opened(session))
+            trainer = trainer.next_stage(self._told(session))
             complete = trainer.run()
             if not complete:
                 break
