@@ -13,6 +13,7 @@ from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
 from rlkit.composition.rehearsal import check_files, rehearse
 from rlkit.composition.session import RunScope, close, open_session
+from rlkit.composition.unread import unread
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.environments.journal import new_start
 from rlkit.models.memory import ELSEWHERE, explained
@@ -47,6 +48,8 @@ def execute(
             whole.say(f"Stage {number} of {len(parts)}")
         for line in describe(part):
             whole.say(line)
+    for line in unread(parts, overrides):
+        whole.say(line)
     if whole.config.dry_run:
         for part in parts:
             check_files(part)

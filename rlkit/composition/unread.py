@@ -1,0 +1,67 @@
+"""Settings that a run was given and that nothing in it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rlkit.composition.composition import Composition
+from rlkit.config.overrides import key_of
+from rlkit.runs.resume import covers
+
+
+class Condition(NamedTuple):
+    """When a setting, or a section of them, is read."""
+
+    key: str
+    holds: Callable[[Composition], bool]
+    words: str
+    """What a run needs for it."""
+
+
+def _evaluates_benchmarks(c: Composition) -> bool:
+    return bool(c.config.eval.on)
+
+
+def _is_async(c: Composition) -> bool:
+    return bool(c.engine.config.mode == "async")
+
+
+CONDITIONS = (
+    Condition(
+        "train.critic_learning_rate",
+        lambda c: c.parts.advantage.needs_critic,
+        "an advantage that has a critic, such as advantage=gae",
+    ),
+    Condition("rollout.max_staleness", _is_async, "rollout.mode=async"),
+    Condition("rollout.deterministic", _is_async, "rollout.mode=async"),
+    Condition(
+        "rollout.round_tokens",
+        lambda c: c.engine.config.oversample > 0,
+        "rollout.oversample above 0",
+    ),
+    Condition("turns", lambda c: c.environment is not None, "environment=... or tools=[...]"),
+    *(
+        Condition(f"model.lora.{key}", lambda c: c.config.model.lora.r > 0, "model.lora.r above 0")
+        for key in ("alpha", "dropout", "target_modules")
+    ),
+    Condition(
+        "loss.norm_length",
+        lambda c: c.parts.loss.config.aggregation.endswith("-norm"),
+        "a loss.aggregation that ends in -norm",
+    ),
+    *(
+        Condition(f"eval.{key}", _evaluates_benchmarks, "eval.on=[...]")
+        for key in ("template", "on_samples", "on_problems", "data", "key")
+    ),
+)
+
+
+def unread(parts: Sequence[Composition], overrides: Sequence[str]) -> list[str]:
+    """A warning for each setting given on the command line that no stage of the run reads."""
+    lines = []
+    for given in dict.fromkeys(map(key_of, overrides)):
+        for condition in CONDITIONS:
+            if covers(condition.key, given) and not any(map(condition.holds, parts)):
+                lines.append(f"Warning: {given} has no effect here: it needs {condition.words}.")
+    return lines
