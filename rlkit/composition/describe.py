@@ -41,6 +41,11 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
+    if c.parts.proximal is not None and not c.parts.needs("prox"):
+        lines.append(
+            f"Warning: anchor={names['anchor']} keeps a policy that takes the place of prox_logp, "
+            "which no part of this run reads."
+        )
     if len(c.eval_rewards) > 1:
         lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
     lines += words_of(c)

@@ -34,6 +34,13 @@ def test_the_arithmetic_of_a_step() -> None:
     assert not [line for line in rest if "follows a schedule" in line]
 
 
+def test_an_average_in_the_place_of_prox_that_nothing_reads_is_said() -> None:
+    """TOPR's ratio is to the policy that sampled."""
+    read, unread = (composed(f"algorithm={name}", "anchor=ppo_ewma") for name in ("ppo", "topr"))
+    assert "which no part of this run reads" in "\n".join(describe(unread))
+    assert "which no part of this run reads" not in "\n".join(describe(read))
+
+
 def test_replay_schedules_and_truncation_are_said() -> None:
     beta = "anchor.beta={kind: constant, start: 0.5}"
     c = composed("buffer=fifo", "train.prompts_per_step=8", "rollout.top_p=0.9", beta)
