@@ -41,7 +41,7 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
-    if c.parts.proximal is not None and not c.parts.needs("prox"):
+    if c.parts.anchor.proximal is not None and c.parts.proximal is None:
         lines.append(
             f"Warning: anchor={names['anchor']} keeps a policy that takes the place of prox_logp, "
             "which no part of this run reads."
