@@ -85,7 +85,7 @@ class Run:
         for line in self.folder.notes:
             whole.say(line)
         if checkpoint is not None:
-            check_config(checkpoint, whole.raw, whole.defaults)
+            check_config(checkpoint, whole.raw, whole.defaults, whole.restored)
             check_sources(checkpoint, self.scope.sources, whole.config.resume_force)
         first = load_counters(checkpoint).stage if checkpoint is not None else 0
         seed_generators(whole.config.seed)  # a reward that draws does so from the seed here too
