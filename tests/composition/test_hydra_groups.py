@@ -126,3 +126,10 @@ def test_a_part_registered_anew_takes_the_place_of_the_one_before() -> None:
     for default in (1, 2):
         own_schedule(default)
         assert raw_of("schedule=own_size")["schedule"]["size"] == default
+
+
+def test_a_name_stands_once_in_a_list() -> None:
+    for argument in ("reward=[math,math]", "correction=[tis, 'tis']", "tracker=[wandb,a,wandb]"):
+        with pytest.raises(UserError, match="twice; name each"):
+            check_override(argument)
+    check_override("reward=[math,exact],[exact,math,overlong]")
