@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlkit.composition.composition import Composition
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
+from rlkit.models.load import found_source
 from rlkit.tasks.arithmetic import CALLS
 
 
@@ -23,6 +24,12 @@ def check_base(c: Composition) -> None:
             "task=arithmetic as it comes (task.operands=3 task.digits=3) alone; leave the others "
             "out, or set model.name to a chat model"
         )
+
+
+def check_model(c: Composition) -> None:
+    """Check that model.name is no path without a model, and load none. Raises UserError."""
+    if c.given.model is None and c.config.model.name != EMBEDDED:
+        found_source(c.config.model.name, c.config.model.name)
 
 
 def model_folder(c: Composition) -> str:

@@ -13,6 +13,8 @@ from rlkit.config.scalars import Scalar
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import (
+    AdvantageEstimator,
+    AnchorPolicy,
     Environment,
     FileRow,
     Part,
@@ -133,6 +135,12 @@ class Composition:
         return named | {f"reward.{name}": part for name, part in self.rewards.items()}
 
     @property
+    def restored(self) -> list[str]:
+        """Sections of the parts that continue from their own state in a checkpoint."""
+        parts = {**self.sections, "schedule": self.schedule}
+        return [name for name, part in parts.items() if takes_state(part)]
+
+    @property
     def judges(self) -> Judges:
         """The rewards by which an evaluation counts. Raises UserError if none marks correctness."""
         return find_judges(self.eval_rewards, self.eval_task.mix, self.config.eval.reward)
@@ -186,3 +194,12 @@ class Composition:
             settings = type(part.config)().model_dump(mode="json")
             out.setdefault(kind, {}).update({label: settings} if label else settings)
         return out
+
+
+def takes_state(part: Part[Any]) -> bool:
+    """Whether a part continues from what a checkpoint holds for it, or its critic does."""
+    if isinstance(part, AdvantageEstimator) and part.needs_critic:
+        return True
+    if isinstance(part, AnchorPolicy) and type(part).restore is not AnchorPolicy.restore:
+        return True
+    return type(part).load_state_dict is not Part.load_state_dict

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlkit.composition.base_model import check_model
 from rlkit.composition.budget import budget
 from rlkit.composition.chosen import told_to_trackers
 from rlkit.composition.compose import NOTHING, compose
 from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
-from rlkit.composition.rehearsal import check_files, rehearse
+from rlkit.composition.rehearsal import rehearse
 from rlkit.composition.session import RunScope, close, open_session
 from rlkit.composition.unread import unread
 from rlkit.distributed.processes import SINGLE, Processes
@@ -51,8 +52,10 @@ def execute(
     for line in unread(parts, overrides):
         whole.say(line)
     if whole.config.dry_run:
-        for part in parts:
-            check_files(part)
+        try:
+            run.rehearse_dry()
+        finally:
+            run.folder.unlock()
         for line in budget(parts):
             whole.say(line)
         return run.folder.path
@@ -82,16 +85,7 @@ class Run:
     def begin_or_resume(self) -> None:
         """Train from the checkpoint that `resume` names, or from the start."""
         whole = self.whole
-        checkpoint = whole.processes.on_main(
-            lambda: self.folder.find_checkpoint(whole.config.resume)
-        )
-        for line in self.folder.notes:
-            whole.say(line)
-        if checkpoint is not None:
-            check_config(checkpoint, whole.raw, whole.defaults)
-            check_sources(checkpoint, self.scope.sources, whole.config.resume_force)
-        first = load_counters(checkpoint).stage if checkpoint is not None else 0
-        seed_generators(whole.config.seed)  # a reward that draws does so from the seed here too
+        checkpoint, first = self._beginning()
         for part in self.parts[first:]:
             rehearse(part)
         trainer = Trainer(self._told(open_session(self.parts[first], self.scope, checkpoint)))
@@ -105,6 +99,30 @@ class Run:
                 whole.say(f"Resumed from step {trainer.count.done} of {self.steps}: {checkpoint}")
             trainer, complete = self._tracked(trainer)
             self._conclude(trainer, complete=complete)
+
+    def rehearse_dry(self) -> None:
+        """Check what can be checked without a model, a download, or anything written."""
+        whole = self.whole
+        whole.processes.on_main(self.folder.check_place)
+        checkpoint, first = self._beginning()
+        for part in self.parts[first:]:
+            if checkpoint is None:
+                check_model(part)
+            rehearse(part, dry=True)
+
+    def _beginning(self) -> tuple[Path | None, int]:
+        """The checkpoint that the run continues from, if any, and the place of the first stage."""
+        whole = self.whole
+        checkpoint = whole.processes.on_main(
+            lambda: self.folder.find_checkpoint(whole.config.resume)
+        )
+        for line in self.folder.notes:
+            whole.say(line)
+        if checkpoint is not None:
+            check_config(checkpoint, whole.raw, whole.defaults, whole.restored)
+            check_sources(checkpoint, self.scope.sources, whole.config.resume_force)
+        seed_generators(whole.config.seed)  # a reward that draws does so from the seed here too
+        return checkpoint, 0 if checkpoint is None else load_counters(checkpoint).stage
 
     def _finished(self, done: int) -> None:
         """Do what a run killed after its last checkpoint left undone, and say that it is done."""

@@ -161,6 +161,9 @@ def _check_choice(key: str, value: str) -> None:
     """Reject a value that is not the name of a part."""
     if key in LIST_KINDS and _PLAIN.fullmatch(value):
         raise UserError(f"{key}={value} is not valid: write {key}=[<name>], or {key}=[] for none")
+    listed = _items(value) if key in LIST_KINDS and value.count("[") == 1 else []
+    if twice := next((item for item in listed if listed.count(item) > 1), None):
+        raise UserError(f"{key}={value} names '{twice}' twice; name each {key} once")
     kind, _, field = key.partition(".")
     if kind in OPTIONAL_KINDS and not field and (value == "null" or value.startswith("[")):
         return

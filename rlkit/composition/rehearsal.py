@@ -25,8 +25,10 @@ from rlkit.rewards.on_tasks import OnTasks
 from rlkit.rewards.scoring import FINISH_REASONS, check_columns, score_all, wants_messages
 from rlkit.rewards.task import TaskReward
 from rlkit.stored.read import StoredRollouts
+from rlkit.tasks.jsonl import FileTask
+from rlkit.tasks.mixed import Mixed
 from rlkit.tasks.prompts import check_row
-from rlkit.tasks.read import read_rows
+from rlkit.tasks.read import is_local, read_rows
 from rlkit.testing.losses import examples
 
 Rows = Sequence[Mapping[str, Any]]
@@ -34,14 +36,18 @@ LOOKED_AT = 64
 """Rows that are searched for columns the first one lacks."""
 
 
-def rehearse(c: Composition) -> None:
+def rehearse(c: Composition, *, dry: bool = False) -> None:
     """Read the rows, and let every reward score an empty answer to the first one.
 
-    Raises UserError for a row without a usable prompt, and for a reward that cannot be called,
-    raises, or returns anything but a finite number or None.
+    A dry run reads none of the hub, loads no model for a reward and asks no service for one. Raises
+    UserError for a row without a usable prompt, and for a reward that cannot be called, raises, or
+    returns anything but a finite number or None.
     """
     check_files(c)
     try_loss(c)
+    if dry and (name := hub_name(c.task) or hub_name(c.eval_task)) is not None:
+        c.say(f"A dry run downloads nothing: the problems of {name} are not checked.")
+        return
     train, held_out = c.rows
     check_problems(c, train)
     check_problems(c, held_out)
@@ -50,10 +56,20 @@ def rehearse(c: Composition) -> None:
         if c.config.model.name == EMBEDDED and task.compares:
             check_readable(name, rows)
     check_references(c, held_out)
-    try_rewards(c, c.task, c.rewards, train)
+    tried = {name: each for name, each in c.rewards.items() if not (dry and each.itself.costly)}
+    try_rewards(c, c.task, tried, train)
     only_evaluated = 0 in c.eval_task.mix.values()
     if c.eval_rewards is not c.rewards or c.eval_task is not c.task or only_evaluated:
-        try_rewards(c, c.eval_task, c.eval_rewards, held_out)
+        only = {n: each for n, each in c.eval_rewards.items() if not (dry and each.itself.costly)}
+        try_rewards(c, c.eval_task, only, held_out)
+
+
+def hub_name(task: Task) -> str | None:
+    """The first data set of a task that is not on this machine, if there is one."""
+    if isinstance(task, Mixed):
+        return next(filter(None, (hub_name(member.task) for member in task.members)), None)
+    paths = task.paths.values() if isinstance(task, FileTask) else ()
+    return next((path for each in paths for path in each if not is_local(path)), None)
 
 
 def check_files(c: Composition) -> None:

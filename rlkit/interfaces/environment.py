@@ -66,6 +66,8 @@ class Reward(Part[RC]):
     beside_others: ClassVar[bool] = False
     """Whether a thread of its own may call it while others are called: it waits for processes or a
     server, and shares nothing with other code, such as the state of a random generator."""
+    costly: ClassVar[bool] = False
+    """Whether a call loads a model or asks a service, so that a dry run makes none."""
     context: RunContext = RunContext()
     """The run it belongs to, see `open`."""
 

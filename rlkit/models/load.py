@@ -52,17 +52,11 @@ def load_policy(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    source = packaged(str(folder), "model.name")
+    source = found_source(config.name, folder)
     arguments: dict[str, Any] = {}
     if source.endswith(".gguf"):
-        if not Path(source).is_file():
-            raise UserError(f"model.name={config.name}: the file {source} does not exist")
         arguments["gguf_file"] = Path(source).name
         source = str(Path(source).parent)
-    elif Path(source).is_dir():
-        check_model_folder(config.name, Path(source))
-    elif looks_like_path(source):
-        raise UserError(f"model.name={config.name}: {_missing(Path(source))}")
     resolve_device(config.device)
     local = Path(source).is_dir()
     try:
@@ -81,6 +75,22 @@ def load_policy(
     if arguments:  # a de-quantized model refuses save_pretrained
         model = plain_model(model, model.state_dict())
     return _finished(config, (model, tokenizer), temperature, adapter, processes)
+
+
+def found_source(name: str, folder: str | Path) -> str:
+    """Where the model `name` is: a file, a folder, or a name of the hub, which is not asked.
+
+    Raises UserError if a file or folder does not exist or holds no model.
+    """
+    source = packaged(str(folder), "model.name")
+    if source.endswith(".gguf"):
+        if not Path(source).is_file():
+            raise UserError(f"model.name={name}: the file {source} does not exist")
+    elif Path(source).is_dir():
+        check_model_folder(name, Path(source))
+    elif looks_like_path(source):
+        raise UserError(f"model.name={name}: {_missing(Path(source))}")
+    return source
 
 
 def check_model_folder(name: str, folder: Path) -> None:

@@ -70,6 +70,7 @@ class ModelReward(Reward[ModelRewardConfig]):
 
     sources = ("2401.12187",)
     caches = ("scorer",)
+    costly = True
 
     def __init__(self, config: ModelRewardConfig | None = None) -> None:
         super().__init__(config)

@@ -132,6 +132,15 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
+    def check_place(self) -> None:
+        """Raise UserError if the folder can neither be used nor made; nothing is made."""
+        there = next(each for each in (self.path, *self.path.absolute().parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "cannot be written to" if there.is_dir() else "is a file"
+            raise UserError(
+                f"output_dir={self.path} cannot be used: {there} {what}; choose another output_dir"
+            )
+
     def find_checkpoint(self, resume: str) -> Path | None:
         """The checkpoint to continue from, if any.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -71,11 +71,17 @@ def check_sources(checkpoint: Path, sources: Mapping[str, str], forced: Sequence
         )
 
 
-def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_config(
+    checkpoint: Path,
+    raw: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    restored: Collection[str] = (),
+) -> None:
     """Raise UserError, naming the keys, if `raw` would change the maths of a run.
 
     Keys in `resume_force`, and those below them, may change. A key that the checkpoint lacks, since
-    it is newer, counts as its default, by dotted name in `defaults`.
+    it is newer, counts as its default, by dotted name in `defaults`. Parts of the sections
+    `restored` take their state from the checkpoint, and must be those it was made with.
     """
     path = checkpoint / CONFIG
     if not path.is_file():
@@ -96,6 +102,13 @@ def check_config(checkpoint: Path, raw: Mapping[str, Any], defaults: Mapping[str
     if lost is not None:
         raise UserError(
             f"{checkpoint} is of a run that was given an {lost}; pass it again to rlkit.train"
+        )
+    parts = [f"{section}.name" for section in sorted(restored)]
+    if others := [key for key in parts if old.get(key) != new.get(key)]:
+        raise UserError(
+            f"{checkpoint} holds the state of other parts ({changes(others, old, new)}), which "
+            "resume_force cannot change. Use the old parts, or start a new run from its weights: "
+            f"model.name={checkpoint} output_dir=<new folder>"
         )
     if changed:
         raise UserError(

@@ -64,6 +64,11 @@ def dataset_task(dataset: Any, eval_dataset: Any = None) -> type[FileTask[Any]]:
 
         Config = config
 
+        @property
+        def paths(self) -> Mapping[str, Sequence[str]]:
+            """None: they are in memory."""
+            return {}
+
         def table(self) -> Table:
             """The rows to train on."""
             return table_of(dataset, "dataset")

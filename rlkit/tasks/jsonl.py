@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -58,12 +59,11 @@ class FileTask(Task[FC]):
     def load(self, seed: int) -> TaskData:
         """Read the rows, whatever the seed. Raises UserError for what is wrong with the data."""
         c = self.config
-        table = self.table().head(c.limit)
-        train = self.rows(table)
-        if (eval_table := self.eval_table()) is None:
+        with self.named("path"):
+            table = self.table().head(c.limit)
+            train = self.rows(table)
+        if (held_out := self._eval_rows()) is None:
             train, held_out = hold_out(train, c.eval_fraction)
-        else:
-            held_out = by_hash(self.rows(eval_table))
         if not train:
             raise UserError(
                 f"{table.name} has a single prompt, which is held out; "
@@ -73,9 +73,36 @@ class FileTask(Task[FC]):
 
     def all_problems(self, seed: int) -> Sequence[Row]:
         """All rows of `eval_path`, or of `path` without one; in the order of held-out ones."""
-        found = self.eval_table()
-        table = self.table().head(self.config.limit) if found is None else found
-        return self._with_suffix(by_hash(self.rows(table)))
+        if (found := self._eval_rows()) is None:
+            with self.named("path"):
+                found = by_hash(self.rows(self.table().head(self.config.limit)))
+        return self._with_suffix(found)
+
+    @property
+    def paths(self) -> Mapping[str, Sequence[str]]:
+        """What its settings name as the places of its rows, by setting."""
+        given = {"path": self.config.path, "eval_path": self.config.eval_path}
+        listed = {key: [each] if isinstance(each, str) else each for key, each in given.items()}
+        return {key: paths for key, paths in listed.items() if paths}
+
+    @contextmanager
+    def named(self, key: str) -> Generator[None]:
+        """Errors inside begin with the setting that the rows come from."""
+        try:
+            yield
+        except UserError as error:
+            text, found = str(error).removeprefix("path="), self.paths.get(key)
+            if found is None or text.startswith("task."):
+                raise
+            given = found[0] if len(found) == 1 else f"[{','.join(found)}]"
+            rest = text.removeprefix(given) if text.startswith(given) else f": {text}"
+            raise UserError(f"task.{key}={given}{rest}") from error
+
+    def _eval_rows(self) -> list[Row] | None:
+        """The rows to evaluate on, in the order of their hashes; None = hold out some."""
+        with self.named("eval_path"):
+            table = self.eval_table()
+            return None if table is None else by_hash(self.rows(table))
 
     def table(self) -> Table:
         """The rows to train on, and to hold some out from."""

@@ -105,9 +105,9 @@ class EasyFirst(Shuffled):
         return {**super().state_dict(), "epoch": self._epoch, "order": torch.tensor(self._order)}
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from there; with other data the epoch is sorted anew."""
+        """Continue from there; the epoch is sorted anew with other data, or after another order."""
         super().load_state_dict(state)
-        if len(state["order"]) == len(self.places):
+        if len(state.get("order", ())) == len(self.places):
             self._epoch, self._order = state["epoch"], state["order"].tolist()
 
 

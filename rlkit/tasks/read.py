@@ -22,6 +22,9 @@ SAVED = ("state.json", "dataset_dict.json")
 """Files of which `save_to_disk` leaves one."""
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
+PATTERN = "*?["
+"""Signs of a name that stands for several files."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -77,9 +80,16 @@ def read_tables(paths: str | Sequence[str], subset: str | None, split: str) -> T
     )
 
 
+def is_local(path: str) -> bool:
+    """Whether `read_table` looks for it on this machine alone, not on the Hugging Face hub."""
+    file = Path(packaged(path, "path")).expanduser()
+    named = file.name.lower().endswith(ENDINGS) or looks_like_path(path)
+    return named or any(sign in path for sign in PATTERN) or file.exists()
+
+
 def matching(path: str) -> list[str]:
     """The files that a pattern matches; a name without one stands for itself."""
-    if not any(sign in path for sign in "*?[") or Path(path).expanduser().exists():
+    if not any(sign in path for sign in PATTERN) or Path(path).expanduser().exists():
         return [path]
     found = sorted(glob(str(Path(path).expanduser()), recursive=True))
     if not found:

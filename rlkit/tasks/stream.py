@@ -169,7 +169,7 @@ class PromptStream:
         self.position, self._epoch = state["position"], -1
         for name, order in self.orders.items():
             order.load_state_dict(state["orders"][name])
-        if self.rates is not None:
+        if self.rates is not None and state["rates"]:
             self.rates.load_state_dict(state["rates"], self.prompts.places)
 
     @property

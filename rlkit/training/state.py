@@ -230,12 +230,13 @@ class TrainState:
         self.count = load_counters(checkpoint)
         self.updater.load_state_dict(state["updater"])
         session.prompts.load_state_dict(state["prompts"])
-        session.collector.source.load_state_dict(state["supply"], session.prompts)
+        if state["supply"]:  # else the run only now begins to keep any
+            session.collector.source.load_state_dict(state["supply"], session.prompts)
         session.engine.load_state_dict(state.get("engine", {}))
         session.buffer.load_state_dict(state["buffer"])
         session.schedule.load_state_dict(state["schedule"])
         for name, part in self._stateful().items():
-            part.load_state_dict(state["parts"][name])
+            part.load_state_dict(state["parts"].get(name, {}))  # none if it is new and stateless
         session.parts.anchor.restore(session.policy, state["anchor"])
         for name, value in self.count.values.items():
             self.set_field(name, value)

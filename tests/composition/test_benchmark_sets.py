@@ -91,3 +91,9 @@ def test_a_model_that_cannot_read_them_is_told_before_it_is_loaded(tmp_path: Pat
     path = write(tmp_path / "words.jsonl", {"prompt": "one", "answer": "1"})
     with pytest.raises(UserError, match="the embedded model cannot read words of eval.on"):
         benchmark_sets(config("embedded", on=[str(path)]))
+
+
+def test_an_unknown_template_is_refused_with_nothing_to_evaluate_on() -> None:
+    config = RunConfig(output_dir="out", eval=EvalConfig(template="chatt"))
+    with pytest.raises(UserError, match=r"eval\.template=chatt: .*'chat'\? Known: chat, plain"):
+        benchmark_sets(config)

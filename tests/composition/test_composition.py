@@ -41,3 +41,11 @@ def test_only_a_console_is_told() -> None:
     replace(c, trackers={"console": own}).say("a line")
     replace(c, trackers={"other": own}).say("another")
     assert own.lines == ["a line"]
+
+
+def test_parts_that_continue_from_their_state_are_known() -> None:
+    stateless = composed("algorithm=grpo", "reward=[math]", "correction=[tis]")
+    assert stateless.restored == []
+    chosen = "anchor=ema", "buffer=fifo", "advantage=gae", "schedule=plateau"
+    found = composed("algorithm=grpo", *chosen).restored
+    assert found == ["advantage", "buffer", "anchor", "schedule"]

@@ -105,3 +105,51 @@ def test_out_of_memory_anywhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module.Run, "begin_or_resume", full)
     with pytest.raises(UserError, match=r"out of memory outside.*anchor\.device=cpu"):
         execute(raw_of(*SMALL), [])
+
+
+GOOD = '{"prompt": "1+1=", "answer": "2"}\n{"prompt": "1+2=", "answer": "3"}\n'
+FILE = ("task=jsonl", "task.path=good.jsonl", "model.name=model")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("task=jsonl", "model.name=model"), r"task\.path is not set"),
+        ((*FILE, "task.path=no.jsonl"), r"task\.path=no\.jsonl does not exist"),
+        ((*FILE, "task.path=empty.jsonl"), r"task\.path=empty\.jsonl is empty"),
+        ((*FILE, "task.eval_path=broken.jsonl"), r"task\.eval_path=broken\.jsonl line 1 is not"),
+        ((*FILE, "task.prompt_column=q"), r"task\.path=good\.jsonl has no column 'q'"),
+        ((*FILE, "model.name=./no"), r"model\.name=\./no: there is no such folder"),
+        (("reward=[./mine.py:two]",), "reward 'two' returned 2 values for 1 completions"),
+        (("resume=/nonexistent",), "resume=/nonexistent: there is no such folder"),
+        (("output_dir=run",), "run already holds a run"),
+        (("output_dir=good.jsonl",), r"output_dir=good\.jsonl cannot be used.*is a file"),
+        (("output_dir=good.jsonl/x",), r"output_dir=good\.jsonl/x cannot be used.*is a file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_dry_run_refuses_what_cannot_start(
+    arguments: tuple[str, ...], said: str, own_registry: None
+) -> None:
+    """Nothing is loaded or written, and the run folder is free afterwards."""
+    Path("good.jsonl").write_text(GOOD)
+    Path("empty.jsonl").touch()
+    Path("broken.jsonl").write_text("{broken")
+    Path("mine.py").write_text("def two(completions, **_):\n    return [0.0, 1.0]\n")
+    Path("run/completions").mkdir(parents=True)
+    Path("run/metrics.jsonl").write_text('{"step": 1}\n')
+    given = import_before_compose([*SMALL, "dry_run=true", *arguments])
+    before = sorted(Path().rglob("*"))
+    raw = {**raw_of(*(each for each in given if not each.startswith("output_dir")))}
+    for each in arguments:
+        if each.startswith("output_dir="):
+            raw["output_dir"] = each.partition("=")[2]
+    with pytest.raises(UserError, match=said):
+        execute(raw, [])
+    assert [path for path in sorted(Path().rglob("*")) if "__pycache__" not in str(path)] == before
+
+
+def test_a_dry_run_downloads_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the model nor the data of the hub."""
+    execute(raw_of("task=jsonl", "task.path=a/b", "model.name=c/d", "dry_run=true"), [])
+    assert "the problems of a/b are not checked" in capsys.readouterr().out

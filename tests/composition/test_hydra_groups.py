@@ -133,3 +133,10 @@ def test_a_run_may_say_that_it_has_no_environment(others: list[str]) -> None:
     """Also one that an experiment chose; Hydra takes no null."""
     words = register_user_parts([*others, "environment=null"])
     assert not raw_of(*words).get("environment")
+
+
+def test_a_name_stands_once_in_a_list() -> None:
+    for argument in ("reward=[math,math]", "correction=[tis, 'tis']", "tracker=[wandb,a,wandb]"):
+        with pytest.raises(UserError, match="twice; name each"):
+            check_override(argument)
+    check_override("reward=[math,exact],[exact,math,overlong]")

@@ -13,9 +13,10 @@ from torch import Tensor
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.composition.composition import Composition
 from rlkit.composition.hydra_groups import import_before_compose
-from rlkit.composition.rehearsal import copied, rehearse
+from rlkit.composition.rehearsal import copied, hub_name, rehearse
 from rlkit.errors import UserError
 from rlkit.interfaces import PolicyLoss, Reward, Task, TaskData
+from rlkit.registry import build
 from rlkit.rewards.function import reward_class
 from tests.compositions import composed
 
@@ -249,3 +250,18 @@ def test_a_reward_of_an_environment_is_tried_with_what_there_is(function: Any) -
     """What reads the environments themselves is not called; a score is a number where one comes."""
     echo = import_before_compose(["environment=tests.rollout.echo:Echo", "model.name=some/chat"])
     rehearse(made(function, ROWS, ROWS, *echo))
+
+
+def test_a_dry_rehearsal_calls_no_reward_that_loads_or_asks() -> None:
+    c = made(one_number)
+    c.rewards["own"].costly = True  # type: ignore[misc]
+    rehearse(c, dry=True)
+    with pytest.raises(UserError, match=r"returned 0.5"):
+        rehearse(c)
+
+
+def test_data_of_the_hub_is_told_from_files() -> None:
+    path = {"kind": "jsonl", "path": "here.jsonl"}
+    mix = {"a": path, "b": {**path, "eval_path": "an/other"}}
+    assert hub_name(build("task", "jsonl", path=("here.jsonl", "./x", "*.x"))) is None
+    assert hub_name(build("task", "mixed", parts=mix)) == "an/other"

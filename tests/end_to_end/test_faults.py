@@ -237,11 +237,11 @@ def test_nothing_whole_is_an_error_and_not_a_new_start(tmp_path: Path) -> None:
     ("change", "named"),
     [
         (["loss.clip_low=0.3"], "loss.clip_low 0.2 -> 0.3"),
-        (["algorithm=remix"], "loss.name"),
+        (["loss=ppo"], "loss.name"),
         (["seed=1"], "seed 0 -> 1"),
         (["rollout.temperature=0.9"], "rollout.temperature 1.0 -> 0.9"),
         (["train.steps=5"], "train.steps 4 -> 5"),
-        (["buffer=fifo"], "buffer.name"),
+        (["correction=[tis]"], "correction.tis.name"),
     ],
 )
 def test_a_change_of_the_maths_is_refused_by_name(
@@ -268,12 +268,36 @@ def test_a_change_of_the_maths_is_refused_by_name(
         ["train.steps=5", "train.lr_scheduler_type=constant", "resume_force=[train]"],
         ["loss.clip_low=0.3", "resume_force=[loss.clip_low]"],
         ["loss.clip_low=0.3", "loss.clip_high=0.4", "resume_force=[loss]"],
+        ["loss=ppo", "resume_force=[loss]"],
+        ["correction=[tis]", "resume_force=[correction]"],
+        ["rollout.oversample=0.5", "resume_force=[rollout]"],
+        ["prompts.order=target", "resume_force=[prompts]"],
+        ["prompts.order=easy_first", "resume_force=[prompts]"],
     ],
 )
 def test_other_changes_and_those_that_are_forced_go_on(change: list[str], tmp_path: Path) -> None:
     copy_of_whole(tmp_path, last=3)
     out = start("out", *change, "resume=auto", cwd=tmp_path)
     assert out.status == 0, out.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["algorithm=remix"],
+        ["anchor=ema", "resume_force=[anchor]"],
+        ["buffer=fifo", "resume_force=[buffer]"],
+        ["advantage=gae", "resume_force=[advantage]"],
+    ],
+)
+def test_a_part_whose_state_the_checkpoint_lacks_is_refused(
+    change: list[str], tmp_path: Path
+) -> None:
+    copy_of_whole(tmp_path, last=2)
+    out = start("out", *change, "resume=auto", cwd=tmp_path)
+    assert out.status == 2 and len(out.err.splitlines()) == 1, out.err
+    assert "out/checkpoint-2 holds the state of other parts" in out.err
+    assert "model.name=out/checkpoint-2 output_dir=<new folder>" in out.err
 
 
 def test_more_steps_are_fine_where_nothing_looks_ahead(tmp_path: Path) -> None:

@@ -37,6 +37,22 @@ def test_a_part_that_it_lacks_is_a_change_whatever_its_settings(tmp_path: Path) 
         check(tmp_path, {**OLD, "reward": {"math": {"name": "math"}}})
 
 
+@pytest.mark.parametrize("force", [[], ["loss"], ["loss.name"]])
+def test_a_part_with_state_is_not_replaced_by_force(force: list[str], tmp_path: Path) -> None:
+    """Its state would not be there; a part without any may be replaced."""
+    (tmp_path / CONFIG).write_text(json.dumps(OLD))
+    new = {**OLD, "loss": {"name": "two", "cap": 2.0}, "resume_force": force}
+    said = rf'the state of other parts \(loss.name "one" -> "two"\).*model.name={tmp_path} output'
+    with pytest.raises(UserError, match=said):
+        check_config(tmp_path, new, DEFAULTS, ["anchor", "loss"])
+    added = {**OLD, "correction": {"own": {"name": "own"}}, "resume_force": ["correction"]}
+    with pytest.raises(UserError, match=r'correction.own.name unset -> "own"'):
+        check_config(tmp_path, added, DEFAULTS, ["correction.own"])
+    check_config(tmp_path, added, DEFAULTS, ["loss"])
+    if force:
+        check_config(tmp_path, new, DEFAULTS, ["anchor"])
+
+
 def test_other_data_is_refused_unless_a_key_of_the_task_may_change() -> None:
     old, edited = {"problems": 3, "sha256": "a"}, {"problems": 3, "sha256": "b"}
     check_data(Path("c"), old, dict(old), ())

@@ -210,3 +210,15 @@ def test_a_data_set_with_one_prompt_cannot_be_split(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"prompt": "1+1=", "answer": "2"}] * 5)
     assert "single prompt" in message(path)
     assert len(load(path, eval_path=str(path)).train) == 5
+
+
+def test_errors_begin_with_the_setting_that_the_rows_come_from(tmp_path):
+    good, bad = write(tmp_path / "a.jsonl", ROWS), tmp_path / "b.jsonl"
+    bad.write_text("{broken\n")
+    assert message(bad).startswith(f"task.path={bad} line 1 is not valid JSON")
+    said = f"task.eval_path={bad} line 1 is not valid JSON"
+    assert message(good, eval_path=str(bad)).startswith(said)
+    with pytest.raises(UserError, match=rf"task\.path=\[{good},{bad}\]: {bad} line 1 is not"):
+        build("task", "jsonl", path=(str(good), str(bad))).load(seed=0)
+    with pytest.raises(UserError, match=r"task\.path=pkg://no_such/a: the Python package"):
+        build("task", "jsonl", path="pkg://no_such/a").load(seed=0)

@@ -169,7 +169,10 @@ def test_settings_of_the_mix_hold_for_all(parts: dict[str, Any]) -> None:
 def test_errors_of_data_name_the_task_and_its_settings(tmp_path: Path) -> None:
     for part, said in (
         ({"kind": "jsonl"}, r"x: task\.parts\.x\.path is not set.*task\.parts\.x\.path=train"),
-        ({"kind": "jsonl", "path": str(tmp_path / "no.jsonl")}, r"x: .*no\.jsonl does not exist"),
+        (
+            {"kind": "jsonl", "path": str(tmp_path / "no.jsonl")},
+            r"x: task\.parts\.x\.path=.*no\.jsonl does not exist",
+        ),
         ({"kind": "reasoning_gym", "dataset": "chain_some"}, r"x: .*Did you mean 'chain_sum'"),
     ):
         with pytest.raises(UserError, match=said):

@@ -35,6 +35,7 @@ class Judge(Reward[JudgeConfig]):
     """
 
     beside_others = True
+    costly = True
     caches = ("_counts", "_model", "_told")
 
     def __init__(self, config: JudgeConfig | None = None) -> None:
