@@ -8,7 +8,7 @@ import pytest
 
 from rlkit.composition.hydra_groups import check_override, register_user_parts
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig, ReincarnationSchedule
+from rlkit.interfaces import PartConfig, Phase, Progress, ReincarnationSchedule
 from rlkit.registry import names, register
 from tests.compositions import raw_of
 
@@ -118,7 +118,8 @@ def own_schedule(default: int) -> None:
 
     @register("schedule", "own_size")
     class Own(ReincarnationSchedule[Config]):
-        pass
+        def phase(self, progress: Progress) -> Phase:
+            return Phase(name="own")
 
 
 def test_a_part_registered_anew_takes_the_place_of_the_one_before() -> None:

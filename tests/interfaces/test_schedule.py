@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from rlkit.errors import UserError
 from rlkit.interfaces import Phase, Progress, ReincarnationSchedule
 from rlkit.interfaces.schedule import EVENTS
 
@@ -28,3 +29,13 @@ def test_a_phase_by_its_name_alone_is_an_ordinary_step() -> None:
 def test_the_events_the_loop_carries_out() -> None:
     assert {"rebase", "clear_buffer", "reset_optimizer"} == EVENTS
     assert Own().fields() == {}, "a schedule that sets fields declares them"
+
+
+def test_a_schedule_that_returns_no_phase_is_told_so() -> None:
+    class Forgets(ReincarnationSchedule):
+        def phase(self, progress: Progress) -> Phase:
+            return None  # type: ignore[return-value]
+
+    seen = Progress(step=3, steps=4, rollouts=0, metrics={}, eval={})
+    with pytest.raises(UserError, match=r"Forgets returned None for step 3: return Phase\(name="):
+        Forgets().checked(seen)
