@@ -88,6 +88,11 @@ def test_other_overrides_pass_as_they_are() -> None:
         ("loss=null", "choose exactly one loss, as loss=<name>"),
         ("loss=[ppo]", "choose exactly one loss"),
         ("loss.name=ppo", "choose exactly one loss"),
+        ("loss=./pl/own.py", r"which part of the file: write loss=./pl/own.py:<name>, with"),
+        ("loss='own.py'", r"write loss=own.py:<name>, with"),
+        ("buffer=pl/own", r"write buffer=pl/own:<name>, with"),
+        ("reward=[exact,./own.py]", r"write reward=\[./own.py:<name>\], with"),
+        ("+environment=./own.py", r"write environment=./own.py:<name>, with"),
         ("algorithm=3", "choose exactly one algorithm"),
     ],
 )
@@ -98,7 +103,11 @@ def test_what_hydra_would_tell_badly_is_told_here(argument: str, said: str) -> N
 
 @pytest.mark.parametrize(
     "argument",
-    ["loss=ppo", "reward=[]", "~correction", "train={steps: 3}", "--cfg=job", "train.steps=3"],
+    [
+        *("loss=ppo", "reward=[]", "~correction", "train={steps: 3}", "--cfg=job", "train.steps=3"),
+        *("loss=./own.py:Own", "reward=[exact,./pl/own.py:short]", "plugins=[./own.py]"),
+        *("task.path=./data/a.py", "buffer={path: a/b.py}"),
+    ],
 )
 def test_what_is_right_passes(argument: str) -> None:
     check_override(argument)
