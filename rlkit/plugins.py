@@ -60,7 +60,7 @@ CORE_PACKAGES = (
 )
 
 
-def check_class(kind: str, thing: object, shown: str) -> None:
+def check_class(kind: str, thing: Any, shown: str) -> None:
     """Raise UserError for what cannot be a part of a kind; `shown` is what the user calls it."""
     part = interface(kind)
     if not (isinstance(thing, type) and issubclass(thing, part)):
@@ -70,9 +70,10 @@ def check_class(kind: str, thing: object, shown: str) -> None:
             f"{shown}: the class {thing.__name__} has no {' and no '.join(missing)}, which every "
             f"{kind} defines: write it, as {INTERFACES[kind].replace(':', '.')} declares it"
         )
-    if not issubclass(thing.Config, part.Config):
+    cls: type[Any] = thing
+    if not issubclass(cls.Config, part.Config):
         raise UserError(
-            f"{shown}: {thing.Config.__name__}, the Config of {thing.__name__}, must derive from "
+            f"{shown}: {cls.Config.__name__}, the Config of {thing.__name__}, must derive from "
             f"{part.Config.__name__}, as the settings of every {kind} do"
         )
 
@@ -84,7 +85,7 @@ def interface(kind: str) -> type[Any]:
     return found
 
 
-def _in_place_of(kind: str, thing: object, shown: str) -> str:
+def _in_place_of(kind: str, thing: Any, shown: str) -> str:
     """What a thing is that is no part of a kind, and what to do instead."""
     for other in KINDS if isinstance(thing, type) else ():
         if issubclass(thing, interface(other)):

@@ -133,7 +133,7 @@ def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
 def _near_setting(kind: str, chosen: str | None, field: str) -> str:
     """Return " Did you mean 'task.prompt_column'?" if the chosen part has a setting like it."""
     parts = catalog().parts[kind]
-    own = [setting.name for setting in parts[chosen].settings] if chosen in parts else []
+    own = [setting.name for setting in parts[chosen].settings] if chosen else []
     return suggest(field, own).replace("'", f"'{kind}.", 1)
 
 
