@@ -11,9 +11,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rlkit.composition.benchmark_options import SWITCHES, add_options, options_of, valued_flags
+from rlkit.composition.command_parser import Parser
 from rlkit.composition.config_files import config_folders
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rlkit.pages.figures import Question
 
 CONFIG_DIR, OUT = "--config-dir", "--out"
+COMPARISON = "comparison.html"
 
 
 def check(path: str, kind: str | None) -> None:
@@ -114,13 +116,19 @@ def report(asked: argparse.Namespace) -> None:
 
     paths = run_folders(asked.folders)
     if len(paths) == 1 and asked.csv is None:
+        for option in ("metric", "baseline", "target", "out"):
+            if getattr(asked, option) is not None:
+                raise UserError(
+                    f"--{option} is for comparing several runs, and only {paths[0]} is given: "
+                    "name more, or leave it out"
+                )
         print(write_report(paths[0]))
         return
     found = compare(read_runs(paths), question(asked))
     print("\n".join(lines_of(found)))
     if asked.csv is not None:
         write_csv(found, Path(asked.csv))
-    print(write_comparison(found, Path(asked.out)))
+    print(write_comparison(found, Path(asked.out or COMPARISON)))
 
 
 def serve_pages(asked: argparse.Namespace) -> None:
@@ -156,14 +164,6 @@ def export(run: str, out: str, steps: str | None) -> None:
     print(f"{out}: {rows} responses in {files} {'file' if files == 1 else 'files'}")
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = Parser(prog="rlkit", description="Train, and what belongs to it.")
@@ -191,7 +191,9 @@ def parser() -> argparse.ArgumentParser:
         "folder; see docs/evaluation.md.",
     )
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
-    one.add_argument("overrides", nargs="*", help="as for training: task=..., eval.problems=...")
+    one.add_argument(
+        "overrides", nargs="*", default=[], help="as for training: task=..., eval.problems=..."
+    )
     one.add_argument(OUT, help="the folder for answers and figures (default evals/<name>)")
     add_config_dir(one)
     add_options(one)
@@ -202,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
     add_rollout_commands(commands)
     one = commands.add_parser("report", help="report.html of a run, or a comparison of several")
     add_runs(one)
-    one.add_argument(OUT, default="comparison.html", help="the comparison's file (%(default)s)")
+    one.add_argument(OUT, help=f"the comparison's file (default {COMPARISON})")
     one.add_argument("--csv", help="write the comparison's table to this file too")
     one = commands.add_parser("view", help="the same pages in a browser, live while runs train")
     add_runs(one)

@@ -20,7 +20,12 @@ class UserError(Exception):
 
 def with_article(word: str) -> str:
     """Return "a loss" or "an anchor"."""
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+    return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for a message: "a Tensor", or "None"."""
+    return "None" if value is None else with_article(type(value).__name__)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

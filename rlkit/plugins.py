@@ -1,5 +1,7 @@
 """Where parts come from: the packages beside `rlkit`, entry points, a user's modules and files.
 
+And the class that each kind of part derives from.
+
 Configurations can import code: run only those you trust.
 """
 
@@ -14,22 +16,25 @@ from functools import cache
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
+from typing import Any
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, with_article
 
-KINDS = (
-    "loss",
-    "correction",
-    "advantage",
-    "buffer",
-    "anchor",
-    "schedule",
-    "reward",
-    "task",
-    "rollout",
-    "tracker",
-    "environment",
-)
+INTERFACES = {
+    "loss": "rlkit.interfaces:PolicyLoss",
+    "correction": "rlkit.interfaces:Correction",
+    "advantage": "rlkit.interfaces:AdvantageEstimator",
+    "buffer": "rlkit.interfaces:ReplayBuffer",
+    "anchor": "rlkit.interfaces:AnchorPolicy",
+    "schedule": "rlkit.interfaces:ReincarnationSchedule",
+    "reward": "rlkit.interfaces:Reward",
+    "task": "rlkit.interfaces:Task",
+    "rollout": "rlkit.rollout.base:RolloutEngine",
+    "tracker": "rlkit.interfaces:Tracker",
+    "environment": "rlkit.interfaces:Environment",
+}
+"""The class that every part of a kind derives from, imported when there is a part to check."""
+KINDS = tuple(INTERFACES)
 """Kinds of parts; the registry has a table of each."""
 SINGLE_KINDS = ("loss", "advantage", "buffer", "anchor", "schedule", "task", "rollout")
 """Kinds of which a run has exactly one part."""
@@ -53,6 +58,42 @@ CORE_PACKAGES = (
     "rlkit.trackers",
     "rlkit.environments",
 )
+
+
+def check_class(kind: str, thing: Any, shown: str) -> None:
+    """Raise UserError for what cannot be a part of a kind; `shown` is what the user calls it."""
+    part = interface(kind)
+    if not (isinstance(thing, type) and issubclass(thing, part)):
+        raise UserError(f"{shown} is {_in_place_of(kind, thing, shown)}")
+    if missing := sorted(getattr(thing, "__abstractmethods__", ())):
+        raise UserError(
+            f"{shown}: the class {thing.__name__} has no {' and no '.join(missing)}, which every "
+            f"{kind} defines: write it, as {INTERFACES[kind].replace(':', '.')} declares it"
+        )
+    cls: type[Any] = thing
+    if not issubclass(cls.Config, part.Config):
+        raise UserError(
+            f"{shown}: {cls.Config.__name__}, the Config of {thing.__name__}, must derive from "
+            f"{part.Config.__name__}, as the settings of every {kind} do"
+        )
+
+
+def interface(kind: str) -> type[Any]:
+    """The class that every part of a kind derives from."""
+    module, _, name = INTERFACES[kind].partition(":")
+    found: type[Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _in_place_of(kind: str, thing: Any, shown: str) -> str:
+    """What a thing is that is no part of a kind, and what to do instead."""
+    for other in KINDS if isinstance(thing, type) else ():
+        if issubclass(thing, interface(other)):
+            named = f"[{shown}]" if other in LIST_KINDS else shown
+            instead = f"write {other}={named}" if ":" in shown else f"register it as {other}"
+            return f"{with_article(other)}, not {with_article(kind)}: {instead}"
+    wanted = INTERFACES[kind].replace(":", ".")
+    return f"not a part: {with_article(kind)} is a class that derives from {wanted}"
 
 
 def import_plugin(name: str) -> ModuleType:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError, create_model
 
 from rlkit.config.validation import validation_message
-from rlkit.errors import UserError, known_names, suggest, with_article
-from rlkit.plugins import KINDS, import_plugin, load_parts
+from rlkit.errors import UserError, known_names, suggest
+from rlkit.plugins import KINDS, check_class, import_plugin, load_parts
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., type[Any]])
@@ -53,11 +53,13 @@ _class_wrappers: set[str] = set()
 def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
     """Register a class under a kind and a name: `@register("loss", "remix")`.
 
-    Raises UserError for an unknown kind and for a name that another class already has.
+    Raises UserError for an unknown kind, for what is no part of that kind, and for a name that
+    another class already has.
     """
     check_kind(kind)
 
     def add(cls: type[T]) -> type[T]:
+        check_class(kind, cls, f"{kind} '{name}'")
         entry = Entry(kind, name, cls)
         held = _table.get((kind, name))
         if held is not None and held.import_path != entry.import_path:
@@ -245,8 +247,7 @@ def from_import_path(kind: str, path: str) -> Entry:
     for found in _table.values():
         if found.kind == kind and found.cls is cls:
             return found
-    if not (isinstance(cls, type) and hasattr(cls, "Config")):
-        raise UserError(f"{path} is not a part: {with_article(kind)} is a class with a Config")
+    check_class(kind, cls, path)
     register(kind, attribute)(cls)
     return _table[kind, attribute]
 

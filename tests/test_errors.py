@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.errors import LONGEST_LIST, NEAREST, known_names, suggest
+from rlkit.errors import LONGEST_LIST, NEAREST, kind_of, known_names, suggest
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,7 @@ def test_a_list_is_long_above_its_limit_alone() -> None:
     fits = ["a" * (LONGEST_LIST - 3), "b"]
     assert known_names("b", fits, "x") == "Known: " + ", ".join(fits)
     assert known_names("b", [*fits, ""], "x").endswith("and 0 more, see x")
+
+
+def test_a_value_is_told_by_its_kind() -> None:
+    assert [kind_of(value) for value in (None, 5, "x")] == ["None", "an int", "a str"]

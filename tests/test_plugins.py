@@ -12,15 +12,21 @@ from types import ModuleType
 
 import pytest
 
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.errors import UserError
+from rlkit.interfaces import PartConfig, PolicyLoss, Reward
 from rlkit.plugins import (
+    INTERFACES,
     KINDS,
     LIST_KINDS,
     OPTIONAL_KINDS,
     SINGLE_KINDS,
     _part_package,
+    check_class,
     import_plugin,
+    interface,
 )
+from rlkit.registry import entry, names
 from tests.cli import ROOT
 
 
@@ -145,3 +151,41 @@ def test_a_plugin_that_is_not_there_is_told_in_the_users_words(name: str, said: 
 
 def test_every_kind_has_one_part_or_a_list_of_them() -> None:
     assert sorted(SINGLE_KINDS + OPTIONAL_KINDS + LIST_KINDS) == sorted(KINDS)
+
+
+class Scores(Reward):
+    """A reward that lacks what every reward has."""
+
+
+class Plain(PolicyLoss[PartConfig]):  # type: ignore[type-var]
+    """A loss whose settings are not those of a loss."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("kind", "thing", "shown", "said"),
+    [
+        ("loss", Scores, "./a.py:S", "./a.py:S is a reward, not a loss: write reward=[./a.py:S]"),
+        ("reward", Plain, "./a.py:P", "./a.py:P is a loss, not a reward: write loss=./a.py:P"),
+        ("anchor", Plain, "anchor 'x'", "anchor 'x' is a loss, not an anchor: register it as loss"),
+        ("loss", len, "loss 'x'", "loss 'x' is not a part: a loss is a class that derives from"),
+        ("task", Path, "task 'x'", "is not a part: a task is a class that derives from rlkit."),
+        ("reward", Scores, "./a.py:S", "the class Scores has no __call__, which every reward"),
+        ("loss", Plain, "./a.py:P", "PartConfig, the Config of Plain, must derive from LossConfig"),
+    ],
+)
+def test_what_is_no_part_of_a_kind_is_told_what_it_is(
+    kind: str, thing: object, shown: str, said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        check_class(kind, thing, shown)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_kind_has_an_interface() -> None:
+    assert tuple(INTERFACES) == KINDS
+    for kind in KINDS:
+        for name in names(kind):
+            assert issubclass(entry(kind, name).cls, interface(kind)), name

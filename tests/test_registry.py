@@ -88,6 +88,11 @@ def test_build_takes_the_fields_that_differ() -> None:
         (lambda: from_import_path("loss", "algorithms.remix:Remx"), "Did you mean 'Remix'?"),
         (lambda: from_import_path("loss", "algorithms.remix:mix_window"), "takes (policy, batch)"),
         (lambda: from_import_path("buffer", "algorithms.remix:mix_window"), "is not a part"),
+        (
+            lambda: from_import_path("loss", "algorithms.advantages.group_norm:GroupNorm"),
+            "is an advantage, not a loss: write advantage=algorithms.advantages.group_norm:Group",
+        ),
+        (lambda: rlkit.register("loss", "fn")(len), "loss 'fn' is not a part: a loss is a class"),
         (lambda: import_plugin("no_such_plugin"), "no module named 'no_such_plugin'"),
         (lambda: import_plugin("./no_such.py"), "./no_such.py does not exist"),
     ],

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from rlkit.config.overrides import quoted
+from rlkit.errors import UserError, kind_of
 
 VALUED = (
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
@@ -51,8 +52,14 @@ def repeated(arguments: Sequence[str]) -> Iterator[str]:
 def unpasted(argument: str) -> str:
     """An override as Hydra reads it: `stages: [...]`, as a file has it, becomes `stages=[...]`.
 
-    Hydra wants quotes around text with = in it, which YAML does without.
+    Hydra wants quotes around text with = in it, which YAML does without. Raises UserError for an
+    override that is no text, which Python code may give.
     """
+    if not isinstance(argument, str):
+        raise UserError(
+            f"{argument!r} is {kind_of(argument)}, not an override: write text, such as "
+            '"train.steps=3"'
+        )
     match = _STAGES.fullmatch(argument)
     if match is None:
         return argument

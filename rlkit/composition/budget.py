@@ -45,7 +45,7 @@ def entries(parts: Sequence[Composition]) -> Iterator[Entry]:
             seen = Progress(
                 step=step, steps=train.steps, rollouts=responses, metrics=Zeros(), eval=Zeros()
             )
-            phase = part.schedule.phase(seen)
+            phase = part.schedule.checked(seen)
             batch = train.prompts_per_step
             responses += size * (part.buffer.fresh_share(batch) if phase.replay else batch)
             done += 1

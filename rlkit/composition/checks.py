@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from rlkit.composition.composition import RATES, Composition
 from rlkit.composition.turns import check_turns
 from rlkit.config.run import EMBEDDED
-from rlkit.config.validation import validation_message
+from rlkit.config.validation import with_value
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ReplayBuffer
 from rlkit.models.load import resolve_device
@@ -186,9 +186,9 @@ def check_fields(c: Composition) -> None:
                 f"{place} follows a scalar schedule and is also set by the reincarnation schedule; "
                 "choose one of them"
             )
-        section, _, key = place.rpartition(".")
+        section = place.rpartition(".")[0]
         for extreme in extremes:
-            check_value(configs[section], section, key, extreme)
+            with_value(configs[section], place, extreme)
 
 
 def check_judges(c: Composition) -> None:
@@ -275,13 +275,3 @@ def check_average(c: Composition) -> None:
             "(model.lora) have no average: that of their factors is not that of what they add; set "
             f"model.lora.r=0, or choose an anchor that copies the policy: {', '.join(able)}"
         )
-
-
-def check_value(config: BaseModel, section: str, key: str, value: float) -> None:
-    """Check that a config field accepts this value; integer fields round it, as in a run."""
-    number = round(value) if type(getattr(config, key)) is int else value
-    try:
-        type(config).model_validate({**config.model_dump(), key: number})
-    except ValidationError as error:
-        message = validation_message(error, type(config), f"{section}.")
-        raise UserError(f"the schedule sets {section}.{key}, but {message}") from None

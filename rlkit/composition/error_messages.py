@@ -119,13 +119,22 @@ def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
     if key in known and kind in ONE:
         parts = catalog().parts[kind].values()
         owners = [p.name for p in parts if any(field == each.name for each in p.settings)]
-        return f"this run's {kind} has no '{field}': it belongs to {_first_few(kind, owners)}"
+        near = _near_setting(kind, chosen_part(kind, arguments), field)
+        there = f".{near} '{field}'" if near else ": it"
+        return f"this run's {kind} has no '{field}'{there} belongs to {_first_few(kind, owners)}"
     if kind in ONE and field and (chosen := chosen_part(kind, arguments)):
         own = [setting.name for setting in catalog().parts[kind][chosen].settings]
         listed = known_names(field, sorted(own), how_to_list(kind, chosen))
-        near = suggest(field, own).replace("'", f"'{kind}.", 1)
+        near = _near_setting(kind, chosen, field)
         return f"unknown key {key}: {kind}={chosen} has no such setting.{near} {listed}"
     return _nearest_key(key, known)
+
+
+def _near_setting(kind: str, chosen: str | None, field: str) -> str:
+    """Return " Did you mean 'task.prompt_column'?" if the chosen part has a setting like it."""
+    parts = catalog().parts[kind]
+    own = [setting.name for setting in parts[chosen].settings] if chosen else []
+    return suggest(field, own).replace("'", f"'{kind}.", 1)
 
 
 def chosen_part(kind: str, arguments: Sequence[str]) -> str | None:

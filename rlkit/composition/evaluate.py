@@ -22,6 +22,7 @@ from rlkit.composition.config_files import configs_folder, search_path
 from rlkit.composition.data_checks import check_room
 from rlkit.composition.evaluators import contest_of
 from rlkit.composition.hydra_groups import import_before_compose
+from rlkit.composition.model_path import check_exists
 from rlkit.composition.ranking import rank, ranked_run
 from rlkit.composition.rehearsal import Rows, check_references, check_rows, try_rewards
 from rlkit.composition.saved import EPISODES, choices, same_problems, saved_config, with_saved
@@ -70,8 +71,9 @@ def configuration(
     """The composed configuration of an evaluation, and that of the run the model is from.
 
     The run's own settings are the defaults, except for its task if the evaluation is not on a task.
-    Raises UserError without a task to evaluate on.
+    Raises UserError for a path without a model, and without a task to evaluate on.
     """
+    check_exists(model)
     name = newest_in(model)
     if not (on_task or chooses_task(overrides)):
         overrides = ["task=arithmetic", *overrides]

@@ -21,7 +21,7 @@ from rlkit.composition.catalog import PartInfo
 from rlkit.composition.catalog_file import catalog
 from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
-from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS, import_plugin
+from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS, import_plugin
 from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
@@ -124,6 +124,7 @@ def check_override(argument: str) -> None:
     elif key in FOLDERS:
         raise UserError(f"{key} is not used: set output_dir, the run folder, in its place")
     elif equals:
+        _check_path(key, value)
         _check_form(key, value)
         _check_choice(key, value)
 
@@ -139,6 +140,19 @@ def _check_flag(argument: str) -> None:
 def _check_removal(key: str) -> None:
     if key in (*SINGLE_KINDS, *catalog().sections(), "algorithm"):
         raise UserError(f"~{key} is not possible: no run is without {key}")
+
+
+def _check_path(key: str, value: str) -> None:
+    """Refuse a file of the user's as a part, without the name of what is meant in it."""
+    if key not in KINDS or value.startswith(("{", "$")):
+        return
+    for item in _items(value):
+        if ":" not in item and (item.endswith(".py") or "/" in item):
+            named = f"[{item}:<name>]" if key in LIST_KINDS else f"{item}:<name>"
+            raise UserError(
+                f"{key}={value} does not say which part of the file: write {key}={named}, with "
+                "the name of a class or function"
+            )
 
 
 def _check_form(key: str, value: str) -> None:

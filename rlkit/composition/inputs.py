@@ -13,7 +13,7 @@ from pydantic import create_model
 
 from rlkit.composition.composition import Given
 from rlkit.config.overrides import quoted
-from rlkit.errors import UserError
+from rlkit.errors import UserError, kind_of
 from rlkit.registry import from_function, register
 from rlkit.tasks.dataset import dataset_task
 
@@ -30,6 +30,28 @@ class Inputs:
     eval_dataset: Any = None
     reward: RewardLike | Sequence[RewardLike] | None = None
     peft_config: Any = None
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a model or a reward that is no such thing."""
+        named = self.model is None or isinstance(self.model, str | Path)
+        if not (named or all(hasattr(self.model, key) for key in ("config", "named_parameters"))):
+            raise UserError(
+                f"model= is {kind_of(self.model)}: give a name, a folder or a PreTrainedModel"
+            )
+        for reward in self.rewards:
+            if not (isinstance(reward, str) or callable(reward)):
+                raise UserError(
+                    f"reward= has {kind_of(reward)} in it: give a reward's name, a function "
+                    "f(prompts, completions, **columns), or a list of them"
+                )
+
+    @property
+    def rewards(self) -> Sequence[RewardLike]:
+        """The rewards, of which there may be one without a list."""
+        if self.reward is None:
+            return []
+        listed = isinstance(self.reward, Sequence) and not isinstance(self.reward, str)
+        return cast("Sequence[RewardLike]", self.reward if listed else [self.reward])
 
     @property
     def given(self) -> Given:
@@ -74,10 +96,9 @@ class Inputs:
     def _reward_overrides(self) -> list[str]:
         if self.reward is None:
             return []
-        rewards = [self.reward] if callable(self.reward) or isinstance(self.reward, str) else None
         names = [
             reward if isinstance(reward, str) else registered_reward(reward)
-            for reward in rewards or cast("Sequence[RewardLike]", self.reward)
+            for reward in self.rewards
         ]
         return [f"reward=[{','.join(names)}]"]
 

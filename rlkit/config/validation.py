@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Union, get_args, get_origin
+from typing import TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rlkit.errors import known_names, suggest
+from rlkit.errors import UserError, known_names, suggest
 from rlkit.plugins import KINDS
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def validation_message(error: ValidationError, config: type[BaseModel], prefix: str = "") -> str:
@@ -39,6 +42,25 @@ def validation_message(error: ValidationError, config: type[BaseModel], prefix: 
         if place != first["loc"] and _without_union_label(config, other["loc"]) == place:
             wanted += f" or {_wanted(other, config)}"
     return f"{key}={as_written(first['input'])} is not valid: it must be {wanted}"
+
+
+def with_value(config: M, place: str, value: float) -> M:
+    """A config in which a schedule sets "section.field" to a value; integer fields round it.
+
+    Raises UserError for a field that it does not have and a value that it does not accept.
+    """
+    section, _, key = place.rpartition(".")
+    fields = type(config).model_fields
+    if key not in fields:
+        near = suggest(key, fields).replace("'", f"'{section}.", 1)
+        raise UserError(f"the schedule sets {place}, but this run has no such field.{near}")
+    whole = type(getattr(config, key)) is int and isinstance(value, float) and math.isfinite(value)
+    number = round(value) if whole else value
+    try:
+        return type(config).model_validate({**config.model_dump(), key: number})
+    except ValidationError as error:
+        message = validation_message(error, type(config), f"{section}.")
+        raise UserError(f"the schedule sets {place}, but {message}") from None
 
 
 def _deeper(config: type[BaseModel], word: str) -> str:

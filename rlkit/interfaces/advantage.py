@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rlkit.batch import AdvantageBatch, AdvantageOutput, Group, Prompt, Sample, Score
+from rlkit.errors import UserError, kind_of
 from rlkit.interfaces.part import C, Part
 
 Scoring = Callable[[Sequence[Sample], Sequence[Prompt]], Mapping[int, Score]]
@@ -46,6 +47,25 @@ class AdvantageEstimator(Part[C]):
 
         In a run the batch has no response without a valid token.
         """
+
+    def checked(self, b: AdvantageBatch) -> AdvantageOutput:
+        """The advantages and returns. Raises UserError for another type or another shape."""
+        out, name, wanted = self(b), f"advantage {type(self).__name__}", list(b.mask.shape)
+        if not isinstance(out, AdvantageOutput):
+            raise UserError(
+                f"{name} returned {kind_of(out)}: return "
+                "AdvantageOutput(advantage=..., returns=...), one value per token each"
+            )
+        for key in ("advantage", "returns"):
+            given = getattr(out, key)
+            what = f"of shape {list(given.shape)}" if isinstance(given, Tensor) else kind_of(given)
+            if what != f"of shape {wanted}":
+                raise UserError(
+                    f"{name} returned {key} that is {what}: return a tensor of shape {wanted}, one "
+                    "value per token; value[:, None].expand(b.mask.shape) makes it of one per "
+                    "response"
+                )
+        return out
 
     def value_loss(
         self, values: Tensor, old_values: Tensor, returns: Tensor

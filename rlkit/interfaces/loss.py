@@ -18,7 +18,7 @@ from rlkit.batch import (
     PolicyTerms,
     Term,
 )
-from rlkit.errors import UserError
+from rlkit.errors import UserError, kind_of
 from rlkit.interfaces.part import C, Part, PartConfig
 from rlkit.ops import (
     Aggregation,
@@ -80,8 +80,13 @@ class PolicyLoss(Part[LC]):
         return mask.any(-1) | self.config.count_empty_rows
 
     def checked(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
-        """What the loss returns. Raises UserError for a term of a wrong shape."""
+        """What the loss returns. Raises UserError for no LossOutput and a term of a wrong shape."""
         out, shapes = self(policy, batch), (batch.mask.shape, batch.reward.shape)
+        if not isinstance(out, LossOutput):
+            raise UserError(
+                f"loss {type(self).__name__} returned {kind_of(out)}: return "
+                "LossOutput(terms=[Term(name=..., value=..., mask=batch.mask)])"
+            )
         for term in out.terms:
             if term.value.shape not in shapes or term.mask.shape != shapes[0]:
                 raise UserError(

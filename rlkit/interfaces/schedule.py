@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from rlkit.errors import UserError, suggest
+from rlkit.errors import UserError, kind_of, suggest
 from rlkit.interfaces.part import C, Part
 
 
@@ -59,6 +59,16 @@ class ReincarnationSchedule(Part[C]):
     @abstractmethod
     def phase(self, progress: Progress) -> Phase:
         """The phase of step `progress.step`. Events fire in the step whose phase names them."""
+
+    def checked(self, progress: Progress) -> Phase:
+        """The phase of a step. Raises UserError if the schedule returns something else."""
+        phase = self.phase(progress)
+        if not isinstance(phase, Phase):
+            raise UserError(
+                f"schedule {type(self).__name__} returned {kind_of(phase)} for "
+                f'step {progress.step}: return Phase(name="...")'
+            )
+        return phase
 
     def fields(self) -> Mapping[str, Sequence[float]]:
         """The config fields its phases set, by dotted name, each with its extreme values.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, suggest
 from rlkit.interfaces import Reward, RewardConfig
 from rlkit.registry import wraps_functions
 from rlkit.rewards.values import RowFailed, numbers_of
@@ -220,6 +220,7 @@ def accepted(function: RewardFunction, offered: dict[str, Any]) -> dict[str, Any
         name = getattr(function, "__name__", type(function).__name__)
         raise UserError(
             f"reward '{name}' needs the argument '{missing[0]}', which is neither a column of the "
-            f"task nor passed by the run; there are: {', '.join(sorted(offered))}"
+            f"task nor passed by the run.{suggest(missing[0], offered)} "
+            f"There are: {', '.join(sorted(offered))}"
         )
     return taken

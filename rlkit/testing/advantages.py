@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkit.batch import AdvantageBatch
+from rlkit.batch import AdvantageBatch, AdvantageOutput
+from rlkit.errors import kind_of
 from rlkit.interfaces import AdvantageEstimator
 from rlkit.testing.base import close, require, stored
 
@@ -57,6 +58,7 @@ def advantages_have_the_shape_of_the_mask(advantage: AdvantageEstimator[Any]) ->
     """Advantages and returns [B, T], finite, zero where masked, and not all zero."""
     b = examples(advantage.needs)
     out = advantage(b)
+    require(isinstance(out, AdvantageOutput), f"it returns {kind_of(out)}, not an AdvantageOutput")
     for name, value in (("advantage", out.advantage), ("returns", out.returns)):
         require(value.shape == b.mask.shape, f"{name} is not [B, T]")
         require(value.isfinite().all(), f"{name} is not finite")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlkit.batch import LossBatch, PolicyTerms
+from rlkit.batch import LossBatch, LossOutput, PolicyTerms
+from rlkit.errors import kind_of
 from rlkit.interfaces import PolicyLoss
 from rlkit.objective import Objective, loss_value
 from rlkit.testing.base import close, require
@@ -66,6 +67,7 @@ def the_loss_pushes_the_policy(loss: PolicyLoss[Any]) -> None:
     """On an ordinary batch there is a gradient, and metrics have a shape that can be averaged."""
     logp, batch = examples(loss.needs)
     out = loss(PolicyTerms(logp=logp, entropy=torch.full_like(logp, ENTROPY)), batch)
+    require(isinstance(out, LossOutput), f"it returns {kind_of(out)}, not a LossOutput")
     for name, metric in out.metrics.items():
         require(
             metric.shape in (batch.mask.shape, batch.reward.shape),

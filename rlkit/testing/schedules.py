@@ -28,7 +28,7 @@ def every_phase_can_be_carried_out(schedule: ReincarnationSchedule[Any]) -> None
     """A name, known events, a positive number of passes, and values for dotted field names."""
     schedule = type(schedule)(schedule.config)
     for step in range(1, STEPS + 1):
-        phase = schedule.phase(progress(step))
+        phase = schedule.checked(progress(step))
         require(phase.name, "a phase has no name")
         unknown = set(phase.events) - EVENTS
         require(

@@ -117,9 +117,9 @@ def estimated(advantage: AdvantageEstimator[Any], batch: AdvantageBatch) -> Adva
     """The advantages of a batch. A response without a valid token is in no statistic and gets 0."""
     live = batch.mask.any(-1)
     if live.all() or not live.any():
-        return advantage(batch)
+        return advantage.checked(batch)
     rows = live.nonzero().squeeze(-1)
-    out = advantage(batch.rows(rows))
+    out = advantage.checked(batch.rows(rows))
     blank = out.advantage.new_zeros(batch.mask.shape)
     return replace(
         out,

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlkit.config.run import RunConfig
 from rlkit.config.scalars import Scalar
+from rlkit.config.validation import with_value
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.evaluation.evaluator import Evaluator, Evaluators
@@ -133,11 +134,14 @@ class TrainState:
     def set_field(self, name: str, value: float) -> None:
         """Rebuild a config through its constructor with another value of "section.field"."""
         section, _, key = name.rpartition(".")
-        owner = self.updater if section == "train" else self.session.sections[section]
-        number = round(value) if type(getattr(owner.config, key)) is int else value
-        settings = {**owner.config.model_dump(), key: number}
-        owner.config = type(owner.config).model_validate(settings)
-        self.count.values[name] = number
+        owners: dict[str, Any] = {**self.session.sections, "train": self.updater}
+        if section not in owners:
+            raise UserError(
+                f"the schedule sets {name}, but this run has no such field: it begins with one of "
+                f"{', '.join(owners)}"
+            )
+        owners[section].config = with_value(owners[section].config, name, value)
+        self.count.values[name] = getattr(owners[section].config, key)
 
     def save(self, *, needed: bool) -> None:
         """Write checkpoint-<step> and remove the oldest ones beyond checkpoint.keep.

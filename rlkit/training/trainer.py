@@ -74,7 +74,7 @@ class Trainer:
         self.clock.restart()
         policy, anchor, buffer = self.session.policy, self.parts.anchor, self.session.buffer
         self._follow_scalars(step)
-        phase = self.session.schedule.phase(self._progress(step))
+        phase = self.session.schedule.checked(self._progress(step))
         self._apply(phase)
         fresh = self._collect(phase, step)
         self.session.prompts.observe(fresh.groups)

@@ -8,6 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlkit.composition.arguments import flags_first, repeated, unpasted
+from rlkit.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,9 @@ def test_stages_from_a_file_become_an_override(between: str) -> None:
 )
 def test_other_arguments_stay_as_they_are(argument: str) -> None:
     assert unpasted(argument) == argument
+
+
+@pytest.mark.parametrize("given", [{"train.steps": 3}, 3, None])
+def test_an_override_that_is_no_text_is_told_how_it_is_written(given: Any) -> None:
+    with pytest.raises(UserError, match=r'not an override: write text, such as "train.steps=3"'):
+        unpasted(given)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pydantic import Field
 
-from rlkit.composition.checks import check_needs, check_processes, check_scopes, check_value
+from rlkit.composition.checks import check_needs, check_processes, check_scopes
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig
 from tests.certain import HERE
 from tests.compositions import composed
 
@@ -199,17 +197,6 @@ def test_a_teacher_is_on_each_processs_own_device_too() -> None:
     for device in ("cpu", "cuda"):
         held = composed("loss=ppo", "anchor=teacher", f"anchor.device={device}")
         check_processes(replace(held, processes=Several(shards=False)))
-
-
-class Own(PartConfig):
-    whole: int = Field(2, ge=1)
-    """A whole number."""
-
-
-def test_a_value_of_a_schedule_is_rounded_as_in_a_run_and_must_be_legal() -> None:
-    check_value(Own(), "buffer", "whole", 0.6)
-    with pytest.raises(UserError, match=r"the schedule sets buffer\.whole, but buffer\.whole=0"):
-        check_value(Own(), "buffer", "whole", 0.4)
 
 
 def test_the_reward_that_decides_who_wins_is_one_of_the_evaluations() -> None:

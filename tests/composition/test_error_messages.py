@@ -34,6 +34,14 @@ def test_an_unknown_key_is_told_what_was_meant(key: str, said: str) -> None:
     assert found.startswith(said) and "\n" not in found
 
 
+def test_a_setting_of_another_part_is_told_the_nearest_of_the_chosen_one_first() -> None:
+    store_groups()
+    assert unknown_key("task.prompt", ["task=jsonl", "task.prompt=question"]) == (
+        "this run's task has no 'prompt'. Did you mean 'task.prompt_column'? "
+        "'prompt' belongs to task=environment"
+    )
+
+
 def test_of_the_chosen_part_only_its_own_settings_are_listed() -> None:
     """By name or by the composition that chooses it."""
     store_groups()

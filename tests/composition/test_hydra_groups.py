@@ -8,7 +8,7 @@ import pytest
 
 from rlkit.composition.hydra_groups import check_override, register_user_parts
 from rlkit.errors import UserError
-from rlkit.interfaces import PartConfig, ReincarnationSchedule
+from rlkit.interfaces import PartConfig, Phase, Progress, ReincarnationSchedule
 from rlkit.registry import names, register
 from tests.compositions import raw_of
 
@@ -88,6 +88,11 @@ def test_other_overrides_pass_as_they_are() -> None:
         ("loss=null", "choose exactly one loss, as loss=<name>"),
         ("loss=[ppo]", "choose exactly one loss"),
         ("loss.name=ppo", "choose exactly one loss"),
+        ("loss=./pl/own.py", r"which part of the file: write loss=./pl/own.py:<name>, with"),
+        ("loss='own.py'", r"write loss=own.py:<name>, with"),
+        ("buffer=pl/own", r"write buffer=pl/own:<name>, with"),
+        ("reward=[exact,./own.py]", r"write reward=\[./own.py:<name>\], with"),
+        ("+environment=./own.py", r"write environment=./own.py:<name>, with"),
         ("algorithm=3", "choose exactly one algorithm"),
     ],
 )
@@ -98,7 +103,11 @@ def test_what_hydra_would_tell_badly_is_told_here(argument: str, said: str) -> N
 
 @pytest.mark.parametrize(
     "argument",
-    ["loss=ppo", "reward=[]", "~correction", "train={steps: 3}", "--cfg=job", "train.steps=3"],
+    [
+        *("loss=ppo", "reward=[]", "~correction", "train={steps: 3}", "--cfg=job", "train.steps=3"),
+        *("loss=./own.py:Own", "reward=[exact,./pl/own.py:short]", "plugins=[./own.py]"),
+        *("task.path=./data/a.py", "buffer={path: a/b.py}"),
+    ],
 )
 def test_what_is_right_passes(argument: str) -> None:
     check_override(argument)
@@ -118,7 +127,8 @@ def own_schedule(default: int) -> None:
 
     @register("schedule", "own_size")
     class Own(ReincarnationSchedule[Config]):
-        pass
+        def phase(self, progress: Progress) -> Phase:
+            return Phase(name="own")
 
 
 def test_a_part_registered_anew_takes_the_place_of_the_one_before() -> None:

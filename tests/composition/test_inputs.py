@@ -52,7 +52,7 @@ def test_inputs_become_overrides(inputs: dict[str, Any], overrides: list[str]) -
     ("inputs", "said"),
     [
         ({"tokenizer": object()}, "tokenizer= goes with a model object"),
-        ({"model": object()}, "pass its tokenizer too"),
+        ({"model": SimpleNamespace(config={}, named_parameters=list)}, "pass its tokenizer too"),
         ({"eval_dataset": "e"}, "eval_dataset= goes with dataset="),
         ({"dataset": "d", "eval_dataset": [{}]}, "must both be names or both be in memory"),
         ({"peft_config": SimpleNamespace(peft_type="IA3")}, "must be a peft.LoraConfig"),
@@ -101,3 +101,18 @@ def test_a_function_is_registered_under_its_name_with_the_hash_of_its_source() -
     reward = build("reward", "length")
     assert reward.config.source == function_description(length) != function_description(other)
     assert reward([""], ["abc"], completion_ids=[[1]]) == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"reward": 5}, "reward= has an int in it: give a reward's name, a function"),
+        ({"reward": ["exact", 5]}, "reward= has an int in it"),
+        ({"reward": {"exact": 1.0}}, "reward= has a dict in it"),
+        ({"model": 5}, "model= is an int: give a name, a folder or a PreTrainedModel"),
+        ({"model": 5, "tokenizer": 5}, "model= is an int"),
+    ],
+)
+def test_what_is_no_input_is_told_what_to_give(inputs: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Inputs(**inputs)

@@ -8,7 +8,8 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from rlkit.config.run import RunConfig
-from rlkit.config.validation import as_written, how_to_list, validation_message
+from rlkit.config.validation import as_written, how_to_list, validation_message, with_value
+from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig
 
 
@@ -131,3 +132,26 @@ def test_a_value_is_written_as_on_the_command_line(value: object, written: str) 
 )
 def test_where_all_keys_of_a_section_are_listed(section: str, how: str) -> None:
     assert how_to_list(section) == how
+
+
+class Set(PartConfig):
+    whole: int = Field(2, ge=1)
+    """A whole number."""
+
+
+def test_a_value_of_a_schedule_is_rounded_as_in_a_run() -> None:
+    assert with_value(Set(), "buffer.whole", 0.6) == Set(whole=1)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("buffer.whole", 0.4, r"the schedule sets buffer\.whole, but buffer\.whole=0 is not valid"),
+        ("buffer.whole", float("nan"), r"but buffer\.whole=nan is not valid"),
+        ("buffer.whole", "x", r"but buffer\.whole=x is not valid: it must be an integer"),
+        ("buffer.whol", 1, r"no such field\. Did you mean 'buffer\.whole'\?"),
+    ],
+)
+def test_a_value_of_a_schedule_must_be_legal(place: str, value: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        with_value(Set(), place, value)

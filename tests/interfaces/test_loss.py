@@ -78,3 +78,16 @@ def test_a_correction_changes_nothing_by_default() -> None:
 def test_settings_no_loss_can_have(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         LossConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(("returned", "said"), [(None, "None"), (torch.zeros(8, 6), "a Tensor")])
+def test_a_loss_that_returns_no_loss_output_is_told_what_to_return(
+    returned: object, said: str
+) -> None:
+    class Plain(PolicyLoss):
+        def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+            return returned  # type: ignore[return-value]
+
+    logp, batch = examples(frozenset())
+    with pytest.raises(UserError, match=rf"loss Plain returned {said}: return LossOutput\(terms="):
+        Plain().checked(PolicyTerms(logp=logp, entropy=torch.zeros_like(logp)), batch)

@@ -34,3 +34,13 @@ def test_the_events_the_loop_carries_out() -> None:
 def test_an_event_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UserError, match="'rebaze', which does not exist. Did you mean 'rebase'"):
         Phase(name="x", events=frozenset({"rebaze"}))  # type: ignore[arg-type]
+
+
+def test_a_schedule_that_returns_no_phase_is_told_so() -> None:
+    class Forgets(ReincarnationSchedule):
+        def phase(self, progress: Progress) -> Phase:
+            return None  # type: ignore[return-value]
+
+    seen = Progress(step=3, steps=4, rollouts=0, metrics={}, eval={})
+    with pytest.raises(UserError, match=r"Forgets returned None for step 3: return Phase\(name="):
+        Forgets().checked(seen)

@@ -111,6 +111,14 @@ def test_a_required_argument_that_is_no_column_is_named_with_those_there_are(fun
         call(function)
 
 
+def test_an_argument_that_is_nearly_a_column_is_told_which() -> None:
+    def misspelt(completions, anser):
+        raise AssertionError
+
+    with pytest.raises(UserError, match=r"'anser', .* Did you mean 'answer'\? There are: "):
+        call(misspelt)
+
+
 @pytest.mark.usefixtures("own_registry")
 def test_the_registry_takes_a_function_by_its_import_path(tmp_path: Path) -> None:
     file = tmp_path / "their_rewards.py"

@@ -146,3 +146,12 @@ def test_the_examples_hold_what_goes_wrong() -> None:
     assert b.token_reward[torch.arange(8), last].equal(b.reward), "on the last valid token"
     assert torch.equal(kit.examples().values, b.values)
     assert not torch.equal(kit.examples(seed=1).values, b.values)
+
+
+def test_an_advantage_that_returns_no_advantage_output_is_seen() -> None:
+    class Forgets(Sound):
+        def __call__(self, b: AdvantageBatch) -> Any:
+            return None
+
+    with pytest.raises(AssertionError, match="it returns None, not an AdvantageOutput"):
+        kit.advantages_have_the_shape_of_the_mask(Forgets())

@@ -187,3 +187,12 @@ def test_a_loss_that_is_not_finite_is_seen_in_its_value_or_its_gradient() -> Non
     good, bad = torch.tensor(1.0), torch.tensor(float("nan"))
     assert finite(good, good)
     assert not finite(bad, good) and not finite(good, bad)
+
+
+def test_a_loss_that_returns_no_loss_output_is_seen() -> None:
+    class Plain(Sound):
+        def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Any:
+            return policy.logp
+
+    with pytest.raises(AssertionError, match="it returns a Tensor, not a LossOutput"):
+        kit.the_loss_pushes_the_policy(Plain())

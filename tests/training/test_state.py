@@ -56,8 +56,21 @@ def test_a_field_is_set_through_the_config_that_owns_it(policy: Policy, tmp_path
         "anchor.horizon": 8,
         "train.learning_rate": 0.5,
     }
-    with pytest.raises(ValueError, match="greater than or equal to 0"):
-        state.set_field("anchor.beta", -1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("anchor.beta", -1.0, "anchor.beta=-1.0 is not valid: it must be greater than or equal"),
+        ("anchor.bta", 1, "has no such field. Did you mean 'anchor.beta'?"),
+        ("ancor.beta", 1, "has no such field: it begins with one of .*anchor"),
+    ],
+)
+def test_a_field_that_a_schedule_sets_wrongly_is_told_in_one_line(
+    policy: Policy, tmp_path: Path, name: str, value: float, said: str
+) -> None:
+    with pytest.raises(UserError, match=f"the schedule sets {name}, but .*{said}"):
+        state_of(policy, tmp_path).set_field(name, value)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from rlkit.composition.command_parser import Parser
 from rlkit.composition.config_files import search_path
 from rlkit.composition.doctor.check import Check
 from rlkit.composition.doctor.printed import Told
 from rlkit.composition.guard import guarded
+from rlkit.composition.model_path import check_exists
 from rlkit.config.overrides import key_of, quoted
 from rlkit.config.run import EMBEDDED
 from rlkit.distributed.rank import launched
@@ -28,14 +30,6 @@ ALONE = {"mode": "sync", "sync_every": 1, "oversample": 0.0}
 """How the engine is examined, however the run uses it: in turn with the trainer."""
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(f"{message}; see rlkit doctor --help")
-
-
 def parser() -> Parser:
     """The command line."""
     out = Parser(
@@ -44,7 +38,9 @@ def parser() -> Parser:
         "endings, groups, a step at learning rate 0, memory and speed.",
     )
     out.add_argument("model", help="a name or folder, a checkpoint, a run folder, or embedded")
-    out.add_argument("overrides", nargs="*", help="as for training: task=jsonl task.path=...")
+    out.add_argument(
+        "overrides", nargs="*", default=[], help="as for training: task=jsonl task.path=..."
+    )
     out.add_argument("--engine", help="short for rollout=..., for example --engine vllm")
     out.add_argument("--json", action="store_true", help="print one JSON object instead")
     out.add_argument(
@@ -78,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
     """Examine, and print what is found."""
+    check_exists(a.model)
     name = newest_in(a.model)
     raw, asks = configuration(name, overrides, search_path(a.config_dir))
 
