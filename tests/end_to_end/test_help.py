@@ -103,7 +103,12 @@ def test_every_example_composes(page: str, tmp_path: Path) -> None:
     assert len(examples) > 5
     readme = (ROOT / "README.md").read_text()
     (tmp_path / "my_loss.py").write_text(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0])
+    rows = (f'{{"prompt": "{i}+1=", "answer": "{i + 1}"}}\n' for i in range(20))
+    (tmp_path / "data.jsonl").write_text("".join(rows))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
     for example in examples:
         result = run(*shlex.split(example), "dry_run=true", cwd=tmp_path)
         assert result.status == 0, (example, result.err)
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in ([], ["__pycache__"])
+    found = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert found - {"__pycache__"} == {"model"}

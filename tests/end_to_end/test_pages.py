@@ -24,6 +24,7 @@ from rlkit.stored.write import RolloutWriter
 from tests.certain import HALF
 from tests.cli import ROOT, SMALL, command, metrics, run
 from tests.stored.groups import TOKENIZER, group
+from tests.tasks.files import write
 from tests.tiny import make_policy
 
 GENERATED = {"losses", "advantages", "corrections", "buffers", "anchors", "schedules"}
@@ -90,7 +91,11 @@ def furnish(folder: Path) -> None:
     (folder / "my_configs" / "algorithm").mkdir(parents=True)
     (composition,) = blocks(ROOT / "docs" / "own_parts.md", "yaml")
     (folder / "my_configs" / "algorithm" / "mine.yaml").write_text(composition)
-    (folder / "preferences.jsonl").write_text('{"prompt": "1+1=", "chosen": "2", "rejected": "3"}')
+    rows = [{"prompt": f"{i}+1=", "answer": f"{i + 1}"} for i in range(20)]
+    for name in ("train.jsonl", "train.parquet", "gsm8k.jsonl"):
+        write(folder / name, rows)
+    pairs = [{**row, "chosen": row["answer"], "rejected": "0"} for row in rows]
+    write(folder / "preferences.jsonl", pairs)
     RolloutWriter(folder / "runs/source/rollouts", Card(), TOKENIZER).write([group(0)], 1, 0)
 
 
@@ -125,7 +130,8 @@ def test_the_pages_have_commands() -> None:
 @pytest.mark.parametrize("case", TRAINING, ids=said)
 def test_a_training_command_composes(case: tuple[str, list[str]], place: Path) -> None:
     """All of it but a launcher of sweeps, which is a package of its own."""
-    chosen = [word for word in case[1] if not word.startswith(("hydra/", "hydra."))]
+    words = [word.replace("=/shared/", "=") for word in case[1]]
+    chosen = [word for word in words if not word.startswith(("hydra/", "hydra."))]
     extra = ["dry_run=true", "output_dir=dry", "resume=never"]
     done = command("rlkit.__main__", "train", *chosen, *extra, cwd=place)
     assert done.status == 0, done.err
