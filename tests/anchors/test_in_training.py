@@ -53,6 +53,7 @@ def test_after_a_rebirth_the_base_is_the_policy_of_the_last_step_before_it(
     assert not equal(base, reference(folder, 2, "base"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shares", "alone"),
     [(("anchor.base=1", "anchor.previous=0"), "base"), (("anchor.base=0",), "previous")],

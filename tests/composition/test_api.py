@@ -30,6 +30,7 @@ from tests.tiny import make_policy
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(10) for b in range(4)]
 
 
+@pytest.mark.slow
 def test_one_training_after_the_other_in_a_fresh_process() -> None:
     """What the first one puts into Hydra's store is taken out again, and put there anew."""
     code = "import rlkit\nfor _ in range(3): rlkit.train('dry_run=true')"

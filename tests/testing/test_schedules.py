@@ -50,7 +50,6 @@ def says(**phase: Any) -> type[Sound]:
     ("check", "broken", "sentence"),
     [
         (kit.every_phase_can_be_carried_out, says(name=""), "a phase has no name"),
-        (kit.every_phase_can_be_carried_out, says(events=frozenset({"reset"})), "unknown events"),
         (kit.every_phase_can_be_carried_out, says(updates_per_batch=0), "updates_per_batch=0"),
         (kit.every_phase_can_be_carried_out, says(values={"beta": 1.0}), "dotted field name"),
         (
