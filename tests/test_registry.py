@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -92,7 +93,10 @@ def test_build_takes_the_fields_that_differ() -> None:
             lambda: from_import_path("loss", "algorithms.advantages.group_norm:GroupNorm"),
             "is an advantage, not a loss: write advantage=algorithms.advantages.group_norm:Group",
         ),
-        (lambda: rlkit.register("loss", "fn")(len), "loss 'fn' is not a part: a loss is a class"),
+        (
+            lambda: rlkit.register("loss", "fn")(cast("Any", len)),
+            "loss 'fn' is not a part: a loss is a class",
+        ),
         (lambda: import_plugin("no_such_plugin"), "no module named 'no_such_plugin'"),
         (lambda: import_plugin("./no_such.py"), "./no_such.py does not exist"),
     ],

@@ -49,7 +49,7 @@ def repeated(arguments: Sequence[str]) -> Iterator[str]:
             yield f"{key} is given {count} times; the last counts: {last}"
 
 
-def unpasted(argument: str) -> str:
+def unpasted(argument: object) -> str:
     """An override as Hydra reads it: `stages: [...]`, as a file has it, becomes `stages=[...]`.
 
     Hydra wants quotes around text with = in it, which YAML does without. Raises UserError for an

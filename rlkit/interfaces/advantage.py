@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -50,7 +50,8 @@ class AdvantageEstimator(Part[C]):
 
     def checked(self, b: AdvantageBatch) -> AdvantageOutput:
         """The advantages and returns. Raises UserError for another type or another shape."""
-        out, name, wanted = self(b), f"advantage {type(self).__name__}", list(b.mask.shape)
+        out: Any = self(b)
+        name, wanted = f"advantage {type(self).__name__}", list(b.mask.shape)
         if not isinstance(out, AdvantageOutput):
             raise UserError(
                 f"{name} returned {kind_of(out)}: return "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -81,7 +81,8 @@ class PolicyLoss(Part[LC]):
 
     def checked(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """What the loss returns. Raises UserError for no LossOutput and a term of a wrong shape."""
-        out, shapes = self(policy, batch), (batch.mask.shape, batch.reward.shape)
+        out: Any = self(policy, batch)
+        shapes = (batch.mask.shape, batch.reward.shape)
         if not isinstance(out, LossOutput):
             raise UserError(
                 f"loss {type(self).__name__} returned {kind_of(out)}: return "

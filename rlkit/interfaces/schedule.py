@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from rlkit.errors import UserError, kind_of, suggest
 from rlkit.interfaces.part import C, Part
@@ -62,7 +62,7 @@ class ReincarnationSchedule(Part[C]):
 
     def checked(self, progress: Progress) -> Phase:
         """The phase of a step. Raises UserError if the schedule returns something else."""
-        phase = self.phase(progress)
+        phase: Any = self.phase(progress)
         if not isinstance(phase, Phase):
             raise UserError(
                 f"schedule {type(self).__name__} returned {kind_of(phase)} for "

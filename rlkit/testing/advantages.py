@@ -57,7 +57,7 @@ def examples(needs: Iterable[str] = (), seed: int = 0) -> AdvantageBatch:
 def advantages_have_the_shape_of_the_mask(advantage: AdvantageEstimator[Any]) -> None:
     """Advantages and returns [B, T], finite, zero where masked, and not all zero."""
     b = examples(advantage.needs)
-    out = advantage(b)
+    out: Any = advantage(b)
     require(isinstance(out, AdvantageOutput), f"it returns {kind_of(out)}, not an AdvantageOutput")
     for name, value in (("advantage", out.advantage), ("returns", out.returns)):
         require(value.shape == b.mask.shape, f"{name} is not [B, T]")

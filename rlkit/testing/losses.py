@@ -66,7 +66,7 @@ def finite(value: Tensor, gradient: Tensor) -> bool:
 def the_loss_pushes_the_policy(loss: PolicyLoss[Any]) -> None:
     """On an ordinary batch there is a gradient, and metrics have a shape that can be averaged."""
     logp, batch = examples(loss.needs)
-    out = loss(PolicyTerms(logp=logp, entropy=torch.full_like(logp, ENTROPY)), batch)
+    out: Any = loss(PolicyTerms(logp=logp, entropy=torch.full_like(logp, ENTROPY)), batch)
     require(isinstance(out, LossOutput), f"it returns {kind_of(out)}, not a LossOutput")
     for name, metric in out.metrics.items():
         require(

@@ -74,6 +74,7 @@ def small(words: list[str]) -> list[str] | None:
 EVERY = [(page.name, words) for page in PAGES for words in lines(page)]
 TRAINING = [(page, args) for page, words in EVERY if (args := training(words)) is not None]
 SMALLER = [(page, args) for page, words in EVERY if (args := small(words)) is not None]
+ANSWERS = "evals/base/answers.parquet"
 ENDLESS = {"serve", "view"}
 """Servers, which have tests of their own."""
 RUN_HERE = [case for case in SMALLER if case[1][0] not in ENDLESS]
@@ -132,6 +133,9 @@ def test_a_training_command_composes(case: tuple[str, list[str]], place: Path) -
     """All of it but a launcher of sweeps, which is a package of its own."""
     words = [word.replace("=/shared/", "=") for word in case[1]]
     chosen = [word for word in words if not word.startswith(("hydra/", "hydra."))]
+    if f"eval.against.responses={ANSWERS}" in chosen and not (place / ANSWERS).exists():
+        made = command("rlkit.__main__", "eval", "embedded", "--out", "evals/base", cwd=place)
+        assert made.status == 0, made.err
     extra = ["dry_run=true", "output_dir=dry", "resume=never"]
     done = command("rlkit.__main__", "train", *chosen, *extra, cwd=place)
     assert done.status == 0, done.err
