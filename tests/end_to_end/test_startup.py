@@ -41,6 +41,9 @@ class Settings(LossConfig):
 @register("loss", "{name}")
 class Loss(PolicyLoss[Settings]):
     Config = Settings
+
+    def __call__(self, policy, batch):
+        raise NotImplementedError
 """
 
 
