@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlkit.errors import UserError
 from rlkit.runs.records import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,15 @@ class Run:
 def command(*arguments: str, out: Path) -> list[str]:
     """`python -m rlkit.run <arguments>` into a folder."""
     return [sys.executable, "-m", "rlkit.run", *arguments, f"output_dir={out}"]
+
+
+def status_of(call: Callable[[], int | None]) -> int:
+    """The exit status of a script: a mistake of its user is one line and 2."""
+    try:
+        return call() or 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def read(out: Path) -> Run:

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from bench import status_of
 from torch.nn.functional import cross_entropy
 
 from rlkit.errors import UserError
@@ -241,12 +242,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the testbed."""
     options = vars(parser().parse_args(arguments))
-    try:
-        make(options.pop("out"), Recipe(**options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return status_of(lambda: make(options.pop("out"), Recipe(**options)))
 
 
 if __name__ == "__main__":

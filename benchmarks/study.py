@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import RESULTS, ROOT
+from bench import RESULTS, ROOT, status_of
 from study_figures import chosen_rates, reported, scores, spread
 from study_file import Study, read_study
 from study_results import Row, Run, check_unchanged, read_results, write_results
@@ -225,11 +225,7 @@ def execute(arguments: Sequence[str] | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a study; errors are one line and status 2."""
-    try:
-        return execute(arguments)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return status_of(lambda: execute(arguments))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import RESULTS, ROOT
+from bench import RESULTS, ROOT, status_of
 from study_figures import Curve, along, reported, scores, spread
 from study_file import Study, read_study
 from study_results import Row, check_unchanged, read_results
@@ -93,6 +93,19 @@ def draw(study: Study, rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
+def draw_results(path: Path, folder: Path, out: Path | None) -> None:
+    """Draw the results of a study's file. Raises UserError where there is nothing to draw."""
+    study = read_study(path)
+    results = folder / f"{study.name}.parquet"
+    check_unchanged(study, results)
+    if not results.is_file():
+        raise UserError(f"{study.name} has not been run: {results} does not exist")
+    before, rows = read_results(results)
+    if study.axis is not None or not {(n, None) for n in shown(study)} <= {*reported(rows)}:
+        raise UserError(f"{study.name} has no picture of this kind, or not yet")
+    draw(before, rows, out or ROOT / "docs" / f"{study.name}.png")
+
+
 def main() -> int:
     """Draw a study that has been run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -100,20 +113,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS / "studies")
     parser.add_argument("--out", type=Path, help="docs/<name>.png if left out")
     options = parser.parse_args()
-    try:
-        study = read_study(options.study)
-        results = options.results / f"{study.name}.parquet"
-        check_unchanged(study, results)
-        if not results.is_file():
-            raise UserError(f"{study.name} has not been run: {results} does not exist")
-        before, rows = read_results(results)
-        if study.axis is not None or not {(n, None) for n in shown(study)} <= {*reported(rows)}:
-            raise UserError(f"{study.name} has no picture of this kind, or not yet")
-        draw(before, rows, options.out or ROOT / "docs" / f"{study.name}.png")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return status_of(lambda: draw_results(options.study, options.results, options.out))
 
 
 if __name__ == "__main__":

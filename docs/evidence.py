@@ -15,6 +15,7 @@ DOCS = Path(__file__).resolve().parent
 BENCHMARKS = DOCS.parent / "benchmarks"
 sys.path += [str(place) for place in (DOCS, BENCHMARKS) if str(place) not in sys.path]
 
+from bench import status_of  # noqa: E402
 from evidence_tables import (  # noqa: E402
     behavior_table,
     bullets,
@@ -34,8 +35,6 @@ from study_results import (  # noqa: E402
     read_results,
 )
 from study_verdict import Found, verdicts  # noqa: E402
-
-from rlkit.errors import UserError  # noqa: E402
 
 RESULTS = BENCHMARKS / "results"
 PAGE = DOCS / "evidence.md"
@@ -184,12 +183,12 @@ def page(results: Path = RESULTS, folder: Path = STUDIES) -> str:
 
 def main() -> int:
     """Write the page."""
-    try:
-        PAGE.write_text(page())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return status_of(write)
+
+
+def write() -> None:
+    """Write docs/evidence.md. Raises UserError for results that do not suit their study."""
+    PAGE.write_text(page())
 
 
 if __name__ == "__main__":

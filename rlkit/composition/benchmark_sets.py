@@ -11,7 +11,7 @@ from rlkit.config.run import EMBEDDED, EvalConfig, RunConfig
 from rlkit.errors import UserError, suggest
 from rlkit.evaluation.problems import ProblemSet, Target, load, of_task, targets
 from rlkit.evaluation.questions import is_readable, prompts_of, reward_of
-from rlkit.evaluation.templates import TEMPLATES, template_for
+from rlkit.evaluation.templates import check_template, template_for
 from rlkit.interfaces import ChatTemplate, Reward
 from rlkit.registry import build, names
 from rlkit.rewards.task import default_rewards
@@ -62,12 +62,8 @@ class BenchmarkSet:
 def benchmark_sets(config: RunConfig) -> tuple[BenchmarkSet, ...]:
     """Read what `eval.on` names. Raises UserError for unknown names and unreadable files."""
     on = config.eval
-    if on.template is not None and on.template not in TEMPLATES:
-        word = on.template
-        raise UserError(
-            f"eval.template={word}: there is no prompt template '{word}'."
-            f"{suggest(word, TEMPLATES)} Known: {', '.join(TEMPLATES)}"
-        )
+    if on.template is not None:
+        check_template(on.template, f"eval.template={on.template}: ")
     if not on.on:
         return ()
     with settings_named():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pydantic import BaseModel
 
 from rlkit.composition.composition import RATES, Composition
@@ -10,6 +12,7 @@ from rlkit.config.run import EMBEDDED
 from rlkit.config.validation import with_value
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import ReplayBuffer
+from rlkit.interfaces.loss import Scope
 from rlkit.models.load import resolve_device
 from rlkit.models.lora import has_adapter
 from rlkit.registry import build, entry, names
@@ -18,7 +21,7 @@ from rlkit.training.optimizers import check_optimizer
 
 NEEDS = ("behavior", "prox", "entropy")
 """What a part may need, besides references; losses alone, the prompts' hidden states too."""
-SCOPES = ("token", "group", "minibatch")
+SCOPES: tuple[str, ...] = get_args(Scope)
 """Which rows a loss or correction may say it reads together."""
 
 

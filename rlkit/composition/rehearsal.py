@@ -56,12 +56,15 @@ def rehearse(c: Composition, *, dry: bool = False) -> None:
         if c.config.model.name == EMBEDDED and task.compares:
             check_readable(name, rows)
     check_references(c, held_out)
-    tried = {name: each for name, each in c.rewards.items() if not (dry and each.itself.costly)}
-    try_rewards(c, c.task, tried, train)
+    try_rewards(c, c.task, affordable(c.rewards, dry=dry), train)
     only_evaluated = 0 in c.eval_task.mix.values()
     if c.eval_rewards is not c.rewards or c.eval_task is not c.task or only_evaluated:
-        only = {n: each for n, each in c.eval_rewards.items() if not (dry and each.itself.costly)}
-        try_rewards(c, c.eval_task, only, held_out)
+        try_rewards(c, c.eval_task, affordable(c.eval_rewards, dry=dry), held_out)
+
+
+def affordable(rewards: Mapping[str, Reward], *, dry: bool) -> dict[str, Reward]:
+    """The rewards that are called; a dry run makes no costly call."""
+    return {name: each for name, each in rewards.items() if not (dry and each.itself.costly)}
 
 
 def hub_name(task: Task) -> str | None:

@@ -31,7 +31,7 @@ CONDITIONS = (
     Condition(
         "train.critic_learning_rate",
         lambda c: c.parts.advantage.needs_critic,
-        "an advantage that has a critic, such as advantage=gae",
+        "an advantage that has a critic",
     ),
     Condition("rollout.max_staleness", _is_async, "rollout.mode=async"),
     Condition("rollout.deterministic", _is_async, "rollout.mode=async"),

@@ -102,10 +102,16 @@ def template_for(name: str | None, tokenizer: Any) -> str:
     """
     if name is None:
         return "chat" if tokenizer.chat_template is not None else "plain"
+    check_template(name)
+    return name
+
+
+def check_template(name: str, setting: str = "") -> None:
+    """Raise UserError for an unknown name; the line begins with the setting that holds it."""
     if name not in TEMPLATES:
         known = known_names(name, list(TEMPLATES), "`python -m rlkit eval --help`")
-        raise UserError(f"there is no prompt template '{name}'.{suggest(name, TEMPLATES)} {known}")
-    return name
+        near = suggest(name, TEMPLATES)
+        raise UserError(f"{setting}there is no prompt template '{name}'.{near} {known}")
 
 
 def question(name: str, prompt: Question, encoder: Encoder) -> Question:

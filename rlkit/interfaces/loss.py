@@ -25,6 +25,8 @@ from rlkit.ops import (
     masked_ratio,
 )
 
+Scope = Literal["token", "group", "minibatch"]
+
 
 class LossConfig(PartConfig):
     """Fields every policy loss has."""
@@ -55,7 +57,7 @@ class PolicyLoss(Part[LC]):
     """
 
     Config: ClassVar[type[PartConfig]] = LossConfig
-    scope: Literal["token", "group", "minibatch"] = "token"
+    scope: Scope = "token"
     needs: frozenset[str] = frozenset()
     accepts_expert: ClassVar[bool] = False
     advantages: ClassVar[tuple[str, ...]] = ()
@@ -110,7 +112,7 @@ class Correction(Part[C]):
     """
 
     needs: frozenset[str] = frozenset()
-    scope: Literal["token", "group", "minibatch"] = "token"
+    scope: Scope = "token"
     """Which rows must be seen together, as for a loss. A mask that depends on the policy's
     log-probs needs "minibatch", since it changes the counts of the aggregation."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -525,11 +526,13 @@ class Stub:
 
     def __init__(self, kill_at: int | None = None, error: str = "") -> None:
         self.calls: list[Sequence[str]] = []
+        self.numbers = itertools.count(1)
         self.kill_at, self.error = kill_at, error
 
     def __call__(self, runner: runs.Runner, words: Sequence[str]) -> tuple[int, str]:
+        number = next(self.numbers)
         self.calls.append(words)
-        if len(self.calls) == self.kill_at:
+        if self.kill_at is not None and number >= self.kill_at:  # no run ends after the kill
             raise KeyboardInterrupt
         folder = Path(words[-1].removeprefix("output_dir="))
         leave(folder, words[3:])

@@ -29,6 +29,7 @@ print(*sorted({{*{HEAVY}, "hydra"}} & {{*sys.modules}}), file=sys.stderr)
 sys.exit(status)
 """
 PLUGIN = """
+from rlkit.batch import LossOutput, Term
 from rlkit.interfaces import LossConfig, PolicyLoss
 from rlkit.registry import register
 
@@ -43,7 +44,7 @@ class Loss(PolicyLoss[Settings]):
     Config = Settings
 
     def __call__(self, policy, batch):
-        raise NotImplementedError
+        return LossOutput(terms=[Term(name="policy", value=-policy.logp, mask=batch.mask)])
 """
 
 
