@@ -8,7 +8,8 @@ Steps: runs of `python -m rlkit.run` on a random Llama, in which one thing is va
 stays: responses per step, response and prompt length in tokens, group size and replayed share at
 the same number of responses, and references of the anchor. The vocabulary is large and the model
 random, so that hardly a response ends before its limit. Buffers: a step's calls on every registered
-buffer, in memory, filled with so many groups under settings by which none leaves.
+buffer that reads no file, in memory, filled with so many groups under settings by which none
+leaves.
 
 Each series is fitted by a line, value = slope x + intercept; the table shows the largest distance
 from it as a share of the measured value. A series or buffer replaces the one of its name in
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 from bench import RESULTS, ROOT, command, read
 from records import Case, Records, Table, alike, judged, listed, machine, measured_on, significant
-from scaling_buffers import measure
+from scaling_buffers import measure, reads_a_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlkit.models.embedded import make_tokenizer
@@ -231,7 +232,7 @@ def parsed() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--series", nargs="*", choices=list(SERIES), default=list(SERIES))
-    parser.add_argument("--buffers", nargs="*", default=None, help="default: all registered ones")
+    parser.add_argument("--buffers", nargs="*", default=None, help="default: all that read no file")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--quick", action="store_true", help="three small points a series")
@@ -249,7 +250,10 @@ def main() -> None:
     """Measure what is named, print a table and write the figures."""
     options = parsed()
     torch.set_num_threads(options.threads)
-    buffers = names("buffer") if options.buffers is None else options.buffers
+    given = options.buffers
+    buffers = [b for b in names("buffer") if not reads_a_file(b)] if given is None else given
+    if strange := [buffer for buffer in buffers if reads_a_file(buffer)]:
+        raise SystemExit(f"{strange[0]} reads a file and cannot be filled; leave it out")
     records, on = Records(options.out), machine(options.threads, options.device)
 
     def keep(name: str, settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -39,6 +39,11 @@ ROOM: dict[str, dict[str, Any]] = {
 """Settings under which nothing leaves; other buffers have their defaults."""
 
 
+def reads_a_file(name: str) -> bool:
+    """Whether a buffer's groups come from a file, so that it cannot be filled."""
+    return bool(build("buffer", name, **ROOM.get(name, {})).stored_data)
+
+
 @dataclass
 class Stock:
     """Groups that steps made, the same for every buffer."""

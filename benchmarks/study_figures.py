@@ -75,9 +75,26 @@ def scores(runs: Mapping[int, Curve], metric: Metric) -> dict[str, float]:
 
 
 def cost(run: Curve, metric: Metric, unit: str) -> float:
-    """What a run had spent at its first evaluation with the target score; infinite without one."""
-    found = (getattr(row, unit) for row in run if row.score >= metric.target)
-    return float(next(found, math.inf))
+    """What a run had spent when its score first reached the target; infinite if it never did.
+
+    Between two evaluations, score and cost are taken to lie on a line.
+    """
+    points = [(row.score, float(getattr(row, unit))) for row in run]
+    if points[0][0] >= metric.target:
+        return points[0][1]
+    for (low, before), (high, after) in itertools.pairwise(points):
+        if high >= metric.target:
+            return before + (after - before) * (metric.target - low) / (high - low)
+    return math.inf
+
+
+def savings(runs: Mapping[int, Curve], metric: Metric, unit: str) -> dict[str, float]:
+    """-log(cost) by seed, of the runs that have reached the target.
+
+    A difference d of two of them means exp(-d) times the cost, and above 0 less of it.
+    """
+    costs = {str(seed): cost(run, metric, unit) for seed, run in runs.items()}
+    return {seed: -math.log(each) for seed, each in costs.items() if 0 < each < math.inf}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,8 @@ class Hypothesis(Section):
     """Compare what each variant gained or lost since this value of the axis; null = its score."""
     ratios: tuple[Positive, ...] = ()
     """Generation costs at which it is said, at equal compute; none = at the study's budget."""
+    cost: Literal["responses", "tokens", "seconds"] | None = None
+    """Compare what the variants had spent when they reached the target; null = their scores."""
 
 
 class Axis(Section):
@@ -85,7 +87,8 @@ class Metric(Section):
     amount: Positive
     """The budget; between two evaluations the score is interpolated along a line."""
     target: float
-    """Costs are those of the first evaluation with at least this score."""
+    """Costs are what a run had spent when it first had this score; between two evaluations both are
+    interpolated along a line."""
 
 
 class Tuning(Section):
@@ -161,6 +164,8 @@ class Study(Section):
                     raise ValueError(
                         f"hypotheses.{place}.{key}={strange[0]:g} is no value of the axis"
                     )
+            if claim.cost and (since or claim.ratios):
+                raise ValueError(f"hypotheses.{place}.cost={claim.cost}: not with since or ratios")
             if since and (claim.ratios or claim.since in (claim.at or ())):
                 raise ValueError(
                     f"hypotheses.{place}.since={claim.since:g}: not with ratios, nor at itself"

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from study_figures import Curve, at_equal_compute, is_short, paired, scores, sweeps
+from study_figures import (
+    Curve,
+    at_equal_compute,
+    cost,
+    is_short,
+    paired,
+    savings,
+    scores,
+    sweeps,
+)
 from study_file import Cell, Hypothesis, Study
 from study_results import Row
 
@@ -54,11 +64,17 @@ def verdicts(
 def difference_at(
     study: Study, found: Found, claim: Hypothesis, at: float | None, ratio: float | None
 ) -> Difference | None:
-    """The better variant's score less the other's, or its gain since another value of the axis."""
+    """What the better variant has more than the other.
+
+    Its score, its gain since another value of the axis, or -log of its cost.
+    """
     if ratio is not None:
         both = at_equal_compute(study, found, ratio, (claim.better, at), (claim.than, at))
         return None if both is None else paired(both.theirs, both.ours)
-    return paired(*(gains(study, found, (name, at), claim) for name in (claim.than, claim.better)))
+    cells = [(name, at) for name in (claim.than, claim.better)]
+    if claim.cost is not None:
+        return paired(*(savings(found.get(c, {}), study.metric, claim.cost) for c in cells))
+    return paired(*(gains(study, found, cell, claim) for cell in cells))
 
 
 def gains(study: Study, found: Found, cell: Cell, claim: Hypothesis) -> dict[str, float]:
@@ -79,11 +95,15 @@ def judged(
     each: Difference | None,
 ) -> str:
     """The rule."""
-    if each is None:
-        return "not yet run"
     places = [at] if claim.since is None else [at, claim.since]
     better, other = ([(name, p) for p in places] for name in (claim.better, claim.than))
-    if reason := why_open(study, rows, found, each, [*better, *other]):
+    if all(found.get(cell) for cell in [*better, *other]) and (
+        count := without_target(study, found, claim, [*better, *other])
+    ):
+        return f"open: {runs(count)} never had {study.metric.target:g}"
+    if each is None:
+        return "not yet run"
+    if reason := why_open(study, rows, found, claim, each, [*better, *other]):
         return f"open: {reason}"
     gains = each.estimate.value > 0
     winner, loser = (better, other) if gains else (other, better)
@@ -94,8 +114,19 @@ def judged(
     return ("shown" if gains else "contradicted: it is worse") + note * (count > 0)
 
 
+def without_target(study: Study, found: Found, claim: Hypothesis, cells: Sequence[Cell]) -> int:
+    """Runs that never reached the target, if the claim is on what it took."""
+    every = [run for cell in cells for run in found.get(cell, {}).values() if claim.cost]
+    return sum(cost(run, study.metric, str(claim.cost)) == math.inf for run in every)
+
+
 def why_open(
-    study: Study, rows: Sequence[Row], found: Found, each: Difference, cells: Sequence[Cell]
+    study: Study,
+    rows: Sequence[Row],
+    found: Found,
+    claim: Hypothesis,
+    each: Difference,
+    cells: Sequence[Cell],
 ) -> str:
     """Why the difference decides nothing, whichever way is better; empty if it may."""
     planned, n = len(study.reporting.seeds), each.estimate.n
@@ -111,7 +142,7 @@ def why_open(
     early = [run for cell in cells for run in found.get(cell, {}).values() if not run[-1].stopped]
     if count := sum(is_short(run, study.metric) for run in early):
         return f"{runs(count)} ended before the budget was spent"
-    return "" if each.distinguishable else "the interval holds 0"
+    return "" if each.distinguishable else f"the interval holds {1 if claim.cost else 0}"
 
 
 def stopped(study: Study, found: Found, cells: Sequence[Cell]) -> int:

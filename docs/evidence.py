@@ -19,22 +19,24 @@ from bench import status_of  # noqa: E402
 from evidence_tables import (  # noqa: E402
     behavior_table,
     bullets,
+    cost_table,
     estimate_text,
     generation_table,
     name_of,
+    ratio_text,
     score_table,
     sweep_table,
 )
 from performance import SECTIONS, section  # noqa: E402
 from study_figures import is_short, missing, reported  # noqa: E402
-from study_file import STUDIES, Study, read_study  # noqa: E402
+from study_file import STUDIES, Hypothesis, Study, read_study  # noqa: E402
 from study_results import (  # noqa: E402
     Row,
     added_seeds,
     check_unchanged,
     read_results,
 )
-from study_verdict import Found, verdicts  # noqa: E402
+from study_verdict import Found, Verdict, verdicts  # noqa: E402
 
 RESULTS = BENCHMARKS / "results"
 PAGE = DOCS / "evidence.md"
@@ -58,9 +60,12 @@ In the studies:
 - Every way has its own sweep over the same learning rates, on seeds that are not reported. The rate
   with the best median is taken. One at an end of the sweep is marked: a better one may lie outside,
   so nothing that depends on it is shown or contradicted.
-- Costs are those of the first evaluation with the target score: the median over seeds, where runs
-  that never got there come last. Tokens are those generated. Seconds are those of training, on one
-  core of a machine that did other work too, so they are rough.
+- Costs are what a run had spent when it first had the target score, on the line between two
+  evaluations: the median over seeds, where runs that never got there come last. Tokens are those
+  generated. Seconds are those of training, on one core of a machine that did other work too, so
+  they are rough. A ratio of costs is exp of the mean over seeds of the difference of their
+  logarithms, and its interval that of this difference. No study could change after its runs, so
+  ratios of a study whose hypotheses name no cost were not asked for beforehand.
 
 The last two sections are older measurements without these rules."""
 
@@ -71,9 +76,17 @@ def verdict(study: Study, rows: Sequence[Row], found: Found) -> str:
     for claim in study.hypotheses:
         for each in verdicts(study, rows, found, claim):
             where = f" ({each.place})" if each.place else ""
-            counted = f" {estimate_text(each.difference)}" if each.difference else ""
-            lines.append(f"{claim.says}{where} **{capital(each.words)}**{counted}")
+            lines.append(f"{claim.says}{where} **{capital(each.words)}**{counted(claim, each)}")
     return bullets(lines)
+
+
+def counted(claim: Hypothesis, each: Verdict) -> str:
+    """The difference behind a verdict."""
+    if each.difference is None:
+        return ""
+    if claim.cost is None:
+        return f" {estimate_text(each.difference)}"
+    return f" {ratio_text(each.difference)} times as many {claim.cost}"
 
 
 def capital(text: str) -> str:
@@ -154,6 +167,7 @@ def study_section(study: Study, before: Study, rows: Sequence[Row]) -> str:
         parts[2:2] = [
             f"**Verdict.**\n\n{verdict(study, rows, found)}",
             score_table(study, found),
+            cost_table(study, found),
             generation_table(study, found),
             behavior_table(study, found),
         ]

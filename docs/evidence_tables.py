@@ -20,6 +20,7 @@ from study_figures import (  # noqa: E402
     compared,
     cost,
     paired,
+    savings,
     score,
     scores,
     spread,
@@ -62,6 +63,20 @@ def estimate_text(found: Difference) -> str:
     return f"{found.estimate.value:+.3f}{interval}"
 
 
+def ratio_text(found: Difference) -> str:
+    """One cost over another, with its interval, from the difference of -log of both."""
+    each = found.estimate
+    middle, low, high = (math.exp(-value) for value in (each.value, each.high, each.low))
+    return f"{middle:.2f}" + (f" [{low:.2f}, {high:.2f}]" if each.n > 1 else "")
+
+
+def ratio_words(found: Difference) -> str:
+    """A ratio of costs, its interval and what it says."""
+    words = {"better": "fewer", "worse": "more"}
+    words["not distinguishable: the interval holds 0"] = "not distinguishable: the interval holds 1"
+    return f"{ratio_text(found)} {words.get(found.words, found.words)}"
+
+
 def cost_text(runs: Iterable[Curve], study: Study, unit: str) -> str:
     """The median cost to the target."""
     values = [cost(run, study.metric, unit) for run in runs]
@@ -73,12 +88,10 @@ def cost_text(runs: Iterable[Curve], study: Study, unit: str) -> str:
 
 
 def score_table(study: Study, found: Found) -> str:
-    """Scores, differences and costs."""
-    target = f"{study.metric.target:g}"
+    """Scores and differences."""
     controls = any(variant.control for variant in study.variants.values())
     head = ["way", "seeds", f"{study.metric.key}", f"less {study.baseline}"]
     head += ["less its control"] if controls else []
-    head += [f"{unit} to {target}" for unit in COSTS]
     rows = []
     for cell in study.cells:
         if cell not in found:
@@ -96,8 +109,39 @@ def score_table(study: Study, found: Found) -> str:
         if controls:
             other = compared(found, cell, (control, at), study.metric) if control else None
             line += [f"{control}: {difference_text(other)}" if control else ""]
-        rows.append([*line, *(cost_text(runs.values(), study, unit) for unit in COSTS)])
+        rows.append(line)
     return table(head, rows)
+
+
+def cost_table(study: Study, found: Found) -> str:
+    """What it took to the target, and how many responses over those of the other ways.
+
+    A ratio needs all runs of both ways to have reached it: the others would be the dearest.
+    """
+    controls = any(variant.control for variant in study.variants.values())
+    head = ["way", "responses", f"over those of {study.baseline}"]
+    head += ["over those of its control"] if controls else []
+    rows = []
+    for cell in (cell for cell in study.cells if cell in found):
+        variant, runs = cell[0], found[cell]
+        line = [name_of(study, cell), cost_text(runs.values(), study, "responses")]
+        control = study.variants[variant].control
+        line.append("" if variant == study.baseline else over(study, found, cell, study.baseline))
+        if controls:
+            line.append(f"{control}: {over(study, found, cell, control)}" if control else "")
+        rows.append([*line, *(cost_text(runs.values(), study, unit) for unit in COSTS[1:])])
+    title = f"**To a score of {study.metric.target:g}**: medians over seeds, and ratios with their"
+    return f"{title} intervals.\n\n{table([*head, *COSTS[1:]], rows)}"
+
+
+def over(study: Study, found: Found, cell: Cell, other: str) -> str:
+    """A way's responses to the target over those of another at the same place."""
+    both = [found.get((other, cell[1]), {}), found[cell]]
+    saved = [savings(runs, study.metric, "responses") for runs in both]
+    if any(len(s) < len(runs) for s, runs in zip(saved, both, strict=True)):
+        return "not all reached it"
+    ratio = paired(*saved)
+    return "not yet run" if ratio is None else ratio_words(ratio)
 
 
 def sweep_table(study: Study, rows: Sequence[Row]) -> str:

@@ -18,7 +18,7 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-from rlkit.errors import UserError, with_article
+from rlkit.errors import UserError, known_names, suggest, with_article
 
 INTERFACES = {
     "loss": "rlkit.interfaces:PolicyLoss",
@@ -76,6 +76,19 @@ def check_class(kind: str, thing: Any, shown: str) -> None:
             f"{shown}: {cls.Config.__name__}, the Config of {thing.__name__}, must derive from "
             f"{part.Config.__name__}, as the settings of every {kind} do"
         )
+
+
+def unknown_name(group: str, name: str, known: list[str]) -> UserError:
+    """The error for a name that a kind of parts, or another group of settings, does not have."""
+    module, _, attribute = name.rpartition(".")
+    if attribute == "py":
+        module, attribute = name, "Class"
+    own = f" A class of your own is given as {module}:{attribute}." if module else ""
+    return UserError(
+        f"there is no {group} called '{name}'.{own if group in KINDS else ''}"
+        f"{suggest(name, known)} "
+        f"{known_names(name, known, f'`python -m rlkit list {group}`')}"
+    )
 
 
 def interface(kind: str) -> type[Any]:

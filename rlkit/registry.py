@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, known_names, suggest
-from rlkit.plugins import KINDS, check_class, import_plugin, load_parts
+from rlkit.plugins import KINDS, check_class, import_plugin, load_parts, unknown_name
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., type[Any]])
@@ -199,10 +199,7 @@ def entry(kind: str, name: str) -> Entry:
     if name not in known:
         name = _aliases.get((kind, name), name)
     if name not in known:
-        raise UserError(
-            f"there is no {kind} called '{name}'.{suggest(name, known)} "
-            f"{known_names(name, known, f'`python -m rlkit list {kind}`')}"
-        )
+        raise unknown_name(kind, name, known)
     return _table[kind, name]
 
 

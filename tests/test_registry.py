@@ -82,6 +82,11 @@ def test_build_takes_the_fields_that_differ() -> None:
             lambda: rlkit.build("loss", "remx"),
             "no loss called 'remx'. Did you mean 'remix'? Known:",
         ),
+        (
+            lambda: rlkit.build("loss", "mine.losses.Own"),
+            "'mine.losses.Own'. A class of your own is given as mine.losses:Own. Known:",
+        ),
+        (lambda: rlkit.build("loss", "./own.py"), "of your own is given as ./own.py:Class."),
         (lambda: rlkit.build("los", "remix"), "no kind of part called 'los'. Did you mean 'loss'?"),
         (lambda: rlkit.build("loss", "remix", epslon=1), "loss.epslon. Did you mean 'epsilon'?"),
         (lambda: rlkit.build("loss", "remix", epsilon=-1), "loss.epsilon=-1 is not valid"),

@@ -17,8 +17,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
-from rlkit.errors import UserError, known_names, suggest
-from rlkit.plugins import KINDS, LIST_KINDS
+from rlkit.plugins import KINDS, LIST_KINDS, unknown_name
 from rlkit.registry import Entry, check_kind, entry, names
 
 OUTPUT_DIR = "runs/${run_label:}-${now:%Y%m%d-%H%M%S-%f}"
@@ -119,14 +118,6 @@ class Catalog:
 
 def _settings(raw: list[dict[str, str]]) -> tuple[Setting, ...]:
     return tuple(Setting(**each) for each in raw)
-
-
-def unknown_name(group: str, name: str, known: list[str]) -> UserError:
-    """The error for a name that a group does not have."""
-    return UserError(
-        f"there is no {group} called '{name}'.{suggest(name, known)} "
-        f"{known_names(name, known, f'`python -m rlkit list {group}`')}"
-    )
 
 
 def of_registry() -> Catalog:

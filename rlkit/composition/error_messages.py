@@ -12,13 +12,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from rlkit.composition.catalog import unknown_name
 from rlkit.composition.catalog_file import catalog
 from rlkit.composition.config_files import GROUPS, configs_folder, files_of, options
 from rlkit.composition.other_words import in_our_words
 from rlkit.config.validation import how_to_list
 from rlkit.errors import NEAREST, known_names, suggest
-from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS
+from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, unknown_name
 
 MAPPED = (HydraException, OmegaConfBaseException)
 """The errors that `one_line` puts in words: mistakes that Hydra finds."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlkit.composition.catalog import PartInfo, Setting, part_info, unknown_name
+from rlkit.composition.catalog import PartInfo, Setting, part_info
 from rlkit.composition.catalog_file import catalog
 from rlkit.composition.config_files import (
     COMPOSED,
@@ -21,7 +21,7 @@ from rlkit.composition.config_files import (
     read_config_file,
 )
 from rlkit.config.validation import as_written
-from rlkit.plugins import KINDS, LIST_KINDS
+from rlkit.plugins import KINDS, LIST_KINDS, unknown_name
 from rlkit.registry import from_import_path
 from rlkit.runs.resume import flat
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, suggest
 
 INSIDE = "pkg://"
 PATIENCE = 10.0
@@ -92,3 +92,13 @@ def offline() -> Generator[None]:
     finally:
         for place, value in zip(places, before, strict=True):
             place.HF_HUB_OFFLINE = value
+
+
+def no_folder(folder: Path) -> str:
+    """Why there is no model's folder at a path that is none."""
+    if folder.exists():
+        return "that is a file; give the folder of the model"
+    if not folder.parent.is_dir():
+        return f"there is no folder {folder.parent}"
+    there = sorted(each.name for each in folder.parent.iterdir() if each.is_dir())
+    return f"there is no such folder.{suggest(folder.name, there)}"

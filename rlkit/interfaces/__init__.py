@@ -15,16 +15,6 @@ from rlkit.interfaces.anchor import (
     Reference,
 )
 from rlkit.interfaces.buffer import PromptSource, ReplayBuffer
-from rlkit.interfaces.environment import (
-    TASK,
-    ChatTemplate,
-    Reward,
-    RewardConfig,
-    Task,
-    TaskConfig,
-    TaskData,
-    Tracker,
-)
 from rlkit.interfaces.episodes import (
     COUNTS,
     INVALID_CALL,
@@ -50,8 +40,11 @@ from rlkit.interfaces.part import (
     State,
     StoredData,
 )
+from rlkit.interfaces.reward import Reward, RewardConfig
 from rlkit.interfaces.schedule import EVENTS, Event, Phase, Progress, ReincarnationSchedule
+from rlkit.interfaces.task import TASK, ChatTemplate, Task, TaskConfig, TaskData
 from rlkit.interfaces.tokens import PROMPT_IDS, Tokens, asked_ids
+from rlkit.interfaces.tracker import Tracker
 from rlkit.interfaces.turns import STATE, TURN, TURN_REWARD, TURNS, state_number, turn_extras
 
 __all__ = [

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlkit.batch import AdvantageBatch, AdvantageOutput, Group, Prompt, Sample, Score
 from rlkit.errors import UserError, kind_of
-from rlkit.interfaces.part import C, Part
+from rlkit.interfaces.part import C, Part, check_per_token
 
 Scoring = Callable[[Sequence[Sample], Sequence[Prompt]], Mapping[int, Score]]
 """Samples, each with its prompt -> the policy's scores by sample_id, without gradient."""
@@ -51,21 +51,14 @@ class AdvantageEstimator(Part[C]):
     def checked(self, b: AdvantageBatch) -> AdvantageOutput:
         """The advantages and returns. Raises UserError for another type or another shape."""
         out: Any = self(b)
-        name, wanted = f"advantage {type(self).__name__}", list(b.mask.shape)
+        name = f"advantage {type(self).__name__}"
         if not isinstance(out, AdvantageOutput):
             raise UserError(
                 f"{name} returned {kind_of(out)}: return "
                 "AdvantageOutput(advantage=..., returns=...), one value per token each"
             )
         for key in ("advantage", "returns"):
-            given = getattr(out, key)
-            what = f"of shape {list(given.shape)}" if isinstance(given, Tensor) else kind_of(given)
-            if what != f"of shape {wanted}":
-                raise UserError(
-                    f"{name} returned {key} that is {what}: return a tensor of shape {wanted}, one "
-                    "value per token; value[:, None].expand(b.mask.shape) makes it of one per "
-                    "response"
-                )
+            check_per_token(name, key, getattr(out, key), b.mask)
         return out
 
     def value_loss(

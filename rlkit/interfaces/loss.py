@@ -19,7 +19,7 @@ from rlkit.batch import (
     Term,
 )
 from rlkit.errors import UserError, kind_of
-from rlkit.interfaces.part import C, Part, PartConfig
+from rlkit.interfaces.part import C, Part, PartConfig, check_per_token
 from rlkit.ops import (
     Aggregation,
     masked_ratio,
@@ -122,6 +122,18 @@ class Correction(Part[C]):
         `policy` is detached. By default neither changes.
         """
         return Corrected(batch=batch, weight=torch.ones_like(policy.logp))
+
+    def checked(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        """What the correction returns. Raises UserError for another type or another shape."""
+        out: Any = self(policy, batch)
+        name = f"correction {type(self).__name__}"
+        if not isinstance(out, Corrected):
+            raise UserError(
+                f"{name} returned {kind_of(out)}: return Corrected(batch=batch, weight=...), one "
+                "weight per token"
+            )
+        check_per_token(name, "a weight", out.weight, batch.mask)
+        return out
 
     def terms(self, policy: PolicyTerms, batch: LossBatch) -> Sequence[Term]:
         """Terms to add to the loss; none by default. `policy` is differentiable here."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 from typing_extensions import TypeVar
 
 from rlkit.batch import Group, Messages
-from rlkit.errors import UserError
+from rlkit.errors import UserError, kind_of
 from rlkit.interfaces.models import FixedModel, ModelSource, no_model
 
 State = dict[str, Any]
@@ -124,6 +125,17 @@ def no_files(path: str) -> Sequence[FileRow]:
 
 def silent(line: str) -> None:
     """Tell nobody."""
+
+
+def check_per_token(whose: str, key: str, value: object, mask: Tensor) -> None:
+    """Raise UserError if a tensor that a part returned does not have the mask's shape [B, T]."""
+    wanted = list(mask.shape)
+    what = f"of shape {list(value.shape)}" if isinstance(value, Tensor) else kind_of(value)
+    if what != f"of shape {wanted}":
+        raise UserError(
+            f"{whose} returned {key} that is {what}: return a tensor of shape {wanted}, one value "
+            "per token; value[:, None].expand(mask.shape) makes it of one per response"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlkit.config.devices import device_of
-from rlkit.config.hub import from_hub, looks_like_path, packaged
+from rlkit.config.hub import from_hub, looks_like_path, no_folder, packaged
 from rlkit.config.run import ModelConfig
 from rlkit.distributed.processes import SINGLE, Processes
-from rlkit.errors import UserError, suggest
+from rlkit.errors import UserError
 from rlkit.models.dropout import Dropout, dropped_modules
 from rlkit.models.lora import (
     add_adapter,
@@ -89,7 +89,7 @@ def found_source(name: str, folder: str | Path) -> str:
     elif Path(source).is_dir():
         check_model_folder(name, Path(source))
     elif looks_like_path(source):
-        raise UserError(f"model.name={name}: {_missing(Path(source))}")
+        raise UserError(f"model.name={name}: {no_folder(Path(source))}")
     return source
 
 
@@ -97,14 +97,6 @@ def check_model_folder(name: str, folder: Path) -> None:
     """Raise UserError if a folder holds no model."""
     if not list(folder.glob("*config.json")):
         raise UserError(f"model.name={name} is not a model folder: it has no config.json")
-
-
-def _missing(path: Path) -> str:
-    """Why there is no model at a path."""
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    there = sorted(each.name for each in path.parent.iterdir() if each.is_dir())
-    return f"there is no such folder.{suggest(path.name, there)}"
 
 
 def given_policy(

@@ -76,7 +76,7 @@ class Objective(Aggregating):
         weight: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         for name, correction in self.corrections:
-            corrected = correction(policy.detach(), batch)
+            corrected = correction.checked(policy.detach(), batch)
             batch = corrected.batch
             weight = corrected.weight if weight is None else weight * corrected.weight
             metrics[f"correction/{name}_weight"] = corrected.weight

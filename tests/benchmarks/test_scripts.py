@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlkit.registry import names
 from tests.cli import ROOT, SMALL
 
 pytestmark = pytest.mark.slow
@@ -105,6 +106,23 @@ def test_scaling_measures_buffers(
     (table,) = results["tables"]
     assert [row[0] for row in table["rows"]] == ["fifo", "mix"]
     assert table["title"] in capsys.readouterr().out
+
+
+def test_scaling_leaves_out_the_buffer_that_reads_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "found.json")
+    with pytest.raises(SystemExit, match="stored reads a file and cannot be filled; leave it out"):
+        words = ("--buffers", "fifo", "stored", "--series", "--out", out)
+        script("scaling", "--quick", *words, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("name", names("buffer"))
+def test_scaling_measures_every_other_buffer(name: str) -> None:
+    found = runpy.run_path(str(SCRIPTS["scaling_buffers"]), run_name="scaling_buffers")
+    assert found["reads_a_file"](name) == (name == "stored")
+    if name != "stored":
+        assert found["measure"](name, groups=40, batch=4, repeats=1)["ms"] > 0
 
 
 def test_scaling_fits_a_line() -> None:

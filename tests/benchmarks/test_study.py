@@ -209,12 +209,73 @@ def test_a_score_is_on_the_line_between_two_evaluations() -> None:
         assert figures.is_short(found, at) == (amount > 200)
 
 
-def test_a_cost_is_that_of_the_first_evaluation_at_the_target() -> None:
-    metric = toy().metric
-    found = curve("one", 0, 0.2, 0.5, 0.9)
-    costs = [figures.cost(found, metric, unit) for unit in figures.COSTS]
-    assert costs == [100, 1000, 200]
-    assert figures.cost(curve("one", 0, 0.2, 0.4), metric, "tokens") == float("inf")
+@pytest.mark.parametrize(
+    ("found", "responses"),
+    [
+        ((0.2, 0.5, 0.9), 100),
+        ((0.2, 0.4, 0.8), 125),
+        ((0.5, 0.9), 0),
+        ((0.2, 0.6, 0.3, 0.9), 75),
+        ((0.2, 0.4), math.inf),
+    ],
+)
+def test_a_cost_is_where_the_line_between_evaluations_first_reaches_the_target(
+    found: tuple[float, ...], responses: float
+) -> None:
+    """0.5; a response is 10 tokens and 2 seconds."""
+    run, metric = curve("one", 0, *found), toy().metric
+    costs = [figures.cost(run, metric, unit) for unit in figures.COSTS]
+    assert costs == pytest.approx([responses, 10 * responses, 2 * responses])
+
+
+FEWER = {**TOY["hypotheses"][0], "says": "Two needs fewer.", "cost": "responses"}
+
+
+def racing(seconds: float, noise: float = 0.0) -> list[results.Row]:
+    """`one` is at 0.5 after 100, 200, ... responses, and `two` after so many times as many."""
+    found = []
+    for seed in range(5):
+        spent = 100.0 * (seed + 1)
+        found += [line("one", seed, 0, 0.1), line("one", seed, 2 * spent, 0.9)]
+        spent *= seconds * math.exp(noise * (-1) ** seed)
+        found += [line("two", seed, 0, 0.1), line("two", seed, 2 * spent, 0.9)]
+    return found
+
+
+def test_a_hypothesis_can_be_on_what_the_target_cost(tmp_path: Path) -> None:
+    """exp of the mean log ratio: 0.5 with e^+-0.1, of which three are above and two below.
+
+    log 0.5 + 0.02 -+ t s / sqrt(5), s^2 = 0.012: t = 2.776.
+    """
+    rows, study = racing(0.5, 0.1), toy(hypotheses=[FEWER])
+    (each,) = verdict.verdicts(study, rows, figures.reported(rows), study.hypotheses[0])
+    assert each.words == "shown" and each.difference is not None
+    assert each.difference.estimate.value == pytest.approx(-math.log(0.5) - 0.02)
+    half = 2.776 * (0.012 / 5) ** 0.5
+    low, high = (0.5 * math.exp(0.02 + side * half) for side in (-1, 1))
+    said = f"0.51 [{low:.2f}, {high:.2f}]"
+    found = page(tmp_path, rows, hypotheses=[FEWER])
+    assert f"- Two needs fewer. **Shown.** {said} times as many responses" in found
+    assert "| one | 300 |  |  | 3,000 | 600 |" in found
+    assert f"| two | 166 | {said} fewer | one: {said} fewer | 1,658 | 332 |" in found
+    assert judged(racing(2.0, 0.1), study) == "contradicted: it is worse"
+    assert judged(racing(1.0, 0.1), study) == "open: the interval holds 1"
+
+
+def test_what_never_reached_the_target_decides_nothing_on_its_cost(tmp_path: Path) -> None:
+    """Seed 0 of both; those of `two` that did took 100, 150, 200 and 250 responses."""
+    study = toy(hypotheses=[FEWER])
+    rows = [
+        dataclasses.replace(row, score=min(row.score, 0.45)) if row.seed == 0 else row
+        for row in racing(0.5)
+    ]
+    assert judged(rows, study) == "open: 2 runs never had 0.5"
+    found = page(tmp_path, rows, hypotheses=[FEWER])
+    assert "| two | 200 (4 of 5) | not all reached it |" in found
+    for key, value in (("since", 1), ("ratios", [4])):
+        axis = {"name": "L", "key": "k", "values": [1, 4]}
+        with pytest.raises(UserError, match=r"hypotheses.0.cost=responses: not with since or"):
+            toy(hypotheses=[{**FEWER, key: value}], axis=axis, generation_costs=[4])
 
 
 def test_quartiles_are_interpolated() -> None:
@@ -650,7 +711,8 @@ def test_the_page_shows_what_was_found_and_what_is_missing(tmp_path: Path) -> No
     rows = [row for row in pair() if (row.variant, row.seed) != ("two", 4)]
     found = page(tmp_path, [*pair(), *curve("one", 100, 0.1, 0.3, phase="tuning")])
     assert "- Two is better than one. **Shown.** +0.102 [+0.088, +0.116]" in found
-    assert "| one | 5 | 0.500 (0.400 to 0.600) |  |  | 100 (3 of 5) |" in found
+    assert "| one | 5 | 0.500 (0.400 to 0.600) |  |  |" in found
+    assert "| one | 100 (3 of 5) |  |  | 1,000 (3 of 5) | 200 (3 of 5) |" in found
     assert "| two | 5 | 0.610 (0.490 to 0.690) | +0.102 " in found
     assert "| one |  | 0.300 |  |  | sweep not complete |" in found
     assert "| two | 0.200 to 0.610 | 25.0% | 0.500 | 12.0 to 12.0 | 50% |" in found

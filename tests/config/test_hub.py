@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from rlkit.config.hub import from_hub, looks_like_path, packaged
+from rlkit.config.hub import from_hub, looks_like_path, no_folder, packaged
 from rlkit.errors import UserError
 
 
@@ -107,3 +107,11 @@ def test_another_error_is_not_hidden(hub: Any) -> None:
     hub(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError), from_hub("model", "a/b", "a/b"):
         pass
+
+
+def test_why_there_is_no_folder_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "qwen").mkdir()
+    (tmp_path / "qwem").touch()
+    assert no_folder(tmp_path / "qwem") == "that is a file; give the folder of the model"
+    assert no_folder(tmp_path / "qwn") == "there is no such folder. Did you mean 'qwen'?"
+    assert no_folder(tmp_path / "a" / "b") == f"there is no folder {tmp_path / 'a'}"

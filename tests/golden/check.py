@@ -26,9 +26,13 @@ from rlkit.batch import (
     REPLAY_WEIGHT,
     AdvantageBatch,
     AdvantageOutput,
+    Group,
     LossBatch,
     LossOutput,
     PolicyTerms,
+    Prompt,
+    Sample,
+    Score,
     Term,
 )
 from rlkit.distributed.processes import SINGLE
@@ -672,6 +676,9 @@ def check_advantage(case: Case, near: Tolerance, inputs: Inputs) -> None:
                 raise Mismatch(f"{key} is always {only} here")
         estimator = build("advantage", ADVANTAGES[case["loss"]], **config)
         config.clear()
+        for number, visit in enumerate(case["inputs"].get("visits", ())):
+            revisit(estimator, inputs, visit, number)
+        estimator.begin(groups_of(inputs, reward, -1), no_score)
         out = estimator(inputs.advantage_batch(reward, token_reward))
         numbers = {
             "advantages": out.advantage,
@@ -685,6 +692,58 @@ def check_advantage(case: Case, near: Tolerance, inputs: Inputs) -> None:
         raise Mismatch(f"unknown advantage {case['loss']}")
     nothing_left(config, "settings")
     nothing_left(expect, "expectations")
+
+
+def groups_of(inputs: Inputs, reward: Tensor, visit: int) -> list[Group]:
+    """The groups of a batch, without the rows that have no valid token."""
+    groups: dict[int, Group] = {}
+    for row, name in enumerate(inputs.group.tolist()):
+        ids = torch.zeros(1, dtype=torch.long)
+        prompt = Prompt(prompt_id=str(name), text_or_messages="", ids=ids, columns={})
+        group = groups.setdefault(name, Group(prompt=prompt, samples=[]))
+        if not inputs.mask[row].any():
+            continue
+        sample = Sample(
+            sample_id=visit * len(inputs.mask) + row,
+            prompt_id=prompt.prompt_id,
+            response_ids=torch.zeros(inputs.mask.shape[1], dtype=torch.long),
+            loss_mask=inputs.mask[row],
+            behavior_logp=inputs.get("behavior_logp")[row],
+            policy_version=torch.zeros(inputs.mask.shape[1], dtype=torch.int32),
+            reward=float(reward[row]),
+            rewards={},
+            finish_reason="stop",
+            step=visit,
+        )
+        group.samples.append(sample)
+    return list(groups.values())
+
+
+def no_score(samples: Sequence[Sample], prompts: Sequence[Prompt]) -> dict[int, Score]:
+    """Nothing is known of these responses any more, and what is counted now is not read."""
+    return {s.sample_id: Score(logp=s.behavior_logp, entropy=0.0, advantage=0.0) for s in samples}
+
+
+def revisit(
+    estimator: AdvantageEstimator[Any], inputs: Inputs, visit: Mapping[str, Any], number: int
+) -> None:
+    """Let an estimator with a memory see an earlier batch with the same lengths.
+
+    `logp` are the policy's log-probs of that batch's responses, and `logp_before` those it gives by
+    then to the responses of the batch before.
+    """
+    tensors = {name: torch.tensor(value, dtype=inputs.dtype) for name, value in visit.items()}
+
+    def score(samples: Sequence[Sample], prompts: Sequence[Prompt]) -> dict[int, Score]:
+        rows = {s.sample_id: s.sample_id - (number - 1) * len(inputs.mask) for s in samples}
+        return {
+            key: Score(logp=tensors["logp_before"][row], entropy=0.0, advantage=0.0)
+            for key, row in rows.items()
+        }
+
+    estimator.begin(groups_of(inputs, tensors["rewards"], number), score)
+    batch = inputs.advantage_batch(tensors["rewards"], inputs.get("token_rewards"))
+    estimator(replace(batch, prox_logp=tensors["logp"]))
 
 
 def lr_factor(inputs: Inputs, rho_base: float) -> float:

@@ -93,9 +93,55 @@ def hpt(x: dict[str, Any], weight: float, wrong: str = "") -> Record:
 
 def spo(x: dict[str, Any], wrong: str = "") -> Record:
     """Every prompt is new: R - 1/2 over the batch's spread, of the rows with tokens or not."""
-    d = x["rewards"] - (0.0 if wrong == "not centred" else x["rewards"].mean())
+    return normalized(x["rewards"], x["mask"], wrong)
+
+
+def normalized(d: Floats, mask: NDArray[np.bool_], wrong: str = "") -> Record:
+    """(d - mean) / std over the batch, at every valid token."""
+    d = d - (0.0 if wrong == "not centred" else d.mean())
     spread = d.std(ddof=0 if wrong == "biased" else 1) + 1e-8
-    return {"advantages": ((d / spread)[:, None] * x["mask"]).tolist()}
+    return {"advantages": ((d / spread)[:, None] * mask).tolist()}
+
+
+def visits(seed: int) -> list[dict[str, Floats]]:
+    """Two earlier visits of six prompts: rewards, log-probs, and those of the responses before.
+
+    The policy has moved by less than rho_max allows, between the bounds, or beyond rho_min.
+    """
+    rng = np.random.default_rng(seed)
+    first = np.round(-np.abs(rng.standard_normal((B, T))) - 0.05, 6)
+    moved = np.array([0.002, 0.006, 0.008, 0.01, 0.3, 0.05])[:, None]
+    signs = np.where(np.arange(T) % 2, -1.0, 1.0)
+    return [
+        {"rewards": np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0]), "logp": first, "logp_before": first},
+        {
+            "rewards": np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.5]),
+            "logp": np.round(-np.abs(rng.standard_normal((B, T))) - 0.05, 6),
+            "logp_before": np.round(first + moved * signs, 6),
+        },
+    ]
+
+
+def spo_again(x: dict[str, Any], earlier: list[dict[str, Floats]], wrong: str = "") -> Record:
+    """The third visit: d = R - alpha / (alpha + beta), of prompts that have a response a visit."""
+    c = {"half_life": 0.06, "rho_min": 0.875, "rho_max": 0.96}
+    mask, alpha, beta = x["mask"], np.full(B, 0.5), np.full(B, 0.5)
+    live, lengths = mask.any(-1), np.maximum(mask.sum(-1), 1)
+    before = earlier[0]["logp"]
+    for visit in earlier:
+        apart = visit["logp_before"] - before
+        if wrong != "drift with its sign":
+            apart = np.abs(apart)
+        drift = (apart * (1.0 if wrong == "drift of all tokens" else mask)).sum(-1) / lengths
+        rho = np.clip(2.0 ** (-drift / c["half_life"]), c["rho_min"], c["rho_max"])
+        if wrong == "nothing forgotten":
+            rho = np.ones(B)
+        alpha = np.where(live, rho * alpha + visit["rewards"], alpha)
+        beta = np.where(live, rho * beta + 1 - visit["rewards"], beta)
+        before = visit["logp"]
+    if wrong == "counted before it is read":
+        alpha, beta = alpha + x["rewards"] * live, beta + (1 - x["rewards"]) * live
+    return normalized(x["rewards"] - alpha / (alpha + beta), mask)
 
 
 def record(case: str, kind: str, x: dict[str, Any], config: Record, expect: Record) -> Record:
@@ -130,6 +176,15 @@ def records() -> Iterator[Record]:
     x = example(3, 0.4)
     made = record("adv/spo/new", "advantage", x, {}, spo(x))
     wrong = [{"why": w, "expect": spo(x, w)} for w in ("biased", "not centred")]
+    yield made | {"wrong": wrong}
+    x, earlier = example(4, 0.4) | {"group": np.arange(B)}, visits(5)
+    made = record("adv/spo/again", "advantage", x, {}, spo_again(x, earlier))
+    made["inputs"]["visits"] = [{k: v.tolist() for k, v in each.items()} for each in earlier]
+    mistakes = ("drift with its sign", "drift of all tokens", "nothing forgotten")
+    wrong = [
+        {"why": w, "expect": spo_again(x, earlier, w)}
+        for w in (*mistakes, "counted before it is read")
+    ]
     yield made | {"wrong": wrong}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.errors import UserError
 from rlkit.interfaces import Correction, LossConfig, PolicyLoss
 from rlkit.testing.losses import examples
@@ -70,6 +70,32 @@ def test_a_correction_changes_nothing_by_default() -> None:
     found = correction(policy, batch)
     assert found.batch is batch and found.weight.tolist() == torch.ones_like(logp).tolist()
     assert correction.terms(policy, batch) == ()
+
+
+class Returns(Correction):
+    """Whatever it is told."""
+
+    def __init__(self, out: object) -> None:
+        super().__init__()
+        self.out = out
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        return self.out  # type: ignore[return-value]
+
+
+def test_a_correction_that_returns_something_else_is_told_what_to_return() -> None:
+    logp, batch = examples(frozenset())
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    right = Corrected(batch=batch, weight=torch.ones(8, 6))
+    assert Returns(right).checked(policy, batch) is right
+    for out, said in (
+        (None, r"Returns returned None: return Corrected\(batch=batch, weight=...\)"),
+        (torch.ones(8, 6), "Returns returned a Tensor: return Corrected"),
+        (Corrected(batch=batch, weight=torch.ones(8)), r"a weight that is of shape \[8\]: return"),
+        (Corrected(batch=batch, weight=0.5), "a weight that is a float"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UserError, match=said):
+            Returns(out).checked(policy, batch)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlkit.config.hub import looks_like_path
-from rlkit.errors import UserError, suggest
+from rlkit.config.hub import looks_like_path, no_folder
+from rlkit.errors import UserError
 
 CALLED = "reward.model.path"
 """What messages call the setting that names the models."""
@@ -31,7 +31,7 @@ def check_folder(path: str) -> bool:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         if looks_like_path(path) or folder.exists():
-            raise UserError(f"{CALLED}={path}: {missing(folder)}")
+            raise UserError(f"{CALLED}={path}: {no_folder(folder)}")
         return False
     if not (folder / "config.json").is_file():
         why = (
@@ -47,16 +47,6 @@ def check_folder(path: str) -> bool:
         )
     check_labels(path, config_of(path))
     return True
-
-
-def missing(folder: Path) -> str:
-    """Why there is no folder."""
-    if folder.exists():
-        return "that is a file; give the folder of the model"
-    if not folder.parent.is_dir():
-        return f"there is no folder {folder.parent}"
-    there = sorted(each.name for each in folder.parent.iterdir() if each.is_dir())
-    return f"there is no such folder.{suggest(folder.name, there)}"
 
 
 def config_of(path: str) -> Any:
