@@ -1,8 +1,8 @@
 """RL-PLUS: demonstrations weighed against a mixture of policies (arXiv:2508.00222).
 
-The policy that wrote a demonstration is unknown. RL-PLUS takes it as the mean of the old policy and
-certainty, and divides by the mean of that and the old policy, so that the weight stays bounded;
-tokens that the policy does not yet find likely count more:
+The policy that wrote a demonstration is unknown. RL-PLUS takes it as the mean of the policy before
+the step and certainty, and divides by the mean of that and the policy before the step, so that the
+weight stays bounded; tokens that the policy does not yet find likely count more:
 
     demonstrations   L = -2 pi / (prox + 1/2 (prox + 1)) A sqrt(1 - sg pi)
     own responses    L = -r A,  r = pi / prox, without a clip

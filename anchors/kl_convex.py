@@ -61,8 +61,8 @@ class KLConvex(BaseAnchor[KLConvexConfig]):
         return super().reference(name)
 
     def before_step(self, policy: FreezablePolicy, step: int) -> None:
-        """Keep the weights the step starts from, if the next step is held to them."""
+        """Keep the weights the step starts from, if something reads them in the next."""
         self.frozen.pop(PREVIOUS, None)
-        wanted = self.weights(step + 1)[PREVIOUS] != 0
+        wanted = self.weights(step + 1)[PREVIOUS] != 0 and self.is_read(PREVIOUS)
         if wanted and self.config.previous_at == "previous_step":
             self.frozen[PREVIOUS] = policy.freeze()

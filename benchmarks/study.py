@@ -91,10 +91,13 @@ class Progress:
         """Write what there is."""
         write_results(self.out, self.study, self.collect(jobs))
 
-    def tell(self, done: Job, jobs: Sequence[Job]) -> None:
+    def done(self, jobs: Sequence[Job]) -> int:
+        """How many of the jobs are finished."""
+        return len(jobs) - len(self.missing(jobs))
+
+    def tell(self, done: Job, left: int) -> None:
         """A line for a run that has come to its end."""
         rows = self.collect([done])
-        left = len(self.missing(jobs))
         rate = "" if done.learning_rate is None else f", learning rate {done.learning_rate:g}"
         at = "" if done.at is None else f", at {done.at:g}"
         print(
@@ -116,14 +119,18 @@ def wanted(jobs: Sequence[Job], options: argparse.Namespace) -> list[Job]:
     ]
 
 
-def plan(study: Study, options: argparse.Namespace, place: Path, out: Path) -> None:
-    """Say what would be run, and about how long it takes."""
+def planned(study: Study, options: argparse.Namespace) -> tuple[int, int]:
+    """How many runs of the sweep, and that count, this call is about; whatever the rates will be."""
     rates = dict.fromkeys((study.source_of_rate(*cell) for cell in study.cells), 1.0)
     sweep, report = tuning_jobs(study), reporting_jobs(study, rates)
-    counts = [len(wanted(jobs, options)) for jobs in (sweep, report)]
+    return len(wanted(sweep, options)), len(wanted(report, options))
+
+
+def plan(study: Study, options: argparse.Namespace, place: Path, out: Path) -> None:
+    """Say what would be run, and about how long it takes."""
+    counts = planned(study, options)
     progress = Progress(study, place, out)
-    known = wanted(progress.jobs(), options)
-    done = len(known) - len(progress.missing(known))
+    done = progress.done(wanted(progress.jobs(), options))
     print(
         f"{study.name}: {counts[0]} runs of the sweep and {counts[1]} that count, about "
         f"{sum(counts) * study.minutes_per_run:.0f} processor minutes; {done} are finished"
@@ -137,7 +144,7 @@ def run_all(progress: Progress, runner: Runner, options: argparse.Namespace) -> 
     def after(done: Job) -> None:
         every = progress.jobs()
         progress.save(every)
-        progress.tell(done, wanted(every, options))
+        progress.tell(done, sum(planned(study, options)) - progress.done(wanted(every, options)))
         if time.monotonic() > until:
             raise TimeoutError
 

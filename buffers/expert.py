@@ -16,10 +16,9 @@ from buffers.rows import Ints
 from rlkit.batch import Demonstration, Messages, Prompt, Request
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import FileRow, PartConfig, PromptSource, RunContext, State
-from rlkit.ops import stream_rng
+from rlkit.ops import PROMPT, stream_rng
 from rlkit.registry import register
 
-PROMPT = "prompt"
 PROBED = 8
 """How many demonstrations without a prompt are compared with every problem, to say why."""
 
@@ -161,6 +160,7 @@ class Expert(Demonstrating[DemonstrationConfig]):
         super().__init__(config)
         self.position = 0
         """Demonstrations taken from the file so far."""
+        self.planned = -1
         self.order: tuple[tuple[int, int, int], Ints] | None = None
         """The seed, the epoch and the number of rows, and the order in which they are read."""
 
@@ -169,7 +169,10 @@ class Expert(Demonstrating[DemonstrationConfig]):
         return 0
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
-        """One demonstration per place, none twice; fewer if there are no more."""
+        """One demonstration per place, none twice, and none if asked again in the same step."""
+        if step == self.planned:
+            return []
+        self.planned = step
         requests: dict[int, Request] = {}
         found = self._from_file(prompts) if self.lines else self._from_task(prompts)
         for _ in range(batch):
@@ -179,8 +182,9 @@ class Expert(Demonstrating[DemonstrationConfig]):
                 requests[line.number] = Request(prompt=prompt, n=0, demonstrations=(shown,))
         if not requests:
             raise UserError(
-                f"step {step}: each of {batch} demonstrations is longer than "
-                f"rollout.max_completion_length={prompts.max_completion_length}; raise it"
+                f"step {step}: each of {batch} demonstrations is longer than rollout."
+                f"max_completion_length={prompts.max_completion_length}, or its prompt than "
+                f"rollout.max_prompt_length={prompts.max_prompt_length}; raise them"
             )
         return list(requests.values())
 

@@ -18,7 +18,7 @@ from rlkit.ops import PROMPT, split_preference, stream_rng
 from rlkit.registry import register
 
 FIRST_ID = -(2**41)
-"""Sample ids of pairs count down from here: no other sample of a run has them."""
+"""Sample ids of pairs count down from here, below those of stored rollouts."""
 
 
 class PairsConfig(PartConfig):
@@ -57,8 +57,10 @@ class Pairs(Storeless[PairsConfig]):
         self.lines: Sequence[FileRow] = ()
         self.position = 0
         """Preferences taken so far, over all epochs."""
+        self.step = -1
+        """The last one that was planned."""
         self.planned: list[Group] = []
-        """This step's groups."""
+        """Its groups."""
         self.order: tuple[int, list[int]] | None = None
         """An epoch, and the order in which its rows are read."""
 
@@ -82,7 +84,10 @@ class Pairs(Storeless[PairsConfig]):
         return 0
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
-        """Choose this step's preferences; nothing is generated."""
+        """Choose this step's preferences; nothing is generated, nor chosen anew if asked again."""
+        if step == self.step:
+            return []
+        self.step = step
         if self.config.path is None:
             taken = {prompt.prompt_id: prompt for prompt in prompts.take(batch)}
             found = [self._from_task(prompt, prompts) for prompt in taken.values()]
@@ -183,7 +188,7 @@ def _sample(prompt: Prompt, number: int, ids: torch.Tensor, reward: float) -> Sa
         prompt_id=prompt.prompt_id,
         response_ids=ids,
         loss_mask=torch.ones(len(ids), dtype=torch.bool),
-        behavior_logp=torch.zeros(len(ids)),
+        behavior_logp=torch.full((len(ids),), torch.nan),
         policy_version=torch.zeros(len(ids), dtype=torch.int32),
         reward=reward,
         rewards={},

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -29,6 +30,8 @@ from rlkit.interfaces import ReplayBuffer, State
 SHARD_BYTES = 32 * 2**20
 """Size of a full shard. What is younger than the last full shard is still in memory."""
 DATA, BOUNDS = "data", "bounds"
+Texts = Callable[[], Iterable[str]]
+_SHARD = re.compile(r"shard-(\d{6,})\.safetensors", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,10 +149,7 @@ def write_shard(path: Path, groups: Sequence[Packed]) -> Shard:
 
 
 def checked_shard(path: Path, sha256: str) -> Shard:
-    """The shard that a state names.
-
-    Raises UserError when the file is missing or is another one.
-    """
+    """The shard that a state names. Raises UserError if it is missing or another one."""
     advice = "resume from another checkpoint"
     if not path.is_file():
         raise UserError(f"{path} of the checkpoint's buffer is missing; {advice}")
@@ -167,12 +167,13 @@ def _name(dtype: torch.dtype) -> str:
 class DiskStorage(MemoryStorage):
     """Keeps groups packed: in shards, those of the newest, unfinished one in memory.
 
-    A shard is deleted when neither a kept group nor one of the last states is in it. A storage
-    without a folder uses a temporary one, which nothing outlives: then a state holds the groups.
+    A shard is deleted when neither a kept group nor a state is in it: the last one, and those that
+    `saved` gives as text, which checkpoints hold. A storage without a folder uses a temporary one,
+    which nothing outlives: then a state holds the groups.
     """
 
-    def __init__(self, folder: Path | None, kept_states: int, *, writes: bool = True) -> None:
-        self.kept_states = kept_states
+    def __init__(self, folder: Path | None, saved: Texts = tuple, *, writes: bool = True) -> None:
+        self.saved = saved
         self.writes = writes or folder is None
         """Whether it writes its folder; not if another process with the same groups does."""
         self.temporary = folder is None
@@ -185,8 +186,8 @@ class DiskStorage(MemoryStorage):
         self.pending_bytes = 0
         self.next = 0
         """The number of the next shard."""
-        self.saved: list[list[str]] = []
-        """The shards of the last states, oldest first."""
+        self.named: dict[str, int] = {}
+        """The shards of the last state and of those saved by then, with their numbers."""
 
     def put(self, groups: Iterable[Group], kept: Collection[Stored]) -> list[Stored]:
         """Store groups and write the shards they fill; `kept` are the earlier ones still wanted.
@@ -210,22 +211,21 @@ class DiskStorage(MemoryStorage):
         self._sweep(())
 
     def state_dict(self, kept: Sequence[Stored]) -> State:
-        """The shards' names and hashes, and each group's place and numbers."""
+        """The shards' names and hashes, and each group's place."""
         if self.temporary:
             return super().state_dict(kept)
         self._write(kept)
         shards = _shards(kept)
-        self.saved = [*self.saved, list(shards)][-self.kept_states :]
+        self.named = self._found(shards)
         self._sweep(kept)
         return {
             "shards": {name: shard.sha256 for name, shard in shards.items()},
-            "saved": self.saved,
             "next": self.next,
             "rows": [_row_state(item) for item in kept],
         }
 
     def load_state_dict(self, state: State) -> list[Stored]:
-        """The groups of a state. Files that it does not know of are removed.
+        """The groups of a state. Files that no state names are removed.
 
         Raises UserError when a shard is missing or changed.
         """
@@ -236,33 +236,33 @@ class DiskStorage(MemoryStorage):
             name: checked_shard(self.folder / name, sha256)
             for name, sha256 in state["shards"].items()
         }
-        self.next = state["next"]
-        self.saved = [list(names) for names in state["saved"]]
+        self.named = self._found(shards)
+        self.next = max([state["next"], *(number + 1 for number in self.named.values())])
         kept = [_stored_row(row, shards) for row in state["rows"]]
         self._sweep(kept)
         return kept
+
+    def _found(self, shards: Iterable[str]) -> dict[str, int]:
+        texts = (*shards, *self.saved())
+        return {each[0]: int(each[1]) for text in texts for each in _SHARD.finditer(text)}
 
     def _write(self, kept: Iterable[Stored]) -> None:
         """Make a shard of the pending groups that are still kept."""
         wanted = set(map(id, kept))
         pending = [(item, group) for item, group in self.pending if id(item) in wanted]
-        if not pending:
-            self.pending, self.pending_bytes = [], 0
-            return
-        path = self.folder / f"shard-{self.next:06d}.safetensors"
-        groups = [group for _, group in pending]
-        shard = write_shard(path, groups) if self.writes else Shard(path, "")
-        self.next += 1
+        if pending:
+            path = self.folder / f"shard-{self.next:06d}.safetensors"
+            groups = [group for _, group in pending]
+            shard = write_shard(path, groups) if self.writes else Shard(path, "")
+            self.next += 1
+            for number, (item, _) in enumerate(pending):
+                item.place = Row(shard, number)
         self.pending, self.pending_bytes = [], 0
-        for number, (item, _) in enumerate(pending):
-            item.place = Row(shard, number)
 
     def _sweep(self, kept: Iterable[Stored]) -> None:
         """Delete the shards that nothing refers to, and what an interrupted write left."""
-        if not self.writes:
-            return
-        wanted = {*_shards(kept), *(name for names in self.saved for name in names)}
-        for path in self.folder.glob("shard-*"):
+        wanted = {*_shards(kept), *self.named}
+        for path in self.folder.glob("shard-*") if self.writes else ():
             if path.name not in wanted:
                 path.unlink()
 
@@ -270,7 +270,7 @@ class DiskStorage(MemoryStorage):
 def open_storage(kind: Literal["memory", "disk"], buffer: ReplayBuffer[Any]) -> MemoryStorage:
     """A new storage of a buffer, in its folder."""
     run, disk = buffer.context, kind == "disk"
-    return DiskStorage(run.folder, run.kept_states, writes=run.writes) if disk else MemoryStorage()
+    return DiskStorage(run.folder, run.saved_states, writes=run.writes) if disk else MemoryStorage()
 
 
 def _shards(kept: Iterable[Stored]) -> dict[str, Shard]:

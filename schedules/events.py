@@ -5,6 +5,16 @@ from __future__ import annotations
 from rlkit.interfaces import Event, PartConfig
 
 
+def fired(*, rebase: bool = True, clear_buffer: bool, reset_optimizer: bool) -> frozenset[Event]:
+    """The events that are wanted."""
+    wanted: dict[Event, bool] = {
+        "rebase": rebase,
+        "clear_buffer": clear_buffer,
+        "reset_optimizer": reset_optimizer,
+    }
+    return frozenset(event for event, fires in wanted.items() if fires)
+
+
 class EventsConfig(PartConfig):
     """What a firing does."""
 
@@ -17,9 +27,8 @@ class EventsConfig(PartConfig):
 
     def events(self) -> frozenset[Event]:
         """The events of a firing."""
-        wanted: dict[Event, bool] = {
-            "rebase": self.rebase,
-            "clear_buffer": self.clear_buffer,
-            "reset_optimizer": self.reset_optimizer,
-        }
-        return frozenset(event for event, fires in wanted.items() if fires)
+        return fired(
+            rebase=self.rebase,
+            clear_buffer=self.clear_buffer,
+            reset_optimizer=self.reset_optimizer,
+        )

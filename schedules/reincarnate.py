@@ -8,6 +8,7 @@ from pydantic import Field
 
 from rlkit.interfaces import Event, PartConfig, Phase, Progress, ReincarnationSchedule
 from rlkit.registry import register
+from schedules.events import fired
 
 
 class ReincarnateConfig(PartConfig):
@@ -42,17 +43,12 @@ class Reincarnate(ReincarnationSchedule[ReincarnateConfig]):
         c = self.config
         if progress.step <= c.at:
             return Phase(name="mix")
-        events: set[Event] = set()
+        events = frozenset[Event]()
         if progress.step == c.at + 1:
-            wanted: dict[Event, bool] = {
-                "rebase": True,
-                "clear_buffer": c.clear_buffer,
-                "reset_optimizer": c.reset_optimizer,
-            }
-            events = {event for event, fires in wanted.items() if fires}
+            events = fired(clear_buffer=c.clear_buffer, reset_optimizer=c.reset_optimizer)
         return Phase(
             name="on_policy",
             replay=False,
             updates_per_batch=c.updates_after,
-            events=frozenset(events),
+            events=events,
         )

@@ -85,10 +85,10 @@ class GAE(AdvantageEstimator[GC]):
         )
 
     def value_loss(
-        self, values: Tensor, old_values: Tensor, returns: Tensor
+        self, values: Tensor, prox_values: Tensor, returns: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Per-token critic loss [B, T] and a 0/1 clip indicator [B, T]."""
-        return clipped_value_loss(values, old_values, returns, self.config.value_clip)
+        return clipped_value_loss(values, prox_values, returns, self.config.value_clip)
 
 
 class GAEAgeConfig(GAEConfig):

@@ -88,7 +88,8 @@ class Run:
         checkpoint, first = self._beginning()
         for part in self.parts[first:]:
             rehearse(part)
-        trainer = Trainer(self._told(open_session(self.parts[first], self.scope, checkpoint)))
+        session = open_session(self.parts[first], self.scope, checkpoint, stage=first)
+        trainer = Trainer(self._told(session))
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:
                 trainer.state.load(checkpoint)
@@ -165,9 +166,10 @@ class Run:
     def _train(self, trainer: Trainer) -> tuple[Trainer, bool]:
         """Train stage after stage; returns the last trainer, and whether it reached its end."""
         complete = trainer.run()
-        for part in self.parts[trainer.count.stage + 1 :] if complete else ():
+        first = trainer.count.stage + 1
+        for stage, part in enumerate(self.parts[first:] if complete else (), start=first):
             trainer.session.engine.close()  # the next stage needs its memory
-            session = open_session(part, self.scope, policy=trainer.session.policy)
+            session = open_session(part, self.scope, policy=trainer.session.policy, stage=stage)
             trainer = trainer.next_stage(self._told(session))
             complete = trainer.run()
             if not complete:

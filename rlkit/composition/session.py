@@ -34,7 +34,7 @@ from rlkit.rollout.source import OnDemand, Source
 from rlkit.rollout.stops import check_stops
 from rlkit.rollout.turns import TurnsEngine
 from rlkit.rollout.turns_partial import PartialTurns
-from rlkit.runs.checkpoint import seed_generators
+from rlkit.runs.checkpoint import saved_trees, seed_generators
 from rlkit.runs.folder import RunFolder
 from rlkit.runs.stopping import StopRequest
 from rlkit.stored.card import Card, template_hash, tokenizer_hash, weights_hash
@@ -203,11 +203,16 @@ def prompt_stream(c: Composition, train: Prompts) -> PromptStream:
 
 
 def open_session(
-    c: Composition, run: RunScope, checkpoint: Path | None = None, policy: Policy | None = None
+    c: Composition,
+    run: RunScope,
+    checkpoint: Path | None = None,
+    policy: Policy | None = None,
+    stage: int = 0,
 ) -> Session:
     """Load the model and the data, and bundle everything the loop needs.
 
-    The model comes from the checkpoint, if there is one; a later stage passes its policy in.
+    The model comes from the checkpoint, if there is one; a later stage passes its policy in. Each
+    stage's buffer has a folder of its own: checkpoints of the stage before still need theirs.
     """
     config, processes = c.config, c.processes
     seed_generators(config.seed)
@@ -217,9 +222,9 @@ def open_session(
     notes = [*train.description(), *template_words(c, policy.tokenizer)]
     context = RunContext(
         seed=config.seed,
-        folder=Path(config.output_dir) / "buffer",
+        folder=run.folder.path / "buffer" / (f"stage-{stage + 1}" if stage else ""),
         writes=processes.is_main,
-        kept_states=config.checkpoint.keep + 2,
+        saved_states=lambda: saved_trees(run.folder.path, "buffer"),
         read_by_loss=c.read_by_loss,
         read_rows=c.take_file,
         problems=Problems(train),

@@ -1,6 +1,6 @@
 """The run's settings that belong to no part.
 
-Defaults are for real models and are written only here.
+Defaults are for real models; each is written once, in this folder.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class TrainConfig(PartConfig):
     adafactor (arXiv:1804.04235) at the given learning rate, with neither relative steps nor first
     moments. Updates are made in float32, whatever model.dtype is."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate of the optimizer (AdamW)."""
+    """Peak learning rate, whatever the optimizer."""
     lr_scale: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Factors of the learning rate by pattern: {critic.head: 10}. A weight gets that of the first
     pattern, a regular expression, found in its name: `policy.`, `critic.` or, of a loss's own

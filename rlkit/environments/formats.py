@@ -259,7 +259,9 @@ def _typed(value: str, schema: Mapping[str, Any]) -> Any:
 
 def _why(error: Exception) -> str:
     return (
-        f"the call is no JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
+        f"the call is not valid JSON: {error}"
+        if isinstance(error, json.JSONDecodeError)
+        else str(error)
     )
 
 

@@ -62,10 +62,11 @@ class AdvantageEstimator(Part[C]):
         return out
 
     def value_loss(
-        self, values: Tensor, old_values: Tensor, returns: Tensor
+        self, values: Tensor, prox_values: Tensor, returns: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Per-token critic loss [B, T] and a 0/1 clip indicator [B, T].
 
-        By default the squared error, never clipped.
+        `prox_values` are those of the critic before the step's updates. By default the squared
+        error, never clipped.
         """
         return 0.5 * (values - returns) ** 2, values.new_zeros(values.shape)

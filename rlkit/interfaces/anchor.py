@@ -84,8 +84,8 @@ class AnchorConfig(PartConfig):
     replayed samples none of them is exact unless `importance_weight` is set."""
     importance_weight: bool = False
     """Multiply the gradient by the detached ratio pi/behavior, which makes k2 the gradient of
-    KL(pi||ref) on replayed samples too. ReMix (arXiv:2507.06892) does not say whether it does;
-    false keeps the weight at 1."""
+    KL(pi||ref) on replayed samples too; demonstrations weigh 1. ReMix (arXiv:2507.06892) does not
+    say whether it does; false keeps the weight at 1."""
     skip_zero_advantage: bool = True
     """Leave groups whose advantages are all zero out of the penalty, as arXiv:2505.22257 (Eq. 8)
     does: without a reward signal the penalty would be their only gradient. false = TRL's and
@@ -188,7 +188,8 @@ class AnchorPolicy(Part[AC]):
                 clamps=Clamps(c.log_ratio_clamp, c.value_clamp),
             )
         if c.importance_weight:
-            ratio = masked_ratio(logp.detach(), batch.behavior_logp, batch.mask, c.log_ratio_clamp)
+            known = batch.mask & ~batch.expert[:, None]
+            ratio = masked_ratio(logp.detach(), batch.behavior_logp, known, c.log_ratio_clamp)
             total = scaled_gradient(total, ratio)
         if c.bias_correction and c.placement == "loss":
             moved = masked_log_ratio(logp, batch.prox_logp, batch.mask)

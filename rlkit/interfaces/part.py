@@ -152,9 +152,9 @@ class RunContext:
     writes: bool = True
     """Whether the part writes to that folder. All ranks hold the same data: the main process writes
     it, the others read."""
-    kept_states: int = 4
-    """How many of the part's last states must stay loadable: those of the checkpoints the run
-    keeps, of one being written, and of one left unfinished by a killed run."""
+    saved_states: Callable[[], Sequence[str]] = tuple
+    """The buffer's states in the checkpoints that there are, as JSON: files that they name must
+    stay."""
     read_by_loss: frozenset[str] | None = None
     """References that the loss reads; None = unknown, which counts as all of them."""
     max_completion_length: int | None = None

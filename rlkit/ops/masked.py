@@ -91,13 +91,13 @@ def aggregate_weights(
 
 
 def clipped_value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None
+    values: Tensor, prox_values: Tensor, returns: Tensor, clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """0.5 max((V - R)^2, (clip(V, V_old -+ clip) - R)^2), and where the clip won, [B, T]."""
+    """0.5 max((V - R)^2, (clip(V, V_prox -+ clip) - R)^2), and where the clip won, [B, T]."""
     free = (values - returns).square()
     if clip is None:
         return 0.5 * free, torch.zeros_like(free)
-    near = values.clamp(old_values - clip, old_values + clip)
+    near = values.clamp(prox_values - clip, prox_values + clip)
     held = (near - returns).square()
     return 0.5 * torch.max(free, held), (held > free).to(values.dtype)
 

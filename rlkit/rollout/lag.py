@@ -53,9 +53,13 @@ class Lag:
         return {"version": self.version, "weights": self.kept} if self.kept else {}
 
     def load_state_dict(self, state: State, step: int) -> None:
-        """Restore what `state_dict` returned, before step `step`."""
-        if not state:
-            self.sync(step)
+        """Restore what `state_dict` returned, before step `step`.
+
+        A run that lags only from now on, or no longer, continues with the policy's own weights.
+        """
+        if not state or self.every == 1:
+            self.engine.sync(step)
+            self.version, self.kept = step, self._weights()
             return
         self.version, self.kept = state["version"], state["weights"]
         self._restore()

@@ -91,7 +91,10 @@ class OnDemand(Source):
 
     def completed(self, plan: StepPlan, missing: int | None, attempt: int) -> list[Completed]:
         """The engine's responses; requests for demonstrations alone have none."""
-        requests = plan.requests()[:missing]
+        requests = list(plan.requests())
+        if missing is not None:
+            plan.prompts.give_back([request.prompt for request in requests[missing:]])
+            requests = requests[:missing]
         asked = [request for request in requests if request.n > 0]
         own = iter(
             self.engine.generate(GenerationCall(asked, ("rollout", plan.step, attempt)))

@@ -223,6 +223,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found) if (path / MANIFEST).is_file()]
 
 
+def saved_trees(folder: Path, name: str) -> list[str]:
+    """A tree of the state as JSON, in all complete checkpoints of a run that have it."""
+    files = [path / "state" / f"{name}.json" for path in list_checkpoints(folder)]
+    return [file.read_text() for file in files if file.is_file()]
+
+
 def newest_in(folder: str) -> str:
     """The newest checkpoint of a run folder; what is no run folder stays as it is."""
     found = list_checkpoints(Path(folder).expanduser())

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from rlkit.batch import Group, Sample
@@ -265,7 +264,7 @@ def lacking(group: Group) -> list[Sample]:
 
 
 def given(group: Group, logps: Mapping[int, Tensor]) -> Group:
-    """The group with these log-probs, and 0 where others are missing and nothing reads them."""
+    """The group with these log-probs; NaN stays where others are missing and nothing reads them."""
     samples: list[Sample] = []
     for sample in group.samples:
         known: Any = {}
@@ -274,7 +273,5 @@ def given(group: Group, logps: Mapping[int, Tensor]) -> Group:
                 "behavior_logp": logps[sample.sample_id],
                 "extras": {**sample.extras, RECOMPUTED: 1.0},
             }
-        elif sample.behavior_logp.isnan().any():
-            known = {"behavior_logp": torch.nan_to_num(sample.behavior_logp, nan=0.0)}
         samples.append(replace(sample, **known))
     return replace(group, samples=samples)

@@ -68,6 +68,8 @@ class PromptStream:
         self.max_prompt_length = max_prompt_length
         self.choice = choice or Choice()
         self.position = 0
+        self.returned: list[Prompt] = []
+        """Prompts that were taken and not asked; they come first."""
         self._epoch = -1
         self._turns: list[int] = []
         config = self.choice.config
@@ -101,10 +103,15 @@ class PromptStream:
         }
 
     def take(self, n: int) -> list[Prompt]:
-        """The next n prompts."""
-        whose = self._whose(n)
+        """The next n prompts, those that were given back first."""
+        back, self.returned = self.returned[:n], self.returned[n:]
+        whose = self._whose(n - len(back))
         found = {name: iter(each.take(whose.count(name))) for name, each in self.orders.items()}
-        return [self.prompts[next(found[name])] for name in whose]
+        return back + [self.prompts[next(found[name])] for name in whose]
+
+    def give_back(self, prompts: Sequence[Prompt]) -> None:
+        """Take back prompts that were not asked after all, so that no epoch is without them."""
+        self.returned += prompts
 
     def _whose(self, n: int) -> list[str]:
         """Which tasks the next n prompts are of."""
@@ -160,6 +167,7 @@ class PromptStream:
         return {
             "position": self.position,
             "data": self.data,
+            "returned": [prompt.prompt_id for prompt in self.returned],
             "orders": {name: order.state_dict() for name, order in self.orders.items()},
             "rates": self.rates.state_dict() if self.rates is not None else {},
         }
@@ -167,6 +175,7 @@ class PromptStream:
     def load_state_dict(self, state: State) -> None:
         """Continue from a saved position."""
         self.position, self._epoch = state["position"], -1
+        self.returned = [self.get(name) for name in state.get("returned", ())]
         for name, order in self.orders.items():
             order.load_state_dict(state["orders"][name])
         if self.rates is not None and state["rates"]:

@@ -95,10 +95,9 @@ class Collector:
     ) -> list[Group]:
         """Groups with `advantage.min_group` responses, and those of demonstrations alone."""
         judged = self._judge(completed)
-        for name, events in judged.counts.items():
-            tally.events[name] = tally.events.get(name, 0) + events
+        tally.happened(judged.counts)
         marks = iter([Mark(judged.total[i], judged.at(i)) for i in range(len(judged.total))])
-        greedy = iter(self._greedy_rewards(completed))
+        greedy = iter(self._greedy_rewards(completed, tally))
         groups = []
         for answer in completed:
             samples, labels = [], labels_of(answer.prompt, self.tasks)
@@ -111,6 +110,7 @@ class Collector:
                 samples += sample_of(answer.prompt, written(shown, step), mark, step, -shown.number)
             if answer.greedy is not None:
                 reward = next(greedy)
+                samples = samples if reward is not None else []  # they lack their baseline
                 for sample in samples:
                     sample.extras[GREEDY] = reward
             enough = answer.request.n == 0 or len(samples) >= self.advantage.min_group
@@ -130,13 +130,16 @@ class Collector:
         ]
         return score(self.rewards, [p for p, _ in pairs], [g for _, g in pairs], self.tokenizer)
 
-    def _greedy_rewards(self, completed: Sequence[Completed]) -> list[float]:
+    def _greedy_rewards(
+        self, completed: Sequence[Completed], tally: RolloutTally
+    ) -> Sequence[float | None]:
         """The reward of each greedy response; empty if the advantage does not use them."""
         greedy = [(answer.prompt, answer.greedy) for answer in completed if answer.greedy]
         if not greedy:
             return []
         found = score(self.rewards, [p for p, _ in greedy], [g for _, g in greedy], self.tokenizer)
-        return [value or 0.0 for value in found.total]
+        tally.happened(found.counts)
+        return found.total
 
 
 def written(demonstration: Demonstration, step: int) -> Generation:

@@ -168,20 +168,23 @@ class TokenRows:
         def cut(values: Tensor) -> Any:
             return values[place, : len(ids)].float().numpy()
 
+        def known(values: Tensor) -> Any:
+            return None if values[place].isnan().any() else cut(values)
+
         columns = {
             "token_ids": ids,
             "pieces": pieces(self.tokenizer, ids),
             "loss_mask": sample.loss_mask.numpy(),
             "policy_version": sample.policy_version.numpy(),
             "advantages": cut(loss.advantage),
-            "behavior_logp": None if loss.expert[place] else cut(loss.behavior_logp),
+            "behavior_logp": None if loss.expert[place] else known(loss.behavior_logp),
             "prox_logp": cut(loss.prox_logp) if self.prox_taken else None,
         }
         for number, prefix in enumerate(("", "last_")[: len(seen.passes)]):
             found = seen.passes[number]
             columns |= {
                 f"{prefix}logp": cut(found["logp"]),
-                f"{prefix}ratio": cut(seen.ratio(number)),
+                f"{prefix}ratio": known(seen.ratio(number)),
                 f"{prefix}clipped": cut(found["clipped"]) > 0 if "clipped" in found else None,
             }
         return columns

@@ -38,6 +38,8 @@ class CriticUpdate:
     ) -> None:
         self.critic, self.learner, self.advantage, self.micro = critic, learner, advantage, micro
         self.sums = MetricSums()
+        self.skipped = 0
+        """Optimizer steps of this training step whose gradient was not finite."""
 
     def step(self, batch: TrainBatch, rows: Tensor, max_grad_norm: float) -> None:
         """One optimizer step on the mean of the critic's loss over the tokens of these rows."""
@@ -57,6 +59,7 @@ class CriticUpdate:
         found = self.micro.run(backward, int(tokens.lengths.max()))
         if not math.isfinite(learner.clip(max_grad_norm)):
             learner.zero_grad()
+            self.skipped += 1
             return
         with explained(OPTIMIZER):
             learner.step()
@@ -72,7 +75,7 @@ class CriticUpdate:
             for x in (batch.values, batch.returns, batch.loss.mask)
         )
         loss, clipped = self.advantage.value_loss(values, before, returns)
-        valid = batch.loss.mask[rows].sum().to(values.device)
+        valid = batch.loss.mask[rows].sum().clamp(min=1).to(values.device)
         if last:
             self.micro.agree(last=True)
         self.learner.backward(torch.where(mask, loss, 0.0).sum() / valid)
@@ -82,6 +85,7 @@ class CriticUpdate:
         """What a step's updates gave."""
         sums, self.sums = self.sums.over(self.micro.processes), MetricSums()
         out = {f"critic/{name}": value for name, value in sums.means().items()}
+        out["critic/skipped_steps"], self.skipped = float(self.skipped), 0
         fit = explained_variance(batch.values, batch.returns, batch.loss.mask)
         return out | {"critic/explained_variance": fit}
 

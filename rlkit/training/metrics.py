@@ -33,17 +33,27 @@ class Counted:
 
     mask: Tensor
     """[B, T] bool"""
+    known: Tensor
+    """[B, T] bool, the tokens whose behavior log-prob is known."""
     age: Tensor
     """[B] int64"""
 
     @staticmethod
     def of(batch: LossBatch) -> Counted:
         """Of a batch, copied from its device if it is not on the CPU."""
-        return Counted(batch.mask.cpu(), batch.age.cpu())
+        return Counted(batch.mask.cpu(), known_behavior(batch).cpu(), batch.age.cpu())
 
     def rows(self, index: Tensor) -> Counted:
         """Of the rows at `index` ([b] int64)."""
-        return Counted(self.mask[index], self.age[index])
+        return Counted(self.mask[index], self.known[index], self.age[index])
+
+
+def known_behavior(batch: LossBatch) -> Tensor:
+    """The valid tokens of which it is known how likely they were when they were sampled, [B, T].
+
+    Nobody knows that of demonstrations, and NaN stands where a file does not say.
+    """
+    return batch.mask & ~batch.expert[:, None] & ~batch.behavior_logp.isnan()
 
 
 @torch.no_grad()
@@ -55,33 +65,45 @@ def loss_sums(
     step: int,
     counted: Counted | None = None,
 ) -> list[tuple[str, Tensor | float, float]]:
-    """The loss's own metrics, the ratio to the behavior policy, and the anchor's KL."""
+    """The loss's own metrics, the ratio to the behavior policy where known, and the anchor's KL."""
     counted = counted or Counted.of(batch)
     found = {name: value.detach() for name, value in metrics.items()}
-    if "policy/ratio_mean" not in found:
-        ratio = masked_log_ratio(logp.detach(), batch.behavior_logp, batch.mask, CLAMP).exp()
-        found |= {"policy/ratio_mean": ratio, "policy/ratio_max": ratio}
     if anchor is not None and anchor.references(step):
         values = anchor.metrics(logp.detach(), batch, step)
         found |= {f"anchor/{name}": value for name, value in values.items()}
-    sums = sums_of(found, counted.mask)
-    for age in sorted(set(counted.age.tolist())):
-        chosen = {f"{name}_age_{age}": found[name] for name in BY_AGE if name in found}
-        sums += sums_of(chosen, counted.mask & (counted.age == age)[:, None])
+    sums = _by_age(found, counted.mask, counted.age)
+    if "policy/ratio_mean" not in found:
+        ratio = masked_log_ratio(logp.detach(), batch.behavior_logp, batch.mask, CLAMP).exp()
+        ratios = {"policy/ratio_mean": ratio, "policy/ratio_max": ratio}
+        sums += _by_age(ratios, counted.known, counted.age)
+    return sums
+
+
+def _by_age(
+    values: Mapping[str, Tensor], mask: Tensor, ages: Tensor
+) -> list[tuple[str, Tensor | float, float]]:
+    """Shares of some metrics over a mask, and of those in BY_AGE for each age too."""
+    sums = sums_of(values, mask)
+    for age in sorted(set(ages.tolist())):
+        chosen = {f"{name}_age_{age}": values[name] for name in BY_AGE if name in values}
+        sums += sums_of(chosen, mask & (ages == age)[:, None])
     return sums
 
 
 def first_pass_metrics(terms: PolicyTerms, batch: LossBatch) -> dict[str, float]:
     """Entropy, and how far the policy was from the behavior policy when it first met the batch.
 
-    `terms` [B, T] are the policy's in the first pass.
+    `terms` [B, T] are the policy's in the first pass. Nothing of the behavior policy if it is not
+    known of any token.
     """
-    mask, behavior = batch.mask, batch.behavior_logp
-    known = mask & ~batch.expert[:, None]
+    behavior, known = batch.behavior_logp, known_behavior(batch)
+    entropy = {"policy/entropy": float(masked_mean(terms.entropy, batch.mask))}
+    if not known.any() and batch.mask.any():
+        return entropy
     log_ratio = (terms.logp - behavior).clamp(-CLAMP, CLAMP)
     kl = kl_value(behavior, terms.logp, known, "k3")
     return {
-        "policy/entropy": float(masked_mean(terms.entropy, mask)),
+        **entropy,
         "off_policy/ess": float(effective_sample_size(log_ratio, known)),
         "off_policy/kl": float(masked_mean(kl, known)),
     }
@@ -157,6 +179,11 @@ class RolloutTally:
         self.rewards.append(total)
         for name, value in {**components, **dict.fromkeys(labels, total)}.items():
             self.components.setdefault(name, []).append(value)
+
+    def happened(self, events: Mapping[str, int]) -> None:
+        """Count what rewards report."""
+        for name, count in events.items():
+            self.events[name] = self.events.get(name, 0) + count
 
     def metrics(self) -> dict[str, float]:
         """reward/* and completions/* over every generated response.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-"""What part of a character is decoded to."""
+from rlkit.rollout.turns_cut import INCOMPLETE
+
 MOST_TOKENS = 4
 """A character has at most so many bytes, and a token at least one."""
 

@@ -17,6 +17,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import AdvantageEstimator, AnchorPolicy, Tokens
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
+from rlkit.ops import masked_mean
 from rlkit.rewards.weights import GREEDY, weighed
 from rlkit.training.collate import collate
 from rlkit.training.micro_batches import Forwards
@@ -67,7 +68,7 @@ class Scorer:
             logp, entropy = terms[: len(sample.response_ids)].unbind(-1)
             scores[sample.sample_id] = Score(
                 logp=logp.clone(),
-                entropy=float(entropy[sample.loss_mask].mean()),
+                entropy=float(masked_mean(entropy, sample.loss_mask)),
                 advantage=0.0,
             )
         return scores

@@ -54,9 +54,10 @@ class Parts:
 
     @property
     def needed(self) -> frozenset[str]:
-        """What the loss, a correction, the advantage or a setting reads."""
+        """What the loss, a correction, the advantage, the penalty or a setting reads."""
         others = (correction.needs for _, correction in self.corrections)
-        return self.reads.union(self.loss.needs, self.advantage.needs, *others)
+        weighed = {"behavior"} if self.anchor.config.importance_weight else set[str]()
+        return self.reads.union(self.loss.needs, self.advantage.needs, weighed, *others)
 
     def needs(self, what: str) -> bool:
         """Whether one of them reads it."""

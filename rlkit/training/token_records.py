@@ -15,7 +15,7 @@ from torch import Tensor
 from rlkit.batch import LossBatch
 from rlkit.distributed.processes import Processes
 from rlkit.ops import masked_ratio, stream_rng
-from rlkit.training.metrics import CLAMP
+from rlkit.training.metrics import CLAMP, known_behavior
 
 METRICS = {"ratio": "policy/ratio_mean", "clipped": "policy/clip_fraction"}
 """The unreduced metrics of a loss that are kept."""
@@ -35,11 +35,15 @@ class Seen:
     and, if there is another one, of the last. NaN for a row that a pass did not reach."""
 
     def ratio(self, number: int) -> Tensor:
-        """[n, T], to the loss's denominator; to the behavior policy if the loss shows none."""
+        """[n, T], to the loss's denominator; to the behavior policy if the loss shows none.
+
+        NaN at the tokens of a response whose behavior log-probs are not known.
+        """
         found, loss = self.passes[number], self.loss
         if "ratio" in found:
             return found["ratio"]
-        return masked_ratio(found["logp"], loss.behavior_logp, loss.mask, CLAMP)
+        ratio = masked_ratio(found["logp"], loss.behavior_logp, loss.mask, CLAMP)
+        return torch.where(loss.mask & ~known_behavior(loss), torch.nan, ratio)
 
 
 def rows_of_groups(group: Tensor, groups: int, count: int, seed: int, step: int) -> Tensor:

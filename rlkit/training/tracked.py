@@ -40,9 +40,9 @@ def with_ratios(
 
 
 def _ratio(sample: Sample, score: Score | None) -> dict[str, float]:
-    """The mean ratio of a response; a demonstration's, and one not trained on, is unknown."""
-    if score is None or sample.source == "expert":
-        return {}
+    """The mean ratio of a response, unless it was not trained on or its behavior is not known."""
     mask = sample.loss_mask
+    if score is None or sample.source == "expert" or sample.behavior_logp[mask].isnan().any():
+        return {}
     ratio = masked_ratio(score.logp, sample.behavior_logp, mask, CLAMP)
     return {"ratio": float(masked_mean(ratio, mask))}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from algorithms.aspo import quantile_above
 from rlkit.batch import PolicyTerms
 from rlkit.objective import loss_value
 from rlkit.registry import build
@@ -53,3 +54,10 @@ def test_tokens_of_high_entropy_have_the_wider_clip() -> None:
     masked = replace(batch, mask=torch.tensor([[True, False, False, False, False]]))
     out = loss(PolicyTerms(logp=logp, entropy=entropy), masked)
     assert out.metrics["clip_fraction"][0, 0] == 1
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_single_token_and_none_at_all_have_no_quantile_to_be_above(valid: bool) -> None:
+    """Of one entropy, every quantile is that entropy; of none, nothing is read."""
+    entropy, mask = torch.tensor([[2.0]]), torch.tensor([[valid]])
+    assert quantile_above(entropy, mask, 0.8).tolist() == [[False]]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from algorithms.ctpo import positions
 from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import value_and_grad
@@ -64,8 +65,10 @@ def test_a_long_drift_does_not_overflow() -> None:
     assert gradient[0, 500:].eq(0).all() and gradient[0, 8] > 0
 
 
-def test_a_masked_start_has_no_position_and_gives_no_nan() -> None:
-    """Its position would be 0, whose power -1/2 and whose mean are not finite."""
+def test_a_masked_start_has_the_position_of_the_first_token_and_gives_no_nan() -> None:
+    """0 would have a power -1/2 and a mean that are not finite."""
+    mask = torch.tensor([[False, True, False, True]])
+    assert positions(mask).tolist() == [[1, 1, 1, 2]]
     logp, batch = responses([[NONE, 0.1, -0.05]], [1.0], to=PROX)
     loss = build("loss", "ctpo", mean=True, power=-0.5, clip_high=0.5, aggregation="token-sum")
     gradient = value_and_grad(loss, logp, batch)[1][0]

@@ -10,6 +10,7 @@ import torch
 
 from anchors.base import BaseAnchor
 from anchors.kl_convex import KLConvex, KLConvexConfig
+from rlkit.interfaces import RunContext
 from rlkit.ops import kl_value
 from rlkit.registry import build
 from rlkit.testing.anchors import FakePolicy
@@ -156,6 +157,28 @@ def test_the_importance_weight_multiplies_the_gradient_alone() -> None:
     d = torch.where(batch.mask, logp - batch.anchor_logp["base"], 0.0)
     ratio = (logp - batch.behavior_logp).exp()
     torch.testing.assert_close(torch.autograd.grad(value.sum(), leaf)[0], 1e-3 * ratio * d)
+
+
+def test_the_importance_weight_of_a_demonstration_is_1() -> None:
+    """Its behavior log-probs are unknown; 0 stands in their place."""
+    logp, batch = examples(["anchor:base"])
+    expert = torch.arange(8) < 3
+    behavior = torch.where(expert[:, None], 0.0, batch.behavior_logp)
+    batch = replace(batch, expert=expert, behavior_logp=behavior)
+    leaf = logp.clone().requires_grad_()
+    value = build("anchor", "base", importance_weight=True).penalty(leaf, batch, 1)
+    d = torch.where(batch.mask, logp - batch.anchor_logp["base"], 0.0)
+    ratio = torch.where(expert[:, None], 1.0, (logp - behavior).exp())
+    torch.testing.assert_close(torch.autograd.grad(value.sum(), leaf)[0], 1e-3 * ratio * d)
+
+
+@pytest.mark.parametrize(("beta", "held"), [(1e-3, True), (0.0, False)])
+def test_a_previous_policy_that_nothing_reads_is_not_copied(beta: float, held: bool) -> None:
+    anchor = kl_convex(beta=beta, start=0, interval=1)
+    anchor.open(RunContext(read_by_loss=frozenset()))
+    run = Run(anchor)
+    run.step(1)
+    assert ("previous" in anchor.frozen) == held
 
 
 def test_in_the_reward_the_penalty_is_k1_whatever_the_estimator() -> None:

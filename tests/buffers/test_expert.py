@@ -72,6 +72,13 @@ def test_a_file_is_gone_through_once_an_epoch_in_changing_order(tmp_path: Path) 
     assert request.prompt.columns == {"answer": name[1:]}, "the demonstration is no column"
 
 
+def test_asked_again_in_a_step_no_demonstration_is_passed_over(tmp_path: Path) -> None:
+    path = file(tmp_path, *[{"prompt": f"q{i}", "solution": f"a{i}"} for i in range(6)])
+    buffer = opened(Expert(DemonstrationConfig(path=path)))
+    assert len(buffer.plan(2, 1, FakePrompts())) == 2 and buffer.plan(2, 1, FakePrompts()) == []
+    assert buffer.state_dict() == {"position": 2}
+
+
 def test_the_order_depends_on_the_seed_and_goes_on_after_a_resume(tmp_path: Path) -> None:
     path = file(tmp_path, *[{"prompt": f"q{i}", "solution": f"a{i}"} for i in range(20)])
 

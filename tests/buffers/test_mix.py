@@ -155,8 +155,8 @@ def test_demonstrations_in_it_are_refused_with_a_loss_that_cannot_use_them(tmp_p
 
 def test_both_get_what_the_run_sets() -> None:
     buffer = mix(0.5, FIFO, FIFO)
-    buffer.open(RunContext(folder=Path("buffer"), kept_states=7, writes=False))
+    buffer.open(RunContext(folder=Path("buffer"), saved_states=lambda: ["7"], writes=False))
     Cycle(buffer, 4).step(1)
     for name, part in buffer.parts.items():
         assert part.context.folder == Path("buffer", name)
-        assert (part.context.kept_states, part.context.writes) == (7, False)
+        assert (part.context.saved_states(), part.context.writes) == (["7"], False)

@@ -70,6 +70,15 @@ def test_preferences_that_are_too_long_are_refused_or_dropped(tmp_path: Path) ->
         only.plan(2, 3, prompts)
 
 
+def test_asked_again_in_a_step_no_preference_is_passed_over(tmp_path: Path) -> None:
+    """As `mix` does while groups of its other buffer are missing."""
+    buffer, prompts = opened(written(tmp_path / "a.jsonl", rows(6))), FakePrompts()
+    buffer.plan(2, 1, prompts)
+    first = buffer.build([], 2, 1)
+    assert buffer.plan(2, 1, prompts) == [] and buffer.build([], 2, 1) is first
+    assert buffer.state_dict() == {"position": 2}
+
+
 def test_each_preference_comes_once_an_epoch_and_a_resume_goes_on(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", rows(6))
     buffer, prompts = opened(path), FakePrompts()

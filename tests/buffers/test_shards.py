@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,9 +40,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> int:
     size = 5 * len(packed(one(1)).data) // 2
     monkeypatch.setattr(shards, "SHARD_BYTES", size)
     return size
-
-
-KEPT_STATES = 4
 
 
 def on_disk(name: str, folder: Path | None, **fields: Any) -> Any:
@@ -92,7 +90,7 @@ def test_a_packed_group_is_the_group_bit_for_bit() -> None:
 
 def test_a_group_comes_back_from_a_shard_bit_for_bit(tmp_path: Path, small: int) -> None:
     """Among others, so that each is cut out at its own place."""
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     groups = [one(1), odd_group(), one(9, n=5), one(21)]
     kept = storage.put(groups, [])
     storage.state_dict(kept)
@@ -101,7 +99,7 @@ def test_a_group_comes_back_from_a_shard_bit_for_bit(tmp_path: Path, small: int)
 
 
 def test_what_is_read_is_a_copy(tmp_path: Path, small: int) -> None:
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     kept = put(storage, 1, [], count=4)
     for item in (kept[0], kept[3]):
         item.group.samples[0].behavior_logp.fill_(9.0)
@@ -156,7 +154,7 @@ def test_the_contract_holds_on_disk_without_a_folder(name: str) -> None:
 
 
 def test_a_temporary_folder_leaves_with_its_storage() -> None:
-    storage = DiskStorage(None, KEPT_STATES)
+    storage = DiskStorage(None)
     folder = storage.folder
     assert folder.is_dir()
     del storage
@@ -165,7 +163,7 @@ def test_a_temporary_folder_leaves_with_its_storage() -> None:
 
 
 def test_a_shard_is_written_when_it_is_full(tmp_path: Path, small: int) -> None:
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     kept = put(storage, 1, [], count=2)
     assert files(tmp_path) == []
     kept += put(storage, 5, kept)
@@ -176,7 +174,7 @@ def test_a_shard_is_written_when_it_is_full(tmp_path: Path, small: int) -> None:
 
 
 def test_a_shard_leaves_when_the_last_of_its_groups_does(tmp_path: Path, small: int) -> None:
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     kept = put(storage, 1, [], count=6)
     kept = kept[2:]
     kept += put(storage, 13, kept, count=3)
@@ -189,7 +187,7 @@ def test_a_shard_leaves_when_the_last_of_its_groups_does(tmp_path: Path, small: 
 def test_groups_that_left_before_their_shard_was_full_are_never_written(
     tmp_path: Path, small: int
 ) -> None:
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     put(storage, 1, [], count=2)
     kept = put(storage, 5, [])
     (path,) = tmp_path.iterdir()
@@ -216,52 +214,100 @@ def test_what_an_interrupted_write_and_an_earlier_run_left_is_removed(
 ) -> None:
     for name in ("shard-000000.tmp", "shard-000000.safetensors", "shard-000007.safetensors"):
         (tmp_path / name).write_text("torn")
-    kept = put(DiskStorage(tmp_path, KEPT_STATES), 1, [], count=3)
+    kept = put(DiskStorage(tmp_path), 1, [], count=3)
     assert files(tmp_path) == ["shard-000000"]
     assert same(kept[0].group, one(1))
 
 
-def test_the_last_states_keep_their_shards(tmp_path: Path, small: int) -> None:
-    """One shard and one state a round; the stock moves on, so only states hold a shard."""
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+class Checkpoints:
+    """The states that checkpoints hold, as text, by name."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, str] = {}
+
+    def __call__(self) -> list[str]:
+        return list(self.there.values())
+
+    def write(self, name: str, state: Any) -> None:
+        self.there[name] = json.dumps(state)
+
+    def read(self, name: str) -> Any:
+        return json.loads(self.there[name])
+
+
+def test_the_states_of_the_checkpoints_that_there_are_keep_their_shards(
+    tmp_path: Path, small: int
+) -> None:
+    """One shard and one state a round; the stock moves on, so only states hold a shard.
+
+    The first is the best and stays, the last two are kept, and those between are pruned; of what
+    could not be written nothing stays, and nothing that was written leaves for it.
+    """
+    checkpoints = Checkpoints()
+    storage = DiskStorage(tmp_path, checkpoints)
     kept: list[Stored] = []
-    for made in range(1, 1 + 6 * (KEPT_STATES + 2), 6):
-        kept = put(storage, made, kept, count=3)
+    for number in range(6):
+        kept = put(storage, 1 + 6 * number, kept, count=3)
+        checkpoints.write(str(number), storage.state_dict(kept))
+        if number > 2:
+            del checkpoints.there[str(number - 2)]
+    for failed in range(6, 10):
+        kept = put(storage, 1 + 6 * failed, kept, count=3)
         storage.state_dict(kept)
-    assert files(tmp_path) == [f"shard-00000{i}" for i in range(2, KEPT_STATES + 2)]
+    assert [int(name[6:]) for name in files(tmp_path)] == [0, 4, 5, 9]
+    for number in (0, 4, 5):
+        state = checkpoints.read(str(number))
+        (first, *_) = DiskStorage(tmp_path, checkpoints).load_state_dict(state)
+        assert first.group.samples[0].sample_id == 1 + 6 * number
+    kept = put(storage, 100, kept, count=3)
+    assert len(files(tmp_path)) == 4, "files of no checkpoint went with the resume"
+
+
+def test_a_resume_from_an_earlier_checkpoint_spoils_no_later_one(
+    tmp_path: Path, small: int
+) -> None:
+    checkpoints = Checkpoints()
+    storage = DiskStorage(tmp_path, checkpoints)
+    for number in range(3):
+        kept = put(storage, 1 + 6 * number, [], count=3)
+        checkpoints.write(str(number), storage.state_dict(kept))
+    again = DiskStorage(tmp_path, checkpoints)
+    kept = again.load_state_dict(checkpoints.read("0"))
+    again.state_dict(put(again, 50, kept, count=3))
+    for number in (1, 2):
+        state = checkpoints.read(str(number))
+        (first, *_) = DiskStorage(tmp_path, checkpoints).load_state_dict(state)
+        assert first.group.samples[0].sample_id == 1 + 6 * number
 
 
 def test_a_state_flushes_the_unfinished_shard(tmp_path: Path) -> None:
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     kept = put(storage, 1, [])
     state = stored(storage.state_dict(kept))
     assert files(tmp_path) == ["shard-000000"]
     assert list(state["shards"]) == ["shard-000000.safetensors"]
-    (again,) = DiskStorage(tmp_path, KEPT_STATES).load_state_dict(state)
+    (again,) = DiskStorage(tmp_path).load_state_dict(state)
     assert same(again.group, kept[0].group)
     for name in ("sample_ids", "rewards", "step", "oldest_version"):
         assert getattr(again, name) == getattr(kept[0], name), name
 
 
-def test_an_earlier_state_is_resumed_and_later_shards_are_removed(
+def test_what_was_written_after_the_last_checkpoint_is_removed_and_its_numbers_used_again(
     tmp_path: Path, small: int
 ) -> None:
-    """The states before it keep theirs; the number of a removed shard is used again."""
-    storage = DiskStorage(tmp_path, KEPT_STATES)
-    first = put(storage, 1, [], count=3)
-    before = stored(storage.state_dict(first))
-    second = put(storage, 7, [], count=3)
-    state = stored(storage.state_dict(second))
-    storage.state_dict(put(storage, 13, [], count=6))
+    checkpoints = Checkpoints()
+    storage = DiskStorage(tmp_path, checkpoints)
+    for number in range(2):
+        kept = put(storage, 1 + 6 * number, [], count=3)
+        checkpoints.write(str(number), storage.state_dict(kept))
+    put(storage, 13, kept, count=6)
     assert len(files(tmp_path)) == 4
-    storage = DiskStorage(tmp_path, KEPT_STATES)
-    kept = storage.load_state_dict(state)
+    storage = DiskStorage(tmp_path, checkpoints)
+    kept = storage.load_state_dict(checkpoints.read("1"))
     assert files(tmp_path) == ["shard-000000", "shard-000001"]
     assert [item.group.samples[0].sample_id for item in kept] == [7, 9, 11]
     put(storage, 25, kept, count=3)
     assert files(tmp_path) == [f"shard-00000{i}" for i in range(3)]
-    kept = DiskStorage(tmp_path, KEPT_STATES).load_state_dict(before)
-    assert same(kept[0].group, first[0].group) and files(tmp_path) == ["shard-000000"]
 
 
 def flip(path: Path) -> None:
@@ -277,11 +323,11 @@ def flip(path: Path) -> None:
 def test_a_missing_or_changed_shard_is_a_line(
     spoil: Callable[[Path], None], message: str, tmp_path: Path, small: int
 ) -> None:
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     state = storage.state_dict(put(storage, 1, [], count=6))
     spoil(tmp_path / "shard-000001.safetensors")
     with pytest.raises(UserError, match=f"shard-000001.safetensors.* {message}") as error:
-        DiskStorage(tmp_path, KEPT_STATES).load_state_dict(state)
+        DiskStorage(tmp_path).load_state_dict(state)
     assert "\n" not in str(error.value)
     assert "shard-000000" in files(tmp_path)[0], "nothing is removed"
 
@@ -318,7 +364,7 @@ def test_what_could_not_be_written_is_written_with_the_next_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk at a checkpoint: the run goes on with its groups, and a later state has them."""
-    storage = DiskStorage(tmp_path, KEPT_STATES)
+    storage = DiskStorage(tmp_path)
     kept = put(storage, 1, [])
 
     def full(*args: object) -> None:
@@ -330,12 +376,12 @@ def test_what_could_not_be_written_is_written_with_the_next_state(
             storage.state_dict(kept)
     assert same(kept[0].group, one(1))
     state = storage.state_dict(kept)
-    again = DiskStorage(tmp_path, KEPT_STATES).load_state_dict(state)
+    again = DiskStorage(tmp_path).load_state_dict(state)
     assert same(again[0].group, one(1))
 
 
 def test_of_several_one_writes_and_the_others_read(tmp_path: Path) -> None:
-    first, second = DiskStorage(tmp_path, KEPT_STATES), DiskStorage(tmp_path, 1, writes=False)
+    first, second = DiskStorage(tmp_path), DiskStorage(tmp_path, writes=False)
     mine, theirs = put(first, 1, []), put(second, 1, [])
     second.state_dict(theirs)
     assert files(tmp_path) == []

@@ -18,6 +18,8 @@ THREE = (
     "{steps: 3, overrides: ['algorithm=remix', 'schedule.at=1', 'rollout.num_generations=4']}, "
     "{steps: 1, overrides: ['algorithm=grpo']}]"
 )
+STORED = "'algorithm=remix', 'schedule=never', 'buffer.storage=disk', 'rollout.num_generations=4'"
+ON_DISK = f"stages=[{{steps: 3, overrides: [{STORED}]}}, {{steps: 3, overrides: [{STORED}]}}]"
 SIZES = tuple(argument for argument in SMALL if not argument.startswith("train.steps"))
 
 
@@ -71,16 +73,17 @@ def test_stages_draw_differently(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stages", [THREE, ON_DISK], ids=["three", "on disk"])
 @pytest.mark.parametrize("step", [2, 3, 5])
-def test_a_resumed_run_equals_the_uninterrupted_one(step: int, tmp_path: Path) -> None:
-    """After a stage, inside one, and after the next."""
-    whole = train("whole", THREE, "checkpoint.every=1", "checkpoint.keep=10", cwd=tmp_path)
+def test_a_resumed_run_equals_the_uninterrupted_one(step: int, stages: str, tmp_path: Path) -> None:
+    """After a stage, inside one, and after the next, which leaves the files of the one before."""
+    whole = train("whole", stages, "checkpoint.every=1", "checkpoint.keep=10", cwd=tmp_path)
     again = tmp_path / "again"
     shutil.copytree(whole, again)
     for checkpoint in again.glob("checkpoint-*"):
         if int(checkpoint.name.partition("-")[2]) > step:
             shutil.rmtree(checkpoint)
-    train("again", THREE, "checkpoint.every=1", "checkpoint.keep=10", "resume=auto", cwd=tmp_path)
+    train("again", stages, "checkpoint.every=1", "checkpoint.keep=10", "resume=auto", cwd=tmp_path)
     assert without_times(metrics(again)) == without_times(metrics(whole))
     a, b = (load_file(folder / "checkpoint-6" / "model.safetensors") for folder in (whole, again))
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -104,7 +104,7 @@ def test_what_goes_wrong_in_a_call_is_an_answer_that_is_counted(
     assert events(observation) == {"calls": 3, "failed_calls": 2}
     (observation,) = increment.step([0], [call("increment", steps=1) + "<tool_call>{</tool_call>"])
     wrong, unread = contents(observation)
-    assert "unexpected keyword argument 'steps'" in wrong and "the call is no JSON" in unread
+    assert "unexpected keyword argument 'steps'" in wrong and "the call is not valid JSON" in unread
     assert events(observation) == {"calls": 1, "failed_calls": 1, "unparsable": 1}
     (observation,) = increment.step([0], [""])
     assert observation.done and events(observation) == {"void_turns": 1}

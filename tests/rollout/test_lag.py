@@ -118,6 +118,24 @@ def lagged_run(folder: Path, *arguments: str, kill: str = "", resume: str = "nev
     return folder
 
 
+@pytest.mark.parametrize(("before", "now"), [(4, 1), (1, 4), (4, 2)])
+def test_a_resumed_run_may_lag_otherwise(before: int, now: int) -> None:
+    """From step 6 on. Without a lag before or after, the engine has the policy's own weights.
+
+    With one, it goes on with those of step 5, until the next sync of its own.
+    """
+    policy = make_policy()
+    lag = lagging(policy, before)
+    for step in range(1, 6):
+        move(policy)
+        lag.sync(step + 1)
+    resumed = lagging(policy, now)
+    resumed.load_state_dict(lag.state_dict(), 6)
+    expected = 5 if 1 not in (before, now) else 6
+    assert resumed.version == expected and versions(responses(resumed)) == {expected}
+    assert bool(resumed.kept) == (now > 1)
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_a_lag_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     """L = 4, checkpoints after steps 2, 4 and 6: a kill in step 3 resumes with the weights of step

@@ -77,6 +77,19 @@ def test_no_more_than_is_missing_is_asked_for(policy: Policy) -> None:
     assert source.metrics() == source.state_dict() == {}
 
 
+def test_asking_again_takes_no_prompt_from_an_epoch(policy: Policy) -> None:
+    """Three prompts a step and one of them missing: the two others that were planned come next."""
+    prompts, plain = stream(policy), [p.prompt_id for p in stream(policy).take(8)]
+    source = OnDemand(Counting(), greedy=False)
+    asked: list[str] = []
+    for step in (1, 2):
+        plan = StepPlan(buffer=None, prompts=prompts, groups=3, step=step)
+        for attempt, missing in enumerate((None, 1)):
+            found = source.completed(plan, missing, attempt)
+            asked += [completed.prompt.prompt_id for completed in found]
+    assert asked == plain
+
+
 def test_the_engines_metrics_are_those_of_the_step() -> None:
     class Telling(Counting):
         def metrics(self) -> dict[str, float]:

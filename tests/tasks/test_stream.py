@@ -13,6 +13,7 @@ from rlkit.errors import UserError
 from rlkit.rewards.judges import Judges
 from rlkit.runs.checkpoint import load_tree, save_tree
 from rlkit.tasks.stream import Choice, PromptStream
+from rlkit.testing.base import stored
 from tests.tasks.answers import group_of
 from tests.tasks.test_prompts import ROWS, prompts
 
@@ -51,6 +52,18 @@ def test_each_epoch_is_another_permutation_and_the_position_is_all_there_is() ->
     assert resumed.state_dict()["position"] == 21
     other = PromptStream(prompts(), seed=6, num_generations=2, max_completion_length=8)
     assert [p.prompt_id for p in other.take(21)] != taken
+
+
+def test_what_was_not_asked_comes_first_and_after_a_resume_too() -> None:
+    stream = PromptStream(prompts(), seed=5, num_generations=2, max_completion_length=8)
+    plain = names(PromptStream(prompts(), 5, 2, 8).take(14))
+    taken = stream.take(5)
+    stream.give_back(taken[2:])
+    resumed = PromptStream(prompts(), seed=5, num_generations=2, max_completion_length=8)
+    resumed.load_state_dict(stored(stream.state_dict()))
+    for each in (stream, resumed):
+        assert names(each.take(1)) == plain[2:3]
+        assert names(each.take(4)) == plain[3:7] and names(each.take(7)) == plain[7:]
 
 
 def test_a_prompt_is_found_by_its_id_with_its_columns() -> None:

@@ -76,8 +76,8 @@ class Placed(Sound):
 class Pulled(Sound):
     """Its value loss has its minimum 1 too high."""
 
-    def value_loss(self, values: Tensor, old_values: Tensor, returns: Tensor) -> Any:
-        return super().value_loss(values, old_values, returns + 1)
+    def value_loss(self, values: Tensor, prox_values: Tensor, returns: Tensor) -> Any:
+        return super().value_loss(values, prox_values, returns + 1)
 
 
 class Remembering(Sound):

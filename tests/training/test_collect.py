@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from rlkit.batch import Request
+from rlkit.interfaces import Reward
 from rlkit.models.policy import Policy
+from rlkit.registry import build
+from rlkit.rewards.scoring import RewardSet
 from rlkit.rewards.weights import GREEDY
+from rlkit.rollout.hf import HFConfig, HFRollout
+from rlkit.rollout.source import OnDemand
 from rlkit.tasks.prompts import Prompts
-from rlkit.training.collect import Collected
-from tests.steps import ROWS, collected, shown
+from rlkit.training.collect import Collected, Collector
+from tests.steps import ROWS, collected, plan_of, shown
 from tests.tiny import make_policy
 
 ONE = torch.tensor([3, 1])
@@ -85,3 +91,36 @@ def test_greedy_rewards_go_to_groups_with_new_responses() -> None:
         advantage="remax",
     )
     assert [[GREEDY in s.extras for s in g.samples] for g in made.groups] == [[False], [True] * 3]
+
+
+class Shy(Reward):
+    """Has nothing to say of greedy responses, the second call of an attempt, at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Sequence[Any]
+    ) -> list[float | None]:
+        self.calls += 1
+        return [None if self.calls == 2 else 1.0] * len(completions)
+
+    def counts(self) -> dict[str, int]:
+        return {"calls": 1}
+
+
+def test_a_group_without_a_greedy_reward_has_no_baseline_and_is_asked_again() -> None:
+    """A baseline of 0 would make the reward itself the advantage."""
+    policy = make_policy()
+    requests = [Request(prompt=p, n=2) for p in Prompts("train", ROWS, policy.tokenizer)[:2]]
+    engine = HFRollout(HFConfig(max_completion_length=6))
+    engine.start(policy, seed=0)
+    engine.sync(1)
+    remax, reward = build("advantage", "remax"), Shy()
+    source = OnDemand(engine, greedy=True)
+    collector = Collector(source, RewardSet({"shy": reward}), remax, policy.tokenizer)
+    made = collector.collect(plan_of(requests, 1), first_id=0)
+    assert reward.calls == 4 and len(made.groups) == 2
+    assert all(s.extras[GREEDY] == 1.0 for g in made.groups for s in g.samples)
+    assert made.tally.events == {"calls": 4}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from rlkit.config.run import RunConfig, TrainConfig
 from rlkit.training.prepare import prepare
 from rlkit.training.update import Updater
@@ -25,6 +27,22 @@ def test_the_critic_learns_the_returns_and_its_figures_are_logged() -> None:
     assert losses[-1] < 0.5 * losses[0]
     assert {"critic/clip_fraction", "critic/explained_variance"} <= metrics.keys()
     assert metrics["critic/explained_variance"] > 0.3
+
+
+def test_a_step_of_the_critic_that_is_not_finite_is_left_out_and_counted() -> None:
+    policy = make_policy()
+    chosen = parts(loss="ppo", advantage="gae")
+    train = TrainConfig(prompts_per_step=4, minibatches=2, critic_learning_rate=3e-3)
+    updater = Updater(RunConfig(output_dir="x", train=train), policy, chosen, 6)
+    batch = prepare(rollout(policy, 1, n=8), 1, chosen, scorer(policy, "own", updater, 200))
+    assert updater.run(batch, 1, 1).metrics["critic/skipped_steps"] == 0
+    assert updater.critic is not None
+    before = [p.detach().clone() for p in updater.critic.critic.parameters()]
+    spoiled = replace(batch, returns=torch.full_like(batch.returns, torch.inf))
+    assert updater.run(spoiled, 1, 2).metrics["critic/skipped_steps"] == 2
+    after = list(updater.critic.critic.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert updater.run(batch, 1, 3).metrics["critic/skipped_steps"] == 0, "of its own step"
 
 
 def test_a_critic_that_sees_the_age_tells_old_responses_from_new_ones() -> None:

@@ -57,7 +57,8 @@ def two_rows() -> LossBatch:
 
 
 def test_a_loss_without_a_ratio_of_its_own_gets_the_one_to_the_behavior_policy() -> None:
-    batch, log2 = two_rows(), math.log(2)
+    log2, own = math.log(2), torch.tensor([False, False])
+    batch = replace(two_rows(), expert=own)
     logp = torch.tensor([[-1 + log2, -1.0, 50.0], [-1 - log2, 50.0, 50.0]])
     found = MetricSums().plus(loss_sums({}, logp, batch, None, 1)).means()
     assert found == pytest.approx(
@@ -68,6 +69,16 @@ def test_a_loss_without_a_ratio_of_its_own_gets_the_one_to_the_behavior_policy()
             "policy/ratio_mean_age_2": 0.5,
         }
     )
+    of_the_policy = {
+        "policy/ratio_mean": 1.5,
+        "policy/ratio_max": 2,
+        "policy/ratio_mean_age_0": 1.5,
+    }
+    unsaid = batch.behavior_logp.clone()
+    unsaid[1] = torch.nan
+    for unknown in (two_rows(), replace(batch, behavior_logp=unsaid)):
+        found = MetricSums().plus(loss_sums({}, logp, unknown, None, 1)).means()
+        assert found == pytest.approx(of_the_policy), "nobody knows how likely the second was"
     own = {"policy/ratio_mean": torch.full((2, 3), 3.0)}
     assert "policy/ratio_max" not in {
         name for name, _, _ in loss_sums(own, logp, batch, None, 1)
@@ -113,6 +124,16 @@ def test_the_first_pass_measures_the_policy_against_those_that_sampled() -> None
             "off_policy/kl": (2 - 1 - log2) / 2,
         }
     )
+
+
+def test_of_a_batch_whose_sampler_is_not_known_nothing_is_said_to_be_off_policy() -> None:
+    batch = two_rows()
+    terms = PolicyTerms(logp=torch.full((2, 3), -2.0), entropy=torch.ones(2, 3))
+    for unknown in (
+        replace(batch, expert=torch.tensor([True, True])),
+        replace(batch, behavior_logp=torch.full((2, 3), torch.nan)),
+    ):
+        assert first_pass_metrics(terms, unknown) == {"policy/entropy": 1.0}
 
 
 def test_the_mismatch_is_of_fresh_rows_alone() -> None:

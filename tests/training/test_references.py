@@ -80,3 +80,11 @@ def test_an_advantage_may_read_a_reference_and_pi_k_before_the_updates() -> None
     assert list(plan.references) == ["teacher"] and plan.references["teacher"] is not None
     assert plan.policy_rows.tolist() == rows(~FRESH) and not plan.late.any()
     assert references_in({"prox", "anchor:base"}) == {"base"}
+
+
+def test_a_weighted_penalty_reads_the_behavior_policy() -> None:
+    """So that data without its log-probs is refused before the run begins."""
+    chosen = parts("grpo")
+    assert not chosen.needs("behavior")
+    anchor = rlkit.build("anchor", "base", importance_weight=True)
+    assert replace(chosen, anchor=anchor).needs("behavior")
