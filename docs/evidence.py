@@ -166,6 +166,7 @@ def study_section(study: Study, before: Study, rows: Sequence[Row]) -> str:
     if found:
         parts[2:2] = [
             f"**Verdict.**\n\n{verdict(study, rows, found)}",
+            picture(study),
             score_table(study, found),
             cost_table(study, found),
             generation_table(study, found),
@@ -173,6 +174,12 @@ def study_section(study: Study, before: Study, rows: Sequence[Row]) -> str:
         ]
     parts.append(f"**Not yet run.**\n\n{left_open(study, found)}")
     return "\n\n".join(part for part in parts if part)
+
+
+def picture(study: Study) -> str:
+    """What `study_picture.py` drew, if it did."""
+    drawn = (DOCS / f"{study.name}.png").is_file()
+    return f"![{study.title}]({study.name}.png)" if drawn else ""
 
 
 def extra(study: Study) -> str:

@@ -109,10 +109,11 @@ class Collector:
                 mark = next(marks) if shown.reward is None else Mark(shown.reward, {})
                 samples += sample_of(answer.prompt, written(shown, step), mark, step, -shown.number)
             if answer.greedy is not None:
-                reward = next(greedy)
-                samples = samples if reward is not None else []  # they lack their baseline
+                baseline = next(greedy)
+                if baseline is None:
+                    continue
                 for sample in samples:
-                    sample.extras[GREEDY] = reward
+                    sample.extras[GREEDY] = baseline
             enough = answer.request.n == 0 or len(samples) >= self.advantage.min_group
             if samples and enough:
                 groups.append(Group(prompt=answer.prompt, samples=samples))

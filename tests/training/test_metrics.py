@@ -57,8 +57,8 @@ def two_rows() -> LossBatch:
 
 
 def test_a_loss_without_a_ratio_of_its_own_gets_the_one_to_the_behavior_policy() -> None:
-    log2, own = math.log(2), torch.tensor([False, False])
-    batch = replace(two_rows(), expert=own)
+    log2 = math.log(2)
+    batch = replace(two_rows(), expert=torch.tensor([False, False]))
     logp = torch.tensor([[-1 + log2, -1.0, 50.0], [-1 - log2, 50.0, 50.0]])
     found = MetricSums().plus(loss_sums({}, logp, batch, None, 1)).means()
     assert found == pytest.approx(
