@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from buffers.replay import AgeConfig
 from buffers.rows import Rows
-from buffers.selection import oldest_of, tiers_of
+from buffers.selection import add_groups, tiers_of
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group, Request
 from rlkit.interfaces import PromptSource, ReplayBuffer, State
@@ -196,13 +196,7 @@ class BufferMatters(ReplayBuffer[BufferMattersConfig]):
         return list(islice(self.hard, places))
 
     def _store(self, groups: Sequence[Group]) -> None:
-        self.rows.add(
-            len(groups),
-            group=groups,
-            step=[group.samples[0].step for group in groups],
-            oldest=[oldest_of(group.samples) for group in groups],
-            responses=[len(group.samples) for group in groups],
-        )
+        add_groups(self.rows, groups, step=[group.samples[0].step for group in groups])
 
     def _thresholds(self) -> tuple[float, float, float]:
         c1, c2, c3 = self.config.c1, self.config.c2, self.config.c3

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from buffers.replay import AgeConfig
-from buffers.rows import Bools, Floats, Ints
+from buffers.rows import Bools, Floats, Ints, Rows
 from buffers.storage import oldest_version
-from rlkit.batch import Sample
+from rlkit.batch import Group, Sample
 
 NO_TOKEN = np.iinfo(np.int64).min
 """Takes the place of the oldest weights where no token was sampled."""
@@ -18,6 +18,17 @@ NO_TOKEN = np.iinfo(np.int64).min
 def oldest_of(samples: Iterable[Sample]) -> int:
     """The oldest weights that sampled a token, or NO_TOKEN."""
     return version_number(oldest_version(samples))
+
+
+def add_groups(rows: Rows, groups: Sequence[Group], **values: object) -> None:
+    """Add groups to a table, with the oldest weights of each and how many responses it has."""
+    rows.add(
+        len(groups),
+        group=groups,
+        oldest=[oldest_of(group.samples) for group in groups],
+        responses=[len(group.samples) for group in groups],
+        **values,
+    )
 
 
 def version_number(oldest: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from buffers.replay import fresh_groups
 from buffers.rows import Rows
-from buffers.selection import ages, oldest_of
+from buffers.selection import add_groups, ages
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group, Sample, Score
 from rlkit.interfaces import PartConfig, ReplayBuffer, State
@@ -104,7 +104,7 @@ class Spear(ReplayBuffer[SpearConfig]):
             )
             for group in self.seen
         ]
-        _store(self.waiting, [group for group in good if group.samples])
+        add_groups(self.waiting, [group for group in good if group.samples])
         self.seen = []
         if not len(self.handed) and _size(self.waiting) > FULL * self.config.size:
             self.handed, self.waiting = self.waiting, _rows()
@@ -130,8 +130,8 @@ class Spear(ReplayBuffer[SpearConfig]):
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         self.clear()
-        _store(self.waiting, [group_from_state(group) for group in state["stored"]])
-        _store(self.handed, [group_from_state(group) for group in state["ready"]])
+        add_groups(self.waiting, [group_from_state(group) for group in state["stored"]])
+        add_groups(self.handed, [group_from_state(group) for group in state["ready"]])
 
     def _is_good(self, sample: Sample, score: Score | None) -> bool:
         """Whether a response that was trained beats the threshold and has called its tools."""
@@ -147,15 +147,6 @@ class Spear(ReplayBuffer[SpearConfig]):
 def _rows() -> Rows:
     """A table of groups, with the oldest weights of each and how many responses it has."""
     return Rows(group=object, oldest=np.int64, responses=np.int64)
-
-
-def _store(rows: Rows, groups: Sequence[Group]) -> None:
-    rows.add(
-        len(groups),
-        group=groups,
-        oldest=[oldest_of(group.samples) for group in groups],
-        responses=[len(group.samples) for group in groups],
-    )
 
 
 def _size(rows: Rows) -> int:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from buffers.replay import AgeConfig
 from buffers.rows import Ints, Rows
-from buffers.selection import allowed, oldest_of, tiers_of
+from buffers.selection import add_groups, allowed, tiers_of
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group, Score
 from rlkit.interfaces import ReplayBuffer, State
@@ -110,7 +110,8 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
                 found.append((group, score))
         self.pending = []
         if found:
-            self._store([group for group, _ in found], [score for _, score in found])
+            groups, best = zip(*found, strict=True)
+            add_groups(self.rows, groups, score=best)
             order = np.argsort(-self.rows["score"], kind="stable")
             self.rows.take(order[: self.config.capacity])
 
@@ -135,16 +136,8 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         self.clear()
-        self._store([group_from_state(group) for group in state["groups"]], state["scores"])
-
-    def _store(self, groups: Sequence[Group], scores: Sequence[float]) -> None:
-        self.rows.add(
-            len(groups),
-            group=groups,
-            score=scores,
-            oldest=[oldest_of(group.samples) for group in groups],
-            responses=[len(group.samples) for group in groups],
-        )
+        groups = [group_from_state(group) for group in state["groups"]]
+        add_groups(self.rows, groups, score=state["scores"])
 
     def _draw(self, places: Ints, count: int, rng: np.random.Generator) -> list[int]:
         count = min(count, len(places))

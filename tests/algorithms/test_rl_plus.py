@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import value_and_grad
 from tests.algorithms.rows import rows
@@ -47,3 +48,11 @@ def test_a_token_likelier_than_one_by_rounding_gives_no_nan() -> None:
     logp = torch.full((1, 1), 1e-12, dtype=torch.float64)
     value, gradient = value_and_grad(build("loss", "rl_plus"), logp, batch)
     assert float(value) == 0 and float(gradient) == 0
+
+
+def test_the_logged_ratio_is_1_on_demonstrations() -> None:
+    """Own ratio 2, and a demonstration that the policy finds 3 times as likely as before."""
+    logp, batch = rows(torch.tensor([[2.0], [3.0]], dtype=torch.float64).log(), [[1.0], [1.0]])
+    batch = replace(batch, expert=torch.tensor([False, True]))
+    found = loss_value(build("loss", "rl_plus"), logp, batch)[1]
+    assert found["ratio_mean"] == pytest.approx(1.5) and found["ratio_max"] == pytest.approx(2)

@@ -26,6 +26,16 @@ def test_tba_by_hand() -> None:
     ]
 
 
+def test_the_mean_of_the_group_has_no_gradient() -> None:
+    """Advantages that sum to 1 leave errors -1.3 and 0.3, whose sum a mean with gradient moves."""
+    logp, batch = responses(TWO, [1.0, 0.0], to=REFERENCE)
+    gradient = value_and_grad(build("loss", "tba", beta=0.2), logp, batch)[1]
+    assert gradient.tolist() == [
+        pytest.approx([-0.65, -0.65, 0]),
+        pytest.approx([0.15, 0.15, 0.15]),
+    ]
+
+
 def test_each_token_may_weigh_its_ratio_to_the_policy_that_sampled() -> None:
     """Ratios 2, 10, - and 0.5, 4, 9 with none beyond 8: those tokens have no gradient."""
     logp, batch = responses(TWO, [1.0, -1.0], to=REFERENCE)
