@@ -116,8 +116,7 @@ class DecoupledPPO(PolicyLoss[DecoupledPPOConfig]):
         if self.config.prox == "computed":
             return batch.prox_logp
         how = self.config.interpolation
-        known = torch.where(batch.mask, batch.behavior_logp, 0.0)
-        return interpolated_prox(torch.where(batch.mask, logp, 0.0), known, batch.age, how)
+        return interpolated_prox(logp, batch.behavior_logp, batch.age, how)
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

@@ -47,7 +47,7 @@ class MuGRPOVeto(Correction[MuGRPOVetoConfig]):
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the 0/1 weight [B, T]."""
         known = batch.mask & ~batch.expert[:, None]
-        log_ratio = masked_log_ratio(policy.logp.detach(), batch.behavior_logp, known)
+        log_ratio = masked_log_ratio(policy.logp, batch.behavior_logp, known)
         gone = after_the_first(log_ratio < math.log(self.config.threshold))
         weight = torch.where(gone & (batch.advantage < 0), 0.0, torch.ones_like(log_ratio))
         return Corrected(batch=batch, weight=weight)

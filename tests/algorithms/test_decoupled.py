@@ -148,6 +148,21 @@ def test_prox_may_be_interpolated_by_age(how: str, age: int, expected: float) ->
     assert float(value) == pytest.approx(-4.0) and float(gradient) == pytest.approx(-4.0)
 
 
+@pytest.mark.parametrize(("how", "prox"), [("log", 0.4), ("linear", 0.5)])
+def test_the_interpolated_prox_has_no_gradient(how: str, prox: float) -> None:
+    """Behavior 0.2, pi 0.8, age 1. A weight that is cut at 1 leaves the ratio's gradient alone.
+
+    Without the cut the gradients of the weight and of the ratio in prox would cancel.
+    """
+    logp, batch = responses([[math.log(4.0)]], [1.0])
+    logp, behavior = logp - logp + math.log(0.8), logp - logp + math.log(0.2)
+    batch = replace(batch, behavior_logp=behavior, age=torch.tensor([1]))
+    fields: dict[str, Any] = {"interpolation": how, "clip_high": 9.0, "is_max": 1.0}
+    loss = build("loss", "decoupled_ppo", prox="interpolated", **fields)
+    value, gradient = value_and_grad(loss, logp, batch)
+    assert float(value) == float(gradient) == pytest.approx(-0.8 / prox)
+
+
 def test_a_way_to_interpolate_needs_interpolation() -> None:
     with pytest.raises(UserError, match="prox=interpolated"):
         build("loss", "decoupled_ppo", interpolation="linear")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlkit.objective import loss_value
 from rlkit.registry import build
 from rlkit.testing.losses import value_and_grad
 from tests.algorithms.rows import rows
@@ -30,3 +31,11 @@ def test_own_tokens_may_be_clipped(clip: bool, weights: list[float]) -> None:
     logp, batch = rows(torch.tensor([[0.5, 2.0]]).double().log(), [[1.0]])
     loss = build("loss", "trapo", on_policy_clip=clip, aggregation="token-sum")
     assert (-value_and_grad(loss, logp, batch)[1][0]).tolist() == pytest.approx(weights)
+
+
+def test_the_logged_ratio_is_1_on_demonstrations_and_no_clip_of_theirs_counts() -> None:
+    """Own ratio 1.1, and a demonstration that the policy finds 3 times as likely as before."""
+    logp, batch = rows(torch.tensor([[1.1], [3.0]], dtype=torch.float64).log(), [[1.0], [1.0]])
+    batch = replace(batch, expert=torch.tensor([False, True]))
+    found = loss_value(build("loss", "trapo"), logp, batch)[1]
+    assert found["ratio_mean"] == pytest.approx(1.05) and found["clip_fraction"] == 0
