@@ -103,6 +103,14 @@ def test_what_is_known_is_forgotten_as_far_as_the_policy_has_moved(
     assert part.counts["a"] == pytest.approx((rho * 1.48 + 1, rho * 0.48), rel=1e-5)
 
 
+def test_the_logged_drift_is_the_mean_over_prompts_that_were_asked_before() -> None:
+    part = SPO()
+    visit(part, ["a", "b"], [1.0, 0.0])
+    part.begin([asked(name, 5) for name in "abc"], Moved(0.25))
+    found = part(batch_of([1.0, 0.0, 1.0], [0, 1, 2])).metrics
+    assert found["advantage/drift"] == pytest.approx(0.25)
+
+
 def test_the_log_probs_of_the_visit_are_the_policys_of_that_step() -> None:
     part, batch = SPO(), batch_of([1.0], [0])
     part.begin([asked("a", 7)], Moved())
