@@ -74,6 +74,10 @@ class Convex(AveragingAnchor[ConvexConfig]):
             return self.frozen.get(EMA, self.frozen[BASE])
         return super().reference(name)
 
+    def number(self, name: str) -> int | None:
+        """The base's; the others move."""
+        return self.rebases if name == BASE else None
+
     def before_step(self, policy: FreezablePolicy, step: int) -> None:
         """Keep the weights the step starts from, if something reads them in the next."""
         self.frozen.pop(PREVIOUS, None)

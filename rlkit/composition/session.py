@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,24 @@ def prompt_stream(c: Composition, train: Prompts) -> PromptStream:
     )
 
 
+def context_of(
+    c: Composition, policy: Policy, train: Prompts, say: Callable[[str], None]
+) -> RunContext:
+    """What buffers and anchors are told about the run, besides their folder."""
+    return RunContext(
+        seed=c.config.seed,
+        writes=c.processes.is_main,
+        read_by_loss=c.read_by_loss,
+        read_rows=c.take_file,
+        problems=Problems(train),
+        as_asked=train.encoder.asked,
+        say=say,
+        open_rollouts=rollout_opener(c, policy, train.encoder, say),
+        open_model=model_opener(c, policy, say),
+        max_completion_length=c.engine.config.max_completion_length,
+    )
+
+
 def open_session(
     c: Composition,
     run: RunScope,
@@ -220,19 +238,11 @@ def open_session(
     train, held_out = load_prompts(c, policy)
     check_data(c, policy, (train, held_out))
     notes = [*train.description(), *template_words(c, policy.tokenizer)]
-    context = RunContext(
-        seed=config.seed,
-        folder=run.folder.path / "buffer" / (f"stage-{stage + 1}" if stage else ""),
-        writes=processes.is_main,
+    place = run.folder.path / "buffer" / (f"stage-{stage + 1}" if stage else "")
+    context = replace(
+        context_of(c, policy, train, notes.append),
+        folder=place,
         saved_states=lambda: saved_trees(run.folder.path, "buffer"),
-        read_by_loss=c.read_by_loss,
-        read_rows=c.take_file,
-        problems=Problems(train),
-        as_asked=train.encoder.asked,
-        say=notes.append,
-        open_rollouts=rollout_opener(c, policy, train.encoder, notes.append),
-        open_model=model_opener(c, policy, notes.append),
-        max_completion_length=c.engine.config.max_completion_length,
     )
     c.buffer.open(context)
     c.parts.anchor.open(context)

@@ -66,6 +66,7 @@ def test_where_both_sides_balance_nothing_is_pushed() -> None:
     logp, batch = responses(TWO, [1.0, -1.0], to=REFERENCE)
     batch = replace(batch, prox_logp=logp.clone())
     loss = build("loss", "flowrl", beta=2.0)
+    assert loss.needs == {"prox", "anchor:base", "prompt_hidden"}
     z = torch.tensor([2.5, -2 - 2 / 3], dtype=torch.float64)
     terms = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp), head=z)
     (term,) = loss(terms, batch).terms

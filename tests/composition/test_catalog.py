@@ -20,7 +20,7 @@ def test_the_runs_own_settings_are_those_of_its_config() -> None:
     assert keys[:2] == ["seed", "output_dir"] and "model.lora.r" in keys
     assert keys.index("model") < keys.index("model.lora") < keys.index("model.lora.r")
     rate = next(each for each in made.run_settings if each.name == "train.learning_rate")
-    assert (rate.default, rate.values) == ("1e-06", "number > 0") and "AdamW" in rate.meaning
+    assert (rate.default, rate.values) == ("1e-06", "number > 0") and "Peak" in rate.meaning
 
 
 def test_a_name_that_is_not_there_is_told_the_nearest() -> None:
