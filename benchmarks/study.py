@@ -120,7 +120,7 @@ def wanted(jobs: Sequence[Job], options: argparse.Namespace) -> list[Job]:
 
 
 def planned(study: Study, options: argparse.Namespace) -> tuple[int, int]:
-    """How many runs of the sweep, and that count, this call is about; whatever the rates will be."""
+    """How many runs of the sweep, and that count, this call is about, whatever their rates."""
     rates = dict.fromkeys((study.source_of_rate(*cell) for cell in study.cells), 1.0)
     sweep, report = tuning_jobs(study), reporting_jobs(study, rates)
     return len(wanted(sweep, options)), len(wanted(report, options))

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import RESULTS, ROOT, status_of
-from study_figures import Curve, along, reported, savings, scores, spread
+from study_figures import Curve, along, reported, scores, spread
 from study_file import Hypothesis, Study, read_study
 from study_results import Row, check_unchanged, read_results
-from study_verdict import Found, verdicts
+from study_verdict import Found, gains, verdicts
 
 from rlkit.errors import UserError
 
@@ -71,11 +71,7 @@ def draw_curves(axes: Any, study: Study, found: Found) -> None:
 
 def compared(study: Study, found: Found, claim: Hypothesis) -> list[float]:
     """By seed, what the claim is on: the better way's score less the other's, or -log of costs."""
-    runs = [found[name, None] for name in (claim.than, claim.better)]
-    theirs, ours = (
-        savings(each, study.metric, claim.cost) if claim.cost else scores(each, study.metric)
-        for each in runs
-    )
+    theirs, ours = (gains(study, found, (name, None), claim) for name in (claim.than, claim.better))
     return [ours[seed] - theirs[seed] for seed in theirs if seed in ours]
 
 

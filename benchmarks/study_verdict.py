@@ -71,14 +71,13 @@ def difference_at(
     if ratio is not None:
         both = at_equal_compute(study, found, ratio, (claim.better, at), (claim.than, at))
         return None if both is None else paired(both.theirs, both.ours)
-    cells = [(name, at) for name in (claim.than, claim.better)]
-    if claim.cost is not None:
-        return paired(*(savings(found.get(c, {}), study.metric, claim.cost) for c in cells))
-    return paired(*(gains(study, found, cell, claim) for cell in cells))
+    return paired(*(gains(study, found, (name, at), claim) for name in (claim.than, claim.better)))
 
 
 def gains(study: Study, found: Found, cell: Cell, claim: Hypothesis) -> dict[str, float]:
-    """Scores by seed; with `since`, less that of the same seed there."""
+    """What the claim compares, by seed: -log of a cost, or scores, less those at `since`."""
+    if claim.cost is not None:
+        return savings(found.get(cell, {}), study.metric, claim.cost)
     now = scores(found.get(cell, {}), study.metric)
     if claim.since is None:
         return now

@@ -32,9 +32,12 @@ class Lag:
     def sync(self, step: int) -> None:
         """Give the engine the weights of the start of step `step`, if a sync is due there."""
         if (step - 1) % self.every == 0:
-            self.engine.sync(step)
-            self.version = step
-            self.kept = self._weights()
+            self._give(step)
+
+    def _give(self, step: int) -> None:
+        """Give the engine the policy's weights as they are, those of the start of step `step`."""
+        self.engine.sync(step)
+        self.version, self.kept = step, self._weights()
 
     @contextmanager
     def current(self, step: int) -> Generator[None]:
@@ -58,8 +61,7 @@ class Lag:
         A run that lags only from now on, or no longer, continues with the policy's own weights.
         """
         if not state or self.every == 1:
-            self.engine.sync(step)
-            self.version, self.kept = step, self._weights()
+            self._give(step)
             return
         self.version, self.kept = state["version"], state["weights"]
         self._restore()

@@ -263,14 +263,20 @@ def test_the_states_of_the_checkpoints_that_there_are_keep_their_shards(
     assert len(files(tmp_path)) == 4, "files of no checkpoint went with the resume"
 
 
+def saved(folder: Path, count: int) -> tuple[Checkpoints, DiskStorage, list[Stored]]:
+    """So many checkpoints, each of three new groups alone; the storage and what it holds then."""
+    checkpoints, kept = Checkpoints(), list[Stored]()
+    storage = DiskStorage(folder, checkpoints)
+    for number in range(count):
+        kept = put(storage, 1 + 6 * number, [], count=3)
+        checkpoints.write(str(number), storage.state_dict(kept))
+    return checkpoints, storage, kept
+
+
 def test_a_resume_from_an_earlier_checkpoint_spoils_no_later_one(
     tmp_path: Path, small: int
 ) -> None:
-    checkpoints = Checkpoints()
-    storage = DiskStorage(tmp_path, checkpoints)
-    for number in range(3):
-        kept = put(storage, 1 + 6 * number, [], count=3)
-        checkpoints.write(str(number), storage.state_dict(kept))
+    checkpoints, _, _ = saved(tmp_path, 3)
     again = DiskStorage(tmp_path, checkpoints)
     kept = again.load_state_dict(checkpoints.read("0"))
     again.state_dict(put(again, 50, kept, count=3))
@@ -295,11 +301,7 @@ def test_a_state_flushes_the_unfinished_shard(tmp_path: Path) -> None:
 def test_what_was_written_after_the_last_checkpoint_is_removed_and_its_numbers_used_again(
     tmp_path: Path, small: int
 ) -> None:
-    checkpoints = Checkpoints()
-    storage = DiskStorage(tmp_path, checkpoints)
-    for number in range(2):
-        kept = put(storage, 1 + 6 * number, [], count=3)
-        checkpoints.write(str(number), storage.state_dict(kept))
+    checkpoints, storage, kept = saved(tmp_path, 2)
     put(storage, 13, kept, count=6)
     assert len(files(tmp_path)) == 4
     storage = DiskStorage(tmp_path, checkpoints)
