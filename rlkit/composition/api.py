@@ -32,7 +32,9 @@ from rlkit.config.overrides import quoted
 from rlkit.distributed.launch import open_processes
 from rlkit.errors import UserError
 from rlkit.registry import scoped
-from rlkit.runs.checkpoint import list_checkpoints, load_rng_state, rng_state
+from rlkit.runs.checkpoint import list_checkpoints
+from rlkit.runs.completion_files import completion_file, read_completions
+from rlkit.runs.generators import load_rng_state, rng_state
 from rlkit.runs.stopping import Stopped
 
 
@@ -75,10 +77,10 @@ class TrainedRun:
 
     def completions(self, step: int) -> list[dict[str, Any]]:
         """The responses step `step` trained on. Raises UserError if there is no such step."""
-        file = self.path / "completions" / f"step-{step}.jsonl"
+        file = completion_file(self.path, step)
         if not file.is_file():
             raise UserError(f"{self.path} has no completions of step {step}")
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        return read_completions(file)
 
     def evaluate(self, *overrides: str) -> dict[str, float]:
         """Evaluate the newest checkpoint on the run's task, or as the overrides say."""

@@ -39,7 +39,9 @@ from rlkit.evaluation.table import lines_of
 from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
 from rlkit.rewards.scoring import NONE_CHOSEN, RewardSet
-from rlkit.runs.checkpoint import newest_in, seed_generators
+from rlkit.runs.checkpoint import newest_in
+from rlkit.runs.generators import seed_generators
+from rlkit.stored.files import write_whole
 from rlkit.tasks.prompts import Prompts
 
 FIGURES, ANSWERS = "results.json", "answers.parquet"
@@ -249,8 +251,4 @@ def write_figures(folder: Path, about: Mapping[str, Any], raw: Raw) -> None:
     """Write what was found, and the sections that say how, to results.json."""
     kept = ("model", "task", "reward", *EPISODES, "rollout", "eval", "seed")
     told = {**about, "config": {key: raw[key] for key in kept if key in raw}}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FIGURES).write_text(json.dumps(told, indent=1, default=str) + "\n")
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be written: {error.strerror}") from error
+    write_whole(folder / FIGURES, json.dumps(told, indent=1, default=str) + "\n")

@@ -17,10 +17,11 @@ from rlkit.composition.session import RunScope, close, open_session
 from rlkit.composition.unread import unread
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.environments.journal import new_start
+from rlkit.errors import UserError
 from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
 from rlkit.pages.report import REPORT, write_report
-from rlkit.runs.checkpoint import seed_generators
+from rlkit.runs.generators import seed_generators
 from rlkit.runs.resume import check_config, check_sources
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
 from rlkit.training.counters import load_counters
@@ -146,7 +147,8 @@ class Run:
         used = components_of_stages(stages) if stages else components(whole)
         told = told_to_trackers(raw, self.overrides, [stage.raw for stage in stages])
         try:
-            self.folder.open(raw, self.overrides, used, trainer.count.done)
+            for line in self.folder.open(raw, self.overrides, used, trainer.count.done):
+                whole.say(line)
             self._start_trackers(told, trainer.count.done)
             trainer, complete = self._train(trainer)
             failed = False
@@ -182,7 +184,7 @@ class Run:
             before, after = self.folder.first_and_last("eval/pass@1")
             print(
                 f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out "
-                f"pass@1 {before:.3f} -> {after:.3f}. Report: {write_report(self.folder.path)}"
+                f"pass@1 {before:.3f} -> {after:.3f}. {self._report()}"
             )
         if complete:
             return
@@ -194,6 +196,13 @@ class Run:
                 + resume_command(self.overrides, config.output_dir, world_size)
             )
         raise Stopped(asked)
+
+    def _report(self) -> str:
+        """Write the page; where it is, or why there is none: the run is done all the same."""
+        try:
+            return f"Report: {write_report(self.folder.path)}"
+        except UserError as error:
+            return f"No report: {error}"
 
 
 def components_of_stages(parts: Sequence[Composition]) -> dict[str, Any]:

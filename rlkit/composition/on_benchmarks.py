@@ -26,7 +26,7 @@ from rlkit.models.numerics import numerics
 from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page
 from rlkit.rewards.scoring import RewardSet
-from rlkit.runs.checkpoint import seed_generators
+from rlkit.runs.generators import seed_generators
 
 OFTEN = 0.1
 """A share of truncated responses that is warned of."""

@@ -16,7 +16,8 @@ from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.models.numerics import numerics
 from rlkit.registry import entry
-from rlkit.runs.checkpoint import load_tree, seed_generators
+from rlkit.runs.checkpoint import load_tree
+from rlkit.runs.generators import seed_generators
 from rlkit.training.counters import load_counters
 
 OWN = ("task", "eval", "seed")

@@ -34,8 +34,9 @@ from rlkit.rollout.source import OnDemand, Source
 from rlkit.rollout.stops import check_stops
 from rlkit.rollout.turns import TurnsEngine
 from rlkit.rollout.turns_partial import PartialTurns
-from rlkit.runs.checkpoint import saved_trees, seed_generators
+from rlkit.runs.checkpoint import saved_trees
 from rlkit.runs.folder import RunFolder
+from rlkit.runs.generators import seed_generators
 from rlkit.runs.stopping import StopRequest
 from rlkit.stored.card import Card, template_hash, tokenizer_hash, weights_hash
 from rlkit.stored.write import ROLLOUTS, RolloutWriter

@@ -11,12 +11,12 @@ the draws of a chunk depend on the seed and its number alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlkit.errors import UserError
+from rlkit.stored.files import write_whole
 from rlkit.stored.parquet import read_rows, write_table
 
 SETTINGS, RESULTS, SAMPLES = "settings.json", "results.json", "samples"
@@ -124,21 +124,6 @@ def safe(name: str) -> str:
     """A name as a folder: letters, digits and -_. stay, all else becomes _."""
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     return kept.lstrip(".") or "_"
-
-
-def write_whole(path: Path, content: str) -> Path:
-    """Write a file that is either complete or absent. Raises UserError if the system refuses."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    return path
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

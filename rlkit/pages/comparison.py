@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
-from rlkit.errors import UserError
 from rlkit.evaluation.statistics import Estimate
 from rlkit.pages.figures import Comparison, Question, Row, compare
 from rlkit.pages.folders import run_folders
 from rlkit.pages.scores import Reached
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, RunRecords, read_run
+from rlkit.stored.files import write_whole
 
 UNKNOWN = "-"
 
@@ -112,10 +112,7 @@ def csv_text(comparison: Comparison) -> str:
 
 def write_csv(comparison: Comparison, path: Path) -> None:
     """Write `csv_text` to a file. Raises UserError if that fails."""
-    try:
-        path.write_text(csv_text(comparison), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    write_whole(path, csv_text(comparison))
 
 
 def numbers(row: Row, comparison: Comparison) -> dict[str, str | float | None]:

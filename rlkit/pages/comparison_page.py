@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rlkit.errors import UserError
 from rlkit.pages.columns import AXES, rounded
 from rlkit.pages.comparison import (
     caption,
@@ -25,6 +24,7 @@ from rlkit.pages.html import document, text
 from rlkit.pages.report import REPORT
 from rlkit.pages.score import PASS, named
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, RunRecords
+from rlkit.stored.files import write_whole
 
 TITLE = "Runs compared"
 SCRIPTS, STYLES = ("compare.js",), ("report.css", "compare.css")
@@ -47,11 +47,7 @@ PALETTE = 8
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
     """Write the page, with links to the reports of the runs. Raises UserError if that fails."""
-    try:
-        out.write_text(page(comparison, report_links(comparison, out.parent)), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
-    return out
+    return write_whole(out, page(comparison, report_links(comparison, out.parent)))
 
 
 def slim(run: RunRecords, metric: str | None = None) -> RunRecords:

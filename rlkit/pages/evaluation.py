@@ -14,8 +14,9 @@ from typing import Any
 
 from rlkit.evaluation.figures import GREEDY
 from rlkit.evaluation.score_table import cell, heading, ordered
-from rlkit.evaluation.store import COLUMNS, Sample, Store, write_whole
+from rlkit.evaluation.store import COLUMNS, Sample, Store
 from rlkit.pages.html import asset, text
+from rlkit.stored.files import write_whole
 
 PAGE = "evaluation.html"
 PROBLEMS = 20

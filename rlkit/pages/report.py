@@ -18,6 +18,7 @@ from rlkit.pages.samples import STYLES as SAMPLE_STYLES
 from rlkit.pages.samples import embedded_samples, write_samples
 from rlkit.pages.score import intervals
 from rlkit.runs.records import SECONDS, STEP, RunRecords, read_run
+from rlkit.stored.files import write_whole
 
 REPORT = "report.html"
 SCRIPTS = ("report.js", *SAMPLE_SCRIPTS)
@@ -32,12 +33,11 @@ LONGEST_SETTINGS = 200_000
 def write_report(run_dir: Path) -> Path:
     """Write <run_dir>/report.html, with report/ beside it, and return its path.
 
-    Raises UserError as `read_run` does.
+    Raises UserError as `read_run` does, and if the folder cannot be written.
     """
-    out, whole = run_dir / REPORT, page(read_run(run_dir))
+    whole = page(read_run(run_dir))
     write_samples(run_dir)
-    out.write_text(whole, encoding="utf-8")
-    return out
+    return write_whole(run_dir / REPORT, whole)
 
 
 def page(run: RunRecords, *, connect: bool = False) -> str:

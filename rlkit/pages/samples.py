@@ -23,6 +23,7 @@ from rlkit.runs.completion_files import (
     has_tokens,
     read_completions,
 )
+from rlkit.stored.files import write_whole
 
 SCRIPTS, STYLES = ("tokens.js", "samples.js"), ("samples.css",)
 """What a page with samples adds to `document`."""
@@ -81,18 +82,18 @@ def _payload(run_dir: Path, name: str) -> Payload | None:
 
 
 def write_samples(run_dir: Path) -> None:
-    """Write every script of the samples into <run_dir>/report, and remove those of lost steps."""
+    """Write every script of the samples into <run_dir>/report, and remove those of lost steps.
+
+    Raises UserError if the folder cannot be written.
+    """
     folder = run_dir / FOLDER
     names = set(_names(run_dir))
     if not names and not folder.is_dir():
         return
-    folder.mkdir(exist_ok=True)
     for name in sorted(names):
         script = sample_script(run_dir, name)
         if script is not None:
-            unfinished = folder / f".{name}.tmp"
-            unfinished.write_text(script, encoding="ascii")
-            unfinished.replace(folder / f"{name}.js")
+            write_whole(folder / f"{name}.js", script, flushed=False)
     for path in folder.glob("samples-*.js"):
         if path.stem not in names:
             path.unlink()

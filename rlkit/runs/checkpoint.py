@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,7 +27,7 @@ from rlkit.interfaces import State
 FORMAT = 3
 MANIFEST = "manifest.json"
 _TENSOR = "$tensor"
-_NAME = re.compile(r"checkpoint-(\d+)$")
+_NAME = re.compile(r"checkpoint-\d+")
 
 
 def save_tree(path: Path, tree: State) -> None:
@@ -104,55 +101,6 @@ def load_tree(path: Path) -> State:
     return tree
 
 
-def seed_generators(seed: int) -> None:
-    """Seed the global generators of random, numpy and torch, for user code that draws from them.
-
-    On every rank alike: user code that decides what is trained must decide the same on each.
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def rng_state(device: torch.device | None = None) -> State:
-    """The state of the global generators, for user code that draws from them.
-
-    rlkit's own draws are stateless. Of the GPUs it is that of `device`, if it is one; None = all.
-    """
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [
-            name,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            position,
-            has_gauss,
-            cached,
-        ],
-        "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state(gpu) for gpu in _gpus(device)],
-    }
-
-
-def load_rng_state(state: State, device: torch.device | None = None) -> None:
-    """Restore what `rng_state` returned, on another device if the run has moved to one."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    for gpu, held in zip(_gpus(device), state["cuda"], strict=False):
-        torch.cuda.set_rng_state(held, gpu)
-
-
-def _gpus(device: torch.device | None) -> list[torch.device]:
-    """The device, if it is a GPU; None = every GPU there is."""
-    if device is not None:
-        return [device] if device.type == "cuda" else []
-    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-
-
 class CheckpointError(Exception):
     """A checkpoint could not be written."""
 
@@ -219,8 +167,13 @@ def remove_leftovers(folder: Path) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = [(int(m[1]), p) for p in folder.glob("checkpoint-*") if (m := _NAME.search(p.name))]
-    return [path for _, path in sorted(found) if (path / MANIFEST).is_file()]
+    named = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    return [path for path in sorted(named, key=step_in_name) if (path / MANIFEST).is_file()]
+
+
+def step_in_name(path: Path) -> int:
+    """The step that a checkpoint is named after."""
+    return int(path.name.removeprefix("checkpoint-"))
 
 
 def saved_trees(folder: Path, name: str) -> list[str]:
@@ -257,8 +210,7 @@ def checkpoint_step(path: Path) -> int:
                 f"{path} is damaged: {name} is missing or changed; remove that checkpoint folder"
             )
     step: int = manifest["step"]
-    named = _NAME.search(path.name)
-    if named and int(named[1]) != step:
+    if _NAME.fullmatch(path.name) and step_in_name(path) != step:
         raise UserError(f"{path} is damaged: its {MANIFEST} names step {step}")
     return step
 

@@ -13,7 +13,13 @@ from typing import Any, Literal
 import yaml
 
 from rlkit.errors import UserError
-from rlkit.runs.checkpoint import checkpoint_step, list_checkpoints, remove_leftovers
+from rlkit.runs.checkpoint import (
+    checkpoint_step,
+    list_checkpoints,
+    remove_leftovers,
+    step_in_name,
+)
+from rlkit.stored.files import write_whole
 from rlkit.stored.step_files import forget_after
 from rlkit.stored.write import ROLLOUTS
 
@@ -198,24 +204,44 @@ class RunFolder:
         overrides: Sequence[str],
         components: Mapping[str, Any],
         step: int,
-    ) -> None:
-        """Create the folder, describe the run in it, cut the metrics to the checkpoint's step."""
+    ) -> list[str]:
+        """Create the folder, describe the run in it, take back what it holds of later steps.
+
+        Returns what the user should know of that.
+        """
         if not self.writes:
-            return
+            return []
         self.lock()
         self._opened = True
         self.tidy()
         (self.path / COMPLETIONS).mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
-        (self.path / "overrides").write_text("".join(f"{line}\n" for line in overrides))
-        (self.path / "components.json").write_text(json.dumps(components, indent=1))
+        told = self._set_aside_after(step)
+        write_whole(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        write_whole(self.path / "overrides", "".join(f"{line}\n" for line in overrides))
+        write_whole(self.path / "components.json", json.dumps(components, indent=1))
         before = self.metrics.read_text() if step > 0 and self.metrics.exists() else ""
         kept = [record for record in records(before) if record["step"] <= step]
-        cut = self.metrics.with_suffix(".tmp")
-        cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        cut.replace(self.metrics)
+        write_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
         for name in (COMPLETIONS, ROLLOUTS, EVALUATIONS):
             forget_after(self.path / name, step)
+        return told
+
+    def _set_aside_after(self, step: int) -> list[str]:
+        """Take their names from checkpoints of later steps than the one that is continued.
+
+        They are damaged, or of a run that this one leaves; under their names they would be the
+        newest, and the ones to keep.
+        """
+        told: list[str] = []
+        for path in list_checkpoints(self.path):
+            if step_in_name(path) > step:
+                aside = path.with_name(f"{path.name}-abandoned")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                told.append(
+                    f"{path} is of a later step than the one continued from: kept as {aside.name}."
+                )
+        return told
 
     def tidy(self) -> None:
         """Remove what a killed run had begun to write or remove."""
@@ -255,4 +281,4 @@ class RunFolder:
     def save_tracker_ids(self, ids: Mapping[str, str]) -> None:
         """Remember them."""
         if ids and self.writes:
-            (self.path / "trackers.json").write_text(json.dumps(ids))
+            write_whole(self.path / "trackers.json", json.dumps(ids))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlkit.errors import UserError
+from rlkit.stored.files import write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,8 +46,8 @@ class Card:
     """Of the responses; to be filled in by who publishes them."""
 
     def write(self, folder: Path) -> None:
-        """Write card.json."""
-        (folder / CARD).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write card.json. Raises UserError if the system refuses."""
+        write_whole(folder / CARD, json.dumps(asdict(self), indent=1) + "\n")
 
     @staticmethod
     def read(folder: Path) -> Card | None:

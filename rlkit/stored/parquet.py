@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import UserError
+from rlkit.stored.files import unfinished
 
 if TYPE_CHECKING:
     from pyarrow import parquet
-
-
-def unfinished(path: Path) -> Path:
-    """The name under which a file is written; one that a kill left is never read."""
-    return path.with_name(f".{path.name}.tmp")
 
 
 def write_table(table: Any, path: Path, otherwise: str = "", **options: Any) -> None:

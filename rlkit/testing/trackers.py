@@ -10,7 +10,7 @@ import torch
 
 from rlkit.config.run import RunConfig
 from rlkit.interfaces import Tracker
-from rlkit.runs.checkpoint import rng_state
+from rlkit.runs.generators import rng_state
 from rlkit.testing.base import require
 
 EVALUATION = {"eval/pass@1": 0.25, "rollouts/total": 0.0}

@@ -91,13 +91,13 @@ class MLflowTracker(Tracker[MLflowConfig]):
         return run_id
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Send the metrics, unless the run sent this step before it was interrupted."""
-        if self._client is None or not self._sent.is_new(step):
+        """Send the metrics, unless the run sent them before it was interrupted."""
+        if self._client is None or not self._sent.begins(step):
             return
         now, metric = time.time_ns() // 10**6, self._entities.Metric
         found = [metric(allowed(key), float(value), now, step) for key, value in metrics.items()]
         self._send(lambda: self._client.log_batch(self._run, metrics=found))
-        self._sent.note(step)
+        self._sent.note()
 
     def wants_samples(self, step: int) -> bool:
         """Every `samples_every` steps."""

@@ -57,10 +57,10 @@ class TrackioTracker(Tracker[TrackioConfig]):
         return str(self._run.name)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics, unless the run logged this step before it was interrupted."""
-        if self._sent.is_new(step):
+        """Log the metrics, unless the run logged them before it was interrupted."""
+        if self._sent.begins(step):
             self._run.log(dict(metrics), step=step)
-            self._sent.note(step)
+            self._sent.note()
 
     def wants_samples(self, step: int) -> bool:
         """Every `samples_every` steps."""

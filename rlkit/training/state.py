@@ -19,15 +19,14 @@ from rlkit.rollout.base import RolloutEngine
 from rlkit.rollout.lag import Lag
 from rlkit.runs.checkpoint import (
     CheckpointError,
-    load_rng_state,
     load_tree,
     prune,
     reason_of,
-    rng_state,
     save_tree,
     write_checkpoint,
 )
 from rlkit.runs.folder import RunFolder
+from rlkit.runs.generators import load_rng_state, rng_state
 from rlkit.runs.resume import check_data
 from rlkit.runs.stopping import StopRequest
 from rlkit.stored.write import RolloutWriter

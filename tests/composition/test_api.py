@@ -68,6 +68,9 @@ def test_names_train_what_the_command_line_trains(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in other)
     assert made.finished and made.checkpoint.name == "checkpoint-2"
     assert len(made.completions(2)) == 32
+    file = made.path / "completions" / "step-2.jsonl"
+    file.write_text('{"response": "a\u2028b\u0085c"}\n', encoding="utf-8")
+    assert made.completions(2) == [{"response": "a\u2028b\u0085c"}]
     with pytest.raises(rlkit.UserError, match="has no completions of step 7"):
         made.completions(7)
 

@@ -66,6 +66,36 @@ def test_a_run_that_is_finished_is_told_and_left_alone(
     assert "Resumed from step 1 of 2: out/checkpoint-1\n" in out
 
 
+def test_a_run_is_done_even_if_its_report_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> Path:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(module, "write_report", full)
+    execute(raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2"), [])
+    out = capsys.readouterr().out
+    assert "Done: 1 steps, " in out and "No report: the disk is full" in out
+
+
+def test_a_run_that_goes_back_is_the_newest_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoints that it leaves behind are taken by no command; their metrics are gone too."""
+    raw = raw_of(
+        *SMALL,
+        *("train.steps=3", "eval.problems=2", "train.prompts_per_step=2"),
+        *("checkpoint.every=1", "checkpoint.keep=9"),
+    )
+    folder = execute(raw, [])
+    capsys.readouterr()
+    back = {**raw, "resume": str(folder / "checkpoint-1"), "resume_force": ["train.steps"]}
+    execute({**back, "train": {**raw["train"], "steps": 2}}, [])
+    said = capsys.readouterr().out
+    assert "checkpoint-3 is of a later step than the one continued from" in said
+    names = [path.name for path in list_checkpoints(folder)]
+    assert names == ["checkpoint-1", "checkpoint-2"]
+    assert (folder / "checkpoint-3-abandoned").is_dir()
+
+
 def test_components_of_stages_are_told_apart() -> None:
     parts = [compose(raw_of("loss=ppo")), compose(raw_of("loss=grpo"))]
     found = components_of_stages(parts)

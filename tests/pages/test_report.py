@@ -140,6 +140,13 @@ def test_a_page_that_is_served_may_ask_its_server(tmp_path):
     assert "connect-src" not in page(run)
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    run_dir = remix_run(tmp_path / "r")
+    (run_dir / "report.html").mkdir()
+    with pytest.raises(UserError, match=r"report.html cannot be written"):
+        write_report(run_dir)
+
+
 def test_a_folder_without_metrics_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         write_report(tmp_path)

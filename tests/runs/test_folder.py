@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.runs.checkpoint import write_checkpoint
+from rlkit.runs.checkpoint import list_checkpoints, prune, write_checkpoint
 from rlkit.runs.folder import RunFolder, as_lines, write
 
 
@@ -113,6 +113,29 @@ def test_a_damaged_checkpoint_is_noted_and_the_one_before_taken(tmp_path: Path) 
     folder.unlock()
     with pytest.raises(UserError, match="no checkpoint in .* is intact"):
         RunFolder(tmp_path).find_checkpoint("auto")
+
+
+def test_checkpoints_of_later_steps_lose_their_names(tmp_path: Path) -> None:
+    """Else the next save would remove itself for them, and the next resume would take them."""
+    older, newer = (checkpoint(tmp_path, step) for step in (50, 100))
+    (newer / "w").write_text("y")
+    folder = RunFolder(tmp_path)
+    assert folder.find_checkpoint("auto") == older
+    told = folder.open({}, [], {}, 50)
+    assert told == [
+        f"{newer} is of a later step than the one continued from: kept as checkpoint-100-abandoned."
+    ]
+    assert (tmp_path / "checkpoint-100-abandoned" / "w").read_text() == "y"
+    sixty = checkpoint(tmp_path, 60)
+    prune(tmp_path, keep=1)
+    assert list_checkpoints(tmp_path) == [sixty] and folder.find_checkpoint("auto") == sixty
+
+
+def test_a_resume_that_is_refused_leaves_later_checkpoints_alone(tmp_path: Path) -> None:
+    """Only the start of training takes their names, once everything else was checked."""
+    paths = [checkpoint(tmp_path, step) for step in (1, 2)]
+    RunFolder(tmp_path).find_checkpoint(str(paths[0]))
+    assert list_checkpoints(tmp_path) == paths
 
 
 def test_ids_and_rows_come_back(tmp_path: Path) -> None:

@@ -1,19 +1,57 @@
-"""A step that was sent before a run was resumed is known."""
+"""A line that was sent before a run was resumed is known."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from rlkit.errors import UserError
 from rlkit.trackers.sent import Sent
 
 
-def test_a_resumed_run_knows_the_last_step_and_a_new_one_none(tmp_path: Path) -> None:
-    first = Sent(tmp_path / "step", resumed=False)
-    for step in range(4):
-        assert first.is_new(step)
-        first.note(step)
-        assert first.is_new(step), "its evaluation is still to come"
-    again = Sent(tmp_path / "step", resumed=True)
-    assert [step for step in range(6) if again.is_new(step)] == [4, 5]
-    assert Sent(tmp_path / "step", resumed=False).is_new(0)
-    assert Sent(tmp_path / "none", resumed=True).is_new(0)
+def sent(path: Path, lines: list[int], *, resumed: bool = True) -> list[int]:
+    """The steps of the lines that a start sends."""
+    tracker, found = Sent(path, resumed=resumed), []
+    for step in lines:
+        if tracker.begins(step):
+            found.append(step)
+            tracker.note()
+    return found
+
+
+def test_a_resumed_run_sends_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "step"
+    assert sent(path, [0, 1, 2, 2, 3], resumed=False) == [0, 1, 2, 2, 3]
+    assert sent(path, [2, 2, 3, 4]) == [4]
+    assert sent(tmp_path / "none", [0, 1]) == [0, 1]
+    assert sent(path, [0], resumed=False) == [0]
+
+
+def test_an_evaluation_that_a_kill_kept_back_is_sent_on_resume(tmp_path: Path) -> None:
+    """Its step's line of training was sent before it, and is not sent again."""
+    path = tmp_path / "step"
+    sent(path, [0, 1, 2], resumed=False)
+    assert sent(path, [1, 2, 2, 3]) == [2, 3]
+
+
+def test_samples_of_a_step_are_new_if_none_of_its_lines_was_sent(tmp_path: Path) -> None:
+    path = tmp_path / "step"
+    sent(path, [0, 1], resumed=False)
+    again = Sent(path, resumed=True)
+    assert [step for step in range(4) if again.is_new(step)] == [2, 3]
+
+
+@pytest.mark.parametrize("content", ["", "7", "a b"])
+def test_a_note_that_says_nothing_stops_no_resume(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "step"
+    path.write_text(content)
+    assert sent(path, [3]) == [3]
+
+
+def test_a_note_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    tracker = Sent(tmp_path / "file" / "step", resumed=False)
+    (tmp_path / "file").write_text("")
+    tracker.begins(0)
+    with pytest.raises(UserError, match="cannot be written"):
+        tracker.note()

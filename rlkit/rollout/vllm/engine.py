@@ -37,7 +37,7 @@ from rlkit.rollout.vllm.sampling import (
 )
 from rlkit.rollout.vllm.worker import EXTENSION
 from rlkit.rollout.weights import checkpoint_weights, write_config
-from rlkit.runs.checkpoint import load_rng_state, rng_state
+from rlkit.runs.generators import load_rng_state, rng_state
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights are handed over without a copy

@@ -1,0 +1,32 @@
+"""A text file is whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlkit.errors import UserError
+from rlkit.stored.files import unfinished, write_whole
+
+
+def test_a_file_is_written_with_the_folders_it_is_in(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    assert write_whole(path, "é\u2028") == path
+    assert path.read_text(encoding="utf-8") == "é\u2028"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_write_that_fails_leaves_the_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: bool
+) -> None:
+    path = write_whole(tmp_path / "x", "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match=r"x cannot be written: No space left on device"):
+        write_whole(path, "new", flushed=flushed)
+    assert path.read_text() == "old" and not unfinished(path).exists()
