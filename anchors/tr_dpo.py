@@ -20,7 +20,7 @@ from pydantic import Field
 
 from anchors.average import AveragingAnchor
 from anchors.base import BASE
-from rlkit.interfaces import AnchorConfig, FreezablePolicy
+from rlkit.interfaces import AnchorConfig, FreezablePolicy, RunSize
 from rlkit.registry import register, variant
 
 
@@ -43,6 +43,15 @@ class TrDpo(AveragingAnchor[TrDpoConfig]):
     def averages_weights(self) -> bool:
         """Whether the base moves a part of the way."""
         return self.config.alpha < 1
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """The first move of the base."""
+        if self.config.every < run.steps:
+            return None
+        return (
+            f"the base moves every {self.config.every} steps, and the run has {run.steps}; "
+            "set a smaller anchor.every"
+        )
 
     def move(self, policy: FreezablePolicy) -> None:
         """Update the base if it is time."""

@@ -32,13 +32,26 @@ SETTINGS = (
 )
 TEACHERS = {"mopd": "grpo"}
 """Compositions that need a teacher, and whose run gives it."""
+FEW = ("plugins=[./benchmarks/studies/few_sums.py]", "task=few_sums", "task.problems=32")
+"""Prompts that come again within so few steps."""
+EARLIER = {
+    "exgrpo": FEW,
+    "remix": ("schedule.at=10", "anchor.start=5", "anchor.interval=2"),
+    "remix_ppo": ("schedule.at=10", "anchor.start=5", "anchor.interval=2"),
+    "repo": FEW,
+    "rlep": (*FEW, "buffer.collect_steps=5"),
+    "spear": ("buffer.size=32",),
+    "tba": ("schedule.every=5",),
+    "tr_dpo": ("anchor.every=5",),
+}
+"""What lets a composition come to what it is there for within so few steps."""
 KINDS = ("loss", "advantage", "buffer", "anchor", "schedule")
 
 
 def run_taught(algorithm: str, seed: int) -> Run:
     """A run, after that of its teacher if it needs one."""
     if algorithm not in TEACHERS:
-        return run(f"algorithm={algorithm}", *SETTINGS, seed=seed)
+        return run(f"algorithm={algorithm}", *SETTINGS, *EARLIER.get(algorithm, ()), seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "teacher"
         run(f"algorithm={TEACHERS[algorithm]}", *SETTINGS, seed=seed, out=out)
@@ -113,7 +126,10 @@ def page(rows: Sequence[Sequence[str]], seeds: int) -> str:
                 f"The teacher of `{name}` is the `{teacher}` run of the same seed."
                 for name, teacher in TEACHERS.items()
             )
-            + "\n",
+            + " So that they come to what they are there for within so few steps, some have other "
+            "settings: "
+            + "; ".join(f"`{name}` has `{' '.join(own)}`" for name, own in EARLIER.items())
+            + ".\n",
             lines[0],
             "|" + "---|" * len(head),
             *lines[1:],

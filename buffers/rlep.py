@@ -12,7 +12,7 @@ from buffers.prompt_store import PromptStore
 from buffers.replay import AgeConfig, by_age, sample_staleness
 from rlkit.batch import Group, Sample
 from rlkit.errors import UserError
-from rlkit.interfaces import FileRow, RunContext
+from rlkit.interfaces import FileRow, RunContext, RunSize
 from rlkit.registry import register
 
 
@@ -85,6 +85,16 @@ class Rlep(PromptStore[RlepConfig]):
     def files(self) -> Sequence[str]:
         """The pool, if there is one."""
         return () if self.config.pool is None else (self.config.pool,)
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """Replay, if the run ends before its own pool is whole."""
+        c = self.config
+        if c.pool is not None or c.collect_steps < run.steps:
+            return None
+        return (
+            f"nothing is replayed in the first {c.collect_steps} steps, and the run has "
+            f"{run.steps}; set buffer.collect_steps or buffer.pool"
+        )
 
     def open(self, context: RunContext) -> None:
         """Read the pool, and say for how many of the task's problems it has successes."""

@@ -13,7 +13,7 @@ from buffers.rows import Rows
 from buffers.selection import add_groups, ages
 from buffers.storage import group_from_state, group_state, plain
 from rlkit.batch import Group, Sample, Score
-from rlkit.interfaces import PartConfig, ReplayBuffer, State
+from rlkit.interfaces import PartConfig, ReplayBuffer, RunSize, State
 from rlkit.registry import register
 
 
@@ -75,6 +75,18 @@ class Spear(ReplayBuffer[SpearConfig]):
     def ready(self) -> list[Group]:
         """Those that are being handed out."""
         return self.handed.listed("group")
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """Replay, if even with every response good the store is never full."""
+        c = self.config
+        steps = min(c.max_age, run.steps)
+        most = steps * self.fresh_share(run.groups) * run.num_generations
+        if most > FULL * c.size:
+            return None
+        return (
+            f"replay begins when more than {FULL * c.size:g} responses are stored, and {steps} "
+            f"steps generate {most}; set a smaller buffer.size"
+        )
 
     def fresh_share(self, batch: int) -> int:
         """max(1, B - ceil(p B)), also while nothing is handed out."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlkit.interfaces import Phase, Progress, ReincarnationSchedule
+from rlkit.interfaces import Phase, Progress, ReincarnationSchedule, RunSize
 from rlkit.registry import register
 from schedules.events import EventsConfig
 
@@ -29,6 +29,15 @@ class Periodic(ReincarnationSchedule[PeriodicConfig]):
     """
 
     sources = ("2205.07802",)
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """The first firing."""
+        if self.config.every < run.steps:
+            return None
+        return (
+            f"it fires every {self.config.every} steps, and the run has {run.steps}; "
+            "set a smaller schedule.every"
+        )
 
     def phase(self, progress: Progress) -> Phase:
         """The phase "train", with the events in the steps that follow a whole period."""

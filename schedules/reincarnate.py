@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlkit.interfaces import Event, PartConfig, Phase, Progress, ReincarnationSchedule
+from rlkit.interfaces import Event, PartConfig, Phase, Progress, ReincarnationSchedule, RunSize
 from rlkit.registry import register
 from schedules.events import fired
 
@@ -37,6 +37,15 @@ class Reincarnate(ReincarnationSchedule[ReincarnateConfig]):
     """
 
     sources = ("2507.06892",)
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """The second life."""
+        if self.config.at < run.steps:
+            return None
+        return (
+            f"the policy reincarnates after step {self.config.at}, and the run has {run.steps}; "
+            "set a smaller schedule.at"
+        )
 
     def phase(self, progress: Progress) -> Phase:
         """Phase "mix" up to step `at`, then "on_policy"; the events fire in step `at` + 1 alone."""

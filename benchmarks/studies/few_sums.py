@@ -38,4 +38,6 @@ class FewSums(Arithmetic):
         data = super().load(seed)
         assert isinstance(data.train, Sums)
         chosen = random.Random(seed).sample(range(len(data.train)), self.config.problems)
-        return TaskData(train=Sums([data.train.problems[i] for i in sorted(chosen)]), eval=data.eval)
+        return TaskData(
+            train=Sums([data.train.problems[i] for i in sorted(chosen)]), eval=data.eval
+        )

@@ -13,6 +13,7 @@ from typing import Any
 import rlkit
 from rlkit.composition.composition import Composition
 from rlkit.composition.turns import words_of
+from rlkit.interfaces import RunSize
 from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, import_plugin
 
 
@@ -46,6 +47,10 @@ def describe(c: Composition) -> list[str]:
             f"Warning: anchor={names['anchor']} keeps a policy that takes the place of prox_logp, "
             "which no part of this run reads."
         )
+    size = RunSize(steps=train.steps, groups=groups, num_generations=n)
+    for kind in ("buffer", "anchor", "schedule"):
+        missed = c.every_part[kind].out_of_reach(size)
+        lines += [] if missed is None else [f"Warning: {kind}={names[kind]}: {missed}."]
     if len(c.eval_rewards) > 1:
         lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
     lines += words_of(c)

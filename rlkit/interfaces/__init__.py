@@ -37,6 +37,7 @@ from rlkit.interfaces.part import (
     PartConfig,
     RolloutSet,
     RunContext,
+    RunSize,
     State,
     StoredData,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "RewardConfig",
     "RolloutSet",
     "RunContext",
+    "RunSize",
     "Said",
     "Scoring",
     "Start",

@@ -175,6 +175,18 @@ class RunContext:
     """Tells the user a line before the first step."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSize:
+    """How long a run is, and how large its batches are."""
+
+    steps: int
+    """Training steps."""
+    groups: int
+    """Groups that a step trains, train.prompts_per_step."""
+    num_generations: int
+    """Responses that are generated for a prompt."""
+
+
 C = TypeVar("C", bound=PartConfig, default=PartConfig)
 
 
@@ -205,6 +217,13 @@ class Part(ABC, Generic[C]):
 
     def __init__(self, config: C | None = None) -> None:
         self.config = self.Config() if config is None else config  # type: ignore[assignment]
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """What the part is there for and a run of this size never comes to, in words.
+
+        The user is told it as a warning. None = nothing.
+        """
+        return None
 
     def state_dict(self) -> State:
         """Everything the next step reads and the config does not hold; {} if stateless."""

@@ -41,6 +41,42 @@ def test_an_average_in_the_place_of_prox_that_nothing_reads_is_said() -> None:
     assert "which no part of this run reads" not in "\n".join(describe(read))
 
 
+@pytest.mark.parametrize(
+    ("settings", "enough", "words"),
+    [
+        (("schedule=reincarnate", "schedule.at=5"), 6, "schedule=reincarnate: the policy reincarn"),
+        (("schedule=periodic", "schedule.every=5"), 6, "schedule=periodic: it fires every 5 steps"),
+        (("anchor=tr_dpo", "anchor.every=5"), 6, "anchor=tr_dpo: the base moves every 5 steps"),
+        (("anchor=periodic", "anchor.every=5"), 6, "anchor=periodic: the base moves every 5 steps"),
+        (("buffer=rlep", "buffer.collect_steps=5"), 6, "buffer=rlep: nothing is replayed in the f"),
+        # 8 x 0.5 groups of 4 make 16 a step: 80 in 5 steps and 96 in 6, of which more than 90
+        (("buffer=spear", "buffer.size=60", "buffer.replay_fraction=0.5"), 6, "buffer=spear: repl"),
+    ],
+)
+def test_what_a_run_is_too_short_for_is_warned_of(
+    settings: tuple[str, ...], enough: int, words: str
+) -> None:
+    batch = ("train.prompts_per_step=8", "rollout.num_generations=4", "train.minibatches=1")
+    short, long = (
+        describe(composed(*settings, *batch, f"train.steps={steps}"))
+        for steps in (enough - 1, enough)
+    )
+    warned = [line for line in short if line.startswith(f"Warning: {words}")]
+    assert len(warned) == 1 and f"{enough - 1}" in warned[0]
+    assert not any(line.startswith(f"Warning: {words}") for line in long)
+
+
+def test_a_store_that_forgets_before_it_is_full_is_warned_of_in_any_run() -> None:
+    """SPEAR's own size, 2,048, is for batches far larger than the default."""
+    text = "\n".join(describe(composed("algorithm=spear", "train.steps=1000")))
+    assert "replay begins when more than 3072 responses are stored, and 10 steps generate" in text
+
+
+def test_a_pool_from_a_file_needs_no_steps() -> None:
+    text = "\n".join(describe(composed("buffer=rlep", "buffer.pool=x", "train.steps=5")))
+    assert "nothing is replayed" not in text
+
+
 def test_replay_schedules_and_truncation_are_said() -> None:
     beta = "anchor.beta={kind: constant, start: 0.5}"
     c = composed("buffer=fifo", "train.prompts_per_step=8", "rollout.top_p=0.9", beta)
