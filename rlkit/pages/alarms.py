@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlkit.pages.score import all_progress, named
+from rlkit.runs.checkpoint import list_checkpoints, step_in_name
 from rlkit.runs.records import ROLLOUTS, RunRecords
 
 ENOUGH = 0.05
@@ -49,9 +50,13 @@ class Limit:
     """Whether the limit is a share of what the metric began with."""
     unless_solved: bool = False
     """Whether there is no alarm if the last held-out score is at least SOLVED."""
+    unless: Callable[[RunRecords], bool] = lambda _: False
+    """Runs that are meant to be beyond the limit, in which nothing is measured."""
 
     def alarm(self, run: RunRecords) -> Alarm | None:
         """The alarm, if at least ENOUGH of the steps are beyond the limit."""
+        if self.unless(run):
+            return None
         points = [p for p in zip(*run.series(self.key), strict=True) if math.isfinite(p[1])]
         values = [value for _, value in points]
         first = values[:START]
@@ -68,6 +73,12 @@ class Limit:
             f"{self.what} ({end}: {worst:.3g}). {self.reason}"
         )
         return Alarm(title=self.title, words=words, panel=self.panel)
+
+
+def samples_otherwise(run: RunRecords) -> bool:
+    """Whether the engine is meant to sample from another policy than the one that is trained."""
+    rollout = run.config.get("rollout") or {}
+    return rollout.get("name") == "layer_skip" or rollout.get("behavior", "policy") != "policy"
 
 
 LIMITS = (
@@ -116,6 +127,7 @@ LIMITS = (
         what="the engine's log-probs were more than 0.01 nats per token from the trainer's",
         reason="Rounding in half precision stays well below; more means other weights, another "
         "template or other sampling settings, and wrong ratios.",
+        unless=samples_otherwise,
     ),
     Limit(
         title="Many responses are cut",
@@ -174,11 +186,25 @@ def worse_than_best(run: RunRecords) -> Alarm | None:
         if found.after.high < found.best.low:
             words = (
                 f"{named(found.key)} was {found.best.value:.3f} after step {found.best_step:.0f} "
-                f"and ended at {found.after.value:.3f}, and their intervals do not overlap. The "
-                "checkpoint of the best evaluation is kept."
+                f"and ended at {found.after.value:.3f}, and their intervals do not overlap. "
+                + checkpoint_of(run, int(found.best_step))
             )
             return Alarm(title="The best score was lost again", words=words, panel="score")
     return None
+
+
+def checkpoint_of(run: RunRecords, step: int) -> str:
+    """Where the weights of a step are, or the nearest that there are."""
+    steps = [step_in_name(path) for path in list_checkpoints(run.path)]
+    if step in steps:
+        return f"checkpoint-{step} has those weights."
+    if not steps:
+        return "There is no checkpoint of that step."
+    nearest = min(steps, key=lambda each: abs(each - step))
+    return (
+        f"There is no checkpoint of that step, the nearest is checkpoint-{nearest}: with "
+        "checkpoint.every at eval.every the best one is kept."
+    )
 
 
 CHECKS: Sequence[Callable[[RunRecords], Alarm | None]] = (
@@ -197,7 +223,7 @@ def alarms(run: RunRecords) -> list[Alarm]:
 
 def measured(run: RunRecords) -> list[str]:
     """What was held to a limit: the run logged it."""
-    return [limit.measure for limit in LIMITS if run.series(limit.key)[1]]
+    return [limit.measure for limit in LIMITS if run.series(limit.key)[1] and not limit.unless(run)]
 
 
 def _total(run: RunRecords, key: str) -> float:

@@ -10,6 +10,7 @@ import pytest
 from rlkit.pages.alarms import ENOUGH, FAILED, LIMITS, SOLVED, START, alarms, measured
 from rlkit.pages.columns import MOST_ROWS
 from rlkit.pages.questions import QUESTIONS
+from rlkit.runs.checkpoint import write_checkpoint
 from tests.cli import ROOT
 from tests.run_folders import evaluation, records_of, training
 
@@ -119,6 +120,33 @@ def test_any_skipped_update_is_an_alarm(tmp_path):
     rows[3]["policy/skipped_steps"] = 2
     (found,) = alarms(records_of(tmp_path / "r", rows))
     assert found.title == "Updates were skipped" and found.words.startswith("2 updates")
+
+
+@pytest.mark.parametrize("rollout", ["{name: layer_skip}", "{name: hf, behavior: props}"])
+def test_an_engine_that_is_meant_to_differ_is_no_alarm(tmp_path, rollout):
+    rows = steps("off_policy/engine_kl", [1.0] * 8)
+    run = records_of(tmp_path / "own", rows, config_yaml=f"rollout: {rollout}")
+    assert alarms(run) == [] and "engine against trainer" not in measured(run)
+    plain = records_of(tmp_path / "hf", rows, config_yaml="rollout: {name: hf, behavior: policy}")
+    assert [a.title for a in alarms(plain)] == ["The engine disagrees with the trainer"]
+    assert "engine against trainer" in measured(plain)
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        ((), "There is no checkpoint of that step."),
+        ((1, 2), "checkpoint-1 has those weights."),
+        ((2, 4), "There is no checkpoint of that step, the nearest is checkpoint-2:"),
+    ],
+)
+def test_a_lost_best_score_says_where_its_weights_are(tmp_path, saved, told):
+    rows = [evaluation(0, 0.2), evaluation(1, 0.9), evaluation(2, 0.1)]
+    run = records_of(tmp_path / "r", rows, config_yaml="eval: {problems: 100}")
+    for step in saved:
+        write_checkpoint(run.path, step, lambda folder: None)
+    (alarm,) = alarms(run)
+    assert told in alarm.words
 
 
 def test_a_last_score_below_the_best_is_an_alarm_where_their_intervals_part(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -121,21 +121,26 @@ class Endpoint:
                 return key, await self.ask(client, asked[key])
 
         out: dict[str, str | Fault] = {}
-        waiting = {asyncio.create_task(one(key)) for key in asked}
+        ended: asyncio.Queue[asyncio.Task[tuple[str, str | Fault]]] = asyncio.Queue()
+        tasks = [asyncio.create_task(one(key)) for key in asked]
+        for task in tasks:
+            task.add_done_callback(ended.put_nowait)
+        left = len(tasks)
         try:
-            while waiting:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            while left:
+                done = [await ended.get(), *(ended.get_nowait() for _ in range(ended.qsize()))]
+                left -= len(done)
                 found = dict(task.result() for task in done if task.exception() is None)
                 kept = keep({key: v for key, v in found.items() if isinstance(v, str)})
                 out |= {**found, **kept}
                 self._check(done, found)
         finally:
-            for task in waiting:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         return out
 
-    def _check(self, done: set[Any], found: Mapping[str, str | Fault]) -> None:
+    def _check(self, done: Sequence[asyncio.Task[Any]], found: Mapping[str, str | Fault]) -> None:
         for task in done:
             task.result()
         faults = [each for each in found.values() if isinstance(each, Fault)]

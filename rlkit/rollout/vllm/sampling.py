@@ -160,8 +160,11 @@ def generation(answer: Answer, config: VLLMSamplingConfig, call: GenerationCall)
 
 def kept_logmass(top: Sequence[Sequence[float]], config: VLLMSamplingConfig) -> Tensor:
     """The log of the mass that top_k and then top_p keep at each position, [T]."""
-    kept = [truncate(torch.tensor([row]), config.top_p, config.top_k).logsumexp(-1) for row in top]
-    return torch.cat(kept) if kept else torch.zeros(0)
+    if not top:
+        return torch.zeros(0)
+    width = max(map(len, top))
+    rows = torch.tensor([[*row, *[-torch.inf] * (width - len(row))] for row in top])
+    return truncate(rows, config.top_p, config.top_k).logsumexp(-1)
 
 
 def by_request(flat: Sequence[Generation], requests: Sequence[Request]) -> list[list[Generation]]:

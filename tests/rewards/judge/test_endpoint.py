@@ -170,6 +170,33 @@ def test_a_request_that_fails_stops_the_run_or_is_a_fault(failed: str, stub: Stu
         answers(found, asked)
 
 
+def test_answers_that_come_together_are_kept_together(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time costs a transaction, which waits for the disk."""
+    found, times = endpoint(stub, concurrency=100), []
+
+    async def ask_all() -> dict[str, str | Fault]:
+        together = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, together.set)
+
+        async def answer(client: Any, body: Any) -> str:
+            await together.wait()
+            return "3"
+
+        monkeypatch.setattr(found, "ask", answer)
+
+        def keep(new: Any) -> Any:
+            times.append(len(new))
+            return new
+
+        async with found.client() as client:
+            return await found.answers(client, {str(i): BODY for i in range(50)}, keep)
+
+    assert asyncio.run(ask_all()) == {str(i): "3" for i in range(50)}
+    assert sum(times) == 50 and len(times) < 5
+
+
 def test_what_arrived_before_an_error_is_kept(stub: Stub) -> None:
     kept: dict[str, str] = {}
     stub.script = [None, (401, "no")]

@@ -132,6 +132,9 @@ def test_the_kept_mass_by_hand() -> None:
     nucleus = VLLMSamplingConfig(top_k=3, top_p=0.8)
     torch.testing.assert_close(kept_logmass(top, nucleus).exp(), torch.tensor([0.7, 0.7]))
     assert kept_logmass([], nucleus).shape == (0,)
+    ragged = [top[0], top[0][:2], top[0][:1]]  # each position alone gives the same
+    alone = torch.cat([kept_logmass([row], nucleus) for row in ragged])
+    torch.testing.assert_close(kept_logmass(ragged, nucleus), alone)
     assert KEPT in generation(answer(top=top), nucleus, CALL).extras
     assert not generation(answer(top=top), nucleus, replace(CALL, greedy=True)).extras
     apart = replace(CALL, sampling=Sampling())
