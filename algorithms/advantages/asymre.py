@@ -21,8 +21,8 @@ class AsymREConfig(SingletonConfig):
 class AsymREAdvantage(AdvantageEstimator[AsymREConfig]):
     """A = R - (mean(R_group) + baseline_shift) (arXiv:2506.20520, Eq. 1).
 
-    Rewards are +-1 in the paper. A group of equal rewards gets the advantage -baseline_shift, as
-    intended.
+    Rewards are +-1 in the paper: with 0/1 rewards a shift of -0.05 is the same but for the scale of
+    the loss. A group of equal rewards gets the advantage -baseline_shift, as intended.
 
     Public code: agrees with Trinity-RFT's asymre, which leaves a response alone in its group
     without baseline and shift.

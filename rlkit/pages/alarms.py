@@ -146,7 +146,7 @@ LIMITS = (
 def failed_rewards(run: RunRecords) -> Alarm | None:
     """Rewards that raised, timed out, were lost or had no score, of more than FAILED responses."""
     kinds = ("errors", "timeouts", "lost", "unparsed")
-    counts = {name: _total(run, f"reward/{name}") for name in kinds}
+    counts = {name: run.total(f"reward/{name}") for name in kinds}
     responses = run.records[-1][ROLLOUTS]
     if not responses or sum(counts.values()) <= FAILED * responses:
         return None
@@ -160,7 +160,7 @@ def failed_rewards(run: RunRecords) -> Alarm | None:
 
 def skipped_updates(run: RunRecords) -> Alarm | None:
     """Updates that were not made, since their loss or gradient was not finite. None is normal."""
-    skipped = _total(run, "policy/skipped_steps")
+    skipped = run.total("policy/skipped_steps")
     if skipped <= 0:
         return None
     words = (
@@ -224,7 +224,3 @@ def alarms(run: RunRecords) -> list[Alarm]:
 def measured(run: RunRecords) -> list[str]:
     """What was held to a limit: the run logged it."""
     return [limit.measure for limit in LIMITS if run.series(limit.key)[1] and not limit.unless(run)]
-
-
-def _total(run: RunRecords, key: str) -> float:
-    return sum(value for value in run.series(key)[1] if math.isfinite(value))

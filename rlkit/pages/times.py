@@ -50,16 +50,10 @@ def times(run: RunRecords) -> Times | None:
     """Where the time went; None if no step was timed."""
     steps = [record for record in run.records if "time/step" in record]
     parts = {
-        part: total
-        for part in PARTS
-        if part != "rest" and (total := _total(run, f"time/{part}")) > 0
+        part: total for part in PARTS if part != "rest" and (total := run.total(f"time/{part}")) > 0
     }
     parts["rest"] = sum(rest(record) or 0.0 for record in steps)
     whole = sum(parts.values())
     if not math.isfinite(whole) or whole <= 0:
         return None
-    return Times(parts=parts, steps=whole, evaluations=_total(run, "time/eval"))
-
-
-def _total(run: RunRecords, key: str) -> float:
-    return sum(value for value in run.series(key)[1] if math.isfinite(value))
+    return Times(parts=parts, steps=whole, evaluations=run.total("time/eval"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class RunRecords:
         """A metric over steps or responses: x and y of every record that holds it, and its x."""
         points = [(r[x], r[key]) for r in self.records if key in r and x in r]
         return [p[0] for p in points], [p[1] for p in points]
+
+    def total(self, key: str) -> float:
+        """The sum of a metric's finite values."""
+        return sum(value for value in self.series(key)[1] if math.isfinite(value))
 
     def keys(self, pattern: str) -> list[str]:
         """The metrics whose whole key matches, in order of appearance; age_10 after age_9."""

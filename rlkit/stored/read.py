@@ -62,7 +62,7 @@ class StoredRollouts:
         self.path, self.adapt = path, adapt
         self.shards: list[Shard] = []
         self._read: OrderedDict[tuple[int, int], Any] = OrderedDict()
-        self._ends = np.zeros(0, dtype=np.int64)
+        self._ends = self._first_rows = np.zeros(0, dtype=np.int64)
         self.refresh()
         if not len(self):
             raise UserError(
@@ -99,10 +99,12 @@ class StoredRollouts:
         else:
             kept = self.shards  # first: the places of their groups must not change
         held = {shard.path: shard for shard in self.shards}
-        new = [path for path in files if path not in {shard.path for shard in kept}]
+        there = {shard.path for shard in kept}
+        new = [path for path in files if path not in there]
         self.shards = [*kept, *(held.get(path) or open_shard(path) for path in new)]
         self._read.clear()
         self._ends = np.cumsum([len(shard.starts) - 1 for shard in self.shards])
+        self._first_rows = np.cumsum([0, *(shard.starts[-1] for shard in self.shards)])
 
     def groups(self, places: Sequence[int]) -> list[Group]:
         """The groups at these places, each from 0 to len - 1."""
@@ -123,12 +125,10 @@ class StoredRollouts:
         shard = self.shards[number]
         start, end = (int(n) for n in shard.starts[place - before : place - before + 2])
         rows = self.adapt(shard, self._rows(number, start, end))
-        ids = [FIRST_ID - self._first_row(number) - row for row in range(start, end)]
+        first = FIRST_ID - int(self._first_rows[number])
+        ids = [first - row for row in range(start, end)]
         (group,) = to_groups(rows, ids)
         return group
-
-    def _first_row(self, number: int) -> int:
-        return sum(int(shard.starts[-1]) for shard in self.shards[:number])
 
     def _rows(self, number: int, start: int, end: int) -> Rows:
         """Some rows of a shard, from the row groups that hold them."""
