@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rlkit.config.against import Against
+from rlkit.config.devices import DEVICE
 from rlkit.config.prompts import PromptsConfig
 from rlkit.config.sampling import Sampling
 from rlkit.config.saving import CheckpointConfig, CompletionsConfig
@@ -51,7 +52,7 @@ class ModelConfig(PartConfig):
     autocast: Literal["bfloat16"] | None = None
     """dtype of matrix products while the weights stay in `dtype` (torch.autocast); null = that of
     the weights."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
     """auto, cpu, cuda or cuda:N; auto uses CUDA if available."""
     attn_implementation: str | None = None
     """eager, sdpa or flash_attention_2; null = the default of transformers."""
@@ -263,7 +264,7 @@ class RunConfig(PartConfig):
     resume: str = "never"
     """never = refuse a folder that holds a run; auto = continue it from its newest complete
     checkpoint, or start from scratch if there is none; a path = continue from that checkpoint
-    folder."""
+    folder. Later checkpoints of the run are then renamed to checkpoint-N-abandoned."""
     resume_force: tuple[str, ...] = ()
     """Keys of the configuration that may differ from the checkpoint's even though they change what
     the run computes."""

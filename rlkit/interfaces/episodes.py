@@ -210,7 +210,7 @@ class Environment(Part[C]):
 
 
 def with_text(prompt: str | Messages, text: str | None) -> str | Messages:
-    """A prompt with what `begin` returned: added to a text, or to the last message's content."""
+    """A prompt with text added, to its last message if it is a chat; None = nothing is added."""
     if text is None:
         return prompt
     if isinstance(prompt, str):

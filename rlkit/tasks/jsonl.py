@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import Task, TaskConfig, TaskData
+from rlkit.interfaces.episodes import with_text
 from rlkit.registry import register
 from rlkit.tasks.read import Table, read_tables
 from rlkit.tasks.split import unit_hash
@@ -124,7 +125,7 @@ class FileTask(Task[FC]):
 
     def _with_suffix(self, rows: Sequence[Row]) -> Sequence[Row]:
         suffix = self.config.suffix
-        return [{**r, "prompt": append(r["prompt"], suffix)} for r in rows] if suffix else rows
+        return [{**r, "prompt": with_text(r["prompt"], suffix)} for r in rows] if suffix else rows
 
 
 class JsonlConfig(FileConfig):
@@ -245,14 +246,6 @@ def answer_text(value: Any, column: str, place: str) -> str:
             "object; set task.answer_column"
         )
     return json.dumps(value, default=str).strip('"')
-
-
-def append(prompt: str | list[dict[str, str]], suffix: str) -> str | list[dict[str, str]]:
-    """The prompt with text appended, to its last message if it is a chat."""
-    if isinstance(prompt, str):
-        return prompt + suffix
-    *before, last = prompt
-    return [*before, {**last, "content": last["content"] + suffix}]
 
 
 def prompt_hash(row: Row) -> float:
