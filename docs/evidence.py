@@ -36,11 +36,11 @@ from study_results import (  # noqa: E402
     check_unchanged,
     read_results,
 )
-from study_verdict import Found, Verdict, verdicts  # noqa: E402
+from study_verdict import RULE, Found, Verdict, verdicts  # noqa: E402
 
 RESULTS = BENCHMARKS / "results"
 PAGE = DOCS / "evidence.md"
-LEAD = """# Evidence
+LEAD = f"""# Evidence
 
 Written by `python docs/evidence.py` from the Parquet files that `benchmarks/study.py` leaves.
 Each study states its question, its hypotheses and its decision rule in `benchmarks/studies/`. The
@@ -52,11 +52,10 @@ In the studies:
 - A score is that of a run when it has spent the study's budget. Tables give the median over seeds
   and, in brackets, the quartiles.
 - A difference is the mean over seeds of one way's score less the other's in the run of the same
-  seed, with its 95% paired t interval, which takes the differences for normally distributed. *Not
-  distinguishable* means that the interval holds 0, or that there are fewer than five seeds. Without
-  that assumption five seeds decide nothing: that all five differences have one sign is what chance
-  gives in 1 of 16 cases (exact sign test, two-sided p = 0.0625). Nothing corrects for the number of
-  comparisons.
+  seed, with its 95% paired t interval, which takes the differences for normally distributed. Where
+  nothing is said beside it, it holds 0, and that of a ratio 1. Without that assumption five seeds
+  decide nothing: that all five differences have one sign is what chance gives in 1 of 16 cases
+  (exact sign test, two-sided p = 0.0625). Nothing corrects for the number of comparisons.
 - Every way has its own sweep over the same learning rates, on seeds that are not reported. The rate
   with the best median is taken. One at an end of the sweep is marked: a better one may lie outside,
   so nothing that depends on it is shown or contradicted.
@@ -66,6 +65,8 @@ In the studies:
   they are rough. A ratio of costs is exp of the mean over seeds of the difference of their
   logarithms, and its interval that of this difference. No study could change after its runs, so
   ratios of a study whose hypotheses name no cost were not asked for beforehand.
+
+The rule of every study: {RULE}
 
 The last two sections are older measurements without these rules."""
 
@@ -78,6 +79,21 @@ def verdict(study: Study, rows: Sequence[Row], found: Found) -> str:
             where = f" ({each.place})" if each.place else ""
             lines.append(f"{claim.says}{where} **{capital(each.words)}**{counted(claim, each)}")
     return bullets(lines)
+
+
+def decided(study: Study, rows: Sequence[Row], found: Found) -> str:
+    """A study in short: what is shown, what is contradicted, and how much is open."""
+    lines, still_open = [], 0
+    for claim in study.hypotheses:
+        for each in verdicts(study, rows, found, claim):
+            word = each.words.split(":")[0].split(",")[0]
+            if word not in ("shown", "contradicted"):
+                still_open += 1
+                continue
+            where = f" ({each.place})" if each.place else ""
+            lines.append(f"{capital(word)[:-1]}: {claim.says}{where}{counted(claim, each)}")
+    lines += [f"Open: {still_open} of {still_open + len(lines)}"] * (still_open > 0)
+    return f"**{study.title}**\n\n{bullets(lines)}"
 
 
 def counted(claim: Hypothesis, each: Verdict) -> str:
@@ -154,9 +170,15 @@ def study_section(study: Study, before: Study, rows: Sequence[Row]) -> str:
     """A study: what it asks, and what is known."""
     found = reported(rows)
     claims = bullets(f"{each.says}" for each in study.hypotheses)
-    asked = (
-        f"## {study.title}\n\n**Question.** {study.question}\n\n**Hypotheses.**\n\n{claims}\n\n"
-        f"**Decision rule.** {study.decision}\n\n**Testbed.** {study.testbed}"
+    own = study.decision.removeprefix(RULE).strip()
+    asked = "\n\n".join(
+        [
+            f"## {study.title}",
+            f"**Question.** {study.question}",
+            *([] if found else [f"**Hypotheses.**\n\n{claims}"]),
+            *([f"**Besides the rule.** {own}"] if own else []),
+            f"**Testbed.** {study.testbed}",
+        ]
     )
     how = f"`python benchmarks/study.py benchmarks/studies/{study.name}.yaml`"
     if not rows:
@@ -195,7 +217,10 @@ def studies(folder: Path = STUDIES) -> list[Study]:
 
 def page(results: Path = RESULTS, folder: Path = STUDIES) -> str:
     """docs/evidence.md."""
-    sections = [study_section(each, *results_of(each, results)) for each in studies(folder)]
+    known = [(each, *results_of(each, results)) for each in studies(folder)]
+    short = [decided(before, rows, found) for _, before, rows in known if (found := reported(rows))]
+    sections = ["## In short", *short] if short else []
+    sections += [study_section(*each) for each in known]
     older = [
         section(e, results) for e in SECTIONS if e.script in {"off_policy", "offline_ablation"}
     ]

@@ -39,6 +39,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([row(head), "|" + "---|" * len(head), *map(row, rows)])
 
 
+NOTHING = "not distinguishable: the interval holds 0"
+"""What a difference says whose interval leaves its sign open; of a ratio's logarithm, too."""
+
+
 def bullets(lines: Iterable[str]) -> str:
     """A list."""
     return "\n".join(f"- {line}" for line in lines)
@@ -51,10 +55,17 @@ def name_of(study: Study, cell: Cell) -> str:
 
 
 def difference_text(found: Difference | None) -> str:
-    """A difference, its interval and what it says."""
+    """A difference, its interval and what it says; nothing if the interval holds 0."""
     if found is None:
         return "not yet run"
-    return f"{estimate_text(found)} {found.words}"
+    return f"{estimate_text(found)} {said(found)}".rstrip()
+
+
+def said(found: Difference) -> str:
+    """What an interval says, in bold where it leaves no difference open; empty if it holds 0."""
+    if found.words == NOTHING:
+        return ""
+    return f"**{found.words}**" if found.words in ("better", "worse") else found.words
 
 
 def estimate_text(found: Difference) -> str:
@@ -72,9 +83,8 @@ def ratio_text(found: Difference) -> str:
 
 def ratio_words(found: Difference) -> str:
     """A ratio of costs, its interval and what it says."""
-    words = {"better": "fewer", "worse": "more"}
-    words["not distinguishable: the interval holds 0"] = "not distinguishable: the interval holds 1"
-    return f"{ratio_text(found)} {words.get(found.words, found.words)}"
+    words = {"**better**": "**fewer**", "**worse**": "**more**"}
+    return f"{ratio_text(found)} {words.get(said(found), said(found))}".rstrip()
 
 
 def cost_text(runs: Iterable[Curve], study: Study, unit: str) -> str:

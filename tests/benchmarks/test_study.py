@@ -257,9 +257,12 @@ def test_a_hypothesis_can_be_on_what_the_target_cost(tmp_path: Path) -> None:
     found = page(tmp_path, rows, hypotheses=[FEWER])
     assert f"- Two needs fewer. **Shown.** {said} times as many responses" in found
     assert "| one | 300 |  |  | 3,000 | 600 |" in found
-    assert f"| two | 166 | {said} fewer | one: {said} fewer | 1,658 | 332 |" in found
+    assert f"| two | 166 | {said} **fewer** | one: {said} **fewer** | 1,658 | 332 |" in found
+    assert f"- Shown: Two needs fewer. {said} times as many responses\n\n## " in found
     assert judged(racing(2.0, 0.1), study) == "contradicted: it is worse"
     assert judged(racing(1.0, 0.1), study) == "open: the interval holds 1"
+    unsure = page(tmp_path, racing(1.0, 0.1), hypotheses=[FEWER])
+    assert "- Open: 1 of 1\n\n## " in unsure and "Shown" not in unsure
 
 
 def test_what_never_reached_the_target_decides_nothing_on_its_cost(tmp_path: Path) -> None:
@@ -768,7 +771,13 @@ def test_the_page_is_refused_if_the_study_changed_and_shows_what_may(
 def test_a_study_that_was_not_run_claims_nothing(tmp_path: Path) -> None:
     found = page(tmp_path, None)
     assert "**Not run yet**: `python benchmarks/study.py benchmarks/studies/toy.yaml`" in found
-    assert "Verdict" not in found and "**Decision rule.** The interval excludes 0." in found
+    assert "Verdict" not in found and "In short" not in found
+    assert "**Besides the rule.** The interval excludes 0." in found
+    assert "**Hypotheses.**" in found and "**Hypotheses.**" not in page(tmp_path, pair())
+    again = tmp_path / "again"
+    again.mkdir()
+    ruled = page(again, None, decision=verdict.RULE)
+    assert ruled.count(verdict.RULE) == 1 and "Besides the rule" not in ruled
 
 
 @pytest.mark.slow
