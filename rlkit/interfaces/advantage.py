@@ -28,6 +28,8 @@ class AdvantageEstimator(Part[C]):
     min_group: ClassVar[int] = 1
     prox_is_own: ClassVar[bool] = False
     """Whether prox_logp must be the policy's own, which no anchor may replace."""
+    nonnegative: ClassVar[bool] = False
+    """Whether rewards must be 0 or more, so that no penalty may be taken from them."""
 
     @property
     def critic_sees_age(self) -> bool:
