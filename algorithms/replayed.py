@@ -53,11 +53,17 @@ class RePO(RatioLoss[RepoConfig]):
 
 def two_objectives(value: Tensor, batch: LossBatch, weight: float, **metrics: Tensor) -> LossOutput:
     """The terms of new and of replayed responses, [B, T], the latter with a weight; see module."""
-    replayed = batch.replayed[:, None]
+    new, old = ~batch.replayed, batch.replayed
     return LossOutput(
         terms=[
-            Term(name="policy", value=value, mask=batch.mask & ~replayed),
-            Term(name="policy_replay", value=value, mask=batch.mask & replayed, weight=weight),
+            Term(name="policy", value=value, mask=batch.mask & new[:, None], rows=new),
+            Term(
+                name="policy_replay",
+                value=value,
+                mask=batch.mask & old[:, None],
+                rows=old,
+                weight=weight,
+            ),
         ],
         metrics=policy_output(value, batch.mask, **metrics).metrics,
     )
