@@ -80,8 +80,8 @@ spear = variant(
 
     gamma is replay_weight. Self-imitation with PPO's clip on the ratio to the policy that sampled
     (arXiv:2509.22601); the surrogate is that of its base recipe, which bounds both sides widely.
-    Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear; with the
-    covariance clip of its scripts it is the loss spear_cov.
+    Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear; the
+    loss with the covariance clip of its scripts, and without the dual clip, is spear_cov.
 
     Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimizer steps,
     without a KL penalty on the replayed ones.
