@@ -12,6 +12,7 @@ from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
+from rlkit.composition.penalties import penalty_in_words
 from rlkit.composition.turns import words_of
 from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, import_plugin
 
@@ -46,6 +47,7 @@ def describe(c: Composition) -> list[str]:
             f"Warning: anchor={names['anchor']} keeps a policy that takes the place of prox_logp, "
             "which no part of this run reads."
         )
+    lines += penalty_in_words(c)
     if len(c.eval_rewards) > 1:
         lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
     lines += words_of(c)
