@@ -45,8 +45,15 @@ def two_terms(
     out = policy_output(value, own, ratio=ratio, clip_fraction=clipped)
     taught = imitation(policy.logp, expert, weighting)
     terms = [
-        Term(name="policy", value=value, mask=own, weight=mu[0]),
-        Term(name="expert", corrected=False, value=taught, mask=expert, weight=mu[1]),
+        Term(name="policy", value=value, mask=own, rows=~batch.expert, weight=mu[0]),
+        Term(
+            name="expert",
+            corrected=False,
+            value=taught,
+            mask=expert,
+            rows=batch.expert,
+            weight=mu[1],
+        ),
     ]
     return LossOutput(terms=terms, metrics=out.metrics)
 

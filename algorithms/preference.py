@@ -84,6 +84,7 @@ class PreferenceLoss(PolicyLoss[PC]):
     Config = PreferenceConfig
     scope: Literal["token", "group", "minibatch"] = "group"
     needs = frozenset({f"anchor:{REFERENCE}"})
+    sees_penalty = False
 
     @abstractmethod
     def pair_loss(self, pair: Pair, target: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class QRPO(PolicyLoss[QrpoConfig]):
     sources = ("2507.08068",)
     scope = "group"
     needs = frozenset({"anchor:base"})
+    sees_penalty = False
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """One value per response."""

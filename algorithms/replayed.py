@@ -53,11 +53,17 @@ class RePO(RatioLoss[RepoConfig]):
 
 def two_objectives(value: Tensor, batch: LossBatch, weight: float, **metrics: Tensor) -> LossOutput:
     """The terms of new and of replayed responses, [B, T], the latter with a weight; see module."""
-    replayed = batch.replayed[:, None]
+    new, old = ~batch.replayed, batch.replayed
     return LossOutput(
         terms=[
-            Term(name="policy", value=value, mask=batch.mask & ~replayed),
-            Term(name="policy_replay", value=value, mask=batch.mask & replayed, weight=weight),
+            Term(name="policy", value=value, mask=batch.mask & new[:, None], rows=new),
+            Term(
+                name="policy_replay",
+                value=value,
+                mask=batch.mask & old[:, None],
+                rows=old,
+                weight=weight,
+            ),
         ],
         metrics=policy_output(value, batch.mask, **metrics).metrics,
     )
@@ -74,8 +80,8 @@ spear = variant(
 
     gamma is replay_weight. Self-imitation with PPO's clip on the ratio to the policy that sampled
     (arXiv:2509.22601); the surrogate is that of its base recipe, which bounds both sides widely.
-    Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear; with the
-    covariance clip of its scripts it is the loss spear_cov.
+    Its gamma(t) is the variant spear_curriculum, its advantages advantage=spear; the
+    loss with the covariance clip of its scripts, and without the dual clip, is spear_cov.
 
     Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimizer steps,
     without a KL penalty on the replayed ones.

@@ -49,6 +49,7 @@ class SFT(PolicyLoss[SftConfig]):
 
     sources = ("2508.11408",)
     accepts_expert = True
+    sees_penalty = False
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

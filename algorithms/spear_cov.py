@@ -40,12 +40,13 @@ class SpearCov(RatioLoss[SpearCovConfig]):
 
     gamma is replay_weight. Self-imitation makes a policy sure of itself; the tokens that would make
     it so fastest are held back (arXiv:2509.22601, arXiv:2505.22617). The draw is by a hash of the
-    log-prob, so that it repeats. Without the covariance clip it is loss=spear; gamma(t) as in
-    the paper is the variant spear_cov_curriculum.
+    log-prob, so that it repeats. With dual_clip=10 and no covariance clip it is loss=spear;
+    gamma(t) as in the paper is the variant spear_cov_curriculum.
 
     Public code: TencentYoutuResearch/SPEAR takes the two objectives in separate optimizer steps,
     with means over a micro-batch. Its settings for replayed tokens are written in the scripts and
-    not read: one set holds for both, as here; its README's, 0.02 in [1, 40].
+    not read: one set holds for both, as here; its README's, 0.02 in [1, 40]. Nor does its loss with
+    this clip read the dual clip that the scripts set, so that there is none by default.
     """
 
     sources = ("2509.22601", "2505.22617")

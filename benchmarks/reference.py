@@ -38,7 +38,10 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "ema": ("algorithm=grpo", "anchor=ema"),
     "lagged": ("algorithm=grpo", "anchor=lagged"),
     "previous": ("algorithm=grpo", "anchor=previous"),
-    "bias_correction": ("anchor=base", "algorithm=grpo", "anchor.bias_correction=true"),
+    "bias_correction": (
+        *("anchor=base", "algorithm=grpo"),
+        *("anchor.bias_correction=true", "anchor.gradient_estimator=k3"),
+    ),
     "corrections": ("algorithm=bapo", "correction=[tis,icepop,overlong_filter,entropy_bonus]"),
     "correction_masks": ("algorithm=topr", "correction=[opsm,geo_mask,dppo_mask]"),
     "scalar": ("anchor.beta={kind: cosine, start: 0.1, end: 0, steps: 3}",),

@@ -7,14 +7,17 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from buffers.prioritized import Prioritized, PrioritizedConfig, group_priorities
+from buffers.prioritized import (
+    Prioritized,
+    PrioritizedConfig,
+    floored,
+    group_priorities,
+    shares_of,
+)
 from buffers.rows import Floats, Ints
 from buffers.selection import ages
 from rlkit.batch import REPLAY_WEIGHT, Group
 from rlkit.registry import register
-
-FLOOR = -50.0
-"""A group is at most exp(50) times less likely than the likeliest, so that all can be drawn."""
 
 
 class FreshPERConfig(PrioritizedConfig):
@@ -40,9 +43,7 @@ class FreshPERConfig(PrioritizedConfig):
 
 def draw_logits(priority: Floats, age: Ints, tau: float, alpha: float) -> Floats:
     """log of (priority * exp(-age / tau))^alpha, the largest 0 and none below FLOOR; age: steps."""
-    logits = alpha * (np.log(priority) - age / tau)
-    out: Floats = np.maximum(logits - logits.max(), FLOOR)
-    return out
+    return floored(alpha * (np.log(priority) - age / tau))
 
 
 def importance_exponent(step: int, first: float, steps: int) -> float:
@@ -81,11 +82,8 @@ class FreshPER(Prioritized[FreshPERConfig]):
         """The probability of each place of a tier, if one is drawn."""
         c = self.config
         priority = group_priorities(self.rows["value"][tier], c) + c.epsilon
-        weight: Floats = np.exp(
-            draw_logits(priority, ages(self.rows["oldest"][tier], step), c.tau, c.alpha)
-        )
-        out: Floats = weight / weight.sum()
-        return out
+        age = ages(self.rows["oldest"][tier], step)
+        return shares_of(draw_logits(priority, age, c.tau, c.alpha))
 
     def replay(self, tier: Ints, drawn: Ints, chance: Floats, step: int) -> list[Group]:
         """The groups drawn from a tier, with their importance weights."""

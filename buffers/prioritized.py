@@ -16,6 +16,9 @@ from buffers.storage import Stored
 from rlkit.batch import Group, Score
 from rlkit.registry import register
 
+FLOOR = -50.0
+"""A group is at most exp(50) times less likely than the likeliest, so that all can be drawn."""
+
 
 class PrioritizedConfig(StockConfig):
     """Settings of the priority and of the draw."""
@@ -68,9 +71,21 @@ def draw_probabilities(priority: Floats, config: PrioritizedConfig) -> Floats:
     Of equal priorities the newer has the better rank.
     """
     if config.scheme == "proportional":
-        weight = (priority + config.epsilon) ** config.alpha
+        logits = config.alpha * np.log(priority + config.epsilon)
     else:
-        weight = ((1.0 / np.arange(1, len(priority) + 1)) ** config.alpha)[ranks(priority)]
+        logits = -config.alpha * np.log(np.arange(1, len(priority) + 1))[ranks(priority)]
+    return shares_of(logits)
+
+
+def floored(logits: Floats) -> Floats:
+    """Logits less their largest, none below FLOOR."""
+    out: Floats = np.maximum(logits - logits.max(), FLOOR)
+    return out
+
+
+def shares_of(logits: Floats) -> Floats:
+    """exp(logits) over their sum, none 0; a large alpha neither overflows nor leaves too few."""
+    weight = np.exp(floored(logits))
     shares: Floats = weight / weight.sum()
     return shares
 

@@ -169,8 +169,7 @@ class LossBatch(_Rows):
     behavior_logp: Tensor
     """[B, T], the policy that sampled the response (pi_{k-i})."""
     prox_logp: Tensor
-    """[B, T], the policy at the start of this step (pi_k); equals behavior_logp if no part needs
-    it."""
+    """[B, T], the policy at the start of this step (pi_k); behavior_logp if no part needs it."""
     anchor_logp: Mapping[str, Tensor]
     """Reference name -> [B, T]."""
     reward: Tensor
@@ -266,6 +265,8 @@ class Term:
     mask: Tensor
     """[B, T] bool; under scope "token" it may depend on the batch but not on the policy's
     log-probs."""
+    rows: Tensor | None = None
+    """[B] bool, its responses, of which `count_empty_rows` counts the empty ones; None = all."""
     weight: float = 1.0
     aggregation: str | None = None
     """None = the loss's own."""

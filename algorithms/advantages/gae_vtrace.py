@@ -76,7 +76,7 @@ class GAEVtrace(GAE[GAEVtraceConfig]):
     The ratio of a token's own action is left to the loss: A_t weighs later differences alone
     (arXiv:2111.00072). The critic is fitted to the V-trace value v (arXiv:1802.01561,
     Eq. 1). With prox = behavior it is `gae` exactly. Demonstrations have no behavior log-probs and
-    get ratio 1.
+    get ratio 1. prox must be the policy itself, not an average in its place (anchor=ppo_ewma).
 
     Public code: with whiten=false and one bound it is the authors' gae_vtrace (jqueeney/geppo),
     which then centres and scales the advantages with the ratios as weights; here they are whitened
@@ -85,6 +85,7 @@ class GAEVtrace(GAE[GAEVtraceConfig]):
 
     sources = ("1802.01561", "2111.00072")
     needs = frozenset({"behavior", "prox"})
+    prox_is_own = True
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages and the values' targets, [B, T]."""

@@ -41,6 +41,7 @@ class GDPO(AdvantageEstimator[GDPOConfig]):
 
     sources = ("2601.05242",)
     min_group = 2
+    sees_penalty = False
 
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""

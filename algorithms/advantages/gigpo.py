@@ -124,6 +124,11 @@ class GiGPO(AdvantageEstimator[GiGPOConfig]):
     sources = ("2505.10978",)
     min_group = 2
 
+    @property
+    def divides_by_spread(self) -> bool:
+        """By the settings."""
+        return self.config.std == "group"
+
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
         returns = over_tokens(b.reward, b.mask)

@@ -104,6 +104,11 @@ class GroupNorm(AdvantageEstimator[OwnGroupNormConfig]):
     sources = ("2402.03300",)
     min_group = 2
 
+    @property
+    def divides_by_spread(self) -> bool:
+        """By the settings."""
+        return self.config.std == "group"
+
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
         c = self.config

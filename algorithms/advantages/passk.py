@@ -49,6 +49,11 @@ class GrpoPassk(AdvantageEstimator[GrpoPasskConfig]):
     sources = ("2503.19595",)
     min_group = 2
 
+    @property
+    def divides_by_spread(self) -> bool:
+        """By the settings."""
+        return self.config.std
+
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
         c = self.config

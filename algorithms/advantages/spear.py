@@ -46,6 +46,11 @@ class Spear(AdvantageEstimator[SpearConfig]):
         self.means: deque[float] = deque()
         """Mean rewards of groups, oldest first."""
 
+    @property
+    def divides_by_spread(self) -> bool:
+        """By the settings."""
+        return self.config.std == "group"
+
     def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
         """Advantages [B, T]; the returns are the rewards."""
         c = self.config

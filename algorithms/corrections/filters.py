@@ -19,6 +19,11 @@ def without(batch: LossBatch, rows: Tensor) -> Corrected:
     return Corrected(batch=replace(batch, mask=batch.mask & kept), weight=weight)
 
 
+def only_demonstrations(batch: LossBatch) -> Tensor:
+    """Which rows are in groups without a response of the policy, [B] bool."""
+    return group_max((~batch.expert).to(batch.reward.dtype), batch.group) == 0
+
+
 @register("correction", "overlong_filter")
 class OverlongFilter(Correction):
     """Responses that were cut at the length limit leave the mask.
@@ -43,7 +48,8 @@ class ZeroVarianceFilter(Correction):
 
     What is left of DAPO's dynamic sampling (arXiv:2503.14476, Eq. 11) when no prompts are drawn in
     their place: the gradient does not shrink with the share of prompts that are all solved or all
-    failed.
+    failed. Demonstrations that stand alone in their group stay: they are imitated, whatever their
+    advantage.
 
     Public code: verl's filter_groups and DAPO drop such groups and generate others until the batch
     is full; a mask alone trains on fewer responses.
@@ -55,5 +61,5 @@ class ZeroVarianceFilter(Correction):
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch with the smaller mask, and the 0/1 weight [B, T]."""
-        live = ((batch.advantage != 0) & batch.mask).any(-1)
+        live = ((batch.advantage != 0) & batch.mask).any(-1) | only_demonstrations(batch)
         return without(batch, group_max(live.to(batch.reward.dtype), batch.group) == 0)

@@ -74,11 +74,10 @@ class GeoMask(Correction[GeoMaskConfig]):
 
 
 class SeqMaskTISConfig(GeoMaskConfig):
-    """Settings of the bounds; the weight of a kept token has none."""
+    """Settings of the bounds; the weight of a kept token has none but the clamp's."""
 
     is_min: Bound = 0.5
     is_max: Bound = 5.0
-    is_log_clamp: Bound | None = None
 
 
 @register("correction", "seq_mask_tis")
@@ -87,7 +86,8 @@ class SeqMaskTIS(Correction[GeoMaskConfig]):
 
     The denominators keep what is left out. Demonstrations get weight 1.
 
-    Public code: agrees with OpenRLHF's seq-mask-tis (bounds 0.5 and 5, no log clamp).
+    Public code: agrees with OpenRLHF's seq-mask-tis (bounds 0.5 and 5), which has no log clamp
+    (is_log_clamp=null): a token's weight can then be infinite.
     """
 
     Config = SeqMaskTISConfig

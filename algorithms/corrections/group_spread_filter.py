@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.corrections.filters import without
+from algorithms.corrections.filters import only_demonstrations, without
 from rlkit.batch import Corrected, LossBatch, PolicyTerms
 from rlkit.interfaces import Correction, PartConfig
 from rlkit.ops import group_centred, group_sum
@@ -46,7 +46,8 @@ class GroupSpreadFilter(Correction[GroupSpreadFilterConfig]):
     """Groups whose rewards differ least leave the mask, and so the denominators.
 
     They say little about which responses are better, and their noise is as large as that of
-    others. Replayed responses stay, and are in no count. Source: arXiv:2509.22601.
+    others. Replayed responses, and demonstrations that stand alone in their group, stay and are in
+    no count. Source: arXiv:2509.22601.
 
     Status: adapted. Public code: TencentYoutuResearch/SPEAR keeps the 0.75 of a step's groups of
     largest standard deviation before it computes advantages; here they are chosen among those of a
@@ -59,5 +60,5 @@ class GroupSpreadFilter(Correction[GroupSpreadFilterConfig]):
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch with the smaller mask, and the 0/1 weight [B, T]."""
-        live = batch.mask.any(-1) & ~batch.replayed
+        live = batch.mask.any(-1) & ~batch.replayed & ~only_demonstrations(batch)
         return without(batch, least_spread(batch.reward, batch.group, live, self.config.share))

@@ -7,6 +7,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 from rlkit.composition.composition import RATES, Composition
+from rlkit.composition.penalties import check_penalty
 from rlkit.composition.turns import check_turns
 from rlkit.config.run import EMBEDDED
 from rlkit.config.validation import with_value
@@ -63,6 +64,7 @@ def check(c: Composition) -> None:
     check_scopes(c)
     check_fields(c)
     check_average(c)
+    check_penalty(c)
     check_judges(c)
     check_mode(c)
     check_sampling(c)

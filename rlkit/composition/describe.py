@@ -12,6 +12,7 @@ from typing import Any
 
 import rlkit
 from rlkit.composition.composition import Composition
+from rlkit.composition.penalties import penalty_in_words
 from rlkit.composition.turns import words_of
 from rlkit.interfaces import RunSize
 from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, import_plugin
@@ -51,6 +52,7 @@ def describe(c: Composition) -> list[str]:
     for kind in ("buffer", "anchor", "schedule"):
         missed = c.every_part[kind].out_of_reach(size)
         lines += [] if missed is None else [f"Warning: {kind}={names[kind]}: {missed}."]
+    lines += penalty_in_words(c)
     if len(c.eval_rewards) > 1:
         lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
     lines += words_of(c)

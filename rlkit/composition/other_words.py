@@ -39,7 +39,7 @@ TRL = {
     "reward_funcs": "reward=[<name>,./mine.py:my_reward]",
     "max_tool_calling_iterations": "turns.max (the policy's turns: theirs plus 1)",
     "beta": KL,
-    "use_bias_correction_kl": "anchor.bias_correction",
+    "use_bias_correction_kl": "anchor.bias_correction=true and anchor.gradient_estimator=k3",
     "sync_ref_model": "anchor=tr_dpo",
     "ref_model_mixup_alpha": "anchor.alpha",
     "ref_model_sync_steps": "anchor.every",

@@ -28,6 +28,15 @@ class AdvantageEstimator(Part[C]):
     min_group: ClassVar[int] = 1
     prox_is_own: ClassVar[bool] = False
     """Whether prox_logp must be the policy's own, which no anchor may replace."""
+    nonnegative: ClassVar[bool] = False
+    """Whether rewards must be 0 or more, so that no penalty may be taken from them."""
+    sees_penalty: ClassVar[bool] = True
+    """Whether it reads the rewards from which a penalty is taken (anchor.placement=reward)."""
+
+    @property
+    def divides_by_spread(self) -> bool:
+        """Whether rewards are divided by the spread of their group, however small it is."""
+        return False
 
     @property
     def critic_sees_age(self) -> bool:

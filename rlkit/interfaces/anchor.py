@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import TypeVar
 
@@ -70,6 +70,10 @@ class FreezablePolicy(Protocol):
         ...
 
 
+UNBIASED: tuple[KLEstimator, ...] = ("k1", "k3")
+"""Estimators whose value times the differentiated ratio has the gradient of KL(pi||ref)."""
+
+
 class AnchorConfig(PartConfig):
     """Fields every anchor with a KL penalty has."""
 
@@ -91,8 +95,10 @@ class AnchorConfig(PartConfig):
     does: without a reward signal the penalty would be their only gradient. false = TRL's and
     DeepSeekMath's behavior."""
     bias_correction: bool = False
-    """Multiply the penalty by the ratio pi/prox, differentiated too: the unbiased estimate of
-    DeepSeek-V3.2 (arXiv:2512.02556), TRL's `use_bias_correction_kl`."""
+    """Multiply the penalty by the ratio pi/prox, differentiated too: on samples of prox the
+    unbiased estimate of DeepSeek-V3.2 (arXiv:2512.02556), TRL's `use_bias_correction_kl`. Needs
+    gradient_estimator and value_estimator to be the same, k1 or k3. On replayed samples, which prox
+    did not draw, it is not unbiased."""
     bias_correction_cap: Annotated[float, Field(gt=0)] | None = None
     """Upper bound on that ratio (Trinity-RFT's corrected_k3: 2); null = none."""
     log_ratio_clamp: Annotated[float, Field(gt=0)] | None = 20.0
@@ -113,6 +119,25 @@ class AnchorConfig(PartConfig):
     placement: Literal["loss", "reward"] = "loss"
     """"loss" adds the penalty to the loss; "reward" subtracts beta * k1 from the token rewards
     (PPO's classic form)."""
+
+    @model_validator(mode="after")
+    def _unbiased(self) -> Self:
+        if not self.bias_correction:
+            return self
+        value, gradient = self.value_estimator, self.gradient_estimator
+        if value != gradient or value not in UNBIASED:
+            wanted = value if value in UNBIASED else "k3"
+            raise ValueError(
+                "bias_correction=true gives the gradient of the KL only if value_estimator and "
+                f"gradient_estimator are the same, k1 or k3 (they are {value} and {gradient}); set "
+                f"both to {wanted}"
+            )
+        if self.importance_weight:
+            raise ValueError(
+                "bias_correction=true and importance_weight=true weigh the penalty by a ratio "
+                "each; choose one of them"
+            )
+        return self
 
 
 AC = TypeVar("AC", bound=AnchorConfig, default=AnchorConfig)

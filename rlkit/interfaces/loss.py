@@ -60,6 +60,9 @@ class PolicyLoss(Part[LC]):
     scope: Scope = "token"
     needs: frozenset[str] = frozenset()
     accepts_expert: ClassVar[bool] = False
+    sees_penalty: ClassVar[bool] = True
+    """Whether it reads advantages, which a penalty taken from the rewards is part of
+    (anchor.placement=reward); `LossBatch.reward` is without it."""
     advantages: ClassVar[tuple[str, ...]] = ()
     """Advantage parts the method is defined with, if it has its own baseline; a run with another
     one starts with a warning. Empty = any."""

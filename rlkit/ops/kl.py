@@ -82,8 +82,8 @@ def ratio_weighted(
 ) -> Tensor:
     """value * min(exp(log_ratio), cap), [B, T], both factors differentiated.
 
-    With log_ratio = log(pi / prox) it makes a KL estimator unbiased on samples of prox
-    (arXiv:2512.02556). `log_ratio` must be masked.
+    With log_ratio = log(pi / prox) it makes k1 and k3, with their own gradients, unbiased on
+    samples of prox in value and gradient (arXiv:2512.02556). `log_ratio` must be masked.
     """
     ratio = _signed_clamp(log_ratio, clamp).exp()
     return value * (ratio if cap is None else ratio.clamp(max=cap))

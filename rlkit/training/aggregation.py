@@ -30,14 +30,14 @@ class Aggregating:
         names = [term.name for term in terms]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f"two terms of the loss are called '{twice}'; rename one")
-        every = self.loss.config.count_empty_rows
-        return {
-            t.name: (
-                t.mask.sum(),
-                t.mask.new_ones(len(t.mask)).sum() if every else t.mask.any(-1).sum(),
-            )
-            for t in terms
-        }
+        return {t.name: (t.mask.sum(), self._counted(t).sum()) for t in terms}
+
+    def _counted(self, term: Term) -> Tensor:
+        """Which rows count as responses of a term, [B] bool: see `count_empty_rows`."""
+        valid = term.mask.any(-1)
+        if not self.loss.config.count_empty_rows:
+            return valid
+        return torch.ones_like(valid) if term.rows is None else valid | term.rows
 
     def reduce(self, terms: Sequence[Term], counts: Counts) -> Tensor:
         """The part of the minibatch's loss that these rows contribute."""
@@ -69,8 +69,9 @@ class Aggregating:
         """
         total = weights.sum(-1)
         aggregation = term.aggregation or self.loss.config.aggregation
-        if self.loss.config.count_empty_rows and aggregation == "seq-mean-token-mean":
-            total = torch.where(term.mask.any(-1), total, 1 / rows.clamp(min=1))
+        if aggregation == "seq-mean-token-mean":
+            empty = self._counted(term) & ~term.mask.any(-1)
+            total = torch.where(empty, 1 / rows.clamp(min=1), total)
         return total
 
 

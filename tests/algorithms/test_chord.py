@@ -57,6 +57,23 @@ def test_settings_out_of_range_are_refused(name: str, fields: dict[str, Any]) ->
         build("loss", name, **fields)
 
 
+PHI = math.exp(-1) * (1 - math.exp(-1))
+
+
+@pytest.mark.parametrize(("name", "own", "taught"), [("chord", 0.9, 0.1 * PHI), ("hpt", 1, 1)])
+def test_empty_responses_that_count_do_so_in_their_own_part(
+    name: str, own: float, taught: float
+) -> None:
+    """Two own responses and one demonstration; one of the own ones is empty."""
+    logp, batch = rows(double([[1.1], [1.0], [1.0]]).log(), 1.0)
+    expert = torch.tensor([False, False, True])
+    batch = replace(batch, expert=expert, mask=torch.tensor([[True], [False], [True]]))
+    for counted, responses in ((False, 1), (True, 2)):
+        fields = {"aggregation": "seq-mean-token-mean", "count_empty_rows": counted}
+        gradient, _ = outcome(name, logp, batch, **fields)
+        assert gradient == near([[-1.1 * own / responses], [0], [-taught]])
+
+
 class Halve(Correction):
     """Weight one half on every token, an expert's too."""
 

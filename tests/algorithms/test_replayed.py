@@ -13,6 +13,7 @@ from rlkit.errors import UserError
 from rlkit.interfaces import PolicyLoss
 from rlkit.objective import loss_value
 from rlkit.registry import build
+from rlkit.testing.base import close
 from rlkit.testing.losses import examples, value_and_grad
 from tests.algorithms.rows import near, old_and_new, stored_rows, terms_of
 
@@ -117,6 +118,22 @@ def test_each_part_is_averaged_over_its_own_rows(name: str, aggregation: str, pa
     assert again.item() == pytest.approx(value.item(), rel=1e-12)
     share = torch.where(copied, 1 / 3, 1.0).double()
     torch.testing.assert_close(copies[:8], share[:, None] * gradient)
+
+
+@pytest.mark.parametrize("name", PARTED)
+@pytest.mark.parametrize("aggregation", ["seq-mean-token-mean", "seq-mean-token-sum-norm"])
+def test_empty_responses_that_count_do_so_in_their_own_part(name: str, aggregation: str) -> None:
+    """Both parts are PPO on their rows, of which one new and two replayed ones are empty."""
+    loss = build("loss", name, aggregation=aggregation, replay_weight=0.7, count_empty_rows=True)
+    logp, batch = examples(loss.needs)
+    batch = replace(batch, mask=batch.mask.index_fill(0, torch.tensor([0, 2, 3]), False))
+    value, gradient = value_and_grad(loss, logp, batch)
+    expected, pushes = torch.zeros_like(value), torch.zeros_like(gradient)
+    for part, weight in ((~batch.replayed, 1.0), (batch.replayed, 0.7)):
+        rows = part.nonzero()[:, 0]
+        own = value_and_grad(as_ppo(loss), logp[rows], batch.rows(rows))
+        expected, pushes[rows] = expected + weight * own[0], weight * own[1]
+    assert close((expected, pushes), (value, gradient))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +64,19 @@ def test_without_eligible_tokens_it_is_repo_with_its_clip() -> None:
     same = build("loss", "repo", **{name: getattr(loss.config, name) for name in own})
     for a, b in zip(*(value_and_grad(x, logp, batch) for x in (loss, same)), strict=True):
         assert torch.equal(a, b)
+
+
+def test_with_the_dual_clip_and_no_eligible_tokens_it_is_spear() -> None:
+    """At ratio 20, beyond 10; without the dual clip a bad token of that ratio has a gradient."""
+    logp, batch = examples(frozenset({"behavior"}))
+    batch.behavior_logp[:, 0] = logp[:, 0] - math.log(20)
+    fields = {"clip_cov_lb": 900.0, "clip_cov_ub": 901.0}
+    spear = value_and_grad(build("loss", "spear"), logp, batch)
+    same = value_and_grad(build("loss", "spear_cov", dual_clip=10.0, **fields), logp, batch)
+    free = value_and_grad(build("loss", "spear_cov", **fields), logp, batch)
+    assert torch.equal(spear[0], same[0]) and torch.equal(spear[1], same[1])
+    pushed = batch.mask[:, 0] & (batch.advantage[:, 0] < 0)
+    assert not spear[1][pushed, 0].any() and free[1][pushed, 0].all()
 
 
 @pytest.mark.parametrize("replayed", [False, True])

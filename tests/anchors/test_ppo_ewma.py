@@ -60,7 +60,10 @@ def test_a_restored_average_goes_on_the_same(dtype: torch.dtype) -> None:
     assert resumed(run).one(20, "proximal") == run.one(20, "proximal")
 
 
-@pytest.mark.parametrize("fields", [{"placement": "reward"}, {"bias_correction": True}])
+UNBIASED = {"bias_correction": True, "value_estimator": "k3", "gradient_estimator": "k3"}
+
+
+@pytest.mark.parametrize("fields", [{"placement": "reward"}, UNBIASED])
 def test_what_reads_pi_k_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="whose place the proximal policy takes"):
         build("anchor", "ppo_ewma", **fields)

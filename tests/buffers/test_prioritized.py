@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from buffers.prioritized import Prioritized, PrioritizedConfig, group_priorities
+from buffers.prioritized import (
+    Prioritized,
+    PrioritizedConfig,
+    draw_probabilities,
+    group_priorities,
+)
 from buffers.rows import Floats
 from rlkit.batch import Score
 from rlkit.errors import UserError
@@ -115,6 +120,18 @@ def test_the_second_draw_follows_the_weights_that_are_left() -> None:
         for pair in pairs
     }
     check_frequencies(found, shares)
+
+
+@pytest.mark.parametrize("scheme", ["proportional", "rank"])
+@pytest.mark.parametrize("alpha", [200.0, 5000.0])
+def test_every_group_can_be_drawn_however_large_alpha_is(scheme: str, alpha: float) -> None:
+    """Of priorities 1.5, 0.5, 2 and 0 the powers of all but one underflow, or overflow."""
+    buffer = filled(replay_fraction=0.6, scheme=scheme, alpha=alpha)
+    drawn = buffer.build([], 5, 1)
+    assert len({g.samples[0].sample_id for g in drawn}) == 3
+    chance = draw_probabilities(priorities(buffer), buffer.config)
+    assert chance.sum() == pytest.approx(1) and chance.min() > 0
+    assert chance.argmax() == 2
 
 
 def test_a_replayed_group_is_scored_anew() -> None:

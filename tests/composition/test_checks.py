@@ -146,10 +146,12 @@ def test_prompts_hidden_states_are_for_losses_alone() -> None:
         check_needs(c)
 
 
-def test_an_anchor_cannot_replace_log_probs_that_must_be_the_policys_own() -> None:
+@pytest.mark.parametrize("name", ["spo", "gae_vtrace"])
+def test_an_anchor_cannot_replace_log_probs_that_must_be_the_policys_own(name: str) -> None:
     composed("loss=decoupled_ppo", "anchor=ppo_ewma")
-    with pytest.raises(UserError, match="advantage=spo compares .* anchor=ppo_ewma puts another"):
-        composed("loss=decoupled_ppo", "advantage=spo", "anchor=ppo_ewma")
+    said = f"advantage={name} compares .* anchor=ppo_ewma puts another"
+    with pytest.raises(UserError, match=said):
+        composed("loss=decoupled_ppo", f"advantage={name}", "anchor=ppo_ewma")
 
 
 class Several(Processes):

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import LossBatch
+from rlkit.errors import UserError
 from rlkit.interfaces import AnchorConfig, AnchorPolicy
+from rlkit.registry import build
 from rlkit.testing.losses import examples
 
 LOG2 = math.log(2)
@@ -29,6 +31,13 @@ class Two(AnchorPolicy):
 
     def rebase(self, policy: Any) -> None:
         raise AssertionError
+
+
+class Only(Two):
+    """Held to a alone."""
+
+    def weights(self, step: int) -> Mapping[str, float]:
+        return {"a": 1.0}
 
 
 def batch_of(logp: Tensor, **differences: float) -> LossBatch:
@@ -73,18 +82,70 @@ def test_the_penalty_of_a_token_by_hand(
     assert found == pytest.approx((0.5 * value, 0.5 * gradient))
 
 
+K1 = {"beta": 0.5, "value_estimator": "k1", "gradient_estimator": "k1"}
+
+
 @pytest.mark.parametrize(
-    ("cap", "value", "gradient"), [(None, 3.25, 2 * 1.75 + 3.25), (1.5, 2.4375, 1.5 * 1.75)]
+    ("cap", "value", "gradient"), [(None, 2 * 1.75, 2 + 2 * 1.75), (1.5, 1.5 * 1.75, 1.5)]
 )
 def test_the_bias_correction_is_differentiated_up_to_its_cap(
     cap: float | None, value: float, gradient: float
 ) -> None:
-    """k2 together 1.625 with derivative 1.75, times pi/prox = 2."""
-    config = {**BASE, "bias_correction": True, "bias_correction_cap": cap}
+    """k1 together 1.75 with derivative 1, times pi/prox = 2."""
+    config = {**K1, "bias_correction": True, "bias_correction_cap": cap}
     found = penalty(config, a=2.0, b=1.0, c=9.0, prox=LOG2)
     assert found == pytest.approx((0.5 * value, 0.5 * gradient))
     in_reward = penalty({**config, "placement": "reward"}, a=2.0, b=1.0, c=9.0, prox=LOG2)
-    assert in_reward == pytest.approx((0.5 * 1.75, 0.5 * 1.75)), "the loss's alone"
+    assert in_reward == pytest.approx((0.5 * 1.75, 0.5)), "the loss's alone"
+
+
+def expected_gradient(**config: Any) -> tuple[Tensor, Tensor]:
+    """The penalty's gradient in six logits, expected over the samples of prox, and the KL's."""
+    generator = torch.Generator().manual_seed(0)
+    logits, prox, ref = torch.randn(3, 6, generator=generator, dtype=torch.float64).log_softmax(-1)
+    _, batch = examples(frozenset())
+    one = replace(
+        batch,
+        mask=torch.ones(1, 6, dtype=torch.bool),
+        expert=batch.expert[:1],
+        behavior_logp=prox[None],
+        prox_logp=prox[None],
+        anchor_logp={"a": ref[None]},
+    )
+    theta = logits.clone().requires_grad_()
+    logp = theta.log_softmax(-1)
+    anchor = Only(AnchorConfig(beta=1.0, **config))
+    expectation = (prox.exp() * anchor.penalty(logp[None], one, 1)).sum()
+    (found,) = torch.autograd.grad(expectation, theta, retain_graph=True)
+    (wanted,) = torch.autograd.grad((logp.exp() * (logp - ref)).sum(), theta)
+    return found, wanted
+
+
+@pytest.mark.parametrize("kind", ["k1", "k3"])
+def test_with_the_bias_correction_the_expected_gradient_is_the_kls(kind: str) -> None:
+    """Exact: every one of six actions, weighted by prox."""
+    found, wanted = expected_gradient(
+        bias_correction=True, value_estimator=kind, gradient_estimator=kind
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+    found, wanted = expected_gradient(value_estimator=kind, gradient_estimator=kind)
+    assert (found - wanted).norm() > 0.1 * wanted.norm(), "without it, it is not"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "set both to k3"),
+        ({"value_estimator": "k1"}, "set both to k1"),
+        ({"value_estimator": "k2"}, "set both to k3"),
+        ({"gradient_estimator": "k3", "importance_weight": True}, "choose one of them"),
+    ],
+)
+def test_the_bias_correction_is_refused_where_it_is_biased(
+    fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        build("anchor", "base", bias_correction=True, **fields)
 
 
 def test_what_has_no_weight_or_no_penalty_needs_no_forward() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
+from rlkit.batch import Term
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig
 from rlkit.training.loss_value import loss_value
+from rlkit.training.objective import Objective
 from tests.training.objectives import AGGREGATIONS, Named, Surrogate, make_batch
 
 
@@ -48,3 +51,18 @@ def test_two_terms_of_one_name_are_refused_since_they_would_share_a_denominator(
     loss.names = ("pg", "pg")
     with pytest.raises(UserError, match="two terms of the loss are called 'pg'; rename one"):
         loss_value(loss, logp, batch)
+
+
+@pytest.mark.parametrize("per_response", [False, True])
+def test_a_term_over_some_responses_counts_its_own_empty_ones(per_response: bool) -> None:
+    """Of responses of 1, 0, 2 and 0 tokens the term is over the first two."""
+    mask = torch.tensor([[1, 0], [0, 0], [1, 1], [0, 0]]).bool()
+    rows = torch.tensor([True, True, False, False])
+    ones = torch.ones(4) if per_response else torch.ones(4, 2)
+    term = Term(name="own", value=ones, mask=mask & rows[:, None], rows=rows)
+    for counted, expected in ((False, (1, 1.0)), (True, (2, 1.0 if per_response else 0.5))):
+        config = LossConfig(aggregation="seq-mean-token-mean", count_empty_rows=counted)
+        objective = Objective(Surrogate(config))
+        found = objective.counts([term])
+        assert found["own"][1] == expected[0]
+        assert objective.reduce([term], found) == pytest.approx(expected[1])

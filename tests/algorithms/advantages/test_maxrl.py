@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlkit.errors import UserError
 from tests.algorithms.advantages.hand import REWARDS, estimate, one_a_row
 
 
@@ -31,3 +32,9 @@ def test_maxrl_does_not_depend_on_the_scale_of_the_rewards() -> None:
         [3, -1, -1, -1], rel=1e-4
     )
     assert one_a_row(estimate("maxrl", [0, 0], [0, 0])) == [0, 0]
+
+
+def test_negative_rewards_are_refused() -> None:
+    """Of 1, -1, -1, -1 the mean is -0.5, by which the right answer would get -3."""
+    with pytest.raises(UserError, match="a reward of -1; make every reward 0 or more"):
+        estimate("maxrl", [1, -1, -1, -1], [0] * 4)

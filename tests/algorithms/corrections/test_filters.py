@@ -30,3 +30,12 @@ def test_groups_without_an_advantage_leave_the_mask_whole() -> None:
     )
     assert torch.equal(out.batch.mask, batch.mask & (batch.group == 0)[:, None])
     assert out.weight[:, 0].tolist() == [1] * 4 + [0] * 4
+
+
+def test_demonstrations_alone_in_their_group_stay_whatever_their_advantage() -> None:
+    """Group 1 is four demonstrations; one among the responses of group 0 goes with them."""
+    logp, batch = examples(frozenset())
+    expert = torch.tensor([False] * 3 + [True] * 5)
+    given = replace(batch, advantage=torch.zeros_like(logp), expert=expert)
+    out = apply(build("correction", "zero_variance_filter"), logp, given)
+    assert torch.equal(out.batch.mask, batch.mask & (batch.group == 1)[:, None])

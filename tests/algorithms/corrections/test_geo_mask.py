@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,17 @@ def test_the_default_bounds_of_seq_mask_tis(factor: float) -> None:
     for k, kept in ((factor * 0.99, factor > 1), (factor * 1.01, factor < 1)):
         found = weight_of("seq_mask_tis", *batch_of(torch.full((2, 3), k, dtype=torch.float64)))
         assert bool(found.any()) == kept
+
+
+def test_no_weight_of_a_kept_token_is_infinite() -> None:
+    """Log-ratios of 150 and -149, whose mean is within the bounds; exp(150) is no float32."""
+    logp, batch = batch_of(K)
+    apart = torch.tensor([[150.0, -149.0, 0.0], [0.0, 0.0, 0.0]])
+    prox = logp.float()
+    batch = replace(batch, prox_logp=prox, behavior_logp=prox - apart)
+    out = apply(build("correction", "seq_mask_tis"), prox, batch)
+    assert out.weight.dtype == torch.float32 and out.weight.isfinite().all()
+    assert out.weight[0, 0].item() == pytest.approx(math.exp(20))
 
 
 def loss_of(batch: LossBatch, logp: Tensor, name: str, **fields: Any) -> float:

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from algorithms.corrections.group_spread_filter import least_spread
+from rlkit.batch import LossBatch
 from rlkit.registry import build
 from rlkit.testing.losses import examples
 from tests.algorithms.corrections.hand import apply
@@ -53,3 +55,35 @@ def test_replayed_groups_stay() -> None:
     out = apply(build("correction", "group_spread_filter", share=0.5), logp, four)
     assert torch.equal(out.batch.mask, batch.mask & (four.group != 2)[:, None])
     assert build("correction", "group_spread_filter").config.share == 0.75
+
+
+def with_demonstrations() -> tuple[Tensor, LossBatch]:
+    """CHORD's batch: 8 groups of 4 responses, and 2 demonstrations, each a group of its own."""
+    logp, batch = examples(frozenset())
+    rows = torch.arange(34)
+    reward = (rows % 4 < rows // 4 % 3).double()  # of the 8 groups those of number 0, 3, 6 have 0
+    expert = rows > 31
+    return logp[rows % 8], replace(
+        batch.rows(rows % 8),
+        group=torch.where(expert, rows - 24, rows // 4),
+        expert=expert,
+        reward=torch.where(expert, 1.0, reward),
+        replayed=torch.zeros_like(expert),
+        advantage=torch.where(expert, 0.0, reward - 0.25)[:, None].expand(34, 6),
+    )
+
+
+def test_demonstrations_alone_in_their_group_stay_and_are_in_no_count() -> None:
+    """6 of the 8 groups of new responses stay, which is 0.75 of them."""
+    logp, batch = with_demonstrations()
+    out = apply(build("correction", "group_spread_filter"), logp, batch)
+    assert torch.equal(out.batch.mask[32:], batch.mask[32:])
+    kept = batch.group[out.batch.mask.any(-1)]
+    assert set(kept.tolist()) == {0, 1, 2, 4, 5, 7, 8, 9}
+
+
+def test_a_demonstration_in_a_mixed_group_goes_with_it() -> None:
+    logp, batch = with_demonstrations()
+    mixed = replace(batch, expert=torch.arange(34) == 24, reward=torch.zeros_like(batch.reward))
+    out = apply(build("correction", "group_spread_filter", share=0.1), logp, mixed)
+    assert set(batch.group[out.batch.mask.any(-1)].tolist()) == {0}, "of equal ones the first"
