@@ -78,6 +78,9 @@ class SeqMaskTISConfig(GeoMaskConfig):
 
     is_min: Bound = 0.5
     is_max: Bound = 5.0
+    is_log_clamp: Bound | None = 20.0
+    """The log of a kept token's weight is clamped to [-c, c]; null = no clamp. The mean that decides
+    which responses stay is that without it."""
 
 
 @register("correction", "seq_mask_tis")
@@ -97,6 +100,7 @@ class SeqMaskTIS(Correction[GeoMaskConfig]):
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch as it is, and the weight [B, T]."""
         c = self.config
-        log_weight = c.clamped(prox_over_behavior(batch))
+        log_weight = prox_over_behavior(batch)
         kept = inside(log_weight, batch.mask, c.is_min, c.is_max) | batch.expert
-        return Corrected(batch=batch, weight=torch.where(kept[:, None], log_weight.exp(), 0.0))
+        weight = c.clamped(log_weight).exp()
+        return Corrected(batch=batch, weight=torch.where(kept[:, None], weight, 0.0))

@@ -70,6 +70,16 @@ def test_no_weight_of_a_kept_token_is_infinite() -> None:
     assert out.weight[0, 0].item() == pytest.approx(math.exp(20))
 
 
+def test_a_clamp_keeps_no_response_that_the_mean_leaves_out() -> None:
+    """A token 100 nats away makes the mean 50; clamped to 1 it would be within log 5."""
+    logp, batch = batch_of(K)
+    prox = logp.float()
+    apart = torch.tensor([[100.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    batch = replace(batch, prox_logp=prox, behavior_logp=prox - apart)
+    out = apply(build("correction", "seq_mask_tis", is_log_clamp=1.0), prox, batch)
+    assert out.weight[0].tolist() == [0, 0, 0] and out.weight[1].tolist() == [1, 1, 1]
+
+
 def loss_of(batch: LossBatch, logp: Tensor, name: str, **fields: Any) -> float:
     corrections = [(name, build("correction", name, **fields))]
     objective = Objective(Plain(), corrections=corrections)
