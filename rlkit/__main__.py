@@ -176,8 +176,8 @@ def parser() -> argparse.ArgumentParser:
         "show",
         help="a part's settings, bounds, documentation and source; what a composition chooses",
     )
-    one.add_argument("kind", help="loss, buffer, ..., algorithm or experiment")
-    one.add_argument("name")
+    one.add_argument("kind", help="loss, buffer, ..., algorithm or experiment; or loss=<name>")
+    one.add_argument("name", nargs="?", help="can stand alone if only one kind has it")
     add_config_dir(one)
     one = commands.add_parser("check", help="the contract kit on your own part")
     one.add_argument("path", help="pkg.mod:Class or ./file.py:Class")

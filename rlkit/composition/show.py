@@ -21,6 +21,7 @@ from rlkit.composition.config_files import (
     read_config_file,
 )
 from rlkit.config.validation import as_written
+from rlkit.errors import UserError, suggest
 from rlkit.plugins import KINDS, LIST_KINDS, unknown_name
 from rlkit.registry import from_import_path
 from rlkit.runs.resume import flat
@@ -39,11 +40,14 @@ def list_options(group: str | None, folders: Sequence[Path]) -> None:
         print(f"{each + ':':<{NAMES_FROM}}{', '.join(options(each, folders))}")
 
 
-def show(group: str, name: str, folders: Sequence[Path]) -> None:
+def show(group: str, name: str | None, folders: Sequence[Path]) -> None:
     """Print what a part, a variant, a composition or an experiment is and what it sets.
 
-    Raises UserError for an unknown group or name.
+    `group` without `name` is `group=name`, or a name that only one group has. Raises UserError for
+    an unknown group or name.
     """
+    if name is None:
+        group, name = named(group, folders)
     check_group(group)
     if group in KINDS and ":" in name:
         return _show_part(part_info(from_import_path(group, name)))
@@ -59,6 +63,24 @@ def show(group: str, name: str, folders: Sequence[Path]) -> None:
     if group in COMPOSED:
         return _show_choices(group, file)
     return _show_variant(group, file, files)
+
+
+def named(word: str, folders: Sequence[Path]) -> tuple[str, str]:
+    """The group and the name that a single word means. Raises UserError if it means none or two."""
+    group, given, name = word.partition("=")
+    if given:
+        return group, name
+    every = {each: options(each, folders) for each in GROUPS}
+    found = [each for each, names in every.items() if word in names]
+    if len(found) == 1:
+        return found[0], word
+    if found:
+        ways = ", ".join(f"rlkit show {each} {word}" for each in found)
+        raise UserError(f"{word} is the name of {len(found)} things, say which: {ways}")
+    if word in GROUPS:
+        raise UserError(f"rlkit show {word} needs a name: rlkit list {word} has them")
+    close = suggest(word, [name for names in every.values() for name in names])
+    raise UserError(f"nothing is called '{word}'.{close} rlkit list has all names")
 
 
 def _show_part(part: PartInfo) -> None:

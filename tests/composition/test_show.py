@@ -30,6 +30,32 @@ def test_a_part_is_shown_with_its_settings(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == text
 
 
+@pytest.mark.parametrize("word", ["buffer=fifo", "fifo"])
+def test_one_word_is_enough_where_it_means_one_thing(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(word, None, SHIPPED)
+    assert capsys.readouterr().out.startswith("buffer=fifo  buffers.fifo:Fifo  ")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (
+            "remix",
+            "remix is the name of 2 things, say which: rlkit show loss remix, rlkit show algorithm remix",
+        ),
+        ("buffer", "rlkit show buffer needs a name: rlkit list buffer has them"),
+        ("fifoo", "nothing is called 'fifoo'"),
+        ("bufer=fifo", "bufer"),
+    ],
+)
+def test_one_word_that_means_nothing_or_two_things_is_told(word: str, said: str) -> None:
+    with pytest.raises(UserError) as told:
+        show(word, None, SHIPPED)
+    assert said in str(told.value) and "\n" not in str(told.value)
+
+
 def test_a_composition_is_shown_as_overrides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
