@@ -43,7 +43,7 @@ def test_one_word_is_enough_where_it_means_one_thing(
     [
         (
             "remix",
-            "remix is the name of 2 things, say which: rlkit show loss remix, rlkit show algorithm remix",
+            "2 things, say which: rlkit show loss remix, rlkit show algorithm remix",
         ),
         ("buffer", "rlkit show buffer needs a name: rlkit list buffer has them"),
         ("fifoo", "nothing is called 'fifoo'"),
