@@ -77,7 +77,7 @@ def answered(
     model = c.config.model.name
     settings = settings_of(plan, c.raw, model, weights_of(model))
     store = Store(plan.folder(settings))
-    store.agree(settings | {BENCHMARKS: {each.target.name: each.settings for each in asked}})
+    store.agree(settings | {BENCHMARKS: {each.target.name: each.must_agree for each in asked}})
     for line in introduction(asked, plan, store):
         console.print(line)
     c.rollouts.reserve(max(each.prompts.longest for each in asked), plan.max_tokens)
