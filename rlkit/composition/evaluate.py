@@ -194,6 +194,8 @@ def evaluate(
     finally:
         close(c)
     save(folder, found, problems, raw)
+    if found.failed:
+        say(found.failed)
     for line in lines_of(found.figures):
         say(line)
     for warning in filter(None, (found.warning, cut_off(found))):

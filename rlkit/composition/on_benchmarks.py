@@ -13,6 +13,7 @@ from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition
 from rlkit.composition.session import RunScope, close, told_policy
 from rlkit.composition.turns import in_one_turn
+from rlkit.evaluation.answers import failures
 from rlkit.evaluation.examination import Examiner, can_compare, outcomes
 from rlkit.evaluation.figures import TRUNCATED, Values, usual_ks, values_of
 from rlkit.evaluation.progress import bar
@@ -94,6 +95,8 @@ def answered(
     written = store.write_results(results)
     names = [each.target.name for each in asked]
     page = write_page(store, results, dict(zip(names, chunks, strict=True)))
+    for line in filter(None, map(failed, found)):
+        console.print(line)
     print_table(results)
     for line in (line for each in found for line in warnings(each)):
         console.print(line)
@@ -140,7 +143,15 @@ def result(each: Asked, store: Store, chunks: int, c: Composition, plan: Plan) -
         notes=each.problems.notes,
         settings=each.settings,
         values=values,
+        counts=store.counts(each.target.name, chunks),
+        responses=len(rows),
     )
+
+
+def failed(result: Result) -> str | None:
+    """A line if rewards failed over some of the responses."""
+    told = failures(result.counts, result.responses)
+    return told and f"{result.name}: {told}"
 
 
 def warnings(result: Result) -> list[str]:
