@@ -15,7 +15,7 @@ from rlkit.composition.session import RunScope, close, told_policy
 from rlkit.composition.turns import in_one_turn
 from rlkit.evaluation.answers import failures
 from rlkit.evaluation.examination import Examiner, can_compare, outcomes
-from rlkit.evaluation.figures import TRUNCATED, Values, usual_ks, values_of
+from rlkit.evaluation.figures import OFTEN, TRUNCATED, Values, usual_ks, values_of
 from rlkit.evaluation.progress import bar
 from rlkit.evaluation.questions import check_room, room
 from rlkit.evaluation.results import Result, results_of
@@ -28,9 +28,6 @@ from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page
 from rlkit.rewards.scoring import RewardSet
 from rlkit.runs.generators import seed_generators
-
-OFTEN = 0.1
-"""A share of truncated responses that is warned of."""
 
 Progress = Callable[[str, int, int], None]
 
