@@ -148,7 +148,7 @@ def result(each: Asked, store: Store, chunks: int, c: Composition, plan: Plan) -
 def failed(result: Result) -> str | None:
     """A line if rewards failed over some of the responses."""
     told = failures(result.counts, result.responses)
-    return told and f"{result.name}: {told}"
+    return told and f"{result.name}: {told}; to have them marked again, choose another --out"
 
 
 def warnings(result: Result) -> list[str]:

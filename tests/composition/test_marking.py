@@ -16,8 +16,8 @@ def test_settings_that_change_marks_are_named_and_those_of_speed_are_not() -> No
     found = marking({"exact": build("reward", "exact", extract="last_number")})
     assert found["reward.exact.extract"] == "last_number"
     found = marking({"math": build("reward", "math", workers=3, timeout=9.0, tolerance=0.1)})
-    assert found["reward.math.tolerance"] == 0.1
-    assert not {"reward.math.workers", "reward.math.timeout", "reward.math.source"} & {*found}
+    assert found["reward.math.tolerance"] == 0.1 and found["reward.math.timeout"] == 9.0
+    assert not {"reward.math.workers", "reward.math.source"} & {*found}
 
 
 def test_a_task_that_scores_has_its_own_settings() -> None:
