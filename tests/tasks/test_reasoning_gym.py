@@ -15,7 +15,7 @@ from rlkit.errors import UserError
 from rlkit.registry import build
 from rlkit.rewards.pool import Verdict
 from rlkit.rewards.scoring import RewardSet
-from rlkit.rewards.task import TaskReward
+from rlkit.rewards.task import default_rewards
 from rlkit.tasks.reasoning_gym import HELD_OUT, ReasoningGym, divide, draws, extract
 from rlkit.tasks.split import unit_hash
 
@@ -201,7 +201,7 @@ def test_a_lost_worker_leaves_the_completion_out_and_a_batch_is_judged_at_once(m
         return [Verdict("score", 0.5), Verdict("lost"), Verdict("limit"), Verdict("lost")]
 
     monkeypatch.setattr(asked._scorer.pool, "judge", judge)
-    rewards = RewardSet({"gym": TaskReward(asked)})
+    rewards = RewardSet(default_rewards(asked, "gym"))
     columns = {"entry": [{"question": "q"}] * 4}
     found = rewards.score(["p"] * 4, ["1", "is 2", "3", "no"], [[1]] * 4, columns)
     assert given == [["1", "2", "3", None]]
@@ -215,5 +215,6 @@ def test_params_reach_the_scorer_too():
     asked = task(dataset="decimal_arithmetic", params=params, timeout=20)
     row = entry("1/1 = ?", "1.0")
     assert asked.score("1.05", row) == 1.0
-    assert task(dataset="decimal_arithmetic", timeout=20).score("1.05", row) < 1.0
+    without = task(dataset="decimal_arithmetic", timeout=20).score("1.05", row)
+    assert without is not None and without < 1.0
     asked._scorer.close()
