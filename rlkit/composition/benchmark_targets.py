@@ -9,6 +9,7 @@ from typing import Any
 
 from rlkit.composition.benchmark_plan import Plan
 from rlkit.composition.composition import Composition
+from rlkit.composition.marking import marking
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.examination import Protocol
@@ -40,13 +41,18 @@ class Asked:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What its samples depend on, besides what all depend on."""
+        """How it is answered and marked, as results tell it."""
         return {
             **fingerprint(self.prompts.ids),
             "template": self.template,
             "reward": self.judge,
             "samples": self.protocol.samples,
         }
+
+    @property
+    def must_agree(self) -> dict[str, Any]:
+        """What its saved samples and their marks depend on, besides what all depend on."""
+        return self.settings | marking(self.rewards)
 
 
 def problems_of(target: Target, c: Composition, plan: Plan) -> ProblemSet:

@@ -115,8 +115,7 @@ OWN = ("rlkit", *PART_PACKAGES)
 def user_sources(compositions: Sequence[Composition]) -> dict[str, str]:
     """The modules of a user's plug-ins and parts, by name, with the hashes of their files.
 
-    Trackers change nothing that a run computes. A class of a script or notebook stands alone: its
-    file also holds the call that resumes the run.
+    Trackers change nothing that a run computes.
     """
     found: dict[str, bytes] = {}
     for c in compositions:
@@ -124,17 +123,25 @@ def user_sources(compositions: Sequence[Composition]) -> dict[str, str]:
             module = import_plugin(name)
             found[module.__name__] = Path(module.__file__ or "").read_bytes()
         for section, part in c.every_part.items():
-            cls = type(part)
-            if section.startswith("tracker.") or cls.__module__.partition(".")[0] in OWN:
-                continue
-            if cls.__module__ == "__main__":
-                found[f"__main__.{cls.__qualname__}"] = class_source(cls)
-            else:
-                found[cls.__module__] = source_of(cls)
+            own = user_source(type(part))
+            if own is not None and not section.startswith("tracker."):
+                found[own[0]] = own[1]
     return {
         name.removeprefix(FROM_FILE): hashlib.sha256(text).hexdigest()
         for name, text in found.items()
     }
+
+
+def user_source(cls: type[Any]) -> tuple[str, bytes] | None:
+    """The name and the text of the module of a user's class; None for one of rlkit's own.
+
+    A class of a script or notebook stands alone: its file also holds the call that resumes the run.
+    """
+    if cls.__module__.partition(".")[0] in OWN:
+        return None
+    if cls.__module__ == "__main__":
+        return f"__main__.{cls.__qualname__}", class_source(cls)
+    return cls.__module__, source_of(cls)
 
 
 def class_source(cls: type[Any]) -> bytes:

@@ -32,7 +32,7 @@ from rlkit.config.overrides import key_of, quoted
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.evaluator import Evaluation, Evaluator
-from rlkit.evaluation.figures import TRUNCATED
+from rlkit.evaluation.figures import OFTEN, TRUNCATED
 from rlkit.evaluation.progress import bar
 from rlkit.evaluation.records import write_answers
 from rlkit.evaluation.table import lines_of
@@ -46,8 +46,6 @@ from rlkit.tasks.prompts import Prompts
 
 FIGURES, ANSWERS = "results.json", "answers.parquet"
 """What an evaluation leaves in its folder."""
-OFTEN = 0.1
-"""A share of responses cut off that is warned of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +192,8 @@ def evaluate(
     finally:
         close(c)
     save(folder, found, problems, raw)
+    if found.failed:
+        say(found.failed)
     for line in lines_of(found.figures):
         say(line)
     for warning in filter(None, (found.warning, cut_off(found))):

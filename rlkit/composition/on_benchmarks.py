@@ -13,8 +13,9 @@ from rlkit.composition.compose import compose
 from rlkit.composition.composition import Composition
 from rlkit.composition.session import RunScope, close, told_policy
 from rlkit.composition.turns import in_one_turn
+from rlkit.evaluation.answers import failures
 from rlkit.evaluation.examination import Examiner, can_compare, outcomes
-from rlkit.evaluation.figures import TRUNCATED, Values, usual_ks, values_of
+from rlkit.evaluation.figures import OFTEN, TRUNCATED, Values, usual_ks, values_of
 from rlkit.evaluation.progress import bar
 from rlkit.evaluation.questions import check_room, room
 from rlkit.evaluation.results import Result, results_of
@@ -27,9 +28,6 @@ from rlkit.models.policy import Policy
 from rlkit.pages.evaluation import write_page
 from rlkit.rewards.scoring import RewardSet
 from rlkit.runs.generators import seed_generators
-
-OFTEN = 0.1
-"""A share of truncated responses that is warned of."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -77,7 +75,7 @@ def answered(
     model = c.config.model.name
     settings = settings_of(plan, c.raw, model, weights_of(model))
     store = Store(plan.folder(settings))
-    store.agree(settings | {BENCHMARKS: {each.target.name: each.settings for each in asked}})
+    store.agree(settings | {BENCHMARKS: {each.target.name: each.must_agree for each in asked}})
     for line in introduction(asked, plan, store):
         console.print(line)
     c.rollouts.reserve(max(each.prompts.longest for each in asked), plan.max_tokens)
@@ -94,6 +92,8 @@ def answered(
     written = store.write_results(results)
     names = [each.target.name for each in asked]
     page = write_page(store, results, dict(zip(names, chunks, strict=True)))
+    for line in filter(None, map(failed, found)):
+        console.print(line)
     print_table(results)
     for line in (line for each in found for line in warnings(each)):
         console.print(line)
@@ -140,7 +140,15 @@ def result(each: Asked, store: Store, chunks: int, c: Composition, plan: Plan) -
         notes=each.problems.notes,
         settings=each.settings,
         values=values,
+        counts=store.counts(each.target.name, chunks),
+        responses=len(rows),
     )
+
+
+def failed(result: Result) -> str | None:
+    """A line if rewards failed over some of the responses."""
+    told = failures(result.counts, result.responses)
+    return told and f"{result.name}: {told}; to have them marked again, choose another --out"
 
 
 def warnings(result: Result) -> list[str]:

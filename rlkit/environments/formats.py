@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rlkit.environments.answers import writable
-from rlkit.environments.rendering import COMPACT, REFUSALS, special_texts
+from rlkit.environments.rendering import COMPACT, REFUSALS
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import CallParser, Said, ToolCall
+from rlkit.tasks.encode import special_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

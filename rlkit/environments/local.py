@@ -39,7 +39,10 @@ class Local(Environment[C], Generic[S, C]):
 
     def step(self, episodes: Sequence[int], turns: Sequence[str]) -> list[Observation]:
         """Answer each turn."""
-        states = self.held(episodes)
+        return self.answers(self.held(episodes), turns)
+
+    def answers(self, states: Sequence[S], turns: Sequence[str]) -> list[Observation]:
+        """The answers to turns of several episodes, by default one after the other."""
         return [self.answered(state, text) for state, text in zip(states, turns, strict=True)]
 
     def held(self, episodes: Sequence[int]) -> list[S]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from pydantic import Field
 
 from rlkit.environments.local import Local
 from rlkit.errors import UserError
-from rlkit.interfaces import Observation, PartConfig, Start
+from rlkit.interfaces import Observation, PartConfig, Said, Start
 from rlkit.registry import register
-from rlkit.rewards.pool import WorkerPool
-from rlkit.tasks.gym_worker import pack
+from rlkit.rewards.pool import Verdict
+from rlkit.tasks.gym_scorer import GymScorer
 from rlkit.tasks.reasoning_gym import extract
 
 
@@ -31,7 +30,8 @@ class ReasoningGymTriesConfig(PartConfig):
     discount: Annotated[float, Field(gt=0, le=1)] = 1.0
     """What the reward is multiplied with for every try after the first."""
     timeout: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds to score one answer; one that takes longer gets 0."""
+    """Seconds to score one answer; one that takes longer gets 0 and is counted in
+    tools/timeouts."""
 
 
 @dataclass
@@ -40,12 +40,12 @@ class Tried:
 
     entry: Mapping[str, Any]
     tries: int = 0
-    score: float = 0.0
+    score: float | None = 0.0
 
 
-def discounted(score: float, tries: int, discount: float) -> float:
-    """score * discount^(tries - 1): what the last of some tries is worth."""
-    return score * discount ** max(0, tries - 1)
+def discounted(score: float | None, tries: int, discount: float) -> float | None:
+    """score * discount^(tries - 1): what the last of some tries is worth; None without a score."""
+    return None if score is None else score * discount ** max(0, tries - 1)
 
 
 @register("environment", "reasoning_gym")
@@ -53,7 +53,8 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
     """Feedback on an answer to a reasoning-gym problem, and another try (arXiv:2505.24760).
 
     For `task=reasoning_gym`. The reward of an episode is the data set's score of its last answer,
-    times discount^(tries - 1). There are no tools: a turn is an answer.
+    times discount^(tries - 1). There are no tools: a turn is an answer. An answer whose scoring
+    process died twice ends the episode without a reward, counted in tools/lost.
     """
 
     sources = ("2505.24760",)
@@ -61,8 +62,8 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
 
     def __init__(self, config: ReasoningGymTriesConfig | None = None) -> None:
         super().__init__(config)
-        self._pools: dict[str, WorkerPool] = {}
-        self._pools_lock = threading.Lock()
+        self._scorers: dict[str, GymScorer] = {}
+        self._scorers_lock = threading.Lock()
 
     @property
     def scores(self) -> bool:
@@ -81,11 +82,24 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
 
     def answered(self, state: Tried, text: str) -> Observation:
         """Score an answer, and say so if it is wrong and a try is left."""
+        return self.answers([state], [text])[0]
+
+    def answers(self, states: Sequence[Tried], turns: Sequence[str]) -> list[Observation]:
+        """Score the answers of several episodes in parallel."""
+        said = [self.context.parse(text, ()) for text in turns]
+        verdicts = self._verdicts(states, [each.content for each in said])
+        return [self._told(*row) for row in zip(states, said, verdicts, strict=True)]
+
+    def _told(self, state: Tried, said: Said, verdict: Verdict) -> Observation:
         c = self.config
-        said = self.context.parse(text, ())
         state.tries += 1
-        state.score = self._score(state.entry, extract(said.content, c.answer_format))
+        state.score = verdict.mark
         counts = {"void_turns": int(not said.content.strip())}
+        counts |= {} if verdict.event is None else {verdict.event: 1}
+        if state.score is None:
+            return Observation(
+                said=said.message, done=True, finish_reason="tool_error", counts=counts
+            )
         if state.score >= 1 or state.tries >= c.tries:
             return Observation(said=said.message, done=True, counts=counts)
         told = c.feedback.replace("{score}", f"{state.score:g}")
@@ -99,22 +113,28 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
 
     def close(self) -> None:
         """End the scoring processes."""
-        with self._pools_lock:
-            for pool in self._pools.values():
-                pool.close()
+        with self._scorers_lock:
+            for scorer in self._scorers.values():
+                scorer.close()
 
-    def _score(self, entry: Mapping[str, Any], text: str | None) -> float:
-        name, limit = entry["metadata"]["source_dataset"], self.config.timeout
-        with self._pools_lock:
-            if name not in self._pools:
-                params = json.dumps({"seed": 0, "size": 1})
-                self._pools[name] = WorkerPool("rlkit.tasks.gym_worker", [name, params], 1)
-            pool = self._pools[name]
-        item = {"entry": pack(entry), "text": text, "alarm": 2 * limit + 1}
-        (verdict,) = pool.judge([item], limit)
-        if verdict.kind == "error":
-            raise UserError(f"the scorer of reasoning-gym's {name} failed: {verdict.detail}")
-        return verdict.score or 0.0
+    def _verdicts(self, states: Sequence[Tried], texts: Sequence[str]) -> list[Verdict]:
+        """Those on the answers of each episode: the episodes of a data set go to it together."""
+        found: dict[int, Verdict] = {}
+        names = [state.entry["metadata"]["source_dataset"] for state in states]
+        answers = [extract(text, self.config.answer_format) for text in texts]
+        for name in dict.fromkeys(names):
+            own = [i for i, other in enumerate(names) if other == name]
+            verdicts = self._scorer(name).judge(
+                [states[i].entry for i in own], [answers[i] for i in own], self.config.timeout
+            )
+            found |= dict(zip(own, verdicts, strict=True))
+        return [found[i] for i in range(len(states))]
+
+    def _scorer(self, name: str) -> GymScorer:
+        with self._scorers_lock:
+            if name not in self._scorers:
+                self._scorers[name] = GymScorer(name, {})
+            return self._scorers[name]
 
 
 def data_set(row: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 
 from rlkit.errors import UserError
 from rlkit.interfaces import Message
+from rlkit.tasks.encode import special_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -177,7 +178,7 @@ def _split(
     if not found:
         raise ValueError("it keeps nothing of the turn")
     shared = _shared(alone, behind)
-    specials = special_texts(tokenizer)
+    specials = _special_texts(tokenizer)
     size = max((shared.rfind(t) + len(t) for t in specials if t in shared), default=0)
     if not size:
         size = _written_call(tokenizer, alone, behind)
@@ -214,7 +215,7 @@ def _ids_behind(tokenizer: PreTrainedTokenizerBase, before: str, behind: str) ->
 
     What is before the last special token has no influence.
     """
-    before = before[max([0, *(before.rfind(token) for token in special_texts(tokenizer))]) :]
+    before = before[max([0, *(before.rfind(token) for token in _special_texts(tokenizer))]) :]
     start, whole = _ids(tokenizer, before), _ids(tokenizer, before + behind)
     return whole[len(start) :] if whole[: len(start)] == start else _ids(tokenizer, behind)
 
@@ -223,22 +224,19 @@ def _end_ids(tokenizer: PreTrainedTokenizerBase, behind: str) -> list[int]:
     """The ids of the template's end of a turn of text; none if `behind` begins with it."""
     tail = _tail(tokenizer)
     end = tail[
-        : max((tail.rfind(t) + len(t) for t in special_texts(tokenizer) if t in tail), default=0)
+        : max((tail.rfind(t) + len(t) for t in _special_texts(tokenizer) if t in tail), default=0)
     ]
     return [] if behind.startswith(end) else _ids(tokenizer, end)
 
 
 @lru_cache(maxsize=8)
-def special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The texts of the tokenizer's special tokens."""
-    known = tokenizer.added_tokens_decoder.values()
-    marked = [token.content for token in known if token.special]
-    return tuple(t for t in {*marked, *tokenizer.all_special_tokens} if t.strip())
+def _special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    return special_texts(tokenizer)
 
 
 @lru_cache(maxsize=8)
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    ids: Any = tokenizer.convert_tokens_to_ids(list(special_texts(tokenizer)))
+    ids: Any = tokenizer.convert_tokens_to_ids(list(_special_texts(tokenizer)))
     return frozenset(int(i) for i in ids)
 
 

@@ -32,13 +32,26 @@ class Answered:
     """Whether the judging reward gives full marks."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """The marked responses to several problems."""
+
+    each: Sequence[Answered]
+    """In order of the problems."""
+    counts: Mapping[str, int]
+    """What happened to rewards over them ("timeouts", "errors", "lost", "unparsed")."""
+
+
+NO_ANSWERS = Answers(each=(), counts={})
+
+
 def answer(
     engine: RolloutEngine[Any],
     rewards: RewardSet,
     tokenizer: Any,
     call: GenerationCall,
     judges: Judges,
-) -> list[Answered]:
+) -> Answers:
     """The marked responses to each request of `call.part`, in order.
 
     The call says how to sample (`greedy`, `sampling`), which draws to use (`stream`, whose name
@@ -67,7 +80,18 @@ def answer(
                 right=right[own],
             )
         )
-    return out
+    return Answers(each=out, counts=marks.counts)
+
+
+def failures(counts: Mapping[str, int], responses: int) -> str | None:
+    """What is told if rewards failed over some of so many responses; None if none did."""
+    told = ", ".join(f"{count} {event}" for event, count in counts.items() if count)
+    if not told:
+        return None
+    return (
+        f"rewards failed over some of {responses} responses ({told}); those that the judging "
+        "reward failed over count as wrong, whatever they say"
+    )
 
 
 def decoded(tokenizer: Any, generations: Sequence[Generation]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.run import EvalConfig
-from rlkit.evaluation.answers import Answered, answer
+from rlkit.evaluation.answers import NO_ANSWERS, Answered, Answers, answer, failures
 from rlkit.evaluation.contest import WIN_RATE, Contest
 from rlkit.evaluation.figures import (
     GREEDY,
@@ -100,6 +101,8 @@ class Evaluation:
     """By name, without "eval/"."""
     by_task: Mapping[str, Figures] = field(default_factory=dict)
     """The same of each task of a mix."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How often rewards failed over the answers, by what happened."""
 
     @property
     def scopes(self) -> dict[str, Figures]:
@@ -109,8 +112,11 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Each figure as `<name>/<figure>`, and the standard errors of what is a score."""
-        out: dict[str, float] = {}
+        """Each figure as `<name>/<figure>`, and the standard errors of what is a score.
+
+        What happened to rewards is `<name>/<event>`, if anything did.
+        """
+        out = {f"{self.name}/{event}": float(n) for event, n in self.counts.items() if n}
         for scope, every in self.scopes.items():
             for figure, found in every.items():
                 key = f"{scope}/{LOGGED.get(figure, figure)}"
@@ -118,6 +124,14 @@ class Evaluation:
                 if figure in (GREEDY, WIN_RATE) or figure.startswith(("pass@", "maj@")):
                     out[f"{key}_error"] = found.error
         return out
+
+    @property
+    def failed(self) -> str | None:
+        """A line if rewards failed over some of the answers."""
+        told = failures(
+            self.counts, sum(len(each.texts) for each in chain(self.sampled, self.greedy))
+        )
+        return told and f"Warning: {told}."
 
     @property
     def warning(self) -> str | None:
@@ -201,12 +215,11 @@ class Evaluator:
     def evaluate(self, step: int, progress: Progress = silent) -> Evaluation:
         """Answer every problem. The same step and weights give the same answers."""
         words = "evaluating" if self.name == EVALUATION else f"evaluating on {self._short}"
-        sampled = self._answers(step, words, progress, greedy=False)
-        greedy = (
-            self._answers(step, f"{words} greedily", progress, greedy=True)
-            if self.config.greedy
-            else []
-        )
+        found = self._answers(step, words, progress, greedy=False)
+        once = NO_ANSWERS
+        if self.config.greedy:
+            once = self._answers(step, f"{words} greedily", progress, greedy=True)
+        sampled, greedy = found.each, once.each
         values = self._values(sampled, greedy)
         rewards = reward_values(sampled) | by_source(sampled)
         rewards |= self.contest.values(sampled) if self.contest else {}
@@ -217,6 +230,7 @@ class Evaluator:
             greedy=greedy,
             figures=figures(values | rewards),
             by_task=self._by_task(sampled, greedy),
+            counts=Counter(found.counts) + Counter(once.counts),
         )
 
     def _values(self, sampled: Sequence[Answered], greedy: Sequence[Answered]) -> Values:
@@ -262,9 +276,7 @@ class Evaluator:
     def _short(self) -> str:
         return self.name.removeprefix(f"{EVALUATION}/")
 
-    def _answers(
-        self, step: int, words: str, progress: Progress, *, greedy: bool
-    ) -> list[Answered]:
+    def _answers(self, step: int, words: str, progress: Progress, *, greedy: bool) -> Answers:
         """A sampled answer for each of `config.samples`, or a greedy one, to every problem."""
         n = 1 if greedy else self.config.samples
         asked = [Request(prompt=p, n=n) for p in self.prompts[: self.config.problems]]

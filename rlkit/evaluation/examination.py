@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -10,7 +11,7 @@ from typing import Any
 
 from rlkit.batch import Prompt, Request
 from rlkit.config.sampling import Sampling
-from rlkit.evaluation.answers import Answered, answer
+from rlkit.evaluation.answers import Answered, Answers, answer
 from rlkit.evaluation.figures import Outcome
 from rlkit.evaluation.problems import ProblemSet
 from rlkit.evaluation.reflection import reflects
@@ -84,6 +85,7 @@ class Examiner:
                 self.tell(problems.name, start + done, total)
 
             rows: list[Sample] = []
+            counts: Counter[str] = Counter()
             for greedy, count in ((False, protocol.samples), (True, int(protocol.greedy))):
                 if count:
                     stream = f"eval{'-greedy' if greedy else ''}/{problems.name}"
@@ -94,14 +96,24 @@ class Examiner:
                         tell=tell,
                         sampling=protocol.sampling,
                     )
-                    rows += self._rows(call, problems, part.start)
-            store.write(problems.name, number, rows)
+                    found = self._answers(call)
+                    counts.update(found.counts)
+                    rows += self._rows(call, found.each, problems, part.start)
+            store.write(problems.name, number, rows, counts)
         self.tell(problems.name, total, total)
         return len(slices)
 
-    def _rows(self, call: GenerationCall, problems: ProblemSet, start: int) -> Iterator[Sample]:
+    def _answers(self, call: GenerationCall) -> Answers:
+        return answer(self.engine, self.rewards, self.tokenizer, call, Judges(self.judge))
+
+    def _rows(
+        self,
+        call: GenerationCall,
+        answered: Sequence[Answered],
+        problems: ProblemSet,
+        start: int,
+    ) -> Iterator[Sample]:
         """The rows of the responses to a call's requests; the first problem has this number."""
-        answered = answer(self.engine, self.rewards, self.tokenizer, call, Judges(self.judge))
         given = [self._given(each) for each in answered]
         reward = self.rewards.rewards[self.judge]
         classes: Sequence[Sequence[int | None]] = (

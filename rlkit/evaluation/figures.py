@@ -15,6 +15,8 @@ from rlkit.ops import stream_rng
 
 LENGTH, TRUNCATED, REFLECTION = "length", "truncated", "reflection"
 GREEDY = "greedy"
+OFTEN = 0.1
+"""A share of truncated responses that is warned of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rlkit.evaluation.figures import Figures, Values, figures, macro
@@ -21,6 +21,10 @@ class Result:
     settings: Mapping[str, Any]
     values: Values
     """Each figure by problem."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How often rewards failed over the responses, by what happened."""
+    responses: int = 0
+    """How many there are."""
 
 
 def results_of(
@@ -38,6 +42,7 @@ def results_of(
                 "notes": list(result.notes),
                 "settings": dict(result.settings),
                 "figures": as_dicts(figures(result.values, seed)),
+                "counts": dict(result.counts),
             }
             for result in results
         },

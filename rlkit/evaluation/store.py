@@ -11,13 +11,15 @@ the draws of a chunk depend on the seed and its number alone.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rlkit.errors import UserError
 from rlkit.stored.files import write_whole
-from rlkit.stored.parquet import read_rows, write_table
+from rlkit.stored.parquet import opened, read_rows, write_table
 
 SETTINGS, RESULTS, SAMPLES = "settings.json", "results.json", "samples"
 BENCHMARKS = "benchmarks"
@@ -44,8 +46,14 @@ equal ones among the samples of a problem; both are null if there is none."""
 MARKS = ("problem", "greedy", "sample", "class", "right", "tokens", "finish_reason", "reflects")
 """Columns that the figures are computed from."""
 
+COUNTS = b"counts"
+"""Where a chunk says how often rewards failed over it, in the metadata of its columns."""
+
 Sample = Mapping[str, Any]
 """A row."""
+
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class Store:
@@ -79,12 +87,26 @@ class Store:
         """Where a chunk is."""
         return self.folder / SAMPLES / safe(name) / f"{chunk:05}.parquet"
 
-    def write(self, name: str, chunk: int, rows: Sequence[Sample]) -> None:
-        """Write a chunk, whole or not at all. Raises UserError if the system refuses."""
+    def write(
+        self, name: str, chunk: int, rows: Sequence[Sample], counts: Mapping[str, int] = NOTHING
+    ) -> None:
+        """Write a chunk, whole or not at all, with the events of the rewards that marked it.
+
+        Raises UserError if the system refuses.
+        """
         import pyarrow as pa
 
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema())
+        columns = schema().with_metadata({COUNTS: json.dumps(dict(counts))})
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=columns)
         write_table(table, self.file(name, chunk))
+
+    def counts(self, name: str, chunks: int) -> dict[str, int]:
+        """The events of the rewards over the first `chunks` chunks."""
+        total: Counter[str] = Counter()
+        for path in (self.file(name, chunk) for chunk in range(chunks)):
+            with opened(path) as file:
+                total.update(json.loads((file.schema_arrow.metadata or {}).get(COUNTS, b"{}")))
+        return dict(total)
 
     def read(
         self,

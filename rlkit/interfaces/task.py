@@ -84,8 +84,21 @@ class Task(Part[TC]):
         """Every row there is to evaluate on if nothing is trained: by default the held-out ones."""
         return self.load(seed).eval
 
-    def score(self, completion: str, row: Mapping[str, Any]) -> float:
-        """The task's own reward for a completion; only if `scores` is true."""
+    def score(self, completion: str, row: Mapping[str, Any]) -> float | None:
+        """The task's own reward for a completion; only if `scores` is true.
+
+        None = it could not be scored, and the response is left out.
+        """
         raise TypeError(f"{type(self).__name__} has no scorer of its own")
+
+    def score_all(
+        self, completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    ) -> list[float | None]:
+        """The same for completions of several rows, by default one after the other."""
+        return [self.score(text, row) for text, row in zip(completions, rows, strict=True)]
+
+    def counts(self) -> dict[str, int]:
+        """Events of scoring since the last call, as those of a reward; they are then reset."""
+        return {}
 
     scores: ClassVar[bool] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import sys
 import threading
@@ -16,6 +17,13 @@ from rlkit.errors import UserError
 from rlkit.rewards.process import Worker
 
 MAX_FAILED_STARTS = 3
+EVENTS = {"limit": "timeouts", "error": "errors", "lost": "lost"}
+"""Verdicts without a score, and what rewards count them as."""
+
+
+def usual_size() -> int:
+    """Processes of a pool: one per processor, at most two."""
+    return min(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,16 @@ class Verdict:
     "lost" (it died)."""
     score: float | None = None
     detail: str = ""
+
+    @property
+    def mark(self) -> float | None:
+        """What the item is worth: its score, 0 at a limit, None if it could not be judged."""
+        return 0.0 if self.kind == "limit" else self.score
+
+    @property
+    def event(self) -> str | None:
+        """What it is counted as; None with a score."""
+        return EVENTS.get(self.kind)
 
 
 @dataclass

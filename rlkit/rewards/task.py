@@ -30,7 +30,11 @@ class TaskReward(Reward):
             for i, prompt in enumerate(prompts)
         ]
         texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-        return [self.task.score(text, row) for text, row in zip(texts, rows, strict=True)]
+        return self.task.score_all(texts, rows)
+
+    def counts(self) -> dict[str, int]:
+        """Those of the task's scorer."""
+        return self.task.counts()
 
 
 def default_rewards(task: Task[Any], name: str) -> dict[str, Reward]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlkit.batch import Request
 from rlkit.rollout.base import Generation
 from rlkit.rollout.partial import BLANK, OPEN
-from rlkit.rollout.stops import Stops
+from rlkit.rollout.stops import Stops, contain
 from rlkit.rollout.visits import UNKNOWN, Stored
 
 
@@ -76,11 +76,10 @@ class Ends:
         """Whether a response ends with its last token."""
         if int(ids[-1]) in self.tokens:
             return True
-        for texts, skip in ((self.stops.plain, True), (self.stops.mixed, False)):
-            text = self.tokenizer.decode(ids, skip_special_tokens=skip) if texts else ""
-            if any(stop in text for stop in texts):
-                return True
-        return False
+        return any(
+            contain(self.tokenizer, [ids.tolist()], texts, skip)[0]
+            for texts, skip in self.stops.searched
+        )
 
 
 def beginning(response: Generation, count: int) -> Generation:

@@ -13,6 +13,7 @@ from rlkit.interfaces import Tokens
 from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.decoders import CarriedDecoder, Decoder, SharedDecoder
 from rlkit.rollout.sampling import KEPT, Sampler
+from rlkit.rollout.stops import contain, now_contain
 
 if TYPE_CHECKING:
     from rlkit.rollout.hf import HFRollout
@@ -101,9 +102,10 @@ class HFBatch:
         """Note the tokens of some rows, and which of these end there. All on the CPU."""
         self.ids[rows, position] = token
         ended = torch.isin(token, self.engine.ends)
-        if self.engine.stops.plain or self.engine.stops.mixed:
-            ended |= self._hit_stop(rows, position)
-        now = rows[ended & ~self.stopped[rows] & (position < self.room[rows])]
+        live = ~self.stopped[rows] & (position < self.room[rows])
+        if self.engine.stops.searched:
+            ended[live] |= self._hit_stop(rows[live], position)
+        now = rows[ended & live]
         self.lengths[now] = position + 1
         self.stopped[now] = True
 
@@ -112,11 +114,10 @@ class HFBatch:
         new = self.ids[rows, : position + 1].tolist()
         whole = [self.prefixes[row] + ids for row, ids in zip(rows.tolist(), new, strict=True)]
         hit = torch.zeros(len(rows), dtype=torch.bool)
-        for stops, skip in ((self.engine.stops.plain, True), (self.engine.stops.mixed, False)):
-            if not stops:
-                continue
-            texts = self.engine.policy.tokenizer.batch_decode(whole, skip_special_tokens=skip)
-            hit |= torch.tensor([any(stop in text for stop in stops) for text in texts])
+        look = contain if position == 0 else now_contain  # a prefix may hold one
+        for texts, skip in self.engine.stops.searched:
+            found = look(self.engine.policy.tokenizer, whole, texts, skip)
+            hit |= torch.tensor(found, dtype=torch.bool)
         return hit
 
     def _collect(self) -> list[Generation]:

@@ -16,7 +16,7 @@ from rlkit.interfaces import State
 from rlkit.ops import DIGITS
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack, unpack
-from rlkit.rollout.source import Completed, Source, StepPlan, once
+from rlkit.rollout.source import Completed, Source, StepPlan, greedy_responses
 from rlkit.tasks.stream import PromptStream
 
 OPEN = "open"
@@ -222,9 +222,6 @@ class Partial(Source):
         self, requests: Sequence[Request], step: int, attempt: int
     ) -> Sequence[Generation | None]:
         """The greedy response to each prompt, if it is needed."""
-        if not self.greedy or not requests:
+        if not self.greedy:
             return [None] * len(requests)
-        found = self.engine.generate(
-            GenerationCall(once(requests), ("greedy", step, attempt), greedy=True)
-        )
-        return [response for (response,) in found]
+        return greedy_responses(self.engine, requests, step, attempt)

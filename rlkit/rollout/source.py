@@ -7,8 +7,9 @@ the next step.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from rlkit.batch import Prompt, Request
@@ -101,7 +102,11 @@ class OnDemand(Source):
             if asked
             else ()
         )
-        greedy = iter(self._greedy(asked, plan.step, attempt) if asked else ())
+        greedy: Iterator[Generation | None] = (
+            iter(greedy_responses(self.engine, asked, plan.step, attempt))
+            if self.greedy
+            else repeat(None)
+        )
         return [
             Completed(request=request, own=next(own), greedy=next(greedy))
             if request.n > 0
@@ -113,14 +118,15 @@ class OnDemand(Source):
         """Those of the engine."""
         return self.engine.metrics()
 
-    def _greedy(self, asked: Sequence[Request], step: int, attempt: int) -> list[Generation | None]:
-        """The greedy response to each prompt, if it is needed."""
-        if not self.greedy:
-            return [None] * len(asked)
-        found = self.engine.generate(
-            GenerationCall(once(asked), ("greedy", step, attempt), greedy=True)
-        )
-        return [response for (response,) in found]
+
+def greedy_responses(
+    engine: RolloutEngine[Any], requests: Sequence[Request], step: int, attempt: int
+) -> list[Generation]:
+    """The greedy response to each prompt of a step."""
+    if not requests:
+        return []
+    call = GenerationCall(once(requests), ("greedy", step, attempt), greedy=True)
+    return [response for (response,) in engine.generate(call)]
 
 
 def once(requests: Sequence[Request]) -> list[Request]:

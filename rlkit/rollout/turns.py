@@ -60,10 +60,11 @@ class TurnsEngine(EngineAround):
         super().__init__(inner)
         self.environment, self.limits = environment, limits
         self.looked_at = looked_at
-        """Whether rewards read the environments themselves, which then live until the next step."""
+        """Whether rewards read the environments themselves, which then live until the next step or
+        evaluation."""
         self.now: Callable[[], float] = time.monotonic
-        self.kept: dict[tuple[int, ...], list[int]] = {}
-        """Episodes that rewards may still look at, by the step and the call they belong to."""
+        self.kept: dict[tuple[str | int, ...], list[int]] = {}
+        """Episodes that rewards may still look at, by the calls that are marked together."""
 
     def start(self, policy: Policy, seed: int) -> None:
         """Start the engine and open the environment."""
@@ -130,8 +131,8 @@ class TurnsEngine(EngineAround):
                 number += 1
 
     def _forget(self, call: GenerationCall) -> None:
-        """End the episodes that rewards have looked at: those of other steps."""
-        for old in [key for key in self.kept if key != call.stream[1:]]:
+        """End the episodes that rewards have looked at: all but those marked with this call's."""
+        for old in [key for key in self.kept if key != marked_with(call)]:
             self.environment.end(self.kept.pop(old))
 
     def play(self, episodes: Sequence[Episode], call: GenerationCall) -> list[Generation]:
@@ -147,7 +148,7 @@ class TurnsEngine(EngineAround):
             self.environment.end(ids)
             raise
         if self.looked_at:
-            self.kept.setdefault(call.stream[1:], []).extend(ids)
+            self.kept.setdefault(marked_with(call), []).extend(ids)
         else:
             self.environment.end(ids)
         return done
@@ -272,3 +273,12 @@ class TurnsEngine(EngineAround):
     def _text(self, generation: Generation, *, special: bool) -> str:
         tokenizer = self.policy.tokenizer
         return str(tokenizer.decode(generation.response_ids, skip_special_tokens=not special))
+
+
+def marked_with(call: GenerationCall) -> tuple[str | int, ...]:
+    """What calls have in common whose responses are marked together.
+
+    The greedy responses of a training step are marked after its others; each call of an evaluation
+    is marked before the next is made.
+    """
+    return call.stream if call.evaluates else call.stream[1:]

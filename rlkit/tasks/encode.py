@@ -26,6 +26,13 @@ SHOWN = 400
 """How many characters of a prompt are shown."""
 
 
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts of a tokenizer's special tokens."""
+    known = tokenizer.added_tokens_decoder.values()
+    marked = (token.content for token in known if token.special)
+    return tuple(t for t in {*marked, *tokenizer.all_special_tokens} if t.strip())
+
+
 class Encoder:
     """A tokenizer and its chat template, as a run applies them to prompts and demonstrations.
 
@@ -108,9 +115,7 @@ class Encoder:
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
         """The texts of the tokenizer's special tokens."""
-        known = self.tokenizer.added_tokens_decoder.values()
-        marked = (token.content for token in known if token.special)
-        return tuple(t for t in {*marked, *self.tokenizer.all_special_tokens} if t.strip())
+        return special_texts(self.tokenizer)
 
     @cached_property
     def added_behind(self) -> list[int]:

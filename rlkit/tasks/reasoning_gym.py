@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import random
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -17,8 +17,7 @@ from pydantic import Field
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import Task, TaskConfig, TaskData
 from rlkit.registry import register
-from rlkit.rewards.pool import WorkerPool
-from rlkit.tasks.gym_worker import pack
+from rlkit.tasks.gym_scorer import GymScorer
 from rlkit.tasks.split import unit_hash
 
 HELD_OUT = 1 / 8
@@ -49,7 +48,8 @@ class ReasoningGymConfig(TaskConfig):
     suffix: str = ""
     """Text appended to every question, such as an instruction on the answer's form."""
     timeout: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds to score one completion; one that takes longer gets 0."""
+    """Seconds to score one completion; one that takes longer gets 0 and is counted in
+    reward/timeouts."""
 
 
 def extract(completion: str, answer_format: str) -> str | None:
@@ -96,11 +96,16 @@ class ReasoningGym(Task[ReasoningGymConfig]):
     """Procedurally generated problems with verifiable answers (reasoning-gym, arXiv:2505.24760).
 
     The reward is the data set's own score in [0, 1], which may be partial; a text it cannot parse
-    gets 0. Rows: prompt, answer (None if there is no single right one) and entry, which the scorer
-    reads.
+    gets 0. One whose scoring process died twice has none and is counted in reward/lost. Rows:
+    prompt, answer (None if there is no single right one) and entry, which the scorer reads.
     """
 
     scores = True
+    caches = ("_counts", "_scorer")
+
+    def __init__(self, config: ReasoningGymConfig | None = None) -> None:
+        super().__init__(config)
+        self._counts: Counter[str] = Counter()
 
     def load(self, seed: int) -> TaskData:
         """The problems, whatever the seed. Raises UserError for unknown names and settings."""
@@ -115,26 +120,31 @@ class ReasoningGym(Task[ReasoningGymConfig]):
             )
         return TaskData(train=[self._row(e) for e in train], eval=[self._row(e) for e in held_out])
 
-    def score(self, completion: str, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, row: Mapping[str, Any]) -> float | None:
         """The data set's score of the answer in the completion.
 
         Raises UserError if its scorer fails whatever the answer.
         """
+        return self.score_all([completion], [row])[0]
+
+    def score_all(
+        self, completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    ) -> list[float | None]:
+        """The same for several, in parallel."""
         c = self.config
-        item = {
-            "entry": pack(row["entry"]),
-            "text": extract(completion, c.answer_format),
-            "alarm": 2 * c.timeout + 1,
-        }
-        (verdict,) = self._pool.judge([item], c.timeout)
-        if verdict.kind == "error":
-            raise UserError(f"the scorer of reasoning-gym's {c.dataset} failed: {verdict.detail}")
-        return verdict.score or 0.0
+        texts = [extract(completion, c.answer_format) for completion in completions]
+        verdicts = self._scorer.judge([row["entry"] for row in rows], texts, c.timeout)
+        self._counts.update(v.event for v in verdicts if v.event is not None)
+        return [verdict.mark for verdict in verdicts]
+
+    def counts(self) -> dict[str, int]:
+        """The "timeouts" and "lost" completions since the last call."""
+        counts, self._counts = dict(self._counts), Counter()
+        return counts
 
     @cached_property
-    def _pool(self) -> WorkerPool:
-        params = json.dumps({**self.config.params, "seed": 0, "size": 1})
-        return WorkerPool("rlkit.tasks.gym_worker", [self.config.dataset, params], 1)
+    def _scorer(self) -> GymScorer:
+        return GymScorer(self.config.dataset, self.config.params)
 
     def _row(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         prompt = entry["question"] + self.config.suffix

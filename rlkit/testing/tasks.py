@@ -44,12 +44,12 @@ def rows_are_the_same_at_each_load(task: Task[Any]) -> None:
 
 
 def its_own_scores_are_finite(task: Task[Any]) -> None:
-    """A task that scores gives a number to an empty answer and to the problem itself."""
+    """A task that scores gives a number to an empty answer and to the problem itself, or None."""
     for rows in sets(task, 0).values() if task.scores else ():
         for completion in ("", str(rows[0]["prompt"])):
             value: Any = task.score(completion, rows[0])
             require(
-                isinstance(value, int | float) and math.isfinite(value),
+                value is None or (isinstance(value, int | float) and math.isfinite(value)),
                 f"score gives {value!r} for {completion[:30]!r}, not a finite number",
             )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlkit.composition.on_benchmarks import for_answers, introduction, warnings
+from rlkit.composition.on_benchmarks import failed, for_answers, introduction, warnings
 from rlkit.evaluation.results import Result
 from rlkit.evaluation.store import Store
 from tests.composition.test_benchmark_plan import plan
@@ -35,6 +36,14 @@ def test_what_makes_a_score_doubtful_is_said() -> None:
     (none,) = warnings(result(pass_at_1=[0.0, 0.0], greedy=[0.0, 0.0], truncated=[0.0, 0.0]))
     assert "no response is right, by the reward 'math'" in none
     assert warnings(result(pass_at_1=[0.0], greedy=[1.0], truncated=[0.0])) == []
+
+
+def test_rewards_that_failed_are_told() -> None:
+    sound = result(pass_at_1=[0.5])
+    assert failed(sound) is None
+    line = failed(replace(sound, counts={"errors": 3}, responses=9))
+    assert line and line.startswith("aime24: rewards failed over some of 9 responses (3 errors)")
+    assert line.endswith("choose another --out")
 
 
 def test_a_suite_says_where_it_is_from(tmp_path: Path) -> None:

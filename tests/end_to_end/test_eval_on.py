@@ -94,18 +94,11 @@ def test_a_file_is_marked_by_the_chosen_reward_beside_a_task(tmp_path: Path) -> 
         "def last(prompts, completions, answer, **columns):\n"
         "    return [float(c.endswith('#' + a)) for c, a in zip(completions, answer)]\n"
     )
-    done = command(
-        *(
-            "rlkit.__main__",
-            "eval",
-            "embedded",
-            "reward=[./last.py:last]",
-            "--on",
-            "sums.jsonl,arithmetic",
-        ),
+    asked = (
+        *("eval", "embedded", "reward=[./last.py:last]", "--on", "sums.jsonl,arithmetic"),
         *("--temperature", "0", "--limit", "3", "--out", "out"),
-        cwd=tmp_path,
     )
+    done = command("rlkit.__main__", *asked, cwd=tmp_path)
     assert done.status == 0, done.err
     found = results(tmp_path / "out")
     assert found["benchmarks"]["sums"]["settings"]["reward"] == "last"
@@ -116,6 +109,10 @@ def test_a_file_is_marked_by_the_chosen_reward_beside_a_task(tmp_path: Path) -> 
         assert row["right"] == row["response"].endswith("#" + row["answer"])
     assert "macro average" in done.out and "macro" not in done.err
     assert f"{Path('out', 'results.json')}  {Path('out', 'evaluation.html')}" in done.err
+    with (tmp_path / "last.py").open("a") as file:
+        file.write("# other marks\n")
+    refused = command("rlkit.__main__", *asked, cwd=tmp_path)
+    assert refused.status == 2 and "sums: reward.last.source was" in error_of(refused)
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import pytest
 
 from rlkit.environments.reasoning_gym import ReasoningGymTries, ReasoningGymTriesConfig, discounted
 from rlkit.errors import UserError
+from rlkit.rewards.pool import Verdict
+from rlkit.tasks.gym_scorer import GymScorer
 from rlkit.tasks.reasoning_gym import ReasoningGym, ReasoningGymConfig
 from tests.environments.asking import contents, events, opened, start
 
@@ -29,6 +31,7 @@ def tries() -> Iterator[ReasoningGymTries]:
 
 def test_the_last_try_counts_discounted() -> None:
     assert [discounted(1.0, n, 0.5) for n in (0, 1, 2, 3)] == [1.0, 1.0, 0.5, 0.25]
+    assert discounted(None, 2, 0.5) is None
 
 
 def test_a_wrong_answer_is_told_and_tried_again(
@@ -48,6 +51,30 @@ def test_a_wrong_answer_is_told_and_tried_again(
     assert third.done and third.finish_reason == "stop"  # the last of three tries
     assert tries.rewards([2]) == [0.0]
     tries.end([0, 1, 2])
+
+
+def test_the_answers_of_a_data_set_are_judged_at_once_and_what_goes_wrong_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[tuple[str, list[str | None]]] = []
+
+    def judge(
+        scorer: GymScorer, entries: list[Any], texts: list[str | None], seconds: float
+    ) -> list[Verdict]:
+        judged.append((scorer.dataset, texts))
+        return [Verdict(kind, 0.0 if kind == "score" else None) for kind in texts if kind]
+
+    monkeypatch.setattr(GymScorer, "judge", judge)
+    tries = ReasoningGymTries()
+    opened(tries)
+    entries: list[Any] = [{"metadata": {"source_dataset": name}} for name in ("a", "b", "a")]
+    tries.begin([start(i, entry=entry) for i, entry in enumerate(entries)])
+    late, wrong, lost = tries.step([0, 1, 2], ["limit", "score", "lost"])
+    assert judged == [("a", ["limit", "lost"]), ("b", ["score"])]
+    assert not late.done and events(late) == {"timeouts": 1}
+    assert not wrong.done and events(wrong) == {}
+    assert lost.done and lost.finish_reason == "tool_error" and events(lost) == {"lost": 1}
+    assert tries.rewards([0, 1, 2]) == [0.0, 0.0, None]
 
 
 def test_other_problems_get_one_line(tries: ReasoningGymTries) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlkit.batch import Request
-from rlkit.evaluation.answers import answer
+from rlkit.evaluation.answers import answer, failures
 from rlkit.interfaces import Reward
 from rlkit.models.policy import Policy
 from rlkit.rewards.function import reward_class
@@ -65,7 +65,7 @@ def test_each_problem_has_its_texts_lengths_rewards_and_marks(policy: Policy, pa
     both: dict[str, Reward] = {n: reward_class(f)() for n, f in (("d", digit), ("l", length))}
     asked = [Request(prompt=p, n=2) for p in prompts[:3]]
     call = GenerationCall(asked, ("eval", 0, 0), part=part)
-    found = answer(engine, RewardSet(both), policy.tokenizer, call, Judges("d"))
+    found = answer(engine, RewardSet(both), policy.tokenizer, call, Judges("d")).each
     assert [a.prompt.prompt_id for a in found] == [p.prompt_id for p in prompts[:3]][part]
     texts = [["0", "1"], ["11", "22"], ["222", "333"]]
     assert [a.texts for a in found] == texts[part]
@@ -75,3 +75,9 @@ def test_each_problem_has_its_texts_lengths_rewards_and_marks(policy: Policy, pa
     assert [a.right for a in found] == [[False, False], [False, True], [True, False]][part]
     reasons = [["stop", "stop"], ["stop", "length"], ["length", "stop"]]
     assert [a.finish_reasons for a in found] == reasons[part]
+
+
+def test_rewards_that_failed_are_told_with_what_happened() -> None:
+    assert failures({}, 8) is None and failures({"lost": 0}, 8) is None
+    told = failures({"timeouts": 2, "errors": 0, "lost": 1}, 8)
+    assert told and told.startswith("rewards failed over some of 8 responses (2 timeouts, 1 lost);")

@@ -190,6 +190,22 @@ def test_full_marks_alone_are_right(policy: Policy, value: float | None, right: 
     assert found["eval/pass@1"] == right
 
 
+def test_what_happened_to_rewards_is_among_the_metrics_and_told(policy: Policy) -> None:
+    class Failing(Reward):
+        def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
+            return [None] * len(completions)
+
+        def counts(self) -> dict[str, int]:
+            return {"timeouts": 0, "errors": 2}
+
+    made = evaluator(policy, Scripted([1, 1], [1, 1]), problems=2)
+    assert made.evaluate(0).failed is None
+    made.rewards = RewardSet({"one": Failing()})
+    found = made.evaluate(0)
+    assert found.metrics["eval/errors"] == 4.0 and "eval/timeouts" not in found.metrics
+    assert found.failed and "of 4 responses" in found.failed and "(4 errors)" in found.failed
+
+
 def test_pass_at_1_is_reported_by_source(policy: Policy) -> None:
     """3, 1 and 0 right of 3, the first two of one source; the last row has none."""
     rows = [{**row, "data_source": name} for row, name in zip(ROWS, ("a", "a"), strict=False)]

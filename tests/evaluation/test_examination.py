@@ -101,6 +101,16 @@ def test_equal_answers_vote_together(
     assert values["greedy"] == [1.0, 1.0, 0.0] and values["truncated"] == [0.25, 0.0, 0.0]
 
 
+def test_what_happened_to_the_reward_is_kept(
+    examiner: Examiner, problems: ProblemSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two chunks, each sampled and greedy."""
+    monkeypatch.setattr(examiner.rewards.rewards["math"], "counts", lambda: {"lost": 1})
+    store, prompts = Store(tmp_path), Prompts("halves", ROWS, make_tokenizer(), "never")
+    assert examiner.complete(problems, prompts, PROTOCOL, store) == 2
+    assert store.counts("halves", 2) == {"lost": 4}
+
+
 def test_a_chunk_that_is_there_is_not_answered_again(
     examiner: Examiner, problems: ProblemSet, tmp_path: Path
 ) -> None:

@@ -25,5 +25,6 @@ def test_the_macro_average_is_there_with_several_benchmarks_alone() -> None:
     assert found["macro"]["pass@1"]["value"] == 0.75 and found["macro"]["pass@1"]["n"] == 2
     assert found["suite"] == "remix" and found["settings"] == {"model": "m"}
     one = found["benchmarks"]["a"]
+    assert one["counts"] == {}
     assert one["figures"]["pass@1"]["value"] == 0.5 and one["notes"] == ["told"]
     assert json.loads(json.dumps(found)) == found

@@ -34,6 +34,14 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "samples" / "a").num_rows == 2
 
 
+def test_what_happened_to_rewards_is_kept_with_the_chunks(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("a", 0, [sample(0)], {"timeouts": 2, "lost": 1})
+    store.write("a", 1, [sample(1)], {"timeouts": 1})
+    store.write("a", 2, [sample(2)])
+    assert store.counts("a", 3) == {"timeouts": 3, "lost": 1} and store.counts("a", 0) == {}
+
+
 def test_other_settings_are_refused_and_other_benchmarks_are_not(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.agree(settings())

@@ -65,6 +65,12 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         pool.close()
 
 
+def test_a_limit_is_0_and_what_was_not_judged_has_no_mark() -> None:
+    assert [Verdict(kind).mark for kind in ("limit", "error", "lost")] == [0.0, None, None]
+    assert [Verdict(k).event for k in ("limit", "error", "lost")] == ["timeouts", "errors", "lost"]
+    assert (SCORE.mark, SCORE.event) == (1.0, None)
+
+
 def judge(pool: WorkerPool, *texts: str, seconds: float = 20.0) -> list[Verdict]:
     return pool.judge([{"text": text} for text in texts], seconds)
 

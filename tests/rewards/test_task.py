@@ -25,7 +25,7 @@ class Echo(Task):
     def load(self, seed: int) -> TaskData:
         raise AssertionError
 
-    def score(self, completion: str, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, row: Mapping[str, Any]) -> float | None:
         self.rows.append(row)
         return float(completion == row["answer"])
 
@@ -42,6 +42,19 @@ def test_each_completion_is_scored_with_its_row() -> None:
         {"prompt": "q", "answer": "2"},
         {"prompt": "r", "answer": "3"},
     ], "without the token ids"
+
+
+def test_what_a_task_counts_and_cannot_score_is_passed_on() -> None:
+    class Partly(Echo):
+        def score(self, completion: str, row: Mapping[str, Any]) -> float | None:
+            return None if completion == "lost" else super().score(completion, row)
+
+        def counts(self) -> dict[str, int]:
+            return {"lost": 1}
+
+    reward = TaskReward(Partly())
+    assert reward(["p", "q"], ["lost", "1"], answer=["1", "1"]) == [None, 1.0]
+    assert reward.counts() == {"lost": 1} and TaskReward(Echo()).counts() == {}
 
 
 def test_a_task_is_scored_by_itself_or_by_the_rewards_it_names() -> None:

@@ -349,7 +349,6 @@ def test_rewards_may_look_at_environments_until_the_next_step() -> None:
     environment = Shown()
     engine = engine_of(policy, environment)
     engine.looked_at = True
-    engine.looked_at = True
     found = flat(engine.generate(call_of(policy)))
     engine.generate(replace(call_of(policy, n=1), stream=("greedy", 3, 0), greedy=True))
     assert not environment.ended
@@ -357,6 +356,19 @@ def test_rewards_may_look_at_environments_until_the_next_step() -> None:
         assert g.played is not None and len(g.played.handle) == g.played.counts["calls"]
     engine.generate(replace(call_of(policy), stream=("rollout", 4, 0)))
     assert len(environment.ended) == 12 + 4
+
+
+def test_an_evaluation_is_marked_before_the_next_one_so_its_episodes_end_there() -> None:
+    """The greedy episodes of a training step are marked after its others, those of an evaluation
+    not."""
+    policy, environment = chat_policy(), Echo()
+    engine = engine_of(policy, environment)
+    engine.looked_at = True
+    held: list[int] = []
+    for name in ("rollout", "greedy", "eval", "eval-greedy", "eval/other"):
+        engine.generate(replace(call_of(policy, n=1), stream=(name, 3, 0)))
+        held.append(len(environment.starts) - len(environment.ended))
+    assert held == [4, 8, 4, 4, 4]
 
 
 def test_what_fails_ends_its_episodes() -> None:

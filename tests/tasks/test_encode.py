@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 
 from rlkit.errors import UserError
 from rlkit.interfaces import ChatTemplate
-from rlkit.tasks.encode import Encoder
+from rlkit.tasks.encode import Encoder, special_texts
 from rlkit.tasks.prompts import Prompts
 from tests.tiny import CHATML, make_chat_tokenizer, make_tokenizer
 
@@ -108,3 +108,9 @@ def test_the_run_says_what_became_of_the_prompts() -> None:
         f'"{RENDERED}"'
     )
     assert Prompts("train", rows[:1], make_tokenizer()).description() == []
+
+
+def test_special_texts_are_those_that_can_be_seen() -> None:
+    tokenizer = make_chat_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", " "]})
+    assert {*special_texts(tokenizer)} == {"<pad>", "<eos>", "<|start|>", "<|end|>"}

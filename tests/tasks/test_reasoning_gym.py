@@ -13,6 +13,9 @@ import pytest
 
 from rlkit.errors import UserError
 from rlkit.registry import build
+from rlkit.rewards.pool import Verdict
+from rlkit.rewards.scoring import RewardSet
+from rlkit.rewards.task import default_rewards
 from rlkit.tasks.reasoning_gym import HELD_OUT, ReasoningGym, divide, draws, extract
 from rlkit.tasks.split import unit_hash
 
@@ -36,7 +39,7 @@ def sums() -> Iterator[ReasoningGym]:
     """One worker for all tests that score sums."""
     made = task(answer_format="last_number", timeout=20)
     yield made
-    made._pool.close()
+    made._scorer.close()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_a_score_may_be_partial():
     expected = dataset.score_answer(text, row["entry"])
     assert 0 < expected < 1
     assert asked.score(text, row) == expected
-    asked._pool.close()
+    asked._scorer.close()
 
 
 def test_the_split_is_by_question_and_questions_are_different():
@@ -183,9 +186,27 @@ def test_text_that_is_code_can_neither_write_nor_hang(tmp_path):
     assert asked.score(f"[open({str(target)!r}, 'w').write('x') and 'A', 'B']", row) == 0.0
     assert asked.score(f"[__import__('os').mkdir({str(target)!r}) or 'A', 'B']", row) == 0.0
     assert not target.exists()
+    assert asked.counts() == {}
     assert asked.score("9**9**9**9", row) == 0.0
+    assert asked.counts() == {"timeouts": 1} and asked.counts() == {}
     assert asked.score("AB", row) == 1.0
-    asked._pool.close()
+    asked._scorer.close()
+
+
+def test_a_lost_worker_leaves_the_completion_out_and_a_batch_is_judged_at_once(monkeypatch):
+    asked, given = task(answer_format="last_number"), []
+
+    def judge(items, seconds):
+        given.append([item["text"] for item in items])
+        return [Verdict("score", 0.5), Verdict("lost"), Verdict("limit"), Verdict("lost")]
+
+    monkeypatch.setattr(asked._scorer.pool, "judge", judge)
+    rewards = RewardSet(default_rewards(asked, "gym"))
+    columns = {"entry": [{"question": "q"}] * 4}
+    found = rewards.score(["p"] * 4, ["1", "is 2", "3", "no"], [[1]] * 4, columns)
+    assert given == [["1", "2", "3", None]]
+    assert found.total == [0.5, None, 0.0, None]
+    assert found.counts == {"lost": 2, "timeouts": 1} and asked.counts() == {}
 
 
 @pytest.mark.slow
@@ -194,5 +215,6 @@ def test_params_reach_the_scorer_too():
     asked = task(dataset="decimal_arithmetic", params=params, timeout=20)
     row = entry("1/1 = ?", "1.0")
     assert asked.score("1.05", row) == 1.0
-    assert task(dataset="decimal_arithmetic", timeout=20).score("1.05", row) < 1.0
-    asked._pool.close()
+    without = task(dataset="decimal_arithmetic", timeout=20).score("1.05", row)
+    assert without is not None and without < 1.0
+    asked._scorer.close()

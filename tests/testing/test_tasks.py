@@ -23,13 +23,17 @@ class Sound(Task):
     scores = True
     train: ClassVar[list[Any]] = ROWS
     held_out: ClassVar[list[Any]] = ROWS
-    value = 0.0
+    value: float | None = 0.0
 
     def load(self, seed: int) -> TaskData:
         return TaskData(train=self.train, eval=self.held_out)
 
-    def score(self, completion: str, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, row: Mapping[str, Any]) -> float | None:
         return self.value
+
+
+class Unsure(Sound):
+    value = None
 
 
 class Empty(Sound):
@@ -55,6 +59,7 @@ class Drifting(Sound):
 
 def test_sound_ones_pass() -> None:
     check_task(Sound())
+    check_task(Unsure())
     check_task(rlkit.build("task", "arithmetic"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,11 +16,9 @@ from rlkit.rewards.inputs import answer_texts, completion_text
 from rlkit.rewards.math.extract import spoken
 from rlkit.rewards.math.grouping import classes
 from rlkit.rewards.math.worker import RAISED
-from rlkit.rewards.pool import Verdict, WorkerPool
+from rlkit.rewards.pool import Verdict, WorkerPool, usual_size
 
 log = logging.getLogger(__name__)
-
-COUNTED = {"limit": "timeouts", "error": "errors", "lost": "lost"}
 
 
 class MathConfig(RewardConfig):
@@ -78,7 +75,7 @@ class Math(Reward[MathConfig]):
         judged = self._pool.judge(list(items.values()), c.timeout)
         self._count(judged)
         verdicts = dict(zip(items, judged, strict=True))
-        return [_mark(verdicts[i]) if i in verdicts else None for i in range(len(texts))]
+        return [verdicts[i].mark if i in verdicts else None for i in range(len(texts))]
 
     def classes(self, groups: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
         """For each group of answers to one problem the class of each answer, from 0; None has none.
@@ -102,7 +99,7 @@ class Math(Reward[MathConfig]):
 
     @cached_property
     def _pool(self) -> WorkerPool:
-        size = self.config.workers or min(2, os.cpu_count() or 1)
+        size = self.config.workers or usual_size()
         memory = str(self.config.memory_mb or 0)
         return WorkerPool("rlkit.rewards.math.worker", [memory], size)
 
@@ -114,7 +111,7 @@ class Math(Reward[MathConfig]):
         return [verdict.score == 1.0 for verdict in judged]
 
     def _count(self, verdicts: Sequence[Verdict]) -> None:
-        self._counts.update(_event(v) for v in verdicts if v.kind != "score")
+        self._counts.update(event for v in verdicts if (event := _event(v)) is not None)
         errors = [v.detail for v in verdicts if v.kind == "error"]
         if errors:
             log.warning(
@@ -130,11 +127,7 @@ def _prompt_text(prompt: Any) -> str:
     return completion_text(prompt) if prompt else ""
 
 
-def _event(verdict: Verdict) -> str:
-    """What a verdict without a score is counted as."""
+def _event(verdict: Verdict) -> str | None:
+    """What a verdict is counted as; None with a score."""
     raised = verdict.kind == "limit" and verdict.detail.startswith(RAISED)
-    return "errors" if raised else COUNTED[verdict.kind]
-
-
-def _mark(verdict: Verdict) -> float | None:
-    return 0.0 if verdict.kind == "limit" else verdict.score
+    return "errors" if raised else verdict.event
