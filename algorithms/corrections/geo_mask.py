@@ -79,8 +79,8 @@ class SeqMaskTISConfig(GeoMaskConfig):
     is_min: Bound = 0.5
     is_max: Bound = 5.0
     is_log_clamp: Bound | None = 20.0
-    """The log of a kept token's weight is clamped to [-c, c]; null = no clamp. The mean that decides
-    which responses stay is that without it."""
+    """The log of a kept token's weight is clamped to [-c, c]; null = no clamp. Which responses stay
+    is decided by the mean without it."""
 
 
 @register("correction", "seq_mask_tis")
