@@ -15,6 +15,7 @@ from rlkit.interfaces import (
     PromptSource,
     ReplayBuffer,
     RunContext,
+    RunSize,
     State,
     StoredData,
 )
@@ -80,6 +81,14 @@ class Mix(ReplayBuffer[MixConfig]):
         for name, part in self.parts.items():
             folder = context.folder / name if context.folder is not None else None
             part.open(replace(context, seed=stream_seed(context.seed, name), folder=folder))
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """What either never comes to, by the places that it has."""
+        told = []
+        for name, part, count in self._at_work(run.groups):
+            missed = part.out_of_reach(replace(run, groups=count))
+            told += [] if missed is None else [f"buffer.{name}: {missed}"]
+        return "; ".join(told) or None
 
     def places(self, batch: int) -> dict[str, int]:
         """How many groups of a batch each decides about."""

@@ -16,6 +16,10 @@ from rlkit.interfaces import FileRow, RunContext, RunSize
 from rlkit.registry import register
 
 
+FIRST_ID = -(2**42)
+"""Responses of a pool count down from here, below demonstrations, stored rollouts and pairs."""
+
+
 class RlepConfig(AgeConfig):
     """Settings of the pool and of the share each group gets from it."""
 
@@ -34,7 +38,7 @@ class RlepConfig(AgeConfig):
 
 
 def pool_sample(line: FileRow) -> Sample:
-    """A response of a pool file, with the negative of its line as number.
+    """A response of a pool file, numbered by its line.
 
     Raises UserError for what is no response.
     """
@@ -51,7 +55,7 @@ def pool_sample(line: FileRow) -> Sample:
     if ids.ndim != 1 or ids.shape != logp.shape or not len(ids):
         raise UserError(f"{line.place}: response_ids and behavior_logp need one value per token")
     return Sample(
-        sample_id=-line.number,
+        sample_id=FIRST_ID - line.number,
         prompt_id=name,
         response_ids=ids,
         loss_mask=torch.ones(len(ids), dtype=torch.bool),

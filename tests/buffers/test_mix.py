@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from buffers.mix import Mix, MixConfig
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group, Sample, Score
 from rlkit.errors import UserError
-from rlkit.interfaces import RunContext
+from rlkit.interfaces import RunContext, RunSize
 from rlkit.registry import build
 from rlkit.testing.buffers import ids
 from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
@@ -160,3 +161,15 @@ def test_both_get_what_the_run_sets() -> None:
     for name, part in buffer.parts.items():
         assert part.context.folder == Path("buffer", name)
         assert (part.context.saved_states(), part.context.writes) == (["7"], False)
+
+
+def test_what_either_never_comes_to_is_told_by_its_own_places() -> None:
+    """SPEAR's 2 of 8 places generate 1 group of 4 a step: 40 in 10 steps, of 1.5 x 30 needed."""
+    spear = {"name": "spear", "size": 30, "replay_fraction": 0.5}
+    both = Mix(MixConfig(first={"name": "on_policy"}, second=spear, share=0.25))
+    size = RunSize(steps=50, groups=8, num_generations=4)
+    told = both.out_of_reach(size)
+    assert told is not None and told.startswith("buffer.second: replay begins when more than 45")
+    assert "10 steps generate 40" in told
+    assert both.out_of_reach(replace(size, groups=16)) is None
+    assert Mix().out_of_reach(size) is None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from buffers.rlep import Rlep, RlepConfig
+from buffers.rlep import FIRST_ID, Rlep, RlepConfig
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext
 from rlkit.registry import build
@@ -58,7 +58,7 @@ def test_a_file_gives_its_successes_to_their_prompts(tmp_path: Path) -> None:
         trained = cycle.step(step)[1]
         assert [len(group.samples) for group in trained] == [5, 4], "one success, none"
         sample = trained[0].samples[-1]
-        assert sample.sample_id == -1 and sample.source == "policy"
+        assert sample.sample_id == FIRST_ID - 1 and sample.source == "policy"
         assert sample.behavior_logp.tolist() == [-0.5, -1.0]
         assert sample.policy_version.tolist() == [0, 0] and sample.loss_mask.all()
     assert len(cycle.buffer) == 2, "new successes do not join"
