@@ -15,7 +15,6 @@ from rlkit.errors import UserError
 from rlkit.interfaces import FileRow, RunContext, RunSize
 from rlkit.registry import register
 
-
 FIRST_ID = -(2**42)
 """Responses of a pool count down from here, below demonstrations, stored rollouts and pairs."""
 

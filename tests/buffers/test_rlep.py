@@ -71,10 +71,10 @@ def test_successes_are_drawn_evenly_and_once_a_step(tmp_path: Path) -> None:
     found = Counter[Hashable]()
     for step in range(1, 1001):
         trained = cycle.step(step)[1]
-        drawn = [[s.sample_id for s in group.samples[4:]] for group in trained]
-        assert sorted(drawn[0] + drawn[1]) == [-3, -2, -1] and len(drawn[0]) == 2
+        drawn = [[FIRST_ID - s.sample_id for s in group.samples[4:]] for group in trained]
+        assert sorted(drawn[0] + drawn[1]) == [1, 2, 3] and len(drawn[0]) == 2
         found[drawn[1][0]] += 1
-    check_frequencies(found, {-1: 1 / 3, -2: 1 / 3, -3: 1 / 3})
+    check_frequencies(found, {1: 1 / 3, 2: 1 / 3, 3: 1 / 3})
 
 
 def test_the_first_steps_make_the_pool() -> None:
