@@ -40,7 +40,7 @@ EARLIER = {
     "remix_ppo": ("schedule.at=10", "anchor.start=5", "anchor.interval=2"),
     "repo": FEW,
     "rlep": (*FEW, "buffer.collect_steps=5"),
-    "spear": ("buffer.size=32",),
+    "spear": ("buffer.size=32", "loss=spear"),
     "tba": ("schedule.every=5",),
     "tr_dpo": ("anchor.every=5",),
 }

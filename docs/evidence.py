@@ -83,16 +83,19 @@ def verdict(study: Study, rows: Sequence[Row], found: Found) -> str:
 
 def decided(study: Study, rows: Sequence[Row], found: Found) -> str:
     """A study in short: what is shown, what is contradicted, and how much is open."""
-    lines, still_open = [], 0
+    lines, still_open, unknown = [], 0, 0
     for claim in study.hypotheses:
         for each in verdicts(study, rows, found, claim):
             word = each.words.split(":")[0].split(",")[0]
             if word not in ("shown", "contradicted"):
-                still_open += 1
+                unknown += word == "not yet run"
+                still_open += word == "open"
                 continue
             where = f" ({each.place})" if each.place else ""
             lines.append(f"{capital(word)[:-1]}: {claim.says}{where}{counted(claim, each)}")
-    lines += [f"Open: {still_open} of {still_open + len(lines)}"] * (still_open > 0)
+    every = len(lines) + still_open + unknown
+    lines += [f"Open: {still_open} of {every}"] * (still_open > 0)
+    lines += [f"Not yet run: {unknown} of {every}"] * (unknown > 0)
     return f"**{study.title}**\n\n{bullets(lines)}"
 
 

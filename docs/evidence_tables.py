@@ -31,16 +31,12 @@ from study_results import Row  # noqa: E402
 from study_verdict import Found  # noqa: E402
 
 from rlkit.pages.comparison import interval_text  # noqa: E402
-from rlkit.pages.figures import Difference  # noqa: E402
+from rlkit.pages.figures import HOLDS_0, Difference  # noqa: E402
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table."""
     return "\n".join([row(head), "|" + "---|" * len(head), *map(row, rows)])
-
-
-NOTHING = "not distinguishable: the interval holds 0"
-"""What a difference says whose interval leaves its sign open; of a ratio's logarithm, too."""
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -63,7 +59,7 @@ def difference_text(found: Difference | None) -> str:
 
 def said(found: Difference) -> str:
     """What an interval says, in bold where it leaves no difference open; empty if it holds 0."""
-    if found.words == NOTHING:
+    if found.words == HOLDS_0:
         return ""
     return f"**{found.words}**" if found.words in ("better", "worse") else found.words
 

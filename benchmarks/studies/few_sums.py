@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from rlkit.errors import UserError
 from rlkit.interfaces import TaskData
 from rlkit.registry import register
 from rlkit.tasks.arithmetic import Arithmetic, ArithmeticConfig, Sums
@@ -37,6 +38,8 @@ class FewSums(Arithmetic):
         """Some of the training problems, and all that are held out."""
         data = super().load(seed)
         assert isinstance(data.train, Sums)
+        if self.config.problems > len(data.train):
+            raise UserError(f"task.problems={self.config.problems}: there are {len(data.train)}")
         chosen = random.Random(seed).sample(range(len(data.train)), self.config.problems)
         return TaskData(
             train=Sums([data.train.problems[i] for i in sorted(chosen)]), eval=data.eval

@@ -129,9 +129,10 @@ class Run:
     def _finished(self, done: int) -> None:
         """Do what a run killed after its last checkpoint left undone, and say that it is done."""
         self.folder.tidy()
+        line = f"{self.folder.path} is finished: {done} steps are done."
         if self.is_main and not (self.folder.path / REPORT).exists():
-            write_report(self.folder.path)
-        self.whole.say(f"{self.folder.path} is finished: {done} steps are done.")
+            line += f" {self._report()}"
+        self.whole.say(line)
 
     def _told(self, session: Session) -> Session:
         """The session, of whose data the user is told what became."""

@@ -13,6 +13,8 @@ from rlkit.runs.resume import HARMLESS, flat
 
 LIMITS = ("timeout", "time_limit", "tries")
 """Settings that change marks where a reward fails, though a run may be resumed with others."""
+SPEED = ("concurrency", "cache")
+"""Settings of a judge that change no mark."""
 DIGITS = 16
 """Hexadecimal digits of a source's hash."""
 
@@ -36,7 +38,7 @@ def marking(rewards: Mapping[str, Reward]) -> dict[str, Any]:
 def matters(key: str) -> bool:
     """Whether marks depend on a setting."""
     name = key.rpartition(".")[2]
-    return name in LIMITS or name not in HARMLESS
+    return name in LIMITS or name not in (*HARMLESS, *SPEED)
 
 
 def marker(name: str, reward: Reward) -> tuple[str, Part[Any]]:

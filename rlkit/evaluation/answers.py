@@ -10,7 +10,7 @@ from rlkit.batch import Prompt
 from rlkit.errors import UserError
 from rlkit.rewards.environment import COLUMN, HANDLES
 from rlkit.rewards.judges import FULL_MARKS, Judges
-from rlkit.rewards.scoring import RewardResult, RewardSet
+from rlkit.rewards.scoring import FAILURES, RewardResult, RewardSet
 from rlkit.rollout.base import Generation, GenerationCall, RolloutEngine
 
 
@@ -85,7 +85,7 @@ def answer(
 
 def failures(counts: Mapping[str, int], responses: int) -> str | None:
     """What is told if rewards failed over some of so many responses; None if none did."""
-    told = ", ".join(f"{count} {event}" for event, count in counts.items() if count)
+    told = ", ".join(f"{counts[event]} {event}" for event in FAILURES if counts.get(event))
     if not told:
         return None
     return (

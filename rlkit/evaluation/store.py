@@ -157,7 +157,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
         before, now = old[BENCHMARKS][name], new[BENCHMARKS][name]
         for key in {**before, **now}:
             if before.get(key) != now.get(key):
-                yield f"{name}: {key} was {shown(before.get(key))}, and is {shown(now.get(key))}"
+                was = f"was {shown(before[key])}" if key in before else "was not noted"
+                yield f"{name}: {key} {was}, and is {shown(now.get(key))}"
 
 
 def shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlkit.pages.score import all_progress, named
+from rlkit.rewards.scoring import FAILURES
 from rlkit.runs.checkpoint import list_checkpoints, step_in_name
 from rlkit.runs.records import ROLLOUTS, RunRecords
 
@@ -145,8 +146,7 @@ LIMITS = (
 
 def failed_rewards(run: RunRecords) -> Alarm | None:
     """Rewards that raised, timed out, were lost or had no score, of more than FAILED responses."""
-    kinds = ("errors", "timeouts", "lost", "unparsed")
-    counts = {name: run.total(f"reward/{name}") for name in kinds}
+    counts = {name: run.total(f"reward/{name}") for name in FAILURES}
     responses = run.records[-1][ROLLOUTS]
     if not responses or sum(counts.values()) <= FAILED * responses:
         return None

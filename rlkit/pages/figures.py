@@ -36,6 +36,9 @@ ENOUGH = 5
 Four pairs of one sign are what chance alone gives in 1 of 8 cases, five in 1 of 16.
 """
 
+HOLDS_0 = "not distinguishable: the interval holds 0"
+"""What a difference says whose interval leaves its sign open."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
@@ -57,7 +60,7 @@ class Difference:
             seeds = "1 seed" if self.estimate.n == 1 else f"{self.estimate.n} seeds"
             return f"not distinguishable: {seeds}, too few (at least {ENOUGH})"
         if not self.distinguishable:
-            return "not distinguishable: the interval holds 0"
+            return HOLDS_0
         return "better" if self.estimate.value > 0 else "worse"
 
 

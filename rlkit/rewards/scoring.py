@@ -18,6 +18,8 @@ from rlkit.rewards.overlap import Arguments, called
 from rlkit.rewards.values import RowFailed, numbers_of
 from rlkit.rewards.weights import weighted_sum, weights_of
 
+FAILURES = ("errors", "timeouts", "lost", "unparsed")
+"""Events of rewards that say that a response was not judged by what it says."""
 FINISH_REASONS = "finish_reasons"
 """What a reward is given beside `completion_ids`: why each response ended."""
 RESERVED = ("prompts", "completions", "completion_ids", FINISH_REASONS, "self")

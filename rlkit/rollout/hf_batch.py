@@ -40,7 +40,8 @@ class HFBatch:
         self.uniform = uniform.to(self.device)
         self.requests = requests
         self.counts = torch.tensor([r.n for r in requests])
-        self.prefixes = [r.prefix.tolist() for r in requests for _ in range(r.n)]
+        self.written = [r.prefix.tolist() for r in requests for _ in range(r.n)]
+        """Each response so far with its prefix, where stop texts are looked for."""
         count, length = uniform.shape
         self.ids = torch.zeros(count, length, dtype=torch.int64)
         self.logp = torch.zeros(count, length, device=self.device)
@@ -104,6 +105,8 @@ class HFBatch:
         ended = torch.isin(token, self.engine.ends)
         live = ~self.stopped[rows] & (position < self.room[rows])
         if self.engine.stops.searched:
+            for row, new in zip(rows[live].tolist(), token[live].tolist(), strict=True):
+                self.written[row].append(new)
             ended[live] |= self._hit_stop(rows[live], position)
         now = rows[ended & live]
         self.lengths[now] = position + 1
@@ -111,8 +114,7 @@ class HFBatch:
 
     def _hit_stop(self, rows: Tensor, position: int) -> Tensor:
         """Whether a stop text appears in each row's response so far, which begins in its prefix."""
-        new = self.ids[rows, : position + 1].tolist()
-        whole = [self.prefixes[row] + ids for row, ids in zip(rows.tolist(), new, strict=True)]
+        whole = [self.written[row] for row in rows.tolist()]
         hit = torch.zeros(len(rows), dtype=torch.bool)
         look = contain if position == 0 else now_contain  # a prefix may hold one
         for texts, skip in self.engine.stops.searched:

@@ -27,6 +27,8 @@ from rlkit.interfaces import State
 FORMAT = 3
 MANIFEST = "manifest.json"
 _TENSOR = "$tensor"
+ABANDONED = "-abandoned"
+"""How the name of a checkpoint goes on whose run has gone back to an older one."""
 _NAME = re.compile(r"checkpoint-\d+")
 
 
@@ -177,8 +179,9 @@ def step_in_name(path: Path) -> int:
 
 
 def saved_trees(folder: Path, name: str) -> list[str]:
-    """A tree of the state as JSON, in all complete checkpoints of a run that have it."""
-    files = [path / "state" / f"{name}.json" for path in list_checkpoints(folder)]
+    """A tree of the state as JSON, in all complete checkpoints of a run, abandoned ones too."""
+    every = [*list_checkpoints(folder), *folder.glob(f"checkpoint-*{ABANDONED}*")]
+    files = [path / "state" / f"{name}.json" for path in every]
     return [file.read_text() for file in files if file.is_file()]
 
 

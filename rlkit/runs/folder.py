@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import yaml
 
 from rlkit.errors import UserError
 from rlkit.runs.checkpoint import (
+    ABANDONED,
     checkpoint_step,
     list_checkpoints,
     remove_leftovers,
@@ -64,6 +66,16 @@ def records(text: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:
             return
+
+
+def abandoned(checkpoint: Path) -> Path:
+    """The name of a checkpoint whose run has gone back to an older one; no earlier one has it."""
+    for again in count(1):
+        number = f"-{again}" if again > 1 else ""
+        path = checkpoint.with_name(f"{checkpoint.name}{ABANDONED}{number}")
+        if not path.exists():
+            break
+    return path
 
 
 class RunFolder:
@@ -235,12 +247,14 @@ class RunFolder:
         told: list[str] = []
         for path in list_checkpoints(self.path):
             if step_in_name(path) > step:
-                aside = path.with_name(f"{path.name}-abandoned")
-                shutil.rmtree(aside, ignore_errors=True)
-                path.rename(aside)
+                aside = abandoned(path)
                 told.append(
                     f"{path} is of a later step than the one continued from: kept as {aside.name}."
                 )
+                try:
+                    path.rename(aside)
+                except OSError as error:
+                    raise UserError(f"{path} cannot be renamed: {error.strerror}") from error
         return told
 
     def tidy(self) -> None:

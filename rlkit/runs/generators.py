@@ -21,10 +21,7 @@ def seed_generators(seed: int) -> None:
 
 
 def rng_state(device: torch.device | None = None) -> State:
-    """The state of the global generators, for user code that draws from them.
-
-    rlkit's own draws are stateless. Of the GPUs it is that of `device`, if it is one; None = all.
-    """
+    """The state of the global generators. Of the GPUs it is that of `device`; None = all."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {

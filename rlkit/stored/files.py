@@ -17,10 +17,14 @@ def unfinished(path: Path) -> Path:
 def write_whole(path: Path, text: str, *, flushed: bool = True) -> Path:
     """Write a file under another name and rename it; `flushed` = it is on the disk by then.
 
-    Raises UserError if the system refuses (a full disk); an older file is unchanged then.
+    A link, and what is no file, such as a pipe, is written to as it is. Raises UserError if the
+    system refuses (a full disk); an older file is unchanged then.
     """
     temporary = unfinished(path)
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_text(text, encoding="utf-8")
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(text.encode())

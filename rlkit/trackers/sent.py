@@ -39,7 +39,7 @@ class Sent:
 def _read(path: Path) -> tuple[int, int]:
     """What is noted; a file that is not there or says nothing stands for nothing sent."""
     try:
-        step, place = path.read_text().split()
-        return int(step), int(place)
+        step, *place = map(int, path.read_text().split())
     except (OSError, ValueError):
         return -1, 0
+    return step, place[0] if place else 1

@@ -73,9 +73,12 @@ def test_a_run_is_done_even_if_its_report_cannot_be_written(
         raise UserError("the disk is full")
 
     monkeypatch.setattr(module, "write_report", full)
-    execute(raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2"), [])
+    raw = raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2")
+    execute(raw, [])
     out = capsys.readouterr().out
     assert "Done: 1 steps, " in out and "No report: the disk is full" in out
+    execute({**raw, "resume": "auto"}, [])
+    assert "is finished: 1 steps are done. No report: the disk is full" in capsys.readouterr().out
 
 
 def test_a_run_that_goes_back_is_the_newest_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,5 +79,6 @@ def test_each_problem_has_its_texts_lengths_rewards_and_marks(policy: Policy, pa
 
 def test_rewards_that_failed_are_told_with_what_happened() -> None:
     assert failures({}, 8) is None and failures({"lost": 0}, 8) is None
+    assert failures({"cached": 3}, 8) is None, "an own reward counts what it likes"
     told = failures({"timeouts": 2, "errors": 0, "lost": 1}, 8)
     assert told and told.startswith("rewards failed over some of 8 responses (2 timeouts, 1 lost);")

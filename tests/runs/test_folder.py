@@ -126,6 +126,9 @@ def test_checkpoints_of_later_steps_lose_their_names(tmp_path: Path) -> None:
         f"{newer} is of a later step than the one continued from: kept as checkpoint-100-abandoned."
     ]
     assert (tmp_path / "checkpoint-100-abandoned" / "w").read_text() == "y"
+    checkpoint(tmp_path, 100)
+    assert folder.open({}, [], {}, 50)[0].endswith("kept as checkpoint-100-abandoned-2.")
+    assert (tmp_path / "checkpoint-100-abandoned" / "w").read_text() == "y"
     sixty = checkpoint(tmp_path, 60)
     prune(tmp_path, keep=1)
     assert list_checkpoints(tmp_path) == [sixty] and folder.find_checkpoint("auto") == sixty

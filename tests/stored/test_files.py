@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,19 @@ def test_a_file_is_written_with_the_folders_it_is_in(tmp_path: Path) -> None:
     assert write_whole(path, "é\u2028") == path
     assert path.read_text(encoding="utf-8") == "é\u2028"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path: Path) -> None:
+    """As `--csv /dev/stdout` needs it."""
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(real)
+    write_whole(link, "x")
+    assert link.is_symlink() and real.read_text() == "x"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    write_whole(pipe, "y")
+    assert os.read(end, 9) == b"y" and pipe.is_fifo()
+    os.close(end)
 
 
 @pytest.mark.parametrize("flushed", [True, False])

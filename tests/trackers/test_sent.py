@@ -42,11 +42,18 @@ def test_samples_of_a_step_are_new_if_none_of_its_lines_was_sent(tmp_path: Path)
     assert [step for step in range(4) if again.is_new(step)] == [2, 3]
 
 
-@pytest.mark.parametrize("content", ["", "7", "a b"])
+@pytest.mark.parametrize("content", ["", "a b"])
 def test_a_note_that_says_nothing_stops_no_resume(tmp_path: Path, content: str) -> None:
     path = tmp_path / "step"
     path.write_text(content)
     assert sent(path, [3]) == [3]
+
+
+def test_a_step_alone_is_its_line_of_training(tmp_path: Path) -> None:
+    """As earlier versions noted it."""
+    path = tmp_path / "step"
+    path.write_text("7")
+    assert sent(path, [7, 7, 8]) == [7, 8]
 
 
 def test_a_note_that_cannot_be_written_is_told(tmp_path: Path) -> None:
