@@ -731,6 +731,8 @@ def test_the_page_shows_what_was_found_and_what_is_missing(tmp_path: Path) -> No
     lacking = page(tmp_path, rows)
     assert "**Open: 4 of 5 seeds.**" in lacking
     assert "- two: 1 of 5 seeds" in lacking
+    half = page(tmp_path, [row for row in pair() if row.variant == "one"])
+    assert "- Not yet run: 1 of 1\n\n## " in half and "- Open:" not in half
 
 
 def test_the_page_names_losses_early_ends_and_divergence(tmp_path: Path) -> None:
