@@ -160,6 +160,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "little_memory": little_memory(120),
     "no_memory": little_memory(1, updates_only=True),
     "little_memory_on_the_second": little_memory(120, rank="1"),
+    "little_memory_in_updates_of_the_second": little_memory(120, rank="1", updates_only=True),
 }
 if os.environ.get("FAULT"):
     FAULTS[os.environ["FAULT"]]()

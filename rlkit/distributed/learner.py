@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ from torch.optim import Optimizer
 from rlkit.distributed.masters import Masters
 from rlkit.interfaces import State
 
+AT_ONCE = 2**24
+"""Elements that one message between ranks sums."""
 TORCH_EPSILON = 1e-6
 """What torch adds to a norm that it divides by: below max_norm - this it would multiply by 1."""
 
@@ -114,7 +117,7 @@ class Learner(Backprop):
 
 
 class DataParallelLearner(Learner):
-    """DDP and FSDP: gradients are averaged over the ranks, so losses are scaled by world_size."""
+    """FSDP2: gradients are averaged over the ranks, so losses are scaled by world_size."""
 
     def __init__(
         self,
@@ -147,28 +150,52 @@ class DataParallelLearner(Learner):
         super().backward(value * self.scale)
 
 
-class ReplicatedLearner(DataParallelLearner):
-    """DDP with masters: the gradients that each rank adds up in float32 are summed at the end."""
+class ReplicatedLearner(Learner):
+    """Every rank holds all weights: what each adds up over its micro-batches is summed at the end.
 
-    @property
-    def scale(self) -> int:
-        """What `backward` multiplies by."""
-        return 1
-
-    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
-        """Context of one micro-batch's forward and backward; none reduces gradients."""
-        return cast("AbstractContextManager[None]", self.accelerator.no_sync(self.wrapped))
-
-    def backward(self, value: Tensor) -> None:
-        """Back-propagate this rank's part of a loss that is the sum over the ranks."""
-        Learner.backward(self, value)
+    No forward or backward waits for another rank, so that one which runs out of memory can tell
+    the others, and weights that a forward does not use hold nobody up.
+    """
 
     def clip(self, max_norm: float) -> float:
         """Sum the gradient over the ranks and clip it; returns its norm before clipping."""
-        for tensor in self.masters.trained:
-            if tensor.grad is not None:
-                torch.distributed.all_reduce(tensor.grad)
+        sum_gradients(self.masters.trained)
         return super().clip(max_norm)
+
+
+@torch.no_grad()
+def sum_gradients(weights: Sequence[Tensor]) -> None:
+    """Sum gradients over the ranks, many at once; what has none on any rank stays without."""
+    has = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)
+    has = has.to(weights[0].device)
+    torch.distributed.all_reduce(has)
+    found: list[Tensor] = []
+    for weight, ranks in zip(weights, has.tolist(), strict=True):
+        if ranks and weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        found += [] if weight.grad is None else [weight.grad]
+    for some in together(found):
+        if len(some) == 1 and some[0].is_contiguous():
+            torch.distributed.all_reduce(some[0])
+            continue
+        flat = torch.cat([gradient.flatten() for gradient in some])
+        torch.distributed.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in some])
+        for gradient, part in zip(some, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+
+def together(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors in their order, as many as have at most AT_ONCE elements and one type."""
+    some: list[Tensor] = []
+    for tensor in tensors:
+        full = sum(each.numel() for each in some) + tensor.numel() > AT_ONCE
+        if some and (full or some[0].dtype != tensor.dtype):
+            yield some
+            some = []
+        some.append(tensor)
+    if some:
+        yield some
 
 
 def full_tensor(value: Any, *, keep: bool = True) -> Any:

@@ -8,7 +8,6 @@ writes files and talks to the user.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,11 +15,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from rlkit.distributed.learner import DataParallelLearner, Learner, ReplicatedLearner
-from rlkit.distributed.masters import needs_master
 from rlkit.errors import UserError
 
 T = TypeVar("T")
@@ -132,10 +129,12 @@ class MultiProcess(Processes):
         return result
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module inside DistributedDataParallel, which averages gradients."""
-        with warnings.catch_warnings():  # newer torch calls broadcast_buffers by another name
-            warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(module, broadcast_buffers=False)
+        """The module itself, with the main process's weights on every rank."""
+        for weight in module.parameters():
+            whole = weight.detach().contiguous()
+            torch.distributed.broadcast(whole, 0)
+            weight.detach().copy_(whole)
+        return module
 
     def learner(
         self,
@@ -145,9 +144,9 @@ class MultiProcess(Processes):
         previous: Learner | None = None,
     ) -> Learner:
         """Backward, clipping and optimizer step of a module that `wrap` wrapped."""
-        half = any(map(needs_master, module.parameters()))
-        kind = ReplicatedLearner if half and not self.shards_weights else DataParallelLearner
-        return kind(module, wrapped, optimizer, self.accelerator, previous)
+        if self.shards_weights:
+            return DataParallelLearner(module, wrapped, optimizer, self.accelerator, previous)
+        return ReplicatedLearner(module, wrapped, optimizer, previous)
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:

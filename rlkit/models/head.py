@@ -44,7 +44,7 @@ class Box:
     def after(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """What is inside, depending on the model's output.
 
-        Modules around the model (DDP, FSDP) prepare for the backward pass when a gradient comes to
+        Modules around the model (FSDP) prepare for the backward pass when a gradient comes to
         that; it is zero.
         """
         ((logp, spread),) = self.terms

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rlkit.distributed.learner
 from rlkit.distributed.learner import (
     DataParallelLearner,
     Learner,
@@ -19,6 +20,7 @@ from rlkit.distributed.learner import (
     is_sharded,
     sharded_alike,
     sharded_like,
+    sum_gradients,
 )
 from rlkit.testing.base import stored
 
@@ -127,33 +129,55 @@ def test_the_ranks_average_so_each_scales_its_part_up() -> None:
     assert len(waits) == 1 and gradient(parallel) == [12, 16]
 
 
+def ranks_alike(count: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.dtype, int]]:
+    """So many ranks that compute the same; the types and sizes of what they sum."""
+    reduced = list[tuple[torch.dtype, int]]()
+
+    def all_reduce(tensor: Tensor) -> None:
+        reduced.append((tensor.dtype, tensor.numel()))
+        tensor.mul_(count)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    return reduced
+
+
 def test_under_masters_the_ranks_sums_are_added_once_in_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of three ranks that compute the same. In bfloat16 257 is 256, and so is 256 + 1."""
-    waits = list[nn.Module]()
-    reduced = list[torch.dtype]()
-
-    @contextmanager
-    def no_sync(module: nn.Module):
-        waits.append(module)
-        yield
-
-    def all_reduce(tensor: Tensor) -> None:
-        reduced.append(tensor.dtype)
-        tensor.mul_(3)
-
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    reduced = ranks_alike(3, monkeypatch)
     module = nn.Linear(1, 1, bias=False).bfloat16()
-    accelerator = SimpleNamespace(num_processes=3, no_sync=no_sync)
-    optimizer = torch.optim.SGD(module.parameters())
-    parallel = ReplicatedLearner(module, module, optimizer, accelerator)
+    learner = ReplicatedLearner(module, module, torch.optim.SGD(module.parameters()))
     for gradient, last in ((256.0, False), (1.0, True)):
-        with parallel.accumulate(last=last):
-            parallel.backward((module.weight * gradient).sum())
-    assert len(waits) == 2 and not reduced, "no micro-batch is reduced by itself"
-    assert parallel.clip(1e9) == 3 * 257
-    assert reduced == [torch.float32]
+        with learner.accumulate(last=last):
+            learner.backward((module.weight * gradient).sum())
+    assert not reduced, "no micro-batch is reduced by itself"
+    assert learner.clip(1e9) == 3 * 257
+    assert reduced == [(torch.int32, 1), (torch.float32, 1)]
+
+
+def test_gradients_are_summed_many_at_once_and_what_nothing_used_stays_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rlkit.distributed.learner, "AT_ONCE", 5)
+    reduced = ranks_alike(2, monkeypatch)
+    weights: Any = [torch.zeros(n) for n in (2, 3, 1, 7)] + [torch.zeros(2, dtype=torch.float64)]
+    for number, weight in enumerate(weights):
+        weight.grad = torch.full_like(weight, number + 1.0) if number != 2 else None
+    sum_gradients(weights)
+    assert [w.grad if w.grad is None else w.grad[0].item() for w in weights] == [2, 4, None, 8, 10]
+    single, double = torch.float32, torch.float64
+    assert reduced == [(torch.int32, 5), (single, 5), (single, 7), (double, 2)]
+
+
+def test_a_weight_that_another_rank_used_gets_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank has a gradient of 3 for the second weight, this one has none."""
+    weights: Any = [torch.zeros(1), torch.zeros(1)]
+    weights[0].grad = torch.ones(1)
+    others = iter([torch.tensor([0, 1]), torch.tensor([0.0, 3.0])])
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(next(others)))
+    sum_gradients(weights)
+    assert [weight.grad.item() for weight in weights] == [1, 3]
 
 
 def test_sharded_weights_under_masters_reduce_every_micro_batch() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 from torch._C._distributed_c10d import HashStore
-from torch.nn.parallel import DistributedDataParallel
 
 from rlkit.distributed.learner import DataParallelLearner, Learner, ReplicatedLearner
 from rlkit.distributed.processes import SINGLE, MultiProcess, Processes, named_weights
@@ -102,17 +101,22 @@ def test_other_processes_are_told_what_the_first_said(
         alone.on_main(call)
 
 
-def test_a_wrapped_module_has_a_learner_that_knows_the_group(alone: MultiProcess) -> None:
-    module = nn.Linear(2, 1)
-    wrapped = alone.wrap(module)
-    assert isinstance(wrapped, DistributedDataParallel) and wrapped.module is module
-    learner = alone.learner(module, wrapped, torch.optim.SGD(module.parameters()))
-    assert isinstance(learner, DataParallelLearner)
-    assert learner.accelerator is alone.accelerator
-    assert type(learner) is DataParallelLearner
+def test_a_module_gets_the_weights_of_the_main_process(
+    alone: MultiProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that lies in memory otherwise than it is read."""
+    module = nn.Linear(2, 3)
+    module.weight.data = torch.zeros(2, 3).T
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda tensor, rank: tensor.fill_(7 + rank))
+    assert alone.wrap(module) is module
+    assert all(bool((weight == 7).all()) for weight in module.parameters())
 
 
-def test_ranks_with_all_of_their_half_precision_weights_sum_once(alone: MultiProcess) -> None:
+def test_ranks_with_all_weights_sum_once_and_masters_go_on(alone: MultiProcess) -> None:
+    plain = nn.Linear(2, 1)
+    assert type(alone.learner(plain, plain, torch.optim.SGD(plain.parameters()))) is (
+        ReplicatedLearner
+    )
     module = nn.Linear(2, 1).bfloat16()
     optimizer = torch.optim.SGD(module.parameters())
     first = alone.learner(module, module, optimizer)

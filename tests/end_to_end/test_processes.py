@@ -287,14 +287,26 @@ def test_two_processes_run_what_one_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["remix", "online_dpo"])
-def test_ranks_halve_together_where_one_has_too_little_memory(loss: str, tmp_path: Path) -> None:
-    """200 tokens do not fit on the second rank: the run is the one with 100 from the start."""
+@pytest.mark.parametrize(
+    ("loss", "anchor", "where"),
+    [
+        ("remix", "base", "little_memory_on_the_second"),
+        ("online_dpo", "base", "little_memory_on_the_second"),
+        ("remix", "none", "little_memory_in_updates_of_the_second"),
+    ],
+)
+def test_ranks_halve_together_where_one_has_too_little_memory(
+    loss: str, anchor: str, where: str, tmp_path: Path
+) -> None:
+    """200 tokens do not fit on the second rank: the run is the one with 100 from the start.
+
+    It notices in the forward of the base, or in that of an update, whose micro-batches are several.
+    """
     padded = "train.packing=padded"
-    asked = ("rlkit.run", *SMALL, padded, "algorithm=grpo", f"loss={loss}", "anchor=base")
+    asked = ("rlkit.run", *SMALL, padded, "algorithm=grpo", f"loss={loss}", f"anchor={anchor}")
     small = launch(*asked, "output_dir=small", "train.micro_batch_tokens=100", cwd=tmp_path)
     assert small.status == 0, small.err
-    fault = {"FAULT": "little_memory_on_the_second"}
+    fault = {"FAULT": where}
     faulty = (f"plugins=[{ROOT}/tests/faults.py]", "train.micro_batch_tokens=200")
     halved = ranks(*asked, "output_dir=halved", *faulty, cwd=tmp_path, env=fault)
     assert halved.status == 0, halved.err
