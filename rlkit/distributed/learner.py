@@ -180,7 +180,7 @@ def sum_gradients(weights: Sequence[Tensor]) -> None:
             continue
         flat = torch.cat([gradient.flatten() for gradient in some])
         torch.distributed.all_reduce(flat)
-        parts = flat.split([gradient.numel() for gradient in some])
+        parts = torch.split(flat, [gradient.numel() for gradient in some])
         for gradient, part in zip(some, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
