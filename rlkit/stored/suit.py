@@ -77,7 +77,7 @@ class SuitedRollouts:
         self.data, self.run, self.path = data, run, data.place
         self.own_tokenizer = tokenizer_hash(run.encoder.tokenizer)
         self.reencoder = Reencoder(run.encoder)
-        self.stored = StoredRollouts(self.path, self.adapted)
+        self.stored = StoredRollouts(self.path, self.adapted, run.processes)
         self.scorer: Scorer | None = None
         self.weights: str | None = None
         """Hash of the weights that the run has scored with; None = it has not."""

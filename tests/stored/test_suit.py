@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Group
+from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import StoredData
 from rlkit.stored import suit
 from rlkit.stored.card import Card
+from rlkit.stored.read import StoredRollouts
 from rlkit.stored.suit import RECOMPUTED, Opener, SuitedRollouts
 from rlkit.stored.write import RolloutWriter
+from tests.ranks import on_ranks
 from tests.stored.groups import ENCODER, TOKENIZER, all_own, group, without_logp
 
 
@@ -56,6 +59,34 @@ def test_the_same_tokenizer_and_temperature_suit(tmp_path: Path) -> None:
     assert len(opened(written(tmp_path, tokenizer="ours"))) == 1
     found = opened(written(tmp_path / "unknown"))
     assert len(found) == 1 and found.figures() == {}
+
+
+def test_the_main_process_decides_which_files_all_ranks_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On opening and after it; rank 1 lists the folder before the run that writes it adds one."""
+    writer = RolloutWriter(tmp_path, Card(), TOKENIZER)
+    writer.write([group(0)], 1, offset=0)
+    writer.write([group(3), group(6)], 2, offset=0)
+    listed, early = StoredRollouts._files, set[str]()
+
+    def seen(rollouts: StoredRollouts) -> dict[str, Path]:
+        files = listed(rollouts)
+        if rollouts.processes.rank == 1 and (last := max(files)) not in early:
+            early.add(last)
+            del files[last]
+        return files
+
+    monkeypatch.setattr(StoredRollouts, "_files", seen)
+
+    def read(processes: Processes) -> list[int]:
+        rollouts = opened(str(tmp_path), opener(processes=processes))
+        before = len(rollouts)
+        processes.on_main(lambda: writer.write([group(9)], 3, offset=0))
+        rollouts.refresh()
+        return [before, len(rollouts)]
+
+    assert on_ranks(read) == [[3, 4], [3, 4]]
 
 
 def test_another_tokenizer_is_refused_unless_asked_for(tmp_path: Path) -> None:
