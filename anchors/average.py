@@ -108,6 +108,11 @@ class AveragingAnchor(BaseAnchor[AC]):
         self.means, self.steps, self.frozen = {}, 0, {}
         super().rebase(policy)
 
+    def close(self) -> None:
+        """Let go of the references and their averages."""
+        super().close()
+        self.means = {}
+
     def state_dict(self) -> State:
         """The base's state, the averages, and the steps counted."""
         means: dict[str, Any] = dict(self.means)

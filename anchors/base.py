@@ -66,6 +66,10 @@ class BaseAnchor(AnchorPolicy[AC]):
         else:
             self.frozen[name] = policy.freeze()
 
+    def close(self) -> None:
+        """Let go of every frozen policy."""
+        self.frozen = {}
+
     def state_dict(self) -> State:
         """The weights of each frozen policy, and the factor of the coefficient."""
         frozen = {name: reference.state_dict() for name, reference in self.frozen.items()}

@@ -77,6 +77,11 @@ class Lagged(BaseAnchor[LaggedConfig]):
         self.steps, self.later = 0, []
         super().rebase(policy)
 
+    def close(self) -> None:
+        """Let go of the base and the policies after it."""
+        super().close()
+        self.later = []
+
     def state_dict(self) -> State:
         """The base's state, the policies after it, and the steps counted."""
         later = [reference.state_dict() for reference in self.later]
