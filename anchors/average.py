@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anchors.base import BaseAnchor
+from anchors.base import BASE, BaseAnchor
 from rlkit.interfaces import AC, FreezablePolicy, State
 
 
@@ -73,6 +73,10 @@ class AveragingAnchor(BaseAnchor[AC]):
     def averages_weights(self) -> bool:
         """True, unless a subclass knows that its settings copy whole policies."""
         return True
+
+    def is_read(self, name: str) -> bool:
+        """Whether something reads the reference; an average always reads the base."""
+        return name == BASE or super().is_read(name)
 
     def number(self, name: str) -> int | None:
         """None: the references move."""

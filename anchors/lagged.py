@@ -50,6 +50,10 @@ class Lagged(BaseAnchor[LaggedConfig]):
         self.later: list[FrozenCopy] = []
         """The policies that become the base after it, oldest first."""
 
+    def is_read(self, name: str) -> bool:
+        """Whether something reads the reference; the base stands."""
+        return name == BASE or super().is_read(name)
+
     def number(self, name: str) -> int | None:
         """None: the base moves."""
         return None
