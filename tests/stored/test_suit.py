@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,34 @@ def test_missing_log_probs_are_computed_once_and_marked(tmp_path: Path) -> None:
     assert again == known[3:] + known[:3] and len(model.asked) == 1
     rollouts.groups([1])
     assert rollouts.figures() == {"recomputed_logp": 0.0}
+
+
+def test_the_model_goes_once_every_response_is_scored(tmp_path: Path) -> None:
+    """And comes back for a file that is new."""
+    said: list[str] = []
+    models: list[weakref.ref[Thirds]] = []
+
+    def load(name: str) -> Thirds:
+        models.append(weakref.ref(model := Thirds()))
+        return model
+
+    writer = RolloutWriter(tmp_path / "data", Card(), TOKENIZER)
+    writer.write([without_logp(group(n), 1) for n in (0, 3)], 1, offset=0)
+    run = opener(scorer=load, say=said.append)
+    rollouts = opened(str(tmp_path / "data"), run, score_with="named", folder=tmp_path / "scores")
+    rollouts.groups([1])
+    rollouts.groups([1])
+    assert models[0]() is not None
+    rollouts.groups([0])
+    assert models[0]() is None
+    rollouts.refresh()
+    known = [s.behavior_logp.tolist() for g in rollouts.groups([0, 1]) for s in g.samples]
+    assert known[1] == pytest.approx([-1 / 3] * 2) and len(models) == 1
+    writer.write([without_logp(group(6), 1)], 2, offset=0)
+    rollouts.refresh()
+    assert models[1]() is not None
+    rollouts.groups([2])
+    assert models[1]() is None and len(said) == 1
 
 
 def test_a_resumed_run_goes_on_with_the_log_probs_of_its_checkpoint(tmp_path: Path) -> None:
