@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anchors.base import BaseAnchor
+from anchors.base import BASE, BaseAnchor
 from rlkit.interfaces import AC, FreezablePolicy, State
 
 
@@ -74,6 +74,10 @@ class AveragingAnchor(BaseAnchor[AC]):
         """True, unless a subclass knows that its settings copy whole policies."""
         return True
 
+    def is_read(self, name: str) -> bool:
+        """Whether something reads the reference; an average always reads the base."""
+        return name == BASE or super().is_read(name)
+
     def number(self, name: str) -> int | None:
         """None: the references move."""
         return None
@@ -107,6 +111,11 @@ class AveragingAnchor(BaseAnchor[AC]):
         """Make the current policy the base, and start the averages there."""
         self.means, self.steps, self.frozen = {}, 0, {}
         super().rebase(policy)
+
+    def close(self) -> None:
+        """Let go of the references and their averages."""
+        super().close()
+        self.means = {}
 
     def state_dict(self) -> State:
         """The base's state, the averages, and the steps counted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from rlkit.errors import UserError
 from rlkit.interfaces import (
     AC,
     AnchorConfig,
@@ -55,8 +56,11 @@ class BaseAnchor(AnchorPolicy[AC]):
         return self.config.beta != 0 or read is None or name in read
 
     def rebase(self, policy: FreezablePolicy) -> None:
-        """Make the current policy the base."""
-        self.take(BASE, policy)
+        """Make the current policy the base, of which a copy is held if it is read."""
+        if self.is_read(BASE):
+            self.take(BASE, policy)
+        else:
+            self.frozen.pop(BASE, None)
         self.rebases += 1
 
     def take(self, name: str, policy: FreezablePolicy) -> None:
@@ -66,12 +70,24 @@ class BaseAnchor(AnchorPolicy[AC]):
         else:
             self.frozen[name] = policy.freeze()
 
+    def close(self) -> None:
+        """Let go of every frozen policy."""
+        self.frozen = {}
+
     def state_dict(self) -> State:
         """The weights of each frozen policy, and the factor of the coefficient."""
         frozen = {name: reference.state_dict() for name, reference in self.frozen.items()}
         return {"factor": self.factor, "frozen": frozen, "rebases": self.rebases}
 
     def restore(self, policy: FreezablePolicy, state: State) -> None:
-        """Take back `state_dict()`; the policy rebuilds the frozen ones."""
+        """Take back `state_dict()`; the policy rebuilds the frozen ones.
+
+        Raises UserError if the base is read, and was not before.
+        """
+        if state["rebases"] and BASE not in state["frozen"] and self.is_read(BASE):
+            raise UserError(
+                "this run kept no copy of its base, since nothing read it (anchor.beta=0); go on "
+                "without it, or begin a new run"
+            )
         self.factor, self.rebases = state["factor"], state["rebases"]
         self.frozen = {name: policy.restore(weights) for name, weights in state["frozen"].items()}

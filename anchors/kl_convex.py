@@ -52,6 +52,10 @@ class KLConvex(BaseAnchor[KLConvexConfig]):
         share = staircase(step, c.start, c.interval, c.decrement, c.floor)
         return {BASE: share, PREVIOUS: round(1 - share, DIGITS)}
 
+    def is_read(self, name: str) -> bool:
+        """Whether something reads the reference; the base may stand for the previous policy."""
+        return super().is_read(name) or (name == BASE and super().is_read(PREVIOUS))
+
     def reference(self, name: str) -> Reference | None:
         """The frozen policy of that name; None for a previous one that is the step's own start."""
         if name == PREVIOUS and self.config.previous_at == "this_step":

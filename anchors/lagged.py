@@ -50,6 +50,10 @@ class Lagged(BaseAnchor[LaggedConfig]):
         self.later: list[FrozenCopy] = []
         """The policies that become the base after it, oldest first."""
 
+    def is_read(self, name: str) -> bool:
+        """Whether something reads the reference; the base stands."""
+        return name == BASE or super().is_read(name)
+
     def number(self, name: str) -> int | None:
         """None: the base moves."""
         return None
@@ -76,6 +80,11 @@ class Lagged(BaseAnchor[LaggedConfig]):
         """Make the current policy the base."""
         self.steps, self.later = 0, []
         super().rebase(policy)
+
+    def close(self) -> None:
+        """Let go of the base and the policies after it."""
+        super().close()
+        self.later = []
 
     def state_dict(self) -> State:
         """The base's state, the policies after it, and the steps counted."""

@@ -96,6 +96,10 @@ class Teacher(AnchorPolicy[TeacherConfig]):
         if self.loaded is None and self.first is None:
             self.first = policy.freeze()
 
+    def close(self) -> None:
+        """Let go of the teacher."""
+        self.loaded = self.first = None
+
     def state_dict(self) -> State:
         """The weights, unless they are in a folder of their own; and the factor of `target_kl`."""
         own = None if self.first is None else self.first.state_dict()

@@ -149,6 +149,11 @@ class Mix(ReplayBuffer[MixConfig]):
         for part in self.parts.values():
             part.clear()
 
+    def close(self) -> None:
+        """Close both."""
+        for part in self.parts.values():
+            part.close()
+
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))
 

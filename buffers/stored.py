@@ -103,6 +103,10 @@ class StoredBuffer(Storeless[StoredConfig]):
         done = {} if self.rollouts is None else self.rollouts.figures()
         return {"epoch": float(self.epoch), "groups": float(self.groups), **done}
 
+    def close(self) -> None:
+        """Let go of the files, and of the model that scored."""
+        self.rollouts = None
+
     def state_dict(self) -> State:
         """How far the groups were read, and of which files."""
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,17 @@ PATIENCE = 20.0
 class Meeting(Processes):
     """One of several ranks; what they sum must have one shape, as with real ones."""
 
-    def __init__(self, rank: int, held: list[Tensor | None], barrier: Barrier) -> None:
+    def __init__(self, rank: int, held: list[Any], barrier: Barrier) -> None:
         self.rank, self.world_size = rank, len(held)
         self.held, self.barrier = held, barrier
+
+    def on_main(self, call: Callable[[], T]) -> T:
+        if self.is_main:
+            self.held[0] = call()
+        self.barrier.wait()
+        told: T = self.held[0]
+        self.barrier.wait()
+        return told
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         self.held[self.rank] = tensor.detach().clone()
@@ -36,7 +44,7 @@ class Meeting(Processes):
 
 def on_ranks(call: Callable[[Processes], T], count: int = 2) -> list[T]:
     """What a call returns on each rank."""
-    held, barrier = list[Tensor | None]([None] * count), Barrier(count, timeout=PATIENCE)
+    held, barrier = list[Any]([None] * count), Barrier(count, timeout=PATIENCE)
     ranks = [Meeting(rank, held, barrier) for rank in range(count)]
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(call, ranks))

@@ -13,7 +13,7 @@ from rlkit.composition.compose import NOTHING, compose
 from rlkit.composition.composition import Composition, Given
 from rlkit.composition.describe import components, describe
 from rlkit.composition.rehearsal import rehearse
-from rlkit.composition.session import RunScope, close, open_session
+from rlkit.composition.session import RunScope, close, close_models, open_session
 from rlkit.composition.unread import unread
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.environments.journal import new_start
@@ -74,6 +74,9 @@ def execute(
 class Run:
     """A run of one or more stages, in one run folder."""
 
+    trainer: Trainer
+    """Of the stage that trains; the only reference to it, so that its optimizers go with it."""
+
     def __init__(
         self, whole: Composition, parts: Sequence[Composition], overrides: Sequence[str]
     ) -> None:
@@ -89,18 +92,19 @@ class Run:
         checkpoint, first = self._beginning()
         for part in self.parts[first:]:
             rehearse(part)
-        session = open_session(self.parts[first], self.scope, checkpoint, stage=first)
-        trainer = Trainer(self._told(session))
+        self.trainer = Trainer(
+            self._told(open_session(self.parts[first], self.scope, checkpoint, stage=first))
+        )
         with stop_on_signals(self.scope.stop, whole.say):
             if checkpoint is not None:
-                trainer.state.load(checkpoint)
-            if trainer.count.done >= self.steps:
-                self._finished(trainer.count.done)
+                self.trainer.state.load(checkpoint)
+            done = self.trainer.count.done
+            if done >= self.steps:
+                self._finished(done)
                 return
             if checkpoint is not None:
-                whole.say(f"Resumed from step {trainer.count.done} of {self.steps}: {checkpoint}")
-            trainer, complete = self._tracked(trainer)
-            self._conclude(trainer, complete=complete)
+                whole.say(f"Resumed from step {done} of {self.steps}: {checkpoint}")
+            self._conclude(complete=self._tracked(done))
 
     def rehearse_dry(self) -> None:
         """Check what can be checked without a model, a download, or anything written."""
@@ -140,23 +144,23 @@ class Run:
             self.whole.say(line)
         return session
 
-    def _tracked(self, trainer: Trainer) -> tuple[Trainer, bool]:
-        """Train with the folder open and the trackers running."""
+    def _tracked(self, done: int) -> bool:
+        """Train with the folder open and the trackers running; returns what `_train` does."""
         whole, failed = self.whole, True
         raw = {**whole.raw, "train": {**whole.raw["train"], "steps": self.steps}}
         stages = () if self.parts[0] is whole else self.parts
         used = components_of_stages(stages) if stages else components(whole)
         told = told_to_trackers(raw, self.overrides, [stage.raw for stage in stages])
         try:
-            for line in self.folder.open(raw, self.overrides, used, trainer.count.done):
+            for line in self.folder.open(raw, self.overrides, used, done):
                 whole.say(line)
-            self._start_trackers(told, trainer.count.done)
-            trainer, complete = self._train(trainer)
+            self._start_trackers(told, done)
+            complete = self._train()
             failed = False
         finally:
             for tracker in whole.trackers.values():
                 tracker.close(failed=failed)
-        return trainer, complete
+        return complete
 
     def _start_trackers(self, raw: Mapping[str, Any], step: int) -> None:
         ids = self.folder.tracker_ids()
@@ -166,21 +170,23 @@ class Run:
             ids |= {name: run_id} if run_id is not None else {}
         self.folder.save_tracker_ids(ids)
 
-    def _train(self, trainer: Trainer) -> tuple[Trainer, bool]:
-        """Train stage after stage; returns the last trainer, and whether it reached its end."""
-        complete = trainer.run()
-        first = trainer.count.stage + 1
+    def _train(self) -> bool:
+        """Train stage after stage; returns whether the last one reached its end."""
+        complete = self.trainer.run()
+        first = self.trainer.count.stage + 1
         for stage, part in enumerate(self.parts[first:] if complete else (), start=first):
-            trainer.session.engine.close()  # the next stage needs its memory
-            session = open_session(part, self.scope, policy=trainer.session.policy, stage=stage)
-            trainer = trainer.next_stage(self._told(session))
-            complete = trainer.run()
+            close_models(self.parts[stage - 1])
+            policy = self.trainer.session.policy
+            opened = self._told(open_session(part, self.scope, policy=policy, stage=stage))
+            self.trainer = self.trainer.next_stage(opened)
+            complete = self.trainer.run()
             if not complete:
                 break
-        return trainer, complete
+        return complete
 
-    def _conclude(self, trainer: Trainer, *, complete: bool) -> None:
+    def _conclude(self, *, complete: bool) -> None:
         """Report how the run went. Raises Stopped if it stopped before its end."""
+        trainer = self.trainer
         if complete and self.is_main:
             before, after = self.folder.first_and_last("eval/pass@1")
             print(

@@ -92,7 +92,7 @@ def check_files(c: Composition) -> None:
 
 def check_logps(c: Composition, data: StoredData) -> None:
     """Raise UserError if a part reads behavior log-probs that stored rollouts do not have."""
-    rollouts = StoredRollouts(data.place)
+    rollouts = StoredRollouts(data.place, processes=c.processes)
     if data.score_with is not None:
         check_scorer(c, data.score_with)
     elif rollouts.unknown_logp and c.parts.needs("behavior"):

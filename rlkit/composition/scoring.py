@@ -15,6 +15,7 @@ from rlkit.composition.models_beside import load_beside
 from rlkit.config.hub import looks_like_path
 from rlkit.errors import UserError
 from rlkit.models.policy import Policy
+from rlkit.rollout.head_probe import find_head
 from rlkit.stored.card import weights_hash
 from rlkit.stored.reencode import TextEncoder
 from rlkit.stored.suit import Opener
@@ -50,6 +51,7 @@ class NamedModel:
         own = name in (BASE, c.config.model.name)
         folder = c.processes.on_main(lambda: model_folder(c)) if own else name
         self.policy = load_beside(c, policy, folder, SETTING, name=self.name)
+        self.policy.head = find_head(self.policy, c.config.seed)
         self.weights = weights_hash(self.policy.model.state_dict())
         size = c.config.train.micro_batch_tokens or default_tokens(policy.device)
         self.forwards = Forwards(MicroBatches(size, c.processes), c.processes)

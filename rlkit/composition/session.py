@@ -20,6 +20,7 @@ from rlkit.config.run import RunConfig
 from rlkit.interfaces import RunContext, Task, Tracker
 from rlkit.models.generation import mend_generation_config
 from rlkit.models.load import given_policy, load_policy
+from rlkit.models.memory import release
 from rlkit.models.policy import Policy
 from rlkit.rewards.judges import Judges
 from rlkit.rewards.scoring import RewardSet
@@ -84,6 +85,14 @@ def close(c: Composition) -> None:
     c.rollouts.close()
     for reward in c.every_reward:
         reward.close()
+
+
+def close_models(c: Composition) -> None:
+    """Let go of the models of a stage that is over; the next one needs their memory."""
+    c.rollouts.close()
+    c.parts.anchor.close()
+    c.buffer.close()
+    release()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -253,6 +253,9 @@ class AnchorPolicy(Part[AC]):
         Called once before the first step, and at each rebirth.
         """
 
+    def close(self) -> None:
+        """Called when its stage is over: let go of the references. It may be opened again."""
+
     def restore(self, policy: FreezablePolicy, state: State) -> None:
         """Restore `state_dict()`; the policy rebuilds the frozen references.
 

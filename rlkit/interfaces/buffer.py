@@ -126,6 +126,9 @@ class ReplayBuffer(Part[C]):
     def __len__(self) -> int:
         """How many responses are stored."""
 
+    def close(self) -> None:
+        """Called when its stage is over: let go of models that it loaded."""
+
     def rng(self, step: int) -> np.random.Generator:
         """The buffer's generator for a step: stateless, so that a resumed run draws the same."""
         return stream_rng(self.context.seed, "buffer", step)

@@ -31,7 +31,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def release() -> None:
-    """Release the memory that the failed forward held."""
+    """Release the memory of what nothing holds any more, such as a failed forward's."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -170,6 +170,11 @@ class HFRollout(RolloutEngine[HFC]):
         size = cache_bytes(policy, rows * tokens, trainer_dtype(policy).itemsize)
         return EngineMemory(generating=size, training=0.0, adapts=True)
 
+    def close(self) -> None:
+        """Let go of the copy that lags."""
+        if "model" in vars(self):
+            del self.model
+
     def state_dict(self) -> State:
         """How it decodes, and how many responses fitted if memory did not suffice for all."""
         state: State = {"shares_prompts": self.shares_prompts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlkit.batch import Group
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.stored.card import Card
 from rlkit.stored.parquet import opened
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 KEPT = 16
 """Row groups of files held in memory at once."""
+PATIENCE = 40.0
+"""Seconds until a file that the main process has seen must be seen here too: a network file system
+may show a list of files that is half a minute old."""
+PAUSE = 0.1
+"""Seconds between two looks."""
 FIRST_ID = -(2**40)
 """Sample ids of stored responses count down from here: no other sample of a run has them."""
 
@@ -55,11 +62,12 @@ class StoredRollouts:
     """The groups of a folder's shards, in the order of the files and their rows.
 
     `path` is a run folder, a folder of shards or a Parquet file. Behavior log-probs that are not
-    stored are NaN. Raises UserError if there are no rollouts.
+    stored are NaN. Which files there are is what the main process sees: another run may still write
+    them. Raises UserError if there are no rollouts.
     """
 
-    def __init__(self, path: str, adapt: Adapt = as_stored) -> None:
-        self.path, self.adapt = path, adapt
+    def __init__(self, path: str, adapt: Adapt = as_stored, processes: Processes = SINGLE) -> None:
+        self.path, self.adapt, self.processes = path, adapt, processes
         self.shards: list[Shard] = []
         self._read: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._ends = self._first_rows = np.zeros(0, dtype=np.int64)
@@ -86,22 +94,20 @@ class StoredRollouts:
     def refresh(self, names: Sequence[str] | None = None) -> None:
         """Take in whole shards that are new; with `names`, exactly these files and no others.
 
-        Raises UserError if one of `names` is missing or a file cannot be read.
+        Every rank must call it. Raises UserError if one of `names` is missing or a file cannot be
+        read.
         """
-        files = self._files()
-        if names is not None:
-            known = {path.name: path for path in files}
-            if missing := [name for name in names if name not in known]:
+        held = {shard.path.name: shard for shard in self.shards}
+        if names is None:  # held ones first: the places of their groups must not change
+            new = self.processes.on_main(lambda: [n for n in self._files() if n not in held])
+            self.shards = [*self.shards, *map(open_shard, self._seen(new))]
+        else:
+            files = self._files()
+            if missing := [name for name in names if name not in files]:
                 raise UserError(
                     f"{self.path}: {missing[0]} is gone, which this run has read; restore it"
                 )
-            files, kept = [known[name] for name in names], []
-        else:
-            kept = self.shards  # first: the places of their groups must not change
-        held = {shard.path: shard for shard in self.shards}
-        there = {shard.path for shard in kept}
-        new = [path for path in files if path not in there]
-        self.shards = [*kept, *(held.get(path) or open_shard(path) for path in new)]
+            self.shards = [held.get(name) or open_shard(files[name]) for name in names]
         self._read.clear()
         self._ends = np.cumsum([len(shard.starts) - 1 for shard in self.shards])
         self._first_rows = np.cumsum([0, *(shard.starts[-1] for shard in self.shards)])
@@ -110,14 +116,31 @@ class StoredRollouts:
         """The groups at these places, each from 0 to len - 1."""
         return [self._group(place) for place in places]
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> dict[str, Path]:
+        """The files there are now, by name and in that order."""
         path = Path(self.path).expanduser()
         if path.is_file():
-            return [path]
+            return {path.name: path}
         if not path.is_dir():
             raise UserError(f"{self.path}: there is no such folder or file")
         inside = path / ROLLOUTS
-        return shards(inside if inside.is_dir() else path)
+        return {file.name: file for file in shards(inside if inside.is_dir() else path)}
+
+    def _seen(self, names: Sequence[str]) -> list[Path]:
+        """Files that the main process has seen, as soon as this process sees them.
+
+        Raises UserError if it does not.
+        """
+        files, end = self._files(), time.monotonic() + PATIENCE
+        while missing := [name for name in names if name not in files]:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{self.path}: a process does not see {missing[0]}, which the main process "
+                    "reads; all processes need the same folder"
+                )
+            time.sleep(PAUSE)
+            files = self._files()
+        return [files[name] for name in names]
 
     def _group(self, place: int) -> Group:
         number = int(np.searchsorted(self._ends, place, side="right"))

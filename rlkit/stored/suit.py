@@ -77,8 +77,11 @@ class SuitedRollouts:
         self.data, self.run, self.path = data, run, data.place
         self.own_tokenizer = tokenizer_hash(run.encoder.tokenizer)
         self.reencoder = Reencoder(run.encoder)
-        self.stored = StoredRollouts(self.path, self.adapted)
+        self.stored = StoredRollouts(self.path, self.adapted, run.processes)
         self.scorer: Scorer | None = None
+        """None = not needed yet, or every response is scored."""
+        self.seen: set[int] = set()
+        """The places of the groups that were read while there was a scorer."""
         self.weights: str | None = None
         """Hash of the weights that the run has scored with; None = it has not."""
         self.scores = ScoreFiles(data.folder or temporary(self))
@@ -155,15 +158,17 @@ class SuitedRollouts:
             )
 
     def loaded_scorer(self) -> Scorer:
-        """The model that scores, loaded on first use."""
+        """The model that scores, loaded when it is needed."""
         if self.scorer is None:
             assert self.data.score_with is not None and self.run.scorer is not None
             self.scorer = self.run.scorer(self.data.score_with)
-            self.run.say(
-                f"Behavior log-probs that {self.path} does not have are recomputed under "
-                f"{self.scorer.name} (weights {self.scorer.weights}) at temperature "
-                f"{self.run.temperature}: ratios are to that model, not to the one that sampled."
-            )
+            if self.weights is None:
+                self.run.say(
+                    f"Behavior log-probs that {self.path} does not have are recomputed under "
+                    f"{self.scorer.name} (weights {self.scorer.weights}) at temperature "
+                    f"{self.run.temperature}: ratios are to that model, not to the one that "
+                    "sampled."
+                )
         if self.weights not in (None, self.scorer.weights):
             raise UserError(
                 f"buffer.score_with={self.data.score_with} has other weights than when this run "
@@ -184,6 +189,10 @@ class SuitedRollouts:
             wanted = zip(groups, unknown, strict=True)
             logps = self._known([replace(group, samples=samples) for group, samples in wanted])
         self.recomputed = len(logps)
+        if self.scorer is not None:
+            self.seen.update(places)
+            if len(self.seen) == len(self):
+                self.scorer = None  # it is not asked again, and its memory is free
         return [given(group, logps) for group in groups]
 
     def _known(self, groups: Sequence[Group]) -> dict[int, Tensor]:
@@ -221,8 +230,10 @@ class SuitedRollouts:
 
     def refresh(self) -> None:
         """Take in files that are new. Raises UserError if one does not suit."""
+        before = len(self)
         self.stored.refresh()
-        self.check()
+        if len(self) > before:
+            self.check()
 
     def figures(self) -> dict[str, float]:
         """Of the last groups: the share whose log-probs were recomputed, and what was encoded."""
@@ -245,7 +256,7 @@ class SuitedRollouts:
         Raises UserError if a file is missing or the model that scores has other weights.
         """
         self.stored.refresh(state["files"])
-        self.weights = state["weights"]
+        self.weights, self.seen = state["weights"], set()
         if self.scorer is not None:
             self.loaded_scorer()
         self.keep(state["scores"])

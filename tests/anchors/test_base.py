@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from anchors.base import BaseAnchor
+from rlkit.errors import UserError
 from rlkit.interfaces import AnchorConfig, RunContext
+from rlkit.registry import build, names
+from rlkit.testing.anchors import FakePolicy, life
 from tests.anchors.running import Run, resumed
 
 
@@ -48,3 +51,43 @@ def test_a_copy_is_worth_making_if_the_penalty_or_the_loss_reads_it(
     anchor = BaseAnchor(AnchorConfig(beta=beta))
     anchor.open(RunContext(read_by_loss=read))
     assert anchor.is_read("base") == expected
+
+
+@pytest.mark.parametrize("read", [frozenset({"base"}), frozenset(), None])
+def test_a_base_that_nothing_reads_is_not_copied(read: frozenset[str] | None) -> None:
+    anchor = BaseAnchor(AnchorConfig(beta=0))
+    anchor.open(RunContext(read_by_loss=read))
+    run = Run(anchor)
+    run.steps(2)
+    run.rebirth()
+    held = set() if read == frozenset() else {"base"}
+    assert anchor.frozen.keys() == held and anchor.number("base") == 2
+    assert run.policy.copies == 2 * len(held)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("name", names("anchor"))
+def test_what_is_read_is_there_whatever_else_is_not(name: str, beta: float) -> None:
+    """Each reference alone, as a loss reads it, and those that the penalty reads."""
+    others = {"convex": {"ema": 1.0}, "kl_convex": {"start": 0, "interval": 1}}.get(name, {})
+    for read in (
+        frozenset({each}) for each in ["none", *build("anchor", name, **others).weights(1)]
+    ):
+        anchor = build("anchor", name, beta=beta, **others)
+        if name == "teacher":  # which opens a model
+            anchor.context = RunContext(read_by_loss=read)
+        else:
+            anchor.open(RunContext(read_by_loss=read))
+        for step in life(anchor, FakePolicy()):
+            for each in {*anchor.references(step), *(read - {"none"})}:
+                anchor.reference(each)
+
+
+def test_a_base_that_was_not_kept_cannot_be_read_later() -> None:
+    anchor = BaseAnchor(AnchorConfig(beta=0))
+    anchor.open(RunContext(read_by_loss=frozenset()))
+    run = Run(anchor)
+    anchor.restore(run.policy, anchor.state_dict())
+    later = BaseAnchor(AnchorConfig(beta=0.1))
+    with pytest.raises(UserError, match="kept no copy of its base"):
+        later.restore(run.policy, anchor.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import rlkit
 from rlkit.interfaces import AnchorPolicy
 from rlkit.models.policy import Policy
+from rlkit.registry import names
 from tests.anchors.memory import Storages, largest, size_of
 from tests.tiny import make_policy
 
@@ -63,3 +65,14 @@ def test_the_peak_is_the_copies_named_and_a_layer(
     peak = lived(rlkit.build("anchor", name, **fields), policy).peak
     slack = largest(weights) + 2048  # rotary frequencies, which no checkpoint holds
     assert allowed <= peak <= allowed + slack, (peak / whole, allowed / whole)
+
+
+@pytest.mark.parametrize("name", names("anchor"))
+def test_a_closed_anchor_holds_nothing(name: str) -> None:
+    settings = {each: fields for each, fields, *_ in COPIES}  # the last of a name holds the most
+    anchor = rlkit.build("anchor", name, **settings.get(name, {}))
+    storages = lived(anchor, make_policy())
+    assert (storages.live > 0) == (name != "none")
+    anchor.close()
+    gc.collect()
+    assert storages.live == 0

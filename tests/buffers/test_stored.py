@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from buffers.mix import Mix, MixConfig
 from buffers.stored import StoredBuffer, StoredConfig
 from rlkit.batch import Group
 from rlkit.errors import UserError
@@ -105,6 +107,24 @@ def test_what_is_asked_for_reaches_the_files(tmp_path: Path) -> None:
     expected: Any = {"path": "somewhere", **settings, "folder": tmp_path / "scores"}
     assert asked == [StoredData(**expected)]
     assert buffer.stats() == {"epoch": 0.0, "groups": 2.0, "encoded": 3.0}
+
+
+def test_a_closed_buffer_holds_no_rollouts_and_no_model_that_scores() -> None:
+    made = list[weakref.ref[Rollouts]]()
+
+    def opening(data: StoredData) -> Rollouts:
+        found = Rollouts(2)
+        made.append(weakref.ref(found))
+        return found
+
+    alone = StoredBuffer(StoredConfig(path="somewhere"))
+    mixed = Mix(MixConfig(first={"name": "stored"}, second={"name": "fifo"}))
+    for number, buffer in enumerate((alone, mixed)):
+        buffer.open(RunContext(open_rollouts=opening))
+        assert made[number]() is not None
+        buffer.close()
+        assert made[number]() is None
+    assert alone.stats() == {"epoch": 0.0, "groups": 2.0}
 
 
 def test_nothing_is_generated_and_a_path_is_needed() -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import rlkit.composition.execute as module
+from anchors.base import BASE, BaseAnchor
 from rlkit.composition.compose import compose
 from rlkit.composition.execute import components_of_stages, execute
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.errors import UserError
+from rlkit.models.policy import FrozenPolicy
+from rlkit.rollout.hf import HFRollout
 from rlkit.runs.checkpoint import list_checkpoints
 from rlkit.tasks.prompts import Prompts
+from rlkit.training.trainer import Trainer
 from tests.cli import SMALL
 from tests.compositions import raw_of
 
@@ -103,6 +110,29 @@ def test_components_of_stages_are_told_apart() -> None:
     parts = [compose(raw_of("loss=ppo")), compose(raw_of("loss=grpo"))]
     found = components_of_stages(parts)
     assert found["loss (stage 1)"]["name"] == "ppo" and found["loss (stage 2)"]["name"] == "grpo"
+
+
+def test_a_stage_that_is_over_keeps_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its anchor's, nor its engine's copy, nor the optimizer."""
+    train, left, alive = Trainer.run, list[weakref.ref[Any]](), list[int]()
+
+    def run(trainer: Trainer) -> bool:
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in left))
+        complete = train(trainer)
+        anchor, engine = trainer.parts.anchor, trainer.session.engine
+        assert isinstance(anchor, BaseAnchor) and isinstance(engine, HFRollout)
+        frozen = anchor.frozen[BASE]
+        assert isinstance(frozen, FrozenPolicy) and engine.model is not trainer.session.policy.model
+        copies = frozen.model, engine.model, trainer.state.updater.learner.optimizer
+        left.extend(map(weakref.ref, copies))
+        return complete
+
+    monkeypatch.setattr(Trainer, "run", run)
+    chosen = ("anchor=base", "anchor.beta=0.1", "rollout.sync_every=2", "train.steps=1")
+    raw = raw_of(*SMALL, *chosen, "eval.problems=2", "train.prompts_per_step=2")
+    execute(raw, [], [raw, raw, raw])
+    assert alive == [0, 0, 0] and len(left) == 9
 
 
 def test_a_reward_that_fails_is_found_before_the_model_and_leaves_no_folder(

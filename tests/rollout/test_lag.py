@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,16 @@ def test_weights_are_shared_without_a_lag_and_copied_with_one() -> None:
     assert copied.engine.model is not policy.model
     assert all(p.requires_grad for p in policy.model.parameters())
     assert not any(p.requires_grad for p in copied.engine.model.parameters())
+
+
+def test_a_closed_engine_holds_no_copy() -> None:
+    lag = lagging(make_policy(), 2)
+    assert isinstance(lag.engine, HFRollout)
+    copied = weakref.ref(lag.engine.model)
+    lag.engine.close()
+    gc.collect()
+    assert copied() is None
+    lag.engine.close()
 
 
 def test_an_evaluation_is_of_the_policy_as_it_is() -> None:

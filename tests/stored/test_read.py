@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.stored import read
 from rlkit.stored.card import Card
@@ -17,6 +18,7 @@ from rlkit.stored.read import StoredRollouts
 from rlkit.stored.step_files import forget_after
 from rlkit.stored.table import to_table
 from rlkit.stored.write import RolloutWriter
+from tests.ranks import on_ranks
 from tests.stored.groups import TOKENIZER, group, same, without_logp
 
 
@@ -86,6 +88,47 @@ def test_files_keep_their_order_when_a_run_resumes(tmp_path: Path) -> None:
     assert rollouts.names == again.names == ["b.parquet", "a.parquet"]
     for found in (rollouts, again):
         assert same(found.groups([0])[0], group(3)) and same(found.groups([1])[0], group(6))
+
+
+def test_ranks_read_what_the_main_process_has_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lists the folder when it comes there: here rank 1 sees a new file a moment later."""
+    listed, late = StoredRollouts._files, {"b.parquet": 3, "a.parquet": 3}
+
+    def seen(rollouts: StoredRollouts) -> dict[str, Path]:
+        files = listed(rollouts)
+        if rollouts.processes.rank == 1:
+            for name in files.keys() & late.keys():
+                late[name] -= 1
+            return {name: path for name, path in files.items() if late.get(name, 0) <= 0}
+        return files
+
+    monkeypatch.setattr(StoredRollouts, "_files", seen)
+    for name in ("c", "b"):
+        file_of(tmp_path / f"{name}.parquet", 3)
+
+    def read(processes: Processes) -> tuple[list[str], list[str]]:
+        rollouts = StoredRollouts(str(tmp_path), processes=processes)
+        opened = rollouts.names
+        processes.on_main(lambda: file_of(tmp_path / "a.parquet", 6))
+        rollouts.refresh()
+        return opened, rollouts.names
+
+    first, second = on_ranks(read)
+    assert first == second == (["b.parquet", "c.parquet"], ["b.parquet", "c.parquet", "a.parquet"])
+
+
+def test_a_rank_that_never_sees_a_file_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one on a machine with a folder of its own by that name."""
+    monkeypatch.setattr(read, "PATIENCE", 0.1)
+    monkeypatch.setattr(StoredRollouts, "_files", lambda rollouts: {})
+    told = Processes()
+    monkeypatch.setattr(told, "on_main", lambda call: ["a.parquet"])
+    with pytest.raises(UserError, match=r"does not see a\.parquet.*same folder"):
+        StoredRollouts(str(tmp_path), processes=told)
 
 
 def test_log_probs_cached_under_another_runs_reference_are_not_read(tmp_path: Path) -> None:

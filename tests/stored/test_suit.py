@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 
 from rlkit.batch import Group
+from rlkit.distributed.processes import Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import StoredData
 from rlkit.stored import suit
 from rlkit.stored.card import Card
+from rlkit.stored.read import StoredRollouts
 from rlkit.stored.suit import RECOMPUTED, Opener, SuitedRollouts
 from rlkit.stored.write import RolloutWriter
+from tests.ranks import on_ranks
 from tests.stored.groups import ENCODER, TOKENIZER, all_own, group, without_logp
 
 
@@ -56,6 +60,34 @@ def test_the_same_tokenizer_and_temperature_suit(tmp_path: Path) -> None:
     assert len(opened(written(tmp_path, tokenizer="ours"))) == 1
     found = opened(written(tmp_path / "unknown"))
     assert len(found) == 1 and found.figures() == {}
+
+
+def test_the_main_process_decides_which_files_all_ranks_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On opening and after it; rank 1 lists the folder before the run that writes it adds one."""
+    writer = RolloutWriter(tmp_path, Card(), TOKENIZER)
+    writer.write([group(0)], 1, offset=0)
+    writer.write([group(3), group(6)], 2, offset=0)
+    listed, early = StoredRollouts._files, set[str]()
+
+    def seen(rollouts: StoredRollouts) -> dict[str, Path]:
+        files = listed(rollouts)
+        if rollouts.processes.rank == 1 and (last := max(files)) not in early:
+            early.add(last)
+            del files[last]
+        return files
+
+    monkeypatch.setattr(StoredRollouts, "_files", seen)
+
+    def read(processes: Processes) -> list[int]:
+        rollouts = opened(str(tmp_path), opener(processes=processes))
+        before = len(rollouts)
+        processes.on_main(lambda: writer.write([group(9)], 3, offset=0))
+        rollouts.refresh()
+        return [before, len(rollouts)]
+
+    assert on_ranks(read) == [[3, 4], [3, 4]]
 
 
 def test_another_tokenizer_is_refused_unless_asked_for(tmp_path: Path) -> None:
@@ -131,6 +163,34 @@ def test_missing_log_probs_are_computed_once_and_marked(tmp_path: Path) -> None:
     assert again == known[3:] + known[:3] and len(model.asked) == 1
     rollouts.groups([1])
     assert rollouts.figures() == {"recomputed_logp": 0.0}
+
+
+def test_the_model_goes_once_every_response_is_scored(tmp_path: Path) -> None:
+    """And comes back for a file that is new."""
+    said: list[str] = []
+    models: list[weakref.ref[Thirds]] = []
+
+    def load(name: str) -> Thirds:
+        models.append(weakref.ref(model := Thirds()))
+        return model
+
+    writer = RolloutWriter(tmp_path / "data", Card(), TOKENIZER)
+    writer.write([without_logp(group(n), 1) for n in (0, 3)], 1, offset=0)
+    run = opener(scorer=load, say=said.append)
+    rollouts = opened(str(tmp_path / "data"), run, score_with="named", folder=tmp_path / "scores")
+    rollouts.groups([1])
+    rollouts.groups([1])
+    assert models[0]() is not None
+    rollouts.groups([0])
+    assert models[0]() is None
+    rollouts.refresh()
+    known = [s.behavior_logp.tolist() for g in rollouts.groups([0, 1]) for s in g.samples]
+    assert known[1] == pytest.approx([-1 / 3] * 2) and len(models) == 1
+    writer.write([without_logp(group(6), 1)], 2, offset=0)
+    rollouts.refresh()
+    assert models[1]() is not None
+    rollouts.groups([2])
+    assert models[1]() is None and len(said) == 1
 
 
 def test_a_resumed_run_goes_on_with_the_log_probs_of_its_checkpoint(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ what one micro-batch saves for its backward, measured on a short one; and what t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from rlkit.composition.doctor.check import Check, Notes, size
 from rlkit.composition.doctor.patient import Patient
 from rlkit.composition.doctor.scored import tokens_of
 from rlkit.config.run import TrainConfig
-from rlkit.interfaces import AnchorPolicy
 from rlkit.models.policy import Policy
 from rlkit.models.rows import computed
 from rlkit.rollout.base import EngineMemory
@@ -76,7 +75,7 @@ def estimate(patient: Patient) -> Sizes:
     out: Sizes = {"weights": nbytes(parameters), "gradients and optimizer": trained}
     if c.parts.advantage.needs_critic:
         out["critic"] = nbytes(parameters) + trained
-    out["references"] = reference_bytes(patient.anchor, policy)
+    out["references"] = reference_bytes(patient)
     tokens = c.config.train.micro_batch_tokens or default_tokens(policy.device)
     batch = tokens * saved_per_token(policy, patient.answers)
     engine = engine_memory(patient)
@@ -108,18 +107,26 @@ def training_bytes(model: Any, train: TrainConfig) -> float:
     return total
 
 
-def reference_bytes(anchor: AnchorPolicy[Any], policy: Policy) -> float:
-    """What the anchor's references hold beside the policy, on its device."""
+def reference_bytes(patient: Patient) -> float:
+    """What the anchor holds beside the policy, on its device: copies, averages, a loaded model."""
+    policy, anchor = patient.policy, patient.anchor
     own = {weight.data_ptr() for weight in policy.model.parameters()}
-    held: dict[int, int] = {}
-    for name in anchor.weights(1):
-        reference = anchor.reference(name)
-        for weight in reference.state_dict().values() if reference is not None else ():
-            if not isinstance(weight, Tensor) or weight.device != policy.device:
-                continue
-            if weight.data_ptr() not in own:
-                held[weight.data_ptr()] = weight.nbytes
+    read = [each.state_dict() for each in patient.c.parts.references(1).values() if each]
+    held = {
+        weight.data_ptr(): weight.nbytes
+        for weight in tensors_in([anchor.state_dict(), read])
+        if weight.device == policy.device and weight.data_ptr() not in own
+    }
     return float(sum(held.values()))
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """The tensors of nested mappings and lists."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping | list):
+        for part in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from tensors_in(part)
 
 
 def saved_per_token(policy: Policy, answers: Answers) -> float:

@@ -54,15 +54,22 @@ def test_references_count_if_they_are_copies() -> None:
     assert estimate(patient_of("anchor=none"))["references"] == 0
     found = estimate(patient_of("anchor=base", "anchor.beta=0.1"))
     assert found["references"] == found["weights"]
+    assert estimate(patient_of("anchor=base", "anchor.beta=0"))["references"] == 0
+
+
+def test_a_reference_counts_that_is_read_later() -> None:
+    rising = "anchor.beta={kind: linear, start: 0, end: 1, steps: 9}"
+    found = estimate(patient_of("anchor=base", rising))
+    assert found["references"] == found["weights"]
 
 
 def test_references_on_another_device_do_not_count() -> None:
     """A teacher on a second GPU, or in host memory beside a policy on the GPU."""
     patient = patient_of("anchor=base", "anchor.beta=0.1")
     reference: Any = patient.anchor.reference("base")
-    assert reference_bytes(patient.anchor, patient.policy) > 0
+    assert reference_bytes(patient) > 0
     reference.model.to("meta")
-    assert reference_bytes(patient.anchor, patient.policy) == 0
+    assert reference_bytes(patient) == 0
 
 
 def test_a_critic_counts() -> None:
