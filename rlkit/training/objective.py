@@ -76,13 +76,12 @@ class Objective(Aggregating):
         weight: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         for name, correction in self.corrections:
-            corrected = correction.checked(policy.detach(), batch)
+            given, corrected = batch.mask, correction.checked(policy.detach(), batch)
             batch = corrected.batch
             weight = corrected.weight if weight is None else weight * corrected.weight
+            dropped = given & (~batch.mask | (corrected.weight == 0))
             metrics[f"correction/{name}_weight"] = corrected.weight
-            metrics[f"correction/{name}_dropped"] = (~batch.mask | (corrected.weight == 0)).to(
-                weight.dtype
-            )
+            metrics[f"correction/{name}_dropped"] = dropped.to(weight.dtype)
         out = self.loss.checked(policy, batch)
         extra = [t for _, c in self.corrections for t in c.terms(policy, batch)]
         terms = [weighted(term, weight) if weight is not None else term for term in out.terms]

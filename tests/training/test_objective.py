@@ -156,6 +156,17 @@ def test_what_a_correction_drops_from_the_policy_term_stays_held_to_the_anchor()
     torch.testing.assert_close(theta.grad[0], expected, atol=1e-12, rtol=0)
 
 
+def test_a_correction_is_charged_with_what_it_drops_itself() -> None:
+    """The second drops nothing of what the first left, and masked tokens are nobody's."""
+    logp, batch = make_batch()
+    objective = Objective(Surrogate(), [("drop", DropFirst()), ("halve", Halve())])
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    found = objective.output(policy, batch, batch.mask.any(-1)).metrics
+    dropped = batch.mask & (torch.arange(7) == 0)[:, None]
+    assert torch.equal(found["correction/drop_dropped"] == 1, dropped)
+    assert not found["correction/halve_dropped"].any()
+
+
 def test_clip_and_ratio_metrics_are_split_by_age() -> None:
     logp, batch = make_batch()
     _, _, found = gradient(Surrogate(), [[0, 1, 2], [3, 4, 5, 6]])
