@@ -61,6 +61,7 @@ class GeoMask(Correction[GeoMaskConfig]):
 
     sources = ()
     needs = frozenset({"behavior", "prox"})
+    mask_reads_prox = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch with the smaller mask; the weight [B, T] is 1 for the kept and 0 otherwise."""

@@ -48,6 +48,7 @@ class TRM(Correction[TRMConfig]):
 
     sources = ("2512.23075",)
     needs = frozenset({"behavior", "prox"})
+    mask_reads_prox = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch with the smaller mask, and the 0/1 weight [B, T]."""

@@ -118,6 +118,9 @@ class Correction(Part[C]):
     scope: Scope = "token"
     """Which rows must be seen together, as for a loss. A mask that depends on the policy's
     log-probs needs "minibatch", since it changes the counts of the aggregation."""
+    mask_reads_prox: bool = False
+    """Whether the mask depends on prox_logp, which is then computed before the updates. Otherwise
+    the first update may find it, and starts again if that changes how many tokens count."""
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """The batch, possibly with a smaller mask, and the weight of each token.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.interfaces import Tokens
-from rlkit.models.lora import has_adapter
+from rlkit.models.lora import has_adapter, without_adapters
 from rlkit.models.prompt_head import width_of
 from rlkit.models.rows import Layout, model_rows
 from rlkit.models.tokens import autocast_to
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class Critic(nn.Module):
     """V(s_t) of each response token: the value of the state before it, from its last hidden state.
 
-    The backbone starts as the policy's, the head at zero, so every value starts at 0. A critic that
-    `sees_age` is V(s_t, a) = V(s_t) + log(1 + a) u(s_t), with a second linear head u and the age a
-    of the weights that sampled the response: fresh ones have the value they have without it.
+    The backbone starts as the policy's, with any adapters merged, and is trained in full. The head
+    starts at zero, so every value does. A critic that `sees_age` is
+    V(s_t, a) = V(s_t) + log(1 + a) u(s_t), with a second linear head u and the age a of the weights
+    that sampled the response: fresh ones have the value they have without it.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Critic(nn.Module):
         self.autocast = autocast
         self.layout: Layout = layout
         model: Any = policy_model
-        whole = model.get_base_model() if has_adapter(model) else model
-        self.backbone = copy.deepcopy(whole.base_model)
+        if has_adapter(model):
+            self.backbone = without_adapters(model.get_base_model().base_model)
+        else:
+            self.backbone = copy.deepcopy(model.base_model)
         self.backbone.requires_grad_(True)
         self.head = nn.Linear(width_of(policy_model), 2 if sees_age else 1)
         nn.init.zeros_(self.head.weight)

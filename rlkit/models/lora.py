@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.config.run import LoraConfig
 from rlkit.distributed.processes import own_weights
@@ -139,6 +139,20 @@ def _merged_copy(layer: Any, adapted: type[Any]) -> Any:
         if isinstance(part, adapted):
             part.merge()
     return copied.get_base_layer()
+
+
+@torch.no_grad()
+def without_adapters(module: nn.Module) -> Any:
+    """A copy of a part of a model whose adapters are merged into the layers that have them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    copied = copy.deepcopy(module)
+    for name, part in list(copied.named_modules()):
+        if isinstance(part, BaseTunerLayer):
+            part.merge()
+            above, _, own = name.rpartition(".")
+            setattr(copied.get_submodule(above), own, part.get_base_layer())
+    return copied
 
 
 def _merged(module: Any, prefix: str, adapted: type[Any]) -> Iterator[tuple[str, Tensor]]:

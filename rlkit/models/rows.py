@@ -70,10 +70,18 @@ def model_rows(tokens: Tokens, layout: Layout, device: torch.device) -> ModelRow
 def computed(tokens: Tokens, layout: Layout) -> int:
     """Tokens a forward over a batch computes in a layout, those of padding included."""
     if layout == "padded":
-        length = int(tokens.prompt_lengths.max()) + int(tokens.response_lengths.max()) - 1
-        return len(tokens.prompt) * length
+        longest = int(tokens.prompt_lengths.max()), int(tokens.response_lengths.max())
+        return len(tokens.prompt) * padded_width(*longest)
     rows = _first_rows(tokens.prompt) if layout == "shared_prefix" else slice(None)
     return int(tokens.prompt_lengths[rows].sum() + inputs_of(tokens).sum())
+
+
+def padded_width(prompt: int, response: int) -> int:
+    """Tokens computed of each padded row, by those of the longest prompt and response.
+
+    The last token of a response predicts nothing.
+    """
+    return prompt + max(response, 1) - 1
 
 
 def inputs_of(tokens: Tokens) -> Tensor:

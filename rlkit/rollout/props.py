@@ -239,11 +239,11 @@ class Props(EngineAround):
 
     def _states(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> States:
         """The policy's hidden states at every token of the responses."""
-        lengths = [len(prompt) + len(response) for prompt, response in pairs]
+        prompts, responses = [p for p, _ in pairs], [r for _, r in pairs]
         return States.join(
             [
-                States.of(self.policy, Tokens.of([p for p, _ in part], [r for _, r in part]))
-                for part in (pairs[chosen] for chosen in batches(lengths))
+                States.of(self.policy, Tokens.of(prompts[part], responses[part]))
+                for part in batches(prompts, responses)
             ]
         )
 

@@ -15,7 +15,7 @@ from rlkit.models.recompute import evaluating
 from rlkit.rollout.sampling import Choice, Sampler
 
 TOKENS = 4096
-"""About how many tokens, prompts included, a forward reads; a longer sequence is read alone."""
+"""Tokens that a forward reads, prompts and padding included; a longer sequence is read alone."""
 PLACES = 512
 """Places at which tokens are drawn together."""
 
@@ -54,16 +54,20 @@ def scores_of(
     return _read(policy, prompts, responses, scored)
 
 
-def batches(lengths: Sequence[int]) -> Iterator[slice]:
-    """Consecutive sequences that, padded to the longest, have about TOKENS tokens."""
-    start, longest = 0, 0
-    for place, length in enumerate(lengths):
-        longest = max(longest, length)
-        if place > start and longest * (place + 1 - start) > TOKENS:
+def batches(prompts: Sequence[Tensor], responses: Sequence[Tensor]) -> Iterator[slice]:
+    """Consecutive sequences [P_i], [T_i] that have at most TOKENS tokens, or one that is longer.
+
+    Prompts and responses are padded to the longest of each.
+    """
+    start, prompt, response = 0, 0, 0
+    for place, one in enumerate(zip(map(len, prompts), map(len, responses), strict=True)):
+        longer = max(prompt, one[0]), max(response, one[1])
+        if place > start and sum(longer) * (place + 1 - start) > TOKENS:
             yield slice(start, place)
-            start, longest = place, length
-    if lengths:
-        yield slice(start, len(lengths))
+            start, longer = place, one
+        prompt, response = longer
+    if prompts:
+        yield slice(start, len(prompts))
 
 
 def _read(
@@ -73,9 +77,8 @@ def _read(
     read: Callable[[slice], list[Choice]],
 ) -> list[Choice]:
     """What `read` finds for all responses, which it is asked for in batches."""
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
     with evaluating(policy.model):
-        return [one for part in batches(lengths) for one in _fitting(part, read)]
+        return [one for part in batches(prompts, responses) for one in _fitting(part, read)]
 
 
 def _fitting(part: slice, read: Callable[[slice], list[Choice]]) -> list[Choice]:

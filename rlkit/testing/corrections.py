@@ -145,6 +145,22 @@ def needs_names_everything_that_is_read(correction: Correction[Any]) -> None:
             )
 
 
+def a_mask_that_reads_prox_says_so(correction: Correction[Any]) -> None:
+    """Unless rows are seen together, a first update that finds prox_logp must start again."""
+    logp, batch = examples(correction.needs)
+    near, *far = (
+        corrected(correction, logp, replace(batch, prox_logp=batch.behavior_logp + shift))
+        for shift in (0.0, FAR, -FAR)
+    )
+    require(
+        correction.mask_reads_prox
+        or correction.scope != "token"
+        or all(torch.equal(near.batch.mask, other.batch.mask) for other in far),
+        "the mask depends on prox_logp; set mask_reads_prox = True, so that it is computed before "
+        "the updates",
+    )
+
+
 def responses_without_valid_tokens_are_not_there(correction: Correction[Any]) -> None:
     """The others have the loss and the gradient they have without them."""
     logp, batch = examples(correction.needs)
@@ -165,5 +181,6 @@ CORRECTION = (
     the_order_of_rows_does_not_matter,
     micro_batches_do_not_matter,
     needs_names_everything_that_is_read,
+    a_mask_that_reads_prox_says_so,
     responses_without_valid_tokens_are_not_there,
 )

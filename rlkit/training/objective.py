@@ -44,7 +44,7 @@ class MinibatchResult:
     value: float
     """The loss."""
     sums: Sums
-    """Metrics of this rank's rows, for `MetricSums`."""
+    """This rank's share of the metrics, for `MetricSums`: every row is in one rank's."""
     terms: Sequence[tuple[Tensor, PolicyTerms]]
     """This rank's rows of the minibatch and the policy's terms for them, detached."""
 
@@ -76,13 +76,12 @@ class Objective(Aggregating):
         weight: Tensor | None = None
         metrics: dict[str, Tensor] = {}
         for name, correction in self.corrections:
-            corrected = correction.checked(policy.detach(), batch)
+            given, corrected = batch.mask, correction.checked(policy.detach(), batch)
             batch = corrected.batch
             weight = corrected.weight if weight is None else weight * corrected.weight
+            dropped = given & (~batch.mask | (corrected.weight == 0))
             metrics[f"correction/{name}_weight"] = corrected.weight
-            metrics[f"correction/{name}_dropped"] = (~batch.mask | (corrected.weight == 0)).to(
-                weight.dtype
-            )
+            metrics[f"correction/{name}_dropped"] = dropped.to(weight.dtype)
         out = self.loss.checked(policy, batch)
         extra = [t for _, c in self.corrections for t in c.terms(policy, batch)]
         terms = [weighted(term, weight) if weight is not None else term for term in out.terms]
@@ -200,6 +199,7 @@ class _Minibatch:
             objective.watch(rows, policy.logp, out.metrics)
         if self.late is not None and counts is not None and self._differ(counts, found):
             self.backprop.zero_grad()
+            objective.agree(last=False)  # memory may end again, and ranks still halve together
             return self.all_rows_at_once(splits)
         return MinibatchResult(
             value=float(self.processes.all_reduce(total)), sums=sums, terms=terms
@@ -239,9 +239,10 @@ class _Minibatch:
                 again = parts[0] if once else self.terms(rows)
                 self._backward(grad_surrogate(again, [g[rows] for g in gradients]), last=last)
         sums = self.sums(out.metrics, policy.logp, batch, counted=self.counted)
+        share = sums if self.processes.is_main else []  # every rank has those of all rows
         objective.watch(torch.arange(len(policy.logp)), policy.logp, out.metrics)
         terms = [(rows, p.detach()) for rows, p in zip(splits, parts, strict=True)]
-        return MinibatchResult(value=value.item(), sums=sums, terms=terms)
+        return MinibatchResult(value=value.item(), sums=share, terms=terms)
 
     def _gathered(self, parts: Sequence[PolicyTerms], splits: Sequence[Tensor]) -> PolicyTerms:
         """The terms of the whole minibatch, gathered from every rank."""

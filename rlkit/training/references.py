@@ -71,6 +71,11 @@ class Parts:
         return {name: self.anchor.reference(name) for name in sorted(names)}
 
     @property
+    def masks_by_prox(self) -> bool:
+        """Whether a correction's mask depends on prox_logp."""
+        return any(correction.mask_reads_prox for _, correction in self.corrections)
+
+    @property
     def proximal(self) -> str | None:
         """The reference that replaces pi_k in prox_logp, if any part reads that."""
         return self.anchor.proximal if self.needs("prox") else None
@@ -117,8 +122,9 @@ def plan_forwards(
     The rows of `first` ([B] bool) are trained before the weights move.
     """
     references, anchor = parts.references(step), parts.anchor
+    prox_early = "prox" in parts.advantage.needs or parts.masks_by_prox
     reads_early = (
-        ("prox" in parts.advantage.needs and parts.proximal is None)
+        (prox_early and parts.proximal is None)
         or anchor.placement == "reward"  # the penalty is on pi_k
         or None in references.values()  # a reference is pi_k
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlkit.distributed.processes import Processes
 from rlkit.interfaces import Tokens
-from rlkit.models.rows import Layout, inputs_of
+from rlkit.models.rows import Layout, inputs_of, padded_width
 
 
 def split(tokens: Tokens, budget: int, processes: Processes, layout: Layout) -> list[Tensor]:
@@ -20,7 +20,11 @@ def split(tokens: Tokens, budget: int, processes: Processes, layout: Layout) -> 
     """
     if layout == "padded":
         shares = dealt(tokens.lengths, processes.world_size)
-        splits = [[share[p] for p in split_rows(tokens.lengths[share], budget)] for share in shares]
+        prompts, responses = tokens.prompt_lengths, tokens.response_lengths
+        splits = [
+            [share[p] for p in split_rows(prompts[share], responses[share], budget)]
+            for share in shares
+        ]
     else:
         weights = Weights.of(tokens, shared=layout == "shared_prefix")
         splits = [weights.split(share, budget) for share in weights.shares(processes.world_size)]
@@ -34,20 +38,24 @@ def dealt(lengths: Tensor, world_size: int) -> list[Tensor]:
     return [order[rank::world_size] for rank in range(world_size)]
 
 
-def split_rows(lengths: Tensor, budget: int) -> list[Tensor]:
-    """Partition rows, sorted by length, into micro-batches with rows * longest <= budget.
+def split_rows(prompts: Tensor, responses: Tensor, budget: int) -> list[Tensor]:
+    """Partition rows, sorted by length, into micro-batches of at most `budget` tokens, padded.
 
-    One row always fits. lengths [B] in tokens; returns [b] int64 row indices.
+    A prompt is padded to the longest prompt and a response to the longest response, see
+    `padded_width`. One row always fits. Lengths [B] in tokens; returns [b] int64 row indices.
     """
-    order = torch.argsort(lengths, descending=True, stable=True)
-    splits: list[Tensor] = []
-    start = 0
-    while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        size = max(1, budget // longest)
-        splits.append(order[start : start + size])
-        start += size
-    return splits
+    order = torch.argsort(prompts + responses, descending=True, stable=True)
+    splits: list[list[int]] = []
+    prompt = response = 0
+    for row in order.tolist():
+        longer = max(prompt, int(prompts[row])), max(response, int(responses[row]))
+        if splits and (len(splits[-1]) + 1) * padded_width(*longer) <= budget:
+            splits[-1].append(row)
+            prompt, response = longer
+        else:
+            splits.append([row])
+            prompt, response = int(prompts[row]), int(responses[row])
+    return [torch.tensor(part) for part in splits]
 
 
 class Weights:

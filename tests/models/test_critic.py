@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 
+from rlkit.config.run import LoraConfig
 from rlkit.interfaces import Tokens
 from rlkit.models.critic import Critic
+from rlkit.models.lora import adapter_weights, add_adapter, merged, parameters
 from rlkit.models.policy import Policy
 from rlkit.models.rows import Layout
+from tests.tiny import make_policy
 
 PROMPTS = [torch.tensor([3, 12, 4, 13]), torch.tensor([5, 13]), torch.tensor([6, 7, 12, 8, 9, 13])]
 
@@ -31,6 +34,27 @@ def test_the_critic_starts_at_zero_and_reads_the_state_before_each_token(policy:
     assert torch.equal(other[1, :3], values[1, :3]) and not torch.equal(other[1, 3:], values[1, 3:])
     assert not values[0, 3:].any()
     assert not any(p is q for p in critic.parameters() for q in policy.model.parameters())
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "embed_tokens")])
+def test_the_critic_of_a_policy_with_adapters_has_them_merged(
+    targets: str | tuple[str, ...],
+) -> None:
+    """It is trained in full: adapters beside its weights would be trained twice."""
+    plain, policy, some = make_policy(), make_policy(), Tokens.of(PROMPTS, RESPONSES)
+    adapted = add_adapter(policy.model, LoraConfig(r=2, target_modules=targets))
+    with torch.no_grad():
+        for weight in parameters(adapted).values():
+            weight.add_(0.3 * torch.randn_like(weight))
+    before = adapter_weights(adapted)
+    plain.model.load_state_dict(dict(merged(adapted)))
+    critic, expected = Critic(adapted), Critic(plain.model)
+    assert critic.state_dict().keys() == expected.state_dict().keys()
+    assert all(weight.requires_grad for weight in critic.parameters())
+    for each in (critic, expected):
+        torch.nn.init.ones_(each.head.weight)
+    torch.testing.assert_close(critic(some), expected(some))
+    assert all(torch.equal(before[n], weight) for n, weight in parameters(adapted).items())
 
 
 def aged(*ages: int) -> Tokens:

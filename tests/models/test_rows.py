@@ -58,7 +58,11 @@ def test_a_packed_row_holds_whole_sequences_one_after_the_other() -> None:
     assert rows.at.tolist() == [2, 3, 5, 6, 7, 10]
 
 
-@pytest.mark.parametrize("make", [small, mixed])
+def unanswered() -> Tokens:
+    return Tokens.of([torch.tensor([3, 4, 5])], [torch.zeros(0, dtype=torch.int64)])
+
+
+@pytest.mark.parametrize("make", [small, mixed, unanswered])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_tokens_of_a_layout_are_counted(make: Callable[[], Tokens], layout: Layout) -> None:
     tokens = make()

@@ -105,10 +105,19 @@ def test_a_forward_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) 
         drawn(policy, prompts, responses)
 
 
-def test_batches_are_of_consecutive_sequences_and_about_as_long_as_allowed() -> None:
-    wanted = [slice(0, 2), slice(2, 3), slice(3, 4)]
-    assert list(verify.batches([1000, 2000, 3000, 9000])) == wanted
-    assert list(verify.batches([])) == []
+@pytest.mark.parametrize(
+    ("prompts", "responses", "ends"),
+    [
+        ([500, 500, 500, 500], [500, 1500, 2500, 8500], [2, 3, 4]),
+        ([1000, 20, 1000], [20, 1000, 20], [2, 3]),  # padded apart: 2000 tokens each
+        ([], [], []),
+    ],
+)
+def test_batches_are_of_consecutive_sequences_as_long_as_allowed_with_padding(
+    prompts: list[int], responses: list[int], ends: list[int]
+) -> None:
+    found = verify.batches([torch.zeros(n) for n in prompts], [torch.zeros(n) for n in responses])
+    assert list(found) == [slice(*both) for both in zip([0, *ends], ends, strict=False)]
 
 
 @pytest.mark.slow

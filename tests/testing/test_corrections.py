@@ -96,6 +96,15 @@ class Silent(Sound):
     needs = frozenset({"behavior"})
 
 
+class Masking(Sound):
+    """Tokens on which training and sampling disagree leave the mask."""
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        delta = masked_log_ratio(batch.prox_logp, batch.behavior_logp, batch.mask, 20.0)
+        smaller = replace(batch, mask=batch.mask & (delta.abs() < 1))
+        return Corrected(batch=smaller, weight=torch.ones_like(delta))
+
+
 @pytest.mark.parametrize(
     ("check", "broken", "sentence"),
     [
@@ -107,6 +116,7 @@ class Silent(Sound):
         (kit.the_order_of_rows_does_not_matter, Placed, "the order of the rows"),
         (kit.micro_batches_do_not_matter, Centred, "the split into micro-batches"),
         (kit.needs_names_everything_that_is_read, Silent, "does not name 'prox'"),
+        (kit.a_mask_that_reads_prox_says_so, Masking, "set mask_reads_prox = True"),
         (kit.responses_without_valid_tokens_are_not_there, Counting, "without valid tokens"),
     ],
 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlkit.batch import LossBatch, LossOutput, PolicyTerms, Term
-from rlkit.interfaces import AnchorPolicy, PolicyLoss
-from rlkit.training.objective import Objective
+from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
+from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
+from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.sums import MetricSums
 
 AGGREGATIONS = [
@@ -56,6 +57,17 @@ class Named(PolicyLoss):
                 for n in self.names
             ]
         )
+
+
+class Near(Correction):
+    """A mask that depends on pi_k: tokens where it is far from the behavior policy leave it."""
+
+    needs = frozenset({"behavior", "prox"})
+
+    def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+        near = (batch.prox_logp - batch.behavior_logp).abs() < 1.0
+        kept = replace(batch, mask=batch.mask & near)
+        return Corrected(batch=kept, weight=torch.ones_like(batch.behavior_logp))
 
 
 class ToBase(AnchorPolicy):
@@ -107,3 +119,22 @@ def gradient(
     found = objective.backward(forward, batch, [torch.tensor(s) for s in splits])
     assert theta.grad is not None
     return theta.grad, found.value, MetricSums().plus(found.sums).means()
+
+
+def late_backward(
+    objective: Objective, splits: list[list[int]], take: Callable[[], None] = lambda: None
+) -> tuple[Tensor, MinibatchResult]:
+    """The gradient of a minibatch whose prox_logp its own forward finds, and its result."""
+    logp, batch = make_batch()
+    theta = logp.clone().requires_grad_()
+
+    def forward(rows: Tensor) -> PolicyTerms:
+        take()
+        rows = rows if len(rows) else torch.zeros(1, dtype=torch.int64)
+        return PolicyTerms(logp=theta[rows] * 1.0, entropy=theta[rows] ** 2)
+
+    batch = replace(batch, prox_logp=batch.behavior_logp)
+    parts = [torch.tensor(part, dtype=torch.int64) for part in splits]
+    found = objective.backward(forward, batch, parts, torch.ones(7, dtype=torch.bool))
+    assert theta.grad is not None
+    return theta.grad, found

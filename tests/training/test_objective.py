@@ -14,16 +14,19 @@ from rlkit.batch import Corrected, LossBatch, LossOutput, PolicyTerms, Term
 from rlkit.distributed.processes import Processes
 from rlkit.interfaces import AnchorConfig, Correction, LossConfig, PolicyLoss, Tokens
 from rlkit.training.micro_batches import MicroBatches
-from rlkit.training.objective import Objective
+from rlkit.training.objective import MinibatchResult, Objective
 from rlkit.training.splits import split
+from rlkit.training.sums import MetricSums
 from tests.ranks import on_ranks
 from tests.training.objectives import (
     AGGREGATIONS,
     Named,
+    Near,
     Sequence,
     Surrogate,
     ToBase,
     gradient,
+    late_backward,
     make_batch,
 )
 
@@ -156,6 +159,17 @@ def test_what_a_correction_drops_from_the_policy_term_stays_held_to_the_anchor()
     torch.testing.assert_close(theta.grad[0], expected, atol=1e-12, rtol=0)
 
 
+def test_a_correction_is_charged_with_what_it_drops_itself() -> None:
+    """The second drops nothing of what the first left, and masked tokens are nobody's."""
+    logp, batch = make_batch()
+    objective = Objective(Surrogate(), [("drop", DropFirst()), ("halve", Halve())])
+    policy = PolicyTerms(logp=logp, entropy=torch.zeros_like(logp))
+    found = objective.output(policy, batch, batch.mask.any(-1)).metrics
+    dropped = batch.mask & (torch.arange(7) == 0)[:, None]
+    assert torch.equal(found["correction/drop_dropped"] == 1, dropped)
+    assert not found["correction/halve_dropped"].any()
+
+
 def test_clip_and_ratio_metrics_are_split_by_age() -> None:
     logp, batch = make_batch()
     _, _, found = gradient(Surrogate(), [[0, 1, 2], [3, 4, 5, 6]])
@@ -212,3 +226,49 @@ def test_ranks_halve_a_minibatch_together_and_the_gradient_stays(cls: type[Polic
     assert tried == [[12, 6, 3]] * 2
     assert torch.allclose(found[0][0] + found[1][0], expected, atol=1e-12)
     assert [number for _, number in found] == pytest.approx([value, value])
+
+
+SHARES = [[0, 1], [2], []], [[3], [4, 5], [6]]
+"""Micro-batches of two ranks."""
+
+
+@pytest.mark.parametrize("loss", [Surrogate(), Whole()])
+def test_every_row_counts_once_in_the_metrics_of_all_ranks(loss: PolicyLoss) -> None:
+    """Whether the rows stand alone, as in other minibatches of the step, or are seen together."""
+    every = {"corrections": [("near", Near())], "max_completion_length": 9}
+    alone, expected = late_backward(Objective(loss, **every), [[0, 1, 2], [3, 4, 5, 6]])
+
+    def rank(processes: Processes) -> tuple[Tensor, MinibatchResult]:
+        return late_backward(Objective(loss, **every, processes=processes), SHARES[processes.rank])
+
+    found = on_ranks(rank)
+    sums, counts = MetricSums().plus([s for _, r in found for s in r.sums]).totals()
+    wanted, tokens = MetricSums().plus(expected.sums).totals()
+    assert sums["correction/near_dropped"] > 0
+    assert counts == tokens and sums == pytest.approx(wanted)
+    torch.testing.assert_close(found[0][0] + found[1][0], alone)
+    assert [result.value for _, result in found] == pytest.approx([expected.value] * 2)
+
+
+def test_ranks_halve_together_when_they_start_a_minibatch_again() -> None:
+    """Memory ends on one rank in the forwards that the smaller mask asks for."""
+    tried: list[list[int]] = [[], []]
+
+    def rank(processes: Processes) -> float:
+        micro, forwards = MicroBatches(8, processes), list[int]()
+        corrections = [("near", Near())]
+        objective = Objective(Surrogate(), corrections, processes=processes, agree=micro.agree)
+
+        def take() -> None:
+            forwards.append(1)
+            if processes.rank == 1 and len(forwards) == len(SHARES[1]) + 1:
+                raise torch.OutOfMemoryError("full")
+
+        def call(tokens: int) -> float:
+            tried[processes.rank].append(tokens)
+            return late_backward(objective, SHARES[processes.rank], take)[1].value
+
+        return micro.run(call)
+
+    first, second = on_ranks(rank)
+    assert tried == [[8, 4]] * 2 and first == second

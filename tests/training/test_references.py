@@ -72,6 +72,21 @@ def test_what_is_read_before_the_updates_is_not_left_to_them(early: str) -> None
     assert plan.policy_rows.tolist() == rows(~FRESH) and not plan.late.any()
 
 
+def test_a_mask_that_reads_prox_has_it_before_the_updates() -> None:
+    """Unlike a weight, a mask changes what every token of the minibatch counts."""
+    for name, late in (("geo_mask", []), ("trm", []), ("tis", rows(FIRST))):
+        chosen = replace(parts("ppo"), corrections=[(name, rlkit.build("correction", name))])
+        plan = planned(chosen, "foreign")
+        assert rows(plan.late) == late and len(plan.policy_rows) == 8 - len(late)
+
+
+def test_a_mask_that_reads_an_anchor_in_the_place_of_prox_waits_for_nothing() -> None:
+    mask = rlkit.build("correction", "trm")
+    chosen = replace(parts("decoupled_ppo", "ppo_ewma"), corrections=[("trm", mask)])
+    chosen.anchor.rebase(make_policy())
+    assert rows(planned(chosen, "foreign").late) == rows(FRESH & FIRST)
+
+
 def test_an_advantage_may_read_a_reference_and_pi_k_before_the_updates() -> None:
     """MOPD compares a teacher with pi_k: stale rows are scored early, whatever minibatch."""
     chosen = parts("importance_sampling", "teacher", "mopd")

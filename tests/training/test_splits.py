@@ -46,13 +46,21 @@ def tokens_of(*rows: tuple[int, int, int]) -> Tokens:
 def test_padded_rows_are_cut_longest_first_within_the_budget(
     lengths: list[int], budget: int, parts: list[list[int]]
 ) -> None:
-    assert lists(split_rows(torch.tensor(lengths), budget)) == parts
+    prompts, responses = torch.ones(len(lengths), dtype=torch.int64), torch.tensor(lengths)
+    assert lists(split_rows(prompts, responses, budget)) == parts
+
+
+def test_prompts_and_responses_are_padded_apart() -> None:
+    """A long prompt and a long response together pad both rows to twice their length."""
+    prompts, responses = torch.tensor([1000, 20, 1000]), torch.tensor([20, 1000, 19])
+    assert lists(split_rows(prompts, responses, 4096)) == [[0, 1], [2]]
+    assert lists(split_rows(prompts, responses, 3997)) == [[0], [1], [2]]
 
 
 def test_ranks_share_padded_rows_and_have_equally_many_micro_batches() -> None:
     tokens = tokens_of(*[(3, 1, length - 1) for length in (7, 1, 5, 3, 6, 2, 4)])
     found = [lists(split(tokens, 6, Rank(r, 2), "padded")) for r in range(2)]
-    assert found == [[[0], [2], [3, 1]], [[4], [6], [5]]]
+    assert found == [[[0], [2], [3, 1]], [[4], [6, 5], []]]
     one = tokens_of((3, 1, 3))
     alone, other = (lists(split(one, 6, Rank(r, 2), "padded")) for r in range(2))
     assert (alone, other) == ([[0]], [[]]), "a rank without rows waits with an empty one"
@@ -101,7 +109,12 @@ ROWS = st.lists(
 )
 
 
-@given(ROWS, st.integers(1, 60), st.integers(1, 4), st.sampled_from(["shared_prefix", "packed"]))
+@given(
+    ROWS,
+    st.integers(1, 60),
+    st.integers(1, 4),
+    st.sampled_from(["shared_prefix", "packed", "padded"]),
+)
 def test_every_row_is_in_one_micro_batch_within_the_budget(
     rows: list[tuple[int, int, int]], budget: int, ranks: int, layout: Layout
 ) -> None:

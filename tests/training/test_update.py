@@ -193,6 +193,29 @@ def test_a_mask_that_depends_on_what_is_found_counts_its_tokens(tokens: int) -> 
     assert again["policy/loss"] == pytest.approx(metrics["policy/loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["geo_mask", "trm"])
+def test_what_a_correction_masks_by_is_not_left_to_the_first_forward(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask that turns out smaller than was assumed would throw that forward away."""
+    policy = make_policy()
+    old = rollout(policy, step=1)
+    move(policy)
+    groups = rollout(policy, step=3)[:2] + old[:2]
+    chosen = replace(parts("ppo"), corrections=[(name, rlkit.build("correction", name))])
+    updater = updater_of(policy, chosen, micro_batch_tokens=60)
+    batch = prepare(groups, 3, chosen, scorer(policy, "own", updater, late=True))
+    forwards, real = list[int](), policy.model.forward
+
+    def counted(*args: Any, **inputs: Any) -> Any:
+        forwards.append(inputs["input_ids"].numel())
+        return real(*args, **inputs)
+
+    monkeypatch.setattr(policy.model, "forward", counted)
+    dropped = updater.run(batch, 1, 3).metrics[f"correction/{name}_dropped"]
+    assert len(forwards) == len(updater.micro.split(batch.tokens, 60)) > 1 and dropped > 0
+
+
 def test_only_the_rows_of_the_first_minibatch_are_left_to_it() -> None:
     """Weights have moved when the second comes."""
     loss = rlkit.build("loss", "ppo")

@@ -6,6 +6,7 @@ what one micro-batch saves for its backward, measured on a short one; and what t
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from rlkit.composition.doctor.check import Check, Notes, size
 from rlkit.composition.doctor.patient import Patient
 from rlkit.composition.doctor.scored import tokens_of
 from rlkit.config.run import TrainConfig
+from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.models.rows import computed
 from rlkit.rollout.base import EngineMemory
@@ -74,7 +76,8 @@ def estimate(patient: Patient) -> Sizes:
     trained = training_bytes(policy.model, c.config.train)
     out: Sizes = {"weights": nbytes(parameters), "gradients and optimizer": trained}
     if c.parts.advantage.needs_critic:
-        out["critic"] = nbytes(parameters) + trained
+        critic = Critic(weightless(policy.model), sees_age=c.parts.advantage.critic_sees_age)
+        out["critic"] = nbytes(critic.parameters()) + training_bytes(critic, c.config.train)
     out["references"] = reference_bytes(patient)
     tokens = c.config.train.micro_batch_tokens or default_tokens(policy.device)
     batch = tokens * saved_per_token(policy, patient.answers)
@@ -146,6 +149,16 @@ def saved_per_token(policy: Policy, answers: Answers) -> float:
         terms = policy.terms(tokens, "value")
     del terms
     return sum(saved.values()) / computed(tokens, policy.layout)
+
+
+def weightless(model: nn.Module) -> Any:
+    """A copy of a model whose tensors take no memory."""
+    memo: dict[int, Any] = {
+        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
+        for weight in model.parameters()
+    }
+    memo |= {id(held): torch.empty_like(held, device="meta") for held in model.buffers()}
+    return copy.deepcopy(model, memo)
 
 
 def nbytes(tensors: Iterable[Tensor | nn.Parameter]) -> float:

@@ -16,7 +16,8 @@ from rlkit.composition.doctor.memory import (
     training_bytes,
 )
 from rlkit.composition.doctor.patient import Patient
-from rlkit.config.run import TrainConfig
+from rlkit.config.run import LoraConfig, TrainConfig
+from rlkit.models.lora import add_adapter
 from tests.composition.doctor.patients import patient_of, text
 from tests.tiny import make_policy
 
@@ -72,8 +73,17 @@ def test_references_on_another_device_do_not_count() -> None:
     assert reference_bytes(patient) == 0
 
 
-def test_a_critic_counts() -> None:
-    assert "critic" in estimate(patient_of("algorithm=ppo"))
+@pytest.mark.parametrize("with_adapters", [False, True])
+def test_a_critic_counts_with_all_weights_that_it_trains(with_adapters: bool) -> None:
+    policy, plain = make_policy(), make_policy()
+    if with_adapters:
+        policy.model = add_adapter(policy.model, LoraConfig(r=2))
+    model: Any = plain.model
+    backbone = sum(p.numel() for p in model.base_model.parameters())
+    found = estimate(patient_of("algorithm=ppo", policy=policy))
+    assert found["critic"] == 16 * (backbone + model.config.hidden_size + 1)
+    assert (found["gradients and optimizer"] < found["weights"]) == with_adapters
+    assert all(p.device == policy.device for p in policy.model.parameters()), "it stays as it is"
 
 
 def test_micro_batches_grow_with_their_tokens() -> None:
