@@ -155,6 +155,8 @@ def test_eval_of_a_checkpoint_and_reports_of_runs(tmp_path: Path) -> None:
 WRONG = [
     ("list los", "no kind of part called 'los' | 'loss'"),
     ("show los ppo", "no kind of part called 'los' | 'loss'"),
+    ("show loss", "rlkit show loss needs a name | rlkit list loss"),
+    ("show pppo", "nothing is called 'pppo' | 'ppo'"),
     ("show loss pppo", "no loss called 'pppo' | 'ppo' | rlkit list loss"),
     ("show algorithm remx", "no algorithm called 'remx' | 'remix' | rlkit list algorithm"),
     ("show loss grpo_behaviour", "no loss called 'grpo_behaviour' | 'grpo_behavior'"),
@@ -216,7 +218,7 @@ UNREADABLE = [
     ("", "required: command"),
     ("lst", "'lst' (choose from 'train', 'list', 'show'"),
     ("list loss ppo", "unrecognized arguments: ppo"),
-    ("show loss", "required: name"),
+    ("show", "required: kind"),
     ("check", "required: path"),
     ("eval", "required: checkpoint"),
     ("eval embedded --fast", "unrecognized arguments: --fast"),
