@@ -32,8 +32,11 @@ SETTINGS = (
 )
 TEACHERS = {"mopd": "grpo"}
 """Compositions that need a teacher, and whose run gives it."""
-FEW = ("plugins=[./benchmarks/studies/few_sums.py]", "task=few_sums", "task.problems=32")
-"""Prompts that come again within so few steps."""
+FEW = (
+    *("plugins=[./benchmarks/studies/few_sums.py]", "task=few_sums", "task.problems=32"),
+    *("train.learning_rate=1e-4", "train.prompts_per_step=16", "train.minibatches=4"),
+)
+"""Prompts that come again within so few steps, with the settings that task=arithmetic has."""
 EARLIER = {
     "exgrpo": FEW,
     "remix": ("schedule.at=10", "anchor.start=5", "anchor.interval=2"),
