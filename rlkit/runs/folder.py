@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,12 +70,9 @@ def records(text: str) -> Iterator[dict[str, Any]]:
 
 def abandoned(checkpoint: Path) -> Path:
     """The name of a checkpoint whose run has gone back to an older one; no earlier one has it."""
-    for again in count(1):
-        number = f"-{again}" if again > 1 else ""
-        path = checkpoint.with_name(f"{checkpoint.name}{ABANDONED}{number}")
-        if not path.exists():
-            break
-    return path
+    first = f"{checkpoint.name}{ABANDONED}"
+    names = chain([first], (f"{first}-{again}" for again in count(2)))
+    return next(path for name in names if not (path := checkpoint.with_name(name)).exists())
 
 
 class RunFolder:
