@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from anchors.base import BaseAnchor
@@ -69,7 +71,8 @@ def test_a_base_that_nothing_reads_is_not_copied(read: frozenset[str] | None) ->
 @pytest.mark.parametrize("name", names("anchor"))
 def test_what_is_read_is_there_whatever_else_is_not(name: str, beta: float) -> None:
     """Each reference alone, as a loss reads it, and those that the penalty reads."""
-    others = {"convex": {"ema": 1.0}, "kl_convex": {"start": 0, "interval": 1}}.get(name, {})
+    known: dict[str, Any] = {"convex": {"ema": 1.0}, "kl_convex": {"start": 0, "interval": 1}}
+    others = known.get(name, {})
     for read in (
         frozenset({each}) for each in ["none", *build("anchor", name, **others).weights(1)]
     ):

@@ -119,7 +119,8 @@ def test_a_closed_buffer_holds_no_rollouts_and_no_model_that_scores() -> None:
 
     alone = StoredBuffer(StoredConfig(path="somewhere"))
     mixed = Mix(MixConfig(first={"name": "stored"}, second={"name": "fifo"}))
-    for number, buffer in enumerate((alone, mixed)):
+    both: list[Any] = [alone, mixed]
+    for number, buffer in enumerate(both):
         buffer.open(RunContext(open_rollouts=opening))
         assert made[number]() is not None
         buffer.close()

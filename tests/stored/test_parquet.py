@@ -9,7 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from rlkit.errors import UserError
-from rlkit.stored.parquet import opened, read_rows, unfinished, write_table
+from rlkit.stored.files import unfinished
+from rlkit.stored.parquet import opened, read_rows, write_table
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 

@@ -235,7 +235,7 @@ SHARES = [[0, 1], [2], []], [[3], [4, 5], [6]]
 @pytest.mark.parametrize("loss", [Surrogate(), Whole()])
 def test_every_row_counts_once_in_the_metrics_of_all_ranks(loss: PolicyLoss) -> None:
     """Whether the rows stand alone, as in other minibatches of the step, or are seen together."""
-    every = {"corrections": [("near", Near())], "max_completion_length": 9}
+    every: Any = {"corrections": [("near", Near())], "max_completion_length": 9}
     alone, expected = late_backward(Objective(loss, **every), [[0, 1, 2], [3, 4, 5, 6]])
 
     def rank(processes: Processes) -> tuple[Tensor, MinibatchResult]:
