@@ -46,11 +46,9 @@ class TrDpo(AveragingAnchor[TrDpoConfig]):
 
     def out_of_reach(self, run: RunSize) -> str | None:
         """The first move of the base."""
-        if self.config.every < run.steps:
-            return None
-        return (
-            f"the base moves every {self.config.every} steps, and the run has {run.steps}; "
-            "set a smaller anchor.every"
+        every = self.config.every
+        return run.ends_by(
+            every, f"the base moves every {every} steps", "set a smaller anchor.every"
         )
 
     def move(self, policy: FreezablePolicy) -> None:

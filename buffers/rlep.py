@@ -92,12 +92,10 @@ class Rlep(PromptStore[RlepConfig]):
     def out_of_reach(self, run: RunSize) -> str | None:
         """Replay, if the run ends before its own pool is whole."""
         c = self.config
-        if c.pool is not None or c.collect_steps < run.steps:
+        if c.pool is not None:
             return None
-        return (
-            f"nothing is replayed in the first {c.collect_steps} steps, and the run has "
-            f"{run.steps}; set buffer.collect_steps or buffer.pool"
-        )
+        missed = f"nothing is replayed in the first {c.collect_steps} steps"
+        return run.ends_by(c.collect_steps, missed, "set buffer.collect_steps or buffer.pool")
 
     def open(self, context: RunContext) -> None:
         """Read the pool, and say for how many of the task's problems it has successes."""

@@ -32,12 +32,8 @@ class Periodic(ReincarnationSchedule[PeriodicConfig]):
 
     def out_of_reach(self, run: RunSize) -> str | None:
         """The first firing."""
-        if self.config.every < run.steps:
-            return None
-        return (
-            f"it fires every {self.config.every} steps, and the run has {run.steps}; "
-            "set a smaller schedule.every"
-        )
+        every = self.config.every
+        return run.ends_by(every, f"it fires every {every} steps", "set a smaller schedule.every")
 
     def phase(self, progress: Progress) -> Phase:
         """The phase "train", with the events in the steps that follow a whole period."""

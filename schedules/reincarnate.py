@@ -40,12 +40,9 @@ class Reincarnate(ReincarnationSchedule[ReincarnateConfig]):
 
     def out_of_reach(self, run: RunSize) -> str | None:
         """The second life."""
-        if self.config.at < run.steps:
-            return None
-        return (
-            f"the policy reincarnates after step {self.config.at}, and the run has {run.steps}; "
-            "set a smaller schedule.at"
-        )
+        at = self.config.at
+        missed = f"the policy reincarnates after step {at}"
+        return run.ends_by(at, missed, "set a smaller schedule.at")
 
     def phase(self, progress: Progress) -> Phase:
         """Phase "mix" up to step `at`, then "on_policy"; the events fire in step `at` + 1 alone."""

@@ -186,6 +186,10 @@ class RunSize:
     num_generations: int
     """Responses that are generated for a prompt."""
 
+    def ends_by(self, step: int, missed: str, remedy: str) -> str | None:
+        """Words for what begins after a step, if the run ends by then; None if it goes on."""
+        return None if step < self.steps else f"{missed}, and the run has {self.steps}; {remedy}"
+
 
 C = TypeVar("C", bound=PartConfig, default=PartConfig)
 

@@ -52,7 +52,7 @@ def _check(buffer: int | None, max_length: int) -> None:
 
 @register("reward", "overlong")
 class Overlong(Reward[OverlongConfig]):
-    """0 for completions that leave room, falling to -1 at the most tokens a response may have."""
+    """0 for completions that leave room, falling linearly to -1 at the length limit."""
 
     marks_correctness = False
 

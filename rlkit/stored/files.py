@@ -1,9 +1,10 @@
-"""Text files that are whole or not there."""
+"""Files that are whole or not there."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rlkit.errors import UserError
@@ -14,26 +15,39 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_whole(path: Path, text: str, *, flushed: bool = True) -> Path:
-    """Write a file under another name and rename it; `flushed` = it is on the disk by then.
+@contextmanager
+def whole(path: Path, advice: str = "", *, flushed: bool = True) -> Generator[Path]:
+    """Where to write a file, which then gets its name; `flushed` = it is on the disk by then.
 
-    A link, and what is no file, such as a pipe, is written to as it is. Raises UserError if the
-    system refuses (a full disk); an older file is unchanged then.
+    Raises UserError with the advice if the system refuses (a full disk); an older file is unchanged
+    then.
     """
     temporary = unfinished(path)
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            path.write_text(text, encoding="utf-8")
-            return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(text.encode())
-            if flushed:
-                file.flush()
+        yield temporary
+        if flushed:
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        raise UserError(f"{path} cannot be written: {reason}{advice}") from error
+
+
+def write_whole(path: Path, text: str, *, flushed: bool = True) -> Path:
+    """Write a text file as `whole` says, also through a link or to what is no file, such as a pipe.
+
+    Those are written to as they are.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        return path
+    with whole(path, flushed=flushed) as temporary:
+        temporary.write_bytes(text.encode())
     return path

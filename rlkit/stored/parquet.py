@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import UserError
-from rlkit.stored.files import unfinished
+from rlkit.stored.files import whole
 
 if TYPE_CHECKING:
     from pyarrow import parquet
@@ -23,18 +21,8 @@ def write_table(table: Any, path: Path, otherwise: str = "", **options: Any) -> 
     """
     from pyarrow import parquet
 
-    temporary = unfinished(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path, f"; make room{otherwise}") as temporary:
         parquet.write_table(table, temporary, compression="zstd", **options)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        reason = error.strerror or str(error)
-        raise UserError(f"{path} cannot be written: {reason}; make room{otherwise}") from error
 
 
 def opened(path: Path) -> parquet.ParquetFile:

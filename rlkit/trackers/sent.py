@@ -33,7 +33,7 @@ class Sent:
 
     def note(self) -> None:
         """The line is sent. Raises UserError if the system refuses the file (a full disk)."""
-        write_whole(self.path, f"{self.now[0]} {self.now[1]}")
+        write_whole(self.path, f"{self.now[0]} {self.now[1]}", flushed=False)
 
 
 def _read(path: Path) -> tuple[int, int]:
