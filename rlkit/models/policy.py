@@ -148,8 +148,12 @@ class Policy:
     @property
     def batch_invariant(self) -> bool:
         """Whether a forward gives the same result in another batch, up to float32 rounding."""
-        tf32 = self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-        return self.model.dtype == torch.float32 and self.autocast is None and not tf32
+        return self.model.dtype == torch.float32 and self.autocast is None and not self.uses_tf32
+
+    @property
+    def uses_tf32(self) -> bool:
+        """Whether the factors of float32 products are rounded to TF32."""
+        return self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
 
     def autocasting(self) -> torch.autocast:
         """The context for forwards of the model."""

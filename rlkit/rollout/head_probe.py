@@ -10,14 +10,13 @@ from rlkit.interfaces import Tokens
 from rlkit.models.head import Head
 from rlkit.models.policy import Policy
 from rlkit.ops import stream_rng
-from rlkit.rollout.precision import trainer_dtype
+from rlkit.rollout.precision import trainer_eps
 from rlkit.rollout.probe import ordinary_tokens
 
 LENGTHS = (3, 5)
 """Tokens of the prompts, and of the responses in the other order."""
 TOLERANCE = 1e-4
 """In float32: far above rounding and far below what a wrong formula changes."""
-TF32_EPS = 2.0**-10
 
 
 def find_head(policy: Policy, seed: int) -> Head | None:
@@ -48,14 +47,8 @@ def agrees(policy: Policy, head: Head, seed: int) -> bool:
     plain.head, other.head = None, head
     expected = plain.logp(tokens)
     largest = _largest_logit(plain, tokens)
-    bound = TOLERANCE + max(TOLERANCE, 4 * _eps(policy)) * largest
+    bound = TOLERANCE + max(TOLERANCE, 4 * trainer_eps(policy)) * largest
     return bool((other.logp(tokens) - expected).abs().max() <= bound)
-
-
-def _eps(policy: Policy) -> float:
-    """Of the trainer's products."""
-    own = torch.finfo(trainer_dtype(policy)).eps
-    return own if policy.batch_invariant else max(own, TF32_EPS)
 
 
 def _largest_logit(policy: Policy, tokens: Tokens) -> float:

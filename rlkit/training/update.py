@@ -20,7 +20,7 @@ from rlkit.interfaces import State
 from rlkit.models.logits import EntropyMode
 from rlkit.models.memory import OPTIMIZER, explained
 from rlkit.models.policy import Policy
-from rlkit.ops import masked_mean, stream_rng, stream_seed
+from rlkit.ops import sequence_mean, stream_rng, stream_seed
 from rlkit.training.critic_update import CriticUpdate, critic_of
 from rlkit.training.loss_head import LossHead
 from rlkit.training.lr_ess import EssRate
@@ -243,11 +243,14 @@ class Updater:
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:
     """What a buffer learns about each trained sample, from the policy's terms [B, T]."""
     loss = batch.loss
+    entropy, advantage = (
+        sequence_mean(x, loss.mask).tolist() for x in (terms.entropy, loss.advantage)
+    )
     return {
         sample.sample_id: Score(
             logp=terms.logp[i, : len(sample.response_ids)],
-            entropy=float(masked_mean(terms.entropy[i], loss.mask[i])),
-            advantage=float(masked_mean(loss.advantage[i], loss.mask[i])),
+            entropy=entropy[i],
+            advantage=advantage[i],
         )
         for i, sample in enumerate(batch.samples)
         if i not in leave_out

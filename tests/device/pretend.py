@@ -5,6 +5,7 @@ would refuse (operands on two devices, indices on the device into a CPU tensor, 
 line of source what makes the host wait for the device (item, nonzero, boolean indexing, copies to
 the CPU, ...) and what is copied to it.
 
+It skips on a machine with CUDA, whose autograd cannot work beside it: test_gpu.py is for that.
 Kernels are the CPU's: missing CUDA kernels, streams, memory and NCCL are not tested, and attention
 must be eager.
 """
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils import backend_registration
@@ -25,6 +27,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlkit.composition import checks
 from rlkit.models import load
+
+if torch.cuda.is_available():
+    pytest.skip("pretends that there is a GPU, and there is one", allow_module_level=True)
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("rlkit", "algorithms", "anchors", "buffers", "schedules")

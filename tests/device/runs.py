@@ -1,9 +1,9 @@
-"""Tiny runs on the pretend device: any composition, in this process, without Hydra."""
+"""Tiny runs on the pretend device or a GPU: any composition, in this process, without Hydra."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,6 @@ from rlkit.rollout.base import Generation, GenerationCall
 from rlkit.rollout.remote import RemoteEngine
 from rlkit.training.trainer import Trainer
 from tests.compositions import raw_of
-from tests.device.pretend import Pretence, pretending
 from tests.tiny import make_policy
 
 Raw = dict[str, Any]
@@ -124,7 +123,8 @@ class Near(RemoteEngine):
 def small_composition(raw: Raw) -> Composition:
     """The composition of a small run, with rewards that differ and every engine in this process."""
     layers = 2 if raw["rollout"]["name"] == "layer_skip" else 1
-    policy = make_policy(attn_implementation="eager", num_hidden_layers=layers)
+    attention = raw["model"]["attn_implementation"] or "eager"
+    policy = make_policy(attn_implementation=attention, num_hidden_layers=layers)
     made = compose(raw, given=Given(model=policy.model, tokenizer=policy.tokenizer))
     if isinstance(made.rollouts, RemoteEngine):
         near = Near(made.engine, raw["rollout"]["name"], made.config.model, ())
@@ -142,15 +142,23 @@ def small(raw: Raw, changes: Mapping[str, Any]) -> Raw:
     return merged(out, changes)
 
 
+def pretend() -> AbstractContextManager[Any]:
+    """The pretend device, imported only here: a process that has it cannot use CUDA."""
+    from tests.device.pretend import pretending
+
+    return pretending()
+
+
 @contextmanager
 def small_run(
     raw: Raw,
     folder: Path,
     changes: Mapping[str, Any] = MappingProxyType({}),
     checkpoint: Path | None = None,
-) -> Generator[tuple[Trainer, Pretence]]:
+    device: Callable[[], AbstractContextManager[Any]] | None = None,
+) -> Generator[tuple[Trainer, Any]]:
     """A trainer at its start, with these settings changed; the device exists in this context."""
-    with pretending() as pretence:
+    with (device or pretend)() as pretence:
         made = small_composition(small(raw, {"output_dir": str(folder), **changes}))
         scope = RunScope.of(made)
         scope.folder.open(made.raw, [], {}, 0)

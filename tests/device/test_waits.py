@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rlkit.registry import build, names
+from tests.device.parts import SPLITS, gradients
 from tests.device.pretend import DEVICE, pretending
 from tests.device.runs import raw_like, small_run, train
-from tests.device.test_parts import SPLITS, gradients
 
 POSITIONS = 6
 GENERATION = [

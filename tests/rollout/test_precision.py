@@ -57,6 +57,13 @@ def test_in_float32_the_bound_is_a_thousandth() -> None:
     assert rounding_bound(some_policy(FULL), TOKENS, FULL) == 1e-3
 
 
+def test_under_tf32_the_bound_is_that_of_ten_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of float16, which has as many. It used to be that of float32, and refused real models."""
+    monkeypatch.setattr(Policy, "uses_tf32", True)
+    policy = some_policy(FULL)
+    assert rounding_bound(policy, TOKENS, FULL) == rounding_bound(policy, TOKENS, FP16) > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [BF16, FP16])
 def test_the_bound_covers_another_order_of_computation_in_half_precision(
     dtype: torch.dtype,
