@@ -12,12 +12,13 @@ WARM := $(BIN)/python -m rlkit list > /dev/null
 PACKAGES := rlkit algorithms buffers anchors schedules
 SOURCES := $(PACKAGES) tests $(wildcard examples benchmarks docs)
 
-.PHONY: help run test test-bases test-browser test-deepspeed test-bitsandbytes test-vllm static check format clean
+.PHONY: help run test test-bases test-gpu test-browser test-deepspeed test-bitsandbytes test-vllm static check format clean
 
 help:
 	@echo 'make run    ARGS="train.steps=50"   train with ReMix (creates .venv first)'
 	@echo 'make test   PYTEST_ARGS="-m ..."    run the tests'
 	@echo 'make test-bases BASES="1 2"         the tests with embedded models of other seeds'
+	@echo 'make test-gpu                       the tests on a CUDA device, which must be there'
 	@echo 'make test-browser                   the tests of the pages in Chromium, which must be there'
 	@echo 'make test-deepspeed                 the tests against DeepSpeed (installs it beside .venv)'
 	@echo 'make test-bitsandbytes              the tests against bitsandbytes (installs it beside .venv)'
@@ -41,6 +42,9 @@ test-bases: $(VENV)/.installed-dev
 		RLKIT_BASE_SHIFT=$$base OMP_NUM_THREADS=1 \
 			$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) || exit 1; \
 	done
+
+test-gpu: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -n 8 --dist load tests/device tests/models $(PYTEST_ARGS)
 
 # Pages in a headless Chromium; without it these tests fail.
 test-browser: $(VENV)/.installed-dev

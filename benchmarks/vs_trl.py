@@ -34,6 +34,8 @@ from peers.weights import moved
 from records import Case as Measured
 from records import Records, Table, judged, listed, machine, measured_on, with_range
 
+from rlkit.training.micro_batches import TOKENS
+
 MEASURES = {
     "step_s": "seconds per step",
     "generation_s": "of it generation",
@@ -196,6 +198,8 @@ def chosen(options: argparse.Namespace) -> list[Case]:
     """The cases to measure, with what the command line changes."""
     changes = {"device": options.device, "dtype": options.dtype}
     changes |= {"overrides": tuple(options.overrides)}
+    if options.device != "cpu":  # what the cases have is for a CPU
+        changes["micro_batch_tokens"] = TOKENS
     given = {"repeats": options.repeats, "steps": options.steps, "trl_rows": options.trl_rows}
     given |= {"micro_batch_tokens": options.micro_batch_tokens}
     changes |= {name: value for name, value in given.items() if value is not None}

@@ -168,13 +168,12 @@ def section(each: Section, results: Path) -> str:
 
 
 def gpus(results: Path) -> str:
-    """A sentence on GPUs, unless a case was measured on one."""
+    """A sentence on what was measured on a GPU."""
     files = [file for each in SECTIONS for file in results_of(each, results)]
     cases = [case for file in files for case in file.get("cases", {}).values()]
-    if any("device" in case.get("machine", {}) for case in cases):
-        return ""
+    count = sum("device" in case.get("machine", {}) for case in cases)
     place = "[benchmarks/gpu.md](../benchmarks/gpu.md)"
-    return f" Nothing was measured on a GPU; {place} lists the commands for one."
+    return f" Cases measured on a GPU: {count} of {len(cases)}; {place} lists the commands for one."
 
 
 def page(results: Path = RESULTS) -> str:

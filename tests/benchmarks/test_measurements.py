@@ -234,6 +234,18 @@ def test_the_commands_for_a_gpu_are_those_of_the_scripts() -> None:
         assert script.parser().parse_args(words[4:]).device == "cuda"
 
 
+def test_a_gpu_gets_its_own_micro_batches_unless_the_command_says_how_large() -> None:
+    """With a CPU's, of 1,024 tokens, a GPU waits for launches."""
+    script = load("vs_trl")
+    for words, tokens in (
+        ("", 1024),
+        ("--device cuda", 16384),
+        ("--device cuda --micro-batch-tokens 99", 99),
+    ):
+        (case,) = script.chosen(script.parser().parse_args(words.split()))
+        assert case.micro_batch_tokens == tokens
+
+
 def test_the_page_has_a_section_for_what_was_and_what_was_not_measured(tmp_path: Path) -> None:
     docs = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "performance.py"), run_name="docs"))
     table = {"title": "T", "about": ["on x"], "head": ["a", "b|c"], "rows": [["1", "missed"]]}
@@ -242,10 +254,10 @@ def test_the_page_has_a_section_for_what_was_and_what_was_not_measured(tmp_path:
     page = docs.page(tmp_path)
     assert "### T\n\n- on x\n\n| a | b\\|c |\n|---|---|\n| 1 | missed |" in page
     assert page.count("Not measured yet") == len(docs.SECTIONS) - 1
-    assert "Nothing was measured on a GPU" in page
+    assert " Cases measured on a GPU: 0 of 1;" in page
     file["cases"] = {"T": measured(machine={"device": "a GPU"})}
     (tmp_path / "vs_trl_gpu.json").write_text(json.dumps(file))
-    assert "Nothing was measured on a GPU" not in docs.page(tmp_path)
+    assert " Cases measured on a GPU: 1 of 2;" in docs.page(tmp_path)
 
 
 def test_the_page_says_which_runs_of_the_calculator_are_missing(tmp_path: Path) -> None:

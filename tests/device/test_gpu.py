@@ -234,16 +234,22 @@ def test_generation_repeats_and_depends_on_its_stream_alone() -> None:
 
 
 def test_updates_that_do_not_fit_are_halved_and_train(tmp_path: Path) -> None:
-    """With the device's own out-of-memory error, from a share of its memory."""
+    """With the device's own error, from a third of what the same step takes at once."""
     changes = {
         "train": {"prompts_per_step": 2048, "micro_batch_tokens": 10**6},
         "rollout": {"max_completion_length": 64, "generation_batch_size": 512},
     }
     whole = torch.cuda.get_device_properties(GPU).total_memory
-    with run_on(raw_like("grpo"), tmp_path, changes) as (trainer, _):
-        torch.cuda.set_per_process_memory_fraction(
-            (torch.cuda.memory_reserved(GPU) + 64 * 2**20) / whole, GPU
-        )
+    with run_on(raw_like("grpo"), tmp_path / "whole", changes) as (trainer, _):
+        before = torch.cuda.memory_allocated(GPU)
+        torch.cuda.reset_peak_memory_stats(GPU)
+        train(trainer)
+        taken = torch.cuda.max_memory_allocated(GPU) - before
+        assert trainer.count.metrics["memory/micro_batch_tokens"] == 10**6
+    with run_on(raw_like("grpo"), tmp_path / "less", changes) as (trainer, _):
+        torch.cuda.empty_cache()
+        room = torch.cuda.memory_reserved(GPU) + taken / 3
+        torch.cuda.set_per_process_memory_fraction(room / whole, GPU)
         try:
             train(trainer)
         finally:
