@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Tried:
     """What is known of an episode."""
 
     entry: Mapping[str, Any]
+    data_set: str
+    """Its name and settings, as JSON."""
     tries: int = 0
     score: float | None = 0.0
 
@@ -77,8 +80,7 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
 
     def started(self, start: Start) -> tuple[Tried, str | None]:
         """No try yet."""
-        data_set(start.row)
-        return Tried(start.row["entry"]), None
+        return Tried(start.row["entry"], data_set(start.row)), None
 
     def answered(self, state: Tried, text: str) -> Observation:
         """Score an answer, and say so if it is wrong and a try is left."""
@@ -120,7 +122,7 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
     def _verdicts(self, states: Sequence[Tried], texts: Sequence[str]) -> list[Verdict]:
         """Those on the answers of each episode: the episodes of a data set go to it together."""
         found: dict[int, Verdict] = {}
-        names = [state.entry["metadata"]["source_dataset"] for state in states]
+        names = [state.data_set for state in states]
         answers = [extract(text, self.config.answer_format) for text in texts]
         for name in dict.fromkeys(names):
             own = [i for i, other in enumerate(names) if other == name]
@@ -133,14 +135,16 @@ class ReasoningGymTries(Local[Tried, ReasoningGymTriesConfig]):
     def _scorer(self, name: str) -> GymScorer:
         with self._scorers_lock:
             if name not in self._scorers:
-                self._scorers[name] = GymScorer(name, {})
+                self._scorers[name] = GymScorer(*json.loads(name))
             return self._scorers[name]
 
 
 def data_set(row: Mapping[str, Any]) -> str:
-    """The name of the data set of a row. Raises UserError if it is no reasoning-gym problem."""
+    """The name and settings of the data set of a row, as JSON.
+
+    Raises UserError if it is no reasoning-gym problem.
+    """
     entry = row.get("entry")
     if not isinstance(entry, Mapping) or "source_dataset" not in entry.get("metadata", {}):
         raise UserError("environment=reasoning_gym reads the problems of task=reasoning_gym alone")
-    name: str = entry["metadata"]["source_dataset"]
-    return name
+    return json.dumps([entry["metadata"]["source_dataset"], row.get("params", {})], sort_keys=True)

@@ -10,6 +10,7 @@ the draws of a chunk depend on the seed and its number alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +86,7 @@ class Store:
 
     def file(self, name: str, chunk: int) -> Path:
         """Where a chunk is."""
-        return self.folder / SAMPLES / safe(name) / f"{chunk:05}.parquet"
+        return self.folder / SAMPLES / distinct(name) / f"{chunk:05}.parquet"
 
     def write(
         self, name: str, chunk: int, rows: Sequence[Sample], counts: Mapping[str, int] = NOTHING
@@ -146,6 +147,13 @@ def safe(name: str) -> str:
     """A name as a folder: letters, digits and -_. stay, all else becomes _."""
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     return kept.lstrip(".") or "_"
+
+
+def distinct(name: str) -> str:
+    """A folder that no other name has: what `safe` makes of it and, if that differs, a digest."""
+    plain = safe(name)
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return plain if plain == name else f"{plain}-{digest}"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -153,7 +153,7 @@ class Policy:
     @property
     def uses_tf32(self) -> bool:
         """Whether the factors of float32 products are rounded to TF32."""
-        return self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+        return self.device.type == "cuda" and bool(torch.backends.cuda.matmul.allow_tf32)
 
     def autocasting(self) -> torch.autocast:
         """The context for forwards of the model."""

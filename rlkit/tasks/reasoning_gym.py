@@ -97,7 +97,8 @@ class ReasoningGym(Task[ReasoningGymConfig]):
 
     The reward is the data set's own score in [0, 1], which may be partial; a text it cannot parse
     gets 0. One whose scoring process died twice has none and is counted in reward/lost. Rows:
-    prompt, answer (None if there is no single right one) and entry, which the scorer reads.
+    prompt, answer (None if there is no single right one), and entry and params (if there are any),
+    which the scorer reads.
     """
 
     scores = True
@@ -148,7 +149,8 @@ class ReasoningGym(Task[ReasoningGymConfig]):
 
     def _row(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         prompt = entry["question"] + self.config.suffix
-        return {"prompt": prompt, "answer": entry["answer"], "entry": entry}
+        row = {"prompt": prompt, "answer": entry["answer"], "entry": entry}
+        return {**row, "params": self.config.params} if self.config.params else row
 
     def _create(self, size: int) -> Any:
         c = self.config

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_wrong_answer_is_told_and_tried_again(
     assert third.done and third.finish_reason == "stop"  # the last of three tries
     assert tries.rewards([2]) == [0.0]
     tries.end([0, 1, 2])
+
+
+def test_answers_are_scored_under_the_settings_of_the_task(tries: ReasoningGymTries) -> None:
+    """decimal_arithmetic allows a unit of the last place, of which it has 2 here and usually 6."""
+    params = {"min_num_decimal_places": 2, "max_num_decimal_places": 2}
+    config = ReasoningGymConfig(dataset="decimal_arithmetic", params=params, size=4, eval_size=2)
+    row = dict(ReasoningGym(config).load(0).train[0])
+    near = f"{Decimal(row['answer']) + Decimal('0.004')}"
+    opened(tries)
+    tries.begin([start(0, **row), start(1, **{**row, "params": {}})])
+    tries.step([0, 1], [near, near])
+    assert tries.rewards([0, 1]) == [1.0, 0.0]
+    tries.end([0, 1])
 
 
 def test_the_answers_of_a_data_set_are_judged_at_once_and_what_goes_wrong_is_counted(

@@ -65,5 +65,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
         store.agree(settings())
 
 
-def test_a_name_stays_inside_the_folder() -> None:
+def test_a_name_stays_inside_the_folder_and_shares_it_with_no_other(tmp_path: Path) -> None:
+    found = [Store(tmp_path).file(name, 0).parent for name in ("a b", "a_b", "a/b")]
+    assert len({*found}) == 3 and found[1].name == "a_b"
     assert [safe(n) for n in ("../x", "a/b", "..", "math500")] == [*("_x", "a_b", "_", "math500")]
