@@ -18,9 +18,9 @@ from rlkit.composition.command_parser import Parser
 from rlkit.composition.config_files import config_folders
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
-from rlkit.errors import UserError, suggest, with_article
+from rlkit.errors import UserError, known_names, suggest, with_article
 from rlkit.plugins import KINDS, import_plugin
-from rlkit.registry import check_kind, entry, from_import_path, names
+from rlkit.registry import check_kind, from_import_path, kind_of_class, names
 from rlkit.runs.resume import CONFIG
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ def check(path: str, kind: str | None) -> None:
     module = import_plugin(path.rpartition(":")[0])
     cls = getattr(module, path.rpartition(":")[2], None)
     if cls is None:
-        known = [n for n in vars(module) if not n.startswith("_")]
-        raise UserError(f"{path} does not exist.{suggest(path.rpartition(':')[2], known)}")
-    guessed = kind or next(
-        (k for k in KINDS if any(entry(k, n).cls is cls for n in names(k))), None
-    )
+        known, name = sorted(n for n in vars(module) if n[0] != "_"), path.rpartition(":")[2]
+        listed = known_names(name, known, "the file")
+        raise UserError(f"{path} does not exist.{suggest(name, known)} {listed}")
+    guessed = kind or kind_of_class(cls)
     if guessed is None:
         raise UserError(
             f"{path} is not registered; say what it is with --kind (one of {', '.join(KINDS)})"

@@ -84,7 +84,7 @@ class Demonstration:
     """None = scored by the run's rewards, as the policy's own responses are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a buffer asks for: n new responses to a prompt, and demonstrations to join them."""
 
@@ -102,7 +102,7 @@ class Request:
         return torch.cat([self.prompt.ids, self.prefix])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """The current policy's scores of a stored or trained sample."""
 
@@ -135,7 +135,7 @@ class _Rows:
         return type(self)(**found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PolicyTerms(_Rows):
     """What a loss reads of the current policy, per response token."""
 
@@ -242,7 +242,7 @@ class AdvantageBatch(_Rows):
             object.__setattr__(self, "replayed", torch.zeros_like(self.expert))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class AdvantageOutput:
     """The advantage a loss reads and the returns a critic is fitted to."""
 
@@ -253,7 +253,7 @@ class AdvantageOutput:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Term:
     """One summand of the loss. The framework aggregates it over the whole minibatch."""
 
@@ -265,17 +265,17 @@ class Term:
     mask: Tensor
     """[B, T] bool; under scope "token" it may depend on the batch but not on the policy's
     log-probs."""
-    rows: Tensor | None = None
-    """[B] bool, its responses, of which `count_empty_rows` counts the empty ones; None = all."""
     weight: float = 1.0
     aggregation: str | None = None
     """None = the loss's own."""
     corrected: bool = True
     """Whether corrections weight it. False for a penalty, a bonus or an imitation term, which are
     not estimates under the behavior policy."""
+    rows: Tensor | None = None
+    """[B] bool, its responses, of which `count_empty_rows` counts the empty ones; None = all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LossOutput:
     """A loss's terms, and metrics still unreduced ([B, T] or [B])."""
 
@@ -283,18 +283,10 @@ class LossOutput:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Corrected:
     """A correction's result: the batch, its mask perhaps smaller, and a detached weight."""
 
     batch: LossBatch
     weight: Tensor
     """[B, T]"""
-
-
-def pad(rows: Sequence[Tensor], length: int, value: float = 0.0) -> Tensor:
-    """Stack [T_i] rows into a right-padded [B, length] tensor."""
-    out = torch.full((len(rows), length), value, dtype=rows[0].dtype if rows else torch.float32)
-    for i, row in enumerate(rows):
-        out[i, : row.shape[0]] = row
-    return out

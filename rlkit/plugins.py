@@ -184,22 +184,30 @@ def load_parts() -> None:
         point.load()
 
 
+class Shadowed(UserError, ImportError):
+    """A package of rlkit's own that is not the one beside it."""
+
+
 def _part_package(name: str) -> ModuleType:
     """The package beside `rlkit`, whatever in the working directory has its name.
 
-    Raises UserError if something else of that name was imported first.
+    Raises Shadowed if something else of that name was imported first, or if it is not there.
     """
     home = HOME / name
     loaded = sys.modules.get(name)
     if loaded is None:
         file = home / "__init__.py"
+        if not file.is_file():
+            raise Shadowed(
+                f"the package '{name}' of rlkit is missing: there is no {file}; install all of it"
+            )
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None and spec.loader is not None
         loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(loaded)
     found = Path(loaded.__file__ or next(iter(loaded.__path__), "")).resolve()
     if found.parent != home:
-        raise UserError(
+        raise Shadowed(
             f"the package '{name}' of rlkit is shadowed: {found} was imported in place of {home}; "
             "rename that file or folder"
         )

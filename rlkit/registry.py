@@ -13,7 +13,14 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, known_names, suggest
-from rlkit.plugins import KINDS, check_class, import_plugin, load_parts, unknown_name
+from rlkit.plugins import (
+    KINDS,
+    check_class,
+    import_plugin,
+    interface,
+    load_parts,
+    unknown_name,
+)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., type[Any]])
@@ -267,3 +274,12 @@ def register_from_plugins(kind: str, name: str, plugins: Iterable[str]) -> None:
         if hasattr(import_plugin(plugin), name):
             from_import_path(kind, f"{plugin}:{name}")
             return
+
+
+def kind_of_class(part: object) -> str | None:
+    """The kind that something is registered as or, of a class, whose interface it derives from."""
+    for kind in KINDS:
+        if any(entry(kind, name).cls is part for name in names(kind)):
+            return kind
+    derived = (k for k in KINDS if isinstance(part, type) and issubclass(part, interface(k)))
+    return next(derived, None)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 
-from rlkit.batch import AdvantageBatch, LossBatch, PolicyTerms, Prompt, Request, pad
+from rlkit.batch import (
+    AdvantageBatch,
+    AdvantageOutput,
+    Corrected,
+    LossBatch,
+    LossOutput,
+    PolicyTerms,
+    Prompt,
+    Request,
+    Score,
+    Term,
+)
+from rlkit.interfaces import Phase
 from rlkit.testing.advantages import examples
 
 PROMPT = Prompt(prompt_id="p", text_or_messages="1+", ids=torch.tensor([5, 6]), columns={})
@@ -89,23 +100,6 @@ def test_an_estimators_batch_gives_its_rows_too() -> None:
     assert AdvantageBatch(**given).replayed.tolist() == [False] * 8
 
 
-@pytest.mark.parametrize(
-    ("rows", "length", "value", "found"),
-    [
-        ([[1, 2], [], [3]], 3, 0, [[1, 2, 0], [0, 0, 0], [3, 0, 0]]),
-        ([[1], [2, 3]], 2, -1, [[1, -1], [2, 3]]),
-        ([], 2, 0, []),
-    ],
-)
-def test_rows_are_padded_on_the_right(
-    rows: list[list[int]], length: int, value: int, found: list[list[int]]
-) -> None:
-    padded = pad([torch.tensor(row, dtype=torch.int64) for row in rows], length, value)
-    assert padded.tolist() == found and padded.shape == (len(rows), length)
-    if rows:
-        assert padded.dtype == torch.int64
-
-
 def test_a_request_is_read_from_its_prompt_to_the_end_of_its_prefix() -> None:
     assert Request(prompt=PROMPT, n=1).ids.tolist() == [5, 6]
     begun = Request(prompt=PROMPT, n=1, prefix=torch.tensor([7, 8]))
@@ -117,3 +111,18 @@ def test_detached_terms_are_the_same_numbers_without_a_gradient() -> None:
     found = PolicyTerms(logp=logp, entropy=entropy).detach()
     assert torch.equal(found.logp, logp) and torch.equal(found.entropy, entropy)
     assert not found.logp.requires_grad and not found.entropy.requires_grad
+
+
+def test_what_parts_return_is_written_without_names_too() -> None:
+    a, b, mask = torch.ones(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    term = Term("policy", a, mask, 2.0, "token-sum", False)
+    assert (term.weight, term.aggregation, term.corrected, term.rows) == (
+        2.0,
+        "token-sum",
+        False,
+        None,
+    )
+    assert LossOutput([term], {"x": a}).terms == [term] and PolicyTerms(a, b).entropy is b
+    assert AdvantageOutput(a, b).returns is b and Corrected(make(), a).weight is a
+    assert Request(PROMPT, 3).n == 3 and Score(a[0], 0.5, 1.5).advantage == 1.5
+    assert Phase("on-policy", False, 1).updates_per_batch == 1

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from rlkit import plugins
 from rlkit.batch import LossBatch, LossOutput, PolicyTerms
 from rlkit.errors import UserError
 from rlkit.interfaces import PartConfig, PolicyLoss, Reward
@@ -64,8 +65,20 @@ def test_what_was_imported_before_is_named_in_one_line(
         (tmp_path / "buffers" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "buffers", other(tmp_path))
-    with pytest.raises(UserError, match=f"'buffers' of rlkit is shadowed: {tmp_path / 'buffers'}"):
+    with pytest.raises(
+        UserError, match=f"'buffers' of rlkit is shadowed: {tmp_path / 'buffers'}"
+    ) as found:
         _part_package("buffers")
+    assert isinstance(found.value, ImportError)
+
+
+def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "HOME", tmp_path)
+    monkeypatch.delitem(sys.modules, "buffers", raising=False)
+    missing = f"'buffers' of rlkit is missing: there is no {tmp_path / 'buffers'}"
+    with pytest.raises(ImportError, match=missing) as found:
+        _part_package("buffers")
+    assert isinstance(found.value, UserError)
 
 
 def other(folder: Path) -> ModuleType:

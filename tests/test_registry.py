@@ -22,6 +22,7 @@ from rlkit.registry import (
     build,
     entry,
     from_import_path,
+    kind_of_class,
     names,
     register_from_plugins,
     variant,
@@ -240,3 +241,12 @@ def test_a_part_that_a_plugin_holds_is_registered_by_its_name(
     register_from_plugins("reward", "doubled", [str(file)])
     assert build("reward", "doubled")(["p"], ["c"]) == [2.0]
     register_from_plugins("reward", "math", ["/no/such/file.py"])
+
+
+def test_the_kind_of_a_class_is_that_of_its_interface() -> None:
+    class Loose(PolicyLoss[LossConfig]):
+        """Of no name."""
+
+    assert kind_of_class(PPO) == kind_of_class(Loose) == "loss"
+    assert kind_of_class(entry("reward", "exact").cls) == "reward"
+    assert kind_of_class(int) is None and kind_of_class("loss") is None

@@ -82,6 +82,15 @@ def test_a_source_file_is_small_and_finished(path):
         )
 
 
+CORE = ("trainer", "collect", "prepare", "references", "objective", "update")
+"""The files of rlkit/training that, with the data, are the loop."""
+
+
+def test_the_loop_can_be_read() -> None:
+    files = [ROOT / "rlkit" / "batch.py", *(ROOT / f"rlkit/training/{name}.py" for name in CORE)]
+    assert sum(len(file.read_text().splitlines()) for file in files) <= 1600
+
+
 CLOSED = ROOT / "tests" / "algorithms" / "closed"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -34,6 +35,8 @@ PLUGINS = {
 """Groups whose options come with packages, hydra-<option>-launcher, and what is named otherwise."""
 
 
+NEAR = 0.7
+"""How alike an unknown key and one of all keys must be, 1 = equal, to be what was meant."""
 HELP = "`rlkit train --help`"
 """What lists the keys of a run."""
 ONE = (*SINGLE_KINDS, *OPTIONAL_KINDS)
@@ -173,7 +176,10 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
     if elsewhere:
         return f"unknown key {key}. Did you mean '{elsewhere[0]}'?"
     top = [k for k in known if "." not in k]
-    return f"unknown key {key}.{suggest(key, known) or ' ' + known_names(key, top, HELP)}"
+    meant = "".join(
+        f" Did you mean '{near}'?" for near in get_close_matches(key, known, n=1, cutoff=NEAR)
+    )
+    return f"unknown key {key}.{meant} {known_names(key, top, HELP)}"
 
 
 def _missing_option(error: MissingConfigException) -> str:

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from rlkit.batch import (
     LossBatch,
 )
+from rlkit.errors import UserError
 from rlkit.interfaces.part import Part, PartConfig, RunContext, State
 from rlkit.interfaces.tokens import Tokens
 from rlkit.ops import (
@@ -172,9 +173,16 @@ class AnchorPolicy(Part[AC]):
         """Where the penalty enters."""
         return self.config.placement
 
-    @abstractmethod
     def weights(self, step: int) -> Mapping[str, float]:
-        """Reference name -> its share of the penalty at this step."""
+        """Reference name -> its share of the penalty at this step; 1 for each of `references`.
+
+        A subclass says which there are, here or in `references`. Raises UserError if it does not.
+        """
+        if type(self).references is AnchorPolicy.references:
+            raise UserError(
+                f"the anchor {type(self).__name__} names no reference: define weights or references"
+            )
+        return dict.fromkeys(self.references(step), 1.0)
 
     def references(self, step: int) -> tuple[str, ...]:
         """The names whose log-probs this step needs: those with a weight, if there is a penalty."""

@@ -11,7 +11,7 @@ from rlkit.errors import UserError, kind_of, suggest
 from rlkit.interfaces.part import C, Part
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far the run is, before step `step` begins."""
 
@@ -32,7 +32,7 @@ Event = Literal["rebase", "clear_buffer", "reset_optimizer"]
 EVENTS: frozenset[str] = frozenset(get_args(Event))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Phase:
     """How a step is run: with replay or not, how many passes, and what happens before it."""
 

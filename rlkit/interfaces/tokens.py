@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlkit.batch import Prompt, Sample, pad
+from rlkit.batch import Prompt, Sample
+from rlkit.ops import pad
 
 PROMPT_IDS = "prompt_ids"
 """The key of `Sample.extras` with the tokens of a prompt that an environment added to."""

@@ -41,6 +41,7 @@ from rlkit.ops.masked import (
     whiten,
 )
 from rlkit.ops.mixture import mean_place, optimal_shares
+from rlkit.ops.padding import pad
 from rlkit.ops.preferences import CHOSEN, PROMPT, REJECTED, split_preference
 from rlkit.ops.streams import DIGITS, hash_uniform, staircase, stream_rng, stream_seed
 
@@ -75,6 +76,7 @@ __all__ = [
     "mean_place",
     "optimal_shares",
     "over_tokens",
+    "pad",
     "ratio_weighted",
     "scaled_gradient",
     "sequence_advantage",

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlkit.batch import CACHED, Group, LossBatch, Sample, pad
+from rlkit.batch import CACHED, Group, LossBatch, Sample
 from rlkit.interfaces import PROMPT_IDS, Tokens, asked_ids
+from rlkit.ops import pad
 from rlkit.training.references import Rows
 
 

@@ -242,16 +242,11 @@ class Updater:
 
 def scores_of(batch: TrainBatch, terms: PolicyTerms, leave_out: set[int]) -> dict[int, Score]:
     """What a buffer learns about each trained sample, from the policy's terms [B, T]."""
-    loss = batch.loss
-    entropy, advantage = (
-        sequence_mean(x, loss.mask).tolist() for x in (terms.entropy, loss.advantage)
-    )
+    means = [sequence_mean(x, batch.loss.mask) for x in (terms.entropy, batch.loss.advantage)]
     return {
-        sample.sample_id: Score(
-            logp=terms.logp[i, : len(sample.response_ids)],
-            entropy=entropy[i],
-            advantage=advantage[i],
+        sample.sample_id: Score(terms.logp[i, : len(sample.response_ids)], *mean)
+        for i, (sample, mean) in enumerate(
+            zip(batch.samples, torch.stack(means, 1).tolist(), strict=True)
         )
-        for i, sample in enumerate(batch.samples)
         if i not in leave_out
     }

@@ -27,6 +27,8 @@ from tests.compositions import raw_of
         ("buffer.windoww", "unknown key buffer.windoww. Did you mean 'buffer.window'?"),
         ("buffer.window", "this run's buffer has no 'window': it belongs"),
         ("qqqq", "unknown key qqqq. Known: "),
+        ("nope", "unknown key nope. Known: "),  # not "Did you mean 'anchor.dtype'?"
+        ("learning_rat", "unknown key learning_rat. Did you mean 'train.learning_rate'? Known: "),
     ],
 )
 def test_an_unknown_key_is_told_what_was_meant(key: str, said: str) -> None:

@@ -40,6 +40,25 @@ class Only(Two):
         return {"a": 1.0}
 
 
+class Named(AnchorPolicy):
+    """It says which references it has, and of no share."""
+
+    def references(self, step: int) -> tuple[str, ...]:
+        return ("a", "b")
+
+    def reference(self, name: str) -> None:
+        return None
+
+    def rebase(self, policy: Any) -> None:
+        raise AssertionError
+
+
+class Nameless(Named):
+    """It says neither."""
+
+    references = AnchorPolicy.references
+
+
 def batch_of(logp: Tensor, **differences: float) -> LossBatch:
     """References and behavior so much below the policy, in nats."""
     _, batch = examples(frozenset())
@@ -152,6 +171,17 @@ def test_what_has_no_weight_or_no_penalty_needs_no_forward() -> None:
     assert Two().references(1) == ("a", "b")
     assert Two(AnchorConfig(beta=0)).references(1) == ()
     assert Two().number("a") is None
+
+
+def test_references_without_shares_count_fully() -> None:
+    logp = examples(frozenset())[0].detach().double()
+    found = Named(AnchorConfig(beta=0.5, value_estimator="k1")).penalty(
+        logp, batch_of(logp, a=2.0, b=1.0), 1
+    )
+    assert Named().weights(1) == {"a": 1.0, "b": 1.0}
+    assert found[0, 0].item() == pytest.approx(0.5 * (2 + 1))
+    with pytest.raises(UserError, match="Nameless names no reference: define weights or referenc"):
+        Nameless().references(1)
 
 
 def test_the_logged_kl_is_the_weighted_sum_without_beta() -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rlkit.batch import PolicyTerms, Prompt, pad
+from rlkit.batch import PolicyTerms, Prompt
 from rlkit.interfaces import Tokens
 from rlkit.models.policy import Policy
+from rlkit.ops import pad
 from rlkit.rollout.base import Generation
 from rlkit.training.micro_batches import Forwards, MicroBatches, default_tokens
 
