@@ -276,7 +276,7 @@ def register_from_plugins(kind: str, name: str, plugins: Iterable[str]) -> None:
             return
 
 
-def kind_of_class(part: object) -> str | None:
+def kind_of_class(part: Any) -> str | None:
     """The kind that something is registered as or, of a class, whose interface it derives from."""
     for kind in KINDS:
         if any(entry(kind, name).cls is part for name in names(kind)):
