@@ -23,6 +23,11 @@ def with_article(word: str) -> str:
     return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
 
 
+def counted(number: int, word: str) -> str:
+    """Return "1 step" or "2 steps"."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def kind_of(value: object) -> str:
     """What a value is, for a message: "a Tensor", or "None"."""
     return "None" if value is None else with_article(type(value).__name__)

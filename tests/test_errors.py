@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.errors import LONGEST_LIST, NEAREST, kind_of, known_names, suggest
+from rlkit.errors import LONGEST_LIST, NEAREST, counted, kind_of, known_names, suggest
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,7 @@ def test_a_list_is_long_above_its_limit_alone() -> None:
 
 def test_a_value_is_told_by_its_kind() -> None:
     assert [kind_of(value) for value in (None, 5, "x")] == ["None", "an int", "a str"]
+
+
+def test_one_has_no_s() -> None:
+    assert [counted(n, "step") for n in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]

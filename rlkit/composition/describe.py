@@ -14,6 +14,7 @@ import rlkit
 from rlkit.composition.composition import Composition
 from rlkit.composition.penalties import penalty_in_words
 from rlkit.composition.turns import words_of
+from rlkit.errors import counted
 from rlkit.interfaces import RunSize
 from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, import_plugin
 
@@ -34,8 +35,9 @@ def describe(c: Composition) -> list[str]:
         else f"A step trains {groups} groups, {fresh} of them with new responses (at most {n} "
         "generated for each), and demonstrations.",
         f"It takes {train.updates_per_batch} x {train.minibatches} = "
-        f"{train.updates_per_batch * train.minibatches} optimizer steps "
-        f"on {groups // train.minibatches} groups each; {train.steps} training steps in all.",
+        f"{counted(train.updates_per_batch * train.minibatches, 'optimizer step')} "
+        f"on {counted(groups // train.minibatches, 'group')} each; "
+        f"{counted(train.steps, 'training step')} in all.",
     ]
     wanted = c.parts.loss.advantages
     if wanted and names["advantage"] not in wanted:

@@ -17,7 +17,7 @@ from rlkit.composition.session import RunScope, close, close_models, open_sessio
 from rlkit.composition.unread import unread
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.environments.journal import new_start
-from rlkit.errors import UserError
+from rlkit.errors import UserError, counted
 from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
 from rlkit.pages.report import REPORT, write_report
@@ -190,8 +190,8 @@ class Run:
         if complete and self.is_main:
             before, after = self.folder.first_and_last("eval/pass@1")
             print(
-                f"Done: {trainer.count.done} steps, {trainer.count.rollouts} responses, held-out "
-                f"pass@1 {before:.3f} -> {after:.3f}. {self._report()}"
+                f"Done: {counted(trainer.count.done, 'step')}, {trainer.count.rollouts} responses, "
+                f"held-out pass@1 {before:.3f} -> {after:.3f}. {self._report()}"
             )
         if complete:
             return

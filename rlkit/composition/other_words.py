@@ -12,6 +12,7 @@ KL = "anchor=base and anchor.beta"
 
 TRL = {
     "max_steps": "train.steps",
+    "num_train_epochs": "train.steps (steps, not passes over the prompts)",
     "generation_batch_size": "train.prompts_per_step (responses over rollout.num_generations)",
     "steps_per_generation": "train.minibatches",
     "gradient_accumulation_steps": "train.minibatches",
@@ -28,6 +29,7 @@ TRL = {
     "max_grad_norm": "train.max_grad_norm",
     "lr_scheduler_type": "train.lr_scheduler_type",
     "warmup_steps": "train.warmup_steps",
+    "warmup_ratio": "train.warmup_steps (steps, not a share of them)",
     "loss_type": "loss=<name>, such as loss=ppo for dapo",
     "importance_sampling_level": "loss=gspo for sequence",
     "epsilon": "loss.clip_low",
@@ -103,6 +105,7 @@ VERL = {
     "custom_reward_function.path": "reward=[./mine.py:my_reward]",
     "custom_reward_function.name": "reward=[./mine.py:my_reward]",
     "trainer.total_training_steps": "train.steps",
+    "trainer.total_epochs": "train.steps (steps, not passes over the prompts)",
     "trainer.test_freq": "eval.every",
     "trainer.save_freq": "checkpoint.every",
     "trainer.default_local_dir": "output_dir",
@@ -113,6 +116,19 @@ VERL = {
 
 VLLM = {"rollout.max_tokens": "rollout.max_completion_length"}
 """Of vLLM's sampling settings, in the section where one would look for them."""
+
+LAUNCHED = "`accelerate launch` says how many processes there are (docs/scaling.md)"
+ABSENT = "there is no such setting here (docs/migrating.md)"
+ELSEWHERE = {
+    "min_p": ABSENT,
+    "repetition_penalty": ABSENT,
+    "use_liger_kernel": ABSENT,
+    "logging_steps": "here every step is logged",
+    "trainer.nnodes": f"here {LAUNCHED}",
+    "trainer.n_gpus_per_node": f"here {LAUNCHED}",
+    f"{ROLLOUT}.tensor_model_parallel_size": "here a vLLM server has it (docs/vllm.md)",
+}
+"""What no setting of a run stands for."""
 
 SECTIONS = (
     *("actor_rollout_ref", "data", "trainer", "critic"),
@@ -126,6 +142,9 @@ def in_our_words(key: str) -> str | None:
     for library, table in (("TRL", TRL), ("verl", VERL), ("vLLM", VLLM)):
         if key in table:
             return f"{key} is {library}'s; here it is {table[key]} (docs/migrating.md)"
-    if key.partition(".")[0] in SECTIONS:
-        return f"{key} is verl's; docs/migrating.md says what its settings are called here"
+    verls = key.partition(".")[0] in SECTIONS
+    if key in ELSEWHERE:
+        return f"{key} is {'verl' if verls else 'TRL'}'s; {ELSEWHERE[key]}"
+    if verls:
+        return f"{key} is verl's, and no setting that docs/migrating.md names one for here"
     return None

@@ -52,7 +52,7 @@ def test_a_run_that_is_finished_is_told_and_left_alone(
     raw = raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2")
     folder = execute(raw, ["train.steps=1"])
     out = capsys.readouterr().out
-    assert "Done: 1 steps, " in out and "Resumed" not in out
+    assert "Done: 1 step, " in out and "Resumed" not in out
     assert out.index("Loading embedded\n") < out.index("Run folder:") < out.index("step 0/1")
     assert out.count("step 1/1") == 1 and "checkpoint-1 saved\n" in out
     assert out.index("51570 prompts.") < out.index("step 0/1")
@@ -83,7 +83,7 @@ def test_a_run_is_done_even_if_its_report_cannot_be_written(
     raw = raw_of(*SMALL, "train.steps=1", "eval.problems=2", "train.prompts_per_step=2")
     execute(raw, [])
     out = capsys.readouterr().out
-    assert "Done: 1 steps, " in out and "No report: the disk is full" in out
+    assert "Done: 1 step, " in out and "No report: the disk is full" in out
     execute({**raw, "resume": "auto"}, [])
     assert "is finished: 1 steps are done. No report: the disk is full" in capsys.readouterr().out
 

@@ -53,7 +53,10 @@ def test_the_message_of_a_run_is_the_hint() -> None:
     for override, ours in (
         ("beta=0.1", "here it is anchor=base and anchor.beta"),
         ("actor_rollout_ref.actor.ppo_mini_batch_size=4", "here it is train.minibatches"),
-        ("+trainer.nnodes=1", "docs/migrating.md"),
+        ("trainer.total_epochs=1", "here it is train.steps"),
+        ("+trainer.nnodes=1", "`accelerate launch`"),
+        ("min_p=0.1", "min_p is TRL's; there is no such setting here (docs/migrating.md)"),
+        ("+trainer.balance_batch=true", "is verl's, and no setting that docs/migrating.md names"),
     ):
         with pytest.raises(MAPPED) as caught:
             raw_of(override.lstrip("+"))
