@@ -146,5 +146,5 @@ def in_our_words(key: str) -> str | None:
     if key in ELSEWHERE:
         return f"{key} is {'verl' if verls else 'TRL'}'s; {ELSEWHERE[key]}"
     if verls:
-        return f"{key} is verl's, and no setting that docs/migrating.md names one for here"
+        return f"{key} is verl's, and docs/migrating.md names no counterpart of it"
     return None

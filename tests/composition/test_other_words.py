@@ -56,7 +56,7 @@ def test_the_message_of_a_run_is_the_hint() -> None:
         ("trainer.total_epochs=1", "here it is train.steps"),
         ("+trainer.nnodes=1", "`accelerate launch`"),
         ("min_p=0.1", "min_p is TRL's; there is no such setting here (docs/migrating.md)"),
-        ("+trainer.balance_batch=true", "is verl's, and no setting that docs/migrating.md names"),
+        ("+trainer.balance_batch=true", "is verl's, and docs/migrating.md names no counterpart"),
     ):
         with pytest.raises(MAPPED) as caught:
             raw_of(override.lstrip("+"))
