@@ -40,8 +40,11 @@ def train(*arguments: str, out: str, cwd: Path) -> Path:
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Everything that the newest checkpoint holds: the model or its adapters, and a critic."""
     newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.partition("-")[2]))
-    files = sorted(newest.rglob("*.safetensors"))
-    return {f"{file.name}: {key}": x for file in files for key, x in load_file(file).items()}
+    return {
+        f"{file.relative_to(newest)}: {key}": tensor
+        for file in sorted(newest.rglob("*.safetensors"))
+        for key, tensor in load_file(file).items()
+    }
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
