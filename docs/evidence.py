@@ -128,7 +128,7 @@ def left_open(study: Study, found: Found) -> str:
 def facts(study: Study, rows: Sequence[Row], found: Found) -> str:
     """How much was run, on what, and what has to be known about it."""
     runs = [run for runs in found.values() for run in runs.values()]
-    sweep = len({(r.variant, r.learning_rate, r.seed) for r in rows if r.phase == "tuning"})
+    sweep = len({r.run for r in rows if r.phase == "tuning"})
     ends: dict[tuple[Any, ...], float] = {}
     for r in rows:
         key = (r.phase, r.variant, r.at, r.learning_rate, r.seed)

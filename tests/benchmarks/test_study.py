@@ -747,6 +747,16 @@ def test_the_page_names_losses_early_ends_and_divergence(tmp_path: Path) -> None
     assert "10 ended before the budget was spent" in found and "10 stopped because" in found
 
 
+def test_every_run_of_a_sweep_is_counted_also_those_along_an_axis() -> None:
+    """The same variant, learning rate and seed at two values are two runs."""
+    rows = [
+        each
+        for at in (1.0, 2.0)
+        for each in curve("one", 100, 0.2, 0.3, phase="tuning", at=at, learning_rate=1e-4)
+    ]
+    assert "0 runs that count and 2 of the sweep" in evidence.facts(toy(), rows, {})
+
+
 def test_equal_compute_is_on_the_page_if_the_study_asks_for_it(tmp_path: Path) -> None:
     claim = {**TOY["hypotheses"][0], "ratios": [4]}
     found = page(tmp_path, pair(), generation_costs=[4], hypotheses=[claim])
