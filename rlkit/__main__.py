@@ -18,7 +18,7 @@ from rlkit.composition.command_parser import Parser
 from rlkit.composition.config_files import config_folders
 from rlkit.composition.guard import guarded
 from rlkit.composition.show import list_options, show
-from rlkit.errors import UserError, known_names, suggest, with_article
+from rlkit.errors import UserError, counted, known_names, suggest, with_article
 from rlkit.plugins import KINDS, import_plugin
 from rlkit.registry import check_kind, from_import_path, kind_of_class, names
 from rlkit.runs.resume import CONFIG
@@ -160,7 +160,7 @@ def export(run: str, out: str, steps: str | None) -> None:
     from rlkit.stored.export import steps_of
 
     files, rows = write(Path(run), Path(out), steps_of(steps))
-    print(f"{out}: {rows} responses in {files} {'file' if files == 1 else 'files'}")
+    print(f"{out}: {rows} responses in {counted(files, 'file')}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -33,9 +33,12 @@ def kind_of(value: object) -> str:
     return "None" if value is None else with_article(type(value).__name__)
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known word, or "" if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+def suggest(word: str, known: Iterable[str], near_enough: float = 0.5) -> str:
+    """Return " Did you mean 'x'?" for the nearest known word, or "" if none is near.
+
+    `near_enough` is how alike they must be, 1 = equal.
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=near_enough)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -176,10 +175,7 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
     if elsewhere:
         return f"unknown key {key}. Did you mean '{elsewhere[0]}'?"
     top = [k for k in known if "." not in k]
-    meant = "".join(
-        f" Did you mean '{near}'?" for near in get_close_matches(key, known, n=1, cutoff=NEAR)
-    )
-    return f"unknown key {key}.{meant} {known_names(key, top, HELP)}"
+    return f"unknown key {key}.{suggest(key, known, NEAR)} {known_names(key, top, HELP)}"
 
 
 def _missing_option(error: MissingConfigException) -> str:

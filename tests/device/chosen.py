@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rlkit.composition.config_files import configs_folder
-from rlkit.registry import names
-from tests.device.runs import algorithm
+from rlkit.registry import build, names
+from tests.device.runs import Raw, algorithm, raw_like
 
 COMPOSITIONS = sorted(path.stem for path in (configs_folder() / "algorithm").glob("*.yaml"))
 RUN_KINDS = ("buffer", "anchor", "schedule")
@@ -72,3 +72,19 @@ def missing(kind: str) -> list[str]:
     """The parts of a kind that are in no composition."""
     used = {algorithm(name)[0][kind]["name"] for name in COMPOSITIONS}
     return sorted({*names(kind)} - used - OFFLINE)
+
+
+UNCHOSEN = [(kind, name) for kind in RUN_KINDS for name in missing(kind)]
+
+
+def with_part(kind: str, name: str) -> tuple[Raw, Raw]:
+    """A run with a part that no composition has: its settings, and what differs in them."""
+    loss = "luffy" if kind == "buffer" and build("buffer", name).gives_expert else "grpo"
+    changes = {kind: PART_SETTINGS.get(f"{kind}={name}", {})}
+    return raw_like("grpo", **{kind: name, "loss": loss}), changes
+
+
+def with_setting(name: str) -> tuple[Raw, Raw]:
+    """The same under one of SETTINGS."""
+    base, chosen, changes = SETTINGS[name]
+    return raw_like(base, **chosen), changes

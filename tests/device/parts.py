@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlkit.batch import AdvantageBatch, LossBatch, PolicyTerms
 from rlkit.interfaces import AnchorPolicy, Correction, PolicyLoss
+from rlkit.registry import build
 from rlkit.testing import losses
 from rlkit.training.objective import Objective
 
@@ -59,3 +60,15 @@ def moved(batch: AdvantageBatch, place: torch.device) -> AdvantageBatch:
         return {name: move(inner) for name, inner in value.items()}
 
     return AdvantageBatch(**{f.name: move(getattr(batch, f.name)) for f in fields(batch)})
+
+
+def check_loss(check: Callable[..., None], name: str) -> None:
+    """`check` a loss, also with demonstrations if it takes them."""
+    check(lambda: (build("loss", name), (), None))
+    if build("loss", name).accepts_expert:
+        check(lambda: (build("loss", name), (), None), experts=True)
+
+
+def check_correction(check: Callable[..., None], name: str, under: str) -> None:
+    """`check` a correction under a loss."""
+    check(lambda: (build("loss", under), [(name, build("correction", name))], None))

@@ -175,3 +175,16 @@ def train(trainer: Trainer, steps: int = 1) -> None:
     for step in range(1, steps + 1):
         metrics = trainer._train_step(step)
         trainer.count.step, trainer.count.metrics = step, metrics
+
+
+def take_steps(
+    run: AbstractContextManager[tuple[Trainer, Any]],
+    check: Callable[[Trainer], None],
+    steps: int = 1,
+) -> Mapping[str, float]:
+    """The metrics of a run's last step; its state can be taken then, and `check` passes."""
+    with run as (trainer, _):
+        train(trainer, steps)
+        trainer.state.state_dict()
+        check(trainer)
+        return trainer.count.metrics

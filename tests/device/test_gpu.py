@@ -19,9 +19,16 @@ from rlkit.registry import build, names
 from rlkit.rollout.base import GenerationCall
 from rlkit.testing import advantages
 from tests.cli import metrics, without_times
-from tests.device.chosen import COMPOSITIONS, PART_SETTINGS, RUN_KINDS, SETTINGS, missing
-from tests.device.parts import SPLITS, UNDER, gradients, moved
-from tests.device.runs import raw_like, small_run, train
+from tests.device.chosen import COMPOSITIONS, SETTINGS, UNCHOSEN, with_part, with_setting
+from tests.device.parts import (
+    SPLITS,
+    UNDER,
+    check_correction,
+    check_loss,
+    gradients,
+    moved,
+)
+from tests.device.runs import raw_like, small_run, take_steps, train
 from tests.models.test_head import HEADS, TOKENS, model_of
 from tests.rollout.test_hf import engine, requests
 from tests.tiny import make_policy
@@ -56,32 +63,20 @@ def check_on_gpu(trainer: Any) -> None:
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_a_step_of_a_composition(name: str, tmp_path: Path) -> None:
     changes = {"model": {"device": "cuda", "attn_implementation": "sdpa"}}
-    with run_on(raw_like(name), tmp_path, changes) as (trainer, _):
-        train(trainer)
-        trainer.state.state_dict()
-        check_on_gpu(trainer)
-        assert "policy/loss" in trainer.count.metrics, "no optimizer step was taken"
+    found = take_steps(run_on(raw_like(name), tmp_path, changes), check_on_gpu)
+    assert "policy/loss" in found, "no optimizer step was taken"
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind in RUN_KINDS for name in missing(kind)]
-)
+@pytest.mark.parametrize(("kind", "name"), UNCHOSEN)
 def test_steps_with_a_part_that_no_composition_has(kind: str, name: str, tmp_path: Path) -> None:
-    loss = "luffy" if kind == "buffer" and build("buffer", name).gives_expert else "grpo"
-    changes = {kind: PART_SETTINGS.get(f"{kind}={name}", {})}
-    with run_on(raw_like("grpo", **{kind: name, "loss": loss}), tmp_path, changes) as (run, _):
-        train(run, steps=2)
-        run.state.state_dict()
-        check_on_gpu(run)
+    raw, changes = with_part(kind, name)
+    take_steps(run_on(raw, tmp_path, changes), check_on_gpu, steps=2)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_steps_under_a_setting(name: str, tmp_path: Path) -> None:
-    base, chosen, changes = SETTINGS[name]
-    with run_on(raw_like(base, **chosen), tmp_path, changes) as (trainer, _):
-        train(trainer, steps=2)
-        trainer.state.state_dict()
-        check_on_gpu(trainer)
+    raw, changes = with_setting(name)
+    take_steps(run_on(raw, tmp_path, changes), check_on_gpu, steps=2)
 
 
 def test_a_run_continues_on_the_gpu_from_its_checkpoint(tmp_path: Path) -> None:
@@ -112,15 +107,13 @@ def check(parts: Any, **settings: Any) -> None:
 
 @pytest.mark.parametrize("name", names("loss"))
 def test_a_loss(name: str) -> None:
-    check(lambda: (build("loss", name), (), None))
-    if build("loss", name).accepts_expert:
-        check(lambda: (build("loss", name), (), None), experts=True)
+    check_loss(check, name)
 
 
 @pytest.mark.parametrize("under", UNDER)
 @pytest.mark.parametrize("name", names("correction"))
 def test_a_correction(name: str, under: str) -> None:
-    check(lambda: (build("loss", under), [(name, build("correction", name))], None))
+    check_correction(check, name, under)
 
 
 @pytest.mark.parametrize("name", names("anchor"))

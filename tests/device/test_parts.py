@@ -9,7 +9,14 @@ import torch
 
 from rlkit.registry import build, names
 from rlkit.testing import advantages
-from tests.device.parts import SPLITS, UNDER, gradients, moved
+from tests.device.parts import (
+    SPLITS,
+    UNDER,
+    check_correction,
+    check_loss,
+    gradients,
+    moved,
+)
 from tests.device.pretend import CPU, DEVICE, pretending
 
 
@@ -24,15 +31,13 @@ def check(parts: Any, **settings: Any) -> None:
 
 @pytest.mark.parametrize("name", names("loss"))
 def test_a_loss(name: str) -> None:
-    check(lambda: (build("loss", name), (), None))
-    if build("loss", name).accepts_expert:
-        check(lambda: (build("loss", name), (), None), experts=True)
+    check_loss(check, name)
 
 
 @pytest.mark.parametrize("under", UNDER)
 @pytest.mark.parametrize("name", names("correction"))
 def test_a_correction(name: str, under: str) -> None:
-    check(lambda: (build("loss", under), [(name, build("correction", name))], None))
+    check_correction(check, name, under)
 
 
 @pytest.mark.parametrize("weighted", [None, "importance_weight", "bias_correction"])

@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 
-from rlkit.registry import build
 from tests.cli import metrics, without_times
 from tests.compositions import raw_of
 from tests.device.chosen import (
     COMPOSITIONS,
-    PART_SETTINGS,
-    RUN_KINDS,
     SECOND_STEP,
     SETTINGS,
-    missing,
+    UNCHOSEN,
+    with_part,
+    with_setting,
 )
 from tests.device.pretend import DEVICE, Tagged
-from tests.device.runs import raw_like, small_run, train
+from tests.device.runs import raw_like, small_run, take_steps
 
 pytestmark = pytest.mark.slow
 
@@ -42,32 +41,21 @@ def test_compositions_are_made_as_hydra_makes_them(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_a_step_of_a_composition(name: str, tmp_path: Path) -> None:
-    with small_run(raw_like(name), tmp_path) as (trainer, _):
-        train(trainer)
-        trainer.state.state_dict()
-        check_on_device(trainer)
-        assert "policy/loss" in trainer.count.metrics, "no optimizer step was taken"
+    found = take_steps(small_run(raw_like(name), tmp_path), check_on_device)
+    assert "policy/loss" in found, "no optimizer step was taken"
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind in RUN_KINDS for name in missing(kind)]
-)
+@pytest.mark.parametrize(("kind", "name"), UNCHOSEN)
 def test_steps_with_a_part_that_no_composition_has(kind: str, name: str, tmp_path: Path) -> None:
-    loss = "luffy" if kind == "buffer" and build("buffer", name).gives_expert else "grpo"
-    changes = {kind: PART_SETTINGS.get(f"{kind}={name}", {})}
-    with small_run(raw_like("grpo", **{kind: name, "loss": loss}), tmp_path, changes) as (run, _):
-        train(run, steps=2)
-        run.state.state_dict()
-        check_on_device(run)
+    raw, changes = with_part(kind, name)
+    take_steps(small_run(raw, tmp_path, changes), check_on_device, steps=2)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_steps_under_a_setting(name: str, tmp_path: Path) -> None:
-    base, chosen, changes = SETTINGS[name]
-    with small_run(raw_like(base, **chosen), tmp_path, changes) as (trainer, _):
-        train(trainer, steps=2 if name in SECOND_STEP else 1)
-        trainer.state.state_dict()
-        check_on_device(trainer)
+    raw, changes = with_setting(name)
+    steps = 2 if name in SECOND_STEP else 1
+    take_steps(small_run(raw, tmp_path, changes), check_on_device, steps)
 
 
 def test_a_run_has_the_metrics_of_the_cpu(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlkit.composition.doctor.check import Check
+from rlkit.errors import counted
 
 MARKS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
 WIDTH, MARK, NAME = 100, 9, 16
@@ -62,15 +63,10 @@ def conclusion(checks: Sequence[Check]) -> str:
     """What it comes to."""
     count = {v: sum(check.verdict == v for check in checks) for v in MARKS}
     if count["problem"]:
-        return f"{some(count['problem'], 'problem')}, {some(count['warning'], 'warning')}."
+        return f"{counted(count['problem'], 'problem')}, {counted(count['warning'], 'warning')}."
     if count["warning"]:
-        return f"No problem, {some(count['warning'], 'warning')}."
+        return f"No problem, {counted(count['warning'], 'warning')}."
     return "Nothing to mend."
-
-
-def some(count: int, word: str) -> str:
-    """A count with its word: "1 warning", "2 warnings"."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def as_json(model: str, overrides: Sequence[str], checks: Sequence[Check]) -> str:
