@@ -149,8 +149,12 @@ def run_all(progress: Progress, runner: Runner, options: argparse.Namespace) -> 
             raise TimeoutError
 
     if study.prepare:
-        for seed in prepared_seeds(study):
-            runner.prepare([word.replace("{seed}", str(seed)) for word in study.prepare])
+        runner.prepare(
+            [
+                [word.replace("{seed}", str(seed)) for word in study.prepare]
+                for seed in prepared_seeds(study)
+            ]
+        )
     runner.run(progress.missing(wanted(tuning_jobs(study), options)), after)
     runner.run(progress.missing(wanted(progress.jobs(), options)), after)
     progress.save(progress.jobs())

@@ -123,7 +123,8 @@ class Study(Section):
     not_run: Words = ()
     """What the study leaves open."""
     prepare: Words = ()
-    """A script and its arguments, run before the first run of a seed; `{seed}` as in overrides."""
+    """Words for Python, run once before the first run: a script and its arguments, or -m and a
+    module. With `{seed}` in them, as in overrides, they are run for every seed."""
     overrides: Words
     """Of every run."""
     variants: Annotated[dict[Text, Variant], Field(min_length=2)]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from records import ROOT, machine, source_hash
 from study_file import Cell, Study
@@ -24,6 +24,7 @@ from rlkit.errors import UserError
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, TOKENS, Record, read_run
 
 Phase = Literal["tuning", "reporting"]
+Work = TypeVar("Work")
 DIVERGED = "in a row had a loss or gradient"
 """What a run says that stops because its numbers are not finite: a result, not a mistake."""
 DONE = "study_run.json"
@@ -120,8 +121,18 @@ class Runner:
         Raises UserError with what a run says that cannot begin.
         """
         missing = [each for each in jobs if not finished(self.place / each.folder)]
+        self._at_once(self._one, missing, after)
+
+    def prepare(self, calls: Sequence[Sequence[str]]) -> None:
+        """Run Python on the words of each call. Raises UserError with what one says if it fails."""
+        self._at_once(self._script, calls, lambda _: None)
+
+    def _at_once(
+        self, work: Callable[[Work], bool], all_of: Sequence[Work], after: Callable[[Work], None]
+    ) -> None:
+        """Do some at a time; `after` is called, in this thread, after each that is done."""
         with ThreadPoolExecutor(self.workers) as pool:
-            futures = {pool.submit(self._one, each): each for each in missing}
+            futures = {pool.submit(work, each): each for each in all_of}
             try:
                 for done in as_completed(futures):
                     if done.result():
@@ -156,11 +167,11 @@ class Runner:
         (folder / DONE).write_text(json.dumps({**kept, "words": each.words}, indent=1) + "\n")
         return True
 
-    def prepare(self, words: Sequence[str]) -> None:
-        """Run a script of benchmarks/. Raises UserError with what it says if it fails."""
+    def _script(self, words: Sequence[str]) -> bool:
         status, error = self._call([sys.executable, *words])
-        if status:
+        if status and not self.stopping:
             raise UserError(f"{' '.join(words)} failed: {' '.join(error.split())}")
+        return not status
 
     def _call(self, command: Sequence[str]) -> tuple[int, str]:
         """Run a process; its status, and the end of what it says of errors."""

@@ -119,31 +119,40 @@ def score_table(study: Study, found: Found) -> str:
     return table(head, rows)
 
 
+def spent(found: Found) -> tuple[str, ...]:
+    """What runs spend; where nothing is generated, steps take the place of responses and tokens."""
+    generated = any(run[-1].responses for runs in found.values() for run in runs.values())
+    return COSTS if generated else ("step", "seconds")
+
+
 def cost_table(study: Study, found: Found) -> str:
     """What it took to the target, and how many responses over those of the other ways.
 
     A ratio needs all runs of both ways to have reached it: the others would be the dearest.
     """
     controls = any(variant.control for variant in study.variants.values())
-    head = ["way", "responses", f"over those of {study.baseline}"]
+    unit, *others = spent(found)
+    head = ["way", "steps" if unit == "step" else unit, f"over those of {study.baseline}"]
     head += ["over those of its control"] if controls else []
     rows = []
     for cell in (cell for cell in study.cells if cell in found):
         variant, runs = cell[0], found[cell]
-        line = [name_of(study, cell), cost_text(runs.values(), study, "responses")]
+        line = [name_of(study, cell), cost_text(runs.values(), study, unit)]
         control = study.variants[variant].control
-        line.append("" if variant == study.baseline else over(study, found, cell, study.baseline))
+        line.append(
+            "" if variant == study.baseline else over(study, found, cell, study.baseline, unit)
+        )
         if controls:
-            line.append(f"{control}: {over(study, found, cell, control)}" if control else "")
-        rows.append([*line, *(cost_text(runs.values(), study, unit) for unit in COSTS[1:])])
+            line.append(f"{control}: {over(study, found, cell, control, unit)}" if control else "")
+        rows.append([*line, *(cost_text(runs.values(), study, each) for each in others)])
     title = f"**To a score of {study.metric.target:g}**: medians over seeds, and ratios with their"
-    return f"{title} intervals.\n\n{table([*head, *COSTS[1:]], rows)}"
+    return f"{title} intervals.\n\n{table([*head, *others], rows)}"
 
 
-def over(study: Study, found: Found, cell: Cell, other: str) -> str:
-    """A way's responses to the target over those of another at the same place."""
+def over(study: Study, found: Found, cell: Cell, other: str, unit: str) -> str:
+    """What a way took to the target over what another at the same place did."""
     both = [found.get((other, cell[1]), {}), found[cell]]
-    saved = [savings(runs, study.metric, "responses") for runs in both]
+    saved = [savings(runs, study.metric, unit) for runs in both]
     if any(len(s) < len(runs) for s, runs in zip(saved, both, strict=True)):
         return "not all reached it"
     ratio = paired(*saved)

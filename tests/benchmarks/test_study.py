@@ -666,6 +666,28 @@ def test_a_run_that_fails_stops_the_study_unless_its_numbers_diverged(
     assert len(rows) == 52 and {row.stopped for row in rows} == {diverged}
 
 
+def test_what_a_study_needs_first_is_made_for_each_seed_if_its_words_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where that fails, the study stops before any of its runs."""
+    made: list[Sequence[str]] = []
+
+    def call(runner: runs.Runner, words: Sequence[str]) -> tuple[int, str]:
+        assert words[-1].startswith("set"), "a run began"
+        made.append(words[1:])
+        return (1, "no room\nleft") if len(made) == 7 else (0, "")
+
+    monkeypatch.setitem(TOY, "prepare", ["-m", "make", "set{seed}"])
+    assert run_toy(tmp_path, monkeypatch, call) == 2  # type: ignore[arg-type]
+    assert [*made] == [["-m", "make", f"set{seed}"] for seed in (100, 101, 0, 1, 2, 3, 4)]
+    assert capsys.readouterr().err == "-m make set4 failed: no room left\n"
+    monkeypatch.setitem(TOY, "prepare", ["make", "set"])
+    made.clear()
+    with pytest.raises(AssertionError, match="a run began"):
+        run_toy(tmp_path, monkeypatch, call, "--resume")  # type: ignore[arg-type]
+    assert made == [["make", "set"]]
+
+
 def test_a_study_can_be_run_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = Stub()
     assert run_toy(tmp_path, monkeypatch, stub, "--variant", "one", "--seeds", "0", "1") == 0
@@ -745,6 +767,15 @@ def test_the_page_names_losses_early_ends_and_divergence(tmp_path: Path) -> None
     found = page(tmp_path, rows)
     assert "**Open: 5 runs of one stopped at numbers that are not finite.** -0.098" in found
     assert "10 ended before the budget was spent" in found and "10 stopped because" in found
+
+
+def test_where_nothing_is_generated_the_page_counts_steps(tmp_path: Path) -> None:
+    """As in the training on stored responses, where a ratio of responses would be 0 over 0."""
+    spent = {"responses": 0, "tokens": 0, "generation_seconds": 0.0}
+    rows = [dataclasses.replace(row, **spent) for row in pair()]
+    found = page(tmp_path, rows, metric={"amount": 100, "target": 0.3, "unit": "step"})
+    assert "| way | steps | over those of one | over those of its control | seconds |" in found
+    assert "| one | 33 |" in found and "| two | 24 | 0.6" in found
 
 
 def test_every_run_of_a_sweep_is_counted_also_those_along_an_axis() -> None:
