@@ -23,17 +23,11 @@ def describe(c: Composition) -> list[str]:
     """The run described in words: its parts and its batch arithmetic."""
     train, rollout = c.config.train, c.engine.config
     n, groups = rollout.num_generations, train.prompts_per_step
-    fresh = c.buffer.fresh_share(groups)
     names = {kind: c.raw[kind]["name"] for kind in SINGLE_KINDS}
     names |= {kind: "+".join(c.raw[kind]) for kind in LIST_KINDS if c.raw.get(kind)}
     lines = [
         "  ".join(f"{kind}={name}" for kind, name in names.items()),
-        f"A step trains {groups} groups of {n} = {groups * n} responses, {fresh} of them fresh "
-        f"({fresh * n} generated)"
-        + (f" and up to {groups - fresh} replayed." if fresh < groups else ".")
-        if not c.buffer.gives_expert
-        else f"A step trains {groups} groups, {fresh} of them with new responses (at most {n} "
-        "generated for each), and demonstrations.",
+        batch_in_words(c),
         f"It takes {train.updates_per_batch} x {train.minibatches} = "
         f"{counted(train.updates_per_batch * train.minibatches, 'optimizer step')} "
         f"on {counted(groups // train.minibatches, 'group')} each; "
@@ -74,6 +68,24 @@ def describe(c: Composition) -> list[str]:
             "the kept mass is stored with each token, but the bias is not corrected."
         )
     return lines
+
+
+def batch_in_words(c: Composition) -> str:
+    """What a step trains, and how much of it the run generates."""
+    n, groups = c.engine.config.num_generations, c.config.train.prompts_per_step
+    fresh = c.buffer.fresh_share(groups)
+    if fresh == 0:
+        return f"A step trains {counted(groups, 'group')} and generates nothing."
+    if c.buffer.gives_expert:
+        return (
+            f"A step trains {groups} groups, {fresh} of them with new responses (at most {n} "
+            "generated for each), and demonstrations."
+        )
+    rest = f" and up to {groups - fresh} replayed" if fresh < groups else ""
+    return (
+        f"A step trains {groups} groups of {n} = {groups * n} responses, {fresh} of them fresh "
+        f"({fresh * n} generated){rest}."
+    )
 
 
 def prompts_in_words(c: Composition) -> list[str]:

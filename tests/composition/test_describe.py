@@ -34,6 +34,16 @@ def test_the_arithmetic_of_a_step() -> None:
     assert not [line for line in rest if "follows a schedule" in line]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "buffer"), [("grpo", "stored"), ("sft", "expert"), ("vdpo", "pairs")]
+)
+def test_a_step_without_generation_counts_no_responses(algorithm: str, buffer: str) -> None:
+    """How many a stored group has is known from the file alone."""
+    batch = ("train.prompts_per_step=8", "rollout.num_generations=4")
+    c = composed(f"algorithm={algorithm}", f"buffer={buffer}", *batch)
+    assert describe(c)[1] == "A step trains 8 groups and generates nothing."
+
+
 def test_an_average_in_the_place_of_prox_that_nothing_reads_is_said() -> None:
     """TOPR's ratio is to the policy that sampled."""
     read, unread = (composed(f"algorithm={name}", "anchor=ppo_ewma") for name in ("ppo", "topr"))
