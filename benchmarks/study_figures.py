@@ -61,7 +61,14 @@ def along(points: Sequence[tuple[float, float]], x: float) -> float:
 
 def score(run: Curve, metric: Metric) -> float:
     """The score of a run when its budget is spent; its last one if it ended before that."""
-    return along([(getattr(row, metric.unit), row.score) for row in run], metric.amount)
+    return along(points(run, metric, "score"), metric.amount)
+
+
+def points(run: Curve, metric: Metric, of: str) -> list[tuple[float, float]]:
+    """(spent, value) at the evaluations of a run that have the value."""
+    return [
+        (getattr(row, metric.unit), value) for row in run if (value := getattr(row, of)) is not None
+    ]
 
 
 def is_short(run: Curve, metric: Metric) -> bool:
@@ -69,9 +76,10 @@ def is_short(run: Curve, metric: Metric) -> bool:
     return bool(getattr(run[-1], metric.unit) < metric.amount)
 
 
-def scores(runs: Mapping[int, Curve], metric: Metric) -> dict[str, float]:
-    """By seed."""
-    return {str(seed): score(run, metric) for seed, run in runs.items()}
+def scores(runs: Mapping[int, Curve], metric: Metric, of: str = "score") -> dict[str, float]:
+    """By seed, of the runs that have the value: their score, or another column of their rows."""
+    found = {str(seed): points(run, metric, of) for seed, run in runs.items()}
+    return {seed: along(each, metric.amount) for seed, each in found.items() if each}
 
 
 def cost(run: Curve, metric: Metric, unit: str) -> float:

@@ -59,6 +59,9 @@ class Hypothesis(Section):
     """Generation costs at which it is said, at equal compute; none = at the study's budget."""
     cost: Literal["responses", "tokens", "seconds"] | None = None
     """Compare what the variants had spent when they reached the target; null = their scores."""
+    of: Literal["score", "length", "entropy"] = "score"
+    """What is compared when the budget is spent: the score, the tokens of an evaluated response, or
+    the entropy of the policy in training."""
 
 
 class Axis(Section):
@@ -167,6 +170,8 @@ class Study(Section):
                     )
             if claim.cost and (since or claim.ratios):
                 raise ValueError(f"hypotheses.{place}.cost={claim.cost}: not with since or ratios")
+            if claim.of != "score" and (claim.cost or claim.ratios):
+                raise ValueError(f"hypotheses.{place}.of={claim.of}: not with cost or ratios")
             if since and (claim.ratios or claim.since in (claim.at or ())):
                 raise ValueError(
                     f"hypotheses.{place}.since={claim.since:g}: not with ratios, nor at itself"

@@ -82,8 +82,9 @@ def as_ratio(difference: float) -> float:
 
 def draw_differences(axes: Any, study: Study, rows: Sequence[Row], found: Found) -> None:
     """A line per hypothesis: its interval, its mean, its seeds; on a log scale for costs."""
-    cost = study.hypotheses[0].cost
-    claims = [c for c in study.hypotheses if not c.ratios and not c.at and c.cost == cost]
+    cost, of = study.hypotheses[0].cost, study.hypotheses[0].of
+    claims = [c for c in study.hypotheses if not c.ratios and not c.at]
+    claims = [c for c in claims if (c.cost, c.of) == (cost, of)]
     on_axis = as_ratio if cost else float
     for place, claim in enumerate(claims):
         (verdict,) = verdicts(study, rows, found, claim)

@@ -66,7 +66,7 @@ def difference_at(
 ) -> Difference | None:
     """What the better variant has more than the other.
 
-    Its score, its gain since another value of the axis, or -log of its cost.
+    Its score, length or entropy, its gain since another value of the axis, or -log of its cost.
     """
     if ratio is not None:
         both = at_equal_compute(study, found, ratio, (claim.better, at), (claim.than, at))
@@ -75,13 +75,13 @@ def difference_at(
 
 
 def gains(study: Study, found: Found, cell: Cell, claim: Hypothesis) -> dict[str, float]:
-    """What the claim compares, by seed: -log of a cost, or scores, less those at `since`."""
+    """What the claim compares, by seed: -log of a cost, or values, less those at `since`."""
     if claim.cost is not None:
         return savings(found.get(cell, {}), study.metric, claim.cost)
-    now = scores(found.get(cell, {}), study.metric)
+    now = scores(found.get(cell, {}), study.metric, claim.of)
     if claim.since is None:
         return now
-    then = scores(found.get((cell[0], claim.since), {}), study.metric)
+    then = scores(found.get((cell[0], claim.since), {}), study.metric, claim.of)
     return {seed: now[seed] - then[seed] for seed in now if seed in then}
 
 
@@ -110,7 +110,8 @@ def judged(
         return f"open: {runs(count)} of {winner[0][0]} stopped at numbers that are not finite"
     count = stopped(study, found, loser)
     note = f", by the last score of {runs(count)} of {loser[0][0]} that stopped"
-    return ("shown" if gains else "contradicted: it is worse") + note * (count > 0)
+    lost = "worse" if claim.of == "score" else "the other way round"
+    return ("shown" if gains else f"contradicted: it is {lost}") + note * (count > 0)
 
 
 def without_target(study: Study, found: Found, claim: Hypothesis, cells: Sequence[Cell]) -> int:

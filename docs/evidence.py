@@ -104,7 +104,8 @@ def counted(claim: Hypothesis, each: Verdict) -> str:
     if each.difference is None:
         return ""
     if claim.cost is None:
-        return f" {estimate_text(each.difference)}"
+        unit = " tokens" if claim.of == "length" else ""
+        return f" {estimate_text(each.difference)}{unit}"
     return f" {ratio_text(each.difference)} times as many {claim.cost}"
 
 

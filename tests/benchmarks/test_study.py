@@ -443,6 +443,33 @@ def test_a_hypothesis_can_be_on_what_is_lost_along_the_axis() -> None:
             toy(axis=axis, hypotheses=[{**claim, **changes}])
 
 
+def test_a_hypothesis_can_be_on_the_length_of_responses_or_on_entropy(tmp_path: Path) -> None:
+    """Responses of `two` get 4 tokens shorter, give or take one, whatever the scores."""
+    longer = {"says": "Two shortens responses.", "better": "one", "than": "two", "of": "length"}
+    rows = []
+    for seed in range(5):
+        rows += curve("one", seed, 0.2, 0.3)
+        rows += [line("two", seed, 0, 0.2), line("two", seed, 200, 0.9, length=4 + (-1) ** seed)]
+    found = page(tmp_path, rows, hypotheses=[longer])
+    # half way between 12 tokens and 5 or 3 of them
+    assert "Two shortens responses. **Shown.** +3.900 [+3.220, +4.580] tokens" in found
+    other = page(tmp_path, rows, hypotheses=[{**longer, "better": "two", "than": "one"}])
+    assert "**Contradicted: it is the other way round.** -3.900" in other
+    study = toy(hypotheses=[{**longer, "of": "entropy"}])
+    (each,) = verdict.verdicts(study, rows, figures.reported(rows), study.hypotheses[0])
+    assert each.difference is not None and each.difference.estimate.value == 0.0
+    for key, value in (("cost", "tokens"), ("ratios", [4])):
+        with pytest.raises(UserError, match=r"hypotheses.0.of=length: not with cost or ratios"):
+            toy(hypotheses=[{**longer, key: value}], generation_costs=[4])
+
+
+def test_a_run_without_a_value_is_not_compared_by_it() -> None:
+    """One that stopped in its first step has no entropy."""
+    runs_of = {0: curve("one", 0, 0.2, 0.3), 1: [line("one", 1, 0, 0.2, entropy=None)]}
+    assert figures.scores(runs_of, toy().metric, "entropy") == {"0": 0.5}
+    assert {*figures.scores(runs_of, toy().metric)} == {"0", "1"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_decision_of_a_shipped_study_is_what_is_computed(name: str) -> None:
     decision = file.read_study(file.STUDIES / f"{name}.yaml").decision
@@ -771,7 +798,7 @@ def test_the_page_names_losses_early_ends_and_divergence(tmp_path: Path) -> None
 
 def test_where_nothing_is_generated_the_page_counts_steps(tmp_path: Path) -> None:
     """As in the training on stored responses, where a ratio of responses would be 0 over 0."""
-    spent = {"responses": 0, "tokens": 0, "generation_seconds": 0.0}
+    spent: dict[str, Any] = {"responses": 0, "tokens": 0, "generation_seconds": 0.0}
     rows = [dataclasses.replace(row, **spent) for row in pair()]
     found = page(tmp_path, rows, metric={"amount": 100, "target": 0.3, "unit": "step"})
     assert "| way | steps | over those of one | over those of its control | seconds |" in found
