@@ -68,7 +68,7 @@ In the studies:
 
 The rule of every study: {RULE}
 
-The last two sections are older measurements without these rules."""
+The last section is an older measurement without these rules."""
 
 
 def verdict(study: Study, rows: Sequence[Row], found: Found) -> str:
@@ -225,9 +225,7 @@ def page(results: Path = RESULTS, folder: Path = STUDIES) -> str:
     short = [decided(before, rows, found) for _, before, rows in known if (found := reported(rows))]
     sections = ["## In short", *short] if short else []
     sections += [study_section(*each) for each in known]
-    older = [
-        section(e, results) for e in SECTIONS if e.script in {"off_policy", "offline_ablation"}
-    ]
+    older = [section(each, results) for each in SECTIONS if each.script == "off_policy"]
     return "\n\n".join([LEAD, *sections, *older]) + "\n"
 
 

@@ -116,19 +116,6 @@ SECTIONS = (
         "`python benchmarks/calculator.py`",
         calculator.missing,
     ),
-    Section(
-        "offline_ablation",
-        "One data set, several losses",
-        "Held-out pass@1 of the embedded model after one pass over responses that a GRPO run has "
-        "stored, by `+experiment=offline_ablation`: same base model, same responses, nothing "
-        "generated. Each loss comes with the advantage of its composition. Seeds draw the order "
-        "of the groups, so differences to GRPO are taken seed by seed. There is one data set and "
-        "one base: the spread is that of the order alone, and other data may rank the losses "
-        "otherwise. No setting was tuned for it. At the paper's beta2, which the row OAPL has, the "
-        "embedded model moves too far (see `experiment=oapl_lag`); the rows GRPO and PPO clip the "
-        "ratio to the policy of the step, so nothing there corrects for who sampled.",
-        "`python benchmarks/offline_ablation.py`",
-    ),
 )
 
 

@@ -109,35 +109,6 @@ def test_a_way_that_never_gets_there_is_said_to() -> None:
     assert math.isinf(script.seconds_to_score(cases["ReMix"], 0.9, 0.1)[0])
 
 
-def test_losses_on_one_set_are_compared_seed_by_seed() -> None:
-    """GRPO 0.1 ... 0.5 and TOPR 0.3 above it but in the last seed, which is 0.1 below."""
-    script = load("offline_ablation")
-    set_of = {"responses": 64, "source_steps": 2, "source_scores": [0.2, 0.9]}
-    settings = {**set_of, "steps": 5, "every": 5, "problems": 10, "words": []}
-    last = {"GRPO": [0.1, 0.2, 0.3, 0.4, 0.5], "TOPR": [0.4, 0.5, 0.6, 0.7, 0.4]}
-    cases = {
-        name: measured(
-            settings=settings,
-            runs={
-                "runs": [
-                    {"seed": seed, "scores": [[0, 0.25], [2, 0.8], [5, value]]}
-                    for seed, value in enumerate(values)
-                ]
-            },
-        )
-        for name, values in last.items()
-    }
-    (table,) = script.tables(SimpleNamespace(cases={**cases, "BAPO": measured()}))
-    best = "0.800 (0.800 to 0.800)"
-    assert table["rows"] == [
-        ["GRPO", "5", "0.300 (0.200 to 0.400)", best, "", ""],
-        ["TOPR", "5", "0.500 (0.400 to 0.600)", best, "0.300 (0.300 to 0.300)", "4 of 5"],
-    ]
-    assert "64 responses" in table["about"][2] and "0.250" in table["about"][3]
-    assert script.differences({1: 0.5, 0: 0.25}, {0: 0.5, 2: 1.0}) == [-0.25]
-    assert script.quartiles([0.125]) == "0.125"
-
-
 def test_results_are_resumed_and_begun_anew_if_what_they_depend_on_changed(tmp_path: Path) -> None:
     records = load("records")
     path, place = tmp_path / "found.json", {"threads": 1}
@@ -318,16 +289,3 @@ def test_limits_are_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert len(found["tables"]) == 2
     for case in found["cases"].values():
         assert all(run["seconds"] > 0 for run in case["runs"]["measured"])
-
-
-@pytest.mark.slow
-def test_losses_are_trained_on_one_stored_set(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    out = tmp_path / "found.json"
-    words = ("--quick", "--case", "GRPO", "TOPR", "--out", str(out))
-    main("offline_ablation", *words, monkeypatch=monkeypatch)
-    found = json.loads(out.read_text())
-    assert {*found["cases"]} == {"GRPO", "TOPR"} and len(found["tables"][0]["rows"]) == 2
-    for case in found["cases"].values():
-        assert [step for step, _ in case["runs"]["runs"][0]["scores"]] == [0, 1, 2]

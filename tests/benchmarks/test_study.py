@@ -152,6 +152,24 @@ def test_every_variant_of_a_shipped_study_composes(name: str, tmp_path: Path) ->
         assert result.status == 0, result.err
 
 
+@pytest.mark.slow
+def test_every_way_of_the_study_of_stored_sets_composes_with_one_and_generates_nothing(
+    tmp_path: Path,
+) -> None:
+    found = file.read_study(file.STUDIES / "offline.yaml")
+    words = [word for word in found.prepare[2:] if "{seed}" not in word]
+    made = rlkit(*words, "train.steps=2", "eval.every=null", "output_dir=set", cwd=tmp_path)
+    assert made.status == 0, made.err
+    for variant in found.variants:
+        each = runs.job(found, "reporting", variant, None, 1e-4, 0)
+        words = [word for word in each.words if not word.startswith("buffer.path=")]
+        words += ["buffer.path=set", "dry_run=true"]
+        result = rlkit(*words, cwd=tmp_path)
+        assert result.status == 0, result.err
+        assert "A step trains 16 groups and generates nothing." in result.out
+        assert "It takes 1 x 4 = 4 optimizer steps" in result.out
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
