@@ -102,6 +102,7 @@ def draw_differences(axes: Any, study: Study, rows: Sequence[Row], found: Found)
     axes.axvline(on_axis(0.0), color="black", lw=0.8)
     if cost is None:
         axes.set(xlabel=f"difference at {study.metric.amount:,g} {study.metric.unit}")
+        axes.locator_params(axis="x", nbins=6)
         return
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
