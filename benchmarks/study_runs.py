@@ -22,6 +22,7 @@ from study_results import Row, Run
 
 from rlkit.errors import UserError
 from rlkit.runs.records import ROLLOUTS, SECONDS, STEP, TOKENS, Record, read_run
+from rlkit.stored.files import write_whole
 
 Phase = Literal["tuning", "reporting"]
 Work = TypeVar("Work")
@@ -164,7 +165,7 @@ class Runner:
                 f"{each.variant}, seed {each.seed}, failed with status {status}: {said}"
             )
         kept = {"stopped": said, "source": source_hash(), **machine(1)}
-        (folder / DONE).write_text(json.dumps({**kept, "words": each.words}, indent=1) + "\n")
+        write_whole(folder / DONE, json.dumps({**kept, "words": each.words}, indent=1) + "\n")
         return True
 
     def _script(self, words: Sequence[str]) -> bool:

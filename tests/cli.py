@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,6 +26,15 @@ SMALL = (
 )
 
 
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "WANDB_SILENT": "true",
+}
+"""That of the session, whatever the test that asks first has set."""
+
+
 @dataclass(frozen=True)
 class Result:
     status: int
@@ -39,7 +49,7 @@ def _server() -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"},
+        env=ENVIRONMENT,
     )
     assert server.stdout is not None and server.stdout.readline() == "ready\n"
     return server
@@ -53,15 +63,21 @@ def command(module: str, *args: str, cwd: Path, env: dict[str, str] | None = Non
 def ranks(
     module: str, *args: str, cwd: Path, count: int = 2, env: dict[str, str] | None = None
 ) -> Result:
-    """`torchrun --nproc_per_node=<count> -m <module> <args>`, without its own start-up."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    """`torchrun --nproc_per_node=<count> -m <module> <args>`, without its own start-up.
+
+    Another process may take the port before the first rank does; then another port is tried.
+    """
     sizes = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     one_each = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    return _ask(
-        module, args, cwd, [{**address, **sizes, **rank, **(env or {})} for rank in one_each]
-    )
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        every = [{**address, **sizes, **rank, **(env or {})} for rank in one_each]
+        found = _ask(module, args, cwd, every)
+        if not re.search("EADDRINUSE|address already in use", found.err, re.IGNORECASE):
+            break
+    return found
 
 
 def _ask(module: str, args: Sequence[str], cwd: Path, env: Sequence[dict[str, str]]) -> Result:

@@ -8,6 +8,7 @@ import re
 import select
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,9 @@ class Terminal:
     def __init__(self, arguments: Sequence[str], cwd: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment |= {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-        self.pid, self.terminal = pty.fork()
+        with warnings.catch_warnings():  # Python 3.12 warns of a fork beside other threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
             os.execve(sys.executable, [sys.executable, *arguments], environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -49,6 +50,7 @@ class Site:
         self.question = question
         self.script = script
         self.numbers: dict[Path, int] = {}
+        self._unused = itertools.count()
         self._lock = Lock()
         self._pages: dict[object, tuple[object, str]] = {}
         self._runs: dict[Path, tuple[object, RunRecords]] = {}
@@ -58,7 +60,8 @@ class Site:
         """The run folders that are there now. Raises UserError if there are none."""
         found = run_folders(self.given, links=False)
         for path in found:
-            self.numbers.setdefault(path, len(self.numbers))
+            if path not in self.numbers:  # `next` gives no two threads the same number
+                self.numbers.setdefault(path, next(self._unused))
         return found
 
     def run(self, number: int) -> str:

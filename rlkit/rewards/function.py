@@ -106,8 +106,8 @@ class FunctionReward(Reward[FunctionConfig]):
     ) -> list[float | None]:
         """One call per response. Raises what the first response to fail raised.
 
-        Calls begin in order and none begins after a failure, so that every response before the
-        first failure has been tried.
+        Calls begin in order and none begins once a failure is known, so that every response before
+        the first failure has been tried.
         """
         gate, failed = asyncio.Semaphore(at_once), asyncio.Event()
 

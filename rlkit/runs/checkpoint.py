@@ -162,7 +162,14 @@ def _put_in_place(temporary: Path, final: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run had begun to write or remove."""
+    """Remove what a killed run had begun to write or remove.
+
+    A checkpoint that was moved aside gets its name back if the kill came before its successor's.
+    """
+    for old in folder.glob(".checkpoint-*.old"):
+        final = folder / old.name.removeprefix(".").removesuffix(".old")
+        if not final.exists() and (old / MANIFEST).is_file():
+            old.rename(final)
     for path in (*folder.glob(".checkpoint-*.tmp"), *folder.glob(".checkpoint-*.old")):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -6,7 +6,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from rlkit.config.overrides import key_of
@@ -49,7 +49,8 @@ def stop_on_signals(request: StopRequest, say: Callable[[str], None]) -> Generat
         if request():
             raise KeyboardInterrupt
         request.number = number
-        say("Stopping after this step, with a checkpoint. A second Ctrl-C stops at once.")
+        with suppress(RuntimeError):  # the signal came while a line was being written
+            say("Stopping after this step, with a checkpoint. A second Ctrl-C stops at once.")
 
     if threading.current_thread() is not threading.main_thread():
         yield

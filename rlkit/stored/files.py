@@ -16,13 +16,15 @@ def unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def whole(path: Path, advice: str = "", *, flushed: bool = True) -> Generator[Path]:
+def whole(
+    path: Path, advice: str = "", *, flushed: bool = True, temporary: Path | None = None
+) -> Generator[Path]:
     """Where to write a file, which then gets its name; `flushed` = it is on the disk by then.
 
     Raises UserError with the advice if the system refuses (a full disk); an older file is unchanged
     then.
     """
-    temporary = unfinished(path)
+    temporary = temporary or unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -40,7 +42,8 @@ def whole(path: Path, advice: str = "", *, flushed: bool = True) -> Generator[Pa
 def write_whole(path: Path, text: str, *, flushed: bool = True) -> Path:
     """Write a text file as `whole` says, also through a link or to what is no file, such as a pipe.
 
-    Those are written to as they are.
+    Those are written to as they are. Several processes may write one file at once, such as a run
+    and `rlkit report` its page: the last one stays.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         try:
@@ -48,6 +51,7 @@ def write_whole(path: Path, text: str, *, flushed: bool = True) -> Path:
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
         return path
-    with whole(path, flushed=flushed) as temporary:
+    own = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with whole(path, flushed=flushed, temporary=own) as temporary:
         temporary.write_bytes(text.encode())
     return path

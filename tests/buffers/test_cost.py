@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from functools import cache
 from types import FrameType
@@ -104,6 +105,7 @@ def filled(name: str, groups: int) -> ReplayBuffer[Any]:
 def costs(name: str, groups: int) -> tuple[int, int, int]:
     """Python instructions and questions to groups in a step, and the groups it trains."""
     buffer, step = filled(name, groups), MANY // AT_ONCE + 1
+    gc.collect()  # what earlier tests left ends here, not while Python is counted
     prompts, rollouts, _ = generated()
     with Work() as work:
         requests = buffer.plan(BATCH, step, prompts)

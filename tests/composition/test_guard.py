@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,7 +65,7 @@ def test_of_several_processes_a_later_one_waits_and_says_who_it_is(
     calls: list[Any] = []
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(time, "sleep", calls.append)
+    monkeypatch.setattr(guard, "time", SimpleNamespace(sleep=calls.append))
     monkeypatch.setattr(os, "_exit", calls.append)
     assert leave("wrong") == USER_ERROR
     assert capsys.readouterr().err == "rlkit: (process 1) wrong\n"

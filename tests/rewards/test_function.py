@@ -263,17 +263,22 @@ def test_several_functions_of_both_kinds_with_calls_per_response() -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_error_is_that_of_the_first_response_to_fail_and_names_it(is_async: bool) -> None:
-    """Response 2 fails first, response 1 later: 1 is named, and nothing begins after that."""
-    began, two_failed = [], threading.Event()
+    """Response 2 fails first, response 1 later: 1 is named, and nothing begins after that.
+
+    In threads, response 0 waits until that of response 2 has ended, which it does once it has told.
+    """
+    began, two_failed, failing = [], threading.Event(), []
 
     def fails(completions):
         began.append(completions[0])
         if completions[0] == "2":
+            failing.append(threading.current_thread())
             two_failed.set()
             raise ValueError("two")
+        assert two_failed.wait(60)
         if completions[0] == "1":
-            assert two_failed.wait(60)
             raise KeyError("one")
+        failing[0].join(60)
         return [0.0]
 
     async def fails_later(completions):

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
-
-from tests.rollout.servers import free_port
 
 
 @pytest.fixture(scope="module")
 def web_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A web server that is no vLLM: it knows no POST."""
-    port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
         cwd=tmp_path_factory.mktemp("web"),
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
-    address = f"http://127.0.0.1:{port}"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(200):
-        try:
-            opener.open(address, timeout=5).close()
-            break
-        except urllib.error.URLError:
-            time.sleep(0.05)
-    yield address
+    assert process.stdout is not None
+    found = re.search(r"port (\d+)", process.stdout.readline())  # said once it listens
+    assert found is not None
+    yield f"http://127.0.0.1:{found[1]}"
     process.kill()
-    process.wait()
+    process.communicate()

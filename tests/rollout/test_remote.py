@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from itertools import chain
 
 import pytest
@@ -51,13 +53,19 @@ def test_another_process_answers_as_the_engine_here_does() -> None:
 
 @pytest.mark.slow
 def test_without_fixed_hand_over_points_new_weights_overtake_what_waits() -> None:
-    """Twelve jobs and then new weights: the last job, still waiting, is generated with them."""
+    """Twelve jobs and then new weights: the last job, still waiting, is generated with them.
+
+    The process stands still meanwhile, or it might be done first.
+    """
     policy = make_policy()
     engine = remote(policy, mode="async", max_staleness=2)
     try:
         asked = [Request(prompt=p, n=60) for p in stream(policy).take(3)]
+        assert engine.process is not None
+        os.kill(engine.process.pid, signal.SIGSTOP)
         numbers = [engine.submit(GenerationCall(asked, ("t", i, 0))) for i in range(12)]
         engine.sync(2)
+        os.kill(engine.process.pid, signal.SIGCONT)
         found = [
             {int(v) for g in chain(*engine.wait(n)) for v in g.policy_version} for n in numbers
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rlkit.runs.checkpoint import (
     load_tree,
     newest_in,
     prune,
+    remove_leftovers,
     save_tree,
     write_checkpoint,
 )
@@ -114,6 +116,21 @@ def test_a_writer_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
     assert list_checkpoints(tmp_path) == [] and list(tmp_path.iterdir()) == []
     write_checkpoint(tmp_path, 1, write_x)
     assert sorted(p.name for p in (tmp_path / "checkpoint-1").iterdir()) == ["manifest.json", "x"]
+
+
+def test_a_checkpoint_that_was_being_replaced_when_the_run_was_killed_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    """The kill came between the two renames; or after both, and the older one is left over."""
+    path, aside = write_checkpoint(tmp_path, 3, write_x), tmp_path / ".checkpoint-3.old"
+    path.rename(aside)
+    (tmp_path / ".checkpoint-3.tmp").mkdir()
+    remove_leftovers(tmp_path)
+    assert [*tmp_path.iterdir()] == [path] and checkpoint_step(path) == 3
+    shutil.copytree(path, aside)
+    (aside / "x").write_text("older")
+    remove_leftovers(tmp_path)
+    assert [*tmp_path.iterdir()] == [path] and checkpoint_step(path) == 3
 
 
 def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:

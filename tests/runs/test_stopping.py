@@ -24,6 +24,18 @@ def test_the_first_signal_asks_and_the_second_stops_at_once(number: signal.Signa
     assert signal.getsignal(number) is before and len(said) == 1
 
 
+def test_a_signal_while_a_line_is_being_written_stops_the_run_without_words() -> None:
+    """Python refuses to write into a stream from within a write to it."""
+
+    def say(line: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+
+    request = StopRequest()
+    with stop_on_signals(request, say):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request()
+
+
 def test_the_status_is_what_a_shell_calls_a_command_that_the_signal_ended() -> None:
     assert Stopped(signal.SIGINT).status == 130 and Stopped(signal.SIGTERM).status == 143
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlkit.errors import UserError
-from rlkit.stored.files import unfinished, write_whole
+from rlkit.stored.files import write_whole
 
 
 def test_a_file_is_written_with_the_folders_it_is_in(tmp_path: Path) -> None:
@@ -43,4 +43,21 @@ def test_a_write_that_fails_leaves_the_older_file(
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UserError, match=r"x cannot be written: No space left on device"):
         write_whole(path, "new", flushed=flushed)
-    assert path.read_text() == "old" and not unfinished(path).exists()
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+
+
+def test_two_processes_may_write_one_file_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one writes it whole between this one's last byte and its rename."""
+    path, rename, own = tmp_path / "x", Path.replace, os.getpid()
+
+    def later(temporary: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", rename)
+        monkeypatch.setattr(os, "getpid", lambda: own + 1)
+        write_whole(path, "theirs")
+        return rename(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", later)
+    write_whole(path, "ours")
+    assert path.read_text() == "ours" and [*tmp_path.iterdir()] == [path]

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -26,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("time.monotonic", clock)
+    monkeypatch.setattr("rlkit.trackers.console.time", SimpleNamespace(monotonic=clock))
     return clock
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         return float(seen.count("read"))
 
     monkeypatch.setattr(torch.cuda, "synchronize", seen.append)
-    monkeypatch.setattr(time, "perf_counter", read)
+    monkeypatch.setattr("rlkit.training.clock.time", SimpleNamespace(perf_counter=read))
     return seen
 
 

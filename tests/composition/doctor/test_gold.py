@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
+
 from rlkit.composition.doctor.gold import (
     another,
     asked_form,
@@ -34,6 +36,12 @@ def always(completions: list[str], **columns: Any) -> list[float]:
 def ends_with(completions: list[str], answer: list[str], **columns: Any) -> list[float]:
     found = [re.findall(r"\d+", c) for c in completions]
     return [float(f[-1:] == [a]) for f, a in zip(found, answer, strict=True)]
+
+
+@pytest.fixture(autouse=True)
+def patient_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many answers are tried depends on how long a call takes, here on no stall."""
+    monkeypatch.setattr("rlkit.composition.doctor.gold.SECONDS", 1e6)
 
 
 def test_a_task_with_its_own_scorer(healthy: Patient) -> None:

@@ -13,6 +13,7 @@ from rlkit.errors import UserError
 from rlkit.rewards.judge.endpoint import Endpoint, Fault, Model, is_local
 from rlkit.rewards.judge.settings import JudgeConfig
 from tests.rewards.judge.stub import Stub, said
+from tests.rewards.processes import wait_until
 from tests.rollout.servers import free_port
 
 KEY = "sk-very-secret"
@@ -108,7 +109,7 @@ def test_an_answer_that_takes_too_long_is_given_up(stub: Stub) -> None:
     fault = ask(endpoint(stub, timeout=0.1, tries=2))
     over.set()
     assert fault == Fault("timeouts", "did not answer within 0.1 s, in 2 tries")
-    assert len(stub.asked) == 2
+    wait_until(lambda: len(stub.asked) == 2)
 
 
 def test_a_server_that_went_away_is_a_fault_and_one_that_is_not_there_an_error(stub: Stub) -> None:
