@@ -48,7 +48,8 @@ def text_of(columns: Mapping[str, Any], column: str, place: str) -> str:
     if value is None or value == "":
         known = [str(name) for name in columns]
         raise UserError(
-            f"{place} has no '{column}'.{suggest(column, known)} Columns: {', '.join(known)}"
+            f"{place} has no '{column}'.{suggest(column, known)} Columns: {', '.join(known)}; set "
+            "buffer.column, or buffer.path to a file of demonstrations"
         )
     if not isinstance(value, str | int | float):
         raise UserError(f"{place}: '{column}' must be text, not a {type(value).__name__}")

@@ -62,7 +62,7 @@ class StoredBuffer(Storeless[StoredConfig]):
         """The stored rollouts. Raises UserError if a model to score with is needed and not set."""
         c, folder = self.config, self.context.folder
         if c.other_temperature == "rescore" and c.score_with is None:
-            raise UserError("with other_temperature=rescore needs buffer.score_with, a model")
+            raise UserError("other_temperature=rescore needs buffer.score_with, a model")
         return (
             StoredData(
                 path=c.path,

@@ -13,8 +13,12 @@ from pathlib import Path
 from papers import NOT_BUILT, link, papers
 
 from rlkit.composition.catalog import Setting, documentation, file_documentation, settings
+from rlkit.composition.config_files import configs_folder, files_of, read_config_file
+from rlkit.config.validation import as_written
 from rlkit.interfaces import LossConfig, PartConfig
+from rlkit.plugins import LIST_KINDS
 from rlkit.registry import Entry, build, entry, names
+from rlkit.runs.resume import flat
 
 DOCS = Path(__file__).resolve().parent
 STATUS = re.compile(r"Status:\s[^.;]*?\b(exact|adapted|our)\b")
@@ -141,6 +145,21 @@ def sections(kind: str) -> str:
     return "\n".join(out)
 
 
+def variants(kind: str) -> str:
+    """The files that give some settings of a part a name; nothing if there are none."""
+    rows = [("variant", "of", "sets", "what it is")]
+    for name, path in sorted(files_of(kind, [configs_folder()]).items()):
+        file = read_config_file(path)
+        values = flat(file.values) if file.values else {}
+        set_here = (f"`{key}={as_written(value)}`" for key, value in values.items())
+        of = ", ".join(f"`{base}`" for base in file.bases)
+        rows.append((f"`{name}`", of, ", ".join(set_here), " ".join(file.about.split())))
+    if len(rows) == 1:
+        return ""
+    how = f"{kind}=[<variant>]" if kind in LIST_KINDS else f"{kind}=<variant>"
+    return f"Variants, chosen as `{how}`: files in `configs/{kind}/`.\n\n{table(rows)}\n"
+
+
 def ratio_to(config: PartConfig, needs: frozenset[str]) -> str:
     """Which policy stands under a loss's ratio."""
     if hasattr(config, "ratio_to"):
@@ -174,6 +193,7 @@ def losses_page() -> str:
             table(rows) + "\n",
             "Settings every loss has; the sections below list them only where a default differs.\n",
             table(common) + "\n",
+            variants("loss"),
             sections("loss"),
         ]
     )
@@ -188,7 +208,8 @@ def kind_page(kind: str, title: str, about: str) -> str:
         rows = [[*row, status(each)] for row, each in zip(rows, found, strict=True)]
         head.append("status")
     rows.insert(0, head)
-    return "\n".join([f"# {title}\n", about + "\n", table(rows) + "\n", sections(kind)])
+    every = [f"# {title}\n", about + "\n", table(rows) + "\n", variants(kind), sections(kind)]
+    return "\n".join(part for part in every if part)
 
 
 def papers_page() -> str:

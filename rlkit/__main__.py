@@ -187,13 +187,16 @@ def parser() -> argparse.ArgumentParser:
         help="evaluate a checkpoint, a run's newest one or a model",
         description="Evaluate a checkpoint by its run's settings, or a model on a task or on named "
         "benchmarks. A table goes to stderr, the figures to stdout as JSON, and every answer to a "
-        "folder; see docs/evaluation.md.",
+        "folder; with --on the table goes to stdout. See docs/evaluation.md.",
     )
     one.add_argument("checkpoint", help="a checkpoint, a run folder, or a model's name or folder")
     one.add_argument(
         "overrides", nargs="*", default=[], help="as for training: task=..., eval.problems=..."
     )
-    one.add_argument(OUT, help="the folder for answers and figures (default evals/<name>)")
+    one.add_argument(
+        OUT,
+        help="the folder for answers and figures (default one below evals/)",
+    )
     add_config_dir(one)
     add_options(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")

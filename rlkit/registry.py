@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -240,7 +241,8 @@ def from_import_path(kind: str, path: str) -> Entry:
     module_name, _, attribute = path.rpartition(":")
     module = import_plugin(module_name)
     if not hasattr(module, attribute):
-        known = [n for n in vars(module) if not n.startswith("_")]
+        named = vars(module).items()
+        known = [n for n, v in named if not n.startswith("_") and not isinstance(v, ModuleType)]
         raise UserError(
             f"{module_name} has no '{attribute}'.{suggest(attribute, known)} "
             f"{known_names(attribute, known, module_name)}"

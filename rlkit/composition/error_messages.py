@@ -118,17 +118,27 @@ def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
     if key in known and kind in LIST_KINDS:
         return f"{key} needs its part: {kind}=[{name}]"
     if key in known and kind in ONE:
-        parts = catalog().parts[kind].values()
-        owners = [p.name for p in parts if any(field == each.name for each in p.settings)]
-        near = _near_setting(kind, chosen_part(kind, arguments), field)
-        there = f".{near} '{field}'" if near else ": it"
-        return f"this run's {kind} has no '{field}'{there} belongs to {_first_few(kind, owners)}"
+        return _of_another_part(kind, field, arguments)
     if kind in ONE and field and (chosen := chosen_part(kind, arguments)):
         own = [setting.name for setting in catalog().parts[kind][chosen].settings]
         listed = known_names(field, sorted(own), how_to_list(kind, chosen))
         near = _near_setting(kind, chosen, field)
         return f"unknown key {key}: {kind}={chosen} has no such setting.{near} {listed}"
     return _nearest_key(key, known)
+
+
+def _of_another_part(kind: str, field: str, arguments: Sequence[str]) -> str:
+    """The message for a setting that other parts of the kind have."""
+    parts = catalog().parts[kind].values()
+    owners = [p.name for p in parts if any(field == each.name for each in p.settings)]
+    theirs = f"belongs to {_first_few(kind, owners)}"
+    if kind in OPTIONAL_KINDS and not any(a.startswith(f"{kind}=") for a in arguments):
+        return f"this run has no {kind}: '{field}' {theirs}"
+    near = _near_setting(kind, chosen_part(kind, arguments), field)
+    there = f".{near} '{field}'" if near else ": it"
+    hint = in_our_words(field)
+    more = f". {hint}" if hint is not None and not near else ""
+    return f"this run's {kind} has no '{field}'{there} {theirs}{more}"
 
 
 def _near_setting(kind: str, chosen: str | None, field: str) -> str:
@@ -169,6 +179,9 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
     kind, _, name = section.partition(".")
     if kind in LIST_KINDS and name in catalog().names(kind):
         return f"unknown key {key}: {section} has no keys"
+    if kind in LIST_KINDS and name:
+        own = "; a task's own reward has no settings" if kind == "reward" else ""
+        return f"unknown key {key}: {unknown_name(kind, name, catalog().names(kind))}{own}"
     if name:
         return _nearest_key(section, known)
     elsewhere = [k for k in catalog().run_keys() if k.endswith(f".{field}")]

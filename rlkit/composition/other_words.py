@@ -114,6 +114,20 @@ VERL = {
 }
 """Of verl's PPO trainer."""
 
+USUAL = {
+    "lr": "train.learning_rate",
+    "train.lr": "train.learning_rate",
+    "batch_size": "train.prompts_per_step",
+    "train.batch_size": "train.prompts_per_step",
+    "train.epochs": "train.steps (steps, not passes over the prompts)",
+    "train.num_epochs": "train.steps (steps, not passes over the prompts)",
+    "train.beta": KL,
+    "kl_coef": KL,
+    "kl_coeff": KL,
+    "kl_beta": KL,
+}
+"""What many call them."""
+
 VLLM = {"rollout.max_tokens": "rollout.max_completion_length"}
 """Of vLLM's sampling settings, in the section where one would look for them."""
 
@@ -139,6 +153,8 @@ SECTIONS = (
 
 def in_our_words(key: str) -> str | None:
     """What to say of another library's setting; None if the key is not known as one."""
+    if key in USUAL:
+        return f"unknown key {key}; here it is {USUAL[key]}"
     for library, table in (("TRL", TRL), ("verl", VERL), ("vLLM", VLLM)):
         if key in table:
             return f"{key} is {library}'s; here it is {table[key]} (docs/migrating.md)"

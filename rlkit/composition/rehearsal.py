@@ -87,7 +87,7 @@ def check_files(c: Composition) -> None:
         for data in c.buffer.stored_data:
             check_logps(c, data)
     except UserError as error:
-        raise UserError(f"buffer={c.raw['buffer']['name']} {error}") from None
+        raise UserError(f"buffer={c.raw['buffer']['name']}: {error}") from None
 
 
 def check_logps(c: Composition, data: StoredData) -> None:
@@ -115,8 +115,14 @@ def try_loss(c: Composition) -> None:
     if type(loss).__module__.partition(".")[0] in OWN:
         return
     logp, batch = examples(loss.needs)
+    terms = PolicyTerms(logp=logp.requires_grad_(), entropy=torch.full_like(logp, 0.7))
     try:
-        loss.checked(PolicyTerms(logp=logp, entropy=torch.full_like(logp, 0.7)), batch)
+        out = loss.checked(terms, batch)
+        if out.terms and not any(term.value.requires_grad for term in out.terms):
+            raise UserError(
+                f"loss {type(loss).__name__} has no gradient: compute its terms from policy.logp, "
+                "without detach() or no_grad()"
+            )
     except UserError:
         raise
     except Exception as error:

@@ -27,7 +27,7 @@ from rlkit.registry import from_import_path
 from rlkit.runs.resume import flat
 
 WIDTH = 92
-NAMES_FROM = 12
+NAMES_FROM = 13
 """The column of the names in a list of all groups."""
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from rlkit.composition.composition import Composition
 from rlkit.config.overrides import key_of
+from rlkit.config.revisits import BehaviorSettings, DraftSettings
+from rlkit.interfaces import AnchorConfig
 from rlkit.runs.resume import covers
 
 
@@ -27,6 +29,11 @@ def _is_async(c: Composition) -> bool:
     return bool(c.engine.config.mode == "async")
 
 
+def _penalizes(c: Composition) -> bool:
+    """Whether the anchor has a reference to penalize by, at the run's beginning or end."""
+    return any(c.parts.anchor.weights(step) for step in (1, c.config.train.steps))
+
+
 CONDITIONS = (
     Condition(
         "train.critic_learning_rate",
@@ -39,6 +46,29 @@ CONDITIONS = (
         "rollout.round_tokens",
         lambda c: c.engine.config.oversample > 0,
         "rollout.oversample above 0",
+    ),
+    *(
+        Condition(f"rollout.{key}", lambda c: c.engine.config.draft != "none", "rollout.draft")
+        for key in DraftSettings.model_fields
+        if key != "draft"
+    ),
+    *(
+        Condition(
+            f"rollout.{key}", lambda c: c.engine.config.behavior != "policy", "rollout.behavior"
+        )
+        for key in BehaviorSettings.model_fields
+        if key != "behavior"
+    ),
+    *(
+        Condition(f"anchor.{key}", _penalizes, "an anchor with a penalty, such as anchor=base")
+        for key in AnchorConfig.model_fields
+        if key not in ("device", "horizon")
+    ),
+    Condition(
+        "anchor.horizon", lambda c: c.parts.anchor.config.target_kl is not None, "anchor.target_kl"
+    ),
+    Condition(
+        "prompts.target", lambda c: c.config.prompts.order == "target", "prompts.order=target"
     ),
     Condition("turns", lambda c: c.environment is not None, "environment=... or tools=[...]"),
     *(

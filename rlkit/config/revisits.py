@@ -49,7 +49,7 @@ class BehaviorSettings(PartConfig):
     """Most steps of the adapter before a round; 4 or 16 by the version of the public code,
     unconfirmed."""
     behavior_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Of the adapter, with Adam."""
+    """Learning rate of the adapter, which Adam trains."""
     behavior_clip: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """epsilon: a token whose ratio to the policy is below 1 - epsilon is pushed no further."""
     behavior_kl: Annotated[float, Field(ge=0)] = 0.1

@@ -31,10 +31,10 @@ class CompletionsConfig(PartConfig):
     """
 
     every: Positive | None = 1
-    """Training steps between two such files; null = none is written."""
+    """Training steps between two files completions/step-N.jsonl; null = none is written."""
     max_per_step: Positive | None = None
     """How many responses of a step are written, the first of its batch; null = all."""
     tokens_per_step: Annotated[int, Field(ge=0)] = 2
-    """How many groups of such a step also leave what the loss saw of each token (log-probs, ratio,
-    clipped or not, advantage) in completions/tokens-step-N.parquet; drawn from the seed and the
-    step. 0 = none."""
+    """How many groups of a step with such a file also leave what the loss saw of each token
+    (log-probs, ratio, clipped or not, advantage) in completions/tokens-step-N.parquet; drawn from
+    the seed and the step. 0 = none."""

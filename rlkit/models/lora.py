@@ -27,9 +27,7 @@ def peft() -> Any:
     try:
         import peft as package
     except ImportError as error:
-        raise UserError(
-            "model.lora needs the package peft: pip install 'rlkit-rft[lora]'"
-        ) from error
+        raise UserError("model.lora needs the package peft: pip install peft") from error
     return package
 
 

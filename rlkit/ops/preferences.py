@@ -35,7 +35,8 @@ def _said(row: Mapping[str, Any], name: str, place: str) -> Said:
     if isinstance(value, str) or (isinstance(value, list) and value):
         return value
     raise UserError(
-        f"{place} has no '{name}' that is a text or messages; columns: {', '.join(row)}"
+        f"{place} has no '{name}' that is a text or messages; columns: {', '.join(row)}; use a "
+        "task with preferences, task=preference, or set buffer.path to a file of them"
     )
 
 

