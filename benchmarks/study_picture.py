@@ -66,7 +66,7 @@ def draw_curves(axes: Any, study: Study, found: Found) -> None:
     if study.hypotheses[0].cost:
         axes.axhline(metric.target, color="black", lw=0.8, ls=":")
     axes.set(xlabel=WORDS.get(metric.unit, metric.unit), ylabel="held-out pass@1", ylim=(0, 1))
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="best")
 
 
 def compared(study: Study, found: Found, claim: Hypothesis) -> list[float]:
@@ -101,7 +101,9 @@ def draw_differences(axes: Any, study: Study, rows: Sequence[Row], found: Found)
     axes.invert_yaxis()
     axes.axvline(on_axis(0.0), color="black", lw=0.8)
     if cost is None:
-        axes.set(xlabel=f"difference at {study.metric.amount:,g} {study.metric.unit}")
+        amount, unit = f"{study.metric.amount:,g}", study.metric.unit
+        place = f"step {amount}" if unit == "step" else f"{amount} {unit}"
+        axes.set(xlabel=f"difference at {place}")
         axes.locator_params(axis="x", nbins=6)
         return
     from matplotlib.ticker import NullFormatter, ScalarFormatter
