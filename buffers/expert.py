@@ -47,10 +47,8 @@ def text_of(columns: Mapping[str, Any], column: str, place: str) -> str:
     value = columns.get(column)
     if value is None or value == "":
         known = [str(name) for name in columns]
-        raise UserError(
-            f"{place} has no '{column}'.{suggest(column, known)} Columns: {', '.join(known)}; set "
-            "buffer.column, or buffer.path to a file of demonstrations"
-        )
+        near = f"{suggest(column, known)} Columns: {', '.join(known)}"
+        raise UserError(f"{place} has no '{column}'.{near}; set buffer.column, or buffer.path=FILE")
     if not isinstance(value, str | int | float):
         raise UserError(f"{place}: '{column}' must be text, not a {type(value).__name__}")
     return value if isinstance(value, str) else json.dumps(value)

@@ -193,10 +193,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "overrides", nargs="*", default=[], help="as for training: task=..., eval.problems=..."
     )
-    one.add_argument(
-        OUT,
-        help="the folder for answers and figures (default one below evals/)",
-    )
+    one.add_argument(OUT, help="the folder for answers and figures (default one below evals/)")
     add_config_dir(one)
     add_options(one)
     one = commands.add_parser("merge", help="a plain model folder from a checkpoint with adapters")
