@@ -102,8 +102,8 @@ def draw_differences(axes: Any, study: Study, rows: Sequence[Row], found: Found)
     axes.axvline(on_axis(0.0), color="black", lw=0.8)
     if cost is None:
         amount, unit = f"{study.metric.amount:,g}", study.metric.unit
-        place = f"step {amount}" if unit == "step" else f"{amount} {unit}"
-        axes.set(xlabel=f"difference at {place}")
+        where = f"step {amount}" if unit == "step" else f"{amount} {unit}"
+        axes.set(xlabel=f"difference at {where}")
         axes.locator_params(axis="x", nbins=6)
         return
     from matplotlib.ticker import NullFormatter, ScalarFormatter

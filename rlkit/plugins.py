@@ -10,8 +10,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pkgutil
 import sys
+import sysconfig
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from traceback import extract_tb
@@ -51,6 +55,15 @@ FROM_FILE = "rlkit_plugin_"
 """How the names of modules imported from a file begin."""
 HOME = Path(__file__).resolve().parent.parent
 """The folder of `rlkit` and of the packages of parts."""
+NOT_USER_CODE = (
+    "<",
+    *(f"{HOME / name}{os.sep}" for name in ("rlkit", *PART_PACKAGES)),
+    *(f"{sysconfig.get_path(key)}{os.sep}" for key in ("stdlib", "purelib", "platlib")),
+)
+"""How the names of files begin that a user did not write."""
+MISTAKES = (AttributeError, KeyError, NameError, TypeError)
+"""What a mistake in code raises. Anything else, such as memory that has run out, may be expected by
+whoever made the call."""
 CORE_PACKAGES = (
     "rlkit.rewards",
     "rlkit.tasks",
@@ -131,6 +144,32 @@ def _place(error: Exception) -> str:
     if isinstance(error, SyntaxError) or not frames:
         return ""
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def user_line(error: BaseException) -> str | None:
+    """file:line of the innermost frame in the user's own code; None if there is none."""
+    frames = extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(NOT_USER_CODE)]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else None
+
+
+@contextmanager
+def mistakes_of(what: str) -> Generator[None]:
+    """Tell a mistake in a part of the user's own, `what`, in one line with its place.
+
+    Raises UserError. A mistake that no line of the user's leads to stays as it is.
+    """
+    try:
+        yield
+    except MISTAKES as error:
+        place = user_line(error)
+        if place is None:
+            raise
+        message = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{what} raised {type(error).__name__}: {message} ({place}); RLKIT_DEBUG=1 shows the "
+            "traceback"
+        ) from error
 
 
 def _import_module(name: str) -> ModuleType:

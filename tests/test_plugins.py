@@ -26,9 +26,17 @@ from rlkit.plugins import (
     check_class,
     import_plugin,
     interface,
+    mistakes_of,
 )
 from rlkit.registry import entry, names
 from tests.cli import ROOT
+
+
+def test_a_mistake_that_no_line_of_the_users_leads_to_stays_as_it_is() -> None:
+    """It is rlkit's, or that of a package, and needs its traceback."""
+    code = compile("with mistakes_of('loss own'):\n    {}['nothing']", "<not a file>", "exec")
+    with pytest.raises(KeyError):
+        exec(code, {"mistakes_of": mistakes_of})
 
 
 def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:

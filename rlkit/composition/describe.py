@@ -44,11 +44,6 @@ def describe(c: Composition) -> list[str]:
             f"Warning: anchor={names['anchor']} keeps a policy that takes the place of prox_logp, "
             "which no part of this run reads."
         )
-    if train.warmup_steps > train.steps:
-        lines.append(
-            f"Warning: train.warmup_steps={train.warmup_steps}, and the run has "
-            f"{counted(train.steps, 'step')}: the learning rate never gets to its full value."
-        )
     size = RunSize(steps=train.steps, groups=groups, num_generations=n)
     for kind in ("buffer", "anchor", "schedule"):
         missed = c.every_part[kind].out_of_reach(size)

@@ -108,8 +108,8 @@ def check_logps(c: Composition, data: StoredData) -> None:
 def try_loss(c: Composition) -> None:
     """Let a user's loss see an example batch. Raises UserError for terms of a wrong shape.
 
-    A loss may read what only a real batch has; that it fails here is told, and the first step says
-    whether it works.
+    A loss may read what only a real batch has, by a key; that it fails here is told, and the first
+    step says whether it works.
     """
     loss = c.parts.loss
     if type(loss).__module__.partition(".")[0] in OWN:
@@ -123,11 +123,12 @@ def try_loss(c: Composition) -> None:
                 f"loss {type(loss).__name__} has no gradient: compute its terms from policy.logp, "
                 "without detach() or no_grad()"
             )
-    except UserError:
-        raise
     except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(error, UserError) and not isinstance(cause, KeyError):
+            raise
         c.say(
-            f"Warning: the loss fails on an example batch ({type(error).__name__}: {error}); the "
+            f"Warning: the loss fails on an example batch ({type(cause).__name__}: {cause}); the "
             "first step will show whether it fails on a real one."
         )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from rlkit.batch import AdvantageBatch, AdvantageOutput, Group, Prompt, Sample, Score
 from rlkit.errors import UserError, kind_of
 from rlkit.interfaces.part import C, Part, check_per_token
+from rlkit.plugins import mistakes_of
 
 Scoring = Callable[[Sequence[Sample], Sequence[Prompt]], Mapping[int, Score]]
 """Samples, each with its prompt -> the policy's scores by sample_id, without gradient."""
@@ -59,8 +60,9 @@ class AdvantageEstimator(Part[C]):
 
     def checked(self, b: AdvantageBatch) -> AdvantageOutput:
         """The advantages and returns. Raises UserError for another type or another shape."""
-        out: Any = self(b)
         name = f"advantage {type(self).__name__}"
+        with mistakes_of(name):
+            out: Any = self(b)
         if not isinstance(out, AdvantageOutput):
             raise UserError(
                 f"{name} returned {kind_of(out)}: return "

@@ -24,6 +24,7 @@ from rlkit.ops import (
     Aggregation,
     masked_ratio,
 )
+from rlkit.plugins import mistakes_of
 
 Scope = Literal["token", "group", "minibatch"]
 
@@ -86,7 +87,8 @@ class PolicyLoss(Part[LC]):
 
     def checked(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """What the loss returns. Raises UserError for no LossOutput and a term of a wrong shape."""
-        out: Any = self(policy, batch)
+        with mistakes_of(f"loss {type(self).__name__}"):
+            out: Any = self(policy, batch)
         shapes = (batch.mask.shape, batch.reward.shape)
         if not isinstance(out, LossOutput):
             raise UserError(
@@ -131,8 +133,9 @@ class Correction(Part[C]):
 
     def checked(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
         """What the correction returns. Raises UserError for another type or another shape."""
-        out: Any = self(policy, batch)
         name = f"correction {type(self).__name__}"
+        with mistakes_of(name):
+            out: Any = self(policy, batch)
         if not isinstance(out, Corrected):
             raise UserError(
                 f"{name} returned {kind_of(out)}: return Corrected(batch=batch, weight=...), one "

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from rlkit.errors import UserError, kind_of, suggest
 from rlkit.interfaces.part import C, Part
+from rlkit.plugins import mistakes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class ReincarnationSchedule(Part[C]):
 
     def checked(self, progress: Progress) -> Phase:
         """The phase of a step. Raises UserError if the schedule returns something else."""
-        phase: Any = self.phase(progress)
+        with mistakes_of(f"schedule {type(self).__name__}"):
+            phase: Any = self.phase(progress)
         if not isinstance(phase, Phase):
             raise UserError(
                 f"schedule {type(self).__name__} returned {kind_of(phase)} for "

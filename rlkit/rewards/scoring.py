@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sysconfig
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Reward
+from rlkit.plugins import user_line
 from rlkit.rewards.overlap import Arguments, called
 from rlkit.rewards.values import RowFailed, numbers_of
 from rlkit.rewards.weights import weighted_sum, weights_of
@@ -24,11 +22,6 @@ FINISH_REASONS = "finish_reasons"
 """What a reward is given beside `completion_ids`: why each response ended."""
 RESERVED = ("prompts", "completions", "completion_ids", FINISH_REASONS, "self")
 NONE_CHOSEN = "no reward is chosen; set reward=[<name>]"
-NOT_USER_CODE = (
-    "<",
-    f"{Path(__file__).resolve().parent.parent}{os.sep}",
-    *(f"{sysconfig.get_path(key)}{os.sep}" for key in ("stdlib", "purelib", "platlib")),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,13 +139,11 @@ def raised(name: str, error: BaseException, where: str = "") -> UserError:
     message = " ".join(str(error).split())
     return UserError(
         f"reward '{name}' raised {type(error).__name__}{where}: {message[:300]} "
-        f"({user_line(error)}); fix it, or return None if it does not apply"
+        f"({place_of(error)}); fix it, or return None if it does not apply"
     )
 
 
-def user_line(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """file:line of the innermost frame in the user's own code, else of the innermost frame."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(NOT_USER_CODE)]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return user_line(error) or f"{innermost.filename}:{innermost.lineno}"

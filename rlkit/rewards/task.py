@@ -42,5 +42,8 @@ def default_rewards(task: Task[Any], name: str) -> dict[str, Reward]:
     if task.scores:
         return {name: TaskReward(task)}
     if not task.default_rewards:
-        raise UserError(f"task={name} has no scorer of its own; choose one with reward=[<name>]")
+        raise UserError(
+            f"task={name} has no scorer of its own; choose one with reward=[<name>], or an "
+            "environment that scores: environment=<name>"
+        )
     return {reward: build("reward", reward) for reward in task.default_rewards}

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Any, overload
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, known_names, suggest
 from rlkit.interfaces import TASK, Reward, Task, TaskConfig, TaskData
 from rlkit.registry import build_section, entry, register
 from rlkit.rewards.on_tasks import OnTasks
@@ -25,7 +25,8 @@ TAKEN = ("reward", "source", "mean", "std", "errors", "timeouts", "lost")
 """Names that would be read as other metrics in reward/<name> or eval/<name>."""
 SHARED = tuple(TaskConfig.model_fields)
 """Settings that hold for the whole mix."""
-KIND, WEIGHT, REWARD = "kind", "weight", "reward"
+SELF = KIND, WEIGHT, REWARD = "kind", "weight", "reward"
+"""What a part says besides its task's settings."""
 
 
 class MixedConfig(TaskConfig):
@@ -223,7 +224,7 @@ class Mixed(Task[MixedConfig]):
         if KIND not in given:
             raise UserError(f"{place} needs the kind of its task, such as {place}.kind=jsonl")
         own = self.config.model_dump(include={*SHARED})
-        settings = {key: v for key, v in given.items() if key not in (KIND, WEIGHT, REWARD)}
+        settings = {key: v for key, v in given.items() if key not in SELF}
         for key in SHARED:
             if settings.get(key, own[key]) != own[key]:
                 raise UserError(
@@ -233,6 +234,11 @@ class Mixed(Task[MixedConfig]):
         if given[KIND] == "mixed":
             raise UserError(f"{place} is a mix itself; name its tasks in task.parts")
         found = entry("task", str(given[KIND]))
+        known = [*SELF, *found.config.model_fields]
+        for key in settings:
+            if key not in known:
+                listed = known_names(key, known, f"`rlkit show task {found.name}`")
+                raise UserError(f"unknown key {place}.{key}.{suggest(key, known)} {listed}")
         task: Task[Any] = build_section("task", found.name, {**own, **settings}, place)
         return Member(
             name=name,

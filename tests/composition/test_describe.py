@@ -76,12 +76,6 @@ def test_what_a_run_is_too_short_for_is_warned_of(
     assert not any(line.startswith(f"Warning: {words}") for line in long)
 
 
-def test_a_warm_up_that_does_not_end_is_warned_of() -> None:
-    warned = [describe(composed("train.steps=5", f"train.warmup_steps={n}")) for n in (5, 6)]
-    said = "Warning: train.warmup_steps=6, and the run has 5 steps: the learning rate never"
-    assert [any(line.startswith(said) for line in lines) for lines in warned] == [False, True]
-
-
 def test_a_store_that_forgets_before_it_is_full_is_warned_of_in_any_run() -> None:
     """SPEAR's own size, 2,048, is for batches far larger than the default."""
     text = "\n".join(describe(composed("algorithm=spear", "train.steps=1000")))

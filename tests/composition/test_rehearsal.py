@@ -207,6 +207,13 @@ class Weighted(Loss):
         return value * batch.extras["weight"]
 
 
+class Mistaken(Loss):
+    """Reads what no batch has."""
+
+    def shaped(self, value: Tensor, batch: LossBatch) -> Tensor:
+        return value * batch.advantages  # type: ignore[attr-defined]
+
+
 class Detached(Loss):
     """Without a gradient."""
 
@@ -230,6 +237,12 @@ def test_a_term_without_a_shape_is_found_without_a_model() -> None:
     with pytest.raises(UserError, match=r"term 'policy' has a value of shape \[\]"):
         rehearse(with_loss(Loss()))
     rehearse(with_loss(PerResponse()))
+
+
+def test_a_mistake_in_a_loss_is_told_with_its_line_without_a_model() -> None:
+    said = r"^loss Mistaken raised AttributeError: .*'advantages' \(.*/test_rehearsal.py:\d+\)"
+    with pytest.raises(UserError, match=said):
+        rehearse(with_loss(Mistaken()))
 
 
 def test_a_loss_without_a_gradient_is_found_without_a_model() -> None:

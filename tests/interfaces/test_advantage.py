@@ -26,6 +26,16 @@ def test_the_value_loss_is_half_the_squared_error_and_never_clipped() -> None:
     assert gradient.tolist() == [[1, 3]], "the error itself"
 
 
+def test_a_mistake_in_an_estimator_of_ones_own_is_told_with_its_line() -> None:
+    class Misspelled(AdvantageEstimator):
+        def __call__(self, b: AdvantageBatch) -> AdvantageOutput:
+            return b.rewardd  # type: ignore[attr-defined]
+
+    said = r"^advantage Misspelled raised AttributeError: .*'rewardd' \(.*/test_advantage.py:\d+\)"
+    with pytest.raises(UserError, match=said):
+        Misspelled().checked(examples())
+
+
 class Returns(AdvantageEstimator):
     """Whatever it is told."""
 

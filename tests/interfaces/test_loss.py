@@ -18,6 +18,34 @@ class Own(PolicyLoss):
         raise AssertionError
 
 
+def test_a_mistake_in_a_part_of_ones_own_is_told_with_its_line() -> None:
+    """Another failure, such as memory that has run out, stays what it is."""
+
+    class Misspelled(PolicyLoss):
+        def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+            return batch.advantages  # type: ignore[attr-defined]
+
+    class Late(Correction):
+        def __call__(self, policy: PolicyTerms, batch: LossBatch) -> Corrected:
+            return batch.extras["weight"]  # type: ignore[return-value]
+
+    class Full(PolicyLoss):
+        def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
+            raise torch.OutOfMemoryError("none left")
+
+    logp, batch = examples(())
+    policy = PolicyTerms(logp=logp, entropy=logp)
+    said = r"^loss Misspelled raised AttributeError: .*'advantages' \(.*/test_loss.py:\d+\)"
+    with pytest.raises(UserError, match=said):
+        Misspelled().checked(policy, batch)
+    with pytest.raises(
+        UserError, match=r"^correction Late raised KeyError: 'weight' \(.*test_loss"
+    ):
+        Late().checked(policy, batch)
+    with pytest.raises(torch.OutOfMemoryError):
+        Full().checked(policy, batch)
+
+
 @pytest.mark.parametrize(("clamp", "largest"), [(2.0, 2.0), (None, 30.0)])
 def test_the_ratio_is_clamped_as_the_config_says_and_1_where_masked(
     clamp: float | None, largest: float

@@ -36,6 +36,16 @@ def test_an_event_that_does_not_exist_is_refused() -> None:
         Phase(name="x", events=frozenset({"rebaze"}))  # type: ignore[arg-type]
 
 
+def test_a_mistake_in_a_schedule_of_ones_own_is_told_with_its_line() -> None:
+    class Misspelled(ReincarnationSchedule):
+        def phase(self, progress: Progress) -> Phase:
+            return Phase(name=progress.nam)  # type: ignore[attr-defined]
+
+    said = r"^schedule Misspelled raised AttributeError: .*'nam'.* \(.*/test_schedule.py:\d+\)"
+    with pytest.raises(UserError, match=said):
+        Misspelled().checked(Progress(step=1, steps=2, rollouts=0, metrics={}, eval={}))
+
+
 def test_a_schedule_that_returns_no_phase_is_told_so() -> None:
     class Forgets(ReincarnationSchedule):
         def phase(self, progress: Progress) -> Phase:

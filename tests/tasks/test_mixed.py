@@ -45,6 +45,14 @@ def mixed(parts: Any, **settings: Any) -> Mixed:
     return task
 
 
+def test_a_misspelled_key_of_a_part_is_told_with_those_of_a_mix_too() -> None:
+    said = (
+        r"^unknown key task.parts.a.weigth. Did you mean 'weight'\? Known: kind, weight, reward, "
+    )
+    with pytest.raises(UserError, match=said):
+        mixed({"a": {"kind": "arithmetic", "weigth": 3}})
+
+
 def test_rows_are_those_of_each_task_with_its_name(parts: dict[str, Any]) -> None:
     task = mixed(parts)
     data = task.load(0)
