@@ -81,7 +81,7 @@ class StoredData:
     def place(self) -> str:
         """The path. Raises UserError if there is none."""
         if self.path is None:
-            raise UserError("needs buffer.path: a run folder, a folder of rollouts or a file")
+            raise UserError("set buffer.path: a run folder, a folder of rollouts or a file")
         return self.path
 
 

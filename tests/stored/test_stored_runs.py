@@ -213,7 +213,7 @@ def test_two_processes_compute_the_same_log_probs(source: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["buffer.path=null"], "needs buffer.path"),
+        (["buffer.path=null"], "buffer=stored: set buffer.path"),
         (["buffer.path=/nowhere"], "no such folder or file"),
         (["buffer.path={source}/checkpoint-4"], "holds no rollouts"),
         (["buffer.path={source}", "rollout.temperature=0.7"], "temperature 1.0"),
