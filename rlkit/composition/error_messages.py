@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlkit.composition.catalog_file import catalog
 from rlkit.composition.config_files import GROUPS, configs_folder, files_of, options
-from rlkit.composition.other_words import in_our_words
+from rlkit.composition.other_words import USUAL, in_our_words
 from rlkit.config.validation import how_to_list
 from rlkit.errors import NEAREST, known_names, suggest
 from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, unknown_name
@@ -136,7 +136,7 @@ def _of_another_part(kind: str, field: str, arguments: Sequence[str]) -> str:
         return f"this run has no {kind}: '{field}' {theirs}"
     near = _near_setting(kind, chosen_part(kind, arguments), field)
     there = f".{near} '{field}'" if near else ": it"
-    hint = in_our_words(field)
+    hint = None if field in USUAL else in_our_words(field)
     more = f". {hint}" if hint is not None and not near else ""
     return f"this run's {kind} has no '{field}'{there} {theirs}{more}"
 

@@ -48,13 +48,17 @@ CONDITIONS = (
         "rollout.oversample above 0",
     ),
     *(
-        Condition(f"rollout.{key}", lambda c: c.engine.config.draft != "none", "rollout.draft")
+        Condition(
+            f"rollout.{key}", lambda c: c.engine.config.draft != "none", "rollout.draft=spec_rl"
+        )
         for key in DraftSettings.model_fields
         if key != "draft"
     ),
     *(
         Condition(
-            f"rollout.{key}", lambda c: c.engine.config.behavior != "policy", "rollout.behavior"
+            f"rollout.{key}",
+            lambda c: c.engine.config.behavior != "policy",
+            "rollout.behavior=props",
         )
         for key in BehaviorSettings.model_fields
         if key != "behavior"
@@ -65,7 +69,9 @@ CONDITIONS = (
         if key not in ("device", "horizon")
     ),
     Condition(
-        "anchor.horizon", lambda c: c.parts.anchor.config.target_kl is not None, "anchor.target_kl"
+        "anchor.horizon",
+        lambda c: c.parts.anchor.config.target_kl is not None,
+        "an anchor.target_kl",
     ),
     Condition(
         "prompts.target", lambda c: c.config.prompts.order == "target", "prompts.order=target"
