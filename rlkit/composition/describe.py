@@ -39,6 +39,12 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
+    if c.buffer.reads_rollouts and c.parts.needs("prox") and not c.parts.needs("behavior"):
+        lines.append(
+            f"Warning: loss={names['loss']} takes its ratio to the policy of the step, so nothing "
+            "corrects for the one that sampled the stored responses; choose a loss that reads "
+            "behavior log-probs, or correction=[tis]."
+        )
     if c.parts.anchor.proximal is not None and c.parts.proximal is None:
         lines.append(
             f"Warning: anchor={names['anchor']} keeps a policy that takes the place of prox_logp, "

@@ -44,6 +44,25 @@ def test_a_step_without_generation_counts_no_responses(algorithm: str, buffer: s
     assert describe(c)[1] == "A step trains 8 groups and generates nothing."
 
 
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        (("algorithm=grpo", "buffer=stored"), True),
+        (("algorithm=ppo", "buffer=stored", "train.prompts_per_step=16"), True),
+        (("algorithm=grpo", "buffer=stored", "loss=grpo_behavior"), False),
+        (("algorithm=grpo", "buffer=stored", "correction=[tis]"), False),
+        (("algorithm=topr", "buffer=stored"), False),
+        (("algorithm=reinforce", "buffer=stored"), False),  # imitation needs no ratio
+        (("algorithm=grpo",), False),
+    ],
+)
+def test_a_ratio_that_knows_nothing_of_who_sampled_stored_responses_is_warned_of(
+    settings: tuple[str, ...], warned: bool
+) -> None:
+    lines = describe(composed(*settings))
+    assert any("corrects for the one that sampled the stored" in line for line in lines) == warned
+
+
 def test_an_average_in_the_place_of_prox_that_nothing_reads_is_said() -> None:
     """TOPR's ratio is to the policy that sampled."""
     read, unread = (composed(f"algorithm={name}", "anchor=ppo_ewma") for name in ("ppo", "topr"))
