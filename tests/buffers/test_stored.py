@@ -131,7 +131,7 @@ def test_a_closed_buffer_holds_no_rollouts_and_no_model_that_scores() -> None:
 def test_nothing_is_generated_and_a_path_is_needed() -> None:
     buffer = opened(Rollouts(2))
     assert buffer.fresh_share(8) == 0
-    with pytest.raises(UserError, match=r"needs buffer\.path"):
+    with pytest.raises(UserError, match=r"set buffer\.path"):
         _ = StoredBuffer().stored_data[0].place
 
 

@@ -18,7 +18,7 @@ def test_a_list_is_the_options_of_a_group_or_of_all(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.split() == options("loss", SHIPPED)
     list_options(None, SHIPPED)
     lines = capsys.readouterr().out.splitlines()
-    assert "buffer:     " + ", ".join(options("buffer", SHIPPED)) in lines
+    assert "buffer:      " + ", ".join(options("buffer", SHIPPED)) in lines
 
 
 def test_a_part_is_shown_with_its_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ COMPOSITION = [
     ("algoritm=grpo", "algoritm | 'algorithm'"),
     ("steps=3", "unknown key steps | 'train.steps'"),
     ("+steps=3", "unknown key steps | 'train.steps'"),
-    ("lr=3", "unknown key lr | Known: | train"),
+    ("lr=3", "unknown key lr; here it is train.learning_rate"),
     ("train.learning_rat=1e-4", "train.learning_rat | 'train.learning_rate'"),
     (
         "train.optim=adam",

