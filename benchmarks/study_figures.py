@@ -61,10 +61,10 @@ def along(points: Sequence[tuple[float, float]], x: float) -> float:
 
 def score(run: Curve, metric: Metric) -> float:
     """The score of a run when its budget is spent; its last one if it ended before that."""
-    return along(points(run, metric, "score"), metric.amount)
+    return along(values_of(run, metric, "score"), metric.amount)
 
 
-def points(run: Curve, metric: Metric, of: str) -> list[tuple[float, float]]:
+def values_of(run: Curve, metric: Metric, of: str) -> list[tuple[float, float]]:
     """(spent, value) at the evaluations of a run that have the value."""
     return [
         (getattr(row, metric.unit), value) for row in run if (value := getattr(row, of)) is not None
@@ -78,7 +78,7 @@ def is_short(run: Curve, metric: Metric) -> bool:
 
 def scores(runs: Mapping[int, Curve], metric: Metric, of: str = "score") -> dict[str, float]:
     """By seed, of the runs that have the value: their score, or another column of their rows."""
-    found = {str(seed): points(run, metric, of) for seed, run in runs.items()}
+    found = {str(seed): values_of(run, metric, of) for seed, run in runs.items()}
     return {seed: along(each, metric.amount) for seed, each in found.items() if each}
 
 

@@ -82,9 +82,9 @@ def as_ratio(difference: float) -> float:
 
 def draw_differences(axes: Any, study: Study, rows: Sequence[Row], found: Found) -> None:
     """A line per hypothesis: its interval, its mean, its seeds; on a log scale for costs."""
-    cost, of = study.hypotheses[0].cost, study.hypotheses[0].of
-    claims = [c for c in study.hypotheses if not c.ratios and not c.at]
-    claims = [c for c in claims if (c.cost, c.of) == (cost, of)]
+    first = study.hypotheses[0]
+    alike = [c for c in study.hypotheses if (c.cost, c.of) == (first.cost, first.of)]
+    cost, claims = first.cost, [c for c in alike if not c.ratios and not c.at]
     on_axis = as_ratio if cost else float
     for place, claim in enumerate(claims):
         (verdict,) = verdicts(study, rows, found, claim)

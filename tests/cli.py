@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from tests.rollout.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -70,9 +71,7 @@ def ranks(
     sizes = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     one_each = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
     for _ in range(3):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         every = [{**address, **sizes, **rank, **(env or {})} for rank in one_each]
         found = _ask(module, args, cwd, every)
         if not re.search("EADDRINUSE|address already in use", found.err, re.IGNORECASE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from rlkit.composition.composition import Composition
@@ -34,39 +34,42 @@ def _penalizes(c: Composition) -> bool:
     return any(c.parts.anchor.weights(step) for step in (1, c.config.train.steps))
 
 
+def _each(
+    section: str, keys: Iterable[str], holds: Callable[[Composition], bool], words: str
+) -> list[Condition]:
+    """The same condition for several keys of a section."""
+    return [Condition(f"{section}.{key}", holds, words) for key in keys]
+
+
 CONDITIONS = (
     Condition(
         "train.critic_learning_rate",
         lambda c: c.parts.advantage.needs_critic,
         "an advantage that has a critic",
     ),
-    Condition("rollout.max_staleness", _is_async, "rollout.mode=async"),
-    Condition("rollout.deterministic", _is_async, "rollout.mode=async"),
+    *_each("rollout", ("max_staleness", "deterministic"), _is_async, "rollout.mode=async"),
     Condition(
         "rollout.round_tokens",
         lambda c: c.engine.config.oversample > 0,
         "rollout.oversample above 0",
     ),
-    *(
-        Condition(
-            f"rollout.{key}", lambda c: c.engine.config.draft != "none", "rollout.draft=spec_rl"
-        )
-        for key in DraftSettings.model_fields
-        if key != "draft"
+    *_each(
+        "rollout",
+        DraftSettings.model_fields.keys() - {"draft"},
+        lambda c: c.engine.config.draft != "none",
+        "rollout.draft=spec_rl",
     ),
-    *(
-        Condition(
-            f"rollout.{key}",
-            lambda c: c.engine.config.behavior != "policy",
-            "rollout.behavior=props",
-        )
-        for key in BehaviorSettings.model_fields
-        if key != "behavior"
+    *_each(
+        "rollout",
+        BehaviorSettings.model_fields.keys() - {"behavior"},
+        lambda c: c.engine.config.behavior != "policy",
+        "rollout.behavior=props",
     ),
-    *(
-        Condition(f"anchor.{key}", _penalizes, "an anchor with a penalty, such as anchor=base")
-        for key in AnchorConfig.model_fields
-        if key not in ("device", "horizon")
+    *_each(
+        "anchor",
+        AnchorConfig.model_fields.keys() - {"device", "horizon"},
+        _penalizes,
+        "an anchor with a penalty, such as anchor=base",
     ),
     Condition(
         "anchor.horizon",
@@ -77,18 +80,22 @@ CONDITIONS = (
         "prompts.target", lambda c: c.config.prompts.order == "target", "prompts.order=target"
     ),
     Condition("turns", lambda c: c.environment is not None, "environment=... or tools=[...]"),
-    *(
-        Condition(f"model.lora.{key}", lambda c: c.config.model.lora.r > 0, "model.lora.r above 0")
-        for key in ("alpha", "dropout", "target_modules")
+    *_each(
+        "model.lora",
+        ("alpha", "dropout", "target_modules"),
+        lambda c: c.config.model.lora.r > 0,
+        "model.lora.r above 0",
     ),
     Condition(
         "loss.norm_length",
         lambda c: c.parts.loss.config.aggregation.endswith("-norm"),
         "a loss.aggregation that ends in -norm",
     ),
-    *(
-        Condition(f"eval.{key}", _evaluates_benchmarks, "eval.on=[...]")
-        for key in ("template", "on_samples", "on_problems", "data", "key")
+    *_each(
+        "eval",
+        ("template", "on_samples", "on_problems", "data", "key"),
+        _evaluates_benchmarks,
+        "eval.on=[...]",
     ),
 )
 
