@@ -133,6 +133,7 @@ def evaluated(
     quiet = Console(file=sys.stderr, force_terminal=False) if console is None else console
     if not c.eval_rewards:
         raise UserError(NONE_CHOSEN)
+    c.engine.require()
     rows = rows_of(c, held_out=held_out)
     seed_generators(c.config.seed)
     with numerics(c.config.model):

@@ -108,8 +108,6 @@ class Run:
 
     def rehearse_dry(self) -> None:
         """Check what can be checked without a model, a download, or anything written."""
-        whole = self.whole
-        whole.processes.on_main(self.folder.check_place)
         checkpoint, first = self._beginning()
         for part in self.parts[first:]:
             if checkpoint is None:
@@ -119,6 +117,7 @@ class Run:
     def _beginning(self) -> tuple[Path | None, int]:
         """The checkpoint that the run continues from, if any, and the place of the first stage."""
         whole = self.whole
+        whole.processes.on_main(self.folder.check_place)
         checkpoint = whole.processes.on_main(
             lambda: self.folder.find_checkpoint(whole.config.resume)
         )

@@ -18,6 +18,7 @@ from rlkit.errors import UserError
 from rlkit.evaluation.contest import responses_of
 from rlkit.interfaces import TASK, Reward, StoredData, Task
 from rlkit.models.embedded import CHARACTERS
+from rlkit.models.lora import require_peft
 from rlkit.ops import CHOSEN, PROMPT, REJECTED
 from rlkit.rewards.environment import COLUMN, HANDLES
 from rlkit.rewards.function import looks_at
@@ -43,6 +44,7 @@ def rehearse(c: Composition, *, dry: bool = False) -> None:
     UserError for a row without a usable prompt, and for a reward that cannot be called, raises, or
     returns anything but a finite number or None.
     """
+    check_machine(c)
     check_files(c)
     try_loss(c)
     if dry and (name := hub_name(c.task) or hub_name(c.eval_task)) is not None:
@@ -73,6 +75,18 @@ def hub_name(task: Task) -> str | None:
         return next(filter(None, (hub_name(member.task) for member in task.members)), None)
     paths = task.paths.values() if isinstance(task, FileTask) else ()
     return next((path for each in paths for path in each if not is_local(path)), None)
+
+
+def check_machine(c: Composition) -> None:
+    """Raise UserError for what the parts or the adapters need and this machine lacks."""
+
+    def require() -> None:
+        if c.config.model.lora.r > 0:
+            require_peft()
+        for part in c.every_part.values():
+            part.require()
+
+    c.processes.on_main(require)  # trackers are on the main process alone
 
 
 def check_files(c: Composition) -> None:

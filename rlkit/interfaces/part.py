@@ -222,6 +222,12 @@ class Part(ABC, Generic[C]):
     def __init__(self, config: C | None = None) -> None:
         self.config = self.Config() if config is None else config  # type: ignore[assignment]
 
+    def require(self) -> None:
+        """Raise UserError for what the part needs and this machine lacks, such as a package.
+
+        Called before a model is loaded, in a dry run too, so it loads and writes nothing.
+        """
+
     def out_of_reach(self, run: RunSize) -> str | None:
         """What the part is there for and a run of this size never comes to, in words.
 

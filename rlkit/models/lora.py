@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,13 +23,16 @@ OUTPUT = "lora_B"
 """The half of an adapter that starts at zero, so that the adapter adds nothing at first."""
 
 
+def require_peft() -> None:
+    """Raise UserError if peft is not installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("model.lora needs the package peft: pip install peft")
+
+
 def peft() -> Any:
     """The package. Raises UserError if it is not installed."""
-    try:
-        import peft as package
-    except ImportError as error:
-        raise UserError("model.lora needs the package peft: pip install peft") from error
-    return package
+    require_peft()
+    return importlib.import_module("peft")
 
 
 def has_adapter(model: Any) -> bool:

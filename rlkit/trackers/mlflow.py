@@ -57,6 +57,10 @@ class MLflowTracker(Tracker[MLflowConfig]):
     _run: str
     _sent: Sent
 
+    def require(self) -> None:
+        """Raise UserError if MLflow is not installed."""
+        library("mlflow", "mlflow")
+
     def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
         """Begin a run, or continue `run_id`. Raises UserError if MLflow refuses."""
         mlflow = library("mlflow", "mlflow")

@@ -36,6 +36,10 @@ class TrackioTracker(Tracker[TrackioConfig]):
     _run: Any = None
     _sent: Sent
 
+    def require(self) -> None:
+        """Raise UserError if Trackio is not installed."""
+        library("trackio", "trackio")
+
     def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
         """Begin a run, or continue the one named `run_id`. Raises UserError if Trackio refuses."""
         self._library = library("trackio", "trackio")

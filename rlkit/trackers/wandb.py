@@ -64,20 +64,30 @@ class WandbTracker(Tracker[WandbConfig]):
     _last: Path | None = None
     """The newest checkpoint."""
 
-    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
-        """Begin a run, or continue `run_id`. Raises UserError if W&B would ask for a login."""
+    def require(self) -> None:
+        """Raise UserError if W&B would ask for a login."""
         import wandb
 
-        mode = self.config.mode or wandb.setup().settings.mode
+        if self._mode() in ("online", "run") and not wandb.login(prompt=False):
+            raise UserError(
+                "W&B has no login here; set tracker.wandb.mode=offline, "
+                "or run `wandb login`, or set WANDB_API_KEY"
+            )
+
+    def _mode(self) -> str:
+        import wandb
+
+        return self.config.mode or str(wandb.setup().settings.mode)
+
+    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
+        """Begin a run, or continue `run_id`. Raises UserError if W&B does not."""
+        import wandb
+
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         known = None if run_id is None else last_step(Path(run_dir), run_id)
         project, entity, run_id_there = self._place(run_id)
         try:
-            if mode in ("online", "run") and not wandb.login(prompt=False):
-                raise UserError(
-                    "W&B has no login here; set tracker.wandb.mode=offline, "
-                    "or run `wandb login`, or set WANDB_API_KEY"
-                )
+            self.require()
             self._run = wandb.init(
                 project=project,
                 entity=entity,
@@ -101,7 +111,7 @@ class WandbTracker(Tracker[WandbConfig]):
         self._defined: set[str] = set()
         self._best = Best(Path(run_dir))
         self._run.define_metric(STEP, hidden=True)
-        return None if mode == "disabled" else self._run.id
+        return None if self._mode() == "disabled" else self._run.id
 
     def _place(self, run_id: str | None) -> tuple[str | None, str | None, str | None]:
         """The run's project, entity and id.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rlkit.composition.composition import Composition
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.rehearsal import copied, hub_name, rehearse
 from rlkit.errors import UserError
-from rlkit.interfaces import PolicyLoss, Reward, Task, TaskData
+from rlkit.interfaces import PolicyLoss, Reward, Task, TaskData, Tracker
 from rlkit.registry import build
 from rlkit.rewards.function import reward_class
 from tests.compositions import composed
@@ -243,6 +244,35 @@ def test_a_mistake_in_a_loss_is_told_with_its_line_without_a_model() -> None:
     said = r"^loss Mistaken raised AttributeError: .*'advantages' \(.*/test_rehearsal.py:\d+\)"
     with pytest.raises(UserError, match=said):
         rehearse(with_loss(Mistaken()))
+
+
+class Elsewhere(Tracker):
+    """A part whose package this machine does not have."""
+
+    def require(self) -> None:
+        raise UserError("tracker=elsewhere needs the package elsewhere")
+
+    def start(self, run_dir: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
+        raise NotImplementedError
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_what_a_part_needs_and_the_machine_lacks_is_found_before_a_row_is_read(dry: bool) -> None:
+    c = replace(made(), trackers={"elsewhere": Elsewhere()})
+    with pytest.raises(UserError, match="^tracker=elsewhere needs the package elsewhere$"):
+        rehearse(c, dry=dry)
+    task = c.task
+    assert isinstance(task, Rows)
+    assert task.reads == 0
+
+
+def test_adapters_without_peft_are_found_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match="^model.lora needs the package peft: pip install peft$"):
+        rehearse(made(None, ROWS, ROWS, "model.lora.r=4"))
 
 
 def test_a_loss_without_a_gradient_is_found_without_a_model() -> None:

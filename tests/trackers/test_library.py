@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlkit.errors import UserError
+from rlkit.registry import build
 from rlkit.trackers.library import library
 
 
@@ -19,6 +20,15 @@ def test_what_is_installed_is_imported() -> None:
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(UserError, match=r"tracker=no_such needs .* pip install no-such$"):
         library("no_such", "no-such")
+
+
+@pytest.mark.parametrize("tracker", ["mlflow", "trackio"])
+def test_a_tracker_says_that_its_package_is_missing_before_it_starts(
+    tracker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, tracker, None)  # as if it were not installed
+    with pytest.raises(UserError, match=f"^tracker={tracker} needs .* pip install {tracker}$"):
+        build("tracker", tracker).require()
 
 
 def test_what_the_library_lacks_itself_is_its_own_error(

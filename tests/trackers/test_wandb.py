@@ -186,6 +186,13 @@ def test_an_error_of_the_library_becomes_one_line(fake, tmp_path):
 def test_without_a_login_the_run_stops_with_advice_and_asks_nothing(tmp_path, mode):
     with pytest.raises(UserError, match=r"tracker\.wandb\.mode=offline"):
         WandbTracker(WandbConfig(mode=mode)).start(str(tmp_path / "run"), {}, None)
+    with pytest.raises(UserError, match=r"tracker\.wandb\.mode=offline"):
+        WandbTracker(WandbConfig(mode=mode)).require()
+
+
+def test_without_a_login_other_modes_require_nothing():
+    for mode in ("offline", "disabled"):
+        WandbTracker(WandbConfig(mode=mode)).require()
 
 
 @pytest.mark.slow

@@ -81,6 +81,10 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         """Allow sequences as long as that."""
         self.reserved = prompt + completion
 
+    def require(self) -> None:
+        """Raise UserError if vLLM is not installed."""
+        require_vllm()
+
     def start(self, policy: Policy, seed: int) -> None:
         """Build the engine and give it the policy's weights."""
         self.policy, self.asker = policy, Asker.of(policy, seed)
