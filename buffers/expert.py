@@ -1,26 +1,22 @@
-"""Demonstrations: an expert's responses beside the policy's, or in their place."""
+"""Demonstrations: an expert's responses in place of the policy's."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
-from pydantic import Field
 from typing_extensions import TypeVar
 
 from buffers.on_policy import Storeless
 from buffers.rows import Ints
-from rlkit.batch import Demonstration, Messages, Prompt, Request
+from rlkit.batch import Demonstration, Prompt, Request
 from rlkit.errors import UserError, suggest
 from rlkit.interfaces import FileRow, PartConfig, PromptSource, RunContext, State
 from rlkit.ops import PROMPT, stream_rng
 from rlkit.registry import register
-
-PROBED = 8
-"""How many demonstrations without a prompt are compared with every problem, to say why."""
 
 
 class DemonstrationConfig(PartConfig):
@@ -54,39 +50,6 @@ def text_of(columns: Mapping[str, Any], column: str, place: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def question(asked: str | Messages) -> str:
-    """What two prompts that ask the same have in common."""
-    return json.dumps(asked, sort_keys=True)
-
-
-def last_text(asked: str | Messages) -> str:
-    """The text that is to be answered: the last message's."""
-    return asked if isinstance(asked, str) else asked[-1]["content"]
-
-
-def matches(path: str, demonstrations: Sequence[str | Messages], context: RunContext) -> str:
-    """How many demonstrations answer a problem of the task, and why others may not, in words."""
-    known = {question(asked) for asked in context.problems.values()}
-    unmatched = [asked for asked in demonstrations if question(asked) not in known]
-    count, total = len(demonstrations) - len(unmatched), len(demonstrations)
-    line = f"{path}: {count} of {total} demonstrations answer a prompt of the task."
-    if not unmatched:
-        return line
-    texts = {last_text(asked) for asked in context.problems.values()}
-    framed = sum(last_text(asked) in texts for asked in unmatched)
-    ends = {
-        text.removeprefix(last_text(asked))
-        for asked in unmatched[:PROBED]
-        for text in texts
-        if text.startswith(last_text(asked)) and text != last_text(asked)
-    }
-    if framed:
-        line += f" {framed} others would without the messages before them, such as a system prompt."
-    elif ends:
-        line += f" The task's prompts end with {json.dumps(min(ends, key=len))} (task.suffix)."
-    return line
-
-
 class Demonstrating(Storeless[DC]):
     """A buffer with demonstrations. Nothing of the run itself is stored."""
 
@@ -97,22 +60,21 @@ class Demonstrating(Storeless[DC]):
         self.lines: Sequence[FileRow] = ()
         """The demonstrations of the file, in its order."""
 
-    @property
-    def files(self) -> Sequence[str]:
-        """The file of demonstrations, if there is one."""
-        return () if self.config.path is None else (self.config.path,)
+    def check_rows(
+        self, read: Callable[[str], Sequence[FileRow]], task_rows: Iterable[FileRow]
+    ) -> None:
+        """Check the file of demonstrations, if there is one."""
+        for line in () if self.config.path is None else read(self.config.path):
+            if not isinstance(line.columns.get(PROMPT), list):
+                text_of(line.columns, PROMPT, line.place)
+            text_of(line.columns, self.config.column, line.place)
 
     def open(self, context: RunContext) -> None:
         """Read the file. Raises UserError, with the line, for what is no demonstration."""
         super().open(context)
-        c = self.config
-        if c.path is None:
-            return
-        self.lines = context.read_rows(c.path)
-        for line in self.lines:
-            if not isinstance(line.columns.get(PROMPT), list):
-                text_of(line.columns, PROMPT, line.place)
-            text_of(line.columns, c.column, line.place)
+        if self.config.path is not None:
+            self.lines = context.read_rows(self.config.path)
+            self.check_rows(lambda _: self.lines, ())
 
     def demonstration(
         self, line: FileRow, prompt: Prompt, prompts: PromptSource, *, reward: float | None
@@ -162,6 +124,14 @@ class Expert(Demonstrating[DemonstrationConfig]):
         self.planned = -1
         self.order: tuple[tuple[int, int, int], Ints] | None = None
         """The seed, the epoch and the number of rows, and the order in which they are read."""
+
+    def check_rows(
+        self, read: Callable[[str], Sequence[FileRow]], task_rows: Iterable[FileRow]
+    ) -> None:
+        """Check the file of demonstrations, or else the task's."""
+        super().check_rows(read, task_rows)
+        for row in task_rows if self.config.path is None else ():
+            text_of(row.columns, self.config.column, row.place)
 
     def fresh_share(self, batch: int) -> int:
         """Nothing is generated."""
@@ -225,75 +195,3 @@ def number_of(prompt: Prompt) -> int:
     """A number for the demonstration of a prompt, the same whenever the prompt comes."""
     digest = hashlib.sha256(prompt.prompt_id.encode()).digest()
     return 1 + int.from_bytes(digest[:6], "big")
-
-
-class LuffyConfig(DemonstrationConfig):
-    """Settings of how demonstrations join the groups of their prompts."""
-
-    demonstrations: Annotated[int, Field(ge=1)] = 1
-    """Demonstrations of a prompt that join its group, if it has as many."""
-    keep_size: bool = True
-    """Whether they take the places of new responses, so that a group keeps its size: LUFFY's 7 + 1.
-    false = all num_generations responses are generated besides."""
-    reward: float | None = None
-    """The reward a demonstration gets; null = the run's rewards score it, as LUFFY's do."""
-
-
-JC = TypeVar("JC", bound=LuffyConfig, default=LuffyConfig)
-
-
-@register("buffer", "luffy")
-class Luffy(Demonstrating[JC]):
-    """Groups of new responses, joined by demonstrations of the same prompt.
-
-    Advantages are over the whole group. A prompt without a demonstration gets an ordinary group.
-    The task's rows hold one demonstration each; a file may hold several for a prompt, of which the
-    first ones are taken. Source: LUFFY (arXiv:2504.14945). Status: exact for one demonstration.
-
-    Public code: ElliottYan/LUFFY, groups of 7 + 1, demonstrations without their log-probs.
-    """
-
-    Config = LuffyConfig
-    sources: ClassVar[tuple[str, ...]] = ("2504.14945",)
-
-    def __init__(self, config: JC | None = None) -> None:
-        super().__init__(config)
-        self.by_question: dict[str, list[FileRow]] = {}
-        """The file's demonstrations by what they answer."""
-
-    def open(self, context: RunContext) -> None:
-        """Read the file, and say how many of its demonstrations answer a problem of the task."""
-        super().open(context)
-        asked = [context.as_asked(line.columns[PROMPT]) for line in self.lines]
-        self.by_question = {}
-        for line, each in zip(self.lines, asked, strict=True):
-            self.by_question.setdefault(question(each), []).append(line)
-        if self.lines:
-            context.say(matches(str(self.config.path), asked, context))
-
-    def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
-        """The next prompts in the data order with their demonstrations, each once per step."""
-        taken = prompts.take(batch)
-        first = {prompt.prompt_id: place for place, prompt in reversed(list(enumerate(taken)))}
-        return [
-            self._request(prompt, prompts, shows=first[prompt.prompt_id] == place)
-            for place, prompt in enumerate(taken)
-        ]
-
-    def _request(self, prompt: Prompt, prompts: PromptSource, *, shows: bool) -> Request:
-        c, size = self.config, prompts.num_generations
-        lines = self._lines(prompt)[: c.demonstrations] if shows else []
-        found = [self.demonstration(line, prompt, prompts, reward=c.reward) for line in lines]
-        shown = [demonstration for demonstration in found if demonstration is not None]
-        left = size - len(shown) if c.keep_size else size
-        if left < 1:
-            raise UserError(
-                f"rollout.num_generations={size} leaves no place for new responses beside "
-                f"{len(shown)} demonstrations; raise it or set buffer.keep_size=false"
-            )
-        return Request(prompt=prompt, n=left, demonstrations=tuple(shown))
-
-    def _lines(self, prompt: Prompt) -> list[FileRow]:
-        if self.config.path is None:
-            return [] if prompt.columns.get(self.config.column) in (None, "") else [line_of(prompt)]
-        return self.by_question.get(question(prompt.text_or_messages), [])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from buffers.expert import Luffy, LuffyConfig
+from buffers.luffy import Luffy, LuffyConfig
 from rlkit.batch import Group
 from rlkit.registry import register
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import tee
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from pydantic import Field
 from rlkit.batch import Group, Request, Sample, Score
 from rlkit.errors import UserError
 from rlkit.interfaces import (
+    FileRow,
     PartConfig,
     PromptSource,
     ReplayBuffer,
@@ -65,10 +67,12 @@ class Mix(ReplayBuffer[MixConfig]):
         self.planned = -1
         """The last step that was planned."""
 
-    @property
-    def files(self) -> Sequence[str]:
-        """Those of both buffers."""
-        return [path for part in self.parts.values() for path in part.files]
+    def check_rows(
+        self, read: Callable[[str], Sequence[FileRow]], task_rows: Iterable[FileRow]
+    ) -> None:
+        """Both check theirs."""
+        for part, rows in zip(self.parts.values(), tee(task_rows), strict=True):
+            part.check_rows(read, rows)
 
     @property
     def stored_data(self) -> Sequence[StoredData]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -64,20 +64,20 @@ class Pairs(Storeless[PairsConfig]):
         self.order: tuple[int, list[int]] | None = None
         """An epoch, and the order in which its rows are read."""
 
-    @property
-    def files(self) -> Sequence[str]:
-        """The file of preferences, if there is one."""
-        return () if self.config.path is None else (self.config.path,)
+    def check_rows(
+        self, read: Callable[[str], Sequence[FileRow]], task_rows: Iterable[FileRow]
+    ) -> None:
+        """Check the file of preferences, or else the task's."""
+        for line in task_rows if self.config.path is None else read(self.config.path):
+            split_preference(line.columns, line.place)
+            self._rewards(line)
 
     def open(self, context: RunContext) -> None:
         """Read the file. Raises UserError, with the line, for what is no preference."""
         super().open(context)
-        if self.config.path is None:
-            return
-        self.lines = context.read_rows(self.config.path)
-        for line in self.lines:
-            split_preference(line.columns, line.place)
-            self._rewards(line)
+        if self.config.path is not None:
+            self.lines = context.read_rows(self.config.path)
+            self.check_rows(lambda _: self.lines, ())
 
     def fresh_share(self, batch: int) -> int:
         """Nothing is generated."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import torch
@@ -84,10 +84,13 @@ class Rlep(PromptStore[RlepConfig]):
 
     sources = ("2507.07451",)
 
-    @property
-    def files(self) -> Sequence[str]:
-        """The pool, if there is one."""
-        return () if self.config.pool is None else (self.config.pool,)
+    def check_rows(
+        self, read: Callable[[str], Sequence[FileRow]], task_rows: Iterable[FileRow]
+    ) -> None:
+        """Check the pool, if there is one."""
+        if self.config.pool is not None:
+            for line in read(self.config.pool):
+                pool_sample(line)
 
     def out_of_reach(self, run: RunSize) -> str | None:
         """Replay, if the run ends before its own pool is whole."""

@@ -104,6 +104,12 @@ class Composition:
         """Rows of the buffer's own files, read before the model; `take_file` hands them over."""
         return {}
 
+    def try_file(self, path: str) -> list[FileRow]:
+        """The rows of a part's file, kept for `take_file`."""
+        if path not in self.tried_files:
+            self.tried_files[path] = read_rows(path)
+        return self.tried_files[path]
+
     def take_file(self, path: str) -> list[FileRow]:
         """The rows of a part's file: those already read, or read now."""
         found = self.tried_files.pop(path, None)

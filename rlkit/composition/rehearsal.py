@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from rlkit.composition.turns import check_problems
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.evaluation.contest import responses_of
-from rlkit.interfaces import TASK, Reward, StoredData, Task
+from rlkit.interfaces import TASK, FileRow, Reward, StoredData, Task
 from rlkit.models.embedded import CHARACTERS
 from rlkit.models.lora import require_peft
 from rlkit.ops import CHOSEN, PROMPT, REJECTED
@@ -29,7 +29,7 @@ from rlkit.stored.read import StoredRollouts
 from rlkit.tasks.jsonl import FileTask
 from rlkit.tasks.mixed import Mixed
 from rlkit.tasks.prompts import check_row
-from rlkit.tasks.read import is_local, read_rows
+from rlkit.tasks.read import is_local
 from rlkit.testing.losses import examples
 
 Rows = Sequence[Mapping[str, Any]]
@@ -45,9 +45,10 @@ def rehearse(c: Composition, *, dry: bool = False) -> None:
     returns anything but a finite number or None.
     """
     check_machine(c)
-    check_files(c)
+    check_base(c)
     try_loss(c)
     if dry and (name := hub_name(c.task) or hub_name(c.eval_task)) is not None:
+        check_buffer(c, ())
         c.say(f"A dry run downloads nothing: the problems of {name} are not checked.")
         return
     train, held_out = c.rows
@@ -57,6 +58,7 @@ def rehearse(c: Composition, *, dry: bool = False) -> None:
         check_rows(name, task, rows)
         if c.config.model.name == EMBEDDED and task.compares:
             check_readable(name, rows)
+    check_buffer(c, placed("train", c.task, train))
     check_references(c, held_out)
     try_rewards(c, c.task, affordable(c.rewards, dry=dry), train)
     only_evaluated = 0 in c.eval_task.mix.values()
@@ -89,15 +91,10 @@ def check_machine(c: Composition) -> None:
     c.processes.on_main(require)  # trackers are on the main process alone
 
 
-def check_files(c: Composition) -> None:
-    """Check the base, and read the buffer's own files. Raises UserError for what cannot be used."""
-    check_base(c)
-    for path in c.buffer.files:
-        try:
-            c.tried_files[path] = read_rows(path)
-        except UserError as error:
-            raise UserError(f"buffer={c.raw['buffer']['name']}: {error}") from None
+def check_buffer(c: Composition, task_rows: Iterable[FileRow]) -> None:
+    """Check what the buffer reads: its files, or the task's rows. Raises UserError."""
     try:
+        c.buffer.check_rows(c.try_file, task_rows)
         for data in c.buffer.stored_data:
             check_logps(c, data)
     except UserError as error:
@@ -149,8 +146,15 @@ def try_loss(c: Composition) -> None:
 
 def check_rows(name: str, task: Task, rows: Rows) -> None:
     """Check that each row has a prompt; of an embedded task, which makes them, only the first."""
+    for row in placed(name, task, rows):
+        check_row(row.place, row.columns)
+
+
+def placed(name: str, task: Task, rows: Rows) -> Iterator[FileRow]:
+    """The rows with their places; of an embedded task only the first."""
     for index in range(1 if task.embedded else len(rows)):
-        check_row(f"problem {index} of the {name} set", rows[index])
+        place = f"problem {index} of the {name} set"
+        yield FileRow(number=index + 1, place=place, columns=rows[index])
 
 
 def check_references(c: Composition, rows: Rows) -> None:

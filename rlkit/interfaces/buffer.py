@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from rlkit.batch import (
     Sample,
     Score,
 )
-from rlkit.interfaces.part import C, Part, RunContext, StoredData
+from rlkit.interfaces.part import C, FileRow, Part, RunContext, StoredData
 from rlkit.ops import (
     stream_rng,
 )
@@ -69,10 +69,14 @@ class ReplayBuffer(Part[C]):
         """Called once before the run begins."""
         self.context = context
 
-    @property
-    def files(self) -> Sequence[str]:
-        """Files of rows that `open` reads; the run tries them before it loads the model."""
-        return ()
+    def check_rows(
+        self, read: Callable[[str], Sequence[FileRow]], task_rows: Iterable[FileRow]
+    ) -> None:
+        """Raise UserError for a row that the buffer needs and cannot use, before a model is loaded.
+
+        `read` reads a file as `context.read_rows` does; `task_rows` are the training problems, read
+        when they are asked for.
+        """
 
     @property
     def stored_data(self) -> Sequence[StoredData]:

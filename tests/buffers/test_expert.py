@@ -1,4 +1,4 @@
-"""Demonstrations from the task's rows or a file, alone or beside new responses."""
+"""Demonstrations from the task's rows or a file, in place of new responses."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from typing import Any, TypeVar
 
 import pytest
 
-from buffers.expert import DemonstrationConfig, Expert, Luffy, LuffyConfig
+from buffers.expert import Demonstrating, DemonstrationConfig, Expert
 from rlkit.batch import Request
 from rlkit.errors import UserError
-from rlkit.interfaces import RunContext
+from rlkit.interfaces import FileRow, RunContext
 from rlkit.tasks.read import read_rows
 from rlkit.testing.buffers import LONGEST, FakePrompts
-from tests.buffers.test_replay import FewPrompts, check_real_run
+from tests.buffers.test_replay import FewPrompts
 from tests.cli import SMALL, metrics, run
 
-B = TypeVar("B", Expert, Luffy)
+B = TypeVar("B", bound=Demonstrating[Any])
 
 
 def file(folder: Path, *rows: dict[str, Any]) -> str:
     path = folder / "demonstrations.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
+
+
+def row(number: int, **columns: Any) -> FileRow:
+    return FileRow(number=number, place=f"problem {number}", columns={"prompt": "q", **columns})
 
 
 def opened(buffer: B, **context: Any) -> B:
@@ -129,8 +133,19 @@ def test_wrong_files(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError) as error:
-        opened(Luffy(LuffyConfig(path=str(path))))
+        opened(Expert(DemonstrationConfig(path=str(path))))
     assert message in str(error.value) and "d.jsonl" in str(error.value)
+
+
+def test_every_row_of_the_task_needs_a_demonstration_and_a_file_makes_up_for_it(
+    tmp_path: Path,
+) -> None:
+    rows = [row(1, solution="2"), row(2, answer="3")]
+    path = file(tmp_path, {"prompt": "a", "solution": "b"})
+    Expert().check_rows(read_rows, rows[:1])
+    Expert(DemonstrationConfig(path=path)).check_rows(read_rows, rows)
+    with pytest.raises(UserError, match="^problem 2 has no 'solution'"):
+        Expert().check_rows(read_rows, rows)
 
 
 def test_every_format_of_a_task_is_read_and_zero_is_an_answer(tmp_path: Path) -> None:
@@ -144,88 +159,18 @@ def test_every_format_of_a_task_is_read_and_zero_is_an_answer(tmp_path: Path) ->
     assert shown == {"a\u2028b": [["0"]], "c": [["1"]]}
 
 
-def test_a_prompt_that_is_too_long_is_an_error_or_left_out(tmp_path: Path) -> None:
+def test_a_prompt_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     """The fake prompts have 2 tokens."""
     path = file(tmp_path, {"prompt": "q", "solution": "a"})
     with pytest.raises(
         UserError, match=r"the prompt of a demonstration \(.* line 1\) has 2 tokens"
     ):
         opened(Expert(DemonstrationConfig(path=path))).plan(1, 1, FakePrompts(max_prompt_length=1))
-    luffy = opened(Luffy(LuffyConfig(path=path, overlong="drop")), problems={"p": "q"})
-    prompts = FakePrompts(max_prompt_length=1)
-    prompts.known["p"] = prompts.prompt("p", {"prompt": "q"})
-    assert texts([luffy._request(prompts.known["p"], prompts, shows=True)]) == [[]]
-
-
-FRAMED = [{"role": "system", "content": "s"}, {"role": "user", "content": "q1"}]
-
-
-@pytest.mark.parametrize(
-    ("asked", "count", "why"),
-    [
-        ("q1", 2, ""),
-        ("q1 now", 0, ' The task\'s prompts end with " now" (task.suffix).'),
-        (FRAMED, 0, " 2 others would without the messages before them, such as a system prompt."),
-        ("other", 0, ""),
-    ],
-)
-def test_how_many_demonstrations_answer_a_prompt_is_said(
-    asked: Any, count: int, why: str, tmp_path: Path
-) -> None:
-    heard: list[str] = []
-    rows = [{"prompt": q, "solution": "a"} for q in ("q1", "q1", "q2")]
-    path = file(tmp_path, *rows)
-    opened(Luffy(LuffyConfig(path=path)), problems={"p": asked}, say=heard.append)
-    said = f"{path}: {count} of 3 demonstrations answer a prompt of the task."
-    assert heard == [said + why]
 
 
 def test_a_task_without_demonstrations_is_an_error_for_supervised_training() -> None:
     with pytest.raises(UserError, match="problem prompt-0 has no 'proof'"):
         Expert(DemonstrationConfig(column="proof")).plan(1, 1, FakePrompts())
-
-
-def test_a_demonstration_takes_the_place_of_a_new_response() -> None:
-    """LUFFY's 7 + 1, here 3 + 1; the run's rewards score it."""
-    requests = Luffy().plan(2, 1, FakePrompts())
-    assert [(r.n, len(r.demonstrations)) for r in requests] == [(3, 1), (3, 1)]
-    assert texts(requests) == [["1"], ["2"]]
-    assert requests[0].demonstrations[0].reward is None
-    assert Luffy().fresh_share(8) == 8
-
-
-def test_groups_may_grow_instead_and_rewards_be_given() -> None:
-    (request,) = Luffy(LuffyConfig(keep_size=False, reward=0.5)).plan(1, 1, FakePrompts())
-    assert (request.n, request.demonstrations[0].reward) == (4, 0.5)
-
-
-def test_prompts_without_a_demonstration_get_ordinary_groups(tmp_path: Path) -> None:
-    """The file answers the second prompt three times; two may join."""
-    rows = [{"prompt": "prompt-1", "solution": text} for text in ("a", "b", "c")]
-    buffer = opened(Luffy(LuffyConfig(path=file(tmp_path, *rows), demonstrations=2)))
-    requests = buffer.plan(3, 1, FakePrompts())
-    assert texts(requests) == [[], ["a", "b"], []]
-    assert [r.n for r in requests] == [4, 2, 4]
-    assert texts(Luffy(LuffyConfig(column="proof")).plan(1, 1, FakePrompts())) == [[]]
-
-
-def test_a_prompt_that_comes_twice_in_a_step_is_answered_twice_and_shown_once() -> None:
-    requests = Luffy().plan(4, 1, FewPrompts(2))
-    assert [len(r.demonstrations) for r in requests] == [1, 1, 0, 0]
-    assert [r.n for r in requests] == [3, 3, 4, 4]
-
-
-def test_a_group_needs_a_place_for_a_new_response() -> None:
-    with pytest.raises(UserError, match="leaves no place"):
-        Luffy().plan(1, 1, FakePrompts(num_generations=1))
-
-
-def test_numbers_tell_demonstrations_apart() -> None:
-    requests = Luffy().plan(50, 1, FakePrompts())
-    numbers = [r.demonstrations[0].number for r in requests]
-    assert len(set(numbers)) == 50 and min(numbers) >= 1
-    again = Luffy().plan(50, 1, FakePrompts())
-    assert [r.demonstrations[0].number for r in again] == numbers
 
 
 @pytest.mark.slow
@@ -238,15 +183,3 @@ def test_supervised_training_generates_nothing_and_learns(tmp_path: Path) -> Non
     assert {row["rollouts/total"] for row in trained} == {0}
     assert trained[-1]["policy/loss"] < trained[0]["policy/loss"] / 2
     assert rows[-1]["eval/pass@1"] > rows[0]["eval/pass@1"] + 0.2
-
-
-@pytest.mark.slow
-def test_luffy_trains_on_groups_with_demonstrations(tmp_path: Path) -> None:
-    rows = check_real_run("algorithm=luffy", "rollout.num_generations=4", cwd=tmp_path)
-    assert rows[-1]["rollouts/total"] == 3 * 4 * 3, "three new responses in each group of four"
-
-
-def test_a_loss_that_cannot_use_demonstrations_is_refused_at_once(tmp_path: Path) -> None:
-    out = run("algorithm=grpo", "buffer=luffy", "dry_run=true", cwd=tmp_path)
-    assert out.status == 2
-    assert "buffer=luffy adds demonstrations" in out.err and len(out.err.splitlines()) == 1

@@ -97,12 +97,41 @@ def test_a_buffers_own_file_is_read_without_a_model(
 def test_a_file_that_was_tried_is_handed_over_once(tmp_path: Path) -> None:
     """The session takes the rows already read; whoever asks again reads the file as it is then."""
     path = tmp_path / "pool.jsonl"
-    path.write_text('{"prompt": "1+1=", "response": "2"}\n')
+    line = '{"prompt_id": "PLACE", "response_ids": [1], "behavior_logp": [-0.5], "reward": 1}\n'
+    path.write_text(line.replace("PLACE", "first"))
     c = made(None, ROWS, ROWS, "buffer=rlep", f"buffer.pool={path}")
     rehearse(c)
-    path.write_text('{"prompt": "3+3=", "response": "6"}\n')
-    found = [c.take_file(str(path))[0].columns["prompt"] for _ in range(2)]
-    assert found == ["1+1=", "3+3="]
+    path.write_text(line.replace("PLACE", "second"))
+    found = [c.take_file(str(path))[0].columns["prompt_id"] for _ in range(2)]
+    assert found == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "lacks"),
+    [
+        (("algorithm=sft", "buffer.column=proof"), "problem 0 of the train set has no 'proof'"),
+        (("algorithm=luffy", "buffer.column=proof"), "problem 0 of the train set has no 'proof'"),
+        (("algorithm=chord", "+buffer.second.column=proof"), "problem 0 .* has no 'proof'"),
+        (("algorithm=online_dpo", "buffer=pairs"), "problem 0 of the train set has no 'chosen'"),
+    ],
+    ids=["sft", "luffy", "mix", "pairs"],
+)
+def test_a_row_of_the_task_that_the_buffer_cannot_use_is_found_without_a_model(
+    chosen: tuple[str, ...], lacks: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^buffer=\w+: {lacks}"):
+        rehearse(made(None, ROWS, ROWS, *chosen))
+
+
+@pytest.mark.parametrize("pool", [True, False], ids=["pool", "demonstrations"])
+def test_a_row_of_the_buffers_own_file_is_checked_without_a_model(
+    pool: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "1+1="}\n')
+    chosen = ("buffer=rlep", "buffer.pool") if pool else ("algorithm=sft", "buffer.path")
+    with pytest.raises(UserError, match=r"^buffer=\w+: .*rows\.jsonl.*line 1"):
+        rehearse(made(None, ROWS, ROWS, chosen[0], f"{chosen[1]}={path}"))
 
 
 def test_columns_of_later_rows_and_rows_without_one_are_known() -> None:
