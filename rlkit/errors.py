@@ -45,7 +45,7 @@ def suggest(word: str, known: Iterable[str], near_enough: float = 0.5) -> str:
 def known_names(word: str, known: Sequence[str], how_to_list: str) -> str:
     """Return "Known: a, b": all known names, or the nearest of many and how to list the rest.
 
-    For example `known_names("remx", losses, "`python -m rlkit list loss`")`.
+    For example `known_names("remx", losses, "`rlkit list loss`")`.
     """
     text = ", ".join(known)
     if len(text) <= LONGEST_LIST:

@@ -100,7 +100,7 @@ def unknown_name(group: str, name: str, known: list[str]) -> UserError:
     return UserError(
         f"there is no {group} called '{name}'.{own if group in KINDS else ''}"
         f"{suggest(name, known)} "
-        f"{known_names(name, known, f'`python -m rlkit list {group}`')}"
+        f"{known_names(name, known, f'`rlkit list {group}`')}"
     )
 
 

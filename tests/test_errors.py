@@ -28,10 +28,10 @@ def test_a_short_list_is_printed_in_full() -> None:
 def test_of_a_long_list_the_nearest_are_printed_and_the_others_counted() -> None:
     """40 names of 5 characters with ", " between are 278 characters."""
     names = [f"nam{i:02}" for i in range(40)]
-    found = known_names("nam17", names, "`python -m rlkit list loss`")
+    found = known_names("nam17", names, "`rlkit list loss`")
     assert found.startswith("Known: nam17, ")
     assert found.count("nam") == NEAREST
-    assert found.endswith(" and 35 more, see `python -m rlkit list loss`")
+    assert found.endswith(" and 35 more, see `rlkit list loss`")
 
 
 def test_a_list_is_long_above_its_limit_alone() -> None:

@@ -134,8 +134,7 @@ def _build(kind: str, section: str, node: Any, scalars: dict[str, Scalar]) -> An
     """Build a part from its section; note its scalar schedules and check their extremes."""
     if not isinstance(node, Mapping) or "name" not in node:
         raise UserError(
-            f"{section} must be chosen by name: {kind}=<name>; "
-            f"`python -m rlkit list {kind}` lists them"
+            f"{section} must be chosen by name: {kind}=<name>; `rlkit list {kind}` lists them"
         )
     fields = {key: value for key, value in node.items() if key != "name"}
     found = {key: scalar_of(f"{section}.{key}", fields[key]) for key in _scheduled(kind, fields)}

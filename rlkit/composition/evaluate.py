@@ -1,4 +1,4 @@
-"""The evaluation of a model or a checkpoint: `python -m rlkit eval`."""
+"""The evaluation of a model or a checkpoint: `rlkit eval`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def configuration(
     elif name != EMBEDDED and not chooses_task(overrides):
         raise UserError(
             f"say what to evaluate {model} on: task=jsonl task.path=FILE with prompts and answers, "
-            "another task (`python -m rlkit list task`), or named benchmarks: --on math500"
+            "another task (`rlkit list task`), or named benchmarks: --on math500"
         )
     return raw, saved
 

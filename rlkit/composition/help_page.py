@@ -62,11 +62,11 @@ Examples
 
 Where to look further
 
-  python -m rlkit list loss            the names of a group, one per line
-  python -m rlkit show loss remix      a part: equation, source, settings with defaults and bounds
-  python -m rlkit show algorithm remix what a composition or an experiment chooses and sets
-  python -m rlkit --help               the other commands: doctor, check, eval, merge, report, view,
-                                       export, import, serve\
+  rlkit list loss             the names of a group, one per line
+  rlkit show loss remix       a part: equation, source, settings with defaults and bounds
+  rlkit show algorithm remix  what a composition or an experiment chooses and sets
+  rlkit --help                the other commands: doctor, check, eval, merge, report, view,
+                              export, import, serve\
 """
 
 

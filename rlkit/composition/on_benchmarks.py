@@ -1,4 +1,4 @@
-"""`python -m rlkit eval MODEL --on ...`: a model on named benchmarks, files and tasks."""
+"""`rlkit eval MODEL --on ...`: a model on named benchmarks, files and tasks."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def environment_of(raw: Mapping[str, Any]) -> Environment[Any] | None:
     if node is not None and (not isinstance(node, Mapping) or "name" not in node):
         raise UserError(
             f"{ENVIRONMENT} must be chosen by name: {ENVIRONMENT}=<name>; "
-            f"`python -m rlkit list {ENVIRONMENT}` lists them"
+            f"`rlkit list {ENVIRONMENT}` lists them"
         )
     return built(node, tools)
 

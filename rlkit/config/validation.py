@@ -76,7 +76,7 @@ def how_to_list(section: str, name: str = "<name>") -> str:
     """The command that lists every key of a section, which is of the part `name`."""
     kind = section.partition(".")[0]
     if kind in KINDS:
-        return f"`python -m rlkit show {kind} {name}`"
+        return f"`rlkit show {kind} {name}`"
     return f"`python -m rlkit.run --cfg job{f' -p {section}' if section else ''}`"
 
 

@@ -109,7 +109,7 @@ def template_for(name: str | None, tokenizer: Any) -> str:
 def check_template(name: str, setting: str = "") -> None:
     """Raise UserError for an unknown name; the line begins with the setting that holds it."""
     if name not in TEMPLATES:
-        known = known_names(name, list(TEMPLATES), "`python -m rlkit eval --help`")
+        known = known_names(name, list(TEMPLATES), "`rlkit eval --help`")
         near = suggest(name, TEMPLATES)
         raise UserError(f"{setting}there is no prompt template '{name}'.{near} {known}")
 

@@ -1,4 +1,4 @@
-"""`python -m rlkit view RUNS...`: the pages of runs, served to this machine while they train."""
+"""`rlkit view RUNS...`: the pages of runs, served to this machine while they train."""
 
 from __future__ import annotations
 

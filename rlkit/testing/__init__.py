@@ -1,7 +1,7 @@
 """The contract kit: what every part must do, as checks on one part.
 
 `check_part("loss", MyLoss())` returns the names of the checks that passed and raises AssertionError
-with one sentence at the first that fails. `python -m rlkit check my_package.losses:MyLoss` runs the
+with one sentence at the first that fails. `rlkit check my_package.losses:MyLoss` runs the
 same.
 """
 

@@ -124,8 +124,8 @@ def test_a_value_is_written_as_on_the_command_line(value: object, written: str) 
 @pytest.mark.parametrize(
     ("section", "how"),
     [
-        ("loss", "`python -m rlkit show loss <name>`"),
-        ("buffer.first", "`python -m rlkit show buffer <name>`"),
+        ("loss", "`rlkit show loss <name>`"),
+        ("buffer.first", "`rlkit show buffer <name>`"),
         ("train", "`python -m rlkit.run --cfg job -p train`"),
         ("", "`python -m rlkit.run --cfg job`"),
     ],

@@ -1,4 +1,4 @@
-"""`python -m rlkit eval MODEL --on ...` as a process."""
+"""`rlkit eval MODEL --on ...` as a process."""
 
 from __future__ import annotations
 
