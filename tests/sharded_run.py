@@ -1,18 +1,20 @@
 """A run whose weights are sharded over processes: `python -m tests.sharded_run <overrides>`.
 
-accelerate's FSDP wants GPUs; here torch's own, on the CPU, shards the weights as it would.
+accelerate's FSDP wants GPUs; here its own function shards the weights on the CPU.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from rlkit.composition.config_files import configs_folder
 from rlkit.composition.execute import execute
@@ -23,14 +25,29 @@ from rlkit.distributed.launch import close_processes
 
 
 class Sharded(FSDP):
-    """FSDP2 without accelerate's configuration."""
+    """FSDP2 on the CPU, as configs/accelerate/fsdp2.yaml has it."""
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        mesh = init_device_mesh("cpu", (self.world_size,))
-        layers: Any = module.model.layers  # type: ignore[union-attr]
-        for part in (*layers, module):
-            fully_shard(part, mesh=mesh)
-        return module
+        return sharded(module, self.world_size)
+
+
+def sharded(module: nn.Module, world_size: int) -> nn.Module:
+    """The module as accelerate shards it, over CPU processes of an open process group."""
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        reshard_after_forward=True,
+        cpu_ram_efficient_loading=False,
+    )
+    dims = ("shard",)
+    stand_in = SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        torch_device_mesh=init_device_mesh("cpu", (world_size,), mesh_dim_names=dims),
+        parallelism_config=SimpleNamespace(fsdp_dim_names=dims),
+        mixed_precision="no",
+        is_main_process=True,
+    )
+    return cast("nn.Module", fsdp2_prepare_model(stand_in, module))
 
 
 def train() -> None:

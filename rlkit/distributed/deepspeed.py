@@ -71,19 +71,28 @@ class DeepSpeed(MultiProcess):
         return learner
 
     def _engine(self, module: nn.Module, optimizer: Optimizer) -> Any:
-        dtype = next(module.parameters()).dtype
-        config = {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": 1.0,  # set before each step
-            "zero_optimization": {"stage": int(self.stage)},
-            "zero_allow_untested_optimizer": True,
-            "bf16": {"enabled": dtype == torch.bfloat16},
-        }
+        half = next(module.parameters()).dtype == torch.bfloat16
+        config = settings(self.stage, half=half)
         package = deepspeed()
         package.init_distributed(dist_backend=torch.distributed.get_backend())
         engine, *_ = package.initialize(model=module, optimizer=optimizer, config=config)
         return engine
+
+
+def settings(stage: str, *, half: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration for a ZeRO stage and, if `half`, weights in bfloat16.
+
+    ZeRO 2 then adds micro-batches up in float32; ZeRO 1 would take another optimizer for that.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 1.0,  # set before each step
+        "zero_optimization": {"stage": int(stage)},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": half},
+        "data_types": {"grad_accum_dtype": "fp32"} if half and stage == "2" else {},
+    }
 
 
 class DeepSpeedLearner(Learner):

@@ -26,11 +26,19 @@ class FSDP(MultiProcess):
 
     @contextmanager
     def full_weights(self, module: nn.Module) -> Generator[None]:
-        """Gathers full weights on every rank inside this context."""
+        """Gathers full weights on every rank inside this context.
+
+        A part has a group of weights, shares one with others, or has none: accelerate gives the
+        embedding and the head theirs, which leaves none to the whole model.
+        """
         from torch.distributed.fsdp import FSDPModule
 
         parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
-        groups: list[Any] = [part._get_fsdp_state()._fsdp_param_group for part in parts]  # pyright: ignore[reportPrivateUsage]
+        groups: list[Any] = [
+            group
+            for part in parts
+            for group in part._get_fsdp_state()._fsdp_param_groups  # pyright: ignore[reportPrivateUsage]
+        ]
         meshes = [group.post_forward_mesh_info for group in groups]
         for part in parts:
             part.set_reshard_after_forward(False, recurse=False)
@@ -38,6 +46,7 @@ class FSDP(MultiProcess):
         try:
             yield
         finally:
-            for part, group, mesh in zip(parts, groups, meshes, strict=True):
+            for part in parts:
                 part.reshard()
+            for group, mesh in zip(groups, meshes, strict=True):
                 group.post_forward_mesh_info = mesh

@@ -40,6 +40,11 @@ def open_processes(device: str) -> Processes:
         return MultiProcess(cpu=cpu)
     if cpu or os.environ.get("FSDP_VERSION") != "2":
         raise UserError("FSDP needs fsdp_version: 2 and GPUs; see configs/accelerate/fsdp2.yaml")
+    if asked_for("FSDP_OFFLOAD_PARAMS"):
+        raise UserError(
+            "the launch asks for fsdp_offload_params, which is not supported; keep anchors' copies "
+            "in host memory instead (anchor.device=cpu), or shard over more GPUs"
+        )
     return FSDP(cpu=False)
 
 

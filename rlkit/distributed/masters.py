@@ -64,15 +64,19 @@ class Masters:
 
     @torch.no_grad()
     def _collect(self, weight: Tensor) -> None:
-        """Add a weight's gradient to its master's, in float32, and free it."""
+        """Add a weight's gradient to its master's, in float32, and free it.
+
+        The weight has let go of it before anything is allocated: if memory runs out here, the
+        backward that is tried again finds none to add to.
+        """
         master: Any = self.of[weight]
-        if weight.grad is None:
+        gradient, weight.grad = weight.grad, None
+        if gradient is None:
             return
         if master.grad is None:
-            master.grad = weight.grad.float()
+            master.grad = gradient.float()
         else:
-            master.grad += weight.grad
-        weight.grad = None
+            master.grad += gradient
 
     @torch.no_grad()
     def write(self) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from rlkit.errors import UserError
 
-CPU_MESSAGE = "can't allocate memory"
-"""What torch's CPU allocator says in its RuntimeError."""
+MESSAGES = ("can't allocate memory", "cuda error: out of memory")
+"""What torch's CPU allocator says in its RuntimeError, and CUDA itself, in lower case."""
 SMALLER = "shorter responses (rollout.max_completion_length), or model.dtype=bfloat16"
 """What makes any forward take less."""
 OPTIMIZER = (
@@ -27,7 +27,8 @@ ELSEWHERE = (
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch could not get the memory it asked for."""
-    return isinstance(error, torch.OutOfMemoryError) or CPU_MESSAGE in str(error)
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(each in said for each in MESSAGES)
 
 
 def release() -> None:

@@ -203,6 +203,8 @@ class EngineMemory:
     generating: float
     training: float
     """What it keeps while the policy is trained."""
+    weights: float = 0.0
+    """What it takes besides, in a process of its own: a copy of weights that it shares else."""
     adapts: bool = False
     """Whether it generates fewer responses at once where memory does not suffice."""
 

@@ -168,7 +168,8 @@ class HFRollout(RolloutEngine[HFC]):
         """Keys and values of the responses that are generated at once."""
         rows = min(responses, self.config.generation_batch_size, self.most or responses)
         size = cache_bytes(policy, rows * tokens, trainer_dtype(policy).itemsize)
-        return EngineMemory(generating=size, training=0.0, adapts=True)
+        copy = float(sum(weight.nbytes for weight in policy.model.parameters()))
+        return EngineMemory(generating=size, training=0.0, weights=copy, adapts=True)
 
     def close(self) -> None:
         """Let go of the copy that lags."""

@@ -109,6 +109,8 @@ class RemoteEngine(EngineAround):
         """What the process needs to know; inside it the engine is in mode sync."""
         c = self.config
         alone = {"mode": "sync", "max_staleness": 0, "deterministic": True}
+        if "sleep" in type(c).model_fields:  # the trainer would take what it frees, and keep it
+            alone["sleep"] = False
         return {
             "engine": self.name,
             "config": c.model_dump(mode="json") | alone,

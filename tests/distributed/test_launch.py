@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from rlkit.distributed import launch
 from rlkit.distributed.launch import asked_for, open_processes
@@ -16,6 +17,7 @@ VARIABLES = (
     "ACCELERATE_USE_DEEPSPEED",
     "ACCELERATE_USE_FSDP",
     "FSDP_VERSION",
+    "FSDP_OFFLOAD_PARAMS",
 )
 
 
@@ -88,6 +90,13 @@ def test_a_launch_that_cannot_be_trained_under_is_told_what_to_do(
 ) -> None:
     with pytest.raises(UserError, match=said):
         opened(monkeypatch, **variables)
+
+
+def test_weights_in_host_memory_are_refused_on_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sharded = {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    with pytest.raises(UserError, match="fsdp_offload_params, which is not supported"):
+        opened(monkeypatch, "cuda", **sharded, FSDP_OFFLOAD_PARAMS="true")
 
 
 def test_leaving_without_a_group_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,3 +150,21 @@ def test_only_what_is_trained_and_coarse_has_a_master() -> None:
     masters.write()
     assert module.fine.tolist() == [0.5, 0.5] and module.coarse.tolist() == [0, 0]
     assert module.frozen.tolist() == [1, 1]
+
+
+def test_memory_that_runs_out_as_a_gradient_is_collected_counts_none_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The backward is tried again, on smaller micro-batches, after the gradient is cleared."""
+    half, expected = learner(), learner()
+    expected.backward((weight(expected) * GRADIENT).sum())
+    with monkeypatch.context() as patched, pytest.raises(torch.OutOfMemoryError):
+
+        def full(tensor: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        patched.setattr(Tensor, "float", full)
+        half.backward((weight(half) * GRADIENT).sum())
+    half.zero_grad()
+    half.backward((weight(half) * GRADIENT).sum())
+    assert torch.equal(master(half).grad, master(expected).grad)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from rlkit.models.memory import OPTIMIZER, explained, is_out_of_memory
     [
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("CUDA Error: out of memory at cumem_allocator.cpp:119"), True),
         (RuntimeError("shapes cannot be multiplied"), False),
     ],
 )

@@ -41,7 +41,10 @@ class LLM:
         self.calls: list[str] = []
         self.asleep: set[str] = set()
         self.forgotten = False
-        self.llm_engine = SimpleNamespace(is_sleeping=lambda: bool(self.asleep))
+        self.llm_engine = SimpleNamespace(
+            is_sleeping=lambda: bool(self.asleep),
+            engine_core=SimpleNamespace(shutdown=lambda: self.calls.append("shutdown")),
+        )
 
     def sleep(self, level: int) -> None:
         assert self.arguments["enable_sleep_mode"] and not self.asleep

@@ -15,6 +15,7 @@ from rlkit.errors import UserError
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.hf import HFConfig, HFRollout
 from rlkit.rollout.remote import RemoteEngine
+from rlkit.rollout.vllm.engine import VLLMConfig, VLLMRollout
 from tests.rollout.remotes import ids, remote, stream
 from tests.steps import move
 from tests.tiny import make_policy
@@ -108,3 +109,10 @@ def test_the_process_is_told_all_it_needs_and_runs_the_engine_in_step() -> None:
     for settings in ({"mode": "ahead"}, {"mode": "async", "deterministic": True}):
         engine.config = HFConfig.model_validate(settings)
         assert engine._spec(7)["ordered"]
+
+
+def test_an_engine_beside_the_trainer_keeps_its_memory() -> None:
+    """What it freed asleep the trainer would take, and nothing makes the trainer give it back."""
+    engine = RemoteEngine(VLLMRollout(VLLMConfig(mode="ahead")), "vllm", ModelConfig(), ())
+    engine.policy = make_policy()
+    assert VLLMConfig().sleep and engine._spec(7)["config"]["sleep"] is False

@@ -89,11 +89,12 @@ def run(a: argparse.Namespace, overrides: Sequence[str]) -> list[Check]:
             "the doctor examines responses of one turn: leave environment= and tools= out; for a "
             "checkpoint of a run with them add environment=null tools=[] and a reward=[...]"
         )
-    c = compose(raw)
+    c = compose(alone(raw))
+    beside = raw["rollout"].get("mode", ALONE["mode"]) != ALONE["mode"]
     told = Told(name, overrides, quiet=a.json, about=a.seconds)
     try:
         with numerics(c.config.model):
-            for check in examine(Patient(c, a.seconds)):
+            for check in examine(Patient(c, a.seconds, beside=beside)):
                 told.add(check)
     finally:
         close(c)
@@ -117,7 +118,7 @@ def configuration(
     asks = name == EMBEDDED or saved is not None or bool(own)
     chosen = choices(saved, overrides) if saved is not None else [] if asks else usual_lengths()
     raw = settings([*search, f"model.name={quoted(name)}", "output_dir=.", *chosen, *overrides])
-    return (raw if saved is None else alone(with_saved(raw, saved, overrides))), asks
+    return (raw if saved is None else with_saved(raw, saved, overrides)), asks
 
 
 def usual_lengths() -> list[str]:
@@ -136,7 +137,7 @@ def settings(given: Sequence[str]) -> dict[str, Any]:
 
     raw = composed(given)
     stages = stages_of(raw, given)
-    return alone(stages[0] if stages else raw)
+    return stages[0] if stages else raw
 
 
 def alone(raw: dict[str, Any]) -> dict[str, Any]:

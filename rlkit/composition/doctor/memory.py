@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rlkit.composition.doctor.answers import Answers
 from rlkit.composition.doctor.check import Check, Notes, size
 from rlkit.composition.doctor.patient import Patient
-from rlkit.composition.doctor.scored import tokens_of
+from rlkit.composition.doctor.scored import Answer, tokens_of
 from rlkit.config.run import TrainConfig
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
@@ -80,8 +80,11 @@ def estimate(patient: Patient) -> Sizes:
         out["critic"] = nbytes(critic.parameters()) + training_bytes(critic, c.config.train)
     out["references"] = reference_bytes(patient)
     tokens = c.config.train.micro_batch_tokens or default_tokens(policy.device)
-    batch = tokens * saved_per_token(policy, patient.answers)
-    engine = engine_memory(patient)
+    once, per_token = saved(policy, patient.answers)
+    batch, engine = once + tokens * per_token, engine_memory(patient)
+    if patient.beside:
+        own = {"generating": engine.generating, "the engine's weights": engine.weights}
+        return out | {"a micro-batch": batch} | own
     if engine.generating > batch + engine.training:  # the two do not happen at the same time
         return out | {"generating": engine.generating}
     return out | {"a micro-batch": batch, "the engine": engine.training}
@@ -132,23 +135,39 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
-def saved_per_token(policy: Policy, answers: Answers) -> float:
-    """Bytes that a forward saves for its backward, per token it computes."""
-    few = [(p, replace(g, response_ids=g.response_ids[:LONGEST])) for p, g in answers.flat[:ROWS]]
+def saved(policy: Policy, answers: Answers) -> tuple[float, float]:
+    """Bytes that a forward saves for its backward: once, and per token that it computes.
+
+    From two lengths, since autocast saves a copy of each weight however few the tokens are.
+    """
+    few = answers.flat[:ROWS]
+    longest = min(LONGEST, *(len(generation.response_ids) for _, generation in few))
+    (fewer, less), (more, most) = (
+        saved_by(policy, [(p, replace(g, response_ids=g.response_ids[:length])) for p, g in few])
+        for length in (max(1, longest // 2), longest)
+    )
+    if more == fewer:
+        return 0.0, most / more
+    per_token = (most - less) / (more - fewer)
+    return max(0.0, most - per_token * more), per_token
+
+
+def saved_by(policy: Policy, few: Sequence[Answer]) -> tuple[int, float]:
+    """Tokens that one forward computes, and the bytes that it saves."""
     tokens = tokens_of(few)
     weights = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
-    saved: dict[int, int] = {}
+    found: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = storage.nbytes()
+            found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         terms = policy.terms(tokens, "value")
     del terms
-    return sum(saved.values()) / computed(tokens, policy.layout)
+    return computed(tokens, policy.layout), float(sum(found.values()))
 
 
 def weightless(model: nn.Module) -> Any:

@@ -33,8 +33,10 @@ class Unavailable(Exception):
 class Patient:
     """A composition to be examined."""
 
-    def __init__(self, c: Composition, seconds: float) -> None:
+    def __init__(self, c: Composition, seconds: float, *, beside: bool = False) -> None:
         self.c = c
+        self.beside = beside
+        """Whether the run generates while it trains, in a process of its own."""
         self.seconds = seconds
         """About how long generating, scoring and the trial step may take together."""
         self.notes: list[str] = []

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import torch
@@ -26,6 +26,7 @@ from rlkit.rollout.vllm.memory import (
     WITHOUT_WEIGHTS,
     Sleeper,
     placement,
+    room_for_vllm,
 )
 from rlkit.rollout.vllm.probe import LENGTH, Evidence, Probe
 from rlkit.rollout.vllm.sampling import (
@@ -95,7 +96,7 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
         self.vllm: Any = importlib.import_module("vllm")
         with tempfile.TemporaryDirectory(prefix="rlkit-vllm-") as folder:
             write_config(policy, folder)
-            with undisturbed():
+            with undisturbed(), room_for_vllm("started"):
                 self.llm = self._build(folder)
         self.sleeper = Sleeper(self.llm, self._level())
         self.llm.collective_rpc("rlkit_temperature", args=(self.config.temperature,))
@@ -205,6 +206,8 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     def close(self) -> None:
         """Stop the engine and free its memory."""
         if "llm" in vars(self):
+            with suppress(UserError):  # asleep, vLLM would free its memory twice as it ends
+                self.sleeper.wake(WEIGHTS, KV_CACHE)
             self.llm.llm_engine.engine_core.shutdown()
             del self.llm
 
@@ -220,13 +223,16 @@ def require_vllm() -> None:
 
 @contextmanager
 def undisturbed() -> Generator[None]:
-    """Undo what vLLM changes in the process: global random states, torch.set_num_threads."""
-    state, set_threads = rng_state(), torch.set_num_threads
+    """Undo what vLLM changes in the process: random states, threads of the CPU, TF32."""
+    state, set_threads, threads = rng_state(), torch.set_num_threads, torch.get_num_threads()
+    tf32 = torch.backends.cuda.matmul.allow_tf32
     try:
         yield
     finally:
         load_rng_state(state)
         torch.set_num_threads = set_threads
+        torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 def read(output: Any) -> Answer:

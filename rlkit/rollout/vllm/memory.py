@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from rlkit.errors import UserError
 from rlkit.models.policy import Policy
 
 WEIGHTS, KV_CACHE = "weights", "kv_cache"
 """vLLM's names for what it frees while it sleeps."""
 WITH_WEIGHTS, WITHOUT_WEIGHTS = 1, 2
 """vLLM's sleep levels: its weights are copied to host memory, or forgotten."""
+LONGEST_WORDS = 300
+"""Characters of vLLM's own words that an error shows."""
 
 
 def placement(
@@ -33,6 +38,25 @@ def placement(
     weights = sum(p.numel() for p in policy.model.parameters()) * dtype.itemsize
     needed = {"gpu_memory_utilization": min(1.0, (weights + cache) / total)}
     return {**needed, **sizes, "device_ids": [policy.device.index or 0]}
+
+
+@contextmanager
+def room_for_vllm(when: str) -> Generator[None]:
+    """Turns what vLLM raises for want of memory into a UserError that says what to lower.
+
+    It tells of too little with a ValueError when it starts, and of an allocation that failed with
+    a RuntimeError of its own.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if "memory" not in said.lower():
+            raise
+        raise UserError(
+            f"vLLM had too little memory as it {when}: {said[:LONGEST_WORDS]}; set a smaller "
+            "rollout.kv_cache_gb, or use model.dtype=bfloat16, model.lora.r=16 or anchor.device=cpu"
+        ) from error
 
 
 class Sleeper:
@@ -59,7 +83,8 @@ class Sleeper:
     def wake(self, *parts: str) -> None:
         """Give memory to what is asleep; vLLM does nothing if one of the parts is not."""
         if self.asleep:
-            self.llm.wake_up(tags=list(parts))
+            with room_for_vllm("woke up"):
+                self.llm.wake_up(tags=list(parts))
 
     def rest(self) -> None:
         """Free what the engine can, if it is awake."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from rlkit.composition.doctor.command import configuration
+from rlkit.composition.doctor.command import alone, configuration
 from rlkit.models.policy import Policy
 from tests.cli import SMALL, Result, command, run
 from tests.composition.doctor.test_template import chat_policy
@@ -159,4 +159,5 @@ def test_a_run_brings_its_settings_and_overrides_stand_above_them(tmp_path: Path
     raw, asks = configuration(checkpoint, ["rollout.temperature=0.7"], [])
     assert asks and raw["task"]["name"] == "arithmetic"
     assert raw["rollout"]["max_completion_length"] == 14
-    assert (raw["rollout"]["temperature"], raw["rollout"]["sync_every"]) == (0.7, 1)
+    assert (raw["rollout"]["temperature"], raw["rollout"]["sync_every"]) == (0.7, 2)
+    assert alone(raw)["rollout"] == raw["rollout"] | {"sync_every": 1}

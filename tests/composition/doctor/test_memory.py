@@ -13,6 +13,7 @@ from rlkit.composition.doctor.memory import (
     device_memory,
     estimate,
     reference_bytes,
+    saved,
     training_bytes,
 )
 from rlkit.composition.doctor.patient import Patient
@@ -91,7 +92,29 @@ def test_micro_batches_grow_with_their_tokens() -> None:
         estimate(patient_of(f"train.micro_batch_tokens={tokens}"))["a micro-batch"]
         for tokens in (100000, 200000)
     )
-    assert large == pytest.approx(2 * small)
+    assert large == pytest.approx(2 * small, rel=0.01)
+
+
+def test_copies_of_the_weights_that_autocast_saves_count_once() -> None:
+    """Each linear layer saves its weight in bfloat16, however few the tokens are."""
+    patient = patient_of("model.autocast=bfloat16")
+    once, per_token = saved(patient.policy, patient.answers)
+    model: Any = patient.policy.model
+    layers = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    copies = 2 * sum(weight.numel() for weight in layers)
+    assert 0.5 * copies < once < 1.5 * copies
+    plain = saved(patient_of().policy, patient_of().answers)
+    assert plain[0] < 0.1 * copies and per_token < 1.5 * plain[1]
+
+
+def test_an_engine_beside_the_trainer_generates_while_it_trains() -> None:
+    patient = patient_of()
+    in_turn = estimate(patient)
+    patient.beside = True
+    found = estimate(patient)
+    assert found["generating"] > 0 and found["a micro-batch"] > 0
+    assert found["the engine's weights"] == found["weights"]
+    assert sum(found.values()) > sum(in_turn.values()) + found["weights"]
 
 
 def test_a_run_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

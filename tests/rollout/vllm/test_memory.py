@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from rlkit.config.run import ModelConfig
+from rlkit.errors import UserError
+from rlkit.models.numerics import numerics
 from rlkit.rollout.base import GenerationCall
+from rlkit.rollout.vllm.engine import VLLMRollout, undisturbed
 from rlkit.rollout.vllm.memory import placement
 from tests.rollout.models import change, make_policy
 from tests.rollout.stand_in import drawn, expected, install, started
@@ -60,6 +66,64 @@ def test_weights_that_the_policy_no_longer_has_wait_in_host_memory() -> None:
     assert llm.calls == ["wake weights kv_cache", "take", "probe", "sleep 1"]
     assert drawn(engine, 3) == pytest.approx(expected(policy), abs=1e-5)
     assert abs(expected(policy) - synced) > 1e-3
+
+
+@pytest.mark.usefixtures("gpu")
+def test_it_ends_awake() -> None:
+    """vLLM frees the memory of an engine that ends asleep twice; the next one then gets none."""
+    engine, llm = started(make_policy())
+    llm.calls.clear()
+    engine.close()
+    assert llm.calls == ["wake weights kv_cache", "shutdown"]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_too_little_memory_to_wake_up_is_one_line_and_the_engine_still_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, llm = started(make_policy())
+
+    def full(tags: Sequence[str]) -> None:
+        raise RuntimeError("CUDA Error: out of memory\nat cumem_allocator.cpp:119")
+
+    monkeypatch.setattr(llm, "wake_up", full)
+    with pytest.raises(
+        UserError, match=r"as it woke up: CUDA Error.* rollout\.kv_cache_gb"
+    ) as told:
+        drawn(engine, 1)
+    assert "\n" not in str(told.value)
+    engine.close()
+    assert llm.calls[-1] == "shutdown"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Free memory on device cuda:0 (3.1/79.2 GiB) is less than desired", UserError),
+        ("an unknown architecture", ValueError),
+    ],
+)
+def test_too_little_memory_to_start_is_one_line(
+    said: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sleeps=True)
+
+    def fails(self: VLLMRollout, folder: str) -> None:
+        raise ValueError(said)
+
+    monkeypatch.setattr(VLLMRollout, "_build", fails)
+    with pytest.raises(expected, match=re.escape(said)):
+        started(make_policy())
+
+
+def test_what_vllm_sets_in_the_process_is_undone() -> None:
+    threads = torch.get_num_threads()
+    with numerics(ModelConfig(tf32=True)):
+        with undisturbed():
+            torch.set_num_threads(threads + 1)
+            torch.set_float32_matmul_precision("highest")
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(("sleeps", "asked"), [(False, True), (True, False)])
