@@ -35,6 +35,7 @@ class DRO(RatioLoss[DroConfig]):
     """L = -(A log pi - beta/2 (log r)^2); the penalty is constant beyond `log_ratio_clamp`."""
 
     sources = ("2405.19107",)
+    off_policy = True
 
     def __call__(self, policy: PolicyTerms, batch: LossBatch) -> LossOutput:
         """Per-token terms; the framework aggregates them."""

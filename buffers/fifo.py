@@ -13,7 +13,8 @@ from buffers.selection import draw_buckets, tiers_of, version_number
 from buffers.storage import Stored
 from buffers.whole_groups import WholeGroups, WholeGroupsConfig
 from rlkit.batch import Group
-from rlkit.interfaces import State
+from rlkit.errors import counted
+from rlkit.interfaces import RunSize, State
 from rlkit.ops import optimal_shares
 from rlkit.registry import register
 
@@ -113,6 +114,18 @@ class Fifo(WholeGroups[FifoConfig]):
         oldest weights that sampled a token of it, or NO_TOKEN, and how many responses it has."""
         self.weighed: tuple[FifoConfig, Floats] | None = None
         """The config whose weights of the ages were computed last, and those."""
+
+    def out_of_reach(self, run: RunSize) -> str | None:
+        """A share of replay that the window cannot fill."""
+        fresh = self.fresh_share(run.groups)
+        places, held = run.groups - fresh, self.config.window * fresh
+        if places <= held:
+            return None
+        return (
+            f"a window of {counted(self.config.window, 'step')} of {counted(fresh, 'fresh group')} "
+            f"holds {held}, and {places} places of a step are for replay; set a larger "
+            "buffer.window or a smaller buffer.replay_fraction"
+        )
 
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups and at most as many replayed ones as the batch has places left."""

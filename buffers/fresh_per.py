@@ -24,9 +24,9 @@ class FreshPERConfig(PrioritizedConfig):
     """Settings of the priority, its fading and the importance weights."""
 
     capacity: Annotated[int, Field(ge=1)] = 50_000
-    tau: Annotated[float, Field(gt=0)] = 500.0
-    """Training steps over which a priority falls to 1/e. The paper counts gradient steps: 500, and
-    1,000 for FrozenLake."""
+    tau: Annotated[float, Field(gt=0)] = 125.0
+    """Training steps over which a priority falls to 1/e. The paper counts gradient steps, 500, and
+    1,000 for FrozenLake: this is 500 at 4 optimizer steps per training step."""
     alpha: Annotated[float, Field(ge=0)] = 0.6
     """0 = uniform."""
     beta: Annotated[float, Field(ge=0, le=1)] = 0.4
@@ -52,8 +52,8 @@ def importance_exponent(step: int, first: float, steps: int) -> float:
 
 
 def importance_weights(chance: Floats, beta: float) -> Floats:
-    """(1 / (N P_i))^beta over the largest of them, [N], from the P_i of a draw."""
-    out: Floats = (chance / chance.min()) ** -beta
+    """(1 / P_i)^beta over the largest of them, [drawn], from the P_i of what was drawn."""
+    out: Floats = (chance / chance.min(initial=1.0)) ** -beta
     return out
 
 
@@ -65,10 +65,10 @@ class FreshPER(Prioritized[FreshPERConfig]):
         w_i = (N P_i)^-beta / max_j w_j
 
     w_i goes with each replayed response; correction=replay_weight multiplies its loss by it. j goes
-    over the store, so its least likely group sets the scale: where groups are much older than tau
-    most draws weigh little, the more so the nearer the exponent is to 1. Age is
-    in training steps, from the oldest weights that sampled a token. The stored priorities are those
-    of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916, after
+    over the groups that the step drew (our choice: over the whole store, one group that is hardly
+    ever drawn would make all others count for little beside the fresh ones, whose weight is 1). Age
+    is in training steps, from the oldest weights that sampled a token. The stored priorities are
+    those of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916, after
     prioritized experience replay (arXiv:1511.05952). Status: adapted. Its units are trajectories,
     here groups; it replays in batches beside the fresh one, here in a share of the batch.
 
@@ -88,9 +88,10 @@ class FreshPER(Prioritized[FreshPERConfig]):
     def replay(self, tier: Ints, drawn: Ints, chance: Floats, step: int) -> list[Group]:
         """The groups drawn from a tier, with their importance weights."""
         c = self.config
-        undone = importance_weights(chance, importance_exponent(step, c.beta, c.beta_steps))
+        exponent = importance_exponent(step, c.beta, c.beta_steps)
+        undone = importance_weights(chance[drawn], exponent)
         groups = super().replay(tier, drawn, chance, step)
-        for group, weight in zip(groups, undone[drawn].tolist(), strict=True):
+        for group, weight in zip(groups, undone.tolist(), strict=True):
             for sample in group.samples:
                 sample.extras[REPLAY_WEIGHT] = weight
         return groups

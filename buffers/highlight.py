@@ -74,7 +74,7 @@ class Highlight(Stock[HighlightConfig]):
         """The mean reward, the prompt as a number and the step of each group."""
         return {
             "mean": [sum(item.rewards) / len(item.rewards) for item in stored],
-            "prompt": [number_of(item.group.prompt.prompt_id) for item in stored],
+            "prompt": [number_of(item.prompt_id or item.group.prompt.prompt_id) for item in stored],
             "made": [item.step for item in stored],
         }
 

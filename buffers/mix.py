@@ -42,7 +42,7 @@ class MixConfig(PartConfig):
 class Mix(ReplayBuffer[MixConfig]):
     """A batch of two parts, each planned, built and remembered by a buffer of its own.
 
-        places of the second = round(share B), the rest are the first's
+        places of the second = round(share B), the rest are the first's, and each has one or more
 
     A buffer sees its own groups alone. Scores go to both. Status: our choice; Trinity-RFT
     (arXiv:2505.17826) mixes expert and own experience this way, by a share of the batch.
@@ -88,15 +88,19 @@ class Mix(ReplayBuffer[MixConfig]):
 
     def out_of_reach(self, run: RunSize) -> str | None:
         """What either never comes to, by the places that it has."""
-        told = []
+        none = [name for name, count in self.places(run.groups).items() if count == 0]
+        told = [f"buffer.{name} has no place in a batch" for name in none]
         for name, part, count in self._at_work(run.groups):
             missed = part.out_of_reach(replace(run, groups=count))
             told += [] if missed is None else [f"buffer.{name}: {missed}"]
         return "; ".join(told) or None
 
     def places(self, batch: int) -> dict[str, int]:
-        """How many groups of a batch each decides about."""
-        second = round(self.config.share * batch)
+        """How many groups of a batch each decides about; one at least where both have a share."""
+        share = self.config.share
+        second = round(share * batch)
+        if 0 < share < 1 < batch:
+            second = min(max(second, 1), batch - 1)
         return {FIRST: batch - second, SECOND: second}
 
     def fresh_share(self, batch: int) -> int:
@@ -175,9 +179,12 @@ class Mix(ReplayBuffer[MixConfig]):
         return [(n, self.parts[n], count) for n, count in self.places(batch).items() if count > 0]
 
     def _own(self, fresh: list[Group], name: str) -> list[Group]:
-        """The groups that a buffer asked for: a group holds the very prompt of its request."""
-        prompts = {id(request.prompt) for request, owner in self.asked if owner == name}
-        return [group for group in fresh if id(group.prompt) in prompts]
+        """The groups that a buffer asked for: a group holds the very prompt of its request.
+
+        A prompt that was given back belongs to who asked for it last.
+        """
+        owners = {id(request.prompt): owner for request, owner in self.asked}
+        return [group for group in fresh if owners.get(id(group.prompt)) == name]
 
 
 def _part(place: str, settings: Mapping[str, Any]) -> ReplayBuffer[Any]:

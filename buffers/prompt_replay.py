@@ -28,7 +28,7 @@ class PromptReplayConfig(PartConfig):
     high: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Greatest pass rate of a stored prompt, itself included; unconfirmed, our choice."""
     cooldown: Annotated[int, Field(ge=1)] = 5
-    """Steps a prompt rests after it was trained; unconfirmed, our choice."""
+    """Steps from a training of a prompt until it may be asked again; unconfirmed, our choice."""
     max_reuse: Annotated[int, Field(ge=1)] = 5
     """How often a run asks a prompt again beyond the data order; unconfirmed, our choice."""
     success_at: float = 1.0

@@ -27,6 +27,7 @@ from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.interfaces import ReplayBuffer, State
 
+PLAIN = ("step", "oldest_version", "prompt_id")
 SHARD_BYTES = 32 * 2**20
 """Size of a full shard. What is younger than the last full shard is still in memory."""
 DATA, BOUNDS = "data", "bounds"
@@ -285,16 +286,15 @@ def _row_state(item: Stored) -> State:
         "number": item.place.number,
         "sample_ids": list(item.sample_ids),
         "rewards": list(item.rewards),
-        "step": item.step,
-        "oldest_version": item.oldest_version,
+        **{name: getattr(item, name) for name in PLAIN},
     }
 
 
 def _stored_row(row: State, shards: Mapping[str, Shard]) -> Stored:
+    known: State = {name: row.get(name) for name in PLAIN}
     return Stored(
         place=Row(shards[row["shard"]], row["number"]),
         sample_ids=array("q", row["sample_ids"]),
         rewards=array("d", row["rewards"]),
-        step=row["step"],
-        oldest_version=row["oldest_version"],
+        **known,
     )

@@ -96,6 +96,8 @@ class Stored:
     """The training step it belongs to: that of its newest response."""
     oldest_version: int | None
     """The oldest weights that sampled a token of it; None = it has no token."""
+    prompt_id: str | None
+    """Of the prompt; None in checkpoints from before it was kept."""
 
     @property
     def group(self) -> Group:
@@ -146,4 +148,5 @@ def in_memory(group: Group) -> Stored:
         rewards=array("d", [sample.reward for sample in group.samples]),
         step=max(sample.step for sample in group.samples),
         oldest_version=oldest_version(group.samples),
+        prompt_id=group.prompt.prompt_id,
     )

@@ -24,7 +24,7 @@ class ValueDecayConfig(StockConfig):
     use_limit: Annotated[int, Field(ge=1)] | None = 3
     """Uses after which a group leaves, the one in its own step included; null = no limit."""
     cooldown: Annotated[int, Field(ge=1)] = 1
-    """Steps a group rests after a use. Trinity counts seconds."""
+    """Steps from a use of a group to the next, at least. Trinity counts seconds."""
     noise: Annotated[float, Field(ge=0)] = 0.0
     """Standard deviation of a normal number added to the priority at each insertion, in steps."""
 
@@ -41,11 +41,11 @@ class ValueDecay(Stock[ValueDecayConfig]):
         priority = version - decay * uses + N(0, noise^2)
 
     `version` is the oldest weights that sampled the group. A group leaves after `use_limit` uses
-    and rests `cooldown` steps after each; of equal priorities the newer goes first. A full queue
-    loses its lowest priorities, which may be the new groups' own. Source: Trinity-RFT's experience
-    buffer (arXiv:2505.17826). Status: adapted. Its units are responses and seconds, here groups and
-    steps; there all data passes through the queue, here the fresh groups are trained first. The use
-    limit belongs to its variant with noise.
+    and comes again `cooldown` steps after each, or later; of equal priorities the newer goes first.
+    A full queue loses its lowest priorities, which may be the new groups' own. Source:
+    Trinity-RFT's experience buffer (arXiv:2505.17826). Status: adapted. Its units are responses and
+    seconds, here groups and steps; there all data passes through the queue, here the fresh groups
+    are trained first. The use limit belongs to its variant with noise.
 
     Public code: Trinity-RFT's priority queue, with linear decay 2, limit 3, noise 0, capacity
     10,000.

@@ -39,11 +39,12 @@ def describe(c: Composition) -> list[str]:
             f"Warning: loss={names['loss']} has its own baseline and is defined with "
             f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
         )
-    if c.buffer.reads_rollouts and c.parts.needs("prox") and not c.parts.needs("behavior"):
+    if uncorrected(c):
+        remedy = "set loss.ratio_to=behavior" if has_ratio(c) else "choose another loss"
         lines.append(
             f"Warning: loss={names['loss']} takes its ratio to the policy of the step, so nothing "
-            "corrects for the one that sampled the stored responses; choose a loss that reads "
-            "behavior log-probs, or correction=[tis]."
+            f"corrects for older ones that sampled the replayed responses; {remedy}, or "
+            "correction=[tis]."
         )
     if c.parts.anchor.proximal is not None and c.parts.proximal is None:
         lines.append(
@@ -74,6 +75,20 @@ def describe(c: Composition) -> list[str]:
             "the kept mass is stored with each token, but the bias is not corrected."
         )
     return lines
+
+
+def uncorrected(c: Composition) -> bool:
+    """Whether responses of other policies are trained on as if the step's had sampled them."""
+    groups, buffer = c.config.train.prompts_per_step, c.buffer
+    replays = buffer.reads_rollouts or buffer.fresh_share(groups) < groups
+    known = not (buffer.gives_expert or buffer.unknown_behavior)
+    reads = c.parts.needs("prox") and not c.parts.needs("behavior")
+    return replays and known and reads and not c.parts.loss.off_policy
+
+
+def has_ratio(c: Composition) -> bool:
+    """Whether the loss can take its ratio to the policy that sampled."""
+    return "ratio_to" in type(c.parts.loss.config).model_fields
 
 
 def batch_in_words(c: Composition) -> str:

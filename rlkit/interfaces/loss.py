@@ -64,6 +64,8 @@ class PolicyLoss(Part[LC]):
     sees_penalty: ClassVar[bool] = True
     """Whether it reads advantages, which a penalty taken from the rewards is part of
     (anchor.placement=reward); `LossBatch.reward` is without it."""
+    off_policy: ClassVar[bool] = False
+    """Whether it is meant for responses of any policy though it does not read who sampled them."""
     advantages: ClassVar[tuple[str, ...]] = ()
     """Advantage parts the method is defined with, if it has its own baseline; a run with another
     one starts with a warning. Empty = any."""

@@ -63,7 +63,6 @@ class Ahead(Source):
         """Jobs so far; they number the random streams."""
         self.wanted = 0
         self.dropped: list[Completed] = []
-        """The groups dropped in this step."""
 
     @property
     def size(self) -> int:

@@ -61,6 +61,9 @@ class Completed:
 class Source(ABC):
     """Completes requests."""
 
+    dropped: Sequence[Completed] = ()
+    """What was generated and is not trained on: the groups dropped in this step."""
+
     def begin(self, plan: StepPlan) -> None:  # noqa: B027
         """Called when a step begins."""
 

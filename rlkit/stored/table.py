@@ -14,6 +14,7 @@ and the weights of the run that reads it are others.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -126,8 +127,15 @@ def to_table(
 
 
 def _number(group: Group) -> int:
-    """A group's number: the first id of its own responses, which no other group of a run has."""
-    return min((s.sample_id for s in group.samples if s.sample_id >= 0), default=-1)
+    """A group's number: the first id of its own responses, which no other group of a run has.
+
+    Of demonstrations alone, whose ids come again with their prompt, one of the step and the ids.
+    """
+    own = min((s.sample_id for s in group.samples if s.sample_id >= 0), default=None)
+    if own is not None:
+        return own
+    words = json.dumps([[s.step, s.sample_id] for s in group.samples])
+    return -1 - int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
 
 
 def _columns(prompt: Prompt) -> str:

@@ -189,9 +189,9 @@ class Trainer:
         )
 
     def _tally(self, fresh: Collected, batch: TrainBatch) -> None:
-        self.count.rollouts += fresh.tally.rollouts
-        self.count.tokens += fresh.tally.tokens
-        self.count.trained += len(batch.samples)
+        self.count.rollouts += fresh.tally.rollouts + fresh.tally.dropped
+        self.count.tokens += fresh.tally.tokens + fresh.tally.dropped_tokens
+        self.count.trained += sum(sample.sample_id >= 0 for sample in batch.samples)
 
     def _evaluate(self) -> None:
         started, step = self.clock.now(), self.count.done

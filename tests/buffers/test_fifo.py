@@ -16,7 +16,7 @@ from buffers.fifo import Fifo, FifoConfig, age_shares
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group
 from rlkit.errors import UserError
-from rlkit.interfaces import RunContext
+from rlkit.interfaces import RunContext, RunSize
 from rlkit.registry import build
 from rlkit.testing.base import stored
 from rlkit.testing.buffers import FakePrompts, FakeRollouts, ids
@@ -276,3 +276,15 @@ def test_the_most_that_geppo_can_mix_and_less_are_allowed() -> None:
 def test_a_law_beside_weights_is_refused() -> None:
     with pytest.raises(UserError, match="set one of them"):
         build("buffer", "fifo", age_weights=[1.0, 1.0], age_law="linear")
+
+
+@pytest.mark.parametrize(
+    ("share", "groups", "window", "told"),
+    [(0.6, 20, 2, None), (0.7, 20, 2, "holds 12, and 14 places"), (0.6, 20, 1, "holds 8, and 12")],
+)
+def test_a_share_that_the_window_cannot_fill_is_told(
+    share: float, groups: int, window: int, told: str | None
+) -> None:
+    buffer = Fifo(FifoConfig(replay_fraction=share, window=window))
+    found = buffer.out_of_reach(RunSize(steps=100, groups=groups, num_generations=8))
+    assert found is None if told is None else told in str(found)

@@ -65,22 +65,34 @@ def filled(**fields: Any) -> FreshPER:
     return buffer
 
 
-def test_old_groups_are_drawn_less_and_each_brings_its_weight() -> None:
-    """At step 9 with tau 4: e^-2, e^-1 and 3 over their sum."""
+def test_old_groups_are_drawn_less() -> None:
+    """At step 9 with tau 4: e^-2, e^-1 and 3 over their sum. One that is drawn alone weighs 1."""
     buffer = filled(tau=4.0, replay_fraction=0.5, beta=1.0)
     weights = np.array([math.exp(-2), math.exp(-1), 3.0])
-    chance = weights / weights.sum()
-    inverse = chance.min() / chance
     found: Counter[Any] = Counter()
     for seed in range(2000):
         buffer.open(RunContext(seed=seed))
         (group,) = buffer.build([], 2, 9)
-        place = (1, 5, 9).index(group.samples[0].step)
-        found[place] += 1
-        assert [s.extras[REPLAY_WEIGHT] for s in group.samples] == pytest.approx(
-            [inverse[place]] * 2
-        )
-    check_frequencies(found, dict(enumerate(chance)))
+        found[(1, 5, 9).index(group.samples[0].step)] += 1
+        assert [s.extras[REPLAY_WEIGHT] for s in group.samples] == [1.0, 1.0]
+    check_frequencies(found, dict(enumerate(weights / weights.sum())))
+
+
+def test_each_brings_its_weight_among_those_that_were_drawn() -> None:
+    """The least likely of the two sets the scale, whatever else is stored."""
+    buffer = filled(tau=4.0, replay_fraction=0.5, beta=1.0)
+    chance = {1: math.exp(-2), 5: math.exp(-1), 9: 3.0}
+    pairs: set[tuple[int, ...]] = set()
+    for seed in range(20):
+        buffer.open(RunContext(seed=seed))
+        groups = buffer.build([], 4, 9)
+        steps = [group.samples[0].step for group in groups]
+        least = min(chance[step] for step in steps)
+        for step, group in zip(steps, groups, strict=True):
+            expected = pytest.approx([least / chance[step]] * 2)
+            assert [s.extras[REPLAY_WEIGHT] for s in group.samples] == expected
+        pairs.add(tuple(sorted(steps)))
+    assert len(pairs) > 1
 
 
 def test_fresh_groups_have_no_weight_and_a_resumed_buffer_draws_the_same() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from buffers import shards
 from buffers.highlight import Highlight, HighlightConfig, best_of_each, number_of
 from rlkit.batch import Group
+from rlkit.interfaces import RunContext
 from tests.buffers.test_replay import one
 
 
@@ -81,3 +84,26 @@ def test_beyond_the_capacity_the_best_stay_longest() -> None:
 def test_a_best_group_that_is_too_old_makes_room_for_a_younger_one() -> None:
     """At step 4 weights more than 1 step back are not allowed: of each prompt step 3 is left."""
     assert steps(filled(max_age=1, over_age="drop").groups) == [("a", 3), ("b", 3)]
+
+
+def test_a_process_that_does_not_write_needs_no_file_to_know_the_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one writes the shards, and may not have come to it yet."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    buffer = Highlight(HighlightConfig(storage="disk"))
+    buffer.open(RunContext(folder=tmp_path, writes=False))
+    buffer.add([group(1, 1, "a", 1.0), group(5, 1, "b", 0.0)], 1)
+    assert len({*buffer.rows["prompt"].tolist()}) == 2
+
+
+def test_a_checkpoint_from_before_prompts_were_kept_is_read(tmp_path: Path) -> None:
+    buffer, again = (Highlight(HighlightConfig(window=1, storage="disk")) for _ in range(2))
+    for each in (buffer, again):
+        each.open(RunContext(folder=tmp_path))
+    buffer.add([group(1, 1, "a", 1.0), group(5, 1, "b", 0.0)], 1)
+    state = buffer.state_dict()
+    for row in state["entries"]["stored"]["rows"]:
+        del row["prompt_id"]
+    again.load_state_dict(state)
+    assert again.rows["prompt"].tolist() == buffer.rows["prompt"].tolist()

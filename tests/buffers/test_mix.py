@@ -15,7 +15,7 @@ from rlkit.batch import Group, Sample, Score
 from rlkit.errors import UserError
 from rlkit.interfaces import RunContext, RunSize
 from rlkit.registry import build
-from rlkit.testing.buffers import ids
+from rlkit.testing.buffers import FakePrompts, ids
 from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
 from tests.cli import run
 
@@ -31,6 +31,33 @@ def mix(share: float, first: Any = FIFO, second: Any = None, seed: int = 0) -> M
 @pytest.mark.parametrize(("share", "second"), [(0.0, 0), (0.2, 2), (0.24, 2), (0.26, 3), (1.0, 10)])
 def test_places(share: float, second: int) -> None:
     assert mix(share).places(10) == {"first": 10 - second, "second": second}
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "second"), [(0.2, 2, 1), (0.95, 2, 1), (0.1, 5, 1), (0.2, 1, 0), (0.0, 2, 0)]
+)
+def test_a_buffer_with_a_share_has_a_place_where_there_are_two(
+    share: float, batch: int, second: int
+) -> None:
+    assert mix(share).places(batch) == {"first": batch - second, "second": second}
+
+
+def test_one_without_a_place_is_told() -> None:
+    size = RunSize(steps=50, groups=1, num_generations=4)
+    assert mix(0.2, {"name": "on_policy"}).out_of_reach(size) == (
+        "buffer.second has no place in a batch"
+    )
+
+
+def test_a_prompt_that_was_given_back_belongs_to_who_asks_for_it_next() -> None:
+    """The second's place was not tried again, so the first plans its prompt."""
+    buffer, prompts = mix(0.5, {"name": "on_policy"}, {"name": "on_policy"}), FakePrompts()
+    given_back = buffer.plan(2, 1, prompts)[1].prompt
+    waiting, draw = [given_back], prompts.take
+    prompts.take = lambda n: [waiting.pop()] if waiting else draw(n)  # type: ignore[method-assign]
+    buffer.plan(2, 1, prompts)
+    fresh = [Group(prompt=given_back, samples=[])]
+    assert buffer._own(fresh, "first") == fresh and buffer._own(fresh, "second") == []
 
 
 def test_each_builds_from_its_own_groups_alone() -> None:

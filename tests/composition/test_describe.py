@@ -9,12 +9,14 @@ import pytest
 
 import algorithms.ppo
 import rlkit
+from rlkit.composition.config_files import configs_folder
 from rlkit.composition.describe import (
     class_source,
     components,
     describe,
     prompts_in_words,
     source_of,
+    uncorrected,
     user_sources,
 )
 from rlkit.composition.hydra_groups import import_before_compose
@@ -54,13 +56,26 @@ def test_a_step_without_generation_counts_no_responses(algorithm: str, buffer: s
         (("algorithm=topr", "buffer=stored"), False),
         (("algorithm=reinforce", "buffer=stored"), False),  # imitation needs no ratio
         (("algorithm=grpo",), False),
+        (("algorithm=grpo", "buffer=fifo"), True),
+        (("algorithm=grpo", "buffer=fifo", "loss.ratio_to=behavior"), False),
+        (("algorithm=grpo", "buffer=fifo", "buffer.replay_fraction=0"), False),
+        (("algorithm=chord",), False),  # demonstrations have no policy
     ],
 )
-def test_a_ratio_that_knows_nothing_of_who_sampled_stored_responses_is_warned_of(
+def test_a_ratio_that_knows_nothing_of_who_sampled_replayed_responses_is_warned_of(
     settings: tuple[str, ...], warned: bool
 ) -> None:
     lines = describe(composed(*settings))
-    assert any("corrects for the one that sampled the stored" in line for line in lines) == warned
+    told = [line for line in lines if "corrects for older ones that sampled the replayed" in line]
+    assert len(told) == warned
+    assert not warned or "set loss.ratio_to=behavior, or correction=[tis]" in told[0]
+
+
+@pytest.mark.slow
+def test_no_composition_of_ours_replays_under_a_ratio_that_ignores_who_sampled() -> None:
+    names = [path.stem for path in (configs_folder() / "algorithm").glob("*.yaml")]
+    assert len(names) > 70
+    assert [name for name in names if uncorrected(composed(f"algorithm={name}"))] == []
 
 
 def test_an_average_in_the_place_of_prox_that_nothing_reads_is_said() -> None:

@@ -47,3 +47,17 @@ def test_rows_become_groups_of_a_run_that_has_not_begun() -> None:
     assert all(same(a, b) for a, b in zip(found, [group(0), group(4)], strict=True))
     assert [s.sample_id for g in found for s in g.samples] == [-6, -5, -4, -3, -2, -1]
     assert {s.step for g in found for s in g.samples} == {0}
+
+
+def test_groups_of_demonstrations_alone_stay_apart_and_in_one_file() -> None:
+    """Two of one step, and the first again in a later one, as when its prompt comes again."""
+
+    def shown(number: int, step: int) -> Group:
+        (sample,) = group(3).samples[:1]
+        only = replace(sample, sample_id=-number, source="expert", step=step)
+        return Group(prompt=replace(group(3).prompt, prompt_id=f"p{number}"), samples=[only])
+
+    rows = to_table([shown(7, 1), shown(8, 1), group(3), shown(7, 2)], TOKENIZER).to_pylist()
+    assert len({row["group"] for row in rows}) == 4
+    found = to_groups(rows, range(len(rows)))
+    assert [g.prompt.prompt_id for g in found[:2]] == ["stored-p7", "stored-p8"]
