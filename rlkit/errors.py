@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 LONGEST_LIST = 130
 """Longest list of names, in characters, that a message prints in full."""
+ALIKE = 0.7
+"""How alike the names of two files must be, 1 = equal, for one to be meant by the other."""
 NEAREST = 5
 """How many names of a longer list a message prints."""
 
@@ -38,8 +40,9 @@ def suggest(word: str, known: Iterable[str], near_enough: float = 0.5) -> str:
 
     `near_enough` is how alike they must be, 1 = equal.
     """
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=near_enough)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    near = difflib.get_close_matches(word, list(known), n=NEAREST, cutoff=near_enough)
+    swapped = [each for each in near if sorted(each) == sorted(word)]  # letters in another order
+    return f" Did you mean '{[*swapped, *near][0]}'?" if near else ""
 
 
 def known_names(word: str, known: Sequence[str], how_to_list: str) -> str:

@@ -53,6 +53,8 @@ PART_PACKAGES = ("algorithms", "buffers", "anchors", "schedules")
 
 FROM_FILE = "rlkit_plugin_"
 """How the names of modules imported from a file begin."""
+SOURCES: dict[str, bytes] = {}
+"""The contents of those files as they were executed, by module."""
 HOME = Path(__file__).resolve().parent.parent
 """The folder of `rlkit` and of the packages of parts."""
 NOT_USER_CODE = (
@@ -202,13 +204,18 @@ def _import_file(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    sys.modules[module_name], SOURCES[module_name] = module, path.read_bytes()
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[module_name]
+        forget_file(module_name)
         raise
     return module
+
+
+def forget_file(module_name: str) -> None:
+    """Have the file of a plug-in executed again when it is asked for next."""
+    del sys.modules[module_name], SOURCES[module_name]
 
 
 @cache

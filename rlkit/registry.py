@@ -16,7 +16,9 @@ from rlkit.config.validation import validation_message
 from rlkit.errors import UserError, known_names, suggest
 from rlkit.plugins import (
     KINDS,
+    SOURCES,
     check_class,
+    forget_file,
     import_plugin,
     interface,
     load_parts,
@@ -83,14 +85,19 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
 
 @contextmanager
 def scoped() -> Generator[None]:
-    """Unregisters, on exit, every part registered inside this context."""
+    """Unregisters, on exit, every part registered inside this context.
+
+    Files of plug-ins are executed again when they are asked for next, as they are then.
+    """
     load_parts()  # built-in parts stay
-    before = dict(_table)
+    before, files = dict(_table), set(SOURCES)
     try:
         yield
     finally:
         _table.clear()
         _table.update(before)
+        for name in set(SOURCES) - files:
+            forget_file(name)
 
 
 def variant(name: str, *, of: type[T], doc: str, **settings: Any) -> type[T]:
@@ -182,6 +189,11 @@ def check_kind(kind: str) -> None:
             f"there is no kind of part called '{kind}'.{suggest(kind, KINDS)} "
             f"Kinds: {', '.join(KINDS)}"
         )
+
+
+def entries() -> dict[tuple[str, str], Entry]:
+    """What is registered, by kind and name."""
+    return dict(_table)
 
 
 def any_registered() -> bool:

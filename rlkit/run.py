@@ -13,7 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlkit.composition.config_files import config_folders, configs_folder
+from rlkit.composition.config_files import config_folders, configs_folder, hidden
 from rlkit.composition.guard import guarded
 from rlkit.composition.help_page import print_help
 from rlkit.config.overrides import option_value
@@ -99,7 +99,8 @@ def run_jobs(given: Sequence[str]) -> None:
     from rlkit.composition.sweep import check_jobs, is_multirun, jobs, shows_only
 
     if launched()[0] == 0 and not shows_only(given):
-        for line in repeated(given):
+        own = option_value(given, "--config-dir", "-cd")
+        for line in (*repeated(given), *hidden(own, given)):
             print(line)
     sys.argv[1:] = import_before_compose(flags_first(given))
     start = hydra.main(version_base=None, config_path=str(configs_folder()), config_name="config")

@@ -46,3 +46,7 @@ def test_a_value_is_told_by_its_kind() -> None:
 
 def test_one_has_no_s() -> None:
     assert [counted(n, "step") for n in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+
+
+def test_letters_in_another_order_are_nearer_than_another_letter() -> None:
+    assert suggest("gpro", ["gvpo", "gspo", "grpo", "gmpo"]) == " Did you mean 'grpo'?"

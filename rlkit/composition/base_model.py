@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlkit.composition.composition import Composition
+from rlkit.composition.model_path import check_exists
 from rlkit.config.run import EMBEDDED
 from rlkit.errors import UserError
 from rlkit.models.load import found_source
@@ -30,6 +31,7 @@ def check_model(c: Composition) -> None:
     """Check that model.name is no path without a model, and load none. Raises UserError."""
     if c.given.model is None and c.config.model.name != EMBEDDED:
         found_source(c.config.model.name, c.config.model.name)
+        check_exists(c.config.model.name)  # one that looks like a name of the hub, beside runs
 
 
 def model_folder(c: Composition) -> str:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rlkit.composition.benchmark_sets import benchmark_sets
 from rlkit.composition.checks import check
 from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
+from rlkit.composition.plugin_parts import load_plugin
 from rlkit.composition.reward_checks import check_rewards
 from rlkit.composition.turns import chosen_rewards, environment_of, placed, reads_environments
 from rlkit.config.run import RunConfig
@@ -18,7 +19,7 @@ from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, ReplayBuffer, Reward, RunContext, Task
-from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, import_plugin
+from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS
 from rlkit.registry import build, build_section, register_from_plugins
 from rlkit.rewards.limits import multipliers_of
 from rlkit.rollout.turns_built import names_in
@@ -122,7 +123,7 @@ def _register_parts(raw: Raw) -> None:
     """Import the plugins, and register the parts in them that the configuration names."""
     plugins = raw.get("plugins") or ()
     for plugin in plugins:
-        import_plugin(plugin)
+        load_plugin(plugin)
     nodes = [(kind, raw.get(kind)) for kind in (*SINGLE_KINDS, *OPTIONAL_KINDS)]
     nodes += [(kind, node) for kind in LIST_KINDS for node in (raw.get(kind) or {}).values()]
     for kind, node in nodes if plugins else ():

@@ -59,6 +59,20 @@ def search_path(own: str | None) -> list[str]:
     return [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
 
 
+def hidden(own: str | None, overrides: Sequence[str]) -> list[str]:
+    """A warning for each file of a user's folder that is chosen and has the name of one of ours."""
+    ours, *folders = config_folders(own)
+    lines = []
+    for group, _, option in (each.lstrip("+").partition("=") for each in overrides):
+        file = Path(group) / f"{option}.yaml"
+        if (ours / file).is_file() and any((folder / file).is_file() for folder in folders):
+            lines.append(
+                f"Warning: {group}={option} is rlkit's own; give {file} in {own} another name to "
+                "choose it."
+            )
+    return lines
+
+
 def check_group(group: str) -> None:
     """Raise UserError when there is no such group to choose from."""
     if group not in GROUPS:

@@ -16,7 +16,7 @@ from rlkit.composition.penalties import penalty_in_words
 from rlkit.composition.turns import words_of
 from rlkit.errors import counted
 from rlkit.interfaces import RunSize
-from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, import_plugin
+from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, SOURCES, import_plugin
 
 
 def describe(c: Composition) -> list[str]:
@@ -33,6 +33,11 @@ def describe(c: Composition) -> list[str]:
         f"on {counted(groups // train.minibatches, 'group')} each; "
         f"{counted(train.steps, 'training step')} in all.",
     ]
+    if train.warmup_steps > train.steps:
+        lines.append(
+            f"Warning: train.warmup_steps={train.warmup_steps} is more than the run's "
+            f"{counted(train.steps, 'step')}: the learning rate is never reached."
+        )
     wanted = c.parts.loss.advantages
     if wanted and names["advantage"] not in wanted:
         lines.append(
@@ -156,7 +161,7 @@ def user_sources(compositions: Sequence[Composition]) -> dict[str, str]:
     for c in compositions:
         for name in c.config.plugins:
             module = import_plugin(name)
-            found[module.__name__] = Path(module.__file__ or "").read_bytes()
+            found[module.__name__] = executed(module.__name__, Path(module.__file__ or ""))
         for section, part in c.every_part.items():
             own = user_source(type(part))
             if own is not None and not section.startswith("tracker."):
@@ -187,10 +192,15 @@ def class_source(cls: type[Any]) -> bytes:
         return cls.__qualname__.encode()
 
 
+def executed(module: str, file: Path) -> bytes:
+    """The contents of a module's file; of a plug-in's as they were when it was imported."""
+    return SOURCES[module] if module in SOURCES else file.read_bytes()
+
+
 def source_of(cls: type[Any]) -> bytes:
     """The contents of the file that defines a class, or its name if it was defined in a shell."""
     try:
-        return Path(inspect.getsourcefile(cls) or "").read_bytes()
+        return executed(cls.__module__, Path(inspect.getsourcefile(cls) or ""))
     except (OSError, TypeError):
         return f"{cls.__module__}:{cls.__qualname__}".encode()
 

@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from rlkit.composition.catalog_file import catalog
 from rlkit.composition.config_files import GROUPS, configs_folder, files_of, options
@@ -19,7 +20,7 @@ from rlkit.config.validation import how_to_list
 from rlkit.errors import NEAREST, known_names, suggest
 from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS, unknown_name
 
-MAPPED = (HydraException, OmegaConfBaseException)
+MAPPED = (HydraException, OmegaConfBaseException, YAMLError)
 """The errors that `one_line` puts in words: mistakes that Hydra finds."""
 SEARCHED = re.compile(r"path=file://(.+)$", re.MULTILINE)
 """The folders that Hydra says it searched."""
@@ -62,6 +63,8 @@ def one_line(error: BaseException, arguments: Sequence[str] = ()) -> str:
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(str(error.override))
+    if isinstance(error, YAMLError):
+        return f"a configuration file is not YAML: {' '.join(str(error).split())}"
     text = "\n".join(str(e) for e in _chain(error))
     if "is not in struct" in text:
         found = re.findall(r"full_key: (\S+)|Could not override '([^']+)'", text)
@@ -77,6 +80,9 @@ def one_line(error: BaseException, arguments: Sequence[str] = ()) -> str:
 
 
 REWORDED = {
+    r"In '([^']+)': Could not override '\w+@[\w.]+'": (
+        r"\1.yaml chooses parts of the whole run: begin it with the line `# @package _global_`"
+    ),
     r"Multiple values for (\w+)\. To override a value use 'override \w+: (\S+)'": (
         r"\1 is already chosen: write \1=\2, without +"
     ),

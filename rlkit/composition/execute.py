@@ -22,7 +22,7 @@ from rlkit.models.memory import ELSEWHERE, explained
 from rlkit.models.numerics import numerics
 from rlkit.pages.report import REPORT, write_report
 from rlkit.runs.generators import seed_generators
-from rlkit.runs.resume import check_config, check_sources
+from rlkit.runs.resume import check_config, check_forced, check_sources, flat
 from rlkit.runs.stopping import Stopped, resume_command, stop_on_signals
 from rlkit.training.counters import load_counters
 from rlkit.training.state import Session
@@ -91,6 +91,8 @@ class Run:
         whole = self.whole
         checkpoint, first = self._beginning()
         for part in self.parts[first:]:
+            if checkpoint is None:
+                check_model(part)
             rehearse(part)
         self.trainer = Trainer(
             self._told(open_session(self.parts[first], self.scope, checkpoint, stage=first))
@@ -126,6 +128,8 @@ class Run:
         if checkpoint is not None:
             check_config(checkpoint, whole.raw, whole.defaults, whole.restored)
             check_sources(checkpoint, self.scope.sources, whole.config.resume_force)
+        else:
+            check_forced(whole.config.resume_force, flat(whole.raw))
         seed_generators(whole.config.seed)  # a reward that draws does so from the seed here too
         return checkpoint, 0 if checkpoint is None else load_counters(checkpoint).stage
 

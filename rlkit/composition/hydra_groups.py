@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 from rlkit.composition.arguments import unpasted
 from rlkit.composition.catalog import PartInfo
 from rlkit.composition.catalog_file import catalog
+from rlkit.composition.plugin_parts import load_plugin
 from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
-from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS, import_plugin
+from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS
 from rlkit.registry import from_import_path
 
 BASE = "run_defaults"
@@ -105,7 +106,7 @@ def register_user_parts(arguments: Sequence[str]) -> list[str]:
         else:
             out.append(argument)
     for plugin in plugins:
-        import_plugin(plugin)
+        load_plugin(plugin)
     if plugins:
         unique = list(dict.fromkeys(plugins))
         out.append("plugins=[" + ",".join(quoted(p) for p in unique) + "]")

@@ -9,9 +9,9 @@ from typing import Any
 
 from rlkit.composition.catalog_file import catalog
 from rlkit.composition.composition import Raw
+from rlkit.composition.plugin_parts import load_plugin
 from rlkit.config.overrides import key_of, quoted
 from rlkit.errors import UserError
-from rlkit.plugins import import_plugin
 from rlkit.registry import register_from_plugins
 from rlkit.runs.checkpoint import load_tree
 from rlkit.runs.resume import CONFIG, covers, flat, is_object
@@ -75,7 +75,7 @@ def choices(saved: Raw, overrides: Sequence[str]) -> list[str]:
     plugins = list(saved.get("plugins") or ()) if "plugins" not in given else []
     chosen = [f"plugins=[{','.join(map(quoted, plugins))}]"] if plugins else []
     for plugin in plugins:
-        import_plugin(plugin)
+        load_plugin(plugin)
     for kind in ("task", "rollout"):
         if kind not in given:
             _found(kind, saved[kind], plugins)

@@ -16,6 +16,7 @@ from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from rlkit.composition.error_messages import MAPPED, one_line
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.config.overrides import key_of
 from rlkit.config.run import StageConfig
@@ -46,14 +47,22 @@ def read_stage(number: int, node: Any) -> StageConfig:
 def stage_configs(raw: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The composed configuration of each stage of a run that Hydra composed from `overrides`.
 
-    Raises UserError if a stage changes what the whole run shares.
+    Raises UserError if a stage cannot be composed or changes what the whole run shares.
     """
     for number, node in enumerate(raw["stages"]):
         stage = read_stage(number, node)
         own = import_before_compose(stage.overrides)
         replaced = {"stages", *map(key_of, own)}
         given = [override for override in overrides if key_of(override) not in replaced]
-        composed = hydra_compose("config", [*given, *own])
+        if "train.steps" in map(key_of, own):
+            raise UserError(
+                f"stage {number + 1} overrides train.steps, which is the stage's own: write "
+                f"{{steps: {stage.steps}, overrides: [...]}} without it"
+            )
+        try:
+            composed = hydra_compose("config", [*given, *own])
+        except MAPPED as error:
+            raise UserError(f"stage {number + 1}: {one_line(error, own)}") from error
         found: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
         found |= {"stages": [], "plugins": raw["plugins"]}
         if OUTPUT not in map(key_of, own):

@@ -34,6 +34,10 @@ def _penalizes(c: Composition) -> bool:
     return any(c.parts.anchor.weights(step) for step in (1, c.config.train.steps))
 
 
+def _generates(c: Composition) -> bool:
+    return c.buffer.fresh_share(c.config.train.prompts_per_step) > 0
+
+
 def _each(
     section: str, keys: Iterable[str], holds: Callable[[Composition], bool], words: str
 ) -> list[Condition]:
@@ -47,7 +51,14 @@ CONDITIONS = (
         lambda c: c.parts.advantage.needs_critic,
         "an advantage that has a critic",
     ),
+    *_each(
+        "train",
+        ("adam_beta1", "adam_beta2"),
+        lambda c: c.config.train.optimizer != "adafactor",
+        "an optimizer with Adam's moments",
+    ),
     *_each("rollout", ("max_staleness", "deterministic"), _is_async, "rollout.mode=async"),
+    Condition("rollout.num_generations", _generates, "a buffer that generates"),
     Condition(
         "rollout.round_tokens",
         lambda c: c.engine.config.oversample > 0,

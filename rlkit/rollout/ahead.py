@@ -62,7 +62,6 @@ class Ahead(Source):
         self.asked = 0
         """Jobs so far; they number the random streams."""
         self.wanted = 0
-        self.dropped: list[Completed] = []
 
     @property
     def size(self) -> int:
@@ -72,7 +71,7 @@ class Ahead(Source):
     def begin(self, plan: StepPlan) -> None:
         """Request as many groups as allowed: the hand-over point of the step."""
         wanted, step = plan.wanted, plan.step
-        self.wanted, self.dropped = wanted, []
+        self.wanted, self.dropped = wanted, ()
         used = (step - 1) * wanted  # as many as the rule counts for the updates that were made
         room = capacity(
             accepted=used + len(self.waiting),
@@ -91,7 +90,7 @@ class Ahead(Source):
             self._ask(count - len(taken) - self.size, plan)
             group = self._oldest()
             if plan.step - version_of(group, plan.step) > self.max_staleness:
-                self.dropped.append(group)
+                self.dropped = [*self.dropped, group]
             else:
                 taken.append(group)
         return taken

@@ -163,6 +163,9 @@ class Encoder:
         self, messages: Messages, *, answer_follows: bool, tools: Sequence[Tool] = ()
     ) -> str:
         given: dict[str, Any] = {"tools": list(tools)} if tools else {}
+        if answer_follows and messages[-1].get("role") == "assistant":  # which the answer continues
+            given |= {"continue_final_message": True}
+            answer_follows = False
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=answer_follows, **given

@@ -1,9 +1,10 @@
 """Parts that hold state and return none are found before a checkpoint would lose it.
 
 A part without a `state_dict` of its own is compared with what it was when the run began: an
-attribute that has changed since is state, unless the part lists it in `caches`. Compared are plain
-values, collections of them, tensors, arrays, generators, and objects of dataclasses and of the
-classes in the part's own module; any other object is only compared by its identity.
+attribute that has changed since is state, unless the part lists it in `caches`. Of a user's
+subclass that leaves `state_dict` to a part of rlkit's, the attributes that it adds are. Compared
+are plain values, collections of them, tensors, arrays, generators, and objects of dataclasses and
+of the classes in the part's own module; any other object is only compared by its identity.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import random
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import is_dataclass
+from inspect import get_annotations, isabstract
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from torch import Tensor
 from rlkit.errors import UserError
 from rlkit.interfaces import Part
 
+OURS = ("rlkit", "algorithms", "buffers", "anchors", "schedules")
+"""The packages of this distribution."""
 GIVEN = frozenset({"config", "context"})
 """Attributes that the run sets itself."""
 
@@ -29,29 +33,55 @@ class HeldState:
     """What parts without a `state_dict` held when the run began."""
 
     def __init__(self, parts: Mapping[str, Part[Any]]) -> None:
-        self.parts = {
-            name: part for name, part in parts.items() if type(part).state_dict is Part.state_dict
-        }
-        self.before = {name: attributes(part) for name, part in self.parts.items()}
+        self.kept = {name: kept_by_base(part) for name, part in parts.items()}
+        self.parts = {n: part for n, part in parts.items() if self.kept[n] is not None}
+        self.before = {name: self._attributes(name) for name in self.parts}
 
     def check(self) -> None:
         """Raise UserError for a part that now holds anything else."""
         for name, part in self.parts.items():
-            before, now = self.before[name], attributes(part)
+            before, now = self.before[name], self._attributes(name)
             changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
             if changed:
-                cls = type(part).__name__
+                cls, base = type(part).__name__, owner_of(part).__name__
+                lacks = "has no state_dict" if base == "Part" else f"has {base}'s state_dict"
                 raise UserError(
                     f"{name} ({cls}) has changed its attribute '{changed[0]}' during the run, but "
-                    "has no state_dict, so that a resumed run would begin without it: return it "
+                    f"{lacks}, so that a resumed run would begin without it: return it "
                     "from state_dict and take it back in load_state_dict (an anchor: in restore), "
                     f'or declare caches = ("{changed[0]}",) if no later step depends on it'
                 )
 
+    def _attributes(self, name: str) -> dict[str, Any]:
+        return attributes(self.parts[name], self.kept[name] or ())
 
-def attributes(part: Part[Any]) -> dict[str, Any]:
+
+def owner_of(part: Part[Any]) -> type[Any]:
+    """The class that defines the part's `state_dict`."""
+    return next(cls for cls in type(part).__mro__ if "state_dict" in vars(cls))
+
+
+def kept_by_base(part: Part[Any]) -> frozenset[str] | None:
+    """The attributes that a `state_dict` of rlkit's answers for; None = the part answers for all.
+
+    A base answers for those that it makes or declares.
+    """
+    if type(part).state_dict is Part.state_dict:
+        return frozenset()
+    base = next(cls for cls in type(part).__mro__ if is_ours(cls))
+    if base is type(part) or not is_ours(owner_of(part)) or isabstract(base):
+        return None
+    return frozenset({*vars(base(part.config)), *dir(base), *get_annotations(base)})
+
+
+def is_ours(cls: type[Any]) -> bool:
+    """Whether a class is one of this distribution's."""
+    return cls.__module__.partition(".")[0] in OURS
+
+
+def attributes(part: Part[Any], kept: Collection[str] = ()) -> dict[str, Any]:
     """A fingerprint of each attribute that may be state; one in a method's place is a wrapper."""
-    left_out, own = GIVEN | set(part.caches), type(part).__module__
+    left_out, own = {*GIVEN, *part.caches, *kept}, type(part).__module__
     return {
         name: fingerprint(value, own)
         for name, value in vars(part).items()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rlkit.composition.base_model import check_base, model_folder
+from rlkit.composition.base_model import check_base, check_model, model_folder
 from rlkit.errors import UserError
 from rlkit.models.embedded import embedded_model_dir
 from rlkit.models.embedded_calls import calls_model_dir
@@ -61,3 +62,15 @@ def test_what_the_embedded_models_do_not_know_is_said(
             use(c)
     model = c.config.model.model_copy(update={"name": "some/name"})
     check_base(replace(c, config=c.config.model_copy(update={"model": model})))
+
+
+def test_a_checkpoint_that_is_gone_is_told_the_newest_and_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "mine" / "checkpoint-4"
+    there.mkdir(parents=True)
+    (there / "manifest.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    c = composed("model.name=mine/checkpoint-2", "task=jsonl", "task.path=x")
+    with pytest.raises(UserError, match="mine/checkpoint-2 does not exist; the newest .*-4"):
+        check_model(c)

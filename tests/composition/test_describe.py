@@ -36,6 +36,14 @@ def test_the_arithmetic_of_a_step() -> None:
     assert not [line for line in rest if "follows a schedule" in line]
 
 
+@pytest.mark.parametrize(("warmup", "told"), [(21, True), (20, False)])
+def test_a_warmup_longer_than_the_run_is_warned_of(warmup: int, told: bool) -> None:
+    lines = describe(composed("train.steps=20", f"train.warmup_steps={warmup}"))
+    said = [line for line in lines if "train.warmup_steps" in line]
+    expected = "Warning: train.warmup_steps=21 is more than the run's 20 steps: "
+    assert [line.startswith(expected) for line in said] == [True] * told
+
+
 @pytest.mark.parametrize(
     ("algorithm", "buffer"), [("grpo", "stored"), ("sft", "expert"), ("vdpo", "pairs")]
 )

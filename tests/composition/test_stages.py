@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import rlkit
 from tests.cli import ROOT, SMALL, metrics, run, without_times
 
 THREE = (
@@ -153,3 +154,21 @@ def test_a_stage_has_the_memory_of_the_engine_before(tmp_path: Path) -> None:
     assert result.status == 0, result.err
     said = [line for line in result.out.splitlines() if line.startswith("engine")]
     assert said == ["engine start", "engine close"] * 2
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("loss.foo=1", "stage 2: unknown key loss.foo. "),
+        ("algorithm=gpro", "stage 2: there is no algorithm called 'gpro'. Did you mean 'grpo'?"),
+        ("loss", "stage 2: 'loss' is not an override"),
+        ("train.steps=30", "stage 2 overrides train.steps, which is the stage's own"),
+    ],
+)
+def test_a_mistake_in_a_stage_is_a_user_error_that_names_the_stage(
+    override: str, said: str
+) -> None:
+    stages = f"stages=[{{steps: 2}}, {{steps: 2, overrides: ['algorithm=grpo', '{override}']}}]"
+    with pytest.raises(rlkit.UserError) as told:
+        rlkit.train(stages, "dry_run=true")
+    assert str(told.value).startswith(said)

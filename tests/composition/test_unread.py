@@ -23,6 +23,8 @@ from tests.compositions import composed
         ("prompts.target=0.3", "prompts.order=target"),
         ("rollout.draft_bias=-0.5", "rollout.draft=spec_rl"),
         ("rollout.behavior_rounds=3", "rollout.behavior=props"),
+        ("train.adam_beta1=0.8", "train.optimizer=adamw"),
+        ("rollout.num_generations=4", "buffer=on_policy"),
         ("eval.template=chat", "eval.on=[gsm8k]"),
     ],
 )
@@ -32,8 +34,10 @@ def test_a_setting_that_nothing_reads_is_told_with_what_would_read_it(
     key = given.partition("=")[0]
     if "eval.on" not in needed:  # whose problems would have to be there
         assert unread([composed(given, needed)], [given, needed]) == []
-    grpo = "algorithm=grpo"  # without an anchor
-    (line,) = unread([composed(grpo, given)], [grpo, given, "train.steps=3"])
+    # without an anchor, Adam's moments or generation
+    lacks = ("algorithm=grpo", "train.optimizer=adafactor", "loss.ratio_to=behavior")
+    lacks += ("buffer=stored",) if "num_generations" in given else ()
+    (line,) = unread([composed(*lacks, given)], [*lacks, given, "train.steps=3"])
     assert line.startswith(f"Warning: {key} has no effect here: it needs ")
 
 

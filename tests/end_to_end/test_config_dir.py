@@ -149,6 +149,8 @@ def test_a_misspelt_name_is_told_the_users_own(folder: Path) -> None:
 
 def test_a_name_of_the_shipped_configs_stays_theirs(folder: Path) -> None:
     (folder / "my_configs" / "algorithm" / "remix.yaml").write_text(MINE)
+    told = run(*DIRECTORY, "algorithm=remix", "dry_run=true", cwd=folder)
+    assert "Warning: algorithm=remix is rlkit's own; give algorithm/remix.yaml in" in told.out
     assert composed(*DIRECTORY, "algorithm=remix", cwd=folder)["loss"]["name"] == "remix"
     shown = command("rlkit.__main__", "show", "algorithm", "remix", *DIRECTORY, cwd=folder)
     assert "loss=remix\n" in shown.out
@@ -160,3 +162,16 @@ def test_a_file_that_is_no_config_is_one_line(text: str, folder: Path) -> None:
     path.write_text(text)
     shown = command("rlkit.__main__", "show", "algorithm", "mine", *DIRECTORY, cwd=folder)
     assert shown.status == 2 and len(shown.err.splitlines()) == 1 and str(path) in shown.err
+    trained = run(*DIRECTORY, "algorithm=mine", "dry_run=true", cwd=folder)
+    assert trained.status == 2 and len(trained.err.splitlines()) == 1, trained.err
+    assert "mine" in trained.err or text != "{broken"
+
+
+def test_a_composition_without_its_first_line_is_told_it(folder: Path) -> None:
+    path = folder / "my_configs" / "algorithm" / "mine.yaml"
+    path.write_text(path.read_text().replace("# @package _global_\n", ""))
+    result = run(*DIRECTORY, "algorithm=mine", "dry_run=true", cwd=folder)
+    assert result.status == 2
+    assert (
+        "algorithm/mine.yaml chooses parts of the whole run: begin it with the line" in result.err
+    )

@@ -27,6 +27,7 @@ def text(encoder: Encoder, ids: list[int]) -> str:
         ("auto", "1+1=", RENDERED),
         ("auto", RENDERED, RENDERED),
         ("auto", USER, RENDERED),
+        ("auto", [*USER, {"role": "assistant", "content": "2"}], RENDERED + "2"),  # as TRL does
         ("never", "1+1=", "1+1="),
         ("never", RENDERED, RENDERED),
         ("never", USER, RENDERED),

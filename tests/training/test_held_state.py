@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from buffers.fifo import Fifo, FifoConfig
 from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.interfaces import Part, ReplayBuffer, RunContext, State
@@ -114,6 +115,36 @@ def test_caches_and_parts_with_a_state_dict_are_left_alone() -> None:
     for part in parts.values():
         part.value = 2
     held.check()
+
+
+class Counting(Fifo):
+    """Adds a count of its own, which FIFO's `state_dict` knows nothing of."""
+
+    def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
+        self.seen = getattr(self, "seen", 0) + 1
+        return super().build(fresh, batch, step)
+
+
+class Remembering(Counting):
+    def state_dict(self) -> State:
+        return super().state_dict() | {"seen": self.seen}
+
+
+def test_what_a_subclass_adds_to_a_part_with_memory_is_state_too() -> None:
+    """What the base itself changes is the base's to keep."""
+    parts = {"buffer": Counting(FifoConfig(window=3)), "other": Remembering(), "plain": Fifo()}
+    held = HeldState(parts)
+    for step in (1, 2):
+        for buffer in parts.values():
+            buffer.build([], 4, step)
+            buffer.add([], step)
+    with pytest.raises(UserError, match=r"^buffer \(Counting\) .*'seen'.* has Fifo's state_dict"):
+        held.check()
+    Counting.caches = ("seen",)
+    try:
+        HeldState(parts).check()
+    finally:
+        del Counting.caches
 
 
 class Forgetful(ReplayBuffer):
