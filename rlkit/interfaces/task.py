@@ -36,7 +36,8 @@ class TaskConfig(PartConfig):
     chat_template: ChatTemplate = "auto"
     """Whether a prompt that is text becomes a user message if the tokenizer has a chat template:
     always, never (as in TRL), or auto = unless it carries the template's tokens already. The run
-    says what it did. Prompts that are messages always take the template."""
+    says what it did. Prompts that are messages always take the template; a last one of the
+    assistant is what the response continues."""
 
     overlong: Literal["error", "drop"] = "error"
     """What happens to a problem whose prompt is longer than rollout.max_prompt_length."""

@@ -141,7 +141,7 @@ def saved(policy: Policy, answers: Answers) -> tuple[float, float]:
     From two lengths, since autocast saves a copy of each weight however few the tokens are.
     """
     few = answers.flat[:ROWS]
-    longest = min(LONGEST, *(len(generation.response_ids) for _, generation in few))
+    longest = min([LONGEST, *(len(generation.response_ids) for _, generation in few)])
     (fewer, less), (more, most) = (
         saved_by(policy, [(p, replace(g, response_ids=g.response_ids[:length])) for p, g in few])
         for length in (max(1, longest // 2), longest)
