@@ -76,8 +76,10 @@ def _check(overrides: Sequence[str]) -> None:
 def _named(number: int, job: Sequence[str], found: Sequence[Sequence[str]], message: str) -> str:
     """The message, after the job and what is its own."""
     own = ", ".join(own_overrides(job, found))
-    of = f"job {number + 1} of {len(found)}"
-    return f"{of} ({own}) cannot run, so none was started: {message}"
+    of = f"job {number + 1} of {len(found)}" + (f" ({own})" if own else "")
+    listed = len(found) == 1 and any("=[" in override for override in job)
+    hint = "; a sweep over values is key=a,b without brackets" if listed else ""
+    return f"{of} cannot run, so none was started: {message}{hint}"
 
 
 def own_overrides(job: Sequence[str], found: Sequence[Sequence[str]]) -> Iterator[str]:

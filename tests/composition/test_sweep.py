@@ -74,3 +74,15 @@ def test_a_wrong_job_is_named_with_what_is_its_own(
     assert str(caught.value).startswith(start), caught.value
     assert said in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_brackets_around_what_was_to_be_swept_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store_groups()
+    with pytest.raises(UserError) as caught:
+        check_jobs(["-m", "train.learning_rate=[1e-4,1e-3]"])
+    said = str(caught.value)
+    assert said.startswith("job 1 of 1 cannot run, so none was started: train.learning_rate=")
+    assert said.endswith("; a sweep over values is key=a,b without brackets")
