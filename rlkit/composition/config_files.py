@@ -65,7 +65,11 @@ def hidden(own: str | None, overrides: Sequence[str]) -> list[str]:
     lines = []
     for group, _, option in (each.lstrip("+").partition("=") for each in overrides):
         file = Path(group) / f"{option}.yaml"
-        if group in GROUPS and (ours / file).is_file() and any((folder / file).is_file() for folder in folders):
+        if (
+            group in GROUPS
+            and (ours / file).is_file()
+            and any((folder / file).is_file() for folder in folders)
+        ):
             lines.append(
                 f"Warning: {group}={option} is rlkit's own; give {file} in {own} another name to "
                 "choose it."

@@ -13,6 +13,7 @@ from torch import Tensor
 from rlkit.batch import Demonstration, Group, Prompt, Request, Sample, Score
 from rlkit.interfaces import ReplayBuffer, RunContext, State
 from rlkit.testing.base import require, stored
+from rlkit.training.held_state import HeldState
 
 BATCH = 5
 STEPS = 6
@@ -241,10 +242,12 @@ def fresh_copy(buffer: ReplayBuffer[Any]) -> ReplayBuffer[Any]:
 
 
 def a_resumed_buffer_draws_the_same(buffer: ReplayBuffer[Any]) -> None:
-    """A buffer with the saved state builds the same next batches."""
+    """A buffer with the saved state builds the same next batches, and holds no other state."""
     cycle = Cycle(fresh_copy(buffer))
+    held = HeldState({"buffer": cycle.buffer})
     for step in range(1, STEPS):
         cycle.step(step)
+    held.check()
     again = copy.copy(cycle)
     again.buffer = fresh_copy(buffer)
     again.buffer.load_state_dict(stored(cycle.buffer.state_dict()))

@@ -19,6 +19,7 @@ from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.interfaces import Part, ReplayBuffer, RunContext, State
 from rlkit.models.policy import Policy
+from rlkit.testing.buffers import a_resumed_buffer_draws_the_same
 from rlkit.training.held_state import HeldState, fingerprint
 from rlkit.training.trainer import Trainer
 from tests.sessions import config_of, make_session
@@ -140,6 +141,8 @@ def test_what_a_subclass_adds_to_a_part_with_memory_is_state_too() -> None:
             buffer.add([], step)
     with pytest.raises(UserError, match=r"^buffer \(Counting\) .*'seen'.* has Fifo's state_dict"):
         held.check()
+    with pytest.raises(UserError, match="'seen'"):  # rlkit check
+        a_resumed_buffer_draws_the_same(Counting())
     Counting.caches = ("seen",)
     try:
         HeldState(parts).check()
