@@ -90,6 +90,10 @@ class Exgrpo(PromptStore[ExgrpoConfig]):
         """Prompt id -> its bucket."""
         return dict(zip(self.rows, self.rows["successes"].tolist(), strict=True))
 
+    def replays(self, batch: int) -> bool:
+        """Groups of drawn prompts have a stored success."""
+        return self.config.replay_fraction > 0
+
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """The drawn prompts with one response less, then new prompts.
 

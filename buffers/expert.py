@@ -137,6 +137,10 @@ class Expert(Demonstrating[DemonstrationConfig]):
         """Nothing is generated."""
         return 0
 
+    def replays(self, batch: int) -> bool:
+        """Demonstrations have no policy."""
+        return False
+
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """One demonstration per place, none twice, and none if asked again in the same step."""
         if step == self.planned:

@@ -65,12 +65,13 @@ class FreshPER(Prioritized[FreshPERConfig]):
         w_i = (N P_i)^-beta / max_j w_j
 
     w_i goes with each replayed response; correction=replay_weight multiplies its loss by it. j goes
-    over the groups that the step drew (our choice: over the whole store, one group that is hardly
-    ever drawn would make all others count for little beside the fresh ones, whose weight is 1). Age
-    is in training steps, from the oldest weights that sampled a token. The stored priorities are
-    those of `prioritized`: |A| when last trained, or the reward. Source: arXiv:2604.18916, after
-    prioritized experience replay (arXiv:1511.05952). Status: adapted. Its units are trajectories,
-    here groups; it replays in batches beside the fresh one, here in a share of the batch.
+    over the groups that were drawn with it (our choice: over the whole store, one group that is
+    hardly ever drawn would make all others count for little beside the fresh ones, whose weight is
+    1). Age is in training steps, from the oldest weights that sampled a token. The stored
+    priorities are those of `prioritized`: |A| when last trained, or the reward. Source:
+    arXiv:2604.18916, after prioritized experience replay (arXiv:1511.05952). Status: adapted. Its
+    units are trajectories, here groups; it replays in batches beside the fresh one, here in a share
+    of the batch.
 
     Public code: Vision-CAIR/Freshness-Aware-PER, read as a README.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import tee
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -70,9 +69,15 @@ class Mix(ReplayBuffer[MixConfig]):
     def check_rows(
         self, read: Callable[[str], Sequence[FileRow]], task_rows: Iterable[FileRow]
     ) -> None:
-        """Both check theirs."""
-        for part, rows in zip(self.parts.values(), tee(task_rows), strict=True):
-            part.check_rows(read, rows)
+        """Each with a share checks its own."""
+        for name, share in ((FIRST, 1 - self.config.share), (SECOND, self.config.share)):
+            if share > 0:
+                self.parts[name].check_rows(read, task_rows)
+
+    def require(self) -> None:
+        """What both need."""
+        for part in self.parts.values():
+            part.require()
 
     @property
     def stored_data(self) -> Sequence[StoredData]:
@@ -109,6 +114,10 @@ class Mix(ReplayBuffer[MixConfig]):
         return sum(
             self.parts[name].fresh_share(count) for name, count in places.items() if count > 0
         )
+
+    def replays(self, batch: int) -> bool:
+        """Whether either does."""
+        return any(part.replays(count) for _, part, count in self._at_work(batch))
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """The requests of both."""

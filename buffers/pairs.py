@@ -83,6 +83,10 @@ class Pairs(Storeless[PairsConfig]):
         """Nothing is generated."""
         return 0
 
+    def replays(self, batch: int) -> bool:
+        """Nobody knows who wrote them."""
+        return False
+
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """Choose this step's preferences; nothing is generated, nor chosen anew if asked again."""
         if step == self.step:

@@ -100,6 +100,10 @@ class Rlep(PromptStore[RlepConfig]):
         missed = f"nothing is replayed in the first {c.collect_steps} steps"
         return run.ends_by(c.collect_steps, missed, "set buffer.collect_steps or buffer.pool")
 
+    def replays(self, batch: int) -> bool:
+        """Every group may have successes of the pool."""
+        return self.config.replayed > 0
+
     def open(self, context: RunContext) -> None:
         """Read the pool, and say for how many of the task's problems it has successes."""
         super().open(context)

@@ -27,7 +27,7 @@ from rlkit.batch import Group
 from rlkit.errors import UserError
 from rlkit.interfaces import ReplayBuffer, State
 
-PLAIN = ("step", "oldest_version", "prompt_id")
+PLAIN = ("step", "oldest_version", "prompt_id")  # the last one is not in older states
 SHARD_BYTES = 32 * 2**20
 """Size of a full shard. What is younger than the last full shard is still in memory."""
 DATA, BOUNDS = "data", "bounds"
@@ -291,7 +291,7 @@ def _row_state(item: Stored) -> State:
 
 
 def _stored_row(row: State, shards: Mapping[str, Shard]) -> Stored:
-    known: State = {name: row.get(name) for name in PLAIN}
+    known: State = {"prompt_id": None} | {name: row[name] for name in PLAIN if name in row}
     return Stored(
         place=Row(shards[row["shard"]], row["number"]),
         sample_ids=array("q", row["sample_ids"]),

@@ -73,6 +73,10 @@ class ZeroVarianceFiller(ReplayBuffer[ZeroVarianceFillerConfig]):
         """The score of each."""
         return self.rows.listed("score")
 
+    def replays(self, batch: int) -> bool:
+        """Stored groups take the places of fresh ones."""
+        return True
+
     def build(self, fresh: list[Group], batch: int, step: int) -> list[Group]:
         """The fresh groups, the first flat ones replaced by stored groups while there are any."""
         flat = [place for place, group in enumerate(fresh) if not differs(group)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 LONGEST_LIST = 130
 """Longest list of names, in characters, that a message prints in full."""
-ALIKE = 0.7
+ALIKE = 0.6
 """How alike the names of two files must be, 1 = equal, for one to be meant by the other."""
 NEAREST = 5
 """How many names of a longer list a message prints."""
@@ -43,6 +43,13 @@ def suggest(word: str, known: Iterable[str], near_enough: float = 0.5) -> str:
     near = difflib.get_close_matches(word, list(known), n=NEAREST, cutoff=near_enough)
     swapped = [each for each in near if sorted(each) == sorted(word)]  # letters in another order
     return f" Did you mean '{[*swapped, *near][0]}'?" if near else ""
+
+
+def suggest_file(name: str, there: Iterable[str]) -> str:
+    """`suggest` for a file among others, by what stands before the endings."""
+    stems = {each.partition(".")[0]: each for each in there}
+    near = difflib.get_close_matches(name.partition(".")[0], stems, n=1, cutoff=ALIKE)
+    return f" Did you mean '{stems[near[0]]}'?" if near else ""
 
 
 def known_names(word: str, known: Sequence[str], how_to_list: str) -> str:

@@ -17,9 +17,10 @@ import sysconfig
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from traceback import extract_tb
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from rlkit.errors import UserError, known_names, suggest, with_article
@@ -201,10 +202,10 @@ def _import_file(name: str) -> ModuleType:
         raise UserError(
             f"two plugin files are called {path.name}: {loaded.__file__} and {path}; rename one"
         )
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    loader = AsItIs(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name], SOURCES[module_name] = module, path.read_bytes()
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -213,9 +214,20 @@ def _import_file(name: str) -> ModuleType:
     return module
 
 
+class AsItIs(SourceFileLoader):
+    """Executes what a file holds, whatever bytecode is cached, and keeps it in SOURCES."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the file as it is now."""
+        SOURCES[fullname] = self.get_data(self.path)
+        code: CodeType = self.source_to_code(SOURCES[fullname], self.path)
+        return code
+
+
 def forget_file(module_name: str) -> None:
     """Have the file of a plug-in executed again when it is asked for next."""
-    del sys.modules[module_name], SOURCES[module_name]
+    sys.modules.pop(module_name, None)
+    SOURCES.pop(module_name, None)
 
 
 @cache

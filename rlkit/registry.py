@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Entry:
 
 
 _table: dict[tuple[str, str], Entry] = {}
+by_module: dict[str, dict[tuple[str, str], Entry]] = defaultdict(dict)
+"""What each module has registered, the newest class of each name; `scoped` takes nothing away."""
 _aliases: dict[tuple[str, str], str] = {}
 _wrappers: dict[str, Callable[..., type[Any]]] = {}
 _class_wrappers: set[str] = set()
@@ -77,7 +80,7 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
                 f"two parts are called {kind} '{name}': "
                 f"{held.import_path} and {entry.import_path}; rename one"
             )
-        _table[kind, name] = entry
+        _table[kind, name] = by_module[cls.__module__][kind, name] = entry
         return cls
 
     return add
@@ -98,6 +101,7 @@ def scoped() -> Generator[None]:
         _table.update(before)
         for name in set(SOURCES) - files:
             forget_file(name)
+            by_module.pop(name, None)
 
 
 def variant(name: str, *, of: type[T], doc: str, **settings: Any) -> type[T]:
@@ -191,9 +195,9 @@ def check_kind(kind: str) -> None:
         )
 
 
-def entries() -> dict[tuple[str, str], Entry]:
-    """What is registered, by kind and name."""
-    return dict(_table)
+def is_known(kind: str, name: str) -> bool:
+    """Whether a part has this name, or had it once."""
+    return name in names(kind) or (kind, name) in _aliases
 
 
 def any_registered() -> bool:
@@ -262,11 +266,12 @@ def from_import_path(kind: str, path: str) -> Entry:
     cls = getattr(module, attribute)
     if _is_wrapped(kind, cls):
         cls = from_function(kind, cls)
-    for found in _table.values():
+    for found in (*_table.values(), *by_module[cls.__module__].values()):
         if found.kind == kind and found.cls is cls:
-            return found
+            return _table.setdefault((kind, found.name), found)
     check_class(kind, cls, path)
     register(kind, attribute)(cls)
+    by_module[cls.__module__].pop((kind, attribute))  # the run's name for it, not the module's
     return _table[kind, attribute]
 
 
@@ -275,19 +280,6 @@ def _is_wrapped(kind: str, thing: object) -> bool:
     if isinstance(thing, type):
         return kind in _class_wrappers and not hasattr(thing, "Config")
     return callable(thing) and kind in _wrappers
-
-
-def register_from_plugins(kind: str, name: str, plugins: Iterable[str]) -> None:
-    """Register a name that no part has yet, if one of the plugins holds a part of that name.
-
-    A run that was told `kind=./file.py:name` saves the name and the plugin apart.
-    """
-    if name in names(kind) or (kind, name) in _aliases:
-        return
-    for plugin in plugins:
-        if hasattr(import_plugin(plugin), name):
-            from_import_path(kind, f"{plugin}:{name}")
-            return
 
 
 def kind_of_class(part: Any) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rlkit.registry import Entry, entry, names
+from tests.compositions import composed
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -86,6 +87,20 @@ def test_the_table_has_every_composition_once_and_nothing_else() -> None:
     found = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     assert found == wanted, "run `python benchmarks/embedded_compositions.py`"
     assert "| NO |" not in page
+
+
+@pytest.mark.slow
+def test_the_table_shows_the_parts_that_the_compositions_have() -> None:
+    page = (DOCS / "compositions.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)\|$", page, re.MULTILINE)
+    stale = []
+    for name, cells in rows:
+        raw = composed(f"algorithm={name}").raw
+        loss = " + ".join([raw["loss"]["name"], *(raw.get("correction") or {})])
+        parts = [raw[kind]["name"] for kind in ("advantage", "buffer", "anchor", "schedule")]
+        if [cell.strip() for cell in cells.split("|")][:5] != [loss, *parts]:
+            stale.append(name)
+    assert len(rows) > 70 and stale == [], "run `python benchmarks/embedded_compositions.py`"
 
 
 @pytest.mark.parametrize("kind", ["loss", "correction"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlkit.errors import LONGEST_LIST, NEAREST, counted, kind_of, known_names, suggest
+from rlkit.errors import LONGEST_LIST, NEAREST, counted, kind_of, known_names, suggest, suggest_file
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,14 @@ def test_one_has_no_s() -> None:
 
 def test_letters_in_another_order_are_nearer_than_another_letter() -> None:
     assert suggest("gpro", ["gvpo", "gspo", "grpo", "gmpo"]) == " Did you mean 'grpo'?"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("train", "train.jsonl"), ("tain.jsonl", "train.jsonl"), ("sur.jsonl", None), ("nope", None)],
+)
+def test_files_are_alike_by_their_names_and_not_by_their_endings(
+    name: str, said: str | None
+) -> None:
+    found = suggest_file(name, ["train.jsonl", "nosuch.jsonl", "o_types"])
+    assert found == (f" Did you mean '{said}'?" if said else "")

@@ -16,6 +16,7 @@ from algorithms.ppo import PPO
 from rlkit import plugins, registry
 from rlkit.errors import UserError
 from rlkit.interfaces import LossConfig, PolicyLoss
+from rlkit.plugin_parts import register_from_plugins
 from rlkit.plugins import KINDS, import_plugin
 from rlkit.registry import (
     alias,
@@ -24,7 +25,6 @@ from rlkit.registry import (
     from_import_path,
     kind_of_class,
     names,
-    register_from_plugins,
     variant,
 )
 from tests.cli import ROOT

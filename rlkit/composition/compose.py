@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from rlkit.composition.benchmark_sets import benchmark_sets
 from rlkit.composition.checks import check
 from rlkit.composition.composition import CONSOLE, RATES, Composition, Given, Raw
-from rlkit.composition.plugin_parts import load_plugin
 from rlkit.composition.reward_checks import check_rewards
 from rlkit.composition.turns import chosen_rewards, environment_of, placed, reads_environments
 from rlkit.config.run import RunConfig
@@ -19,8 +18,9 @@ from rlkit.config.validation import validation_message
 from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.errors import UserError
 from rlkit.interfaces import Environment, ReplayBuffer, Reward, RunContext, Task
+from rlkit.plugin_parts import load_plugin, register_from_plugins
 from rlkit.plugins import LIST_KINDS, OPTIONAL_KINDS, SINGLE_KINDS
-from rlkit.registry import build, build_section, register_from_plugins
+from rlkit.registry import build, build_section
 from rlkit.rewards.limits import multipliers_of
 from rlkit.rollout.turns_built import names_in
 from rlkit.training.references import Parts

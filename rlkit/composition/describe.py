@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, SO
 def describe(c: Composition) -> list[str]:
     """The run described in words: its parts and its batch arithmetic."""
     train, rollout = c.config.train, c.engine.config
-    n, groups = rollout.num_generations, train.prompts_per_step
+    groups = train.prompts_per_step
     names = {kind: c.raw[kind]["name"] for kind in SINGLE_KINDS}
     names |= {kind: "+".join(c.raw[kind]) for kind in LIST_KINDS if c.raw.get(kind)}
     lines = [
@@ -33,33 +33,7 @@ def describe(c: Composition) -> list[str]:
         f"on {counted(groups // train.minibatches, 'group')} each; "
         f"{counted(train.steps, 'training step')} in all.",
     ]
-    if train.warmup_steps > train.steps:
-        lines.append(
-            f"Warning: train.warmup_steps={train.warmup_steps} is more than the run's "
-            f"{counted(train.steps, 'step')}: the learning rate is never reached."
-        )
-    wanted = c.parts.loss.advantages
-    if wanted and names["advantage"] not in wanted:
-        lines.append(
-            f"Warning: loss={names['loss']} has its own baseline and is defined with "
-            f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}."
-        )
-    if uncorrected(c):
-        remedy = "set loss.ratio_to=behavior" if has_ratio(c) else "choose another loss"
-        lines.append(
-            f"Warning: loss={names['loss']} takes its ratio to the policy of the step, so nothing "
-            f"corrects for older ones that sampled the replayed responses; {remedy}, or "
-            "correction=[tis]."
-        )
-    if c.parts.anchor.proximal is not None and c.parts.proximal is None:
-        lines.append(
-            f"Warning: anchor={names['anchor']} keeps a policy that takes the place of prox_logp, "
-            "which no part of this run reads."
-        )
-    size = RunSize(steps=train.steps, groups=groups, num_generations=n)
-    for kind in ("buffer", "anchor", "schedule"):
-        missed = c.every_part[kind].out_of_reach(size)
-        lines += [] if missed is None else [f"Warning: {kind}={names[kind]}: {missed}."]
+    lines += [f"Warning: {line}." for line in unsuited(c, names)]
     lines += penalty_in_words(c)
     if len(c.eval_rewards) > 1:
         lines.append(f"Evaluation counts a response as right by the reward {c.judges.words}.")
@@ -82,13 +56,45 @@ def describe(c: Composition) -> list[str]:
     return lines
 
 
+def unsuited(c: Composition, names: Mapping[str, str]) -> Iterator[str]:
+    """What hardly suits the run: its length, or parts that go with others than it has."""
+    train, wanted = c.config.train, c.parts.loss.advantages
+    if train.warmup_steps > train.steps:
+        yield (
+            f"train.warmup_steps={train.warmup_steps} is more than the run's "
+            f"{counted(train.steps, 'step')}: the learning rate is never reached"
+        )
+    if wanted and names["advantage"] not in wanted:
+        yield (
+            f"loss={names['loss']} has its own baseline and is defined with "
+            f"advantage={' or '.join(wanted)}, not with advantage={names['advantage']}"
+        )
+    if uncorrected(c):
+        remedy = "set loss.ratio_to=behavior" if has_ratio(c) else "choose another loss"
+        yield (
+            f"loss={names['loss']} takes its ratio to the policy of the step, so nothing corrects "
+            f"for older ones that sampled the replayed responses; {remedy}, or correction=[tis]"
+        )
+    if c.parts.anchor.proximal is not None and c.parts.proximal is None:
+        yield (
+            f"anchor={names['anchor']} keeps a policy that takes the place of prox_logp, which no "
+            "part of this run reads"
+        )
+    size = RunSize(
+        steps=train.steps,
+        groups=train.prompts_per_step,
+        num_generations=c.engine.config.num_generations,
+    )
+    for kind in ("buffer", "anchor", "schedule"):
+        if (missed := c.every_part[kind].out_of_reach(size)) is not None:
+            yield f"{kind}={names[kind]}: {missed}"
+
+
 def uncorrected(c: Composition) -> bool:
     """Whether responses of other policies are trained on as if the step's had sampled them."""
-    groups, buffer = c.config.train.prompts_per_step, c.buffer
-    replays = buffer.reads_rollouts or buffer.fresh_share(groups) < groups
-    known = not (buffer.gives_expert or buffer.unknown_behavior)
-    reads = c.parts.needs("prox") and not c.parts.needs("behavior")
-    return replays and known and reads and not c.parts.loss.off_policy
+    if not c.buffer.replays(c.config.train.prompts_per_step) or c.parts.loss.off_policy:
+        return False
+    return c.parts.needs("prox") and not c.parts.needs("behavior")
 
 
 def has_ratio(c: Composition) -> bool:

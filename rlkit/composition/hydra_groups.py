@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from rlkit.composition.arguments import unpasted
 from rlkit.composition.catalog import PartInfo
 from rlkit.composition.catalog_file import catalog
-from rlkit.composition.plugin_parts import load_plugin
 from rlkit.config.overrides import quoted
 from rlkit.errors import UserError
+from rlkit.plugin_parts import load_plugin
 from rlkit.plugins import KINDS, LIST_KINDS, OPTIONAL_KINDS, SEVERAL, SINGLE_KINDS
 from rlkit.registry import from_import_path
 

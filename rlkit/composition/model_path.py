@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rlkit.config.hub import INSIDE, looks_like_path
-from rlkit.errors import ALIKE, UserError, suggest
+from rlkit.errors import UserError, suggest_file
 from rlkit.pages.folders import is_run
 from rlkit.runs.checkpoint import list_checkpoints
 
@@ -28,7 +28,7 @@ def check_exists(model: str) -> None:
     if newest:
         raise UserError(f"{model} does not exist; the newest checkpoint of that run is {newest[0]}")
     there = sorted(each.name for each in path.parent.iterdir())
-    raise UserError(f"{model} does not exist.{suggest(path.name, there, ALIKE)}")
+    raise UserError(f"{model} does not exist.{suggest_file(path.name, there)}")
 
 
 def _is_path(model: str, path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def rehearse(c: Composition, *, dry: bool = False) -> None:
         check_rows(name, task, rows)
         if c.config.model.name == EMBEDDED and task.compares:
             check_readable(name, rows)
-    check_buffer(c, placed("train", c.task, train))
+    check_buffer(c, Placed("train", c.task, train))
     check_references(c, held_out)
     try_rewards(c, c.task, affordable(c.rewards, dry=dry), train)
     only_evaluated = 0 in c.eval_task.mix.values()
@@ -85,8 +86,8 @@ def check_machine(c: Composition) -> None:
     def require() -> None:
         if c.config.model.lora.r > 0:
             require_peft()
-        for part in c.every_part.values():
-            part.require()
+        for part in (*c.every_part.values(), c.eval_task, *c.every_reward):
+            getattr(part, "itself", part).require()
 
     c.processes.on_main(require)  # trackers are on the main process alone
 
@@ -146,15 +147,22 @@ def try_loss(c: Composition) -> None:
 
 def check_rows(name: str, task: Task, rows: Rows) -> None:
     """Check that each row has a prompt; of an embedded task, which makes them, only the first."""
-    for row in placed(name, task, rows):
+    for row in Placed(name, task, rows):
         check_row(row.place, row.columns)
 
 
-def placed(name: str, task: Task, rows: Rows) -> Iterator[FileRow]:
-    """The rows with their places; of an embedded task only the first."""
-    for index in range(1 if task.embedded else len(rows)):
-        place = f"problem {index} of the {name} set"
-        yield FileRow(number=index + 1, place=place, columns=rows[index])
+@dataclass(frozen=True)
+class Placed:
+    """The rows of a set with their places; of an embedded task only the first."""
+
+    name: str
+    task: Task
+    rows: Rows
+
+    def __iter__(self) -> Iterator[FileRow]:
+        for index in range(1 if self.task.embedded else len(self.rows)):
+            place = f"problem {index} of the {self.name} set"
+            yield FileRow(number=index + 1, place=place, columns=self.rows[index])
 
 
 def check_references(c: Composition, rows: Rows) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 from rlkit.composition.catalog_file import catalog
 from rlkit.composition.composition import Raw
-from rlkit.composition.plugin_parts import load_plugin
 from rlkit.config.overrides import key_of, quoted
 from rlkit.errors import UserError
-from rlkit.registry import register_from_plugins
+from rlkit.plugin_parts import load_plugin, register_from_plugins
 from rlkit.runs.checkpoint import load_tree
 from rlkit.runs.resume import CONFIG, covers, flat, is_object
 

@@ -40,10 +40,8 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
 def check_jobs(arguments: Sequence[str]) -> None:
     """Compose and check every job. Raises UserError that names the first that is wrong."""
     from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
-    from rlkit.composition.error_messages import one_line
+    from rlkit.composition.error_messages import MAPPED, one_line
 
     found = jobs(arguments)
     search = search_path(option_value(arguments, "--config-dir", "-cd"))
@@ -51,7 +49,7 @@ def check_jobs(arguments: Sequence[str]) -> None:
         for number, overrides in enumerate(found):
             try:
                 _check([*search, *overrides])
-            except (HydraException, OmegaConfBaseException) as error:
+            except MAPPED as error:
                 raise UserError(_named(number, overrides, found, one_line(error))) from error
             except UserError as error:
                 raise UserError(_named(number, overrides, found, str(error))) from error
@@ -77,7 +75,8 @@ def _named(number: int, job: Sequence[str], found: Sequence[Sequence[str]], mess
     """The message, after the job and what is its own."""
     own = ", ".join(own_overrides(job, found))
     of = f"job {number + 1} of {len(found)}" + (f" ({own})" if own else "")
-    listed = len(found) == 1 and any("=[" in override for override in job)
+    keys = [key_of(override) for override in job if "=[" in override]
+    listed = len(found) == 1 and any(message.startswith(f"{key}=") for key in keys)
     hint = "; a sweep over values is key=a,b without brackets" if listed else ""
     return f"{of} cannot run, so none was started: {message}{hint}"
 

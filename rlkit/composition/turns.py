@@ -183,6 +183,13 @@ def check_problems(c: Composition, rows: Sequence[Mapping[str, Any]]) -> None:
     if c.environment is None:
         return
     c.environment.check(rows)
+    for index, row in enumerate(rows):
+        asked = row.get("prompt")
+        if asked and not isinstance(asked, str) and asked[-1].get("role") == "assistant":
+            raise UserError(
+                f"problem {index} ends with a message of the assistant, and an environment answers "
+                "the policy's own: end the prompt with a user's message"
+            )
     form = c.config.turns.call_format
     if COMPACT not in (form, c.environment.call_format) or form not in (COMPACT, "auto"):
         return

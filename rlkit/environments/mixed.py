@@ -26,6 +26,11 @@ class Mixed(Environment[PartConfig]):
         self._lock = threading.Lock()
         self._names: dict[int, str] = {}
 
+    def require(self) -> None:
+        """What each of them needs."""
+        for environment in self.environments.values():
+            environment.require()
+
     @property
     def scores(self) -> bool:
         """Whether any of them does."""

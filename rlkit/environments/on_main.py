@@ -22,6 +22,10 @@ class OnMain(Environment[PartConfig]):
         self.inner, self.processes = inner, processes
         self.call_format = inner.call_format
 
+    def require(self) -> None:
+        """What the environment needs."""
+        self.inner.require()
+
     @property
     def scores(self) -> bool:
         """Whether the environment does."""

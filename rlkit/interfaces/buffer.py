@@ -74,8 +74,8 @@ class ReplayBuffer(Part[C]):
     ) -> None:
         """Raise UserError for a row that the buffer needs and cannot use, before a model is loaded.
 
-        `read` reads a file as `context.read_rows` does; `task_rows` are the training problems, read
-        when they are asked for.
+        `read` reads a file as `context.read_rows` does; `task_rows` are the training problems, and
+        can be gone through more than once.
         """
 
     @property
@@ -86,6 +86,10 @@ class ReplayBuffer(Part[C]):
     def fresh_share(self, batch: int) -> int:
         """How many groups to generate this step; the rest of the batch is replayed."""
         return batch
+
+    def replays(self, batch: int) -> bool:
+        """Whether a batch may hold responses of earlier policies, whose log-probs are stored."""
+        return self.fresh_share(batch) < batch
 
     def plan(self, batch: int, step: int, prompts: PromptSource) -> list[Request]:
         """What to generate: by default the fresh share, on new prompts.

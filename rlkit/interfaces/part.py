@@ -205,8 +205,8 @@ class Part(ABC, Generic[C]):
     sources: ClassVar[tuple[str, ...]] = ()
     """The arXiv ids of the papers that define it, the original first; empty if there are none."""
     caches: ClassVar[tuple[str, ...]] = ()
-    """Attributes that change during a run though no later step depends on them. A part without a
-    `state_dict` that changes any other is refused."""
+    """Attributes that change during a run though no later step depends on them. A part that changes
+    any other and has no `state_dict`, or that of a part of rlkit's it derives from, is refused."""
     config: C
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

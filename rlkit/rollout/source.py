@@ -64,6 +64,12 @@ class Source(ABC):
     dropped: Sequence[Completed] = ()
     """What was generated and is not trained on: the groups dropped in this step."""
 
+    @property
+    def wasted(self) -> tuple[int, int]:
+        """Responses and tokens of the dropped groups."""
+        own = [one for group in self.dropped for one in group.own]
+        return len(own), sum(one.own_tokens for one in own)
+
     def begin(self, plan: StepPlan) -> None:  # noqa: B027
         """Called when a step begins."""
 

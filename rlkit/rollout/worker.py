@@ -31,8 +31,9 @@ from rlkit.errors import UserError
 from rlkit.models.load import load_policy
 from rlkit.models.numerics import set_numerics
 from rlkit.models.policy import Policy
+from rlkit.plugin_parts import register_from_plugins
 from rlkit.plugins import import_plugin
-from rlkit.registry import build, register_from_plugins
+from rlkit.registry import build
 from rlkit.rollout.base import GenerationCall, RolloutEngine
 from rlkit.rollout.packing import pack
 from rlkit.rollout.turns import TurnsEngine

@@ -142,6 +142,11 @@ class Mixed(Task[MixedConfig]):
                 "weight above 0"
             )
 
+    def require(self) -> None:
+        """What each task needs."""
+        for member in self.members:
+            member.task.require()
+
     @property
     def embedded(self) -> bool:
         """Whether all of its tasks are those of one embedded model."""

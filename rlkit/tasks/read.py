@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.config.hub import from_hub, looks_like_path, packaged
-from rlkit.errors import ALIKE, UserError, suggest
+from rlkit.errors import UserError, suggest_file
 from rlkit.interfaces import FileRow
 
 SAVED = ("state.json", "dataset_dict.json")
@@ -142,7 +142,7 @@ def _missing(file: Path, name: str) -> str:
     if not folder.is_dir():
         return f"{name} does not exist, nor does the folder {folder}"
     there = sorted(f.name for f in folder.iterdir() if f.name.lower().endswith(ENDINGS))
-    return f"{name} does not exist.{suggest(file.name, there, ALIKE)}"
+    return f"{name} does not exist.{suggest_file(file.name, there)}"
 
 
 def _read_lines(text: str, name: str) -> Table:

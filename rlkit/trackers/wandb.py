@@ -48,6 +48,11 @@ class WandbConfig(SamplesConfig):
     without the state that only a resume needs."""
 
 
+def _refused(error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"W&B did not start: {reason} (tracker.wandb.mode=offline does without)")
+
+
 @register("tracker", "wandb")
 class WandbTracker(Tracker[WandbConfig]):
     """Sends the settings, one key each, and every metric.
@@ -65,10 +70,14 @@ class WandbTracker(Tracker[WandbConfig]):
     """The newest checkpoint."""
 
     def require(self) -> None:
-        """Raise UserError if W&B would ask for a login."""
+        """Raise UserError if W&B would ask for a login, or refuses the one there is."""
         import wandb
 
-        if self._mode() in ("online", "run") and not wandb.login(prompt=False):
+        try:
+            known = self._mode() not in ("online", "run") or wandb.login(prompt=False)
+        except wandb.Error as error:
+            raise _refused(error) from error
+        if not known:
             raise UserError(
                 "W&B has no login here; set tracker.wandb.mode=offline, "
                 "or run `wandb login`, or set WANDB_API_KEY"
@@ -101,10 +110,7 @@ class WandbTracker(Tracker[WandbConfig]):
                 resume="allow" if run_id else None,
             )
         except wandb.Error as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"W&B did not start: {reason} (tracker.wandb.mode=offline does without)"
-            ) from error
+            raise _refused(error) from error
         if known is None and self._run.starting_step:
             known = self._run.starting_step - 1
         self._known = known if self._run.id == run_id else None  # a sweep's agent names the run

@@ -66,13 +66,6 @@ class Collector:
 
         Asks again while groups are missing. Raises UserError if too few responses get a reward.
         """
-        out = self._complete(plan, first_id)
-        for group in self.source.dropped:
-            for generation in group.own:
-                out.tally.drop(generation)
-        return out
-
-    def _complete(self, plan: StepPlan, first_id: int) -> Collected:
         out = Collected(tally=RolloutTally(limits=limits_of(self.rewards.rewards)))
         self.source.begin(plan)
         missing: int | None = None

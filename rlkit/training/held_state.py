@@ -13,7 +13,8 @@ import random
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import is_dataclass
-from inspect import get_annotations, isabstract
+from functools import cached_property
+from inspect import get_annotations, getattr_static, isabstract
 from typing import Any
 
 import numpy as np
@@ -39,18 +40,25 @@ class HeldState:
 
     def check(self) -> None:
         """Raise UserError for a part that now holds anything else."""
+        if (lost := self.lost()) is not None:
+            raise UserError(lost)
+
+    def lost(self) -> str | None:
+        """What a checkpoint would lose of a part that now holds anything else; None = nothing."""
         for name, part in self.parts.items():
             before, now = self.before[name], self._attributes(name)
             changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
             if changed:
                 cls, base = type(part).__name__, owner_of(part).__name__
-                lacks = "has no state_dict" if base == "Part" else f"has {base}'s state_dict"
-                raise UserError(
-                    f"{name} ({cls}) has changed its attribute '{changed[0]}' during the run, but "
-                    f"{lacks}, so that a resumed run would begin without it: return it "
-                    "from state_dict and take it back in load_state_dict (an anchor: in restore), "
+                its = "" if base == "Part" else f" of its own (it has {base}'s)"
+                return (
+                    f"{name} ({cls}) has changed its attribute '{changed[0]}' "
+                    f"during the run, but has no state_dict{its}, so that a resumed run would "
+                    "begin without it: return it from state_dict and take it back in "
+                    "load_state_dict (an anchor: in restore), "
                     f'or declare caches = ("{changed[0]}",) if no later step depends on it'
                 )
+        return None
 
     def _attributes(self, name: str) -> dict[str, Any]:
         return attributes(self.parts[name], self.kept[name] or ())
@@ -80,13 +88,21 @@ def is_ours(cls: type[Any]) -> bool:
 
 
 def attributes(part: Part[Any], kept: Collection[str] = ()) -> dict[str, Any]:
-    """A fingerprint of each attribute that may be state; one in a method's place is a wrapper."""
+    """A fingerprint of each attribute that may be state.
+
+    One in a method's place is a wrapper, and a cached property follows from the others.
+    """
     left_out, own = {*GIVEN, *part.caches, *kept}, type(part).__module__
     return {
         name: fingerprint(value, own)
         for name, value in vars(part).items()
-        if name not in left_out and not callable(getattr(type(part), name, None))
+        if name not in left_out and not is_no_state(getattr_static(type(part), name, None))
     }
+
+
+def is_no_state(declared: object) -> bool:
+    """Whether what the class has under an attribute's name says that it is none."""
+    return callable(declared) or isinstance(declared, cached_property)
 
 
 def fingerprint(value: Any, module: str, inside: Collection[int] = ()) -> Any:

@@ -154,9 +154,6 @@ class RolloutTally:
     rollouts: int = 0
     tokens: int = 0
     truncated: int = 0
-    dropped: int = 0
-    dropped_tokens: int = 0
-    """Responses, and their tokens, that were generated and never scored or trained on."""
     rewards: list[float] = field(default_factory=list)
     components: dict[str, list[float]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
@@ -182,11 +179,6 @@ class RolloutTally:
         self.rewards.append(total)
         for name, value in {**components, **dict.fromkeys(labels, total)}.items():
             self.components.setdefault(name, []).append(value)
-
-    def drop(self, generation: Generation) -> None:
-        """Count a response that is not trained on."""
-        self.dropped += 1
-        self.dropped_tokens += generation.own_tokens
 
     def happened(self, events: Mapping[str, int]) -> None:
         """Count what rewards report."""

@@ -189,8 +189,9 @@ class Trainer:
         )
 
     def _tally(self, fresh: Collected, batch: TrainBatch) -> None:
-        self.count.rollouts += fresh.tally.rollouts + fresh.tally.dropped
-        self.count.tokens += fresh.tally.tokens + fresh.tally.dropped_tokens
+        responses, tokens = self.session.collector.source.wasted
+        self.count.rollouts += fresh.tally.rollouts + responses
+        self.count.tokens += fresh.tally.tokens + tokens
         self.count.trained += sum(sample.sample_id >= 0 for sample in batch.samples)
 
     def _evaluate(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from buffers.mix import Mix, MixConfig
 from buffers.on_policy import OnPolicy
 from rlkit.batch import Group, Sample, Score
 from rlkit.errors import UserError
-from rlkit.interfaces import RunContext, RunSize
+from rlkit.interfaces import FileRow, RunContext, RunSize
 from rlkit.registry import build
+from rlkit.tasks.read import read_rows
 from rlkit.testing.buffers import FakePrompts, ids
 from tests.buffers.test_replay import Cycle, check_real_run, check_resumes
 from tests.cli import run
@@ -47,6 +49,22 @@ def test_one_without_a_place_is_told() -> None:
     assert mix(0.2, {"name": "on_policy"}).out_of_reach(size) == (
         "buffer.second has no place in a batch"
     )
+
+
+@pytest.mark.parametrize(("share", "checks"), [(0.0, False), (0.5, True)])
+def test_rows_are_checked_for_those_with_a_share(share: float, checks: bool) -> None:
+    row = FileRow(number=1, place="problem 1", columns={"prompt": "q"})
+    with pytest.raises(UserError, match="no 'solution'") if checks else nullcontext():
+        mix(share, {"name": "on_policy"}).check_rows(read_rows, [row])
+
+
+def test_what_either_needs_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(self: Fifo) -> None:
+        raise UserError("a package")
+
+    monkeypatch.setattr(Fifo, "require", lacking)
+    with pytest.raises(UserError, match="a package"):
+        mix(0.5).require()
 
 
 def test_a_prompt_that_was_given_back_belongs_to_who_asks_for_it_next() -> None:

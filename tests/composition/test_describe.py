@@ -68,6 +68,9 @@ def test_a_step_without_generation_counts_no_responses(algorithm: str, buffer: s
         (("algorithm=grpo", "buffer=fifo", "loss.ratio_to=behavior"), False),
         (("algorithm=grpo", "buffer=fifo", "buffer.replay_fraction=0"), False),
         (("algorithm=chord",), False),  # demonstrations have no policy
+        (("algorithm=grpo", "buffer=zero_variance_filler"), True),
+        (("algorithm=grpo", "buffer=rlep"), True),
+        (("algorithm=dro", "buffer=fifo"), False),  # which is meant for any
     ],
 )
 def test_a_ratio_that_knows_nothing_of_who_sampled_replayed_responses_is_warned_of(
@@ -83,7 +86,8 @@ def test_a_ratio_that_knows_nothing_of_who_sampled_replayed_responses_is_warned_
 def test_no_composition_of_ours_replays_under_a_ratio_that_ignores_who_sampled() -> None:
     names = [path.stem for path in (configs_folder() / "algorithm").glob("*.yaml")]
     assert len(names) > 70
-    assert [name for name in names if uncorrected(composed(f"algorithm={name}"))] == []
+    found = [name for name in names if uncorrected(composed(f"algorithm={name}"))]
+    assert found == ["rlep"], "whose ratio is that of its paper"
 
 
 def test_an_average_in_the_place_of_prox_that_nothing_reads_is_said() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.marking import marking
-from rlkit.registry import build
+from rlkit.registry import build, scoped
 from rlkit.rewards.on_tasks import OnTasks
 from rlkit.rewards.task import TaskReward, default_rewards
 from tests.compositions import composed
@@ -32,10 +32,14 @@ def test_another_text_of_an_own_reward_is_another_source(
     file = tmp_path / "mine.py"
     text = "def mine(prompts, completions, **columns):\n    return [1.0 for _ in prompts]\n"
     file.write_text(text)
-    rewards = composed(*import_before_compose([f"reward=[{file}:mine]"])).rewards
-    before = marking(rewards)
-    file.write_text(text.replace("1.0", "0.5"))
-    after = marking(rewards)
+    found = []
+    for each in (text, text.replace("1.0", "0.5")):
+        file.write_text(each)
+        with scoped():
+            rewards = composed(*import_before_compose([f"reward=[{file}:mine]"])).rewards
+            file.write_text("an edit while the run goes on")
+            found.append(marking(rewards))
+    before, after = found
     assert {key for key in before if before[key] != after[key]} == {"reward.mine.source"}
 
 

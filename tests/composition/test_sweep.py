@@ -86,3 +86,12 @@ def test_brackets_around_what_was_to_be_swept_are_told(
     said = str(caught.value)
     assert said.startswith("job 1 of 1 cannot run, so none was started: train.learning_rate=")
     assert said.endswith("; a sweep over values is key=a,b without brackets")
+
+
+def test_brackets_of_another_setting_are_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store_groups()
+    with pytest.raises(UserError, match="^(?!.*without brackets)"):
+        check_jobs(["-m", "train.learning_rate=-1", "reward=[exact]"])

@@ -12,7 +12,7 @@ from rlkit.composition.describe import components, describe
 from rlkit.composition.hydra_groups import import_before_compose
 from rlkit.composition.session import source_of
 from rlkit.composition.turns import check_problems, journals, remember, template_words
-from rlkit.distributed.processes import Processes
+from rlkit.distributed.processes import SINGLE, Processes
 from rlkit.environments.mixed import Mixed
 from rlkit.environments.on_main import OnMain
 from rlkit.errors import UserError
@@ -223,3 +223,24 @@ def test_compact_calls_need_one_tool_with_one_argument(tmp_path: Path) -> None:
             check_problems(chosen(*overrides), rows)
     check_problems(chosen("environment=calculator", compact), rows)
     check_problems(chosen(ECHO), rows)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_prompt_that_begins_the_answer_is_none_for_an_environment() -> None:
+    """Its own text would be added to the assistant's."""
+    user, begun = {"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}
+    check_problems(chosen(ECHO), [{"prompt": [user]}])
+    with pytest.raises(UserError, match="^problem 1 ends with a message of the assistant"):
+        check_problems(chosen(ECHO), [{"prompt": [user]}, {"prompt": [user, begun]}])
+
+
+def test_what_an_environment_needs_is_asked_of_it_wherever_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacking(self: Echo) -> None:
+        raise UserError("a package")
+
+    monkeypatch.setattr(Echo, "require", lacking)
+    for outer in (Mixed({"echo": Echo()}), OnMain(Echo(), SINGLE)):
+        with pytest.raises(UserError, match="^a package$"):
+            outer.require()

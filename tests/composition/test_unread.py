@@ -35,8 +35,8 @@ def test_a_setting_that_nothing_reads_is_told_with_what_would_read_it(
     if "eval.on" not in needed:  # whose problems would have to be there
         assert unread([composed(given, needed)], [given, needed]) == []
     # without an anchor, Adam's moments or generation
-    lacks = ("algorithm=grpo", "train.optimizer=adafactor", "loss.ratio_to=behavior")
-    lacks += ("buffer=stored",) if "num_generations" in given else ()
+    lacks = ["algorithm=grpo", "train.optimizer=adafactor", "loss.ratio_to=behavior"]
+    lacks += ["buffer=stored"] if "num_generations" in given else []
     (line,) = unread([composed(*lacks, given)], [*lacks, given, "train.steps=3"])
     assert line.startswith(f"Warning: {key} has no effect here: it needs ")
 

@@ -109,6 +109,7 @@ def test_groups_that_grew_too_old_are_dropped_counted_and_replaced(two_ahead: Qu
     lengths = [len(one.response_ids) for group in queue.dropped for one in group.own]
     assert len(lengths) == 6
     assert found["off_policy/dropped_mean_length"] == pytest.approx(sum(lengths) / 6)
+    assert queue.wasted == (6, sum(lengths))
 
 
 @pytest.mark.slow

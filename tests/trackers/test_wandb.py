@@ -190,6 +190,13 @@ def test_without_a_login_the_run_stops_with_advice_and_asks_nothing(tmp_path, mo
         WandbTracker(WandbConfig(mode=mode)).require()
 
 
+def test_a_key_that_cannot_be_one_is_one_line(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(UserError, match="W&B did not start: .*tracker.wandb.mode=offline") as told:
+        WandbTracker(WandbConfig(mode="online")).require()
+    assert "\n" not in str(told.value)
+
+
 def test_without_a_login_other_modes_require_nothing():
     for mode in ("offline", "disabled"):
         WandbTracker(WandbConfig(mode=mode)).require()

@@ -124,23 +124,3 @@ def test_a_group_without_a_greedy_reward_has_no_baseline_and_is_asked_again() ->
     assert reward.calls == 4 and len(made.groups) == 2
     assert all(s.extras[GREEDY] == 1.0 for g in made.groups for s in g.samples)
     assert made.tally.events == {"calls": 4}
-
-
-def test_groups_that_were_dropped_count_as_generated_and_in_no_mean() -> None:
-    policy = make_policy()
-    prompts = Prompts("train", ROWS, policy.tokenizer)
-    engine = HFRollout(HFConfig(max_completion_length=4))
-    engine.start(policy, 0)
-    collector = Collector(
-        OnDemand(engine, greedy=False),
-        RewardSet({}),
-        build("advantage", "group_norm"),
-        policy.tokenizer,
-    )
-    request = Request(prompt=prompts[0], n=2)
-    (old,) = collector.source.completed(plan_of([request], 1), None, 0)
-    collector.source.dropped = [old]
-    made = collector.collect(plan_of([], 2), 10)
-    tokens = sum(one.own_tokens for one in old.own)
-    assert (made.tally.dropped, made.tally.dropped_tokens) == (2, tokens)
-    assert made.tally.rollouts == 0 and "completions/mean_length" not in made.tally.metrics()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlkit.batch import Group, Sample, Score
+from rlkit.batch import Group, Request, Sample, Score
 from rlkit.config.run import EvalConfig
 from rlkit.config.saving import CheckpointConfig, CompletionsConfig
 from rlkit.config.scalars import scalar_of
@@ -23,6 +23,7 @@ from rlkit.training.clock import TIMERS
 from rlkit.training.trainer import Trainer
 from rlkit.training.update import Updater
 from tests.sessions import config_of, heard, make_session
+from tests.steps import plan_of
 from tests.tiny import make_policy
 
 
@@ -295,6 +296,20 @@ def test_a_step_logs_what_it_did_and_no_number_that_is_not_finite(
     assert all(one[f"time/{name}"] >= 0 for name in TIMERS)
     assert sum(one[f"time/{name}"] for name in TIMERS) <= one["time/step"]
     assert one["throughput/tokens_per_s"] > 0
+
+
+def test_what_was_generated_and_dropped_counts(policy: Policy, tmp_path: Path) -> None:
+    """Rewards and lengths are those of what was trained; the cost is that of all."""
+    session = make_session(policy, tmp_path)
+    plan = plan_of([Request(prompt=session.prompts.take(1)[0], n=3)], 1)
+    session.collector.source.dropped = dropped = session.collector.source.completed(plan, None, 7)
+    tokens = sum(one.own_tokens for group in dropped for one in group.own)
+    trainer = Trainer(session)
+    trainer.run()
+    one, two = rows_of(tmp_path)
+    assert (one["rollouts/total"], two["rollouts/total"]) == (4 + 3, 8 + 6)
+    mean = one["completions/mean_length"]
+    assert one["rollouts/tokens"] == pytest.approx(4 * mean + tokens)
 
 
 def trained_rows(folder: Path, step: int) -> Sequence[str]:

@@ -24,7 +24,7 @@ from rlkit.config.run import TrainConfig
 from rlkit.models.critic import Critic
 from rlkit.models.policy import Policy
 from rlkit.models.rows import computed
-from rlkit.rollout.base import EngineMemory
+from rlkit.rollout.base import EngineMemory, Generation
 from rlkit.training.micro_batches import default_tokens
 from rlkit.training.optimizers import hidden_matrices
 
@@ -140,16 +140,20 @@ def saved(policy: Policy, answers: Answers) -> tuple[float, float]:
 
     From two lengths, since autocast saves a copy of each weight however few the tokens are.
     """
-    few = answers.flat[:ROWS]
-    longest = min([LONGEST, *(len(generation.response_ids) for _, generation in few)])
+    longest = sorted(answers.flat, key=lambda answer: -len(answer[1].response_ids))[:ROWS]
     (fewer, less), (more, most) = (
-        saved_by(policy, [(p, replace(g, response_ids=g.response_ids[:length])) for p, g in few])
-        for length in (max(1, longest // 2), longest)
+        saved_by(policy, [(p, cut(g, share)) for p, g in longest]) for share in (0.5, 1.0)
     )
     if more == fewer:
         return 0.0, most / more
     per_token = (most - less) / (more - fewer)
     return max(0.0, most - per_token * more), per_token
+
+
+def cut(answer: Generation, share: float) -> Generation:
+    """A share of what is measured of a response, at least a token."""
+    length = min(LONGEST, len(answer.response_ids))
+    return replace(answer, response_ids=answer.response_ids[: max(1, int(share * length))])
 
 
 def saved_by(policy: Policy, few: Sequence[Answer]) -> tuple[int, float]:

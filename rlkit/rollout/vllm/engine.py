@@ -206,10 +206,12 @@ class VLLMRollout(RolloutEngine[VLLMConfig]):
     def close(self) -> None:
         """Stop the engine and free its memory."""
         if "llm" in vars(self):
-            with suppress(UserError):  # asleep, vLLM would free its memory twice as it ends
-                self.sleeper.wake(WEIGHTS, KV_CACHE)
-            self.llm.llm_engine.engine_core.shutdown()
-            del self.llm
+            try:
+                with suppress(UserError):  # asleep, vLLM would free its memory twice as it ends
+                    self.sleeper.wake(WEIGHTS, KV_CACHE)
+            finally:
+                self.llm.llm_engine.engine_core.shutdown()
+                del self.llm
 
 
 def require_vllm() -> None:

@@ -15,6 +15,19 @@ WEIGHTS, KV_CACHE = "weights", "kv_cache"
 """vLLM's names for what it frees while it sleeps."""
 WITH_WEIGHTS, WITHOUT_WEIGHTS = 1, 2
 """vLLM's sleep levels: its weights are copied to host memory, or forgotten."""
+SMALLER = (
+    "set a smaller rollout.kv_cache_gb, or use model.dtype=bfloat16, model.lora.r=16 or "
+    "anchor.device=cpu"
+)
+WANTS = {
+    "larger than the available kv cache memory": (
+        "set a larger rollout.kv_cache_gb, or a smaller rollout.max_completion_length"
+    ),
+    "free memory on device": SMALLER,
+    "no available memory": SMALLER,
+    "out of memory": SMALLER,
+}
+"""What vLLM says, in lower case, when it wants memory, and what then helps."""
 LONGEST_WORDS = 300
 """Characters of vLLM's own words that an error shows."""
 
@@ -51,11 +64,11 @@ def room_for_vllm(when: str) -> Generator[None]:
         yield
     except (ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
-        if "memory" not in said.lower():
+        advice = next((words for text, words in WANTS.items() if text in said.lower()), None)
+        if advice is None:
             raise
         raise UserError(
-            f"vLLM had too little memory as it {when}: {said[:LONGEST_WORDS]}; set a smaller "
-            "rollout.kv_cache_gb, or use model.dtype=bfloat16, model.lora.r=16 or anchor.device=cpu"
+            f"vLLM had too little memory as it {when}: {said[:LONGEST_WORDS]}; {advice}"
         ) from error
 
 

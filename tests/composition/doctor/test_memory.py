@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +107,15 @@ def test_copies_of_the_weights_that_autocast_saves_count_once() -> None:
     assert 0.5 * copies < once < 1.5 * copies
     plain = saved(patient_of().policy, patient_of().answers)
     assert plain[0] < 0.1 * copies and per_token < 1.5 * plain[1]
+
+
+def test_one_answer_of_a_token_does_not_hide_what_is_saved_once() -> None:
+    patient = patient_of("model.autocast=bfloat16")
+    once, per_token = saved(patient.policy, patient.answers)
+    (prompt, short), *rest = patient.answers.flat
+    short = replace(short, response_ids=short.response_ids[:1])
+    fewer: Any = SimpleNamespace(flat=[(prompt, short), *rest])
+    assert saved(patient.policy, fewer) == pytest.approx((once, per_token), rel=0.3)
 
 
 def test_an_engine_beside_the_trainer_generates_while_it_trains() -> None:

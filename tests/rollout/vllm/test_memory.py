@@ -15,7 +15,7 @@ from rlkit.errors import UserError
 from rlkit.models.numerics import numerics
 from rlkit.rollout.base import GenerationCall
 from rlkit.rollout.vllm.engine import VLLMRollout, undisturbed
-from rlkit.rollout.vllm.memory import placement
+from rlkit.rollout.vllm.memory import placement, room_for_vllm
 from tests.rollout.models import change, make_policy
 from tests.rollout.stand_in import drawn, expected, install, started
 
@@ -100,7 +100,9 @@ def test_too_little_memory_to_wake_up_is_one_line_and_the_engine_still_ends(
     ("said", "expected"),
     [
         ("Free memory on device cuda:0 (3.1/79.2 GiB) is less than desired", UserError),
+        ("To serve one request, 4 GiB is larger than the available KV cache memory", UserError),
         ("an unknown architecture", ValueError),
+        ("CUDA error: an illegal memory access was encountered", ValueError),
     ],
 )
 def test_too_little_memory_to_start_is_one_line(
@@ -114,6 +116,26 @@ def test_too_little_memory_to_start_is_one_line(
     monkeypatch.setattr(VLLMRollout, "_build", fails)
     with pytest.raises(expected, match=re.escape(said)):
         started(make_policy())
+
+
+def test_a_cache_that_is_too_small_is_to_be_larger() -> None:
+    said = "the KV cache is needed, which is larger than the available KV cache memory (1.0 GiB)"
+    advice = r"set a larger rollout\.kv_cache_gb"
+    with pytest.raises(UserError, match=advice), room_for_vllm("started"):
+        raise ValueError(said)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_an_engine_that_is_broken_is_still_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, llm = started(make_policy())
+
+    def dead(tags: Sequence[str]) -> None:
+        raise RuntimeError("the engine core is dead")
+
+    monkeypatch.setattr(llm, "wake_up", dead)
+    with pytest.raises(RuntimeError, match="is dead"):
+        engine.close()
+    assert llm.calls[-1] == "shutdown"
 
 
 def test_what_vllm_sets_in_the_process_is_undone() -> None:
