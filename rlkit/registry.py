@@ -93,13 +93,13 @@ def scoped() -> Generator[None]:
     Files of plug-ins are executed again when they are asked for next, as they are then.
     """
     load_parts()  # built-in parts stay
-    before, files = dict(_table), set(SOURCES)
+    before, files = dict(_table), dict(SOURCES)
     try:
         yield
     finally:
         _table.clear()
         _table.update(before)
-        for name in set(SOURCES) - files:
+        for name in [n for n, text in SOURCES.items() if files.get(n) is not text]:
             forget_file(name)
             by_module.pop(name, None)
 
@@ -266,7 +266,8 @@ def from_import_path(kind: str, path: str) -> Entry:
     cls = getattr(module, attribute)
     if _is_wrapped(kind, cls):
         cls = from_function(kind, cls)
-    for found in (*_table.values(), *by_module[cls.__module__].values()):
+    known = by_module.get(getattr(cls, "__module__", ""), {})
+    for found in (*_table.values(), *known.values()):
         if found.kind == kind and found.cls is cls:
             return _table.setdefault((kind, found.name), found)
     check_class(kind, cls, path)

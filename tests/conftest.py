@@ -53,4 +53,4 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in set(sys.modules) - modules:
         if name.startswith("rlkit_plugin_"):
-            del sys.modules[name]
+            plugins.forget_file(name)
