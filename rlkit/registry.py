@@ -266,8 +266,8 @@ def from_import_path(kind: str, path: str) -> Entry:
     cls = getattr(module, attribute)
     if _is_wrapped(kind, cls):
         cls = from_function(kind, cls)
-    known = by_module.get(getattr(cls, "__module__", ""), {})
-    for found in (*_table.values(), *known.values()):
+    recorded = by_module.get(getattr(cls, "__module__", ""), {})
+    for found in (*_table.values(), *recorded.values()):
         if found.kind == kind and found.cls is cls:
             return _table.setdefault((kind, found.name), found)
     check_class(kind, cls, path)
