@@ -213,5 +213,5 @@ def test_every_value_a_sweep_tries_composes(path, tmp_path):
     for name, parameter in parameters.items():
         for value in tried_values(parameter):
             arguments = dict.fromkeys([*fixed, f"{name}={value}", "dry_run=true"])
-            result = run(*arguments, "tracker=[wandb]", cwd=tmp_path)
+            result = run(*arguments, "tracker=[wandb]", "tracker.wandb.mode=offline", cwd=tmp_path)
             assert result.status == 0, f"{name}={value}: {result.err}"

@@ -126,7 +126,7 @@ WRONG = [
     ("rlkit.run", "train.steps={", "cannot be read"),
     ("rlkit.run", "seed=${nothing}", "'nothing' not found"),
     ("rlkit.run", "buffer=buffer_matters buffer.c1={kind:linear}", "must be a list"),
-    ("rlkit.run", "--config-dir ./nothing", "not found"),
+    ("rlkit.run", "--config-dir ./nothing", "is no folder"),
 ]
 
 

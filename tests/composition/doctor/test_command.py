@@ -159,5 +159,5 @@ def test_a_run_brings_its_settings_and_overrides_stand_above_them(tmp_path: Path
     raw, asks = configuration(checkpoint, ["rollout.temperature=0.7"], [])
     assert asks and raw["task"]["name"] == "arithmetic"
     assert raw["rollout"]["max_completion_length"] == 14
-    assert (raw["rollout"]["temperature"], raw["rollout"]["sync_every"]) == (0.7, 2)
-    assert alone(raw)["rollout"] == raw["rollout"] | {"sync_every": 1}
+    assert (raw["rollout"]["temperature"], raw["rollout"]["sync_every"]) == (0.7, 1)
+    assert alone(raw)["rollout"] == raw["rollout"] | {"sync_every": 1, "mode": "sync"}
