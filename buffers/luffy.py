@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from typing_extensions import TypeVar
@@ -95,7 +95,7 @@ class Luffy(Demonstrating[JC]):
         first: FileRow | None = None
         for row in task_rows if self.config.path is None else ():
             first = row if first is None else first
-            if row.columns.get(self.config.column) not in (None, ""):
+            if self._shows(row.columns):
                 return
         if first is not None:
             text_of(first.columns, self.config.column, first.place)  # raises
@@ -132,7 +132,10 @@ class Luffy(Demonstrating[JC]):
             )
         return Request(prompt=prompt, n=left, demonstrations=tuple(shown))
 
+    def _shows(self, columns: Mapping[str, Any]) -> bool:
+        return columns.get(self.config.column) not in (None, "")
+
     def _lines(self, prompt: Prompt) -> list[FileRow]:
         if self.config.path is None:
-            return [] if prompt.columns.get(self.config.column) in (None, "") else [line_of(prompt)]
+            return [line_of(prompt)] if self._shows(prompt.columns) else []
         return self.by_question.get(question(prompt.text_or_messages), [])

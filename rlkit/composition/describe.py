@@ -16,7 +16,8 @@ from rlkit.composition.penalties import penalty_in_words
 from rlkit.composition.turns import words_of
 from rlkit.errors import counted
 from rlkit.interfaces import RunSize
-from rlkit.plugins import FROM_FILE, LIST_KINDS, PART_PACKAGES, SINGLE_KINDS, SOURCES, import_plugin
+from rlkit.plugins import FROM_FILE, LIST_KINDS, SINGLE_KINDS, SOURCES, import_plugin
+from rlkit.training.held_state import OURS, is_ours
 
 
 def describe(c: Composition) -> list[str]:
@@ -154,10 +155,6 @@ def components(c: Composition) -> dict[str, Any]:
     return out
 
 
-OWN = ("rlkit", *PART_PACKAGES)
-"""The packages of this distribution."""
-
-
 def user_sources(compositions: Sequence[Composition]) -> dict[str, str]:
     """The modules of a user's plug-ins and parts, by name, with the hashes of their files.
 
@@ -183,7 +180,7 @@ def user_source(cls: type[Any]) -> tuple[str, bytes] | None:
 
     A class of a script or notebook stands alone: its file also holds the call that resumes the run.
     """
-    if cls.__module__.partition(".")[0] in OWN:
+    if is_ours(cls):
         return None
     if cls.__module__ == "__main__":
         return f"__main__.{cls.__qualname__}", class_source(cls)
@@ -214,7 +211,7 @@ def source_of(cls: type[Any]) -> bytes:
 @cache
 def _version(package: str) -> str | None:
     """The distribution a top-level package belongs to, with its version."""
-    if package in OWN:
+    if package in OURS:
         return f"rlkit-rft {rlkit.__version__}"
     owners = importlib.metadata.packages_distributions()  # reads every distribution's files
     name = next(iter(owners.get(package, ())), None)

@@ -54,7 +54,7 @@ def execute(
         whole.say(line)
     if whole.config.dry_run:
         try:
-            run.rehearse_dry()
+            run.rehearse(dry=True)
         finally:
             run.folder.unlock()
         for line in budget(parts):
@@ -89,11 +89,7 @@ class Run:
     def begin_or_resume(self) -> None:
         """Train from the checkpoint that `resume` names, or from the start."""
         whole = self.whole
-        checkpoint, first = self._beginning()
-        for part in self.parts[first:]:
-            if checkpoint is None:
-                check_model(part)
-            rehearse(part)
+        checkpoint, first = self.rehearse(dry=False)
         self.trainer = Trainer(
             self._told(open_session(self.parts[first], self.scope, checkpoint, stage=first))
         )
@@ -108,13 +104,17 @@ class Run:
                 whole.say(f"Resumed from step {done} of {self.steps}: {checkpoint}")
             self._conclude(complete=self._tracked(done))
 
-    def rehearse_dry(self) -> None:
-        """Check what can be checked without a model, a download, or anything written."""
+    def rehearse(self, *, dry: bool) -> tuple[Path | None, int]:
+        """Check what can be checked before a model is loaded; returns what `_beginning` does.
+
+        A dry run downloads and writes nothing.
+        """
         checkpoint, first = self._beginning()
         for part in self.parts[first:]:
             if checkpoint is None:
                 check_model(part)
-            rehearse(part, dry=True)
+            rehearse(part, dry=dry)
+        return checkpoint, first
 
     def _beginning(self) -> tuple[Path | None, int]:
         """The checkpoint that the run continues from, if any, and the place of the first stage."""
